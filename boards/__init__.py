@@ -1,0 +1,1 @@
+"""FPGA families and boards: budgets, platforms, synthesis, bitstreams, and the host link."""

@@ -1,0 +1,242 @@
+"""One TOML file describes a run. Every key is checked; an unknown one names its nearest neighbour."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from codesign.errors import InputError
+from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Family = Literal["ice40", "ecp5", "xilinx", "gowin"]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class DataConfig(Section):
+    """Which samples, how they are split and encoded."""
+
+    set: Literal["digits", "mnist", "idx", "fsdd-spikes", "mitbih-beats", "npz"] = "digits"
+    path: str | None = Field(None, description="folder or file; default: $CODESIGN_DATA, then the user cache")
+    coding: CodingKind = "current"
+    input_bits: int = Field(4, ge=1, le=8, description="bits of one input value (coding 'current')")
+    validation: float = Field(150, gt=0, description="samples, or a fraction below 1, taken from the training set")
+    test: float | None = Field(
+        None, gt=0, description="samples, or a fraction below 1; only for sets without an official test set"
+    )
+    train_limit: Count | None = Field(None, description="use at most this many training samples (stratified)")
+    test_limit: Count | None = Field(None, description="use at most this many test samples (the first ones)")
+    split_seed: int = Field(0, ge=0, description="seed of the stratified split; not changed by --seed")
+    step_ms: float = Field(6.0, gt=0, description="width of a timestep (coding 'events' from times)")
+    rate_max: Fraction = Field(1.0, description="event probability per timestep of a full-scale input (coding 'rate')")
+    delta: float = Field(0.1, gt=0, description="send-on-delta level as a fraction of full scale (coding 'delta')")
+    shift_augmentation: int = Field(0, ge=0, le=4, description="random shifts of training images, +- pixels")
+
+
+class NetworkConfig(Section):
+    """Architecture and neuron: feed-forward, fully connected LIF layers."""
+
+    hidden: list[Count] = Field([128], description="hidden layer widths; [] for a single layer")
+    timesteps: int = Field(8, ge=1, le=4096)
+    leak: LeakKind = "shift"
+    leak_shift: int = Field(2, ge=1, le=12, description="leak v - (v >> k) (leak 'shift')")
+    leak_decay: float = Field(0.75, ge=0, le=1, description="factor per timestep, frozen to 8 bits (leak 'multiply')")
+    reset: Literal["subtract", "zero", "none"] = "subtract"
+    compare: CompareKind = ">="
+    readout: ReadoutKind = "spike_count"
+    bias: bool = Field(True, description="trainable bias per neuron")
+
+    @model_validator(mode="after")
+    def _one_leak(self) -> NetworkConfig:
+        for name, kind in (("leak_shift", "shift"), ("leak_decay", "multiply")):
+            if name in self.model_fields_set and self.leak != kind:
+                raise ValueError(f"{name} belongs to leak = {kind!r}, not {self.leak!r}")
+        return self
+
+
+class RewiringConfig(Section):
+    """PQ-adaptive rewiring: falling density, momentum growth (preset 'adaptive')."""
+
+    mode: Literal["adaptive", "dense"] = "adaptive"
+    scope: Literal["layer", "neuron"] = "layer"
+    start_density: Fraction = 0.5
+    target_density: Fraction = Field(0.15, description="nonzero weights over dense weights, whole network")
+    distribution: Literal["erdos-renyi", "uniform"] = "erdos-renyi"
+    p: float = Field(0.5, gt=0)
+    q: float = Field(1.0, gt=0)
+    eta: float = Field(0.001, ge=0)
+    gamma: float = Field(1.0, gt=0)
+    beta: float = Field(0.9, gt=0, le=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    score_batches: Count = 100
+    epochs_per_iteration: Count = 2
+    rewire_every: Count = 1
+    min_fan_in: int = Field(1, ge=0, description="synapses that every neuron keeps")
+    layer_target: dict[str, Fraction] = Field(
+        default_factory=dict, description="target density of single layers by index, e.g. {'0' = 0.1}"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RewiringConfig:
+        if self.p >= self.q:
+            raise ValueError("p must be less than q")
+        if self.mode == "adaptive" and self.target_density > self.start_density:
+            raise ValueError("target_density must not exceed start_density")
+        return self
+
+
+class TrainConfig(Section):
+    """Gradient training; one learning-rate schedule over the whole run."""
+
+    epochs: Count = 40
+    batch_size: Count = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
+    surrogate_width: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's choice")
+    rewiring: RewiringConfig = RewiringConfig()
+
+
+class FreezeConfig(Section):
+    """Quantisation-aware fine-tuning and freezing into integers."""
+
+    weight_bits: int = Field(6, ge=2, le=8)
+    fraction_bits: int | None = Field(None, ge=0, le=16, description="default: smallest with threshold >= 2^(k+3)")
+    membrane_width: int | None = Field(None, ge=4, le=32, description="default: derived from training data")
+    epochs: int = Field(10, ge=0, description="quantisation-aware epochs at fixed connectivity")
+    learning_rate: float = Field(5e-4, gt=0)
+
+
+class HardwareConfig(Section):
+    """Shape of the accelerator."""
+
+    lanes: list[Annotated[int, Field(ge=1, le=32)]] | Annotated[int, Field(ge=1, le=32)] = Field(
+        1, description="lanes of every layer, or one number per layer"
+    )
+    queue_depth: int = Field(8, ge=2, le=64, description="events that a lane may lag behind")
+    name: str = Field("snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
+
+
+class VerifyConfig(Section):
+    """What is simulated."""
+
+    samples: Count | None = Field(None, description="test samples simulated; default all")
+    stress_samples: Count = Field(16, description="samples repeated under random backpressure and resets")
+    seed: int = Field(1, ge=0)
+
+
+class SynthConfig(Section):
+    """Which tools give area and clock figures."""
+
+    families: list[Family] = Field(["ecp5", "ice40"], description="area from yosys")
+    fmax: list[Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]] = Field(
+        ["ecp5-25f"], description="clock and placed area from nextpnr"
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([1, 2, 3], min_length=1, description="nextpnr seeds")
+
+
+class ExploreConfig(Section):
+    """Grid of design points; training is shared by points that differ only in hardware."""
+
+    density: list[Fraction] = Field([0.4, 0.2, 0.1, 0.05], min_length=1)
+    weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field([4, 6], min_length=1)
+    lanes: list[Annotated[int, Field(ge=1, le=32)]] = Field([1, 2, 4], min_length=1)
+    synthesise: Literal["none", "pareto", "all"] = "pareto"
+    family: Family = "ecp5"
+    verify_samples: Count = 20
+
+
+class Config(Section):
+    """A whole run."""
+
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    train: TrainConfig = TrainConfig()
+    freeze: FreezeConfig = FreezeConfig()
+    hardware: HardwareConfig = HardwareConfig()
+    verify: VerifyConfig = VerifyConfig()
+    synth: SynthConfig = SynthConfig()
+    explore: ExploreConfig = ExploreConfig()
+
+    @model_validator(mode="after")
+    def _lanes_fit(self) -> Config:
+        lanes, count = self.hardware.lanes, len(self.network.hidden) + 1
+        if isinstance(lanes, list) and len(lanes) != count:
+            raise ValueError(f"hardware.lanes has {len(lanes)} entries for {count} layers")
+        return self
+
+
+def lanes_per_layer(config: HardwareConfig, n_layers: int) -> list[int]:
+    """Lanes of each layer; one number stands for all."""
+    return list(config.lanes) if isinstance(config.lanes, list) else [config.lanes] * n_layers
+
+
+def parse_config(document: dict[str, Any], where: str = "config") -> Config:
+    """Validated configuration. Raises InputError with one line per problem."""
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(where, item) for item in error.errors())) from None
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
+    """Configuration from a TOML file, then ``--set section.key=value`` overrides, then the training seed."""
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such configuration; `codesign init` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML ({error})") from None
+    for override in overrides or []:
+        apply_override(document, override)
+    if seed is not None:
+        document.setdefault("train", {})["seed"] = seed
+    return parse_config(document, str(path))
+
+
+def apply_override(document: dict[str, Any], override: str) -> None:
+    """Set ``a.b.c=value`` in a nested document; the value is TOML, or else a plain string."""
+    key, separator, text = override.partition("=")
+    names = key.strip().split(".")
+    if not separator or not all(names):
+        raise InputError(f"--set {override!r}: expected section.key=value")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for name in names[:-1]:
+        document = document.setdefault(name, {})
+        if not isinstance(document, dict):
+            raise InputError(f"--set {override!r}: {name} is not a section")
+    document[names[-1]] = value
+
+
+def _explain(where: str, item: Any) -> str:
+    location = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        section: Any = Config
+        for name in item["loc"][:-1]:
+            section = section.model_fields[name].annotation
+        near = difflib.get_close_matches(str(item["loc"][-1]), section.model_fields, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(section.model_fields)}"
+        return f"{where}: unknown key {location!r}{hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    given = f" (given {item['input']!r})" if not isinstance(item["input"], dict) else ""
+    return f"{where}: {location or 'configuration'}: {message}{given}"

@@ -1,0 +1,46 @@
+"""Errors that a user is meant to read: one line that says what, where and what to do.
+
+The command line prints the message without a traceback and exits with the class's ``exit_code``.
+"""
+
+
+class CodesignError(Exception):
+    """Base of every error that codesign raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(CodesignError, ValueError):
+    """A configuration, data file, frozen network or argument is wrong."""
+
+    exit_code = 2
+
+
+class UnsupportedError(CodesignError):
+    """The request is understood, but this version does not build it."""
+
+    exit_code = 3
+
+
+class MismatchError(CodesignError):
+    """Hardware and software disagree."""
+
+    exit_code = 4
+
+
+class ToolError(CodesignError):
+    """An external tool is missing or failed."""
+
+    exit_code = 5
+
+
+class CapacityError(CodesignError):
+    """The network does not fit the chosen device."""
+
+    exit_code = 6
+
+
+class OutputError(CodesignError):
+    """A result cannot be written: the folder is unwritable, occupied or full."""
+
+    exit_code = 7
