@@ -1,0 +1,62 @@
+# Everything runs through .venv, which the first target that needs it makes.
+# make PYTHON=/path/to/python3.11 chooses the interpreter; make JOBS=4 the test processes.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+JOBS ?= 2
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done; true)
+BIN := .venv/bin
+STAMP := .venv/.installed
+SOURCES := codesign rtl_templates sim boards tests examples benchmarks
+
+export PYTHONDONTWRITEBYTECODE ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help venv demo report test test-deep bench lint format build clean
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+
+venv: $(STAMP) ## make .venv with the pinned packages and codesign, editable
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" -o -x $(BIN)/python || { echo "make: Python 3.11 not found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $(STAMP)
+
+demo: $(STAMP) ## from handwritten digits to verified Verilog: runs/demo
+	$(BIN)/codesign run examples/digits.toml -o runs/demo
+
+report: $(STAMP) ## write the demo's report again
+	$(BIN)/codesign report runs/demo
+
+test: $(STAMP) ## the default tests
+	$(BIN)/python -m pytest -n $(JOBS) -m "not deep"
+
+test-deep: $(STAMP) ## the slow tests
+	$(BIN)/python -m pytest -n $(JOBS) -m deep
+
+bench: $(STAMP) ## measure the figures of the README
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMP) ## style, types and import directions
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## format, and repair what can be repaired
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+build: $(STAMP) ## a wheel in dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what tests and builds leave; runs/ and .venv stay
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
