@@ -1,0 +1,143 @@
+"""Random frozen networks and stimuli that reach every option of the integer contract.
+
+Used as an oracle's input by the tests of the golden model, the RTL and the testbench. Everything is drawn
+from the generator that is passed in, so a seed reproduces a case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from codesign.network import (
+    CodingKind,
+    CompareKind,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Leak,
+    ReadoutKind,
+    ResetKind,
+    signed_width,
+)
+from codesign.stimulus import Stimulus
+
+RESETS: tuple[ResetKind, ...] = ("subtract", "zero", "value", "none")
+COMPARES: tuple[CompareKind, ...] = (">=", ">")
+CODINGS: tuple[CodingKind, ...] = ("current", "rate", "latency", "events", "delta")
+READOUTS: tuple[ReadoutKind, ...] = ("spike_count", "membrane_last", "membrane_sum", "membrane_max")
+
+
+def random_leak(rng: np.random.Generator) -> Leak:
+    """A leak of any kind, its extremes (forget all, forget nothing) included."""
+    kind = rng.choice(["none", "shift", "multiply"])
+    if kind == "none":
+        return Leak()
+    if kind == "shift":
+        return Leak("shift", int(rng.integers(0, 9)))
+    shift = int(rng.integers(0, 9))
+    return Leak("multiply", shift, int(rng.choice([0, 1 << shift, rng.integers(0, (1 << shift) + 1)])))
+
+
+def random_layer(
+    rng: np.random.Generator, n_in: int, n_out: int, *, source_max: int, timesteps: int, membrane_readout: bool
+) -> FrozenLayer:
+    """One layer; ``membrane_readout`` makes it a last layer that integrates and cannot saturate."""
+    bits = int(rng.integers(2, 9))
+    limit = (1 << (bits - 1)) - 1
+    density = float(rng.choice([0.0, 0.05, 0.1, 0.3, 0.6, 1.0], p=[0.05, 0.2, 0.25, 0.25, 0.15, 0.1]))
+    if rng.random() < 0.2:
+        weights = rng.choice([-limit, limit], (n_in, n_out))
+    else:
+        weights = rng.integers(-limit, limit + 1, (n_in, n_out))
+    weights = weights * (rng.random((n_in, n_out)) < density)
+    fraction_bits = int(rng.choice([0, 0, 1, 3, 6, 10]))
+    scale = max(1, limit * source_max) << fraction_bits
+    threshold: int | np.ndarray
+    bias: int | np.ndarray
+    match rng.integers(0, 6):
+        case 0:
+            threshold = int(rng.choice([0, -1, 1, -scale, 1 << 40, -(1 << 40)]))
+        case 1 | 2:
+            threshold = int(rng.integers(1, 2 * scale + 2))
+        case _:
+            threshold = rng.integers(-scale // 8, 2 * scale + 2, n_out)
+    match rng.integers(0, 4):
+        case 0:
+            bias = 0
+        case 1:
+            bias = int(rng.integers(-scale, scale + 1))
+        case _:
+            bias = rng.integers(-scale // 2, scale // 2 + 1, n_out)
+    width = int(rng.integers(2, 7)) if rng.random() < 0.4 else int(rng.integers(8, 24))
+    reset: ResetKind = "none" if membrane_readout else RESETS[rng.integers(0, 4)]
+    low, high = -(1 << (width - 1)), (1 << (width - 1)) - 1
+    layer = FrozenLayer.from_dense(
+        weights,
+        threshold=threshold,
+        bias=bias,
+        leak=random_leak(rng),
+        reset=reset,
+        reset_value=int(rng.integers(low, high + 1)) if reset == "value" else 0,
+        compare=COMPARES[rng.integers(0, 2)],
+        fraction_bits=fraction_bits,
+        membrane_width=width,
+        weight_bits=bits,
+    )
+    if membrane_readout:
+        needed = signed_width(*layer.unsaturated_range(timesteps, source_max))
+        layer = replace(layer, membrane_width=max(2, needed + int(rng.integers(0, 2))))
+    return layer
+
+
+def random_network(
+    rng: np.random.Generator, *, max_width: int = 70, max_layers: int = 4, coding: CodingKind | None = None
+) -> FrozenNetwork:
+    """A valid network of depth 1..max_layers and widths 1..max_width."""
+    kind = CODINGS[rng.choice(5, p=[0.4, 0.15, 0.15, 0.15, 0.15])] if coding is None else coding
+    input_bits = int(rng.integers(1, 9)) if kind == "current" else 0
+    timesteps = int(rng.choice([1, 2, 3, 4, 5, 8]))
+    readout = READOUTS[rng.choice(4, p=[0.4, 0.2, 0.2, 0.2])]
+    depth = int(rng.integers(1, max_layers + 1))
+    special = [width for width in (1, 2, 8, 16, 17, 64, 65) if width <= max_width]
+    widths = [
+        int(rng.choice(special)) if rng.random() < 0.25 else int(rng.integers(1, max_width + 1))
+        for _ in range(depth + 1)
+    ]
+    layers = tuple(
+        random_layer(
+            rng,
+            widths[index],
+            widths[index + 1],
+            source_max=(1 << input_bits) - 1 if index == 0 and kind == "current" else 1,
+            timesteps=timesteps,
+            membrane_readout=index == depth - 1 and readout != "spike_count",
+        )
+        for index in range(depth)
+    )
+    network = FrozenNetwork(layers, timesteps, InputCoding(kind, input_bits), readout)
+    network.validate()
+    return network
+
+
+def random_lanes(rng: np.random.Generator, network: FrozenNetwork, most: int = 16) -> list[int]:
+    """Lanes of each layer, 1..most; some exceed the layer's width, which the mapper clamps."""
+    return [int(rng.integers(1, most + 1)) for _ in network.layers]
+
+
+def random_stimulus(rng: np.random.Generator, network: FrozenNetwork, n: int) -> Stimulus:
+    """``n`` samples of the network's coding: some silent, some full, most in between."""
+    activity = rng.choice([0.0, 0.05, 0.3, 0.6, 1.0], n, p=[0.1, 0.25, 0.3, 0.25, 0.1])
+    labels = rng.integers(0, network.n_outputs, n).astype(np.int32)
+    if network.coding.is_current:
+        limit = network.source_max(0)
+        values = rng.integers(0, limit + 1, (n, network.n_inputs))
+        values[rng.random(n) < 0.1] = limit
+        values = values * (rng.random((n, network.n_inputs)) < activity[:, None])
+        stimulus = Stimulus(network.n_inputs, network.timesteps, labels, values=values.astype(np.uint8))
+    else:
+        shape = (n, network.timesteps, network.n_inputs)
+        stimulus = Stimulus.from_dense(rng.random(shape) < activity[:, None, None], labels)
+    stimulus.validate()
+    return stimulus
