@@ -1,0 +1,586 @@
+"""Figures of the report and of the exploration, as matplotlib figures and inline SVG.
+
+Every function takes numbers and returns a :class:`matplotlib.figure.Figure`; nothing here reads a file.
+The neutral colours below are the light theme's; :func:`to_svg` turns them into CSS variables of the
+page, so that one figure serves light and dark pages, and PNG files as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from codesign.files import atomic_path
+
+FULL, HALF = 11.2, 5.2  # width in inches of figures for a whole card and for half of one
+
+INK, MUTED, GRID, SURFACE = "#1d2530", "#66707d", "#dde2e8", "#ffffff"
+BLUE, ORANGE, GREEN, RED, PURPLE, TEAL = "#3f7fd0", "#e8853d", "#2f9e6e", "#d8434e", "#8b6cc4", "#2a9fb0"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, TEAL, RED)
+SOFTWARE, HARDWARE = "#8fb8ee", "#d9661f"
+
+CSS_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SURFACE: "var(--card)"}
+
+STYLE: dict[str, Any] = {
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "image.interpolation": "nearest",
+}
+
+DIVERGING = LinearSegmentedColormap.from_list("weights", [RED, "#f3f4f6", BLUE])
+DENSITY_MAP = LinearSegmentedColormap.from_list("counts", ["#f1f5fb", "#9dc0ec", BLUE, "#123a78"])
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(cast(Any, STYLE)):
+        yield
+
+
+def to_svg(figure: Figure, name: str, description: str) -> str:
+    """Inline SVG of a figure: no external reference, text as text, neutral colours as CSS variables.
+
+    ``name`` makes its ids unique in the page; ``description`` is what a screen reader says.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context(cast(Any, {**STYLE, "svg.hashsalt": name})):
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    opening, rest = text.split(">", 1)
+    view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)
+    assert view is not None
+    width = float(view[1]) * 4 / 3
+    rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
+    rest = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", rest)
+    rest = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', rest)
+    rest = rest.replace("xlink:href=", "href=")
+    for colour, variable in CSS_VARIABLES.items():
+        rest = rest.replace(colour, variable)
+    rest = re.sub(r"<!--.*?-->\n?", "", rest, flags=re.DOTALL)
+    return (
+        f'<svg class="figure" role="img" aria-label="{escape(description)}" viewBox="0 0 {view[1]} {view[2]}" '
+        f'style="max-width:{width:.0f}px">{rest.strip()}'
+    )
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 130) -> None:
+    """Write a figure as PNG or SVG (by the name's ending) on white, atomically."""
+    kind = path.suffix.lstrip(".")
+    metadata: dict[str, Any] = {"Software": None} if kind == "png" else dict.fromkeys(("Date", "Creator"))
+    rc = cast(Any, {**STYLE, "svg.hashsalt": "codesign"})
+    with matplotlib.rc_context(rc), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=dpi, facecolor=SURFACE, metadata=metadata)
+
+
+def image_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """``data:`` URI of a grey uint8 (height, width) picture, for an <img> of the page."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, pixels, format="png", cmap="gray", vmin=0, vmax=255)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def percent(axis: Any) -> None:
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+
+
+def wilson_interval(fraction: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a fraction measured on ``count`` samples (Wilson's score interval)."""
+    centre = (fraction + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(fraction * (1 - fraction) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy(values: Mapping[str, float], counts: Mapping[str, int]) -> Figure:
+    """Accuracies (fractions) by name, with Wilson intervals for the names in ``counts`` (samples)."""
+    with _style():
+        figure = Figure(figsize=(HALF, 0.62 * len(values) + 0.75), layout="constrained")
+        axes = figure.subplots()
+        colours = dict(zip(values, (PURPLE, BLUE, ORANGE), strict=False))
+        low = 1.0
+        for row, (name, value) in enumerate(values.items()):
+            bounds = wilson_interval(value, counts[name]) if counts.get(name) else (value, value)
+            low = min(low, *bounds)
+            axes.plot(bounds, (row, row), color=colours.get(name, TEAL), linewidth=5, alpha=0.28)
+            axes.plot([value], [row], "o", color=colours.get(name, TEAL), markersize=8)
+            axes.annotate(f"{value:.2%}", (value, row), (0, 8), textcoords="offset points", ha="center", fontsize=8.5)
+        axes.set_yticks(range(len(values)), list(values))
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(values) - 0.5, -0.75)
+        axes.set_xlim(max(0.0, math.floor((low - 0.005) * 50) / 50), 1.001)
+        percent(axes.xaxis)
+        axes.grid(False, axis="y")
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def training(history: Sequence[Mapping[str, Any]], layer_names: Sequence[str], quantised_from: int | None) -> Figure:
+    """Density, PQ index and validation accuracy over the epochs.
+
+    Each row has ``epoch`` and, where measured, ``density``, ``layer_density``, ``pq_index`` (per layer),
+    ``validation_accuracy``. ``quantised_from`` is the first quantisation-aware row.
+    """
+    with _style():
+        panels = [
+            ("density", any(row.get("density") is not None for row in history)),
+            ("pq_index", any(row.get("pq_index") for row in history)),
+            ("validation_accuracy", any(row.get("validation_accuracy") is not None for row in history)),
+        ]
+        shown = [name for name, there in panels if there] or ["density"]
+        figure = Figure(figsize=(FULL, 2.7), layout="constrained")
+        grid = figure.subplots(1, len(shown), squeeze=False)[0]
+        draw_training(dict(zip(shown, grid, strict=True)), history, layer_names, quantised_from)
+    return figure
+
+
+def draw_training(
+    panels: Mapping[str, Axes],
+    history: Sequence[Mapping[str, Any]],
+    layer_names: Sequence[str],
+    quantised_from: int | None,
+) -> None:
+    """Draw :func:`training`'s panels, by name, into axes given."""
+    epochs = np.arange(1, len(history) + 1)
+
+    def series(name: str, layer: int | None = None) -> npt.NDArray[np.float64]:
+        values = [row.get(name) for row in history]
+        if layer is not None:
+            values = [value[layer] if value is not None and layer < len(value) else None for value in values]
+        return np.array([np.nan if value is None else value for value in values], float)
+
+    def line(axes: Axes, values: npt.NDArray[np.float64], **options: Any) -> None:
+        known = ~np.isnan(values)
+        axes.plot(epochs[known], values[known], **options)
+
+    titles = {
+        "density": "Density (nonzero weights / dense weights)",
+        "pq_index": "PQ index (higher: more compressible)",
+        "validation_accuracy": "Validation accuracy",
+    }
+    for name, axes in panels.items():
+        axes.set_title(titles[name])
+        if name == "density":
+            line(axes, series("density"), color=INK, linewidth=2, label="network")
+            for index, layer in enumerate(layer_names):
+                line(axes, series("layer_density", index), color=SERIES[index % 6], linewidth=1.2, label=layer)
+            axes.set_ylim(bottom=0)
+            percent(axes.yaxis)
+            axes.legend(loc="upper right", ncols=min(4, len(layer_names) + 1))
+        elif name == "pq_index":
+            for index, layer in enumerate(layer_names):
+                line(axes, series("pq_index", index), color=SERIES[index % 6], marker=".", markersize=4, label=layer)
+            axes.legend(loc="best", ncols=min(4, len(layer_names)))
+        else:
+            line(axes, series("validation_accuracy"), color=GREEN, marker=".", markersize=4)
+            percent(axes.yaxis)
+        if quantised_from is not None and quantised_from < len(history):
+            axes.axvspan(quantised_from + 0.5, len(history) + 0.5, color=PURPLE, alpha=0.1, linewidth=0)
+            if axes is next(iter(panels.values())):
+                axes.annotate(
+                    "integer weights",
+                    (quantised_from + 0.5, 1),
+                    (3, -2),
+                    xycoords=("data", "axes fraction"),
+                    textcoords="offset points",
+                    va="top",
+                    fontsize=7.5,
+                    color=PURPLE,
+                )
+        axes.set_xlim(0.5, len(history) + 0.5)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def raster(
+    layers: Sequence[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]],
+    picture: npt.NDArray[np.uint8] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Spike raster of one sample.
+
+    ``layers``: (name, software, hardware) with bool (timesteps, neurons) arrays, hardware None where not
+    recorded. ``picture``: the input as a grey picture (height, width), if it is one.
+    """
+    timesteps = layers[0][1].shape[0]
+    with _style():
+        if timesteps <= 24:
+            columns = len(layers) + (picture is not None)
+            figure = Figure(figsize=(min(FULL, 2.8 * columns), 5.0), layout="constrained")
+            grid = list(figure.subplots(1, columns, squeeze=False)[0])
+        else:
+            rows = len(layers) + (picture is not None)
+            heights = [1.2 if picture is not None else 0] * (picture is not None) + [
+                max(0.9, min(2.4, item[1].shape[1] / 40)) for item in layers
+            ]
+            figure = Figure(figsize=(FULL, sum(heights) + 0.35 * rows + 0.3), layout="constrained")
+            grid = list(figure.subplots(rows, 1, squeeze=False, height_ratios=heights)[:, 0])
+        if picture is not None:
+            draw_picture(grid.pop(0), picture, "input")
+        for axes, (name, software, hardware) in zip(grid, layers, strict=True):
+            draw_raster(axes, name, software, hardware)
+        for axes in grid if timesteps <= 24 else grid[-1:]:
+            axes.set_xlabel("timestep")
+        raster_legend(figure, any(item[2] is not None for item in layers), title)
+    return figure
+
+
+def draw_picture(axes: Axes, picture: npt.NDArray[np.uint8], title: str) -> None:
+    axes.imshow(picture, cmap="gray_r" if picture.ndim == 2 else None)
+    axes.set_title(title)
+    axes.set_axis_off()
+
+
+def draw_raster(axes: Axes, name: str, software: npt.NDArray[np.bool_], hardware: npt.NDArray[np.bool_] | None) -> None:
+    """Spikes of one layer: wide pale marks are the software's, narrow dark ones the hardware's."""
+    timesteps, neurons = software.shape
+    axes.set_title(f"{name}\n{int(software.sum())} spikes, {neurons} neurons", fontsize=8.5)
+    upright = timesteps > 24
+
+    def marks(spikes: npt.NDArray[np.bool_], reach: float) -> npt.NDArray[np.float64]:
+        at, who = np.nonzero(spikes)
+        along = np.stack([who if upright else at] * 2, axis=1) + np.array([-reach, reach])
+        across = np.stack([at if upright else who] * 2, axis=1).astype(float)
+        return np.stack([across, along] if upright else [along, across], axis=2).astype(float)
+
+    height = axes.get_window_extent().height * 72 / axes.figure.dpi if not upright else 0
+    thick = 2.6 if upright else max(1.2, min(14.0, 0.72 * (height or 260) / neurons))
+    axes.add_collection(LineCollection(list(marks(software, 0.46)), colors=SOFTWARE, linewidths=thick))
+    if hardware is not None:
+        axes.add_collection(
+            LineCollection(list(marks(hardware, 0.30)), colors=HARDWARE, linewidths=max(0.7, thick * 0.42))
+        )
+        wrong = software != hardware
+        if wrong.any():
+            at, who = np.nonzero(wrong)
+            axes.plot(at, who, "x", color=RED, markersize=7, markeredgewidth=1.8)
+    axes.set_xlim(-0.6, timesteps - 0.4)
+    axes.set_ylim(neurons - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6 if not upright else 4))
+    axes.grid(False)
+
+
+def raster_legend(figure: Figure, with_hardware: bool, title: str = "") -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=SOFTWARE, linewidth=6, label="software (golden model)")]
+    if with_hardware:
+        handles.append(Line2D([], [], color=HARDWARE, linewidth=2.4, label="hardware (RTL simulation)"))
+        handles.append(Line2D([], [], color=RED, marker="x", linestyle="", markeredgewidth=1.8, label="they differ"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, title=title or None, alignment="left")
+
+
+def membranes(
+    traces: Sequence[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.int64] | None, int]],
+) -> Figure:
+    """Stored membranes of single neurons: (name, software v by timestep, hardware v or None, threshold)."""
+    with _style():
+        columns = min(4, len(traces))
+        rows = -(-len(traces) // columns)
+        figure = Figure(figsize=(FULL * columns / 4, 1.7 * rows + 0.3), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        for axes in grid.ravel()[len(traces) :]:
+            axes.set_axis_off()
+        for axes, (name, software, hardware, threshold) in zip(grid.ravel(), traces, strict=False):
+            steps = np.arange(software.size)
+            axes.axhline(threshold, color=RED, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.step(steps, software, where="mid", color=BLUE, linewidth=1.6)
+            if hardware is not None:
+                axes.plot(steps, hardware, "o", color=HARDWARE, markersize=2.8 if software.size <= 40 else 1.6)
+            axes.set_title(name, fontsize=8.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in grid[-1]:
+            axes.set_xlabel("timestep")
+    return figure
+
+
+def weight_histogram(layers: Sequence[tuple[str, npt.NDArray[np.int8], int]]) -> Figure:
+    """Integer weights of each layer: (name, nonzero weights, weight bits)."""
+    with _style():
+        columns = min(3, len(layers))
+        rows = -(-len(layers) // columns)
+        figure = Figure(figsize=(HALF, 2.3 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[len(layers) :]:
+            axes.set_axis_off()
+        for index, (axes, (name, weights, bits)) in enumerate(zip(grid, layers, strict=False)):
+            limit = (1 << (bits - 1)) - 1
+            values = np.arange(-limit, limit + 1)
+            counts = np.bincount(weights.astype(np.int64) + limit, minlength=values.size)[: values.size]
+            axes.bar(values, counts, width=0.92, color=SERIES[index % 6], linewidth=0)
+            axes.set_title(f"{name}, {bits} bits")
+            axes.set_xlabel("integer weight")
+            axes.grid(False, axis="x")
+        grid[0].set_ylabel("synapses")
+    return figure
+
+
+def connectivity_picture(fan_out: npt.NDArray[np.int64], fields: npt.NDArray[np.int64]) -> Figure:
+    """First layer of a network on pictures.
+
+    ``fan_out``: int (height, width), synapses of each pixel; ``fields``: int (n, height, width), the weights
+    of n neurons.
+    """
+    with _style():
+        columns = 6
+        rows = max(1, min(4, -(-len(fields) // columns)))
+        figure = Figure(figsize=(HALF, 2.3), layout="constrained")
+        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1, 1.75]))
+        axes = left.subplots()
+        shown = axes.imshow(fan_out, cmap=DENSITY_MAP, vmin=0)
+        axes.set_title("synapses of each input")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(False)
+        left.colorbar(shown, ax=axes, shrink=0.8).outline.set_visible(False)
+        grid = right.subplots(rows, columns, squeeze=False).ravel()
+        limit = max(1, int(np.abs(fields).max(initial=1)))
+        for item in grid:
+            item.set_axis_off()
+        for item, field in zip(grid, fields, strict=False):
+            item.imshow(np.where(field == 0, np.nan, field), cmap=DIVERGING_STRONG, norm=TwoSlopeNorm(0, -limit, limit))
+            item.add_patch(
+                matplotlib.patches.Rectangle(  # type: ignore[attr-defined]
+                    (-0.5, -0.5), field.shape[1], field.shape[0], fill=False, edgecolor=MUTED, linewidth=0.5
+                )
+            )
+        right.suptitle(
+            "what the most connected neurons see (blue +, red \N{MINUS SIGN}, blank: no synapse)",
+            fontsize=8.5,
+            x=0.01,
+            ha="left",
+        )
+    return figure
+
+
+DIVERGING_STRONG = LinearSegmentedColormap.from_list("signed", ["#a4161f", RED, "#eeb5b9", "#b3cdf0", BLUE, "#153f86"])
+
+
+def connectivity_matrix(dense: npt.NDArray[np.int64]) -> Figure:
+    """First layer as a matrix of weights, int (n_in, n_out); large ones are binned to densities."""
+    with _style():
+        figure = Figure(figsize=(HALF, 2.3), layout="constrained")
+        axes = figure.subplots()
+        limit = max(1, int(np.abs(dense).max(initial=1)))
+        shown = np.where(dense == 0, np.nan, dense).T
+        axes.imshow(shown, cmap=DIVERGING_STRONG, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+        axes.set_title("first layer's synapses (blue +, red \N{MINUS SIGN}, blank: none)")
+        axes.set_xlabel("input")
+        axes.set_ylabel("neuron")
+        axes.grid(False)
+    return figure
+
+
+def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """Confusion matrix, int (true, decided), counts written into the cells."""
+    with _style():
+        size = len(classes)
+        side = max(2.6, min(5.2, 0.36 * size + 0.9))
+        figure = Figure(figsize=(side + 0.3, side), layout="constrained")
+        draw_confusion(figure.subplots(), matrix, classes)
+    return figure
+
+
+def draw_confusion(axes: Axes, matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
+    size = len(classes)
+    right = np.where(np.eye(size, dtype=bool), matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), np.nan)
+    wrong = np.where(~np.eye(size, dtype=bool) & (matrix > 0), matrix, np.nan)
+    axes.imshow(right, cmap=_ramp("right", "#cfe0f7", BLUE), vmin=0.5, vmax=1.1)
+    axes.imshow(wrong, cmap=_ramp("wrong", "#f7d4d6", RED), norm=Normalize(0, max(4.0, np.nanmax(wrong, initial=1))))
+    if size <= 30:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            axes.text(
+                column, row, str(matrix[row, column]), ha="center", va="center", color="#0d1420",
+                fontsize=7.5 if size <= 15 else 5.5,
+            )  # fmt: skip
+    axes.set_xticks(range(size), list(classes))
+    axes.set_yticks(range(size), list(classes))
+    axes.set_xlabel("decision")
+    axes.set_ylabel("label")
+    axes.tick_params(length=0)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _ramp(name: str, low: str, high: str) -> LinearSegmentedColormap:
+    return LinearSegmentedColormap.from_list(name, [low, high])
+
+
+def area_bars(use: Sequence[tuple[str, Sequence[tuple[str, float, float]]]]) -> Figure:
+    """Resources against budgets: (device, [(resource, used, budget)]); the line is the whole device."""
+    with _style():
+        rows = sum(len(resources) for _, resources in use) + 0.8 * len(use)
+        figure = Figure(figsize=(HALF, 0.27 * rows + 0.75), layout="constrained")
+        axes = figure.subplots()
+        position, ticks, labels, top = 0.0, [], [], 1.0
+        for device, resources in use:
+            axes.text(0.0, position, device, fontsize=8.5, fontweight="bold", va="center", ha="left")
+            position += 0.9
+            for resource, used, budget in resources:
+                share = used / budget if budget else (0.0 if not used else math.inf)
+                drawn = min(share, 1.6)
+                colour = RED if share > 1 else (ORANGE if share > 0.8 else BLUE)
+                axes.barh(position, 1, height=0.62, color=GRID, alpha=0.6, linewidth=0)
+                axes.barh(position, drawn, height=0.62, color=colour, linewidth=0)
+                amount = f"{used:,.0f} of {budget:,.0f}  ({share:.1%})" if budget else f"{used:,.0f} of none"
+                inside = drawn > 0.62
+                axes.text(
+                    drawn - 0.01 if inside else drawn + 0.01, position, amount, va="center", fontsize=8,
+                    ha="right" if inside else "left", color="#ffffff" if inside else INK,
+                )  # fmt: skip
+                ticks.append(position)
+                labels.append(resource)
+                top = max(top, drawn)
+                position += 1
+            position += 0.3
+        axes.axvline(1, color=RED, linewidth=1.3)
+        axes.set_yticks(ticks, labels)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(position - 0.4, -0.6)
+        axes.set_xlim(0, top * 1.02)
+        axes.set_xlabel("share of the device (red line: all of it)")
+        percent(axes.xaxis)
+        axes.grid(False, axis="y")
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def cycle_bars(layers: Sequence[tuple[str, Mapping[str, float]]], total: float | None) -> Figure:
+    """Clock cycles per sample of each layer by phase; the line is the mean time of a whole sample."""
+    colours = {"accumulate": BLUE, "sweep": ORANGE, "idle": GRID, "other": PURPLE}
+    with _style():
+        figure = Figure(figsize=(HALF, 0.45 * len(layers) + 0.95), layout="constrained")
+        axes = figure.subplots()
+        for row, (_, phases) in enumerate(layers):
+            left = 0.0
+            for phase, cycles in phases.items():
+                axes.barh(row, cycles, left=left, height=0.62, color=colours.get(phase, TEAL), linewidth=0)
+                if cycles > 0.07 * max(sum(item.values()) for _, item in layers):
+                    axes.text(
+                        left + cycles / 2, row, f"{cycles:,.0f}", ha="center", va="center", fontsize=8,
+                        color=INK if phase == "idle" else "#ffffff",
+                    )  # fmt: skip
+                left += cycles
+        if total is not None:
+            axes.axvline(total, color=RED, linewidth=1.2)
+        axes.set_yticks(range(len(layers)), [name for name, _ in layers])
+        axes.set_ylim(len(layers) - 0.5, -0.6)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_xlabel("clock cycles per sample")
+        axes.grid(False, axis="y")
+        shown = {phase for _, phases in layers for phase in phases}
+        handles = [
+            matplotlib.patches.Patch(color=colour, label=phase)  # type: ignore[attr-defined]
+            for phase, colour in colours.items()
+            if phase in shown
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=4)
+    return figure
+
+
+def pareto(
+    panels: Sequence[tuple[str, bool, Sequence[Mapping[str, Any]]]], *, accuracy_label: str, colour_by: str
+) -> Figure:
+    """Accuracy against cost, one panel per cost: (cost's name, logarithmic, points).
+
+    A point has ``cost``, ``accuracy`` (fraction), ``group`` (value of ``colour_by``), ``shape`` (a marker
+    with its name, ``(marker, name)``), ``measured`` and ``verified`` (bool), ``front`` (bool) and ``label``.
+    Filled marks were measured, hollow ones estimated; a dark ring marks what was verified in RTL.
+    """
+    from matplotlib.lines import Line2D
+
+    with _style():
+        figure = Figure(figsize=(4.6 * len(panels) + 0.4, 4.3), layout="constrained")
+        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        groups = sorted({point["group"] for _, _, points in panels for point in points}, reverse=True)
+        shades = _ramp("groups", "#9cc3f5", "#123a78")
+        hue = {group: shades(i / max(1, len(groups) - 1)) for i, group in enumerate(groups)}
+        shapes = {point["shape"][1]: point["shape"][0] for _, _, points in panels for point in points}
+        for axes, (name, logarithmic, points) in zip(grid, panels, strict=True):
+            if logarithmic:
+                axes.set_xscale("log")
+            front = sorted((point for point in points if point["front"]), key=lambda point: point["cost"])
+            if front:
+                axes.plot(
+                    [point["cost"] for point in front],
+                    [point["accuracy"] for point in front],
+                    drawstyle="steps-post", color=ORANGE, linewidth=2, alpha=0.8, zorder=1,
+                )  # fmt: skip
+            for point in points:
+                colour = hue[point["group"]]
+                axes.scatter(
+                    point["cost"], point["accuracy"], marker=point["shape"][0], s=46, zorder=3,
+                    facecolor=colour if point["measured"] else "none", edgecolor=colour, linewidth=1.5,
+                )  # fmt: skip
+                if point["verified"]:
+                    axes.scatter(
+                        point["cost"], point["accuracy"], marker="o", s=118, facecolor="none",
+                        edgecolor=GREEN, linewidth=1.1, zorder=2,
+                    )  # fmt: skip
+            axes.set_xlabel(name)
+            percent(axes.yaxis)
+        grid[0].set_ylabel(accuracy_label)
+        handles = [Line2D([], [], marker="s", color=hue[g], linestyle="", label=f"{colour_by} {g:g}") for g in groups]
+        handles += [
+            Line2D([], [], marker=mark, color=MUTED, linestyle="", label=label)
+            for label, mark in sorted(shapes.items())
+        ]
+        handles += [
+            Line2D([], [], marker="o", color=MUTED, linestyle="", label="synthesised"),
+            Line2D([], [], marker="o", color=MUTED, linestyle="", markerfacecolor="none", label="estimated"),
+            Line2D(
+                [], [], marker="o", color=GREEN, linestyle="", markerfacecolor="none", markersize=10,
+                label="verified in RTL",
+            ),
+            Line2D([], [], color=ORANGE, linewidth=2, label="Pareto front"),
+        ]  # fmt: skip
+        figure.legend(handles=handles, loc="outside right upper")
+    return figure

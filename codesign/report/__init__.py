@@ -1,0 +1,87 @@
+"""The report of a run: one self-contained page that opens offline.
+
+It only reads: what a stage has not measured is said to be missing, together with the command that measures
+it. It imports neither torch nor amaranth.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codesign.report import sections
+from codesign.report.blocks import Mood, number, share, tile, write_page
+from codesign.report.collect import Record, collect
+
+REPORT = "report.html"
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into a run directory and return its path.
+
+    Raises InputError if ``folder`` is no run directory, OutputError if the page cannot be written.
+    """
+    record = collect(Path(folder))
+    parts = [
+        sections.accuracy(record),
+        sections.confusion(record),
+        sections.samples(record),
+        sections.training(record),
+        sections.spikes(record),
+        sections.membranes(record),
+        sections.layers(record),
+        sections.weights(record),
+        sections.connectivity(record),
+        sections.reproduce(record),
+    ]
+    path = Path(folder) / REPORT
+    write_page(
+        path,
+        title=record.name,
+        subtitle=subtitle(record),
+        verdict=verdict(record),
+        tiles=headline(record),
+        sections=[section for section in parts if section is not None],
+        footer=f"Written by codesign {record.run.manifest.get('versions', {}).get('codesign', '')}. "
+        "Accuracies are on the test set; training and choices saw training and validation samples alone.",
+    )
+    return path
+
+
+def subtitle(record: Record) -> str:
+    parts = []
+    if record.config is not None:
+        parts.append(f"data set {record.config.data.set}")
+    if record.network is not None:
+        widths = [record.network.n_inputs, *(layer.n_out for layer in record.network.layers)]
+        parts.append("-".join(map(str, widths)) + f" spiking network, {record.network.timesteps} timesteps")
+    return ", ".join(parts) or "run directory"
+
+
+def verdict(record: Record) -> tuple[Mood, str, str]:
+    figures = record.figures
+    mismatches, verified = figures.get("mismatches"), figures.get("samples_verified")
+    if mismatches:
+        return "bad", "Hardware differs from software.", f"{mismatches:,} values differ in {verified:,} samples."
+    if mismatches == 0 and verified:
+        return "good", "Hardware equals software.", f"{verified:,} test samples simulated in RTL, 0 values differ."
+    return "open", "Not verified.", f"Run: codesign verify {record.name}"
+
+
+def headline(record: Record) -> list[dict[str, object]]:
+    figures = record.figures
+    mismatches = figures.get("mismatches")
+    network_hash = figures.get("network_hash") or (record.network.hash if record.network is not None else None)
+    return [
+        tile("accuracy, float", share(figures.get("accuracy_float"), 2), "before quantisation"),
+        tile("accuracy, frozen", share(figures.get("accuracy_frozen"), 2), f"{weight_note(figures)}"),
+        tile("accuracy, hardware", share(figures.get("accuracy_hardware"), 2), "decisions of the RTL"),
+        tile("density", share(figures.get("density")), f"{number(figures.get('synapses'))} synapses"),
+        tile("samples verified", number(figures.get("samples_verified")), "every spike and membrane"),
+        tile("mismatches", number(mismatches), "hardware against software", bad=bool(mismatches)),
+        tile("network", network_hash[:10] if network_hash else number(None), "first digits of its hash"),
+    ]
+
+
+def weight_note(figures: dict[str, object]) -> str:
+    bits = figures.get("weight_bits")
+    return "integer weights" if bits is None else f"{bits}-bit weights"

@@ -1,0 +1,147 @@
+"""Reads a run directory into one record. Only the manifest must be there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign import golden
+from codesign.config import Config
+from codesign.errors import CodesignError, InputError
+from codesign.network import FrozenNetwork
+from codesign.rundir import RunDirectory
+from codesign.stimulus import Stimulus
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What the simulated hardware did on one sample: per layer, bool and int64 (timesteps, n_out)."""
+
+    sample: int
+    spikes: list[npt.NDArray[np.bool_]]
+    membranes: list[npt.NDArray[np.int64]]
+
+
+@dataclass(eq=False)
+class Record:
+    """A run as the report sees it; a part is None where the run has not got that far.
+
+    ``damaged`` names the files that are there but cannot be read, each with the reason.
+    """
+
+    run: RunDirectory
+    config: Config | None = None
+    network: FrozenNetwork | None = None
+    stimulus: Stimulus | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sidecar: dict[str, Any] | None = None
+    verification: dict[str, Any] | None = None
+    observed: Observed | None = None
+    mutants: dict[str, Any] | None = None
+    synthesis: dict[str, Any] | None = None
+    estimate: dict[str, Any] | None = None
+    builds: list[dict[str, Any]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.run.path.resolve().name
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        return self.run.figures
+
+    @property
+    def layer_names(self) -> list[str]:
+        """'hidden 1', ..., 'output' for the layers of the network or of the configuration."""
+        if self.network is not None:
+            count = len(self.network.layers)
+        elif self.config is not None:
+            count = len(self.config.network.hidden) + 1
+        else:
+            count = max((len(row.get("layer_density") or []) for row in self.history), default=1)
+        return [*(f"hidden {index + 1}" for index in range(count - 1)), "output"]
+
+    @cached_property
+    def trace(self) -> golden.Trace | None:
+        """Golden model on the run's test samples, without membranes."""
+        if self.network is None or self.stimulus is None:
+            return None
+        return golden.run(self.network, self.stimulus, membranes=False)
+
+    @property
+    def shown_sample(self) -> int:
+        """The sample whose spikes are drawn: the one that the testbench recorded, else the first."""
+        return self.observed.sample if self.observed is not None else 0
+
+    @cached_property
+    def shown_trace(self) -> golden.Trace | None:
+        """Golden model on :attr:`shown_sample` alone, with membranes."""
+        if self.network is None or self.stimulus is None or self.shown_sample >= len(self.stimulus):
+            return None
+        return golden.run(self.network, self.stimulus.take([self.shown_sample]))
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) if the inputs are the pixels of a square picture."""
+        if self.network is None or self.config is None or self.config.data.coding in ("events", "delta"):
+            return None
+        side = round(self.network.n_inputs**0.5)
+        return (side, side) if side * side == self.network.n_inputs and side >= 4 else None
+
+
+def collect(folder: Path) -> Record:
+    """Read a run directory. Raises InputError if it has no readable manifest."""
+    record = Record(RunDirectory.open(folder))
+
+    def part(path: Path, read: Callable[[Path], T]) -> T | None:
+        if not path.exists():
+            return None
+        try:
+            return read(path)
+        except (CodesignError, OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).replace(f"{folder}/", "")
+            record.damaged.append(reason if path.name in reason else f"{path.name}: {reason}")
+            return None
+
+    record.config = part(folder / "config.toml", lambda _: record.run.config)
+    record.network = part(folder / "network.safetensors", FrozenNetwork.load)
+    record.stimulus = part(folder / "stimulus.npz", Stimulus.load)
+    if record.network is not None and record.stimulus is not None:
+        try:
+            golden.check_stimulus(record.network, record.stimulus)
+        except InputError as error:
+            record.damaged.append(f"stimulus.npz: {error}")
+            record.stimulus = None
+    record.history = part(folder / "history.jsonl", read_history) or []
+    record.sidecar = part(folder / "bundle" / "design.json", read_json)
+    return record
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    return document
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Rows of history.jsonl; a last line cut short by an interruption is left out."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for index, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if index < len(lines) - 1:
+                raise ValueError(f"line {index + 1} is not JSON") from None
+    return [row for row in rows if isinstance(row, dict)]
