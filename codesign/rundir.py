@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from codesign.config import Config, load_config
+from codesign.config_text import config_toml
 from codesign.errors import InputError, OutputError
 from codesign.files import explain_write_errors, file_hash, write_json, write_text
 
@@ -27,6 +26,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 CONFIG = "config.toml"
 LOCK = ".lock"
+HARDWARE_SECTIONS = ("hardware", "verify", "synth")
 
 FIGURES = (
     "accuracy_float",
@@ -139,15 +139,19 @@ class RunDirectory:
             raise InputError(f"{self.path}: has no {CONFIG}; it was not made by `codesign run` or `codesign train`")
         return load_config(path)
 
+    @property
+    def is_imported(self) -> bool:
+        """True if the frozen network was made elsewhere, so that there is nothing to train."""
+        return bool(self.manifest.get("imported"))
+
     def write_config(self, config: Config) -> None:
-        """Write ``config`` with every default spelled out."""
-        write_text(self.path / CONFIG, config_toml(config))
-        self.manifest["seeds"] = {
-            "train": config.train.seed,
-            "split": config.data.split_seed,
-            "verify": config.verify.seed,
-            "place": list(config.synth.seeds),
-        }
+        """Write ``config`` with every default spelled out; for an imported network only what hardware needs."""
+        sections = HARDWARE_SECTIONS if self.is_imported else None
+        write_text(self.path / CONFIG, config_toml(config, sections))
+        seeds = {"verify": config.verify.seed, "place": list(config.synth.seeds)}
+        if not self.is_imported:
+            seeds = {"train": config.train.seed, "split": config.data.split_seed, **seeds}
+        self.manifest["seeds"] = seeds
 
     def stage(self, name: str) -> dict[str, Any]:
         """Record of a stage; empty if it never ran."""
@@ -207,8 +211,3 @@ def hash_files(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
         hashes.update({p.relative_to(folder).as_posix(): file_hash(p) for p in files})
     return dict(sorted(hashes.items()))
-
-
-def config_toml(config: Config) -> str:
-    """TOML text of a configuration; keys without a value are left out."""
-    return tomlkit.dumps(config.model_dump(mode="json", exclude_none=True))

