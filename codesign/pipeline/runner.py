@@ -96,9 +96,7 @@ def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str
 
 def refresh_figures(context: Context) -> None:
     """Gather the figures of the stages whose results belong to the present inputs; the rest become null."""
-    records = {
-        name: context.run.stage(name) for name, stage in STAGES.items() if stage.is_current(context)
-    }
+    records = {name: context.run.stage(name) for name, stage in STAGES.items() if stage.is_current(context)}
     context.run.set_figures(merged_figures(records))
 
 

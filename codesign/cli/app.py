@@ -1,0 +1,244 @@
+"""The commands and their options. What they do is in :mod:`codesign.cli.actions`, imported when one runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from codesign.cli.console import console
+from codesign.cli.options import Compute, Debug, Force, Json, Output, Overrides, Seed
+
+app = typer.Typer(
+    name="codesign",
+    help="From sparse spiking neural network training to verified FPGA hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Data sets: list them, download one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+def _actions(json: bool) -> Any:
+    console.start(json=json)
+    from codesign.cli import actions
+
+    return actions
+
+
+def _version(value: bool) -> None:
+    if value:
+        import codesign
+
+        typer.echo(f"codesign {codesign.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """From sparse spiking neural network training to verified FPGA hardware."""
+
+
+@app.command(epilog="Example: codesign run examples/digits.toml -o runs/digits")
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="configuration, or a run to go on with")],
+    output: Output = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Compute = "cpu",
+    synth: Annotated[bool, typer.Option("--synth", help="also synthesise: area and clock")] = False,
+    force: Force = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The whole path: train, freeze, generate, estimate, verify, report. Goes on where it was stopped."""
+    _actions(json).run(config, output, overrides, seed, device, synth=synth, force=force)
+
+
+@app.command(epilog="Example: codesign train examples/digits.toml -o runs/digits --set train.epochs=20")
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="configuration, or a run to go on with")],
+    output: Output = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Compute = "cpu",
+    force: Force = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a sparse network from data. A stopped training goes on from its last checkpoint."""
+    _actions(json).stage("train", config, output, overrides, seed, device=device, force=force)
+
+
+@app.command(epilog="Example: codesign freeze runs/digits --set freeze.weight_bits=4")
+def freeze(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory with a trained network")],
+    overrides: Overrides = None,
+    device: Compute = "cpu",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn a trained network into integers: network.safetensors."""
+    _actions(json).stage("freeze", run, None, overrides, None, device=device)
+
+
+@app.command(epilog="Example: codesign generate runs/digits/network.safetensors -o runs/wide --set hardware.lanes=4")
+def generate(
+    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory or frozen network")],
+    output: Output = None,
+    overrides: Overrides = None,
+    device: Annotated[str | None, typer.Option("--device", help="refuse what does not fit this FPGA")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Generate the Verilog bundle of a frozen network."""
+    _actions(json).generate(network, output, overrides, device)
+
+
+@app.command(epilog="Example: codesign verify runs/digits/bundle --network net.safetensors --samples stimulus.npz")
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="run directory or bundle")],
+    network: Annotated[
+        Path | None, typer.Option("--network", help="frozen network; default: beside the bundle")
+    ] = None,
+    samples: Annotated[Path | None, typer.Option("--samples", help="stimulus.npz; default: beside the bundle")] = None,
+    mutants: Annotated[bool, typer.Option("--mutants", help="check that injected faults are caught")] = False,
+    waves: Annotated[bool, typer.Option("--waves", help="record waveforms around the first difference")] = False,
+    output: Output = None,
+    overrides: Overrides = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Simulate the delivered Verilog and compare it with the frozen network: every spike, every membrane.
+
+    Regenerates nothing. Exits with 4 if one value differs, or if an injected fault is not caught.
+    """
+    _actions(json).verify(bundle, network, samples, output, overrides, mutants=mutants, waves=waves)
+
+
+@app.command(epilog="Example: codesign estimate runs/digits --set hardware.lanes=8 --device ecp5-25f")
+def estimate(
+    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory or frozen network")],
+    overrides: Overrides = None,
+    device: Annotated[str | None, typer.Option("--device", help="refuse what does not fit this FPGA")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Cycles, memory and area of a frozen network, without simulation or synthesis."""
+    _actions(json).estimate(network, overrides, device)
+
+
+@app.command(epilog="Example: codesign synth runs/digits --set synth.families='[\"ice40\"]'")
+def synth(
+    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="run directory or bundle")],
+    output: Output = None,
+    overrides: Overrides = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Synthesise the delivered Verilog: area of each family, clock of each device."""
+    _actions(json).synth(bundle, output, overrides)
+
+
+@app.command(epilog="Example: codesign build runs/digits --board icebreaker")
+def build(
+    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="run directory or bundle")],
+    board: Annotated[str, typer.Option("--board", help="one of `codesign boards`")],
+    output: Output = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a board's bitstream: the accelerator behind a UART. Exits with 6 if it does not fit."""
+    _actions(json).build(bundle, board, output)
+
+
+@app.command(epilog="Example: codesign explore examples/explore.toml -o runs/explore")
+def explore(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="configuration with an [explore] section")],
+    output: Output = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Sweep density, weight bits and lanes; draw accuracy against area and latency."""
+    _actions(json).explore(config, output, overrides, seed)
+
+
+@app.command(epilog="Example: codesign report runs/digits")
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write report.html of a run from what is in its folder."""
+    _actions(json).stage("report", run, None, None, None)
+
+
+@app.command(epilog="Example: codesign predict runs/digits mine.npz --json")
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory with a frozen network")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="npz with x, or with times, units and offsets")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Classify your own samples with a run's frozen network, in the hardware's arithmetic."""
+    _actions(json).predict(run, data)
+
+
+@app.command(epilog="Example: codesign boards --json")
+def boards(json: Json = False, debug: Debug = False) -> None:
+    """List boards and FPGA devices with their budgets."""
+    _actions(json).boards()
+
+
+@app.command(epilog="Example: codesign doctor")
+def doctor(json: Json = False, debug: Debug = False) -> None:
+    """Check this machine: interpreter, packages, compilers, tools, disk, data. Exits with 5 if something is missing."""
+    _actions(json).doctor()
+
+
+@app.command(epilog="Example: codesign init mine.toml")
+def init(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="configuration to write")] = Path("codesign.toml"),
+    force: Annotated[bool, typer.Option("--force", help="replace the file")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a configuration with every key explained, at its default."""
+    _actions(json).init(path, force=force)
+
+
+@app.command("import", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def import_network() -> None:
+    """Not built."""
+    _actions(False).refuse_interchange("import")
+
+
+@app.command("export", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def export_network() -> None:
+    """Not built."""
+    _actions(False).refuse_interchange("export")
+
+
+@data_app.command("list", epilog="Example: codesign data list")
+def data_list(json: Json = False, debug: Debug = False) -> None:
+    """Known data sets and where they were found."""
+    _actions(json).data_list()
+
+
+@data_app.command("get", epilog="Example: codesign data get mnist")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="SET", help="one of `codesign data list`")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Download a data set into the per-user cache."""
+    _actions(json).data_get(name)

@@ -1,0 +1,108 @@
+"""What a command shows: progress on stderr, its result on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+class Console:
+    """Steps and bars on stderr; text or one JSON object on stdout.
+
+    With ``json`` everything that codesign or a tool writes to file descriptor 1 while the command runs
+    goes to stderr, so that stdout holds the object and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.finished = False
+        self._json = False
+        self._stdout: int | None = None
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._started = 0.0
+
+    def start(self, *, json: bool = False, folder: Path | None = None) -> None:
+        """Begin a command; ``folder`` is where a log of an unexpected error goes."""
+        self._json = json
+        self.folder = folder
+        self.finished = False
+        if json and self._stdout is None:
+            sys.stdout.flush()
+            self._stdout = os.dup(1)
+            os.dup2(2, 1)
+
+    def stop(self) -> None:
+        """End bars, so that a line can be printed."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        self._stderr().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, title: str) -> None:
+        """Begin a step; :meth:`progress` shows how far it is."""
+        self.stop()
+        self._started = time.monotonic()
+        stderr = self._stderr()
+        if not stderr.is_terminal:
+            self.note(title)
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[remark]}", markup=False),
+            console=stderr,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=None, remark="")
+        self._bar.start()
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        """Progress of the present step (:class:`codesign.progress.Progress`)."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total or None, remark=text)
+
+    def step_done(self, title: str) -> None:
+        self.stop()
+        self.note(f"{title}  {time.monotonic() - self._started:.1f} s")
+
+    def finish(self, result: dict[str, Any], text: str | Table = "") -> None:
+        """Print the result: the object with --json, else the text."""
+        self.stop()
+        self.finished = True
+        if self._json:
+            self.write_json(result)
+        elif text:
+            RichConsole(soft_wrap=isinstance(text, str)).print(
+                text, **({"markup": False, "highlight": False} if isinstance(text, str) else {})
+            )
+
+    def write_json(self, document: dict[str, Any]) -> None:
+        """One JSON object on the real stdout; gives stdout back."""
+        text = json.dumps(document, indent=2, default=str) + "\n"
+        if self._stdout is not None:
+            sys.stdout.flush()
+            os.dup2(self._stdout, 1)
+            os.close(self._stdout)
+            self._stdout = None
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def _stderr(self) -> RichConsole:
+        return self._bar.console if self._bar is not None else RichConsole(stderr=True)
+
+
+console = Console()
+"""The console of this process."""

@@ -1,0 +1,82 @@
+"""How a command ends when it fails: one line on stderr, one exit code, and with --json one object."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import platformdirs
+
+from codesign.cli.console import console
+from codesign.errors import CodesignError, OutputError
+
+INTERNAL = 1
+USAGE = 2
+UNWRITABLE = {
+    errno.ENOSPC: "the disk is full; free some space and run the command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EROFS: "the file system is read-only; choose another folder with -o",
+    errno.EACCES: "permission denied; choose another folder with -o",
+}
+
+
+def explain(error: BaseException, arguments: Sequence[str]) -> int:
+    """Say what went wrong; returns the exit code.
+
+    Errors of :mod:`codesign.errors` and wrong usage are their own message. Anything else is a fault of
+    codesign: its traceback goes into a log file, or to stderr with --debug.
+    """
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else INTERNAL
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if "--debug" in arguments:
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, CodesignError):
+        return _fail(str(error), error.exit_code, arguments)
+    if hasattr(error, "format_message"):
+        return _fail(f"{_one_line(error.format_message())} (see `codesign --help`)", USAGE, arguments)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(where + UNWRITABLE[error.errno], OutputError.exit_code, arguments)
+    log = _write_log(error, arguments)
+    what = _one_line(f"{type(error).__name__}: {error}")
+    return _fail(f"a fault in codesign ({what}); the traceback is in {log}", INTERNAL, arguments)
+
+
+def say_interrupted(arguments: Sequence[str]) -> None:
+    _fail("interrupted; the same command goes on from here", 130, arguments)
+
+
+def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
+    console.stop()
+    print(f"codesign: {_one_line(message)}", file=sys.stderr)  # noqa: T201
+    if "--json" in arguments and not console.finished:
+        console.write_json({"error": _one_line(message), "exit_code": code})
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write_log(error: BaseException, arguments: Sequence[str]) -> Path | str:
+    text = f"codesign {' '.join(arguments)}\n\n{''.join(traceback.format_exception(error))}"
+    folders = (console.folder, Path(platformdirs.user_log_dir("codesign")), Path(tempfile.gettempdir()))
+    for folder in folders:
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "codesign-error.log"
+            path.write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        return path
+    return "no log file (none could be written); run it again with --debug"

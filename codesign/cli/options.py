@@ -1,0 +1,22 @@
+"""Options that commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Target = Annotated[
+    Path, typer.Argument(metavar="RUN", help="run directory, or the artefact that the stage starts from")
+]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="folder that the results go to")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="change one key of the configuration, e.g. train.epochs=5"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="seed of the training")]
+Compute = Annotated[str, typer.Option("--device", help="what trains: cpu, cuda or cuda:N")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout and nothing else")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+Force = Annotated[bool, typer.Option("--force", help="do it again even if nothing changed")]
