@@ -96,9 +96,9 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _bounds(field: FieldInfo) -> str:
-    limits = {
-        key: getattr(item, key) for item in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(item, key)
-    }
+    limits = {}
+    for item in field.metadata:
+        limits.update({key: getattr(item, key) for key in ("ge", "gt", "le", "lt") if hasattr(item, key)})
     low = f"{limits['ge']} or more" if "ge" in limits else f"above {limits['gt']}" if "gt" in limits else ""
     high = f"at most {limits['le']}" if "le" in limits else f"below {limits['lt']}" if "lt" in limits else ""
     if "ge" in limits and "le" in limits:

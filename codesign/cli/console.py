@@ -84,10 +84,10 @@ class Console:
         self.finished = True
         if self._json:
             self.write_json(result)
-        elif text:
-            RichConsole(soft_wrap=isinstance(text, str)).print(
-                text, **({"markup": False, "highlight": False} if isinstance(text, str) else {})
-            )
+        elif isinstance(text, str):
+            RichConsole(soft_wrap=True).print(text, markup=False, highlight=False)
+        else:
+            RichConsole().print(text)
 
     def write_json(self, document: dict[str, Any]) -> None:
         """One JSON object on the real stdout; gives stdout back."""

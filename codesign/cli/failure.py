@@ -40,8 +40,9 @@ def explain(error: BaseException, arguments: Sequence[str]) -> int:
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, CodesignError):
         return _fail(str(error), error.exit_code, arguments)
-    if hasattr(error, "format_message"):
-        return _fail(f"{_one_line(error.format_message())} (see `codesign --help`)", USAGE, arguments)
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        return _fail(f"{_one_line(usage())} (see `codesign --help`)", USAGE, arguments)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(where + UNWRITABLE[error.errno], OutputError.exit_code, arguments)
