@@ -15,6 +15,7 @@ from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Family = Literal["ice40", "ecp5", "xilinx", "gowin"]
+Target = Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]
 
 
 class Section(BaseModel):
@@ -143,7 +144,7 @@ class SynthConfig(Section):
     """Which tools give area and clock figures."""
 
     families: list[Family] = Field(["ecp5", "ice40"], description="area from yosys")
-    fmax: list[Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]] = Field(
+    fmax: list[Target] = Field(
         ["ecp5-25f"], description="clock and placed area from nextpnr"
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field([1, 2, 3], min_length=1, description="nextpnr seeds")
@@ -155,9 +156,11 @@ class ExploreConfig(Section):
     density: list[Fraction] = Field([0.4, 0.2, 0.1, 0.05], min_length=1)
     weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field([4, 6], min_length=1)
     lanes: list[Annotated[int, Field(ge=1, le=32)]] = Field([1, 2, 4], min_length=1)
-    synthesise: Literal["none", "pareto", "all"] = "pareto"
-    family: Family = "ecp5"
+    verify: Literal["none", "pareto", "all"] = Field("pareto", description="points simulated in RTL")
     verify_samples: Count = 20
+    synthesise: Literal["none", "pareto", "all"] = Field("pareto", description="points that yosys synthesises")
+    family: Family = "ecp5"
+    fmax: list[Target] = Field([], description="clock of the synthesised points; place and route takes minutes each")
 
 
 class Config(Section):
