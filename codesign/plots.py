@@ -224,11 +224,11 @@ def draw_training(
             if axes is next(iter(panels.values())):
                 axes.annotate(
                     "integer weights",
-                    (quantised_from + 0.5, 1),
-                    (3, -2),
+                    (quantised_from + 0.5, 0),
+                    (3, 4),
                     xycoords=("data", "axes fraction"),
                     textcoords="offset points",
-                    va="top",
+                    va="bottom",
                     fontsize=7.5,
                     color=PURPLE,
                 )
@@ -251,9 +251,9 @@ def raster(
     timesteps = layers[0][1].shape[0]
     with _style():
         if timesteps <= 24:
-            columns = len(layers) + (picture is not None)
-            figure = Figure(figsize=(min(FULL, 2.8 * columns), 5.0), layout="constrained")
-            grid = list(figure.subplots(1, columns, squeeze=False)[0])
+            widths = [0.8] * (picture is not None) + [1.0] * len(layers)
+            figure = Figure(figsize=(FULL, 5.0), layout="constrained")
+            grid = list(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
         else:
             rows = len(layers) + (picture is not None)
             heights = [1.2 if picture is not None else 0] * (picture is not None) + [
@@ -272,7 +272,7 @@ def raster(
 
 
 def draw_picture(axes: Axes, picture: npt.NDArray[np.uint8], title: str) -> None:
-    axes.imshow(picture, cmap="gray_r" if picture.ndim == 2 else None)
+    axes.imshow(picture, cmap="gray")
     axes.set_title(title)
     axes.set_axis_off()
 
@@ -314,7 +314,7 @@ def raster_legend(figure: Figure, with_hardware: bool, title: str = "") -> None:
     if with_hardware:
         handles.append(Line2D([], [], color=HARDWARE, linewidth=2.4, label="hardware (RTL simulation)"))
         handles.append(Line2D([], [], color=RED, marker="x", linestyle="", markeredgewidth=1.8, label="they differ"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, title=title or None, alignment="left")
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, title=title or None)
 
 
 def membranes(
@@ -369,10 +369,10 @@ def connectivity_picture(fan_out: npt.NDArray[np.int64], fields: npt.NDArray[np.
     of n neurons.
     """
     with _style():
-        columns = 6
-        rows = max(1, min(4, -(-len(fields) // columns)))
-        figure = Figure(figsize=(HALF, 2.3), layout="constrained")
-        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1, 1.75]))
+        columns = 8
+        rows = max(1, -(-len(fields) // columns))
+        figure = Figure(figsize=(FULL, 3.6), layout="constrained")
+        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1, 2.3]))
         axes = left.subplots()
         shown = axes.imshow(fan_out, cmap=DENSITY_MAP, vmin=0)
         axes.set_title("synapses of each input")
@@ -406,7 +406,7 @@ DIVERGING_STRONG = LinearSegmentedColormap.from_list("signed", ["#a4161f", RED, 
 def connectivity_matrix(dense: npt.NDArray[np.int64]) -> Figure:
     """First layer as a matrix of weights, int (n_in, n_out); large ones are binned to densities."""
     with _style():
-        figure = Figure(figsize=(HALF, 2.3), layout="constrained")
+        figure = Figure(figsize=(FULL, 3.2), layout="constrained")
         axes = figure.subplots()
         limit = max(1, int(np.abs(dense).max(initial=1)))
         shown = np.where(dense == 0, np.nan, dense).T

@@ -78,7 +78,7 @@ def headline(record: Record) -> list[dict[str, object]]:
         tile("density", share(figures.get("density")), f"{number(figures.get('synapses'))} synapses"),
         tile("samples verified", number(figures.get("samples_verified")), "every spike and membrane"),
         tile("mismatches", number(mismatches), "hardware against software", bad=bool(mismatches)),
-        tile("network", network_hash[:10] if network_hash else number(None), "first digits of its hash"),
+        tile("network", network_hash[:8] if network_hash else number(None), "first digits of its hash"),
     ]
 
 

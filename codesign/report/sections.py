@@ -12,13 +12,13 @@ from codesign.report.blocks import Section, number, share
 from codesign.report.collect import Record
 
 MAX_TRACES = 4
-MAX_FIELDS = 18
+MAX_FIELDS = 24
 MAX_SAMPLES = 14
 MAX_DRAWN_NEURONS = 1 << 10
 
 
 def accuracy(record: Record) -> Section:
-    section = Section("accuracy", "Accuracy on the test set", "half")
+    section = Section("accuracy", "Accuracy", "half")
     figures = record.figures
     names = {
         "float network": ("accuracy_float", "train"),
@@ -31,7 +31,7 @@ def accuracy(record: Record) -> Section:
     if "hardware" in known:
         counts["hardware"] = figures.get("samples_verified") or 0
     if known:
-        caption = "Bands: 95 % interval (Wilson) for the number of test samples."
+        caption = "On the test set. Bands: 95 % interval (Wilson) for the number of samples."
         if "hardware" in known and total and counts["hardware"] != total:
             caption += f" Hardware: the {counts['hardware']:,} samples simulated, of {total:,}."
         section.figure(plots.accuracy(known, counts), "accuracy of the float, frozen and hardware network", caption)
@@ -44,7 +44,7 @@ def accuracy(record: Record) -> Section:
 
 
 def confusion(record: Record) -> Section:
-    section = Section("confusion", "Confusion matrix", "half")
+    section = Section("confusion", "Confusion", "half")
     trace = record.trace
     if trace is None or record.stimulus is None:
         section.missing("decisions", f"codesign freeze {record.name}")
@@ -78,7 +78,7 @@ def samples(record: Record) -> Section | None:
     shape, stimulus, trace = record.image_shape, record.stimulus, record.trace
     if shape is None or stimulus is None or stimulus.values is None or trace is None or record.network is None:
         return None
-    section = Section("samples", "What it sees", "full")
+    section = Section("samples", "Samples")
     wrong = np.nonzero((stimulus.labels != trace.decisions) & (stimulus.labels >= 0))[0][:MAX_SAMPLES]
     right = np.nonzero(stimulus.labels == trace.decisions)[0][: max(4, MAX_SAMPLES - wrong.size)]
     scale = 255 / ((1 << record.network.coding.input_bits) - 1)
@@ -100,7 +100,7 @@ def samples(record: Record) -> Section | None:
 
 
 def training(record: Record) -> Section:
-    section = Section("training", "Training", "full")
+    section = Section("training", "Training")
     if not record.history:
         section.missing("training history", f"codesign train {record.name}")
         return section
@@ -116,7 +116,7 @@ def training(record: Record) -> Section:
 
 
 def spikes(record: Record) -> Section:
-    section = Section("spikes", "Spikes of one sample, software and hardware", "full")
+    section = Section("spikes", "Spikes")
     trace, stimulus, network = record.shown_trace, record.stimulus, record.network
     if trace is None or stimulus is None or network is None:
         section.missing("spikes", f"codesign freeze {record.name}")
@@ -157,7 +157,7 @@ def membranes(record: Record) -> Section | None:
     trace, network, observed = record.shown_trace, record.network, record.observed
     if trace is None or network is None:
         return None
-    section = Section("membranes", "Stored membranes", "full")
+    section = Section("membranes", "Membranes")
     first = trace.spikes[0][0].sum(axis=0)
     busiest = np.argsort(-first, kind="stable")[: MAX_TRACES - 1]
     chosen = [(0, int(neuron)) for neuron in busiest]
@@ -180,7 +180,7 @@ def membranes(record: Record) -> Section | None:
 
 
 def layers(record: Record) -> Section:
-    section = Section("layers", "Layers", "full")
+    section = Section("layers", "Layers")
     network = record.network
     if network is None:
         section.missing("layers", f"codesign freeze {record.name}")
@@ -230,7 +230,7 @@ def item(values: Any, index: int) -> Any:
 def weights(record: Record) -> Section | None:
     if record.network is None:
         return None
-    section = Section("weights", "Integer weights", "half")
+    section = Section("weights", "Weights", "half")
     section.figure(
         plots.weight_histogram(
             [
@@ -247,7 +247,7 @@ def connectivity(record: Record) -> Section | None:
     """Who is connected to the input, as pictures where the input is one."""
     if record.network is None:
         return None
-    section = Section("connectivity", "Connections of the first layer", "half")
+    section = Section("connectivity", "Connections")
     layer = record.network.layers[0]
     shape = record.image_shape
     fan_out = np.diff(layer.indptr)
@@ -273,7 +273,7 @@ def connectivity(record: Record) -> Section | None:
 
 
 def reproduce(record: Record) -> Section:
-    section = Section("reproduce", "How to get this again", "full")
+    section = Section("reproduce", "Reproduce")
     manifest = record.run.manifest
     section.code(f"codesign run config.toml -o {record.name}-again")
     section.caption("config.toml lies in the run directory, with every default spelled out.")
