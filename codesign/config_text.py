@@ -20,7 +20,7 @@ def config_toml(config: Config, sections: Collection[str] | None = None) -> str:
     Keys without a value, and those that only go with another choice, are left out.
     """
     return tomlkit.dumps(
-        {name: _document(getattr(config, name)) for name in Config.model_fields if not sections or name in sections}
+        {name: plain(getattr(config, name)) for name in Config.model_fields if not sections or name in sections}
     )
 
 
@@ -56,15 +56,24 @@ def _section_lines(path: str, section: Section, lines: list[str]) -> None:
         _section_lines(name, inner, lines)
 
 
-def _document(section: Section) -> dict[str, Any]:
+def plain(section: Section) -> dict[str, Any]:
+    """A section in JSON's and TOML's types, the same however its values were written (1 or 1.0, given or default)."""
     document: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Section):
-            document[name] = _document(value)
+            document[name] = plain(value)
         elif value is not None and not _is_conditional(section, name, value):
-            document[name] = value
+            document[name] = _plain_value(value)
     return document
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain_value(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_conditional(section: Section, name: str, value: Any) -> bool:

@@ -79,7 +79,10 @@ class RunDirectory:
         """
         path = Path(path)
         with explain_write_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:
+                raise OutputError(f"{path}: cannot be made here; choose another folder with -o") from None
             if (path / MANIFEST).is_file():
                 return cls.open(path)
             if any(entry.name != LOCK and not entry.name.startswith(f".{MANIFEST}.") for entry in path.iterdir()):

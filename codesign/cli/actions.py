@@ -65,7 +65,7 @@ def boards() -> None:
 
 def refuse_interchange(verb: str) -> None:
     raise UnsupportedError(
-        f"`codesign {verb}` (NIR) is not built in this version; FrozenNetwork.from_arrays takes weights trained elsewhere"
+        f"`codesign {verb}` is not built in this version; FrozenNetwork.from_arrays takes weights trained elsewhere"
     )
 
 

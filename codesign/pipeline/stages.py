@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from codesign.config_text import plain
 from codesign.pipeline.stage import NETWORK, RATES, STIMULUS, Context, Stage
 from codesign.pipeline.work import build, estimate, freeze, generate, report, synth, train, verify
 
@@ -13,7 +14,7 @@ DATA = ("codesign/data", "codesign/encoders.py")
 
 def _sections(*names: str) -> Any:
     def options(context: Context) -> dict[str, Any]:
-        return {name: getattr(context.config, name).model_dump(mode="json") for name in names}
+        return {name: plain(getattr(context.config, name)) for name in names}
 
     return options
 

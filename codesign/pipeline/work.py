@@ -23,7 +23,16 @@ def train(context: Context) -> Outcome:
     result = train_network(
         context.config, context.dataset, context.run.path, progress=context.progress, device=context.device
     )
-    return Outcome(figures=result.figures)
+    return Outcome(
+        details={
+            "checkpoint": result.checkpoint.relative_to(context.run.path).as_posix(),
+            "epoch": result.epoch,
+            "density": result.density,
+            "layer_density": result.layer_density,
+            "accuracy_validation": result.accuracy_validation,
+            "device": context.device,
+        }
+    )
 
 
 def freeze(context: Context) -> Outcome:

@@ -1,0 +1,121 @@
+"""Configuration: every mistake is one line that says what to do, and texts parse back to what they came from."""
+
+import tomllib
+
+import pytest
+
+from codesign.config import Config, lanes_per_layer, load_config, parse_config
+from codesign.config_text import config_template, config_toml
+from codesign.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"trian": {}}, ["unknown key 'trian'", "'train'"]),
+        ({"train": {"epoch": 3}}, ["unknown key 'train.epoch'", "'epochs'"]),
+        ({"train": {"rewiring": {"target_densty": 0.1}}}, ["'train.rewiring.target_densty'", "'target_density'"]),
+        ({"network": {"zzz": 1}}, ["unknown key 'network.zzz'", "known keys", "timesteps"]),
+        ({"train": {"epochs": "many"}}, ["train.epochs", "integer", "'many'"]),
+        ({"network": {"hidden": [-4]}}, ["network.hidden.0", "greater than or equal to 1", "-4"]),
+        ({"network": {"timesteps": 0}}, ["network.timesteps", "greater than or equal to 1"]),
+        ({"freeze": {"weight_bits": 9}}, ["freeze.weight_bits", "less than or equal to 8"]),
+        ({"data": {"set": "cifar"}}, ["data.set", "'digits'", "'cifar'"]),
+        ({"hardware": {"lanes": [1, 2, 3]}}, ["hardware.lanes has 3 entries for 2 layers"]),
+        ({"hardware": {"name": "1up"}}, ["hardware.name"]),
+        ({"network": {"leak": "none", "leak_shift": 2}}, ["leak_shift belongs to leak = 'shift'"]),
+        ({"train": {"rewiring": {"p": 2.0}}}, ["p must be less than q"]),
+        ({"train": {"rewiring": {"start_density": 0.1, "target_density": 0.2}}}, ["target_density must not exceed"]),
+    ],
+)
+def test_mistakes_are_explained_in_one_line(document, words):
+    with pytest.raises(InputError) as caught:
+        parse_config(document, "my.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("my.toml: ")
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("[data", "not TOML"), ("data = 3", "data"), ("\x00", "not TOML")],
+)
+def test_files_that_are_no_configuration(tmp_path, text, word):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=word):
+        load_config(path)
+
+
+def test_binary_file_is_refused(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_config(path)
+
+
+def test_missing_file_names_init(tmp_path):
+    with pytest.raises(InputError, match="codesign init"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_overrides_and_seed(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("[train]\nepochs = 3\n")
+    config = load_config(path, ["train.epochs=5", "data.set=mnist", "hardware.lanes=[2, 3]"], seed=7)
+    assert (config.train.epochs, config.train.seed, config.data.set) == (5, 7, "mnist")
+    assert lanes_per_layer(config.hardware, 2) == [2, 3]
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "train..epochs=3", "train.epochs.x=3"])
+def test_malformed_override(tmp_path, override):
+    path = tmp_path / "c.toml"
+    path.write_text("[train]\nepochs = 3\n")
+    with pytest.raises(InputError, match="--set"):
+        load_config(path, [override])
+
+
+def test_template_explains_every_key_and_parses_back_to_the_defaults():
+    text = config_template()
+    assert parse_config(tomllib.loads(text)) == Config()
+
+    def walk(model, path):
+        for name, field in type(model).model_fields.items():
+            value = getattr(model, name)
+            if hasattr(value, "model_fields_set"):
+                assert f"[{'.'.join([*path, name])}]" in text
+                walk(value, [*path, name])
+            else:
+                assert f"{name} =" in text, field
+
+    walk(Config(), [])
+
+
+def test_template_keys_that_are_commented_out_are_known():
+    for line in config_template().splitlines():
+        assert len(line) <= 120
+    text = config_template().replace("# leak_decay =", "leak_decay =").replace('leak = "shift"', 'leak = "multiply"')
+    with pytest.raises(InputError, match="leak_shift belongs"):
+        parse_config(tomllib.loads(text))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"network": {"leak": "multiply", "leak_decay": 0.9}},
+        {"network": {"leak": "none", "hidden": []}, "hardware": {"lanes": [4]}},
+        {"data": {"test": 0.2, "train_limit": 100}, "train": {"rewiring": {"layer_target": {"0": 0.1}}}},
+    ],
+)
+def test_resolved_text_parses_back(document):
+    config = parse_config(document)
+    again = parse_config(tomllib.loads(config_toml(config)))
+    assert again.model_dump() == config.model_dump()
+    assert config_toml(again) == config_toml(config)
+
+
+def test_resolved_text_of_some_sections():
+    assert set(tomllib.loads(config_toml(Config(), ("hardware", "verify")))) == {"hardware", "verify"}
