@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from typing import Any
@@ -26,18 +26,24 @@ Announce = Callable[[int, int, Stage, str], None]
 
 
 def run_stages(
-    context: Context, names: Iterable[str], *, force: bool = False, announce: Announce | None = None
+    context: Context,
+    names: Iterable[str],
+    *,
+    force: bool = False,
+    announce: Announce | None = None,
+    stages: Mapping[str, Stage] = STAGES,
 ) -> dict[str, Any]:
-    """Run the named stages in pipeline order; returns the figures.
+    """Run the named stages of ``stages`` in their order; returns the figures.
 
     A stage whose key and outputs are unchanged is skipped unless ``force``. The caller holds the run
     directory's lock. On an error or an interruption the stage's record says so, and the next call goes on
     from there.
     """
-    chosen = [stage for stage in STAGES.values() if stage.name in set(names)]
+    wanted = set(names)
+    chosen = [stage for stage in stages.values() if stage.name in wanted]
     context.run.write_config(context.config)
     context.run.manifest["versions"] = versions()
-    refresh_figures(context)
+    refresh_figures(context, stages)
     for number, stage in enumerate(chosen, 1):
         stage.check_inputs(context.run)
         external = stage.external(context) if stage.external else {}
@@ -50,13 +56,13 @@ def run_stages(
             continue
         if announce:
             announce(number, len(chosen), stage, "start")
-        _run_stage(context, stage, key, external)
+        _run_stage(context, stage, key, external, stages)
         if announce:
             announce(number, len(chosen), stage, "done")
     return context.run.figures
 
 
-def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str]) -> None:
+def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str], stages: Mapping[str, Stage]) -> None:
     run = context.run
     earlier = run.stage(stage.name)
     goes_on = stage.resumable and earlier.get("key") == key and earlier.get("status") in ("running", "interrupted")
@@ -72,7 +78,7 @@ def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str
         "seconds": before,
     }
     run.set_stage(stage.name, record)
-    refresh_figures(context)
+    refresh_figures(context, stages)
     run.save()
     start = time.monotonic()
     try:
@@ -90,13 +96,13 @@ def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str
     record.update(outcome.details)
     record["figures"] = dict(outcome.figures)
     record["status"] = "done"
-    refresh_figures(context)
+    refresh_figures(context, stages)
     run.save()
 
 
-def refresh_figures(context: Context) -> None:
+def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> None:
     """Gather the figures of the stages whose results belong to the present inputs; the rest become null."""
-    records = {name: context.run.stage(name) for name, stage in STAGES.items() if stage.is_current(context)}
+    records = {name: context.run.stage(name) for name, stage in stages.items() if stage.is_current(context)}
     context.run.set_figures(merged_figures(records))
 
 

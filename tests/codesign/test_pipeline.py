@@ -1,0 +1,205 @@
+"""Stages: done once, done again when something they read has changed, taken up where they were stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from codesign.config import Config, parse_config
+from codesign.errors import InputError, OutputError, ToolError
+from codesign.pipeline.figures import merged_figures
+from codesign.pipeline.runner import run_stages
+from codesign.pipeline.stage import Context, Outcome, Stage
+from codesign.pipeline.stages import STAGES
+from codesign.rundir import FIGURES, RunDirectory
+
+
+class Line:
+    """Three small stages: a writes the seed, b doubles it, c adds one to b; every call is recorded."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.errors: dict[str, BaseException] = {}
+        self.data = "first"
+        self.stages = {
+            "a": self.stage(
+                "a", {}, "a.txt", lambda folder, c: c.config.train.seed, external=lambda c: {"d": self.data}
+            ),
+            "b": self.stage(
+                "b", {"a.txt": "a"}, "b.txt", lambda folder, c: 2 * number(folder / "a.txt"), resumable=True
+            ),
+            "c": self.stage("c", {"b.txt": "b"}, "c", lambda folder, c: 1 + number(folder / "b.txt")),
+        }
+
+    def stage(self, name, inputs, output, compute, **more):
+        def work(context):
+            folder = context.run.path
+            self.calls.append(name)
+            partial = folder / output
+            if name == "b" and partial.is_file():
+                self.calls.append("b goes on")
+            if name in self.errors:
+                partial.write_text("partial")
+                raise self.errors.pop(name)
+            value = compute(folder, context)
+            if name == "c":
+                partial.mkdir()
+                (partial / "c.txt").write_text(str(value))
+            else:
+                partial.write_text(str(value))
+            return Outcome(figures={"synapses": value})
+
+        options = lambda context: {"seed": context.config.train.seed} if name == "a" else {}  # noqa: E731
+        return Stage(name, inputs, (output,), ("codesign/errors.py",), options, work, **more)
+
+    def run(self, folder: Path, config: Config | None = None, names: str = "abc", **more) -> list[str]:
+        """Run the stages; returns what was called."""
+        self.calls = []
+        run = RunDirectory.create(folder)
+        with run.locked():
+            run_stages(Context(run, config or Config()), names, stages=self.stages, **more)
+        return self.calls
+
+
+def number(path: Path) -> int:
+    return int(path.read_text())
+
+
+@pytest.fixture
+def line():
+    return Line()
+
+
+def with_seed(seed: int) -> Config:
+    return parse_config({"train": {"seed": seed}})
+
+
+def test_second_run_does_nothing(line, tmp_path):
+    assert line.run(tmp_path, with_seed(3)) == ["a", "b", "c"]
+    assert number(tmp_path / "c" / "c.txt") == 7
+    assert line.run(tmp_path, with_seed(3)) == []
+
+
+def test_changed_option_redoes_what_follows_from_it(line, tmp_path):
+    line.run(tmp_path, with_seed(3))
+    assert line.run(tmp_path, with_seed(4)) == ["a", "b", "c"]
+    assert number(tmp_path / "c" / "c.txt") == 9
+
+
+def test_same_output_after_a_change_stops_the_change(line, tmp_path):
+    line.run(tmp_path, with_seed(3))
+    line.data = "second"
+    assert line.run(tmp_path, with_seed(3)) == ["a"]
+
+
+def test_spoilt_output_is_made_again(line, tmp_path):
+    line.run(tmp_path)
+    (tmp_path / "b.txt").write_text("8")
+    assert line.run(tmp_path) == ["b"]
+    (tmp_path / "c" / "c.txt").unlink()
+    assert line.run(tmp_path) == ["c"]
+
+
+def test_changed_code_redoes_the_stage(line, tmp_path):
+    line.run(tmp_path)
+    old = line.stages["b"]
+    line.stages["b"] = Stage(old.name, old.inputs, old.outputs, ("codesign/files.py",), old.options, old.work)
+    assert line.run(tmp_path) == ["b"]
+
+
+def test_force_redoes(line, tmp_path):
+    line.run(tmp_path)
+    assert line.run(tmp_path, force=True) == ["a", "b", "c"]
+
+
+def test_single_stage_names_the_command_that_makes_its_input(line, tmp_path):
+    with pytest.raises(InputError, match=r"a\.txt is missing; `codesign a "):
+        line.run(tmp_path, names="b")
+
+
+@pytest.mark.parametrize(("error", "status"), [(ToolError("no yosys"), "failed"), (KeyboardInterrupt(), "interrupted")])
+def test_stopped_stage_is_recorded_and_the_next_run_goes_on_from_it(line, tmp_path, error, status):
+    line.errors["c"] = error
+    with pytest.raises(type(error)):
+        line.run(tmp_path)
+    record = RunDirectory.open(tmp_path).stage("c")
+    assert record["status"] == status
+    assert record["outputs"] == {}
+    assert line.run(tmp_path) == ["c"]
+
+
+def test_resumable_stage_finds_its_partial_output_and_others_do_not(line, tmp_path):
+    line.errors["b"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        line.run(tmp_path)
+    before = RunDirectory.open(tmp_path).stage("b")["seconds"]
+    assert line.run(tmp_path) == ["b", "b goes on", "c"]
+    assert RunDirectory.open(tmp_path).stage("b")["seconds"] >= before
+    line.errors["b"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        line.run(tmp_path, with_seed(9))
+    assert line.run(tmp_path, with_seed(10)) == ["a", "b", "c"]
+
+
+def test_figures_of_stages_that_no_longer_stand_become_null(line, tmp_path):
+    line.run(tmp_path)
+    assert set(RunDirectory.open(tmp_path).figures["seconds"]) == {"a", "b", "c"}
+    line.errors["b"] = ToolError("stopped")
+    with pytest.raises(ToolError):
+        line.run(tmp_path, with_seed(5))
+    figures = RunDirectory.open(tmp_path).figures
+    assert list(figures) == list(FIGURES)
+    assert set(figures["seconds"]) == {"a"}
+
+
+def test_manifest_is_whole_while_a_stage_runs(line, tmp_path):
+    seen = {}
+    old = line.stages["b"]
+
+    def work(context):
+        seen.update(json.loads((context.run.path / "manifest.json").read_text()))
+        return old.work(context)
+
+    line.stages["b"] = Stage(old.name, old.inputs, old.outputs, old.code, old.options, work)
+    line.run(tmp_path)
+    assert seen["stages"]["a"]["status"] == "done"
+    assert seen["stages"]["b"]["status"] == "running"
+    assert seen["versions"]["codesign"]
+
+
+def test_error_survives_a_disk_too_full_for_the_manifest(line, tmp_path, monkeypatch):
+    line.errors["b"] = ToolError("the first error")
+    save = RunDirectory.save
+
+    def refuse(run):
+        if run.stage("b").get("status") == "failed":
+            raise OutputError("full")
+        save(run)
+
+    monkeypatch.setattr(RunDirectory, "save", refuse)
+    with pytest.raises(ToolError, match="the first error"):
+        line.run(tmp_path)
+
+
+def test_steps_are_announced(line, tmp_path):
+    heard = []
+    line.run(tmp_path, names="ab")
+    line.run(tmp_path, announce=lambda number, count, stage, event: heard.append((number, count, stage.name, event)))
+    assert heard == [(1, 3, "a", "skip"), (2, 3, "b", "skip"), (3, 3, "c", "start"), (3, 3, "c", "done")]
+
+
+def test_times_follow_from_cycles_and_clocks():
+    verify = {"seconds": 1.0, "figures": {}, "cycles": {"latency": 500.0, "interval": 400.0}}
+    synth = {"seconds": 2.0, "figures": {"fmax_mhz": {"ecp5-25f": 50.0}}}
+    figures = merged_figures({"verify": verify, "synth": synth})
+    assert figures["latency_us"] == {"ecp5-25f": 10.0}
+    assert figures["interval_us"] == {"ecp5-25f": 8.0}
+    assert figures["seconds"] == {"verify": 1.0, "synth": 2.0}
+    assert "latency_us" not in merged_figures({"verify": verify})
+
+
+def test_each_input_of_a_stage_is_an_output_of_the_stage_named():
+    for stage in STAGES.values():
+        for path, verb in stage.inputs.items():
+            assert path in STAGES[verb].outputs
+        assert set(stage.optional_inputs) <= {output for other in STAGES.values() for output in other.outputs}
