@@ -163,13 +163,14 @@ def accuracy(values: Mapping[str, float], counts: Mapping[str, int]) -> Figure:
 def training(history: Sequence[Mapping[str, Any]], layer_names: Sequence[str], quantised_from: int | None) -> Figure:
     """Density, PQ index and validation accuracy over the epochs.
 
-    Each row has ``epoch`` and, where measured, ``density``, ``layer_density``, ``pq_index`` (per layer),
-    ``validation_accuracy``. ``quantised_from`` is the first quantisation-aware row.
+    Rows are those of ``history.jsonl``: ``density``, ``validation_accuracy``, ``change``, and per layer ``density``
+    and ``index``; what a row does not have is not drawn. ``quantised_from`` is the first row of the fine-tuning in
+    integers.
     """
     with _style():
         panels = [
             ("density", any(row.get("density") is not None for row in history)),
-            ("pq_index", any(row.get("pq_index") for row in history)),
+            ("index", any(row.get("layers") for row in history)),
             ("validation_accuracy", any(row.get("validation_accuracy") is not None for row in history)),
         ]
         shown = [name for name, there in panels if there] or ["density"]
@@ -191,7 +192,8 @@ def draw_training(
     def series(name: str, layer: int | None = None) -> npt.NDArray[np.float64]:
         values = [row.get(name) for row in history]
         if layer is not None:
-            values = [value[layer] if value is not None and layer < len(value) else None for value in values]
+            found = [row.get("layers") or [] for row in history]
+            values = [row[layer].get(name) if layer < len(row) else None for row in found]
         return np.array([np.nan if value is None else value for value in values], float)
 
     def line(axes: Axes, values: npt.NDArray[np.float64], **options: Any) -> None:
@@ -200,7 +202,7 @@ def draw_training(
 
     titles = {
         "density": "Density (nonzero weights / dense weights)",
-        "pq_index": "PQ index (higher: more compressible)",
+        "index": "PQ index (higher: more compressible)",
         "validation_accuracy": "Validation accuracy",
     }
     for name, axes in panels.items():
@@ -208,13 +210,13 @@ def draw_training(
         if name == "density":
             line(axes, series("density"), color=INK, linewidth=2, label="network")
             for index, layer in enumerate(layer_names):
-                line(axes, series("layer_density", index), color=SERIES[index % 6], linewidth=1.2, label=layer)
+                line(axes, series("density", index), color=SERIES[index % 6], linewidth=1.2, label=layer)
             axes.set_ylim(bottom=0)
             percent(axes.yaxis)
             axes.legend(loc="upper right", ncols=min(4, len(layer_names) + 1))
-        elif name == "pq_index":
+        elif name == "index":
             for index, layer in enumerate(layer_names):
-                line(axes, series("pq_index", index), color=SERIES[index % 6], marker=".", markersize=4, label=layer)
+                line(axes, series("index", index), color=SERIES[index % 6], marker=".", markersize=4, label=layer)
             axes.legend(loc="best", ncols=min(4, len(layer_names)))
         else:
             line(axes, series("validation_accuracy"), color=GREEN, marker=".", markersize=4)
@@ -526,61 +528,74 @@ def cycle_bars(layers: Sequence[tuple[str, Mapping[str, float]]], total: float |
     return figure
 
 
-def pareto(
-    panels: Sequence[tuple[str, bool, Sequence[Mapping[str, Any]]]], *, accuracy_label: str, colour_by: str
-) -> Figure:
-    """Accuracy against cost, one panel per cost: (cost's name, logarithmic, points).
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
-    A point has ``cost``, ``accuracy`` (fraction), ``group`` (value of ``colour_by``), ``shape`` (a marker
-    with its name, ``(marker, name)``), ``measured`` and ``verified`` (bool), ``front`` (bool) and ``label``.
-    Filled marks were measured, hollow ones estimated; a dark ring marks what was verified in RTL.
+
+def pareto(points: Sequence[Mapping[str, Any]], axes_names: Mapping[str, str], rows: Mapping[str, str]) -> Figure:
+    """Accuracy against cost: a column per cost, a row per accuracy.
+
+    Points are rows of ``explore.json``'s table. Colour is density, shape the weight width, size the lanes;
+    filled marks were measured, hollow ones estimated, a green ring marks what was verified in RTL. The line is the
+    Pareto front, which belongs to the first row; later rows show where its points come out.
     """
     from matplotlib.lines import Line2D
 
     with _style():
-        figure = Figure(figsize=(4.6 * len(panels) + 0.4, 4.3), layout="constrained")
-        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        groups = sorted({point["group"] for _, _, points in panels for point in points}, reverse=True)
-        shades = _ramp("groups", "#9cc3f5", "#123a78")
-        hue = {group: shades(i / max(1, len(groups) - 1)) for i, group in enumerate(groups)}
-        shapes = {point["shape"][1]: point["shape"][0] for _, _, points in panels for point in points}
-        for axes, (name, logarithmic, points) in zip(grid, panels, strict=True):
-            if logarithmic:
-                axes.set_xscale("log")
-            front = sorted((point for point in points if point["front"]), key=lambda point: point["cost"])
-            if front:
-                axes.plot(
-                    [point["cost"] for point in front],
-                    [point["accuracy"] for point in front],
-                    drawstyle="steps-post", color=ORANGE, linewidth=2, alpha=0.8, zorder=1,
-                )  # fmt: skip
-            for point in points:
-                colour = hue[point["group"]]
-                axes.scatter(
-                    point["cost"], point["accuracy"], marker=point["shape"][0], s=46, zorder=3,
-                    facecolor=colour if point["measured"] else "none", edgecolor=colour, linewidth=1.5,
-                )  # fmt: skip
-                if point["verified"]:
-                    axes.scatter(
-                        point["cost"], point["accuracy"], marker="o", s=118, facecolor="none",
-                        edgecolor=GREEN, linewidth=1.1, zorder=2,
+        figure = Figure(figsize=(3.3 * len(axes_names) + 1.6, 3.1 * len(rows) + 0.2), layout="constrained")
+        grid = figure.subplots(len(rows), len(axes_names), squeeze=False, sharey="row", sharex="col")
+        densities = sorted({point["density"] for point in points})
+        bits = sorted({point["weight_bits"] for point in points})
+        lanes = sorted({point["lanes"] for point in points})
+        shades = _ramp("density", "#86b6f2", "#0f2f6b")
+        hue = {value: shades(i / max(1, len(densities) - 1)) for i, value in enumerate(densities)}
+        mark = {value: MARKERS[i % len(MARKERS)] for i, value in enumerate(bits)}
+        size = {value: 18 + 62 * i / max(1, len(lanes) - 1) for i, value in enumerate(lanes)}
+        for row, (key, label) in enumerate(rows.items()):
+            for column, (axis, name) in enumerate(axes_names.items()):
+                axes = grid[row, column]
+                shown = [p for p in points if p[key] is not None and p["cost"].get(axis) is not None]
+                front = sorted((p for p in shown if axis in p["front"]), key=lambda p: (p["cost"][axis], p[key]))
+                if row == 0 and front:
+                    axes.plot(
+                        [p["cost"][axis] for p in front], [p[key] for p in front], drawstyle="steps-post",
+                        color=ORANGE, linewidth=2, alpha=0.85, zorder=1,
                     )  # fmt: skip
-            axes.set_xlabel(name)
-            percent(axes.yaxis)
-        grid[0].set_ylabel(accuracy_label)
-        handles = [Line2D([], [], marker="s", color=hue[g], linestyle="", label=f"{colour_by} {g:g}") for g in groups]
-        handles += [
-            Line2D([], [], marker=mark, color=MUTED, linestyle="", label=label)
-            for label, mark in sorted(shapes.items())
-        ]
-        handles += [
-            Line2D([], [], marker="o", color=MUTED, linestyle="", label="synthesised"),
-            Line2D([], [], marker="o", color=MUTED, linestyle="", markerfacecolor="none", label="estimated"),
+                for p in front:
+                    axes.scatter(p["cost"][axis], p[key], s=190, color=ORANGE, alpha=0.28, linewidth=0, zorder=1)
+                for p in shown:
+                    colour = hue[p["density"]]
+                    axes.scatter(
+                        p["cost"][axis], p[key], marker=mark[p["weight_bits"]], s=size[p["lanes"]], zorder=3,
+                        facecolor=colour if p["measured"][axis] else "none", edgecolor=colour, linewidth=1.3,
+                    )  # fmt: skip
+                    if p["samples_verified"] and p["mismatches"] == 0:
+                        axes.scatter(
+                            p["cost"][axis], p[key], s=size[p["lanes"]] + 70, facecolor="none", edgecolor=GREEN,
+                            linewidth=1.1, zorder=2,
+                        )  # fmt: skip
+                values = [p["cost"][axis] for p in shown]
+                if values and max(values) > 5 * min(values) > 0:
+                    axes.set_xscale("log")
+                if row == len(rows) - 1:
+                    axes.set_xlabel(name)
+                if column == 0:
+                    axes.set_ylabel(label)
+                percent(axes.yaxis)
+        grey: dict[str, Any] = {"color": MUTED, "linestyle": ""}
+        handles = [
+            *(Line2D([], [], marker="o", color=hue[d], linestyle="", label=f"density {d:g}") for d in densities),
+            *(Line2D([], [], marker=mark[b], label=f"{b}-bit weights", **grey) for b in bits),
+            *(
+                Line2D([], [], marker="o", markersize=size[n] ** 0.5, label=f"{n} lane{'s' * (n > 1)}", **grey)
+                for n in lanes
+            ),
+            Line2D([], [], marker="o", label="measured", **grey),
+            Line2D([], [], marker="o", markerfacecolor="none", label="estimated", **grey),
             Line2D(
                 [], [], marker="o", color=GREEN, linestyle="", markerfacecolor="none", markersize=10,
                 label="verified in RTL",
             ),
-            Line2D([], [], color=ORANGE, linewidth=2, label="Pareto front"),
+            Line2D([], [], color=ORANGE, linewidth=2, marker="o", markersize=10, alpha=0.6, label="Pareto front"),
         ]  # fmt: skip
-        figure.legend(handles=handles, loc="outside right upper")
+        figure.legend(handles=handles, loc="outside right upper", labelspacing=0.75)
     return figure

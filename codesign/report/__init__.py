@@ -28,7 +28,9 @@ def write_report(folder: str | Path) -> Path:
         sections.training(record),
         sections.spikes(record),
         sections.membranes(record),
+        sections.verification(record),
         sections.layers(record),
+        sections.cycles(record),
         sections.weights(record),
         sections.connectivity(record),
         sections.reproduce(record),
@@ -78,7 +80,7 @@ def headline(record: Record) -> list[dict[str, object]]:
         tile("density", share(figures.get("density")), f"{number(figures.get('synapses'))} synapses"),
         tile("samples verified", number(figures.get("samples_verified")), "every spike and membrane"),
         tile("mismatches", number(mismatches), "hardware against software", bad=bool(mismatches)),
-        tile("network", network_hash[:8] if network_hash else number(None), "first digits of its hash"),
+        tile("network", network_hash[:7] if network_hash else number(None), "start of its hash"),
     ]
 
 

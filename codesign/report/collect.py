@@ -124,6 +124,9 @@ def collect(folder: Path) -> Record:
             record.stimulus = None
     record.history = part(folder / "history.jsonl", read_history) or []
     record.sidecar = part(folder / "bundle" / "design.json", read_json)
+    record.verification = part(folder / "verify" / "verification.json", read_json)
+    record.observed = part(folder / "verify" / "observed.npz", read_observed)
+    record.estimate = part(folder / "estimate.json", read_json)
     return record
 
 
@@ -132,6 +135,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
     return document
+
+
+def read_observed(path: Path) -> Observed:
+    """Spikes and membranes that the testbench recorded of one sample."""
+    with np.load(path, allow_pickle=False) as file:
+        count = sum(name.startswith("spikes") for name in file.files)
+        return Observed(
+            int(file["sample"]),
+            [file[f"spikes{index}"].astype(bool) for index in range(count)],
+            [file[f"membranes{index}"].astype(np.int64) for index in range(count)],
+        )
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

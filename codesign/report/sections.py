@@ -104,13 +104,14 @@ def training(record: Record) -> Section:
     if not record.history:
         section.missing("training history", f"codesign train {record.name}")
         return section
-    phases = [row.get("phase") for row in record.history]
-    quantised = next((index for index, phase in enumerate(phases) if phase == "quantised"), None)
+    fine_tuning = [row for row in record.run.stage("freeze").get("fine_tuning", []) if row.get("epoch")]
+    rows = [*record.history, *({**row, "density": record.figures.get("density")} for row in fine_tuning)]
     section.figure(
-        plots.training(record.history, record.layer_names, quantised),
+        plots.training(rows, record.layer_names, len(record.history) if fine_tuning else None),
         "density, PQ index and validation accuracy over the epochs",
-        "Sparse from the first step: each iteration prunes the fraction that the PQ index allows and regrows by "
-        "momentum; what is left at its end falls to the target density.",
+        "Sparse from the first step: connections of small weight are pruned by the fraction that the PQ index allows, "
+        "and grown where momentum is large; density falls at the end of each iteration."
+        + (" Shaded: fine-tuning in integers, connections fixed." if fine_tuning else ""),
     )
     return section
 
@@ -185,15 +186,18 @@ def layers(record: Record) -> Section:
     if network is None:
         section.missing("layers", f"codesign freeze {record.name}")
         return section
-    figures = record.figures
+    measured = (record.verification or {}).get("layers", [])
+    verified = (record.verification or {}).get("samples")
+    spikes_per_sample = record.figures.get("spikes_per_sample")
     described: list[dict[str, Any]] = record.sidecar["layers"] if record.sidecar else []
     head = [
         "layer", "inputs", "neurons", "synapses", "density", "weight bits", "membrane bits", "lanes",
-        "memory, bits", "bits per synapse", "spikes per sample", "operations per sample",
+        "memory, bits", "bits per synapse", "spikes per sample", "operations per sample", "lane use",
     ]  # fmt: skip
     rows = []
     for index, (name, layer) in enumerate(zip(record.layer_names, network.layers, strict=True)):
         entry = described[index] if index < len(described) else None
+        clocks = measured[index] if index < len(measured) else None
         bits = sum(memory["depth"] * memory["width"] for memory in entry["memories"]) if entry else None
         rows.append(
             [
@@ -207,8 +211,9 @@ def layers(record: Record) -> Section:
                 number(entry["lanes"] if entry else None),
                 number(bits),
                 number(bits / layer.n_synapses if bits and layer.n_synapses else None, 1),
-                number(item(figures.get("spikes_per_sample"), index), 1),
-                number(item(figures.get("synaptic_operations_per_sample"), index), 0),
+                number(item(spikes_per_sample, index), 1),
+                number(clocks["synaptic_operations"] / verified if clocks and verified else None, 0),
+                share(clocks["lane_use"] if clocks else None),
             ]
         )
     section.table(head, rows)
@@ -296,3 +301,102 @@ def reproduce(record: Record) -> Section:
     for line in record.damaged:
         section.alert("bad", "Unreadable.", line)
     return section
+
+
+def cycles(record: Record) -> Section:
+    section = Section("cycles", "Clock cycles", "half")
+    verification = record.verification
+    if not verification or not verification.get("layers"):
+        section.missing("cycles", f"codesign verify {record.name}")
+        return section
+    samples = verification["samples"]
+    phases = [
+        (
+            name,
+            {
+                phase: layer[f"{phase}_clocks"] / samples
+                for phase in ("accumulate", "sweep", "idle")
+                if layer.get(f"{phase}_clocks") is not None
+            },
+        )
+        for name, layer in zip(record.layer_names, verification["layers"], strict=False)
+    ]
+    section.figure(
+        plots.cycle_bars(phases, verification.get("cycles_per_sample")),
+        "clock cycles per sample of each layer by phase",
+        "Mean over the samples simulated back to back; layers work at the same time, on successive timesteps. "
+        "Red line: cycles per sample.",
+    )
+    figures = record.figures
+    rows: list[tuple[str, object]] = [
+        ("cycles per sample, back to back", number(verification.get("cycles_per_sample"), 1)),
+        ("latency of a sample alone, cycles", number(verification.get("latency_cycles"), 1)),
+    ]
+    for target, mhz in (figures.get("fmax_mhz") or {}).items():
+        latency = (figures.get("latency_us") or {}).get(target)
+        interval = (figures.get("interval_us") or {}).get(target)
+        rows.append(
+            (f"on {target} at {mhz:.1f} MHz", f"{number(latency, 1)} us latency, {number(interval, 1)} us apart")
+        )
+    section.facts(rows)
+    if not figures.get("fmax_mhz"):
+        section.missing("clock frequency", f"codesign synth {record.name}")
+    return section
+
+
+def verification(record: Record) -> Section:
+    section = Section("verification", "Verification")
+    found = record.verification
+    if found is None:
+        section.missing("hardware against software", f"codesign verify {record.name}")
+        return section
+    first = found.get("first_divergence")
+    if first:
+        place = ", ".join(
+            f"{name} {first[name]}"
+            for name in ("phase", "sample", "timestep", "layer", "neuron")
+            if first.get(name) not in (None, "")
+        )
+        section.alert(
+            "bad",
+            f"First divergence: {place}.",
+            f"{first.get('what')}: expected {first.get('expected')}, got {first.get('got')}.",
+        )
+    decoder = found.get("decoder") or {}
+    if decoder and not decoder.get("equal"):
+        section.alert("bad", "The memory images do not hold the frozen network.", str(decoder.get("first")))
+    rows, bad = [], []
+    for row, (name, phase) in enumerate(found.get("phases", {}).items()):
+        compared = phase.get("comparisons", {})
+        rows.append(
+            [
+                name.replace("_", " "),
+                number(phase.get("samples")),
+                *(number(compared.get(kind)) for kind in COMPARED),
+                number(sum(value for kind, value in compared.items() if kind not in COMPARED)),
+                number(phase.get("mismatches")),
+            ]
+        )
+        if phase.get("mismatches"):
+            bad.append(row)
+    section.table(["phase", "samples", *(kind.replace("_", " ") for kind in COMPARED), "others", "differ"], rows, bad)
+    section.caption(
+        f"{sum(found.get('comparisons', {}).values()):,} values compared exactly, in "
+        f"{number(found.get('simulated_cycles'))} simulated clocks. The delivered Verilog is simulated as it is; "
+        "expected values come from the frozen network and the samples through the golden model."
+    )
+    facts: list[tuple[str, object]] = [
+        ("network hash", found.get("network_hash", "")),
+        ("hash of the simulated files", found.get("files_hash", "")),
+    ]
+    if decoder.get("compared"):
+        facts.append(
+            ("synapses read back from the images", f"{decoder['compared']:,}, {decoder['differences']:,} differ")
+        )
+    if found.get("saturations") is not None and not found.get("mismatches"):
+        facts.append(("membranes saturated", f"{found['saturations']:,} times, in hardware and software alike"))
+    section.facts(facts)
+    return section
+
+
+COMPARED = ("spikes", "membranes", "output_spikes", "values", "decisions")
