@@ -14,6 +14,7 @@ from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Level = Annotated[float, Field(gt=0, le=1)]
 Family = Literal["ice40", "ecp5", "xilinx", "gowin"]
 Target = Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]
 
@@ -40,7 +41,10 @@ class DataConfig(Section):
     split_seed: int = Field(0, ge=0, description="seed of the stratified split; not changed by --seed")
     step_ms: float = Field(6.0, gt=0, description="width of a timestep (coding 'events' from times)")
     rate_max: Fraction = Field(1.0, description="event probability per timestep of a full-scale input (coding 'rate')")
-    delta: float = Field(0.1, gt=0, description="send-on-delta level as a fraction of full scale (coding 'delta')")
+    encoder_seed: int = Field(0, ge=0, description="seed of the encoder's draws (coding 'rate')")
+    delta: Level | list[Level] = Field(
+        0.1, description="send-on-delta level, or several, as fractions of full scale (coding 'delta')"
+    )
     shift_augmentation: int = Field(0, ge=0, le=4, description="random shifts of training images, +- pixels")
 
 
@@ -79,12 +83,16 @@ class RewiringConfig(Section):
     gamma: float = Field(1.0, gt=0)
     beta: float = Field(0.9, gt=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
-    score_batches: Count = 100
+    score_batches: Count = Field(100, description="batches before a rewiring that the growth score looks at")
     epochs_per_iteration: Count = 2
-    rewire_every: Count = 1
+    rewire_every: Count = Field(1, description="epochs between rewirings inside an iteration")
+    rewire_until: Fraction = Field(
+        0.7, description="fraction of the epochs after which connections stay; the target density is reached by then"
+    )
     min_fan_in: int = Field(1, ge=0, description="synapses that every neuron keeps")
     layer_target: dict[str, Fraction] = Field(
-        default_factory=dict, description="target density of single layers by index, e.g. {'0' = 0.1}"
+        default_factory=dict,
+        description="target density of single layers by index, e.g. {'0' = 0.1}; target_density then speaks of the rest",
     )
 
     @model_validator(mode="after")
@@ -107,6 +115,9 @@ class TrainConfig(Section):
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
     surrogate_width: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_balance: float = Field(
+        0.0, ge=0, le=1, description="weigh each class's loss by (samples of the class) ** -class_balance"
+    )
     seed: int = Field(0, ge=0)
     threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's choice")
     rewiring: RewiringConfig = RewiringConfig()
@@ -144,9 +155,7 @@ class SynthConfig(Section):
     """Which tools give area and clock figures."""
 
     families: list[Family] = Field(["ecp5", "ice40"], description="area from yosys")
-    fmax: list[Target] = Field(
-        ["ecp5-25f"], description="clock and placed area from nextpnr"
-    )
+    fmax: list[Target] = Field(["ecp5-25f"], description="clock and placed area from nextpnr")
     seeds: list[Annotated[int, Field(ge=0)]] = Field([1, 2, 3], min_length=1, description="nextpnr seeds")
 
 

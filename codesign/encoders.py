@@ -1,0 +1,174 @@
+"""Raw samples -> :class:`codesign.stimulus.Stimulus`, on the host, the same for training, golden model and RTL.
+
+Array values are first scaled to z = (x - low) / (high - low) in 0..1. Codings:
+
+- ``current``: unsigned integer floor(z * (2**input_bits - 1) + 1/2).
+- ``rate``: in every timestep an event with probability rate_max * z. Draws come from the counter-based Philox
+  generator keyed by (encoder_seed, sample index), so that a sample's events depend on nothing else.
+- ``latency``: one event at timestep floor((1 - z) * (T - 1) + 1/2), none for z = 0.
+- ``events``: event times in bins of step_ms. Events of one source that collide in a bin are merged, later ones than
+  T * step_ms are dropped; both are counted.
+- ``delta``: send-on-delta. Each channel and level has a source 'up' and a source 'down'; its reference starts at the
+  first value and moves by one level with each event; at most one event per source and timestep, what exceeds it is
+  carried. Source index = (channel * n_levels + level) * 2 + (0 up, 1 down). A sample of L values runs in T <= L
+  timesteps; timestep t looks at value floor(t * L / T).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.config import DataConfig
+from codesign.data.samples import Dataset, Split
+from codesign.errors import InputError
+from codesign.network import InputCoding
+from codesign.stimulus import MAX_EVENTS, Stimulus
+
+ROUNDING_RULE = "floor((x - low) / (high - low) * (2**input_bits - 1) + 0.5)"
+CHUNK_CELLS = 1 << 25
+
+
+@dataclass(frozen=True)
+class EventCounts:
+    """Events of a stimulus: kept, merged into another of the same bin, dropped after the last timestep."""
+
+    events: int = 0
+    merged: int = 0
+    dropped: int = 0
+
+
+def n_sources(dataset: Dataset, config: DataConfig) -> int:
+    """Input sources of the network. Raises InputError if the coding does not suit the data."""
+    if config.coding == "events":
+        if not dataset.has_events:
+            raise InputError(f"data.coding = 'events' needs event data; set {dataset.name!r} holds arrays")
+        return dataset.n_units
+    if dataset.has_events:
+        raise InputError(f"data.coding = {config.coding!r} needs arrays; set {dataset.name!r} holds events")
+    shape = dataset.sample_shape
+    if config.coding == "delta":
+        if len(shape) not in (1, 2):
+            raise InputError(f"data.coding = 'delta' needs samples (length,) or (length, channels), not {shape}")
+        return (shape[1] if len(shape) == 2 else 1) * len(_levels(config)) * 2
+    return int(np.prod(shape))
+
+
+def input_coding(dataset: Dataset, config: DataConfig) -> InputCoding:
+    """The frozen description of the encoder, with everything that is needed to encode new samples."""
+    scale = {"low": float(dataset.low), "high": float(dataset.high)}
+    parameters: dict[str, Any] = {
+        "current": {**scale, "rounding": ROUNDING_RULE},
+        "rate": {**scale, "rate_max": config.rate_max, "seed": config.encoder_seed},
+        "latency": scale,
+        "events": {"step_ms": config.step_ms},
+        "delta": {**scale, "levels": _levels(config)},
+    }[config.coding]
+    return InputCoding(config.coding, config.input_bits if config.coding == "current" else 0, parameters)
+
+
+def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -> tuple[Stimulus, EventCounts]:
+    """Stimulus of the samples of ``split`` (in order) with their labels, and the counts of its events.
+
+    Raises InputError if the coding does not suit the data.
+    """
+    n_inputs = n_sources(dataset, config)
+    if config.coding == "current":
+        limit = (1 << config.input_bits) - 1
+        values = np.empty((len(split), n_inputs), np.uint8)
+        for part in _chunks(len(split), n_inputs):
+            values[part] = np.floor(_scaled(dataset, split, part) * limit + 0.5).astype(np.uint8)
+        return Stimulus(n_inputs, timesteps, split.labels, values=values), EventCounts()
+    if config.coding == "events":
+        return _bin_events(split, config.step_ms, n_inputs, timesteps)
+    if config.coding == "delta":
+        pieces = _delta_pieces(dataset, split, config, timesteps)
+    elif config.coding == "latency":
+        pieces = _latency_pieces(dataset, split, timesteps, n_inputs)
+    else:
+        pieces = _rate_pieces(dataset, split, config, timesteps, n_inputs)
+    parts = [Stimulus.from_dense(piece) for piece in pieces]
+    sources = np.concatenate([part.sources for part in parts if part.sources is not None] or [np.zeros(0, np.int32)])
+    if sources.size > MAX_EVENTS:
+        raise InputError(f"the encoded samples hold {sources.size} events, the limit is {MAX_EVENTS}")
+    counts = [np.diff(part.offsets) for part in parts if part.offsets is not None]
+    offsets = np.concatenate(([0], np.cumsum(np.concatenate(counts)) if counts else [])).astype(np.int64)
+    return Stimulus(n_inputs, timesteps, split.labels, offsets, sources), EventCounts(int(sources.size))
+
+
+def _levels(config: DataConfig) -> list[float]:
+    return list(config.delta) if isinstance(config.delta, list) else [config.delta]
+
+
+def _chunks(n_samples: int, cells: int) -> list[slice]:
+    size = max(1, CHUNK_CELLS // max(cells, 1))
+    return [slice(start, min(start + size, n_samples)) for start in range(0, n_samples, size)]
+
+
+def _scaled(dataset: Dataset, split: Split, part: slice) -> npt.NDArray[np.float64]:
+    """float64 (samples, values) in 0..1."""
+    assert split.x is not None
+    x = np.asarray(split.x[part], np.float64)
+    return (x.reshape(len(x), -1) - dataset.low) / (dataset.high - dataset.low)
+
+
+def _bin_events(split: Split, step_ms: float, n_inputs: int, timesteps: int) -> tuple[Stimulus, EventCounts]:
+    events = split.events
+    assert events is not None
+    sample = np.repeat(np.arange(len(split), dtype=np.int64), np.diff(events.offsets))
+    step = np.floor(events.times.astype(np.float64) / step_ms).astype(np.int64)
+    inside = step < timesteps
+    keys = (sample[inside] * timesteps + step[inside]) * n_inputs + events.units[inside]
+    unique = np.unique(keys)
+    rows = unique // n_inputs
+    offsets = np.searchsorted(rows, np.arange(len(split) * timesteps + 1)).astype(np.int64)
+    stimulus = Stimulus(n_inputs, timesteps, split.labels, offsets, (unique % n_inputs).astype(np.int32))
+    dropped = int(inside.size - np.count_nonzero(inside))
+    return stimulus, EventCounts(int(unique.size), int(keys.size - unique.size), dropped)
+
+
+def _latency_pieces(dataset: Dataset, split: Split, timesteps: int, n_inputs: int) -> list[npt.NDArray[np.bool_]]:
+    pieces = []
+    for part in _chunks(len(split), timesteps * n_inputs):
+        z = _scaled(dataset, split, part)
+        when = np.floor((1.0 - z) * (timesteps - 1) + 0.5).astype(np.int64)
+        when[z <= 0] = -1
+        pieces.append(when[:, None, :] == np.arange(timesteps)[None, :, None])
+    return pieces
+
+
+def _rate_pieces(
+    dataset: Dataset, split: Split, config: DataConfig, timesteps: int, n_inputs: int
+) -> list[npt.NDArray[np.bool_]]:
+    pieces = []
+    for part in _chunks(len(split), timesteps * n_inputs * 8):
+        probability = _scaled(dataset, split, part) * config.rate_max
+        piece = np.empty((len(probability), timesteps, n_inputs), bool)
+        for row, index in enumerate(split.index[part]):
+            generator = np.random.Generator(np.random.Philox(key=[config.encoder_seed, int(index)]))
+            piece[row] = generator.random((timesteps, n_inputs)) < probability[row]
+        pieces.append(piece)
+    return pieces
+
+
+def _delta_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -> list[npt.NDArray[np.bool_]]:
+    assert split.x is not None
+    length = split.x.shape[1]
+    if timesteps > length:
+        raise InputError(f"network.timesteps = {timesteps}, but coding 'delta' has only {length} values per sample")
+    levels = np.asarray(_levels(config), np.float64) * (dataset.high - dataset.low)
+    pieces = []
+    for part in _chunks(len(split), split.x[0].size * 16):
+        x = np.asarray(split.x[part], np.float64).reshape(-1, length, split.x[0].size // length)
+        piece = np.zeros((len(x), timesteps, x.shape[2], levels.size, 2), bool)
+        reference = np.repeat(x[:, 0, :, None], levels.size, axis=2)
+        for t in range(timesteps):
+            difference = x[:, t * length // timesteps, :, None] - reference
+            up, down = difference >= levels, difference <= -levels
+            piece[:, t, ..., 0], piece[:, t, ..., 1] = up, down
+            reference += levels * (up.astype(np.int8) - down.astype(np.int8))
+        pieces.append(piece.reshape(len(x), timesteps, -1))
+    return pieces

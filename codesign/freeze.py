@@ -1,0 +1,262 @@
+"""From a trained float network to a :class:`FrozenNetwork`: fine-tune in integers, export, remove dead code, measure.
+
+The test samples are used here, once, after every choice has been made by validation accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from codesign import golden
+from codesign.config import Config
+from codesign.data.samples import Dataset
+from codesign.encoders import EventCounts, encode, input_coding, n_sources
+from codesign.errors import InputError
+from codesign.network import FrozenLayer, FrozenNetwork
+from codesign.stimulus import Stimulus
+from codesign.train import checkpoint
+from codesign.train.batches import Batches, image_shape
+from codesign.train.loop import (
+    EVALUATION_BATCH,
+    TrainResult,
+    class_weights,
+    evaluate,
+    learning_rate,
+    make_optimizer,
+    prepare,
+)
+from codesign.train.model import SpikingNetwork
+from codesign.train.quantised import CALIBRATION_MARGIN, QuantisedNetwork
+
+FINAL_MARGIN = 1.25
+
+
+@dataclass(frozen=True)
+class FreezeResult:
+    """A frozen network and what it does on the test samples.
+
+    network : the frozen network, dead code removed.
+    test_stimulus : the encoded test samples with their labels.
+    figures : accuracies on the test samples and sizes, keys as in the manifest's figures.
+    details : validation accuracies, history of the fine-tuning, event counts of all three sets, removed neurons.
+    """
+
+    network: FrozenNetwork
+    test_stimulus: Stimulus
+    figures: dict[str, Any]
+    details: dict[str, Any]
+
+
+def freeze(
+    config: Config,
+    trained: TrainResult | str | Path,
+    dataset: Dataset,
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+    device: str = "cpu",
+) -> FreezeResult:
+    """Quantise and fine-tune the chosen checkpoint of a run at fixed connections, and freeze it.
+
+    ``trained`` is a training result, a run folder or a checkpoint file. Deterministic for a given seed.
+    Raises InputError if the checkpoint does not belong to the configured network.
+    """
+    prepare(config.train.threads, device)
+    network = load_trained(config, trained, dataset).to(device)
+    timesteps = config.network.timesteps
+    coding = input_coding(dataset, config.data)
+    encoded = {
+        name: encode(dataset, getattr(dataset, name), config.data, timesteps)
+        for name in ("train", "validation", "test")
+    }
+    model = QuantisedNetwork(network, config.freeze, coding).to(device)
+    training = Batches(
+        encoded["train"][0], 1.0, image_shape(dataset, config.data), config.data.shift_augmentation, device
+    )
+    validation = Batches(encoded["validation"][0], device=device)
+    _set_widths(model, config, training, CALIBRATION_MARGIN)
+    history = _fine_tune(model, config, dataset, training, validation, progress)
+    widths = _set_widths(model, config, training, FINAL_MARGIN)
+    whole = model.export(widths)
+    frozen = remove_dead_code(whole)
+    validation_trace = golden.run(frozen, encoded["validation"][0], membranes=False)
+    stimulus, counts = encoded["test"]
+    details = {
+        "fine_tuning": history,
+        "accuracy_validation": _accuracy(validation_trace.decisions, encoded["validation"][0].labels),
+        "events": {name: _count_document(entry[1]) for name, entry in encoded.items()},
+        "removed_neurons": [a.n_out - b.n_out for a, b in zip(whole.layers, frozen.layers, strict=True)],
+        "membrane_widths": [layer.membrane_width for layer in frozen.layers],
+        "thresholds": [scale.threshold for scale in model.scales],
+    }
+    scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding.is_current else 1.0
+    in_float = evaluate(network, Batches(stimulus, scale, device=device).ordered(EVALUATION_BATCH))
+    figures = {"accuracy_float": in_float.accuracy, **frozen_figures(frozen, stimulus)}
+    figures |= {"events_merged": counts.merged, "events_dropped": counts.dropped}
+    return FreezeResult(frozen, stimulus, figures, details)
+
+
+def frozen_figures(network: FrozenNetwork, stimulus: Stimulus) -> dict[str, Any]:
+    """Figures of a frozen network on labelled samples, from the golden model."""
+    trace = golden.run(network, stimulus, membranes=False)
+    return {
+        "accuracy_frozen": _accuracy(trace.decisions, stimulus.labels),
+        "balanced_accuracy": balanced_accuracy(trace.decisions, stimulus.labels),
+        "density": network.density,
+        "layer_density": network.layer_density,
+        "synapses": network.n_synapses,
+        "weight_bits": max(layer.weight_bits for layer in network.layers),
+        "fraction_bits": [layer.fraction_bits for layer in network.layers],
+        "timesteps": network.timesteps,
+        "saturations": int(trace.saturations.sum()),
+        "spikes_per_sample": [float(spikes.sum() / len(stimulus)) for spikes in trace.spikes],
+        "synaptic_operations_per_sample": float(trace.synaptic_operations.sum() / len(stimulus)),
+        "network_hash": network.hash,
+    }
+
+
+def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes that occur of the fraction of their samples decided right."""
+    return float(np.mean([np.mean(decisions[labels == label] == label) for label in np.unique(labels)]))
+
+
+def load_trained(config: Config, trained: TrainResult | str | Path, dataset: Dataset) -> SpikingNetwork:
+    """The float network of a training result, run folder or checkpoint file."""
+    if isinstance(trained, TrainResult):
+        path = trained.checkpoint
+    else:
+        path = Path(trained)
+        if path.is_dir():
+            path = path / "checkpoints" / checkpoint.BEST
+    tensors, _ = checkpoint.load(path)
+    network = SpikingNetwork(n_sources(dataset, config.data), dataset.n_classes, config.network, config.train)
+    for index, shape in enumerate(network.shapes):
+        found = tensors.get(f"weight{index}")
+        if found is None or tuple(found.shape) != shape or f"weight{len(network.shapes)}" in tensors:
+            raise InputError(
+                f"{path}: not a checkpoint of the configured network (layer {index} should be "
+                f"{shape[1]} -> {shape[0]}); train again or use the run's own config.toml"
+            )
+    with torch.no_grad():
+        for index, mask in enumerate(network.masks):
+            network.weights[index].copy_(tensors[f"weight{index}"])
+            network.biases[index].copy_(tensors[f"bias{index}"])
+            mask.copy_(tensors[f"mask{index}"])
+    return network
+
+
+def remove_dead_code(network: FrozenNetwork) -> FrozenNetwork:
+    """Drop hidden neurons that cannot matter, without changing any decision, value or remaining spike.
+
+    Neurons without fan-out go. Neurons without fan-in go if their bias alone never makes them fire within the
+    network's timesteps (simulated). Inputs and the last layer keep their indices; a layer keeps at least one neuron.
+    """
+    layers = list(network.layers)
+    changed = True
+    while changed:
+        changed = False
+        for index in range(len(layers) - 1):
+            layer, following = layers[index], layers[index + 1]
+            has_fan_out = np.diff(following.indptr) > 0
+            has_fan_in = np.bincount(layer.targets, minlength=layer.n_out) > 0
+            silent = np.zeros((1, network.timesteps, layer.n_out), np.int64)
+            fires_alone = golden.lif_steps(layer, silent)[0].any(axis=(0, 1))
+            kept = has_fan_out & (has_fan_in | fires_alone)
+            if not kept.any():
+                kept[0] = True
+            if not kept.all():
+                layers[index], layers[index + 1] = _take_targets(layer, kept), _take_sources(following, kept)
+                changed = True
+    return network.with_layers(layers)
+
+
+def _rebuilt(layer: FrozenLayer, dense: np.ndarray, **changes: Any) -> FrozenLayer:
+    rebuilt = FrozenLayer.from_dense(dense, weight_bits=layer.weight_bits)
+    arrays = {name: getattr(rebuilt, name) for name in ("n_in", "n_out", "indptr", "targets", "weights")}
+    return replace(layer, **arrays, **changes)
+
+
+def _take_targets(layer: FrozenLayer, kept: np.ndarray) -> FrozenLayer:
+    return _rebuilt(
+        layer,
+        layer.dense()[:, kept],
+        bias=layer.bias[kept],
+        threshold=layer.threshold[kept],
+        trained_index=layer.trained_index[kept],
+    )
+
+
+def _take_sources(layer: FrozenLayer, kept: np.ndarray) -> FrozenLayer:
+    return _rebuilt(layer, layer.dense()[kept])
+
+
+def _accuracy(decisions: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(decisions == labels))
+
+
+def _count_document(counts: EventCounts) -> dict[str, int]:
+    return {"events": counts.events, "merged": counts.merged, "dropped": counts.dropped}
+
+
+def _set_widths(model: QuantisedNetwork, config: Config, training: Batches, margin: float) -> list[int]:
+    """Membrane widths as configured or else from the training data; a layer that only integrates never saturates."""
+    if config.freeze.membrane_width is None:
+        widths = model.membrane_widths(training.ordered(EVALUATION_BATCH), margin)
+    else:
+        widths = [config.freeze.membrane_width] * len(model.shapes)
+    model.set_membrane_widths(
+        [width if neuron.spiking else None for width, neuron in zip(widths, model.neurons, strict=True)]
+    )
+    return widths
+
+
+def _fine_tune(
+    model: QuantisedNetwork,
+    config: Config,
+    dataset: Dataset,
+    training: Batches,
+    validation: Batches,
+    progress: Callable[[int, int, str], None] | None,
+) -> list[dict[str, Any]]:
+    """Train in integer units; leaves the model with the weights of the best validation accuracy."""
+    options = config.train
+    weights = class_weights(dataset.train.labels, dataset.n_classes, options.class_balance, training.device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(options, parameters, config.freeze.learning_rate)
+    steps = -(-len(training) // options.batch_size) * config.freeze.epochs
+    step = 0
+    history: list[dict[str, Any]] = []
+    best: tuple[float, float] | None = None
+    state: dict[str, torch.Tensor] = {}
+    for epoch in range(config.freeze.epochs + 1):
+        if epoch:
+            # Epoch numbers after the float run's, so that the order of samples is a new one.
+            for inputs, target in training.epoch(options.batch_size, options.seed, options.epochs + epoch):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(config.freeze.learning_rate, step, steps)
+                step += 1
+                scores, _ = model(inputs)
+                loss = F.cross_entropy(scores.float(), target, weights, label_smoothing=options.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+        found = evaluate(model, validation.ordered(EVALUATION_BATCH), weights)
+        history.append({"epoch": epoch, "validation_accuracy": found.accuracy, "validation_loss": found.loss})
+        rank = (found.accuracy, -found.loss)
+        if best is None or rank > best:
+            best = rank
+            state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        if progress is not None:
+            progress(
+                epoch,
+                config.freeze.epochs,
+                f"quantised, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %",
+            )
+    model.load_state_dict(state)
+    return history

@@ -1,0 +1,64 @@
+"""Checkpoints: one safetensors file each, tensors plus a JSON document, whole or absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codesign.errors import InputError
+from codesign.files import atomic_path
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write tensors and document atomically."""
+    from safetensors.torch import save_file
+
+    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(packed, temporary, metadata={"codesign": json.dumps(document, sort_keys=True)})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and document of a checkpoint. InputError if it is missing, truncated or something else."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; `codesign train` writes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("codesign")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if text is None:
+            raise InputError(f"{path}: not a checkpoint (no codesign metadata)")
+        return tensors, json.loads(text)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: truncated or not a checkpoint ({error})") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's per-parameter state as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, entries in state.items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of :func:`optimizer_tensors`."""
+    document = optimizer.state_dict()
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": document["param_groups"]})
