@@ -37,32 +37,40 @@ def run_stages(
 
     A stage whose key and outputs are unchanged is skipped unless ``force``. The caller holds the run
     directory's lock. On an error or an interruption the stage's record says so, and the next call goes on
-    from there.
+    from there. If a stage finds a failure (hardware differs from software), only stages that are worth it then
+    (the report) follow, and the failure is raised at the end.
     """
     wanted = set(names)
     chosen = [stage for stage in stages.values() if stage.name in wanted]
     context.run.write_config(context.config)
     context.run.manifest["versions"] = versions()
     refresh_figures(context, stages)
+    failure: CodesignError | None = None
     for number, stage in enumerate(chosen, 1):
+        if failure is not None and not stage.always:
+            continue
         stage.check_inputs(context.run)
         external = stage.external(context) if stage.external else {}
         key = stage.key(context, external)
         record = context.run.stage(stage.name)
-        stands = record.get("status") == "done" and record.get("key") == key
+        stands = record.get("status") == "done" and record.get("key") == key and not record.get("failure")
         if stands and not force and context.run.outputs_intact(stage.name):
             if announce:
                 announce(number, len(chosen), stage, "skip")
             continue
         if announce:
             announce(number, len(chosen), stage, "start")
-        _run_stage(context, stage, key, external, stages)
+        failure = _run_stage(context, stage, key, external, stages) or failure
         if announce:
             announce(number, len(chosen), stage, "done")
+    if failure is not None:
+        raise failure
     return context.run.figures
 
 
-def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str], stages: Mapping[str, Stage]) -> None:
+def _run_stage(
+    context: Context, stage: Stage, key: str, external: dict[str, str], stages: Mapping[str, Stage]
+) -> CodesignError | None:
     run = context.run
     earlier = run.stage(stage.name)
     goes_on = stage.resumable and earlier.get("key") == key and earlier.get("status") in ("running", "interrupted")
@@ -96,8 +104,11 @@ def _run_stage(context: Context, stage: Stage, key: str, external: dict[str, str
     record.update(outcome.details)
     record["figures"] = dict(outcome.figures)
     record["status"] = "done"
+    if outcome.failure is not None:
+        record["failure"] = str(outcome.failure)
     refresh_figures(context, stages)
     run.save()
+    return outcome.failure
 
 
 def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import codesign
 from codesign.config import Config
-from codesign.errors import InputError
+from codesign.errors import CodesignError, InputError
 from codesign.progress import Progress, silent
 from codesign.rundir import RunDirectory, hash_files
 
@@ -57,10 +57,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a stage: its figures (keys of ``rundir.FIGURES``) and further facts for its record."""
+    """Result of a stage: its figures (keys of ``rundir.FIGURES``) and further facts for its record.
+
+    ``failure`` is raised once the figures are recorded; a stage that failed is never skipped.
+    """
 
     figures: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    failure: CodesignError | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Stage:
     work : does it.
     external : hashes of what it reads outside of the run directory.
     resumable : True if it goes on from its own partial outputs after an interruption.
+    always : True if it is worth doing after a stage before it found a failure.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Stage:
     optional_inputs: tuple[str, ...] = ()
     external: Callable[[Context], dict[str, str]] | None = None
     resumable: bool = False
+    always: bool = False
 
     def check_inputs(self, run: RunDirectory) -> None:
         """Raise InputError naming the first missing input and the command that makes it."""

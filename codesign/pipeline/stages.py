@@ -100,6 +100,7 @@ STAGES: dict[str, Stage] = {
             code=("codesign/report", "codesign/plots.py", "codesign/templates"),
             options=_shown_figures,
             work=report,
+            always=True,
         ),
     )
 }

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from codesign.config import lanes_per_layer
+from codesign import golden
+from codesign.config import VerifyConfig, lanes_per_layer
+from codesign.errors import MismatchError
 from codesign.files import write_json
 from codesign.network import FrozenNetwork
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.stage import NETWORK, RATES, STIMULUS, Context, Outcome
+from codesign.progress import Progress
 from codesign.stimulus import Stimulus
+
+CALIBRATION_SAMPLES = 500
+VECTOR_SAMPLES = 4
 
 
 def train(context: Context) -> Outcome:
@@ -36,14 +42,18 @@ def train(context: Context) -> Outcome:
 
 
 def freeze(context: Context) -> Outcome:
-    """Checkpoint -> frozen network, test stimulus, firing rates for the placement."""
+    """Checkpoint -> frozen network, test stimulus, event counts that guide the placement."""
+    from codesign.encoders import encode
     from codesign.freeze import freeze as freeze_network
 
-    folder = context.run.path
-    result = freeze_network(context.config, folder / "checkpoints", context.dataset, progress=context.progress)
+    folder, dataset = context.run.path, context.dataset
+    result = freeze_network(context.config, folder, dataset, progress=context.progress, device=context.device)
+    calibration = dataset.validation.take(slice(0, CALIBRATION_SAMPLES))
+    stimulus, _ = encode(dataset, calibration, context.config.data, result.network.timesteps)
     result.network.save(folder / NETWORK)
     result.test_stimulus.save(folder / STIMULUS)
-    return Outcome(figures={**result.figures, **network_figures(result.network)})
+    write_json(folder / RATES, {"samples": len(stimulus), "events": source_events(result.network, stimulus)})
+    return Outcome(figures={**result.figures, **network_figures(result.network)}, details=result.details)
 
 
 def generate(context: Context) -> Outcome:
@@ -67,8 +77,59 @@ def estimate(context: Context) -> Outcome:
 
 
 def verify(context: Context) -> Outcome:
-    """Bundle == frozen network on the stimulus, exactly."""
-    raise AssertionError
+    """Bundle == frozen network on the stimulus, exactly; a difference is the outcome's failure."""
+    folder = context.run.path
+    return verify_delivered(
+        folder / "bundle", folder / NETWORK, folder / STIMULUS, folder / "verify", context.config.verify,
+        waves=True, progress=context.progress,
+    )  # fmt: skip
+
+
+def verify_delivered(
+    bundle: Path, network: Path, samples: Path, work: Path, config: VerifyConfig, *, waves: bool, progress: Progress
+) -> Outcome:
+    """Simulate a delivered bundle and compare it with a frozen network; ``work/verification.json`` has all of it.
+
+    Reads the three paths and nothing else. The outcome's failure is a MismatchError that names the first difference.
+    """
+    from sim.bundle import read_sidecar
+    from sim.verify import verify_bundle
+
+    frozen = FrozenNetwork.load(network)
+    stimulus = Stimulus.load(samples).take(slice(0, config.samples))
+    result = verify_bundle(
+        bundle, frozen, stimulus, work,
+        stress_samples=config.stress_samples, seed=config.seed, waves=waves, progress=progress,
+    )  # fmt: skip
+    document = result.to_json()
+    write_json(work / "verification.json", document)
+    busy = sum(
+        layer["lanes"] * clocks["accumulate_clocks"]
+        for layer, clocks in zip(read_sidecar(bundle)["layers"], result.layers, strict=True)
+    )
+    mismatches = result.mismatches + result.decoder["differences"]
+    failure = None
+    if not result.passed:
+        first = result.first_divergence or result.decoder["first"]
+        failure = MismatchError(f"{bundle}: {mismatches} values differ from the frozen network; first: {first}")
+    return Outcome(
+        figures={
+            "accuracy_hardware": result.accuracy_hardware,
+            "samples_verified": result.samples,
+            "mismatches": mismatches,
+            "saturations": result.saturations,
+            "spikes_per_sample": result.spikes_per_sample,
+            "cycles_per_sample": result.cycles_per_sample,
+            "synaptic_operations_per_sample": result.synaptic_operations_per_sample,
+            "lane_use": sum(layer["synaptic_operations"] for layer in result.layers) / busy if busy else None,
+        },
+        details={
+            "cycles": {"latency": result.latency_cycles, "interval": result.interval_cycles},
+            "comparisons": result.comparisons,
+            "files_hash": result.files_hash,
+        },
+        failure=failure,
+    )
 
 
 def synth(context: Context) -> Outcome:
@@ -89,18 +150,25 @@ def report(context: Context) -> Outcome:
     return Outcome()
 
 
-def load_rates(path: Path) -> list[np.ndarray] | None:
-    """Mean events per sample and source of every layer, float64 (n_in,) each; None if not recorded."""
+def source_events(network: FrozenNetwork, stimulus: Stimulus) -> list[list[int]]:
+    """Events (nonzero values with coding 'current') that each source of each layer sends, summed over ``stimulus``."""
+    if stimulus.values is not None:
+        first = np.count_nonzero(stimulus.values, axis=0)
+    else:
+        first = np.bincount(stimulus.sources, minlength=network.n_inputs)  # type: ignore[arg-type]
+    spikes = golden.run(network, stimulus, membranes=False).spikes[:-1]
+    return [first.tolist(), *(fired.sum(axis=(0, 1)).tolist() for fired in spikes)]
+
+
+def load_rates(path: Path) -> list[npt.NDArray[np.float64]] | None:
+    """Mean events per sample and source, float64 (n_in,) for every layer; None if they were not recorded."""
     if not path.is_file():
         return None
-    return [np.asarray(rates, np.float64) for rates in json.loads(path.read_text(encoding="utf-8"))]
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return [np.asarray(events, np.float64) / document["samples"] for events in document["events"]]
 
 
 def _vectors(folder: Path) -> Stimulus | None:
     """A few samples for the bundle's golden vectors."""
     path = folder / STIMULUS
-    return Stimulus.load(path).take(slice(0, 4)) if path.is_file() else None
-
-
-def _unused() -> Any:
-    return write_json
+    return Stimulus.load(path).take(slice(0, VECTOR_SAMPLES)) if path.is_file() else None

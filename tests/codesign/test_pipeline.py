@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from codesign.config import Config, parse_config
-from codesign.errors import InputError, OutputError, ToolError
+from codesign.errors import CodesignError, InputError, MismatchError, OutputError, ToolError
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, Outcome, Stage
@@ -20,6 +20,7 @@ class Line:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.errors: dict[str, BaseException] = {}
+        self.failures: dict[str, CodesignError] = {}
         self.data = "first"
         self.stages = {
             "a": self.stage(
@@ -47,7 +48,7 @@ class Line:
                 (partial / "c.txt").write_text(str(value))
             else:
                 partial.write_text(str(value))
-            return Outcome(figures={"synapses": value})
+            return Outcome(figures={"synapses": value}, failure=self.failures.get(name))
 
         options = lambda context: {"seed": context.config.train.seed} if name == "a" else {}  # noqa: E731
         return Stage(name, inputs, (output,), ("codesign/errors.py",), options, work, **more)
@@ -150,6 +151,24 @@ def test_figures_of_stages_that_no_longer_stand_become_null(line, tmp_path):
     figures = RunDirectory.open(tmp_path).figures
     assert list(figures) == list(FIGURES)
     assert set(figures["seconds"]) == {"a"}
+
+
+def test_failure_is_recorded_with_its_figures_and_never_skipped(line, tmp_path):
+    line.failures["b"] = MismatchError("3 values differ")
+    for _ in range(2):
+        with pytest.raises(MismatchError, match="3 values differ"):
+            line.run(tmp_path)
+        assert line.calls[-1] == "b"
+        run = RunDirectory.open(tmp_path)
+        assert run.stage("b")["failure"] == "3 values differ"
+        assert run.figures["synapses"] == 0
+    old = line.stages["c"]
+    line.stages["c"] = Stage(old.name, old.inputs, old.outputs, old.code, old.options, old.work, always=True)
+    with pytest.raises(MismatchError):
+        line.run(tmp_path)
+    assert line.calls == ["b", "c"]
+    line.failures.clear()
+    assert line.run(tmp_path) == ["b"]
 
 
 def test_manifest_is_whole_while_a_stage_runs(line, tmp_path):
