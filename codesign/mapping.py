@@ -1,0 +1,290 @@
+"""Placement of a frozen network on lanes: which neuron sits where, and what every memory holds.
+
+Each layer has P lanes; a lane owns some neurons (its slots), their incoming synapses and a row table of its
+own, so lanes never wait for each other within a timestep. The placement decides nothing but speed: sums are
+independent of their order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.errors import InputError
+from codesign.layouts import Record, parameter_word, row_word, synapse_word
+from codesign.network import FrozenLayer, FrozenNetwork
+
+Int = npt.NDArray[np.int64]
+
+MAX_LANES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMap:
+    """One layer on its lanes.
+
+    index : position of the layer in the network.
+    n_in, n_out, lanes, n_slots : sources, neurons, lanes P, slots of every lane.
+    lane, slot : int64 (n_out,); place of each neuron.
+    source_address : int64 (n_in,); address of each source in the row tables.
+    row_start, row_count : int64 (lanes, n_addresses); a lane's synapses of each source address.
+    synapse_slot, synapse_weight : one int64 array per lane, ordered by source address, then slot.
+    synapse_source, synapse_target : as above, the frozen network's indices (for reports; not in hardware).
+    threshold, bias : the layer-wide constant, or None if every slot has its own.
+    slot_threshold, slot_bias : int64 (lanes, n_slots); what each slot uses, padding included.
+    spiking : False for the last layer of a membrane readout, whose thresholds are not used.
+    weight_bits : bits of one weight.
+    """
+
+    index: int
+    n_in: int
+    n_out: int
+    lanes: int
+    n_slots: int
+    lane: Int
+    slot: Int
+    source_address: Int
+    row_start: Int
+    row_count: Int
+    synapse_slot: tuple[Int, ...]
+    synapse_weight: tuple[Int, ...]
+    synapse_source: tuple[Int, ...]
+    synapse_target: tuple[Int, ...]
+    threshold: int | None
+    bias: int | None
+    slot_threshold: Int
+    slot_bias: Int
+    spiking: bool
+    weight_bits: int
+
+    @property
+    def lane_bits(self) -> int:
+        """Bits of a lane's number within a hardware index; 0 for one lane."""
+        return (self.lanes - 1).bit_length()
+
+    @cached_property
+    def hardware_index(self) -> Int:
+        """int64 (n_out,): slot << lane_bits | lane, the next layer's row-table address."""
+        return (self.slot << self.lane_bits) | self.lane
+
+    @property
+    def n_addresses(self) -> int:
+        """Rows of each row table."""
+        return int(self.row_start.shape[1])
+
+    @property
+    def padding_slots(self) -> int:
+        """Slots that hold no neuron."""
+        return self.lanes * self.n_slots - self.n_out
+
+    @property
+    def lane_synapses(self) -> Int:
+        """int64 (lanes,): synapses of each lane."""
+        return np.array([weights.size for weights in self.synapse_weight], np.int64)
+
+    @property
+    def imbalance(self) -> float:
+        """Synapses of the fullest lane over the mean; 1 is perfect, also for a layer without synapses."""
+        synapses = self.lane_synapses
+        return float(synapses.max() / synapses.mean()) if synapses.any() else 1.0
+
+    @cached_property
+    def row_record(self) -> Record:
+        return row_word(int(self.lane_synapses.max()), int(self.row_count.max()))
+
+    @cached_property
+    def synapse_record(self) -> Record:
+        return synapse_word(self.n_slots, self.weight_bits)
+
+    @cached_property
+    def parameter_record(self) -> Record:
+        """Word of a slot's parameters; no fields if threshold and bias are constants or unused."""
+        return parameter_word(
+            (int(self.slot_threshold.min()), int(self.slot_threshold.max()))
+            if self.spiking and self.threshold is None
+            else None,
+            (int(self.slot_bias.min()), int(self.slot_bias.max())) if self.bias is None else None,
+        )
+
+    def row_words(self, lane: int) -> npt.NDArray[np.int64]:
+        """Contents of a lane's row table."""
+        return self.row_record.pack({"start": self.row_start[lane], "count": self.row_count[lane]})
+
+    def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
+        """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
+        if self.synapse_weight[lane].size == 0:
+            return np.zeros(1, np.int64)
+        return self.synapse_record.pack({"slot": self.synapse_slot[lane], "weight": self.synapse_weight[lane]})
+
+    def parameter_words(self, lane: int) -> npt.NDArray:
+        """Contents of a lane's parameter memory; empty if there is none."""
+        record = self.parameter_record
+        if not record.fields:
+            return np.zeros(0, np.int64)
+        columns = {"threshold": self.slot_threshold[lane], "bias": self.slot_bias[lane]}
+        return record.pack({field.name: columns[field.name] for field in record})
+
+
+@dataclass(frozen=True, eq=False)
+class HardwareMap:
+    """A frozen network on lanes, layer by layer."""
+
+    network_hash: str
+    layers: tuple[LayerMap, ...]
+
+    @property
+    def lanes(self) -> list[int]:
+        return [layer.lanes for layer in self.layers]
+
+    def report(self) -> list[dict[str, float | int | list[int]]]:
+        """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them."""
+        return [
+            {
+                "lanes": layer.lanes,
+                "n_slots": layer.n_slots,
+                "padding_slots": layer.padding_slots,
+                "lane_synapses": layer.lane_synapses.tolist(),
+                "imbalance": layer.imbalance,
+            }
+            for layer in self.layers
+        ]
+
+
+def map_network(
+    network: FrozenNetwork, lanes: Sequence[int], rates: Sequence[npt.NDArray] | None = None
+) -> HardwareMap:
+    """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
+
+    rates : per layer, float (n_in,); how often each source sends an event (any unit), measured on calibration
+        data. Without it every source counts the same.
+
+    Hidden neurons are placed by descending expected load onto the least loaded lane with a free slot; the last
+    layer is placed in class order. Raises InputError for lanes or rates of the wrong shape or range.
+    """
+    network.validate()
+    if len(lanes) != len(network.layers):
+        raise InputError(f"lanes has {len(lanes)} entries for {len(network.layers)} layers")
+    for index, count in enumerate(lanes):
+        if not 1 <= count <= MAX_LANES:
+            raise InputError(f"lanes of layer {index} = {count!r} is outside 1..{MAX_LANES}")
+    if rates is not None:
+        if len(rates) != len(network.layers):
+            raise InputError(f"rates has {len(rates)} entries for {len(network.layers)} layers")
+        for index, (rate, layer) in enumerate(zip(rates, network.layers, strict=True)):
+            array = np.asarray(rate, np.float64)
+            if array.shape != (layer.n_in,) or not np.all(np.isfinite(array)) or np.any(array < 0):
+                raise InputError(f"rates of layer {index} must be {layer.n_in} numbers of 0 or more")
+    layers: list[LayerMap] = []
+    for index, layer in enumerate(network.layers):
+        if index == 0:
+            address, n_addresses = np.arange(layer.n_in, dtype=np.int64), layer.n_in
+        else:
+            address, n_addresses = layers[-1].hardware_index, layers[-1].n_slots << layers[-1].lane_bits
+        is_last = index == len(network.layers) - 1
+        layers.append(
+            _map_layer(
+                layer,
+                index,
+                min(lanes[index], layer.n_out),
+                address,
+                n_addresses,
+                None if rates is None else np.asarray(rates[index], np.float64),
+                is_last=is_last,
+                spiking=not (is_last and network.membrane_readout),
+            )
+        )
+    return HardwareMap(network.hash, tuple(layers))
+
+
+def _map_layer(
+    layer: FrozenLayer,
+    index: int,
+    lanes: int,
+    address: Int,
+    n_addresses: int,
+    rates: npt.NDArray[np.float64] | None,
+    *,
+    is_last: bool,
+    spiking: bool,
+) -> LayerMap:
+    n_slots = -(-layer.n_out // lanes)
+    if is_last or lanes == 1:
+        neurons = np.arange(layer.n_out, dtype=np.int64)
+        lane, slot = neurons % lanes, neurons // lanes
+    else:
+        lane, slot = _place(layer, lanes, n_slots, rates)
+
+    sources = layer.sources
+    order = np.lexsort((slot[layer.targets], address[sources], lane[layer.targets]))
+    targets, sources = layer.targets[order].astype(np.int64), sources[order]
+    synapse_lane = lane[targets]
+    row_count = (
+        np.bincount(synapse_lane * n_addresses + address[sources], minlength=lanes * n_addresses)
+        .reshape(lanes, n_addresses)
+        .astype(np.int64)
+    )
+    row_start = np.cumsum(row_count, axis=1) - row_count
+    row_start[row_count == 0] = 0
+    bounds = np.searchsorted(synapse_lane, np.arange(lanes + 1))
+    parts = [slice(int(low), int(high)) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    weights = layer.weights[order].astype(np.int64)
+
+    # A padding slot has bias 0 and never fires, so that it stays at 0: it neither spikes nor saturates.
+    # A layer-wide constant is possible only if it keeps padding slots so.
+    has_padding = lanes * n_slots > layer.n_out
+    quiet = 1 if layer.compare == ">=" else 0
+    slot_bias = np.zeros((lanes, n_slots), np.int64)
+    slot_bias[lane, slot] = layer.bias
+    slot_threshold = np.full((lanes, n_slots), max(quiet, int(layer.threshold.max())), np.int64)
+    slot_threshold[lane, slot] = layer.threshold
+    threshold, bias = int(layer.threshold[0]), int(layer.bias[0])
+    same_threshold = bool(np.all(layer.threshold == threshold)) and (not has_padding or threshold >= quiet)
+    same_bias = bool(np.all(layer.bias == bias)) and (not has_padding or bias == 0)
+    return LayerMap(
+        index=index,
+        n_in=layer.n_in,
+        n_out=layer.n_out,
+        lanes=lanes,
+        n_slots=n_slots,
+        lane=lane,
+        slot=slot,
+        source_address=address,
+        row_start=row_start,
+        row_count=row_count,
+        synapse_slot=tuple(slot[targets[part]] for part in parts),
+        synapse_weight=tuple(weights[part] for part in parts),
+        synapse_source=tuple(sources[part] for part in parts),
+        synapse_target=tuple(targets[part] for part in parts),
+        threshold=threshold if spiking and same_threshold else None,
+        bias=bias if same_bias else None,
+        slot_threshold=slot_threshold,
+        slot_bias=slot_bias,
+        spiking=spiking,
+        weight_bits=layer.weight_bits,
+    )
+
+
+def _place(layer: FrozenLayer, lanes: int, n_slots: int, rates: npt.NDArray[np.float64] | None) -> tuple[Int, Int]:
+    """Greedy balance: neurons by descending load to the least loaded lane with a free slot."""
+    per_synapse = None if rates is None else rates[layer.sources]
+    load = np.bincount(layer.targets, weights=per_synapse, minlength=layer.n_out).astype(np.float64)
+    lane = np.zeros(layer.n_out, np.int64)
+    used = [0] * lanes
+    heap = [(0.0, number) for number in range(lanes)]
+    for neuron in np.lexsort((np.arange(layer.n_out), -load)).tolist():
+        total, number = heapq.heappop(heap)
+        lane[neuron] = number
+        used[number] += 1
+        if used[number] < n_slots:
+            heapq.heappush(heap, (total + float(load[neuron]), number))
+    # Slots of a lane follow the neurons' order, so that padding lies at the end of a lane.
+    order = np.lexsort((np.arange(layer.n_out), lane))
+    slot = np.zeros(layer.n_out, np.int64)
+    first = np.searchsorted(lane[order], np.arange(lanes))
+    slot[order] = np.arange(layer.n_out) - first[lane[order]]
+    return lane, slot

@@ -1,0 +1,119 @@
+"""The top: door, layers in a row, readout."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Elaboratable, Module, Signal, Value, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from codesign.layouts import input_word, output_word
+from codesign.mapping import HardwareMap
+from codesign.network import FrozenNetwork
+from rtl_templates.arithmetic import popcount, wrap
+from rtl_templates.engine import LayerEngine
+from rtl_templates.guard import InputGuard
+from rtl_templates.readout import Readout
+from rtl_templates.serializer import SpikeSerializer
+
+DEFAULT_QUEUE_DEPTH = 8
+
+
+class Accelerator(wiring.Component):
+    """A whole frozen network.
+
+    Operation: samples stream in, output words stream out; engines work on different timesteps,
+    and on different samples, at once. Arithmetic: :mod:`codesign.golden`, exactly.
+
+    Parameters
+    ----------
+    network, mapping : the frozen network and its placement.
+    queue_depth : rows that a lane may lag behind its layer's other lanes, 2 or more.
+
+    Members
+    -------
+    s_axis_tdata, s_axis_tvalid, s_axis_tready, s_axis_tlast : AXI4-Stream of codesign.layouts.input_word, padded
+        to whole bytes; taken in clocks with tvalid and tready.
+    m_axis_tdata, m_axis_tvalid, m_axis_tready, m_axis_tlast : AXI4-Stream of codesign.layouts.output_word, padded
+        to whole bytes; held while tvalid without tready.
+    busy : Out(1), a sample is inside.
+    protocol_error : Out(4), sticky; bits as codesign.layouts.PROTOCOL_ERRORS.
+    saturation_count, cycle_count : Out(32), since reset, wrapping. A sample's saturations are counted when its
+        decision is given.
+    network_hash : Out(64), first 8 bytes of the network hash, big-endian.
+
+    Raises
+    ------
+    ValueError if ``mapping`` is not of ``network`` or ``queue_depth`` is below 2.
+    """
+
+    def __init__(self, network: FrozenNetwork, mapping: HardwareMap, *, queue_depth: int = DEFAULT_QUEUE_DEPTH):
+        if mapping.network_hash != network.hash:
+            raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
+        self.network = network
+        self.mapping = mapping
+        self.engines = [LayerEngine(network, layer, queue_depth=queue_depth) for layer in mapping.layers]
+        self.input_record, self.output_record = input_word(network), output_word(network)
+        super().__init__(
+            {
+                "s_axis_tdata": In(self.input_record.stream_width),
+                "s_axis_tvalid": In(1),
+                "s_axis_tready": Out(1),
+                "s_axis_tlast": In(1),
+                "m_axis_tdata": Out(self.output_record.stream_width),
+                "m_axis_tvalid": Out(1),
+                "m_axis_tready": In(1),
+                "m_axis_tlast": Out(1),
+                "busy": Out(1),
+                "protocol_error": Out(4),
+                "saturation_count": Out(32),
+                "cycle_count": Out(32),
+                "network_hash": Out(64),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        network = self.network
+        m.submodules.guard = guard = InputGuard(network)
+        in_word = Value.cast(guard.i.payload.word)
+        m.d.comb += [
+            in_word.eq(wrap(self.s_axis_tdata, unsigned(len(in_word)))),
+            guard.i.payload.last.eq(self.s_axis_tlast),
+            guard.i.valid.eq(self.s_axis_tvalid),
+            self.s_axis_tready.eq(guard.i.ready),
+        ]
+        source = guard.o
+        value_width = 0
+        for index, engine in enumerate(self.engines):
+            m.submodules[f"engine{index}"] = engine
+            serializer = SpikeSerializer(self.mapping.layers[index], engine.value_width)
+            m.submodules[f"serializer{index}"] = serializer
+            wiring.connect(m, source, engine.i)
+            wiring.connect(m, engine.o, serializer.i)
+            source, value_width = serializer.o, engine.value_width
+        m.submodules.readout = readout = Readout(network, self.mapping.layers[-1], value_width)
+        wiring.connect(m, source, readout.i)
+        m.d.comb += [
+            self.m_axis_tdata.eq(Value.cast(readout.o.payload.word)),
+            self.m_axis_tlast.eq(readout.o.payload.last),
+            self.m_axis_tvalid.eq(readout.o.valid),
+            readout.o.ready.eq(self.m_axis_tready),
+        ]
+
+        # Samples between the door and the decision; every one occupies at least a word of some queue.
+        capacity = 8 + sum(engine.queue_depth + engine.fifo_depth + 4 for engine in self.engines)
+        in_flight, decided = Signal(range(capacity + 1)), Signal()
+        saturated = Signal.like(popcount([engine.saturations for engine in self.engines]))
+        m.d.comb += [
+            decided.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
+            self.busy.eq(guard.inside | (in_flight != 0)),
+            self.protocol_error.eq(guard.protocol_error),
+            self.network_hash.eq(Const(int(network.hash[:16], 16), 64)),
+        ]
+        m.d.sync += [
+            in_flight.eq(wrap(in_flight + guard.finished - decided, in_flight.shape())),
+            saturated.eq(popcount([engine.saturations for engine in self.engines])),
+            self.saturation_count.eq(wrap(self.saturation_count + saturated, unsigned(32))),
+            self.cycle_count.eq(wrap(self.cycle_count + 1, unsigned(32))),
+        ]
+        return m

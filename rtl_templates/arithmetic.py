@@ -1,0 +1,48 @@
+"""Narrowing and records: the only places where a value loses bits or a word is taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Const, Mux, Shape, Value, signed, unsigned
+from amaranth.lib import data
+
+from codesign.layouts import Record
+
+
+def record_layout(record: Record) -> data.StructLayout:
+    """Amaranth layout of a :class:`codesign.layouts.Record`: same names, same bits."""
+    return data.StructLayout(
+        {field.name: (signed if field.signed else unsigned)(field.width) for field in record.fields}
+    )
+
+
+def wrap(value: Value, shape: Shape) -> Value:
+    """``value`` in ``shape``, extended or cut.
+
+    Use where the caller has derived that the value fits: nothing is lost then. Assignments in Amaranth cut
+    silently; going through this function makes every cut visible in the source.
+    """
+    width = shape.width
+    if len(value) < width:
+        value = Cat(value, (value[-1] if value.shape().signed else Const(0, 1)).replicate(width - len(value)))
+    bits = value[:width]
+    return bits.as_signed() if shape.signed else bits
+
+
+def saturate(value: Value, width: int) -> tuple[Value, Value]:
+    """``value`` (signed) clipped into ``width`` signed bits, and a bit that tells whether it was clipped."""
+    if len(value) <= width:
+        return wrap(value, signed(width)), Const(0, 1)
+    sign = value[-1]
+    clipped = value[width - 1 :] != sign.replicate(len(value) - width + 1)
+    limit = Cat((~sign).replicate(width - 1), sign)
+    return Mux(clipped, limit, value[:width]).as_signed(), clipped
+
+
+def popcount(bits: Sequence[Value]) -> Value:
+    """Number of ones, by a balanced tree of adders."""
+    terms: list[Value] = list(bits)
+    while len(terms) > 1:
+        terms = [terms[i] + terms[i + 1] if i + 1 < len(terms) else terms[i] for i in range(0, len(terms), 2)]
+    return terms[0]

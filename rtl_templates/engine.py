@@ -1,0 +1,233 @@
+"""One layer: P lanes, the barrier at the end of a timestep, and the fire sweep."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from codesign.layouts import index_width
+from codesign.mapping import LayerMap
+from codesign.network import FrozenNetwork
+from rtl_templates.arithmetic import popcount, wrap
+from rtl_templates.fetcher import SynapseFetcher, event_layout
+from rtl_templates.memories import StreamFifo
+from rtl_templates.neurons import NeuronBank, NeuronWidths, fire_latency
+
+IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
+
+
+def spike_word_layout(layer: LayerMap, value_width: int) -> data.StructLayout:
+    """One slot of a sweep: ``mask`` of the lanes that have something to say, and whether the timestep ends with it.
+
+    ``value_width`` > 0 (last layer of a membrane readout): ``values`` holds each lane's membrane.
+    """
+    fields: dict[str, Shape | data.Layout] = {
+        "end": unsigned(1),
+        "slot": unsigned(index_width(layer.n_slots)),
+        "mask": unsigned(layer.lanes),
+    }
+    if value_width:
+        fields["values"] = data.ArrayLayout(signed(value_width), layer.lanes)
+    return data.StructLayout(fields)
+
+
+class LayerEngine(wiring.Component):
+    """One layer of the network.
+
+    Operation: events are broadcast to the lanes, each of which walks its own rows (:class:`SynapseFetcher`,
+    :class:`NeuronBank`). When every lane has reached the end of the timestep and the output FIFO has room for a
+    whole sweep, all lanes sweep their slots in lock step, one slot a clock; events of the next timestep are
+    queued meanwhile. The sweep of a sample's last timestep writes the initial state, and so does a sweep after
+    reset, since memories are not cleared by ``rst``. With coding 'current' one accumulation per sample is
+    followed by T sweeps.
+
+    Throughput: P synapses a clock; a timestep costs, beside its synapses, n_slots clocks of sweep and about 12
+    of filling and draining.
+
+    Parameters
+    ----------
+    network : the frozen network.
+    placement : placement of the layer.
+    queue_depth : rows that a lane may lag behind, 2 or more; a single lane needs at most 4.
+
+    Members
+    -------
+    i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
+    o : Out(stream of spike_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
+    saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
+    probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; see ARCHITECTURE.md.
+
+    Raises
+    ------
+    ValueError if ``queue_depth`` is below 2.
+    """
+
+    def __init__(self, network: FrozenNetwork, placement: LayerMap, *, queue_depth: int):
+        if queue_depth < 2:
+            raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
+        index = placement.index
+        self._layer = network.layers[index]
+        self._placement = placement
+        self._timesteps = network.timesteps
+        self._last_only = network.readout == "membrane_last"
+        self.is_current = index == 0 and network.coding.is_current
+        self.widths = NeuronWidths(self._layer, network.source_max(index), is_current=self.is_current)
+        self.queue_depth = min(queue_depth, 4) if placement.lanes == 1 else queue_depth
+        self.value_width = 0 if placement.spiking else self._layer.membrane_width
+        # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
+        self._margin = fire_latency(self.is_current) + 2
+        self.fifo_depth = 1 << (placement.n_slots + self._margin + placement.n_slots // 4 - 1).bit_length()
+        super().__init__(
+            {
+                "i": In(stream.Signature(event_layout(placement.n_addresses, self.widths.value_bits))),
+                "o": Out(stream.Signature(spike_word_layout(placement, self.value_width))),
+                "saturations": Out(range(placement.lanes + 1)),
+                "probe_valid": Out(1),
+                "probe_slot": Out(unsigned(index_width(placement.n_slots))),
+                "probe_spikes": Out(unsigned(placement.lanes)),
+                "probe_membranes": Out(unsigned(placement.lanes * self._layer.membrane_width)),
+                "probe_phase": Out(unsigned(2)),
+            }
+        )
+
+    @property
+    def fifo_word_width(self) -> int:
+        return Shape.cast(self.o.payload.shape()).width
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        placement, widths = self._placement, self.widths
+        lanes, n_slots = placement.lanes, placement.n_slots
+        fire = fire_latency(self.is_current)
+        fetchers: list[SynapseFetcher] = []
+        banks: list[NeuronBank] = []
+        for lane in range(lanes):
+            fetcher = SynapseFetcher(placement, lane, value_bits=widths.value_bits, depth=self.queue_depth)
+            bank = NeuronBank(self._layer, placement, lane, widths)
+            m.submodules[f"fetcher{lane}"] = fetcher
+            m.submodules[f"neurons{lane}"] = bank
+            fetchers.append(fetcher)
+            banks.append(bank)
+        layout = self.o.payload.shape()
+        m.submodules.fifo = fifo = StreamFifo(layout, self.fifo_depth)
+
+        # Events to every lane at once.
+        accept = Signal()
+        m.d.comb += [
+            self.i.ready.eq(Cat(fetcher.room for fetcher in fetchers).all()),
+            accept.eq(self.i.valid & self.i.ready),
+        ]
+
+        # Sweep control. Stage k of the pipeline handles the slot that was read k clocks ago.
+        stages = fire + 2
+        slot = [Signal(unsigned(index_width(n_slots)), name=f"slot_{k}", reset_less=k > 0) for k in range(stages)]
+        valid = [Signal(name=f"valid_{k}") for k in range(stages)]
+        initial = [Signal(name=f"initial_{k}", reset_less=k > 0) for k in range(stages)]
+        silent = [Signal(name=f"silent_{k}", reset_less=k > 0) for k in range(stages)]
+        is_end = [Signal(name=f"is_end_{k}", reset_less=k > 0) for k in range(stages)]
+        for k in range(1, stages):
+            m.d.sync += [
+                valid[k].eq(valid[k - 1]),
+                slot[k].eq(slot[k - 1]),
+                initial[k].eq(initial[k - 1]),
+                silent[k].eq(silent[k - 1]),
+                is_end[k].eq(is_end[k - 1]),
+            ]
+        timestep = Signal(unsigned(index_width(self._timesteps)))
+        last_timestep = Signal()
+        room, at_barrier, drained, go, release = Signal(), Signal(), Signal(), Signal(), Signal()
+        working = Signal()
+        m.d.comb += [
+            last_timestep.eq(timestep == self._timesteps - 1),
+            room.eq(fifo.level <= self.fifo_depth - n_slots - self._margin),
+            at_barrier.eq(Cat(fetcher.waiting & ~bank.busy for fetcher, bank in zip(fetchers, banks)).all()),
+            drained.eq(~Cat(valid[1 : fire + 1]).any()),
+            is_end[0].eq(slot[0] == n_slots - 1),
+            working.eq(Cat(fetcher.busy for fetcher in fetchers).any() | Cat(bank.busy for bank in banks).any()),
+        ]
+        next_timestep = Mux(last_timestep, 0, wrap(timestep + 1, timestep.shape()))
+        with m.FSM(init="clear"):
+            with m.State("clear"):
+                m.d.comb += [valid[0].eq(1), initial[0].eq(1), silent[0].eq(1), self.probe_phase.eq(CLEAR)]
+                m.d.sync += slot[0].eq(wrap(slot[0] + 1, slot[0].shape()))
+                with m.If(is_end[0]):
+                    m.d.sync += slot[0].eq(0)
+                    m.next = "accumulate"
+            with m.State("accumulate"):
+                # A row that is started now reads its first membrane 3 clocks later, when the sweep has written.
+                m.d.comb += [
+                    go.eq(~Cat(valid[1 : fire - 1]).any()),
+                    self.probe_phase.eq(Mux(working, ACCUMULATE, IDLE)),
+                ]
+                with m.If(at_barrier & drained & room):
+                    m.d.comb += release.eq(1)
+                    m.next = "sweep"
+            with m.State("sweep"):
+                m.d.comb += [
+                    valid[0].eq(1),
+                    initial[0].eq(last_timestep),
+                    self.probe_phase.eq(SWEEP),
+                ]
+                m.d.sync += slot[0].eq(wrap(slot[0] + 1, slot[0].shape()))
+                with m.If(is_end[0]):
+                    m.d.sync += [slot[0].eq(0), timestep.eq(next_timestep)]
+                    if self.is_current:
+                        with m.If(last_timestep):
+                            m.next = "accumulate"
+                        # The next sweep may follow at once if slot 0 has been written by then.
+                        with m.Elif(~room | (n_slots < fire + 2)):
+                            m.next = "wait"
+                    else:
+                        m.next = "accumulate"
+            if self.is_current:
+                with m.State("wait"):
+                    with m.If(drained & room):
+                        m.next = "sweep"
+
+        for fetcher, bank in zip(fetchers, banks):
+            m.d.comb += [
+                fetcher.event_valid.eq(accept),
+                Value.cast(fetcher.event).eq(Value.cast(self.i.payload)),
+                fetcher.go.eq(go),
+                fetcher.release.eq(release),
+                bank.synapse_valid.eq(fetcher.synapse_valid),
+                Value.cast(bank.synapse).eq(Value.cast(fetcher.synapse)),
+                bank.value.eq(fetcher.value),
+                bank.read_valid.eq(valid[0]),
+                bank.read_slot.eq(slot[0]),
+                bank.clear_valid.eq(valid[2] & initial[2]),
+                bank.clear_slot.eq(slot[2]),
+                bank.write_valid.eq(valid[fire + 1]),
+                bank.write_slot.eq(slot[fire + 1]),
+                bank.write_initial.eq(initial[fire + 1]),
+            ]
+
+        # What the sweep shows, and what leaves.
+        shown = Signal()
+        spikes = Cat(bank.spike for bank in banks)
+        m.d.comb += [
+            shown.eq(valid[fire] & ~silent[fire]),
+            self.probe_valid.eq(shown),
+            self.probe_slot.eq(slot[fire]),
+            self.probe_spikes.eq(spikes),
+            self.probe_membranes.eq(Cat(bank.membrane for bank in banks)),
+        ]
+        m.d.sync += self.saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
+        word = Signal(layout)
+        m.d.comb += [word.end.eq(is_end[fire]), word.slot.eq(slot[fire])]
+        if placement.spiking:
+            m.d.comb += word.mask.eq(spikes)
+        else:
+            in_last_slot = placement.n_out - (n_slots - 1) * lanes
+            used = Mux(is_end[fire], (1 << in_last_slot) - 1, (1 << lanes) - 1)
+            # membrane_last looks at the last timestep alone.
+            m.d.comb += word.mask.eq(Mux(initial[fire], used, 0) if self._last_only else used)
+            for lane, bank in enumerate(banks):
+                m.d.comb += word["values"][lane].eq(bank.membrane)
+        m.d.comb += [
+            Value.cast(fifo.i.payload).eq(Value.cast(word)),
+            fifo.i.valid.eq(shown & (word.mask.any() | word.end)),
+        ]
+        wiring.connect(m, fifo.o, wiring.flipped(self.o))
+        return m

@@ -1,0 +1,172 @@
+"""The door: checks what the host sends, so that nothing behind it can be confused."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Elaboratable, Module, Mux, Signal, unsigned
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from codesign.layouts import END, index_width, input_word
+from codesign.network import FrozenNetwork
+from rtl_templates.arithmetic import record_layout, wrap
+from rtl_templates.fetcher import event_layout
+
+DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = range(4)
+
+
+class InputGuard(wiring.Component):
+    """Input words to events and ends; whatever comes in, every sample has exactly its T ends.
+
+    Rules for coding 'current' (one end, at the sample's last word) and for events (T ends); t counts the ends that
+    the sample has had. For each word, in this order:
+
+    1. While dropping, the word is ignored; dropping stops after a word with ``tlast``.
+    2. An event whose source is outside 0..n_inputs - 1 is ignored (bit 1). One whose source has been seen since
+       the last end, whatever its value, is ignored (bit 0). Any other is passed on and its source is marked.
+    3. Events coding: an end word is passed on. If it is the T-th and lacks ``tlast``, the sample ends here and
+       dropping starts (bit 3).
+    4. ``tlast`` on an event word, or on an end word before the T-th (bit 2 in both cases): the missing ends are
+       inserted. With coding 'current', ``tlast`` is what ends the sample, and no bit is set.
+
+    The sample ends with its T-th end; the next word begins another. Bits are sticky until reset.
+    Latency 3 clocks, throughput one word a clock.
+
+    Seen sources are kept in rows of a memory, each row with a flag that says whether it holds anything, so that
+    forgetting them takes no time: the flags are registers.
+
+    Parameters
+    ----------
+    network : the frozen network.
+
+    Members
+    -------
+    i : In(stream of {word, last}); ``word`` as codesign.layouts.input_word.
+    o : Out(stream of event_layout).
+    protocol_error : Out(4).
+    inside : Out(1), a sample has begun and has not had all its ends.
+    finished : Out(1), pulse: the sample's last end enters the output register.
+    """
+
+    def __init__(self, network: FrozenNetwork):
+        self._network = network
+        self._is_current = network.coding.is_current
+        self._record = input_word(network)
+        super().__init__(
+            {
+                "i": In(stream.Signature(data.StructLayout({"word": record_layout(self._record), "last": 1}))),
+                "o": Out(stream.Signature(event_layout(network.n_inputs, network.coding.input_bits))),
+                "protocol_error": Out(4),
+                "inside": Out(1),
+                "finished": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        n_inputs = self._network.n_inputs
+        n_ends = 1 if self._is_current else self._network.timesteps
+        word = self.i.payload.word
+
+        # Rows of about sqrt(n_inputs) bits: as many flags as bits of a row.
+        column_bits = (index_width(n_inputs) + 1) // 2
+        columns = 1 << column_bits
+        n_rows = -(-n_inputs // columns)
+        row_shape = unsigned(index_width(n_rows))
+        m.submodules.seen = seen = memory.Memory(shape=unsigned(columns), depth=max(2, n_rows), init=[])
+        write, read = seen.write_port(), seen.read_port()
+        used = Signal(unsigned(n_rows))
+
+        valid, is_end, is_last, in_range = Signal(), Signal(), Signal(), Signal()
+        source = Signal(word.source.shape(), reset_less=True)
+        row, row_in = Signal(row_shape, reset_less=True), Signal(row_shape)
+        mask = Signal(unsigned(columns), reset_less=True)
+        value = Signal(unsigned(max(1, self._network.coding.input_bits)), reset_less=True)
+        consume, accept = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(~valid | consume),
+            accept.eq(self.i.valid & self.i.ready),
+            row_in.eq(wrap(word.source[column_bits:], row_shape)),
+            read.en.eq(accept),
+            read.addr.eq(wrap(row_in, unsigned(len(read.addr)))),
+        ]
+        with m.If(self.i.ready):
+            m.d.sync += valid.eq(self.i.valid)
+        with m.If(accept):
+            m.d.sync += [
+                source.eq(word.source),
+                row.eq(row_in),
+                mask.eq(1 << word.source[:column_bits]),
+                in_range.eq(word.source < n_inputs),
+                is_last.eq(self.i.payload.last),
+            ]
+            if self._is_current:
+                m.d.sync += value.eq(word.value)
+            else:
+                m.d.sync += is_end.eq(word.kind == END)
+
+        # What the row holds, a mark that is being written included.
+        forward, forwarded = Signal(), Signal(unsigned(columns), reset_less=True)
+        content, duplicate = Signal(unsigned(columns)), Signal()
+        m.d.comb += [
+            content.eq(Mux(used.bit_select(row, 1) & in_range, Mux(forward, forwarded, read.data), 0)),
+            duplicate.eq((content & mask).any()),
+        ]
+
+        # A word is held until everything that it causes has left. `settled`: its event part is done.
+        dropping, settled, in_sample = Signal(), Signal(), Signal()
+        sends_event, sends_end, free = Signal(), Signal(), Signal()
+        timestep, at_last_end = Signal(unsigned(index_width(n_ends))), Signal()
+        active, is_event, marks, ends = Signal(), Signal(), Signal(), Signal()
+        error = Signal(4)
+        m.d.comb += [
+            at_last_end.eq(timestep == n_ends - 1),
+            free.eq(~self.o.valid | self.o.ready),
+            active.eq(valid & ~dropping),
+            is_event.eq(active & ~is_end & ~settled),
+            sends_event.eq(is_event & in_range & ~duplicate),
+            sends_end.eq(active & ~sends_event & (is_end | is_last)),
+            marks.eq(sends_event & free),
+            ends.eq(sends_end & free),
+            self.finished.eq(ends & at_last_end),
+            self.inside.eq(active | in_sample),
+            write.en.eq(marks),
+            write.addr.eq(wrap(row, unsigned(len(write.addr)))),
+            write.data.eq(content | mask),
+            error[DUPLICATE].eq(is_event & in_range & duplicate),
+            error[OUT_OF_RANGE].eq(is_event & ~in_range),
+            error[MISSING_LAST].eq(self.finished & ~is_last),
+        ]
+        if not self._is_current:
+            m.d.comb += error[EARLY_LAST].eq(active & is_last & ~settled & ~(is_end & at_last_end))
+        with m.If(sends_event):
+            m.d.comb += consume.eq(free & ~is_last)
+        with m.Elif(sends_end):
+            m.d.comb += consume.eq(free & (at_last_end | ~is_last))
+        with m.Else():
+            m.d.comb += consume.eq(1)
+        m.d.sync += self.protocol_error.eq(self.protocol_error | error)
+        with m.If(free):
+            m.d.sync += [
+                self.o.valid.eq(sends_event | sends_end),
+                self.o.payload.end.eq(sends_end),
+                self.o.payload.source.eq(source),
+            ]
+            if self._is_current:
+                m.d.sync += self.o.payload.value.eq(value)
+        with m.If(accept):
+            m.d.sync += [forward.eq(marks & (row == row_in)), forwarded.eq(write.data)]
+        with m.If(marks):
+            m.d.sync += used.bit_select(row, 1).eq(1)
+        with m.If(ends):
+            m.d.sync += [used.eq(0), timestep.eq(Mux(at_last_end, 0, wrap(timestep + 1, timestep.shape())))]
+        with m.If(consume):
+            m.d.sync += settled.eq(0)
+        with m.Elif(marks | ends):
+            m.d.sync += settled.eq(1)
+        with m.If(self.finished):
+            m.d.sync += [in_sample.eq(0), dropping.eq(~is_last)]
+        with m.Elif(active):
+            m.d.sync += in_sample.eq(1)
+        with m.Elif(valid & is_last):
+            m.d.sync += dropping.eq(0)
+        return m

@@ -1,0 +1,187 @@
+"""Readout values, decision and the output stream."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from codesign.layouts import DECISION, SPIKE, VALUE, index_width, output_word
+from codesign.mapping import LayerMap
+from codesign.network import FrozenNetwork
+from rtl_templates.arithmetic import record_layout, wrap
+from rtl_templates.serializer import token_layout
+
+
+class _Step(IntEnum):
+    UPDATE = 0
+    VALUE = 1
+    DECISION = 2
+    CLEAR = 3
+
+
+class Readout(wiring.Component):
+    """Collects the last layer's spikes or membranes, and decides.
+
+    Operation: within a sample every token updates the value of its class (count + 1; or last, sum, maximum of the
+    membrane, which equals u since the layer neither resets nor saturates); spikes are also sent on. After the
+    T-th end the values leave in class order, each being replaced by its initial value, then the decision, the
+    lowest class of those with the greatest value. Tokens of the next sample wait until then. Latency 3 clocks;
+    one token a clock; n_outputs + 1 clocks between samples.
+
+    Parameters
+    ----------
+    network : the frozen network.
+    placement : placement of the last layer.
+    value_width : bits of a membrane; 0 for readout `spike_count`.
+
+    Members
+    -------
+    i : In(stream of token_layout).
+    o : Out(stream of {word, last}); ``word`` as codesign.layouts.output_word, ``last`` on the decision.
+
+    Raises
+    ------
+    ValueError if ``value_width`` does not go with the network's readout.
+    """
+
+    def __init__(self, network: FrozenNetwork, placement: LayerMap, value_width: int):
+        if (value_width > 0) != network.membrane_readout:
+            raise ValueError(f"value_width {value_width!r} does not go with readout {network.readout!r}")
+        self._network = network
+        self._placement = placement
+        self._record = output_word(network)
+        super().__init__(
+            {
+                "i": In(stream.Signature(token_layout(placement, value_width))),
+                "o": Out(stream.Signature(data.StructLayout({"word": record_layout(self._record), "last": 1}))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        network, placement = self._network, self._placement
+        n_out = network.n_outputs
+        index_shape = unsigned(index_width(n_out))
+        value_shape = signed(self._record.fields[-1].width)
+        lowest = -(1 << (value_shape.width - 1))
+        start_value = lowest if network.readout == "membrane_max" else 0
+        m.submodules.values = values = memory.Memory(shape=value_shape, depth=max(2, n_out), init=[])
+        write, read = values.write_port(), values.read_port()
+
+        # Class of a token: the last layer is placed so that it is slot * P + lane.
+        source, bits = self.i.payload.source, placement.lane_bits
+        if placement.lanes == 1 << bits:
+            token_index = wrap(source, index_shape)
+        else:
+            token_index = wrap(source[bits:] * placement.lanes + source[:bits], index_shape)
+
+        # Stage 0 chooses a step and reads the class's value; stage 1 executes it.
+        step, valid = Signal(_Step), Signal()
+        index = Signal(index_shape)
+        valid_1, step_1 = Signal(), Signal(_Step)
+        index_1 = Signal(index_shape, reset_less=True)
+        timestep, timestep_1 = (
+            Signal(unsigned(index_width(network.timesteps))),
+            Signal(unsigned(index_width(network.timesteps)), reset_less=True),
+        )
+        advance = Signal()
+        counter = Signal(index_shape)
+        at_last = Signal()
+        m.d.comb += at_last.eq(counter == n_out - 1)
+        with m.FSM(init="clear"):
+            with m.State("clear"):
+                m.d.comb += [valid.eq(1), step.eq(_Step.CLEAR), index.eq(counter)]
+                with m.If(advance):
+                    m.d.sync += counter.eq(Mux(at_last, 0, wrap(counter + 1, index_shape)))
+                    with m.If(at_last):
+                        m.next = "collect"
+            with m.State("collect"):
+                m.d.comb += [
+                    self.i.ready.eq(advance),
+                    valid.eq(self.i.valid & ~self.i.payload.end),
+                    step.eq(_Step.UPDATE),
+                    index.eq(token_index),
+                ]
+                with m.If(advance & self.i.valid & self.i.payload.end):
+                    m.d.sync += timestep.eq(wrap(timestep + 1, timestep.shape()))
+                    with m.If(timestep == network.timesteps - 1):
+                        m.d.sync += timestep.eq(0)
+                        m.next = "values"
+            with m.State("values"):
+                m.d.comb += [valid.eq(1), step.eq(_Step.VALUE), index.eq(counter)]
+                with m.If(advance):
+                    m.d.sync += counter.eq(Mux(at_last, 0, wrap(counter + 1, index_shape)))
+                    with m.If(at_last):
+                        m.next = "decide"
+            with m.State("decide"):
+                m.d.comb += [valid.eq(1), step.eq(_Step.DECISION)]
+                with m.If(advance):
+                    m.next = "collect"
+
+        forward, forwarded = Signal(), Signal(value_shape, reset_less=True)
+        old, new = Signal(value_shape), Signal(value_shape)
+        done, executes = Signal(), Signal()
+        m.d.comb += [
+            advance.eq(~valid_1 | done),
+            read.en.eq(advance),
+            read.addr.eq(wrap(index, unsigned(len(read.addr)))),
+            executes.eq(valid_1 & done),
+            old.eq(Mux(forward, forwarded, read.data)),
+            write.en.eq(executes & (step_1 != _Step.DECISION)),
+            write.addr.eq(wrap(index_1, unsigned(len(write.addr)))),
+            write.data.eq(Mux(step_1 == _Step.UPDATE, new, start_value)),
+        ]
+        with m.If(advance):
+            m.d.sync += [
+                valid_1.eq(valid),
+                step_1.eq(step),
+                index_1.eq(index),
+                timestep_1.eq(timestep),
+                forward.eq(write.en & (index_1 == index)),
+                forwarded.eq(write.data),
+            ]
+        if network.membrane_readout:
+            membrane = Signal(self.i.payload.value.shape(), reset_less=True)
+            with m.If(advance):
+                m.d.sync += membrane.eq(self.i.payload.value)
+            if network.readout == "membrane_last":
+                m.d.comb += new.eq(wrap(membrane, value_shape))
+            elif network.readout == "membrane_sum":
+                m.d.comb += new.eq(wrap(old + membrane, value_shape))
+            else:
+                m.d.comb += new.eq(Mux(membrane > old, wrap(membrane, value_shape), old))
+            sends_updates = False
+        else:
+            m.d.comb += new.eq(wrap(old + 1, value_shape))
+            sends_updates = True
+
+        best, best_index = Signal(value_shape, reset_less=True), Signal(index_shape, reset_less=True)
+        with m.If(executes & (step_1 == _Step.VALUE) & ((index_1 == 0) | (old > best))):
+            m.d.sync += [best.eq(old), best_index.eq(index_1)]
+
+        sends, free = Signal(), Signal()
+        m.d.comb += [
+            free.eq(~self.o.valid | self.o.ready),
+            sends.eq((step_1 == _Step.VALUE) | (step_1 == _Step.DECISION)),
+            done.eq(~sends | free),
+        ]
+        if sends_updates:
+            m.d.comb += sends.eq(step_1 != _Step.CLEAR)
+        word = self.o.payload.word
+        with m.If(free):
+            m.d.sync += [
+                self.o.valid.eq(valid_1 & sends),
+                Value.cast(word).eq(0),
+                self.o.payload.last.eq(0),
+            ]
+            with m.Switch(step_1):
+                with m.Case(_Step.UPDATE):
+                    m.d.sync += [word.kind.eq(SPIKE), word.timestep.eq(timestep_1), word.index.eq(index_1)]
+                with m.Case(_Step.VALUE):
+                    m.d.sync += [word.kind.eq(VALUE), word.index.eq(index_1), word.value.eq(old)]
+                with m.Case(_Step.DECISION):
+                    m.d.sync += [word.kind.eq(DECISION), word.index.eq(best_index), self.o.payload.last.eq(1)]
+        return m

@@ -1,0 +1,81 @@
+"""From a sweep's words to single events."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from codesign.mapping import LayerMap
+from rtl_templates.arithmetic import wrap
+from rtl_templates.engine import spike_word_layout
+from rtl_templates.fetcher import event_layout
+
+
+def token_layout(layer: LayerMap, value_width: int) -> data.StructLayout:
+    """What a layer sends: an event of hardware index ``source`` (with its ``value``), or the end of a timestep."""
+    layout = event_layout(layer.n_slots << layer.lane_bits)
+    fields = dict(layout.members)
+    if value_width:
+        fields["value"] = signed(value_width)
+    return data.StructLayout(fields)
+
+
+class SpikeSerializer(wiring.Component):
+    """Turns words of P lanes into one event a clock, lowest lane first, then the end of the timestep.
+
+    Latency 1 clock; throughput one event or end a clock, without bubbles between words.
+    ``source`` is the hardware index, slot << lane_bits | lane.
+
+    Parameters
+    ----------
+    layer : placement of the sending layer.
+    value_width : bits of the membrane that goes with an event; 0 for spikes.
+
+    Members
+    -------
+    i : In(stream of spike_word_layout); each word has a lane in its mask or is an end.
+    o : Out(stream of token_layout).
+
+    Raises
+    ------
+    ValueError if ``value_width`` is negative.
+    """
+
+    def __init__(self, layer: LayerMap, value_width: int = 0):
+        if value_width < 0:
+            raise ValueError(f"value_width {value_width!r} must not be negative")
+        self._layer = layer
+        self._value_width = value_width
+        super().__init__(
+            {
+                "i": In(stream.Signature(spike_word_layout(layer, value_width))),
+                "o": Out(stream.Signature(token_layout(layer, value_width))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        lanes, lane_bits = self._layer.lanes, self._layer.lane_bits
+        word = Signal(self.i.payload.shape(), reset_less=True)
+        valid, last = Signal(), Signal()
+        rest = Signal(unsigned(lanes))
+        lane = Signal(unsigned(max(1, lane_bits)))
+        for number in reversed(range(lanes)):
+            with m.If(word.mask[number]):
+                m.d.comb += lane.eq(number)
+        m.d.comb += [
+            rest.eq(word.mask & wrap(word.mask - 1, word.mask.shape())),
+            last.eq(Mux(word.mask.any(), ~rest.any() & ~word.end, 1)),
+            self.o.valid.eq(valid),
+            self.o.payload.end.eq(~word.mask.any()),
+            self.o.payload.source.eq(wrap(Cat(lane[:lane_bits], word.slot), self.o.payload.source.shape())),
+            self.i.ready.eq(~valid | (self.o.ready & last)),
+        ]
+        if self._value_width:
+            m.d.comb += self.o.payload.value.eq(word["values"][lane])
+        with m.If(self.i.ready):
+            m.d.sync += [valid.eq(self.i.valid), word.eq(self.i.payload)]
+        with m.Elif(self.o.ready):
+            m.d.sync += word.mask.eq(rest)
+        return m
