@@ -124,7 +124,7 @@ class Stimulus:
         if not path.is_file():
             raise InputError(f"{path}: no such stimulus; `codesign freeze` writes one")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             stimulus = cls(
                 int(arrays["n_inputs"]),

@@ -1,0 +1,93 @@
+"""Reads a delivered bundle: the sidecar, and whether every file is the one that the sidecar describes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.errors import InputError
+from codesign.files import file_hash
+
+FORMAT_NAME = "codesign-bundle"
+FORMAT_VERSION = 1
+SIDECAR = "design.json"
+
+_REQUIRED = (
+    *("name", "network_hash", "files", "ports", "timesteps", "coding", "readout", "n_inputs", "n_outputs"),
+    *("input_word", "output_word", "input_kinds", "output_kinds", "protocol_errors", "layers"),
+)
+
+
+def read_sidecar(bundle: Path) -> dict[str, Any]:
+    """The sidecar of a bundle. Raises InputError if it is missing, damaged or of another version."""
+    path = bundle / SIDECAR
+    if not path.is_file():
+        raise InputError(f"{path}: no such sidecar; `codesign generate` writes a bundle")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not JSON ({error}); generate the bundle again") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
+        raise InputError(f"{path}: not the sidecar of an accelerator bundle")
+    if document.get("version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {document.get('version')!r}, this codesign reads {FORMAT_VERSION}; "
+            "generate it again"
+        )
+    missing = [name for name in _REQUIRED if name not in document]
+    if missing:
+        raise InputError(f"{path}: {missing[0]!r} is missing; generate the bundle again")
+    return document
+
+
+def check_files(bundle: Path, sidecar: dict[str, Any]) -> None:
+    """Raise InputError unless every file has the hash, and every image the depth, that the sidecar states.
+
+    Verilator takes a missing or short ``$readmemh`` image for zeros, so this comes before each simulation.
+    """
+    for name, expected in sidecar["files"].items():
+        path = bundle / name
+        if not path.is_file():
+            raise InputError(f"{path}: missing from the bundle; generate it again")
+        if file_hash(path) != expected:
+            raise InputError(f"{path}: not the file that design.json describes (sha256 differs); generate it again")
+    for layer in sidecar["layers"]:
+        for memory in layer["memories"]:
+            if memory["image"] not in sidecar["files"]:
+                raise InputError(f"{bundle / memory['image']}: design.json states no hash of it; generate it again")
+            read_image(bundle, memory)
+
+
+def read_image(bundle: Path, memory: dict[str, Any]) -> list[int]:
+    """Words of one ``$readmemh`` image. Raises InputError unless it has exactly the stated depth and width."""
+    path = bundle / memory["image"]
+    if not path.is_file():
+        raise InputError(f"{path}: missing from the bundle; generate it again")
+    try:
+        tokens = [
+            token for line in path.read_text(encoding="ascii").splitlines() for token in line.partition("//")[0].split()
+        ]
+        values = [int(token, 16) for token in tokens]
+    except ValueError as error:
+        raise InputError(f"{path}: not a $readmemh image ({error})") from None
+    if len(values) != memory["depth"]:
+        raise InputError(f"{path}: {len(values)} words, design.json states {memory['depth']}; generate it again")
+    if values and not 0 <= min(values) <= max(values) < 1 << memory["width"]:
+        raise InputError(f"{path}: a word exceeds {memory['width']} bits; generate it again")
+    return values
+
+
+def unpack(words: list[int], memory: dict[str, Any]) -> dict[str, npt.NDArray[np.int64]]:
+    """Fields of image words by name, int64 (depth,), from the offsets and widths in the sidecar."""
+    columns = {}
+    for item in memory["fields"]:
+        offset, width = item["offset"], item["width"]
+        raw = [(word >> offset) & ((1 << width) - 1) for word in words]
+        if item["signed"]:
+            raw = [value - (1 << width) if value >> (width - 1) else value for value in raw]
+        columns[item["name"]] = np.array(raw, np.int64)
+    return columns

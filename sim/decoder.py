@@ -1,0 +1,111 @@
+"""Rebuilds synapses, thresholds and biases from the delivered memory images and the sidecar alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.network import FrozenNetwork
+from sim.bundle import read_image, read_sidecar, unpack
+
+Int = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedLayer:
+    """What a layer's memories say.
+
+    weights : int64 (n_in, n_out); a synapse stored twice counts twice. n_synapses : stored synapses.
+    threshold, bias : int64 (n_out,). stray : problems such as synapses of no neuron, in words.
+    """
+
+    weights: Int
+    n_synapses: int
+    threshold: Int
+    bias: Int
+    stray: tuple[str, ...]
+
+
+def decode_bundle(bundle: Path) -> list[DecodedLayer]:
+    """Decode every layer. Raises InputError for a damaged sidecar or image."""
+    sidecar = read_sidecar(bundle)
+    return [_decode_layer(bundle, layer) for layer in sidecar["layers"]]
+
+
+def _decode_layer(bundle: Path, layer: dict[str, Any]) -> DecodedLayer:
+    n_in, n_out, lanes, n_slots = layer["n_in"], layer["n_out"], layer["lanes"], layer["n_slots"]
+    neuron = np.full((lanes, n_slots), -1, np.int64)
+    neuron[layer["lane"], layer["slot"]] = np.arange(n_out)
+    tables: dict[tuple[str, int], dict[str, Int]] = {}
+    for memory in layer["memories"]:
+        tables[memory["role"], memory["lane"]] = unpack(read_image(bundle, memory), memory)
+    source_address = np.asarray(layer["source_address"], np.int64)
+    stray: list[str] = []
+    if np.unique(source_address).size != n_in:
+        stray.append("two sources share a row")
+    weights = np.zeros((n_in, n_out), np.int64)
+    stored = 0
+    constants = {name: np.full(n_out, layer[name] or 0, np.int64) for name in ("threshold", "bias")}
+    for lane in range(lanes):
+        rows, synapses = tables["rows", lane], tables["synapses", lane]
+        unused = np.setdiff1d(np.arange(rows["count"].size), source_address)
+        if rows["count"][unused].any():
+            stray.append(f"lane {lane}: a row of no source holds synapses")
+        stored += int(rows["count"].sum())
+        for source, address in enumerate(source_address):
+            first, count = int(rows["start"][address]), int(rows["count"][address])
+            slots, values = synapses["slot"][first : first + count], synapses["weight"][first : first + count]
+            if slots.size != count:
+                stray.append(f"lane {lane}: the row of source {source} runs past the memory")
+            outside = slots >= n_slots
+            targets = neuron[lane, np.where(outside, 0, slots)]
+            lost = outside | (targets < 0)
+            if lost.any():
+                stray.append(f"lane {lane}: source {source} reaches a slot without a neuron")
+            np.add.at(weights[source], targets[~lost], values[~lost])
+        for name, values in tables.get(("parameters", lane), {}).items():
+            held = neuron[lane] >= 0
+            constants[name][neuron[lane][held]] = values[held]
+    return DecodedLayer(weights, stored, constants["threshold"], constants["bias"], tuple(stray))
+
+
+def compare_decoded(bundle: Path, network: FrozenNetwork) -> dict[str, Any]:
+    """Equality of the images with the frozen network, synapse by synapse, as JSON.
+
+    ``{"equal", "compared", "differences", "first"}``: compared counts dense weights and constants.
+    """
+    decoded = decode_bundle(bundle)
+    compared, differences, first = 0, 0, None
+    if len(decoded) != len(network.layers):
+        return {
+            "equal": False,
+            "compared": 0,
+            "differences": 1,
+            "first": f"{len(decoded)} layers, the frozen network has {len(network.layers)}",
+        }
+    for index, (have, layer) in enumerate(zip(decoded, network.layers, strict=True)):
+        spiking = index < len(network.layers) - 1 or not network.membrane_readout
+        pairs = [("weight", layer.dense(), have.weights), ("bias", layer.bias, have.bias)]
+        if spiking:
+            pairs.append(("threshold", layer.threshold, have.threshold))
+        problems = [*have.stray]
+        if have.n_synapses != layer.n_synapses:
+            problems.append(f"{have.n_synapses} synapses stored, the frozen network has {layer.n_synapses}")
+        for name, want, got in pairs:
+            if want.shape != got.shape:
+                problems.append(f"{name}s have shape {got.shape}, the frozen network's {want.shape}")
+                continue
+            compared += int(want.size)
+            different = np.argwhere(want != got)
+            for at in different[:1]:
+                place = ", ".join(map(str, at))
+                problems.append(f"{name} [{place}] is {got[tuple(at)]}, the frozen network has {want[tuple(at)]}")
+            differences += max(0, len(different) - 1)
+        differences += len(problems)
+        if problems and first is None:
+            first = f"layer {index}: {problems[0]}"
+    return {"equal": differences == 0, "compared": compared, "differences": differences, "first": first}

@@ -1,0 +1,168 @@
+"""Generates the top of the testbench: one delivered accelerator, a stream source, a stream sink, a probe per layer.
+
+The bus-functional modules in ``sim/tb`` are fixed; only what depends on the sidecar (widths, hierarchical
+names of the probes) is generated here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from codesign.errors import InputError
+
+TB_FOLDER = Path(__file__).parent / "tb"
+TB_SOURCES = tuple(TB_FOLDER / name for name in ("stream_source.sv", "stream_sink.sv", "layer_probe.sv"))
+TOP = "codesign_tb"
+MAX_INPUT_WIDTH = 56
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
+
+_TEMPLATE = """\
+`timescale 1ns/1ns
+module {top};
+  // Written by cocotb, once per transaction.
+  reg        clk             /*verilator public_flat_rw*/ = 0;
+  reg        rst             /*verilator public_flat_rw*/ = 1;
+  reg        open            /*verilator public_flat_rw*/ = 0;
+  reg        close           /*verilator public_flat_rw*/ = 0;
+  reg        armed           /*verilator public_flat_rw*/ = 0;
+  reg        isolate         /*verilator public_flat_rw*/ = 0;
+  reg [31:0] segment         /*verilator public_flat_rw*/ = 0;
+  reg [31:0] word_limit      /*verilator public_flat_rw*/ = 0;
+  reg [31:0] gap             /*verilator public_flat_rw*/ = 0;
+  reg [31:0] stall           /*verilator public_flat_rw*/ = 0;
+  reg [31:0] seed            /*verilator public_flat_rw*/ = 1;
+  reg [31:0] decision_target /*verilator public_flat_rw*/ = 0;
+  reg [31:0] word_target     /*verilator public_flat_rw*/ = 0;
+  reg [31:0] quiet_limit     /*verilator public_flat_rw*/ = 1000;
+  reg [31:0] beat_limit      /*verilator public_flat_rw*/ = 1000;
+  // Read by cocotb.
+  reg        stop            /*verilator public_flat_rw*/ = 0;
+  reg        hung            /*verilator public_flat_rw*/ = 0;
+  wire [31:0] decisions      /*verilator public_flat_rd*/;
+  wire [31:0] words_sent     /*verilator public_flat_rd*/;
+
+  reg  [63:0] cycle = 0;
+  reg  [31:0] quiet = 0;
+  reg         counting = 0, open_before = 0, close_before = 0;
+  wire        opening = open && !open_before, closing = close && !close_before;
+  wire [{input_width_1}:0] s_tdata;
+  wire        s_tvalid, s_tlast, s_tready;
+  wire [{output_width_1}:0] m_tdata;
+  wire        m_tvalid, m_tlast, m_tready;
+  wire [31:0] beats, unstable;
+  wire        busy;
+  wire [{error_width_1}:0] protocol_error;
+  wire [31:0] saturation_count, cycle_count;
+  wire [63:0] network_hash;
+  reg  [63:0] busy_clocks = 0, idle_decisions = 0;
+  integer     status_file = 0;
+
+  stream_source #(.WIDTH({input_width})) source (
+    .clk(clk), .open(opening), .segment(segment), .word_limit(word_limit), .gap(gap), .seed(seed), .isolate(isolate),
+    .decisions(decisions), .cycle(cycle), .tdata(s_tdata), .tvalid(s_tvalid), .tlast(s_tlast), .tready(s_tready),
+    .close(closing), .words_sent(words_sent));
+
+  stream_sink #(.WIDTH({output_width}), .WORDS({output_words})) sink (
+    .clk(clk), .open(opening), .segment(segment), .stall(stall), .seed(seed), .cycle(cycle), .tdata(m_tdata),
+    .tvalid(m_tvalid), .tlast(m_tlast), .tready(m_tready), .close(closing), .rst(rst), .busy(busy),
+    .cycle_count(cycle_count), .beats(beats), .decisions(decisions), .unstable(unstable));
+
+  {name} dut (
+    .clk(clk), .rst(rst),
+    .s_axis_tdata(s_tdata), .s_axis_tvalid(s_tvalid), .s_axis_tready(s_tready), .s_axis_tlast(s_tlast),
+    .m_axis_tdata(m_tdata), .m_axis_tvalid(m_tvalid), .m_axis_tready(m_tready), .m_axis_tlast(m_tlast),
+    .busy(busy), .protocol_error(protocol_error), .saturation_count(saturation_count),
+    .cycle_count(cycle_count), .network_hash(network_hash));
+
+{probes}
+  always @(posedge clk) begin
+    cycle <= cycle + 1;
+    open_before <= open;
+    close_before <= close;
+    hung <= quiet > quiet_limit || beats > beat_limit;
+    stop <= armed && (decisions >= decision_target || words_sent >= word_target || quiet > quiet_limit
+                      || beats > beat_limit);
+    if (rst || !armed || (s_tvalid && s_tready) || (m_tvalid && m_tready)) quiet <= 0;
+    else quiet <= quiet + 1;
+    if (opening) begin
+      counting <= 0;
+      busy_clocks <= 0;
+    end else begin
+      if (s_tvalid && s_tready) counting <= 1;
+      if (decisions >= decision_target) counting <= 0;
+      if (busy) busy_clocks <= busy_clocks + 1;
+    end
+    if (closing) begin
+      status_file = $fopen($sformatf("segment%0d_status.txt", segment), "wb");
+      $fwrite(status_file, "cycle %0d\\nbeats %0d\\ndecisions %0d\\nunstable %0d\\nwords_sent %0d\\n",
+              cycle, beats, decisions, unstable, words_sent);
+      $fwrite(status_file, "busy %0d\\nbusy_clocks %0d\\nprotocol_error %0d\\nsaturation_count %0d\\n",
+              busy, busy_clocks, protocol_error, saturation_count);
+      $fwrite(status_file, "cycle_count %0d\\nnetwork_hash %0d\\n", cycle_count, network_hash);
+{status}
+      $fclose(status_file);
+    end
+  end
+endmodule
+"""
+
+_PROBE = """\
+  wire [3:0][63:0] clocks{index};
+  layer_probe #(.LAYER({index}), .LANES({lanes}), .MEMBRANE_WIDTH({width}), .SPIKE_WORDS({spike_words}),
+                .MEMBRANE_WORDS({membrane_words})) probe{index} (
+    .clk(clk), .open(opening), .close(closing), .segment(segment), .counting(counting), .valid(dut.{valid}),
+    .slot(32'(dut.{slot})), .spikes(dut.{spikes}), .membranes(dut.{membranes}), .phase(dut.{phase}),
+    .clocks(clocks{index}));
+"""
+
+_STATUS = """\
+      $fwrite(status_file, "clocks{index} %0d %0d %0d %0d\\n", clocks{index}[0], clocks{index}[1], clocks{index}[2],
+              clocks{index}[3]);"""
+
+
+def words(bits: int) -> int:
+    """Number of 32-bit words that hold ``bits`` bits."""
+    return -(-bits // 32)
+
+
+def testbench_source(sidecar: dict[str, Any]) -> str:
+    """SystemVerilog of the testbench's top for the accelerator that ``sidecar`` describes."""
+    probes, status = [], []
+    for layer in sidecar["layers"]:
+        index, lanes, width = layer["index"], layer["lanes"], layer["membrane_width"]
+        names = {key: _hierarchical(layer["probe"][key]) for key in ("valid", "slot", "spikes", "membranes", "phase")}
+        probes.append(
+            _PROBE.format(
+                index=index,
+                lanes=lanes,
+                width=width,
+                spike_words=words(lanes),
+                membrane_words=words(lanes * width),
+                **names,
+            )
+        )
+        status.append(_STATUS.format(index=index))
+    input_width, output_width = sidecar["input_word"]["width"], sidecar["output_word"]["width"]
+    if input_width > MAX_INPUT_WIDTH:
+        raise InputError(f"design.json: input words of {input_width} bits, the testbench sends up to {MAX_INPUT_WIDTH}")
+    return _TEMPLATE.format(
+        top=TOP,
+        name=_hierarchical(sidecar["name"]),
+        input_width=input_width,
+        input_width_1=input_width - 1,
+        output_width=output_width,
+        output_width_1=output_width - 1,
+        output_words=words(output_width),
+        error_width_1=len(sidecar["protocol_errors"]) - 1,
+        probes="\n".join(probes),
+        status="\n".join(status),
+    )
+
+
+def _hierarchical(name: str) -> str:
+    if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
+        raise InputError(f"design.json: {name!r} is not a hierarchical Verilog name")
+    return name

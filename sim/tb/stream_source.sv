@@ -1,0 +1,77 @@
+// Sends the words of a file over AXI4-Stream, with random gaps.
+//
+// The file holds 64-bit big-endian records {flags[7:0], word[55:0]}: flags bit 0 = tlast, bit 1 = first word of a
+// sample. `word_limit` bounds how many words of the segment may be sent; `isolate` holds a sample's first word back
+// until every earlier sample has ended with a decision.
+module stream_source #(
+    parameter int WIDTH = 8
+) (
+    input  wire             clk,
+    input  wire             open,        // strobe: open the files of `segment`
+    input  wire             close,       // strobe: close the segment's files
+    input  wire [31:0]      segment,
+    input  wire [31:0]      word_limit,
+    input  wire [31:0]      gap,         // probability of a gap clock, in 1/256
+    input  wire [31:0]      seed,
+    input  wire             isolate,
+    input  wire [31:0]      decisions,
+    input  wire [63:0]      cycle,
+    output reg  [WIDTH-1:0] tdata,
+    output reg              tvalid,
+    output reg              tlast,
+    input  wire             tready,
+    output reg  [31:0]      words_sent
+);
+  integer words_file = 0, starts_file = 0, got = 0;
+  reg [63:0] ahead;      // the next record, read from the file but not yet sent
+  reg        has_ahead;
+  reg        first;
+  reg [31:0] words_taken, samples;
+  reg [31:0] lfsr;
+
+  initial begin
+    tdata = 0; tvalid = 0; tlast = 0; words_sent = 0; has_ahead = 0; first = 0; words_taken = 0; samples = 0;
+    lfsr = 32'hACE1;
+    ahead = 0;
+  end
+
+  always @(posedge clk) begin
+    lfsr <= {lfsr[30:0], lfsr[31] ^ lfsr[21] ^ lfsr[1] ^ lfsr[0]};
+    if (open) begin
+      words_file = $fopen($sformatf("segment%0d_words.bin", segment), "rb");
+      starts_file = $fopen($sformatf("segment%0d_starts.bin", segment), "wb");
+      got = $fread(ahead, words_file);
+      has_ahead = got == 8;
+      tvalid <= 0;
+      words_sent <= 0;
+      words_taken = 0;
+      samples = 0;
+      lfsr <= {seed[30:0], 1'b1};
+    end else if (close) begin
+      $fclose(words_file);
+      $fclose(starts_file);
+      tvalid <= 0;
+      has_ahead = 0;
+    end else begin
+      if (tvalid && tready) begin
+        words_sent <= words_sent + 1;
+        if (first) $fwrite(starts_file, "%u", cycle);
+      end
+      if (!tvalid || tready) begin
+        if (has_ahead && words_taken < word_limit && {24'd0, lfsr[7:0]} >= gap
+            && !(isolate && ahead[57] && decisions != samples)) begin
+          tdata <= ahead[WIDTH-1:0];
+          tlast <= ahead[56];
+          first <= ahead[57];
+          tvalid <= 1;
+          words_taken = words_taken + 1;
+          if (ahead[57]) samples = samples + 1;
+          got = $fread(ahead, words_file);
+          has_ahead = got == 8;
+        end else begin
+          tvalid <= 0;
+        end
+      end
+    end
+  end
+endmodule

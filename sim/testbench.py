@@ -1,0 +1,324 @@
+"""cocotb tests of a delivered accelerator: one test per phase, a few wake-ups per sample at most.
+
+The module runs inside the simulator (started by :mod:`sim.launch`). What it checks is in the request file named
+by ``CODESIGN_REQUEST``; each phase writes ``phase_<name>.json`` next to it and fails on any differing value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge, Timer
+
+from codesign import golden
+from codesign.files import write_json
+from codesign.network import FrozenNetwork
+from codesign.stimulus import Stimulus
+from sim.checker import Comparison, check_segment
+from sim.framing import interpret, violations
+from sim.recording import Recording, read_recording
+from sim.words import InputEncoder, Words, write_words
+
+PERIOD_NS = 2
+FOREVER = 0xFFFFFFFF
+DRAIN_CLOCKS = 64
+WAKE_UPS = 50
+
+
+class Request:
+    """What this simulation checks: the request file and what it names."""
+
+    def __init__(self) -> None:
+        path = Path(os.environ["CODESIGN_REQUEST"])
+        document = json.loads(path.read_text(encoding="utf-8"))
+        self.folder = path.parent
+        self.sidecar: dict[str, Any] = json.loads(Path(document["sidecar"]).read_text(encoding="utf-8"))
+        self.network = FrozenNetwork.load(document["network"])
+        self.stimulus = Stimulus.load(document["stimulus"])
+        self.first_sample = int(document["first_sample"])
+        self.seed = int(document["seed"])
+        self.phases: dict[str, list[int]] = document["phases"]
+        self.quiet_limit = int(document["quiet_limit"])
+        self.encoder = InputEncoder(self.sidecar)
+
+    def samples(self, phase: str) -> np.ndarray:
+        return np.array(self.phases[phase], np.int64)
+
+
+class Driver:
+    """Sends word files through the stream source, a segment at a time."""
+
+    def __init__(self, dut: Any, request: Request, progress: Path) -> None:
+        self.dut, self.request, self.progress = dut, request, progress
+        self.segment = -1
+
+    async def start(self) -> None:
+        """Start the clock; the accelerator stays in reset."""
+        self.dut.rst.value = 1
+        self.dut.quiet_limit.value = self.request.quiet_limit
+        Clock(self.dut.clk, PERIOD_NS, unit="ns", impl="gpi").start(start_high=False)
+        await self.clocks(4)
+
+    async def clocks(self, count: int) -> None:
+        """Wait; signals written afterwards change at a falling edge."""
+        await Timer(count * PERIOD_NS, unit="ns")
+
+    async def open(
+        self,
+        words: Sequence[Words],
+        *,
+        gap: int = 0,
+        stall: int = 0,
+        isolate: bool = False,
+        seed: int = 1,
+        reset_clocks: int = 4,
+    ) -> None:
+        """Open a new segment, whose words wait to be sent, and reset the accelerator (unless 0 clocks are given)."""
+        dut = self.dut
+        self.segment += 1
+        write_words(self.request.folder / f"segment{self.segment}_words.bin", words)
+        dut.segment.value = self.segment
+        dut.word_limit.value = 0
+        dut.decision_target.value = FOREVER
+        dut.word_target.value = FOREVER
+        dut.beat_limit.value = self._beat_limit(len(words))
+        dut.gap.value, dut.stall.value, dut.isolate.value, dut.seed.value = gap, stall, int(isolate), seed
+        dut.open.value = 1
+        await self.clocks(3)
+        dut.open.value = 0
+        if reset_clocks:
+            dut.rst.value = 1
+            await self.clocks(reset_clocks)
+        dut.rst.value = 0
+
+    async def run(self, decisions: int) -> bool:
+        """Let the words flow until ``decisions`` decisions came. True if the accelerator hung instead."""
+        dut = self.dut
+        dut.word_limit.value = FOREVER
+        step = max(1, -(-decisions // WAKE_UPS))
+        for target in [*range(step, decisions, step), decisions]:
+            dut.decision_target.value = target
+            await self.clocks(1)
+            dut.armed.value = 1
+            await RisingEdge(dut.stop)
+            await self.clocks(1)
+            hung = bool(int(dut.hung.value)) and int(dut.decisions.value) < target
+            dut.armed.value = 0
+            await self.clocks(2)
+            self.progress.write_text(str(target))
+            if hung:
+                return True
+        return False
+
+    async def run_words(self, count: int) -> None:
+        """Let exactly ``count`` words flow, or as many as the accelerator takes before it falls silent."""
+        dut = self.dut
+        dut.word_limit.value = count
+        dut.word_target.value = count
+        await self.clocks(1)
+        dut.armed.value = 1
+        await RisingEdge(dut.stop)
+        dut.armed.value = 0
+        await self.clocks(1)
+
+    async def close(self) -> Recording:
+        """Wait for stray words, end the segment and read what the monitors recorded."""
+        await self.clocks(DRAIN_CLOCKS)
+        self.dut.close.value = 1
+        await self.clocks(3)
+        self.dut.close.value = 0
+        await self.clocks(1)
+        return read_recording(self.request.folder, self.segment, self.request.sidecar)
+
+    async def abort(self, reset_clocks: int) -> None:
+        """Reset the accelerator in the middle of what it does; the segment's recordings are not used."""
+        self.dut.rst.value = 1
+        self.dut.close.value = 1
+        await self.clocks(reset_clocks)
+        self.dut.rst.value = 0
+        await self.clocks(1)
+        self.dut.close.value = 0
+        await self.clocks(1)
+
+    def _beat_limit(self, samples: int) -> int:
+        network = self.request.network
+        return (samples + 1) * (network.timesteps * network.n_outputs + network.n_outputs + 1) + 1000
+
+
+class Phase:
+    """One phase: expectations, comparison and the result file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.request = Request()
+        self.samples = self.request.samples(name)
+        self.rng = np.random.default_rng([self.request.seed, *name.encode()])
+        self.comparison = Comparison(name)
+        self.extra: dict[str, Any] = {}
+
+    def driver(self, dut: Any) -> Driver:
+        return Driver(dut, self.request, self.request.folder / f"progress_{self.name}.txt")
+
+    def expect(self, stimulus: Stimulus) -> golden.Trace:
+        return golden.run(self.request.network, stimulus)
+
+    def check(
+        self,
+        recording: Recording,
+        expected: golden.Trace,
+        samples: np.ndarray,
+        *,
+        protocol_error: int = 0,
+        hung: bool = False,
+    ) -> None:
+        check_segment(
+            self.comparison,
+            self.request.network,
+            self.request.sidecar,
+            expected,
+            recording,
+            samples + self.request.first_sample,
+            protocol_error=protocol_error,
+            hung=hung,
+        )
+
+    def timing(self, recording: Recording) -> None:
+        """Keep the cycles of first words and decisions and the clocks of each phase of each layer."""
+        cycles = recording.output["cycle"]
+        decided = cycles[recording.output["last"] == 1]
+        np.savez(self.request.folder / f"timing_{self.name}.npz", starts=recording.starts, decisions=decided)
+        self.extra["clocks"] = recording.clocks.tolist()
+        self.extra["simulated_cycles"] = recording.status["cycle"]
+        self.extra["busy_clocks"] = recording.status["busy_clocks"]
+
+    def finish(self) -> None:
+        """Write the result; fail the cocotb test on any difference."""
+        comparison = self.comparison
+        write_json(
+            self.request.folder / f"phase_{self.name}.json",
+            {
+                "phase": self.name,
+                "samples": len(self.samples),
+                "comparisons": comparison.counts,
+                "mismatches": comparison.mismatches,
+                "first_divergence": comparison.first.to_json() if comparison.first else None,
+                **self.extra,
+            },
+        )
+        assert comparison.mismatches == 0, f"{comparison.mismatches} values differ; first: {comparison.first}"
+
+
+async def _straight(dut: Any, name: str, *, isolate: bool) -> None:
+    phase = Phase(name)
+    driver = phase.driver(dut)
+    stimulus = phase.request.stimulus.take(phase.samples)
+    await driver.start()
+    await driver.open(phase.request.encoder.samples(stimulus), isolate=isolate)
+    hung = await driver.run(len(stimulus))
+    recording = await driver.close()
+    expected = phase.expect(stimulus)
+    phase.check(recording, expected, phase.samples, hung=hung)
+    phase.timing(recording)
+    decided = recording.output["index"][(recording.output["kind"] == 2)][: len(stimulus)]
+    phase.extra["hardware_decisions"] = [*decided.tolist(), *[-1] * (len(stimulus) - len(decided))]
+    phase.extra["saturations"] = int(expected.saturations.sum())
+    phase.extra["synaptic_operations"] = expected.synaptic_operations.sum(axis=0).tolist()
+    phase.extra["spikes"] = [int(spikes.sum()) for spikes in expected.spikes]
+    phase.finish()
+
+
+@cocotb.test()
+async def back_to_back(dut: Any) -> None:
+    """All samples, no gaps, no backpressure: every value, and cycles per sample."""
+    await _straight(dut, "back_to_back", isolate=False)
+
+
+@cocotb.test()
+async def one_at_a_time(dut: Any) -> None:
+    """Samples that wait for the decision before: the latency of a sample alone."""
+    await _straight(dut, "one_at_a_time", isolate=True)
+
+
+@cocotb.test()
+async def backpressure(dut: Any) -> None:
+    """Random gaps, stalls and source orders, at several intensities."""
+    phase = Phase("backpressure")
+    driver = phase.driver(dut)
+    await driver.start()
+    for gap, stall in ((0, 240), (200, 0), (128, 128), (30, 60)):
+        stimulus = phase.request.stimulus.take(phase.samples)
+        words = phase.request.encoder.samples(stimulus, phase.rng)
+        await driver.open(words, gap=gap, stall=stall, seed=int(phase.rng.integers(1, 1 << 31)))
+        hung = await driver.run(len(stimulus))
+        phase.check(await driver.close(), phase.expect(stimulus), phase.samples, hung=hung)
+        if hung:
+            break
+    phase.finish()
+
+
+@cocotb.test()
+async def reset_mid_sample(dut: Any) -> None:
+    """A reset at a random place of each sample, then the sample in full."""
+    phase = Phase("reset_mid_sample")
+    driver = phase.driver(dut)
+    await driver.start()
+    request = phase.request
+    for sample in phase.samples:
+        stimulus = request.stimulus.take([int(sample)])
+        words = request.encoder.sample(stimulus, 0)
+        await driver.open([words, words, words])
+        await driver.run_words(int(phase.rng.integers(1, 2 * len(words) + 1)))
+        await driver.clocks(int(phase.rng.integers(1, 200)))
+        await driver.abort(int(phase.rng.integers(1, 4)))
+        await driver.open([words], reset_clocks=0)
+        hung = await driver.run(1)
+        phase.check(await driver.close(), phase.expect(stimulus), np.array([sample]), hung=hung)
+        if hung:
+            break
+    phase.finish()
+
+
+@cocotb.test()
+async def protocol_errors(dut: Any) -> None:
+    """Each kind of ill-formed sample, followed by the same sample well-formed, twice (an overrun swallows one)."""
+    phase = Phase("protocol_errors")
+    driver = phase.driver(dut)
+    await driver.start()
+    request = phase.request
+    kinds: list[str] = []
+    understood_samples = 0
+    for sample in phase.samples:
+        stimulus = request.stimulus.take([int(sample)])
+        good = request.encoder.sample(stimulus, 0)
+        for kind, bad in violations(request.encoder, stimulus, request.network.n_inputs, phase.rng):
+            understood, errors = interpret(request.encoder, request.network, [bad, good, good])
+            understood_samples += len(understood)
+            await driver.open([bad, good, good])
+            hung = await driver.run(len(understood))
+            recording = await driver.close()
+            # The framing flags of the source do not know how the guard splits ill-framed samples.
+            recording = replace(recording, starts=np.arange(len(understood)))
+            phase.check(
+                recording,
+                phase.expect(understood),
+                np.full(len(understood), sample),
+                protocol_error=errors,
+                hung=hung,
+            )
+            if kind not in kinds:
+                kinds.append(kind)
+            if hung:
+                break
+        if phase.comparison.mismatches:
+            break
+    phase.extra["kinds"] = kinds
+    phase.extra["understood_samples"] = understood_samples
+    phase.finish()

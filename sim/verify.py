@@ -1,0 +1,474 @@
+"""Verifies a delivered bundle against the frozen network: every value, in simulation.
+
+The bundle's files are simulated as they are. Expected values come from the frozen network and the stimulus
+through the golden model; the sidecar only says where to look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign.errors import InputError, ToolError
+from codesign.files import explain_write_errors, tree_hash, write_json
+from codesign.golden import check_stimulus
+from codesign.network import FrozenNetwork
+from codesign.progress import Progress, silent
+from codesign.stimulus import Stimulus
+from sim.bundle import SIDECAR, check_files, read_sidecar
+from sim.checker import Divergence, expected_counts, merge_counts
+from sim.decoder import compare_decoded
+from sim.harness import TB_SOURCES, TOP, testbench_source
+from sim.simulator import Build, build
+
+STRAIGHT = ("back_to_back", "one_at_a_time")
+STRESS = ("backpressure", "reset_mid_sample", "protocol_errors")
+BACKPRESSURE_ROUNDS = 4
+CHUNK_VALUES = 30_000_000
+SMALL_RUN = 64
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Result of :func:`verify_bundle`; cycles are means over samples, clocks are sums over the back-to-back run.
+
+    samples : verified samples. comparisons : compared values by kind, all phases. mismatches : differing values.
+    accuracy_hardware : from the decisions of the simulated accelerator alone, None without labels.
+    cycles_per_sample : first word to last decision over samples, back to back. latency_cycles : first word
+    accepted to decision accepted, one sample at a time. interval_cycles : between decisions, back to back.
+    layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x accumulate).
+    decoder : equality of the images with the frozen network (:func:`sim.decoder.compare_decoded`).
+    """
+
+    samples: int
+    comparisons: dict[str, int]
+    mismatches: int
+    first_divergence: Divergence | None
+    accuracy_hardware: float | None
+    saturations: int
+    cycles_per_sample: float | None
+    latency_cycles: float | None
+    interval_cycles: float | None
+    layers: list[dict[str, Any]]
+    spikes_per_sample: list[float]
+    synaptic_operations_per_sample: float
+    network_hash: str
+    files_hash: str
+    decoder: dict[str, Any]
+    phases: dict[str, dict[str, Any]]
+    simulated_cycles: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """No value differs and the images decode to the frozen network."""
+        return self.mismatches == 0 and bool(self.decoder["equal"])
+
+    @property
+    def lane_use(self) -> list[float | None]:
+        return [layer["lane_use"] for layer in self.layers]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON document of every field, ``passed`` and ``lane_use`` included."""
+        return {**asdict(self), "passed": self.passed, "lane_use": self.lane_use}
+
+
+@dataclass
+class _Job:
+    """One simulator process: some phases over a run of samples."""
+
+    folder: Path
+    first_sample: int
+    stimulus: Stimulus
+    phases: dict[str, list[int]]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def steps(self) -> int:
+        return sum(map(len, self.phases.values()))
+
+
+def verify_bundle(
+    bundle: Path,
+    network: FrozenNetwork,
+    stimulus: Stimulus,
+    work: Path,
+    *,
+    stress_samples: int = 16,
+    seed: int = 1,
+    waves: bool = True,
+    progress: Progress = silent,
+    workers: int | None = None,
+    latency: bool = True,
+    decode: bool = True,
+    optimise: str | None = None,
+) -> Verification:
+    """Simulate ``bundle`` on every sample of ``stimulus`` and compare every value with the golden model.
+
+    Phases: all samples back to back; all one at a time (``latency``); the first ``stress_samples`` with random
+    gaps and backpressure, with resets in mid-sample, and with protocol violations. ``work`` is emptied first and
+    keeps logs and, on a mismatch and with ``waves``, the waveform of the diverging sample. ``workers`` processes
+    (default: the machine's cores) share the samples. Differences are reported, not raised.
+
+    Raises InputError if bundle, network and stimulus do not belong together or a file of the bundle is damaged,
+    ToolError if the simulator is missing or fails.
+    """
+    started = time.monotonic()
+    bundle, work = Path(bundle), Path(work).resolve()
+    sidecar = read_sidecar(bundle)
+    check_files(bundle, sidecar)
+    if sidecar["network_hash"] != network.hash:
+        raise InputError(
+            f"{bundle / SIDECAR}: made from network {sidecar['network_hash'][:12]}, "
+            f"not from {network.hash[:12]}; generate the bundle again"
+        )
+    check_stimulus(network, stimulus)
+    stimulus.validate()
+    if len(stimulus) == 0:
+        raise InputError("the stimulus has no samples: nothing to verify")
+    files_hash = tree_hash(bundle)
+    decoder = (
+        compare_decoded(bundle, network) if decode else {"equal": True, "compared": 0, "differences": 0, "first": None}
+    )
+    _prepare(work)
+    progress(0, 0, "building the simulator")
+    simulator = build_simulator(bundle, sidecar, log=work / "build.log", optimise=optimise or _optimise(stimulus))
+    built = time.monotonic()
+    jobs = _plan(network, stimulus, work, stress_samples, workers or os.cpu_count() or 1, latency)
+    runner = _Runner(bundle, network, work, simulator, seed)
+    runner.run(jobs, workers or os.cpu_count() or 1, progress)
+    simulated = time.monotonic()
+    phases = [_phase_results(job) for job in jobs]
+    first = min(
+        (
+            Divergence(**result["first_divergence"])
+            for part in phases
+            for result in part.values()
+            if result["first_divergence"]
+        ),
+        key=lambda divergence: divergence.order,
+        default=None,
+    )
+    if first is not None and waves:
+        progress(0, 0, "recording a waveform of the divergence")
+        first = _record_waveform(bundle, network, sidecar, stimulus, work, first, seed)
+    result = _merge(network, sidecar, stimulus, jobs, phases, first, files_hash, decoder)
+    _assert_counts(network, result, len(stimulus), min(stress_samples, len(stimulus)), latency)
+    result.seconds.update(
+        build=round(built - started, 3),
+        simulate=round(simulated - built, 3),
+        total=round(time.monotonic() - started, 3),
+    )
+    for job in jobs:
+        for path in job.folder.glob("segment*"):
+            path.unlink()
+    return result
+
+
+def build_simulator(
+    bundle: Path, sidecar: dict[str, Any], *, trace: bool = False, log: Path | None = None, optimise: str = "-O3"
+) -> Build:
+    """Simulator of the delivered Verilog inside the testbench, from the cache if nothing changed."""
+    sources = [path for name in ("lint.vlt", "probes.vlt") if (path := bundle / name).is_file()]
+    sources += [bundle / f"{sidecar['name']}.v", *TB_SOURCES]
+    return build({f"{TOP}.sv": testbench_source(sidecar)}, sources, trace=trace, log=log, optimise=optimise)
+
+
+def quiet_limit(network: FrozenNetwork, sidecar: dict[str, Any]) -> int:
+    """Clocks without any transfer after which the accelerator counts as hung: several times its longest work."""
+    work = sum(
+        layer.n_synapses + 2 * layer.n_in + 4 * entry["n_slots"] + 100
+        for layer, entry in zip(network.layers, sidecar["layers"], strict=True)
+    )
+    return 2000 + 4 * network.timesteps * work
+
+
+def _optimise(stimulus: Stimulus) -> str:
+    return "-O3" if len(stimulus) > SMALL_RUN else "-O1"
+
+
+def _prepare(work: Path) -> None:
+    with explain_write_errors(work):
+        if work.exists():
+            shutil.rmtree(work)
+        work.mkdir(parents=True)
+
+
+def _plan(
+    network: FrozenNetwork, stimulus: Stimulus, work: Path, stress_samples: int, workers: int, latency: bool
+) -> list[_Job]:
+    count = len(stimulus)
+    straight = STRAIGHT if latency else STRAIGHT[:1]
+    stress = list(range(min(stress_samples, count)))
+    stressed = dict.fromkeys(STRESS, stress) if stress else {}
+    chunk = count if count <= SMALL_RUN else -(-count // workers)
+    per_sample = network.timesteps * sum(layer.n_out for layer in network.layers)
+    chunk = max(1, min(chunk, CHUNK_VALUES // per_sample))
+    jobs = []
+    for number, start in enumerate(range(0, count, chunk)):
+        part = stimulus.take(slice(start, start + chunk))
+        phases = {name: list(range(len(part))) for name in straight}
+        jobs.append(_Job(work / f"job{number}", start, part, phases))
+    if stressed:
+        if len(jobs) == 1:
+            jobs[0].phases.update(stressed)
+        else:
+            jobs.append(_Job(work / "stress", 0, stimulus.take(stress), stressed))
+    return jobs
+
+
+class _Runner:
+    """Runs jobs in child processes and ends them when interrupted."""
+
+    def __init__(self, bundle: Path, network: FrozenNetwork, work: Path, simulator: Build, seed: int) -> None:
+        self.bundle, self.network, self.simulator, self.seed = bundle.resolve(), network, simulator, seed
+        self.sidecar = read_sidecar(bundle)
+        self.network_path = work / "network.safetensors"
+        network.save(self.network_path)
+
+    def start(self, job: _Job, *, waves: bool = False) -> None:
+        """Write the job's request and start its process."""
+        job.folder.mkdir(parents=True)
+        job.stimulus.save(job.folder / "stimulus.npz")
+        for layer in self.sidecar["layers"]:
+            for memory in layer["memories"]:
+                copy = job.folder / memory["image"]
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.bundle / memory["image"], copy)
+        request = job.folder / "request.json"
+        write_json(
+            request,
+            {
+                "build": str(self.simulator.folder),
+                "sidecar": str(self.bundle / SIDECAR),
+                "network": str(self.network_path),
+                "stimulus": str(job.folder / "stimulus.npz"),
+                "first_sample": job.first_sample,
+                "seed": self.seed,
+                "phases": job.phases,
+                "quiet_limit": quiet_limit(self.network, self.sidecar),
+                "waves": waves,
+            },
+        )
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTEST", "COCOTB", "WAVES", "GUI", "COV_CORE"))
+        }
+        package_root = str(Path(__file__).resolve().parents[1])
+        environment["PYTHONPATH"] = os.pathsep.join([package_root, *filter(None, [environment.get("PYTHONPATH")])])
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            environment[name] = "1"
+        with (job.folder / "launch.log").open("wb") as log:
+            job.process = subprocess.Popen(
+                [sys.executable, "-m", "sim.launch", str(request)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=job.folder,
+                start_new_session=True,
+            )
+
+    def run(self, jobs: Sequence[_Job], workers: int, progress: Progress, *, waves: bool = False) -> None:
+        """Run all jobs, at most ``workers`` at a time."""
+        waiting, running = list(jobs), []
+        total = sum(job.steps for job in jobs)
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    job = waiting.pop(0)
+                    self.start(job, waves=waves)
+                    running.append(job)
+                time.sleep(POLL_SECONDS)
+                running = [job for job in running if job.process is not None and job.process.poll() is None]
+                progress(sum(map(_samples_done, jobs)), total, "simulating")
+        except BaseException:
+            for job in running:
+                _kill(job)
+            raise
+
+
+def _samples_done(job: _Job) -> int:
+    done = 0
+    for path in job.folder.glob("progress_*.txt") if job.folder.is_dir() else ():
+        with suppress(OSError, ValueError):
+            done += min(int(path.read_text()), job.steps)
+    return min(done, job.steps)
+
+
+def _kill(job: _Job) -> None:
+    if job.process is not None and job.process.poll() is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(job.process.pid, signal.SIGKILL)
+        job.process.wait()
+
+
+def _phase_results(job: _Job) -> dict[str, dict[str, Any]]:
+    """Results of a finished job. Raises ToolError unless exactly the requested tests ran to their end."""
+    from cocotb_tools.check_results import get_results
+
+    log = job.folder / "simulation.log"
+    results = job.folder / "results.xml"
+    missing = [name for name in job.phases if not (job.folder / f"phase_{name}.json").is_file()]
+    if missing or not results.is_file():
+        raise ToolError(
+            f"the simulation ended before {missing[0] if missing else 'its end'}; {_last_error(job)}; see {log}"
+        )
+    tests, failed = get_results(results)
+    if tests != len(job.phases):
+        raise ToolError(f"{tests} tests ran, expected {len(job.phases)}; see {log}")
+    phases = {name: json.loads((job.folder / f"phase_{name}.json").read_text(encoding="utf-8")) for name in job.phases}
+    differing = sum(result["mismatches"] > 0 for result in phases.values())
+    if failed != differing:
+        raise ToolError(f"{failed} tests failed, but {differing} found differing values; {_last_error(job)}; see {log}")
+    return phases
+
+
+def _last_error(job: _Job) -> str:
+    for name in ("simulation.log", "launch.log"):
+        path = job.folder / name
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            errors = [line.strip() for line in lines if "Error" in line or "%Error" in line]
+            if errors:
+                return errors[-1][:300]
+    return "no message"
+
+
+def _record_waveform(
+    bundle: Path,
+    network: FrozenNetwork,
+    sidecar: dict[str, Any],
+    stimulus: Stimulus,
+    work: Path,
+    first: Divergence,
+    seed: int,
+) -> Divergence:
+    """Simulate the diverging sample again with a trace, alone or after its predecessor, and keep the VCD."""
+    from dataclasses import replace
+
+    sample = first.sample if first.sample is not None else 0
+    simulator = build_simulator(bundle, sidecar, trace=True, log=work / "build.log", optimise="-O1")
+    runner = _Runner(bundle, network, work, simulator, seed)
+    kept: Path | None = None
+    for number, start in enumerate(dict.fromkeys((sample, max(0, sample - 1)))):
+        chosen = stimulus.take(slice(start, sample + 1))
+        job = _Job(work / f"waves{number}", start, chosen, {first.phase: list(range(len(chosen)))})
+        runner.run([job], 1, silent, waves=True)
+        result = _phase_results(job)[first.phase]
+        kept = job.folder / "dump.vcd"
+        if result["mismatches"]:
+            break
+    if kept is None or not kept.is_file():
+        return first
+    waveform = work / "divergence.vcd"
+    kept.replace(waveform)
+    return replace(first, waveform=str(waveform))
+
+
+def _merge(
+    network: FrozenNetwork,
+    sidecar: dict[str, Any],
+    stimulus: Stimulus,
+    jobs: Sequence[_Job],
+    phases: Sequence[dict[str, dict[str, Any]]],
+    first: Divergence | None,
+    files_hash: str,
+    decoder: dict[str, Any],
+) -> Verification:
+    straight = [(job, part["back_to_back"]) for job, part in zip(jobs, phases, strict=True) if "back_to_back" in part]
+    decisions = np.concatenate([np.array(part["hardware_decisions"], np.int64) for _, part in straight])
+    labelled = stimulus.labels >= 0
+    spans, intervals, latencies = [], [], []
+    for job, part in zip(jobs, phases, strict=True):
+        for name in STRAIGHT:
+            if name in part:
+                with np.load(job.folder / f"timing_{name}.npz") as timing:
+                    starts, ends = timing["starts"], timing["decisions"]
+                whole = min(len(starts), len(ends))
+                if name == "one_at_a_time":
+                    latencies.append(ends[:whole] - starts[:whole])
+                elif whole:
+                    spans.append((int(ends[whole - 1] - starts[0]), whole))
+                    intervals.append(np.diff(ends[:whole]))
+    clocks = np.sum([np.array(part["clocks"], np.int64) for _, part in straight], axis=0)
+    operations = np.sum([np.array(part["synaptic_operations"], np.int64) for _, part in straight], axis=0)
+    count = len(stimulus)
+    layers = [
+        {
+            "idle_clocks": int(clocks[index, 0]),
+            "accumulate_clocks": int(clocks[index, 1]),
+            "sweep_clocks": int(clocks[index, 2]),
+            "clear_clocks": int(clocks[index, 3]),
+            "synaptic_operations": int(operations[index]),
+            "lane_use": float(operations[index] / (entry["lanes"] * clocks[index, 1])) if clocks[index, 1] else None,
+        }
+        for index, entry in enumerate(sidecar["layers"])
+    ]
+    by_phase: dict[str, dict[str, Any]] = {}
+    for part in phases:
+        for name, result in part.items():
+            entry = by_phase.setdefault(name, {"samples": 0, "mismatches": 0, "comparisons": {}})
+            entry["samples"] += result["samples"]
+            entry["mismatches"] += result["mismatches"]
+            entry["comparisons"] = merge_counts([entry["comparisons"], result["comparisons"]])
+            for key in ("kinds", "understood_samples"):
+                if key in result:
+                    entry[key] = result[key]
+    return Verification(
+        samples=count,
+        comparisons=merge_counts(entry["comparisons"] for entry in by_phase.values()),
+        mismatches=sum(entry["mismatches"] for entry in by_phase.values()),
+        first_divergence=first,
+        accuracy_hardware=float((decisions == stimulus.labels)[labelled].mean()) if labelled.any() else None,
+        saturations=sum(int(part["saturations"]) for _, part in straight),
+        cycles_per_sample=sum(span for span, _ in spans) / sum(whole for _, whole in spans) if spans else None,
+        latency_cycles=_mean(latencies),
+        interval_cycles=_mean(intervals),
+        layers=layers,
+        spikes_per_sample=(np.sum([part["spikes"] for _, part in straight], axis=0) / count).tolist(),
+        synaptic_operations_per_sample=float(operations.sum() / count),
+        network_hash=network.hash,
+        files_hash=files_hash,
+        decoder=decoder,
+        phases=by_phase,
+        simulated_cycles=sum(int(result.get("simulated_cycles", 0)) for part in phases for result in part.values()),
+    )
+
+
+def _mean(arrays: Sequence[np.ndarray]) -> float | None:
+    values = np.concatenate(arrays) if arrays else np.zeros(0)
+    return float(values.mean()) if values.size else None
+
+
+def _assert_counts(network: FrozenNetwork, result: Verification, samples: int, stressed: int, latency: bool) -> None:
+    """A comparison that was not made must not pass for one that found no difference."""
+    if result.mismatches:
+        return
+    protocol = result.phases.get("protocol_errors", {}).get("understood_samples", 0)
+    times = {
+        "back_to_back": samples,
+        "one_at_a_time": samples if latency else 0,
+        "backpressure": BACKPRESSURE_ROUNDS * stressed,
+        "reset_mid_sample": stressed,
+        "protocol_errors": protocol,
+    }
+    for name, expected in times.items():
+        made = result.phases.get(name, {"comparisons": {}})["comparisons"]
+        for kind, wanted in expected_counts(network, expected).items():
+            if made.get(kind, 0) != wanted:
+                raise ToolError(f"{name}: {made.get(kind, 0)} comparisons of {kind}, expected {wanted}")

@@ -1,0 +1,116 @@
+"""Input words from stimuli, and fields of recorded words. The sidecar says where the fields are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.errors import InputError
+from codesign.stimulus import Stimulus
+
+LAST = np.uint64(1 << 56)
+FIRST = np.uint64(1 << 57)
+FLAG_SHIFT = 56
+
+Words = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a word: ``width`` bits from bit ``offset``."""
+
+    offset: int
+    width: int
+    signed: bool
+
+
+def fields(document: dict[str, Any]) -> dict[str, Field]:
+    """Fields of one word of the sidecar, by name."""
+    return {
+        item["name"]: Field(int(item["offset"]), int(item["width"]), bool(item["signed"]))
+        for item in document["fields"]
+    }
+
+
+def extract(words: npt.NDArray[np.uint32], field: Field) -> npt.NDArray[np.int64]:
+    """Values of a field, int64 (n,), from words (n, k): 32-bit pieces, least significant first."""
+    if field.width == 0:
+        return np.zeros(len(words), np.int64)
+    if field.width > 64:
+        raise InputError(f"a field of {field.width} bits cannot be read, the limit is 64")
+    piece, shift = divmod(field.offset, 32)
+    value = words[:, piece].astype(np.uint64) >> np.uint64(shift)
+    have = 32 - shift
+    while have < field.width:
+        piece += 1
+        value |= words[:, piece].astype(np.uint64) << np.uint64(have)
+        have += 32
+    if field.width < 64:
+        value &= np.uint64((1 << field.width) - 1)
+    result = value.view(np.int64)
+    if field.signed and field.width < 64:
+        sign = np.int64(1 << (field.width - 1))
+        result = (result ^ sign) - sign
+    return result
+
+
+class InputEncoder:
+    """Turns samples of a stimulus into input words, flags in the top byte (see ``tb/stream_source.sv``)."""
+
+    def __init__(self, sidecar: dict[str, Any]) -> None:
+        layout = fields(sidecar["input_word"])
+        self.is_current = sidecar["coding"] == "current"
+        self.source = layout["source"]
+        self.extra = layout["value" if self.is_current else "kind"]
+        self.event, self.end = int(sidecar["input_kinds"]["event"]), int(sidecar["input_kinds"]["end"])
+
+    def word(self, source: Any, extra: Any) -> Any:
+        """Word(s) from a source and a kind, or a value with coding 'current'. Does not check the range."""
+        mask = np.uint64((1 << self.source.width) - 1)
+        packed = (np.asarray(source, np.uint64) & mask) << np.uint64(self.source.offset)
+        return packed | (np.asarray(extra, np.uint64) << np.uint64(self.extra.offset))
+
+    def split(self, word: Any) -> tuple[int, int]:
+        """Source and kind (or value) of one word."""
+        number = int(word)
+        return tuple((number >> field.offset) & ((1 << field.width) - 1) for field in (self.source, self.extra))  # type: ignore[return-value]
+
+    def sample(self, stimulus: Stimulus, index: int, rng: np.random.Generator | None = None) -> Words:
+        """Words of one sample; ``rng`` shuffles the order of sources where it is free."""
+        if self.is_current:
+            assert stimulus.values is not None
+            values = stimulus.values[index]
+            sources = np.flatnonzero(values)
+            if rng is not None:
+                silent = np.flatnonzero(values == 0)
+                sources = rng.permutation(np.concatenate([sources, silent[: int(rng.integers(3))]]))
+            if sources.size == 0:
+                sources = np.zeros(1, np.int64)
+            words = self.word(sources, values[sources])
+        else:
+            parts = []
+            for timestep in range(stimulus.timesteps):
+                sources = stimulus.events(index, timestep)
+                if rng is not None:
+                    sources = rng.permutation(sources)
+                parts += [self.word(sources, self.event), np.atleast_1d(self.word(0, self.end))]
+            words = np.concatenate(parts)
+        words = words.astype(np.uint64)
+        words[0] |= FIRST
+        words[-1] |= LAST
+        return words
+
+    def samples(self, stimulus: Stimulus, rng: np.random.Generator | None = None) -> list[Words]:
+        """Words of every sample."""
+        return [self.sample(stimulus, index, rng) for index in range(len(stimulus))]
+
+
+def write_words(path: Path, samples: Sequence[Words]) -> None:
+    """Word file of one segment, big-endian as ``$fread`` expects it."""
+    words = np.concatenate(samples) if samples else np.zeros(0, np.uint64)
+    path.write_bytes(words.astype(">u8").tobytes())

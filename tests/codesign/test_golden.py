@@ -1,0 +1,385 @@
+"""The golden model against trajectories worked out by hand, and against the second reference."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import reference_lif
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_networks import random_network, random_stimulus
+
+from codesign import golden
+from codesign.errors import InputError
+from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.stimulus import Stimulus
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sample, worked out by hand. ``spikes`` and ``membranes`` are per layer, timestep, neuron."""
+
+    name: str
+    weights: list[Any]
+    sample: Any
+    spikes: list[list[list[int]]]
+    membranes: list[list[list[int]]]
+    values: list[int]
+    decision: int = 0
+    saturations: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_current(self) -> bool:
+        return isinstance(self.sample[0], int)
+
+    def network(self) -> FrozenNetwork:
+        coding = InputCoding("current", 4) if self.is_current else InputCoding("events")
+        options = {"threshold": 100, "coding": coding, "timesteps": len(self.membranes[0]), **self.options}
+        return FrozenNetwork.from_arrays([np.array(matrix) for matrix in self.weights], **options)
+
+    def stimulus(self, n_inputs: int) -> Stimulus:
+        if self.is_current:
+            return Stimulus(
+                n_inputs,
+                len(self.membranes[0]),
+                np.array([-1], np.int32),
+                values=np.array([self.sample], np.uint8),
+            )
+        events = np.zeros((1, len(self.sample), n_inputs), np.uint8)
+        for timestep, sources in enumerate(self.sample):
+            events[0, timestep, sources] = 1
+        return Stimulus.from_dense(events)
+
+    def holds(self) -> bool:
+        """True if the golden model gives exactly these lists."""
+        network = self.network()
+        trace = golden.run(network, self.stimulus(network.n_inputs))
+        return (
+            [layer[0].astype(int).tolist() for layer in trace.spikes] == self.spikes
+            and [layer[0].tolist() for layer in trace.membranes] == self.membranes
+            and trace.values[0].tolist() == self.values
+            and trace.decisions.tolist() == [self.decision]
+            and trace.saturations.tolist() == [self.saturations]
+        )
+
+
+def single(name: str, weights: list[int], sample: Any, u: list[int], spikes: list[int], **more: Any) -> Case:
+    """One neuron: ``u`` is the stored membrane by timestep; the value is the number of spikes."""
+    saturations = more.pop("saturations", 0)
+    return Case(
+        name,
+        [[[weight] for weight in weights]],
+        sample,
+        [[[s] for s in spikes]],
+        [[[v] for v in u]],
+        [sum(spikes)],
+        saturations=saturations,
+        options=more,
+    )
+
+
+SHIFT_2 = Leak("shift", 2)
+E, N = [0], []  # an event of source 0; no event
+
+CASES = [
+    # -5 - (-5 >> 2) = -5 + 2, -3 + 1, -2 + 1, -1 + 1
+    single("negative_rises_to_zero", [-5], [E, N, N, N, N, N], [-5, -3, -2, -1, 0, 0], [0] * 6, leak=SHIFT_2),
+    # 6 >> 2 = 1 until v = 3 < 2^2, which stays
+    single("small_does_not_leak", [3], [E, E, N, N, N, N], [3, 6, 5, 4, 3, 3], [0] * 6, leak=SHIFT_2),
+    single("equality_fires_at_least", [4], [E, N, E], [0, 0, 0], [1, 0, 1], threshold=4),
+    single("equality_is_silent_above", [4], [E, N, E], [4, 4, 4], [0, 0, 1], threshold=4, compare=">"),
+    # u = 21 is beyond 4 bits (7), yet compared exactly: 21 - 20 = 1; then 1 + 7 + 7 = 15 -> 7
+    single(
+        "compares_unsaturated_potential",
+        [7, 7, 7],
+        [[0, 1, 2], [0, 1], N],
+        [1, 7, 7],
+        [1, 0, 0],
+        threshold=20,
+        membrane_width=4,
+        saturations=1,
+    ),
+    # 21 - 12 = 9 -> 7; 7 + 21 - 12 = 16 -> 7; 7 + 7 - 12 = 2
+    single(
+        "saturates_after_subtracting",
+        [7, 7, 7],
+        [[0, 1, 2], [0, 1, 2], [0]],
+        [7, 7, 2],
+        [1, 1, 1],
+        threshold=12,
+        membrane_width=4,
+        saturations=2,
+    ),
+    # -21 -> -8 below the threshold; -8 >= -15 fires: -8 + 15 = 7; 7 + 15 = 22 -> 7
+    single(
+        "negative_saturation_and_threshold",
+        [-7, -7, -7],
+        [[0, 1, 2], N, N],
+        [-8, 7, 7],
+        [0, 1, 1],
+        threshold=-15,
+        membrane_width=4,
+        saturations=2,
+    ),
+    single("bias_without_events", [1], [N] * 5, [3, 6, 2, 5, 1], [0, 0, 1, 0, 1], bias=3, threshold=7),
+    # -5 * 3 >> 2 = floor(-3.75) = -4, floor(-3) = -3, floor(-2.25) = -3
+    single("multiply_leak_floors", [-5], [E, N, N, N], [-5, -4, -3, -3], [0] * 4, leak=Leak("multiply", 2, 3)),
+    # 7 * 3 >> 2 = 5, 3, 2, 1, 0
+    single("multiply_leak_decays", [7], [E, N, N, N, N, N], [7, 5, 3, 2, 1, 0], [0] * 6, leak=Leak("multiply", 2, 3)),
+    # 5 fires -> -2; -2 + 5 = 3; 3 + 5 = 8 fires -> -2
+    single("reset_to_value", [5], [E, E, E], [-2, 3, -2], [1, 0, 1], threshold=5, reset="value", reset_value=-2),
+    single("reset_to_zero", [5], [E, N, E], [0, 0, 0], [1, 0, 1], threshold=3, reset="zero"),
+    single("reset_none", [5], [E, E, N], [5, 10, 10], [1, 1, 1], threshold=5, reset="none"),
+    # weight 1 is 8; 8 + 2 - 9 = 1; 1 - 0 + 2 = 3; 3 - 1 + 2 = 4; 4 - 2 + 8 + 2 - 9 = 3
+    single(
+        "fraction_bits_scale_the_sum",
+        [1],
+        [E, N, N, E],
+        [1, 3, 4, 3],
+        [1, 0, 0, 1],
+        leak=Leak("shift", 1),
+        bias=2,
+        threshold=9,
+        fraction_bits=3,
+    ),
+    # 2 * 3 + 1 * 0 = 6 at every timestep, the first included
+    single("current_at_every_timestep", [2, 1], [3, 0], [6, 2, 8, 4], [0, 1, 0, 1], threshold=10),
+    # the second layer sees a spike in the timestep in which the first fires: 5, 10 - 8 = 2, 7, 12 - 8 = 4
+    Case(
+        "layers_in_one_timestep",
+        [[[5]], [[3, 1]]],
+        [E, E, E, E],
+        [[[0], [1], [0], [1]], [[0, 0], [1, 0], [0, 0], [1, 1]]],
+        [[[5], [2], [7], [4]], [[0, 0], [0, 1], [0, 1], [0, 0]]],
+        [2, 1],
+        options={"threshold": [8, np.array([3, 2])]},
+    ),
+    Case(
+        "tie_goes_to_the_lowest_class",
+        [[[1, 5, 5]]],
+        [E, E],
+        [[[0, 1, 1], [0, 1, 1]]],
+        [[[1, 1, 1], [2, 2, 2]]],
+        [0, 2, 2],
+        decision=1,
+        options={"threshold": 4},
+    ),
+    # class 0: 4, 4 - 2 = 2, 2 - 1 + 4 = 5; class 1: -3 + 1 = -2, -2 + 1 + 1 = 0, 0 - 3 + 1 = -2
+    *(
+        Case(
+            f"readout_{readout}",
+            [[[4, -3]]],
+            [E, N, E],
+            [[[0, 0]] * 3],
+            [[[4, -2], [2, 0], [5, -2]]],
+            values,
+            options={
+                "readout": readout,
+                "reset": "none",
+                "leak": Leak("shift", 1),
+                "bias": np.array([0, 1]),
+                "threshold": 1,
+            },
+        )
+        for readout, values in (
+            ("membrane_last", [5, -2]),
+            ("membrane_sum", [11, -4]),
+            ("membrane_max", [5, 0]),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_golden_follows_a_trajectory_worked_out_by_hand(case: Case) -> None:
+    assert case.holds()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_reference_follows_a_trajectory_worked_out_by_hand(case: Case, tmp_path) -> None:
+    case.network().save(tmp_path / "net.safetensors")
+    result = reference_lif.run(reference_lif.read_network(tmp_path / "net.safetensors"), case.sample)
+    assert (result["spikes"], result["membranes"], result["values"]) == (case.spikes, case.membranes, case.values)
+    assert (result["decision"], result["saturations"]) == (case.decision, case.saturations)
+
+
+def test_nothing_survives_a_sample() -> None:
+    case = next(case for case in CASES if case.name == "bias_without_events")
+    network = case.network()
+    trace = golden.run(network, case.stimulus(1).take([0, 0, 0]))
+    assert trace.membranes[0][:, :, 0].tolist() == [[3, 6, 2, 5, 1]] * 3
+
+
+def test_results_do_not_depend_on_the_chunk_size(monkeypatch) -> None:
+    rng = np.random.default_rng(3)
+    network = random_network(rng)
+    stimulus = random_stimulus(rng, network, 9)
+    whole = golden.run(network, stimulus)
+    monkeypatch.setattr(golden, "CHUNK_BYTES", 1)
+    parts = golden.run(network, stimulus)
+    for name in ("decisions", "values", "saturations", "synaptic_operations"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name))
+    for ours, theirs in zip(whole.spikes + whole.membranes, parts.spikes + parts.membranes, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+# Mutated golden models --------------------------------------------------------------------------
+
+MUTATIONS = {
+    "greater for at least": ("lif_steps", "s = u >= layer.threshold", "s = u > layer.threshold"),
+    "at least for greater": ("lif_steps", "s = u > layer.threshold", "s = u >= layer.threshold"),
+    "bias skipped": ("lif_steps", " + layer.bias\n", "\n"),
+    "bias only with events": ("lif_steps", " + layer.bias\n", " + layer.bias * (sums[:, t] != 0)\n"),
+    "fraction bits ignored": ("lif_steps", "sums[:, t] << layer.fraction_bits", "sums[:, t]"),
+    "leak after the sum": (
+        "lif_steps",
+        "u = layer.leak(v) + (sums[:, t] << layer.fraction_bits) + layer.bias",
+        "u = layer.leak(v + (sums[:, t] << layer.fraction_bits) + layer.bias)",
+    ),
+    "leak forgotten": ("lif_steps", "u = layer.leak(v)", "u = v"),
+    "saturates before comparing": (
+        "lif_steps",
+        "+ layer.bias\n",
+        "+ layer.bias\n        u = np.clip(u, layer.membrane_min, layer.membrane_max)\n",
+    ),
+    "no saturation": ("lif_steps", "np.clip(after, layer.membrane_min, layer.membrane_max)", "after"),
+    "symmetric saturation": ("lif_steps", "layer.membrane_min,", "-layer.membrane_max,"),
+    "subtract resets to zero": ("lif_steps", "np.where(s, u - layer.threshold, u)", "np.where(s, 0, u)"),
+    "zero subtracts": ("lif_steps", "np.where(s, 0, u)", "np.where(s, u - layer.threshold, u)"),
+    "reset value ignored": ("lif_steps", "layer.reset_value", "0"),
+    "state kept only after a spike": ("lif_steps", "spikes[:, t], stored", "v = v * s; spikes[:, t], stored"),
+    "tie to the highest class": (
+        "_run_chunk",
+        "np.argmax(values, axis=1)",
+        "(values.shape[1] - 1 - np.argmax(values[:, ::-1], axis=1))",
+    ),
+    "last membrane is the first": ("readout_values", "potentials[:, -1]", "potentials[:, 0]"),
+    "maximum is the last": ("readout_values", "potentials.max(axis=1)", "potentials[:, -1]"),
+    "second layer a timestep late": (
+        "_run_chunk",
+        "events = sparse.csr_matrix(spikes[-1]",
+        "events = sparse.csr_matrix(np.roll(spikes[-1], 1, axis=1)",
+    ),
+}  # fmt: skip
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, function: str, old: str, new: str) -> None:
+    source = inspect.getsource(getattr(golden, function))
+    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {function}"
+    namespace = dict(vars(golden))
+    exec(source.replace(old, new), namespace)
+    monkeypatch.setattr(golden, function, namespace[function])
+    if function != "_run_chunk":
+        # The chunk runner looks its helpers up in the module, which now holds the mutated one.
+        assert golden._run_chunk.__globals__[function] is namespace[function]
+
+
+@pytest.mark.parametrize("name", sorted(MUTATIONS))
+def test_literals_catch_a_mutated_golden_model(name: str, monkeypatch) -> None:
+    mutate(monkeypatch, *MUTATIONS[name])
+    assert not all(case.holds() for case in CASES)
+
+
+@pytest.mark.parametrize("kind", ["shift", "multiply"])
+def test_literals_catch_a_truncating_leak(kind: str, monkeypatch) -> None:
+    def truncating(self: Leak, v: np.ndarray) -> np.ndarray:
+        if self.kind == "none":
+            return v
+        if self.kind == "shift":
+            return v - (np.sign(v) * (np.abs(v) >> self.shift) if kind == "shift" else v >> self.shift)
+        product = v * self.multiplier
+        return np.sign(product) * (np.abs(product) >> self.shift) if kind == "multiply" else product >> self.shift
+
+    monkeypatch.setattr(Leak, "__call__", truncating)
+    assert not all(case.holds() for case in CASES)
+
+
+def test_literals_catch_a_current_that_is_added_once(monkeypatch) -> None:
+    original = golden.lif_steps
+
+    def once(layer, sums, *, spiking=True):
+        if sums.strides[1] == 0:  # coding 'current' broadcasts one sum over the timesteps
+            sums = np.array(sums)
+            sums[:, 1:] = 0
+        return original(layer, sums, spiking=spiking)
+
+    monkeypatch.setattr(golden, "lif_steps", once)
+    assert not all(case.holds() for case in CASES)
+
+
+# Second reference -------------------------------------------------------------------------------
+
+
+def as_lists(stimulus: Stimulus, index: int) -> list[Any]:
+    if stimulus.values is not None:
+        return stimulus.values[index].tolist()
+    return [stimulus.events(index, timestep).tolist() for timestep in range(stimulus.timesteps)]
+
+
+def assert_equals_reference(network: FrozenNetwork, stimulus: Stimulus, path) -> int:
+    """Golden == reference for every value; returns the number of saturations."""
+    network.save(path)
+    plain = reference_lif.read_network(path)
+    trace = golden.run(network, stimulus)
+    for index in range(len(stimulus)):
+        result = reference_lif.run(plain, as_lists(stimulus, index))
+        assert [layer[index].astype(int).tolist() for layer in trace.spikes] == result["spikes"]
+        assert [layer[index].tolist() for layer in trace.membranes] == result["membranes"]
+        assert trace.values[index].tolist() == result["values"]
+        assert int(trace.decisions[index]) == result["decision"]
+        assert int(trace.saturations[index]) == result["saturations"]
+    return int(trace.saturations.sum())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_golden_equals_reference_on_random_networks(seed: int, tmp_path) -> None:
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, max_width=24)
+    assert_equals_reference(network, random_stimulus(rng, network, 2), tmp_path / "net.safetensors")
+
+
+def test_random_networks_saturate_often_enough(tmp_path) -> None:
+    clipped = 0
+    for seed in range(50):
+        rng = np.random.default_rng([7, seed])
+        network = random_network(rng, max_width=12)
+        clipped += assert_equals_reference(network, random_stimulus(rng, network, 2), tmp_path / "n") > 0
+    assert clipped >= 10
+
+
+# Arguments --------------------------------------------------------------------------------------
+
+
+def small() -> tuple[FrozenNetwork, Stimulus]:
+    case = CASES[0]
+    return case.network(), case.stimulus(1)
+
+
+def test_stimulus_of_another_width_is_refused() -> None:
+    network, _ = small()
+    with pytest.raises(InputError, match="stimulus has 3 inputs, the network 1"):
+        golden.run(network, Stimulus.from_dense(np.zeros((1, 6, 3), np.uint8)))
+
+
+def test_stimulus_of_other_timesteps_is_refused() -> None:
+    network, _ = small()
+    with pytest.raises(InputError, match="stimulus has 2 timesteps, the network 6"):
+        golden.run(network, Stimulus.from_dense(np.zeros((1, 2, 1), np.uint8)))
+
+
+def test_stimulus_of_another_coding_is_refused() -> None:
+    network, _ = small()
+    with pytest.raises(InputError, match="does not have the network's input coding 'events'"):
+        golden.run(network, Stimulus(1, 6, np.array([0], np.int32), values=np.zeros((1, 1), np.uint8)))
+
+
+def test_value_beyond_the_input_bits_is_refused() -> None:
+    network = next(case for case in CASES if case.is_current).network()
+    with pytest.raises(InputError, match="stimulus value 16 exceeds 4 bits"):
+        golden.run(network, Stimulus(2, 4, np.array([0], np.int32), values=np.array([[16, 0]], np.uint8)))

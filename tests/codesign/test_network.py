@@ -1,0 +1,269 @@
+"""The frozen file: what is written is read again, and what is damaged is refused with one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from random_networks import random_network
+from safetensors.numpy import load_file, save_file
+
+from codesign import network as network_module
+from codesign.errors import InputError
+from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
+
+
+def example() -> FrozenNetwork:
+    return FrozenNetwork.from_arrays(
+        [np.array([[1, 0, -3], [0, 2, 0]]), np.array([[1, 1], [0, -1], [2, 0]])],
+        threshold=[5, np.array([4, 6])],
+        timesteps=3,
+        leak=Leak("shift", 2),
+        fraction_bits=2,
+    )
+
+
+def rewrite(path: Path, tensors: dict[str, Any] | None = None, metadata: Any = None) -> None:
+    """Write the file again with some tensors replaced and the metadata edited in place."""
+    arrays = load_file(path)
+    document = example()._metadata()
+    if metadata is not None:
+        metadata(document)
+    arrays.update(tensors or {})
+    save_file(
+        {name: array for name, array in arrays.items() if array is not None}, path, {"codesign": json.dumps(document)}
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    example().save(tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def refused(path: Path, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        FrozenNetwork.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_saved_network_is_loaded_unchanged(seed: int, tmp_path: Path) -> None:
+    network = random_network(np.random.default_rng(seed))
+    network.save(tmp_path / "a")
+    again = FrozenNetwork.load(tmp_path / "a")
+    assert again.hash == network.hash
+    again.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_hash_sees_every_field() -> None:
+    network = example()
+    first = network.layers[0]
+    variants = [
+        replace(network, timesteps=4),
+        replace(network, readout="membrane_max"),
+        replace(network, coding=InputCoding("rate")),
+        replace(network, coding=InputCoding("events", parameters={"seed": 1})),
+        *(
+            network.with_layers([replace(first, **change), network.layers[1]])
+            for change in (
+                {"bias": first.bias + 1},
+                {"threshold": first.threshold + 1},
+                {"weights": -first.weights},
+                {"targets": first.targets[::-1].copy()},
+                {"leak": Leak("shift", 3)},
+                {"leak": Leak("multiply", 2, 3)},
+                {"reset": "zero"},
+                {"reset_value": 1},
+                {"compare": ">"},
+                {"fraction_bits": 3},
+                {"membrane_width": 17},
+                {"weight_bits": 7},
+                {"trained_width": 9},
+                {"trained_index": first.trained_index + 1},
+            )
+        ),
+    ]
+    assert len({network.hash, *(variant.hash for variant in variants)}) == len(variants) + 1
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "none.safetensors", "no such frozen network")
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 100, -1])
+def test_truncated_file_is_refused(path: Path, size: int) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:size])
+    refused(path, "truncated or not a safetensors file")
+
+
+def test_file_that_is_no_safetensors_is_refused(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04" + bytes(200))
+    refused(path, "not a safetensors file")
+
+
+def test_safetensors_of_another_kind_is_refused(path: Path) -> None:
+    save_file({"weight": np.zeros(3, np.float32)}, path)
+    refused(path, "not a frozen network")
+
+
+def test_other_version_is_refused(path: Path) -> None:
+    rewrite(path, metadata=lambda document: document.update(version=2))
+    refused(path, "format version 2, this codesign reads 1")
+
+
+def test_other_format_is_refused(path: Path) -> None:
+    rewrite(path, metadata=lambda document: document.update(format="other"))
+    refused(path, "not a frozen network")
+
+
+def test_metadata_that_is_not_json_is_refused(path: Path) -> None:
+    save_file(load_file(path), path, {"codesign": "{"})
+    refused(path, "metadata is not JSON")
+
+
+def test_oversized_metadata_is_refused(path: Path) -> None:
+    save_file(load_file(path), path, {"codesign": " " * (network_module.MAX_METADATA_BYTES + 1)})
+    refused(path, "metadata of .* bytes, the limit is")
+
+
+@pytest.mark.parametrize("name", ["timesteps", "readout", "coding"])
+def test_incomplete_metadata_is_refused(path: Path, name: str) -> None:
+    rewrite(path, metadata=lambda document: document.pop(name))
+    refused(path, "metadata is incomplete")
+
+
+@pytest.mark.parametrize("name", ["n_in", "leak", "membrane_width"])
+def test_incomplete_layer_is_refused(path: Path, name: str) -> None:
+    rewrite(path, metadata=lambda document: document["layers"][1].pop(name))
+    refused(path, "metadata is incomplete")
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_out", 1 << 21), ("n_synapses", 1 << 29), ("n_in", -1), ("n_in", "2")])
+def test_sizes_are_checked_before_anything_is_read(path: Path, name: str, value: Any) -> None:
+    rewrite(path, metadata=lambda document: document["layers"][0].update({name: value}))
+    refused(path, f"layer 0: {name} = .* is outside 0..")
+
+
+def test_too_many_layers_are_refused(path: Path) -> None:
+    rewrite(path, metadata=lambda document: document.update(layers=document["layers"] * 40))
+    refused(path, "number of layers is outside 1..64")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"layer0.targets": np.array([0, 3, 1], np.int32)}, "target is outside 0..2"),
+        ({"layer0.targets": np.array([0, -1, 1], np.int32)}, "target is outside 0..2"),
+        ({"layer0.targets": np.array([2, 0, 1], np.int32)}, "not strictly increasing"),
+        ({"layer0.indptr": np.array([0, 4, 3])}, "indptr does not rise"),
+        ({"layer0.indptr": np.array([1, 2, 3])}, "indptr does not rise"),
+        ({"layer0.weights": np.array([1, 0, 2], np.int8)}, "a weight is zero or outside"),
+        ({"layer0.weights": np.array([1, 100, 2], np.int8)}, "a weight is zero or outside"),
+        ({"layer0.weights": np.array([1, 2], np.int8)}, "weights is I8 \\[2\\], expected I8 \\[3\\]"),
+        ({"layer0.weights": np.array([1, 2, 3], np.int16)}, "weights is I16 \\[3\\], expected I8"),
+        ({"layer0.bias": np.array([0.0, 0.0, 0.0])}, "bias is F64"),
+        ({"layer0.bias": np.array([0, 1 << 41, 0])}, "a bias is beyond"),
+        ({"layer0.threshold": np.array([0, -(1 << 41), 0])}, "a threshold is beyond"),
+        ({"layer0.trained_index": np.array([0, 1, 3])}, "trained_index is outside 0..2"),
+        ({"layer0.trained_index": np.array([0, 2, 1])}, "trained_index is not strictly increasing"),
+        ({"layer1.weights": None}, "tensor layer1.weights is missing"),
+    ],
+)
+def test_damaged_tensors_are_refused(path: Path, tensors: dict[str, Any], message: str) -> None:
+    rewrite(path, tensors)
+    refused(path, message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timesteps": 0}, "timesteps = 0 is outside"),
+        ({"timesteps": 1.5}, "timesteps = 1.5 is outside"),
+        ({"readout": "votes"}, "readout 'votes' is none of"),
+        ({"coding": {"kind": "morse", "input_bits": 0, "parameters": {}}}, "input coding 'morse' is none of"),
+        ({"coding": {"kind": "current", "input_bits": 9, "parameters": {}}}, "input_bits = 9 is outside 1..8"),
+        ({"coding": {"kind": "rate", "input_bits": 4, "parameters": {}}}, "input_bits belongs to the coding 'current'"),
+        ({"readout": "membrane_sum"}, "needs reset 'none' in the last layer"),
+    ],
+)
+def test_network_fields_are_checked(path: Path, change: dict[str, Any], message: str) -> None:
+    rewrite(path, metadata=lambda document: document.update(change))
+    refused(path, message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"membrane_width": 1}, "membrane_width = 1 is outside 2..48"),
+        ({"weight_bits": 9}, "weight_bits = 9 is outside 2..8"),
+        ({"fraction_bits": -1}, "fraction_bits = -1 is outside 0..24"),
+        ({"reset": "later"}, "reset 'later' is none of"),
+        ({"compare": "=="}, "compare '==' is none of"),
+        ({"reset_value": 1 << 15}, "reset_value 32768 does not fit a 16-bit membrane"),
+        ({"leak": {"kind": "slow", "shift": 0, "multiplier": 0}}, "leak 'slow' is none of"),
+        ({"leak": {"kind": "shift", "shift": 25, "multiplier": 0}}, "leak shift 25 is outside"),
+        ({"leak": {"kind": "multiply", "shift": 2, "multiplier": 5}}, "leak multiplier 5 is outside"),
+        ({"trained_width": 2}, "trained_width = 2 is outside 3"),
+    ],
+)
+def test_layer_fields_are_checked(path: Path, change: dict[str, Any], message: str) -> None:
+    rewrite(path, metadata=lambda document: document["layers"][0].update(change))
+    refused(path, f"layer 0: {message}")
+
+
+def test_layers_must_fit_each_other() -> None:
+    with pytest.raises(InputError, match="layer 1 has 2 sources, layer 0 has 3 neurons"):
+        FrozenNetwork.from_arrays([np.ones((2, 3), int), np.ones((2, 2), int)], threshold=1, timesteps=1)
+
+
+def test_weights_that_cannot_be_represented_are_refused() -> None:
+    with pytest.raises(InputError, match="weight 128 does not fit 8 signed bits"):
+        FrozenLayer.from_dense(np.array([[128]]))
+    with pytest.raises(InputError, match="must be an integer"):
+        FrozenLayer.from_dense(np.array([[0.5]]))
+    with pytest.raises(InputError, match=r"outside \+-7 \(4 bits\)"):
+        FrozenLayer.from_dense(np.array([[8]]), weight_bits=4)
+
+
+def test_membrane_readout_that_could_saturate_is_refused() -> None:
+    options: dict[str, Any] = {"threshold": 1, "timesteps": 4, "reset": "none", "readout": "membrane_last"}
+    FrozenNetwork.from_arrays([np.full((2, 1), 7)], membrane_width=7, **options)  # 4 * 14 = 56
+    with pytest.raises(InputError, match="needs 7 membrane bits in the last layer, which has 6"):
+        FrozenNetwork.from_arrays([np.full((2, 1), 7)], membrane_width=6, **options)
+
+
+def test_one_entry_per_layer_is_demanded() -> None:
+    with pytest.raises(InputError, match="threshold has 3 entries for 1 layers"):
+        FrozenNetwork.from_arrays([np.ones((1, 1), int)], threshold=[1, 2, 3], timesteps=1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bits"), [(0, 0, 1), (-1, 0, 1), (0, 1, 2), (-2, 1, 2), (-3, 0, 3), (-128, 127, 8), (-129, 0, 9)]
+)
+def test_signed_width_is_the_narrowest(low: int, high: int, bits: int) -> None:
+    assert signed_width(low, high) == bits
+
+
+def test_bounds_of_sums_are_reached() -> None:
+    layer = FrozenLayer.from_dense(np.array([[3, -2], [-1, -4], [2, 5]]), bias=np.array([1, -1]), fraction_bits=1)
+    low, high = layer.sum_range(3)
+    assert low.tolist() == [-3, -18] and high.tolist() == [15, 15]
+    # v in -32768..32767, no leak: -32768 + 2 * -18 - 1, 32767 + 2 * 15 + 1
+    assert layer.potential_range(3) == (-32805, 32798)
+
+
+def test_densities_count_the_trained_widths() -> None:
+    network = example()
+    first, second = network.layers
+    wide = network.with_layers([replace(first, trained_width=6, trained_index=np.array([0, 2, 5])), second])
+    assert wide.dense_synapses == 2 * 6 + 6 * 2
+    assert wide.layer_density == [3 / 12, 4 / 12]
+    assert wide.density == 7 / 24
