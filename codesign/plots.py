@@ -95,9 +95,10 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)
     assert view is not None
     width = float(view[1]) * 4 / 3
-    rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
-    rest = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", rest)
-    rest = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', rest)
+    numbers = {found: f"{name}-{number}" for number, found in enumerate(re.findall(r'\bid="([^"]+)"', rest))}
+    rest = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{numbers[match[1]]}"', rest)
+    rest = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{numbers[match[1]]})", rest)
+    rest = re.sub(r'xlink:href="#([^"]+)"', lambda match: f'href="#{numbers[match[1]]}"', rest)
     rest = rest.replace("xlink:href=", "href=")
     for colour, variable in CSS_VARIABLES.items():
         rest = rest.replace(colour, variable)

@@ -62,8 +62,15 @@ def subtitle(record: Record) -> str:
 def verdict(record: Record) -> tuple[Mood, str, str]:
     figures = record.figures
     mismatches, verified = figures.get("mismatches"), figures.get("samples_verified")
-    if mismatches:
-        return "bad", "Hardware differs from software.", f"{mismatches:,} values differ in {verified:,} samples."
+    found = record.verification
+    if mismatches is None and found is not None and not found.get("passed"):
+        mismatches, verified = found.get("mismatches"), found.get("samples")
+    if mismatches or (found is not None and not found.get("passed")):
+        return (
+            "bad",
+            "Hardware differs from software.",
+            f"{number(mismatches)} values differ, {number(verified)} samples.",
+        )
     if mismatches == 0 and verified:
         return "good", "Hardware equals software.", f"{verified:,} test samples simulated in RTL, 0 values differ."
     return "open", "Not verified.", f"Run: codesign verify {record.name}"

@@ -127,7 +127,25 @@ def collect(folder: Path) -> Record:
     record.verification = part(folder / "verify" / "verification.json", read_json)
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
     record.estimate = part(folder / "estimate.json", read_json)
+    _drop_foreign(record)
     return record
+
+
+def _drop_foreign(record: Record) -> None:
+    """Leave out what was made from another network than the one in the folder."""
+    if record.network is None:
+        return
+    for name, file in (("sidecar", "bundle/design.json"), ("verification", "verify/verification.json")):
+        document = getattr(record, name)
+        if document is not None and document.get("network_hash") != record.network.hash:
+            record.damaged.append(f"{file}: belongs to another network; make it again")
+            setattr(record, name, None)
+    observed, layers = record.observed, record.network.layers
+    if observed is not None and (
+        record.verification is None
+        or [item.shape for item in observed.spikes] != [(record.network.timesteps, layer.n_out) for layer in layers]
+    ):
+        record.observed = None
 
 
 def read_json(path: Path) -> dict[str, Any]:
