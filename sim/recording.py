@@ -64,6 +64,25 @@ def read_recording(folder: Path, segment: int, sidecar: dict[str, Any]) -> Recor
     )
 
 
+def sample_arrays(
+    recording: Recording, sidecar: dict[str, Any], timesteps: int, sample: int
+) -> dict[str, npt.NDArray[Any]] | None:
+    """What the layers did in the ``sample``-th sample of a segment, neurons in the frozen network's order.
+
+    ``spikes<layer>`` bool and ``membranes<layer>`` int64, each (timesteps, n_out); None if a sweep is missing.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for entry, layer in zip(sidecar["layers"], recording.layers, strict=True):
+        clocks = timesteps * int(entry["n_slots"])
+        part = slice(sample * clocks, (sample + 1) * clocks)
+        if len(layer.slots) < part.stop:
+            return None
+        for name in ("spikes", "membranes"):
+            swept = getattr(layer, name)[part].reshape(timesteps, entry["n_slots"], -1)
+            arrays[f"{name}{entry['index']}"] = swept[:, entry["slot"], entry["lane"]]
+    return arrays
+
+
 def _records(path: Path, size: int) -> npt.NDArray[np.uint32]:
     flat = np.fromfile(path, "<u4")
     return flat[: flat.size // size * size].reshape(-1, size)

@@ -24,13 +24,14 @@ from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from sim.checker import Comparison, check_segment
 from sim.framing import interpret, violations
-from sim.recording import Recording, read_recording
+from sim.recording import Recording, read_recording, sample_arrays
 from sim.words import InputEncoder, Words, write_words
 
 PERIOD_NS = 2
 FOREVER = 0xFFFFFFFF
 DRAIN_CLOCKS = 64
 WAKE_UPS = 50
+OBSERVED = "observed.npz"
 
 
 class Request:
@@ -86,6 +87,7 @@ class Driver:
         self.segment += 1
         write_words(self.request.folder / f"segment{self.segment}_words.bin", words)
         dut.segment.value = self.segment
+        dut.sample_count.value = len(words)
         dut.word_limit.value = 0
         dut.decision_target.value = FOREVER
         dut.word_target.value = FOREVER
@@ -199,6 +201,16 @@ class Phase:
         self.extra["simulated_cycles"] = recording.status["cycle"]
         self.extra["busy_clocks"] = recording.status["busy_clocks"]
 
+    def observed(self, recording: Recording) -> None:
+        """Keep what the layers did in the first sample that differs, or in the first of all."""
+        request = self.request
+        first = self.comparison.first
+        sample = first.sample if first is not None and first.sample is not None else request.first_sample
+        place = int(np.flatnonzero(self.samples + request.first_sample == sample)[0])
+        arrays = sample_arrays(recording, request.sidecar, request.network.timesteps, place)
+        if arrays is not None:
+            np.savez(request.folder / OBSERVED, sample=np.int64(sample), **arrays)
+
     def finish(self) -> None:
         """Write the result; fail the cocotb test on any difference."""
         comparison = self.comparison
@@ -227,6 +239,8 @@ async def _straight(dut: Any, name: str, *, isolate: bool) -> None:
     expected = phase.expect(stimulus)
     phase.check(recording, expected, phase.samples, hung=hung)
     phase.timing(recording)
+    if not isolate:
+        phase.observed(recording)
     decided = recording.output["index"][(recording.output["kind"] == 2)][: len(stimulus)]
     phase.extra["hardware_decisions"] = [*decided.tolist(), *[-1] * (len(stimulus) - len(decided))]
     phase.extra["saturations"] = int(expected.saturations.sum())

@@ -39,6 +39,7 @@ BACKPRESSURE_ROUNDS = 4
 CHUNK_VALUES = 30_000_000
 SMALL_RUN = 64
 POLL_SECONDS = 0.05
+OBSERVED = "observed.npz"
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,9 @@ def verify_bundle(
 
     Phases: all samples back to back; all one at a time (``latency``); the first ``stress_samples`` with random
     gaps and backpressure, with resets in mid-sample, and with protocol violations. ``work`` is emptied first and
-    keeps logs and, on a mismatch and with ``waves``, the waveform of the diverging sample. ``workers`` processes
-    (default: the machine's cores) share the samples. Differences are reported, not raised.
+    keeps logs, ``observed.npz`` (spikes and membranes of one sample) and, on a mismatch and with ``waves``, the
+    waveform of the diverging sample. ``workers`` processes (default: the machine's cores) share the samples.
+    Differences are reported, not raised.
 
     Raises InputError if bundle, network and stimulus do not belong together or a file of the bundle is damaged,
     ToolError if the simulator is missing or fails.
@@ -165,6 +167,7 @@ def verify_bundle(
     if first is not None and waves:
         progress(0, 0, "recording a waveform of the divergence")
         first = _record_waveform(bundle, network, sidecar, stimulus, work, first, seed)
+    _keep_observed(jobs, first, work)
     result = _merge(network, sidecar, stimulus, jobs, phases, first, files_hash, decoder)
     _assert_counts(network, result, len(stimulus), min(stress_samples, len(stimulus)), latency)
     result.seconds.update(
@@ -378,6 +381,18 @@ def _record_waveform(
     waveform = work / "divergence.vcd"
     kept.replace(waveform)
     return replace(first, waveform=str(waveform))
+
+
+def _keep_observed(jobs: Sequence[_Job], first: Divergence | None, work: Path) -> None:
+    """Keep the spikes and membranes recorded of one sample, the first that differs if any does, for the report."""
+    kept = [path for job in jobs if (path := job.folder / OBSERVED).is_file()]
+    for path in kept:
+        with np.load(path) as arrays:
+            if first is not None and int(arrays["sample"]) == first.sample:
+                kept = [path]
+                break
+    if kept:
+        kept[0].replace(work / OBSERVED)
 
 
 def _merge(
