@@ -35,6 +35,7 @@ module {top};
   reg [31:0] stall           /*verilator public_flat_rw*/ = 0;
   reg [31:0] seed            /*verilator public_flat_rw*/ = 1;
   reg [31:0] decision_target /*verilator public_flat_rw*/ = 0;
+  reg [31:0] sample_count    /*verilator public_flat_rw*/ = 0;
   reg [31:0] word_target     /*verilator public_flat_rw*/ = 0;
   reg [31:0] quiet_limit     /*verilator public_flat_rw*/ = 1000;
   reg [31:0] beat_limit      /*verilator public_flat_rw*/ = 1000;
@@ -92,7 +93,7 @@ module {top};
       busy_clocks <= 0;
     end else begin
       if (s_tvalid && s_tready) counting <= 1;
-      if (decisions >= decision_target) counting <= 0;
+      if (decisions >= sample_count) counting <= 0;
       if (busy) busy_clocks <= busy_clocks + 1;
     end
     if (closing) begin
