@@ -1,0 +1,121 @@
+"""Boards and synthesis targets, as data: devices, packages, clocks and budgets.
+
+Budgets count native resources: ``lut`` in ICESTORM_LC (iCE40: a LUT and a flip-flop) or TRELLIS_COMB (ECP5), ``bram``
+in SB_RAM40_4K (4 Kbit) or DP16KD (18 Kbit). They are what nextpnr reports as available.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from codesign.errors import InputError
+
+NextpnrFamily = Literal["ice40", "ecp5"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """An FPGA that nextpnr knows.
+
+    name, package, speed_grade : as on the part; a speed grade of "" where the family has none.
+    family : family of the tools.
+    options : nextpnr's options that choose the part.
+    budget : native resources by kind: lut, ff, bram, dsp.
+    uses_dsp : whether multipliers are mapped to DSP blocks.
+    """
+
+    name: str
+    package: str
+    speed_grade: str
+    family: NextpnrFamily
+    options: tuple[str, ...]
+    budget: Mapping[str, int]
+
+    @property
+    def uses_dsp(self) -> bool:
+        return self.budget["dsp"] > 0
+
+
+UP5K = Device(
+    "iCE40UP5K", "SG48", "", "ice40", ("--up5k", "--package", "sg48"),
+    {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8, "spram": 4},
+)  # fmt: skip
+HX8K = Device(
+    "iCE40HX8K", "CT256", "", "ice40", ("--hx8k", "--package", "ct256"),
+    {"lut": 7680, "ff": 7680, "bram": 32, "dsp": 0},
+)  # fmt: skip
+ECP5_25F = Device(
+    "LFE5U-25F", "CABGA381", "6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"),
+    {"lut": 24288, "ff": 24288, "bram": 56, "dsp": 28},
+)  # fmt: skip
+ECP5_85F = Device(
+    "LFE5U-85F", "CABGA381", "6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"),
+    {"lut": 83640, "ff": 83640, "bram": 208, "dsp": 156},
+)  # fmt: skip
+
+TARGETS: dict[str, Device] = {
+    "ecp5-25f": ECP5_25F,
+    "ecp5-85f": ECP5_85F,
+    "ice40-hx8k": HX8K,
+    "ice40-up5k": UP5K,
+}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A development board with a UART on its USB connector.
+
+    platform : class name in ``amaranth_boards.<module>``.
+    bitstream : suffix of the file that the programmer takes.
+    programmer : the usual command that loads it, for the user; nothing here runs it.
+    """
+
+    name: str
+    title: str
+    device: Device
+    clock_hz: float
+    module: str
+    platform: str
+    bitstream: str
+    programmer: str
+
+
+BOARDS: dict[str, Board] = {
+    board.name: board
+    for board in (
+        Board(
+            "icebreaker", "iCEBreaker 1.0", UP5K, 12e6, "icebreaker", "ICEBreakerPlatform", ".bin", "iceprog"
+        ),
+        Board(
+            "ulx3s-25f", "ULX3S with LFE5U-25F", ECP5_25F, 25e6, "ulx3s", "ULX3S_25F_Platform", ".bit",
+            "openFPGALoader -b ulx3s",
+        ),
+    )
+}  # fmt: skip
+
+
+def find_board(name: str) -> Board:
+    """Board of that name. Raises InputError naming the boards there are."""
+    if name not in BOARDS:
+        near = difflib.get_close_matches(name, BOARDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"board {name!r} is none of {', '.join(BOARDS)}{hint}")
+    return BOARDS[name]
+
+
+def boards_table() -> list[dict[str, Any]]:
+    """One row per board: name, title, device with package and grade, clock in MHz, budget."""
+    return [
+        {
+            "name": board.name,
+            "title": board.title,
+            "device": "-".join(filter(None, (board.device.name, board.device.speed_grade + board.device.package))),
+            "family": board.device.family,
+            "clock_mhz": board.clock_hz / 1e6,
+            "budget": dict(board.device.budget),
+        }
+        for board in BOARDS.values()
+    ]
