@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -231,7 +232,7 @@ def _map_layer(
     row_start = np.cumsum(row_count, axis=1) - row_count
     row_start[row_count == 0] = 0
     bounds = np.searchsorted(synapse_lane, np.arange(lanes + 1))
-    parts = [slice(int(low), int(high)) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [slice(low, high) for low, high in pairwise(bounds.tolist())]
     weights = layer.weights[order].astype(np.int64)
 
     # A padding slot has bias 0 and never fires, so that it stays at 0: it neither spikes nor saturates.

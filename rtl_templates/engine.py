@@ -93,7 +93,13 @@ class LayerEngine(wiring.Component):
 
     @property
     def fifo_word_width(self) -> int:
+        """Bits of a word of the output FIFO."""
         return Shape.cast(self.o.payload.shape()).width
+
+    @property
+    def row_queue_width(self) -> int:
+        """Bits of an entry of a lane's row queue."""
+        return 1 + self._placement.row_record.width + max(1, self.widths.value_bits)
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -181,9 +187,8 @@ class LayerEngine(wiring.Component):
                     else:
                         m.next = "accumulate"
             if self.is_current:
-                with m.State("wait"):
-                    with m.If(drained & room):
-                        m.next = "sweep"
+                with m.State("wait"), m.If(drained & room):
+                    m.next = "sweep"
 
         for fetcher, bank in zip(fetchers, banks):
             m.d.comb += [

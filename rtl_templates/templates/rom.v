@@ -1,0 +1,17 @@
+// Read-only memory with a registered output, filled from an image.
+module @NAME@_rom #(
+  parameter WIDTH = 1,
+  parameter DEPTH = 1,
+  parameter ADDRESS_WIDTH = 1,
+  parameter FILE = ""
+) (
+  input  wire                     clk,
+  input  wire                     en,
+  input  wire [ADDRESS_WIDTH-1:0] addr,
+  output reg  [WIDTH-1:0]         data
+);
+  reg [WIDTH-1:0] words [0:DEPTH-1];
+  initial $readmemh(FILE, words);
+  always @(posedge clk)
+    if (en) data <= words[addr];
+endmodule

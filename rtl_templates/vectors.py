@@ -1,0 +1,84 @@
+"""Golden vectors: input words of a few samples and the output words that must follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign import golden
+from codesign.files import write_json, write_text
+from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
+from codesign.network import FrozenNetwork
+from codesign.stimulus import Stimulus
+
+Words = npt.NDArray[Any]
+Flags = npt.NDArray[np.bool_]
+
+
+def encode_words(network: FrozenNetwork, stimulus: Stimulus, sample: int) -> tuple[Words, Flags]:
+    """Input words of one sample, sources ascending: words (n,) as integers, and tlast, bool (n,)."""
+    record = input_word(network)
+    if stimulus.values is not None:
+        values = stimulus.values[sample].astype(np.int64)
+        sources = np.flatnonzero(values) if values.any() else np.zeros(1, np.int64)
+        words = record.pack({"source": sources, "value": values[sources]})
+    else:
+        parts = []
+        for t in range(network.timesteps):
+            parts.append(record.pack({"source": stimulus.events(sample, t), "kind": EVENT}))
+            parts.append(record.pack({"source": 0, "kind": END}))
+        words = np.concatenate(parts)
+    return words, np.arange(words.size) == words.size - 1
+
+
+def expected_words(network: FrozenNetwork, trace: golden.Trace, sample: int) -> tuple[Words, Flags]:
+    """Output words of one sample, spikes of a timestep in ascending order: words (n,), and tlast, bool (n,)."""
+    record = output_word(network)
+    timesteps, neurons = np.nonzero(trace.spikes[-1][sample])
+    spikes = record.pack({"kind": SPIKE, "timestep": timesteps, "index": neurons, "value": 0})
+    classes = np.arange(network.n_outputs)
+    values = record.pack({"kind": VALUE, "timestep": 0, "index": classes, "value": trace.values[sample]})
+    decision = record.pack({"kind": DECISION, "timestep": 0, "index": trace.decisions[sample], "value": 0})
+    words = np.concatenate((spikes, values, decision))
+    return words, np.arange(words.size) == words.size - 1
+
+
+def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus) -> None:
+    """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
+    trace = golden.run(network, stimulus)
+    columns = {
+        "input": [encode_words(network, stimulus, sample) for sample in range(len(stimulus))],
+        "output": [expected_words(network, trace, sample) for sample in range(len(stimulus))],
+    }
+    records = {"input": input_word(network), "output": output_word(network)}
+    for name, samples in columns.items():
+        lines: list[str] = []
+        for words, last in samples:
+            lines += _hex_lines(records[name], words, last)
+        write_text(folder / f"{name}.mem", "".join(f"{line}\n" for line in lines))
+    write_json(
+        folder / "samples.json",
+        {
+            "samples": [
+                {
+                    "input_words": int(columns["input"][sample][0].size),
+                    "output_words": int(columns["output"][sample][0].size),
+                    "label": int(stimulus.labels[sample]),
+                    "decision": int(trace.decisions[sample]),
+                }
+                for sample in range(len(stimulus))
+            ]
+        },
+    )
+
+
+def _hex_lines(record: Record, words: Words, last: Flags) -> list[str]:
+    width = record.stream_width
+    digits = -(-(width + 1) // 4)
+    return [
+        f"{int(word) | (int(flag) << width):0{digits}x}"
+        for word, flag in zip(words.tolist(), last.tolist(), strict=True)
+    ]
