@@ -127,6 +127,7 @@ def collect(folder: Path) -> Record:
     record.verification = part(folder / "verify" / "verification.json", read_json)
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
     record.estimate = part(folder / "estimate.json", read_json)
+    record.synthesis = part(folder / "synth" / "synth.json", read_json)
     _drop_foreign(record)
     return record
 
@@ -135,7 +136,11 @@ def _drop_foreign(record: Record) -> None:
     """Leave out what was made from another network than the one in the folder."""
     if record.network is None:
         return
-    for name, file in (("sidecar", "bundle/design.json"), ("verification", "verify/verification.json")):
+    for name, file in (
+        ("sidecar", "bundle/design.json"),
+        ("verification", "verify/verification.json"),
+        ("synthesis", "synth/synth.json"),
+    ):
         document = getattr(record, name)
         if document is not None and document.get("network_hash") != record.network.hash:
             record.damaged.append(f"{file}: belongs to another network; make it again")

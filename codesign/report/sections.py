@@ -13,15 +13,22 @@ from codesign.report.collect import Record
 
 MAX_TRACES = 4
 MAX_FIELDS = 24
-MAX_SAMPLES = 14
+MAX_SAMPLES = 18
 MAX_DRAWN_NEURONS = 1 << 10
+
+
+def gap(section: Section, record: Record, what: str, verb: str) -> None:
+    """Say that something is missing, why, and which command makes it."""
+    status = record.run.stage(verb).get("status")
+    state = {"done": "out of date", "failed": f"`{verb}` failed", "interrupted": f"`{verb}` was interrupted"}
+    section.missing(what, f"codesign {verb} {record.name}", state.get(status, "not measured"))
 
 
 def accuracy(record: Record) -> Section:
     section = Section("accuracy", "Accuracy", "half")
     figures = record.figures
     names = {
-        "float network": ("accuracy_float", "train"),
+        "float network": ("accuracy_float", "freeze"),
         "frozen integers": ("accuracy_frozen", "freeze"),
         "hardware": ("accuracy_hardware", "verify"),
     }
@@ -37,9 +44,10 @@ def accuracy(record: Record) -> Section:
         section.figure(plots.accuracy(known, counts), "accuracy of the float, frozen and hardware network", caption)
     for name, (key, verb) in names.items():
         if figures.get(key) is None:
-            section.missing(f"accuracy of the {name}", f"codesign {verb} {record.name}")
+            gap(section, record, f"accuracy of the {name}", verb)
     if figures.get("balanced_accuracy") is not None:
         section.caption(f"Balanced accuracy of the frozen network: {figures['balanced_accuracy']:.2%}.")
+    add_samples(section, record)
     return section
 
 
@@ -47,7 +55,7 @@ def confusion(record: Record) -> Section:
     section = Section("confusion", "Confusion", "half")
     trace = record.trace
     if trace is None or record.stimulus is None:
-        section.missing("decisions", f"codesign freeze {record.name}")
+        gap(section, record, "decisions", "freeze")
         return section
     labels = record.stimulus.labels
     known = labels >= 0
@@ -73,14 +81,13 @@ def class_names(record: Record, classes: int) -> list[str]:
     return [str(index) for index in range(classes)]
 
 
-def samples(record: Record) -> Section | None:
-    """Pictures of test samples with label and decision, wrong ones first; None unless inputs are pictures."""
+def add_samples(section: Section, record: Record) -> None:
+    """Pictures of test samples with label and decision, wrong ones first, if inputs are pictures."""
     shape, stimulus, trace = record.image_shape, record.stimulus, record.trace
     if shape is None or stimulus is None or stimulus.values is None or trace is None or record.network is None:
-        return None
-    section = Section("samples", "Samples")
-    wrong = np.nonzero((stimulus.labels != trace.decisions) & (stimulus.labels >= 0))[0][:MAX_SAMPLES]
-    right = np.nonzero(stimulus.labels == trace.decisions)[0][: max(4, MAX_SAMPLES - wrong.size)]
+        return
+    wrong = np.nonzero((stimulus.labels != trace.decisions) & (stimulus.labels >= 0))[0][: MAX_SAMPLES - 4]
+    right = np.nonzero(stimulus.labels == trace.decisions)[0][: MAX_SAMPLES - wrong.size]
     scale = 255 / ((1 << record.network.coding.input_bits) - 1)
     items = []
     for index in [*wrong, *right]:
@@ -95,14 +102,13 @@ def samples(record: Record) -> Section | None:
             }
         )
     section.samples(items)
-    section.caption("Inputs as the hardware gets them. Red: wrong decisions.")
-    return section
+    section.caption("Test samples as the hardware gets them. Red: wrong decisions.")
 
 
 def training(record: Record) -> Section:
     section = Section("training", "Training")
     if not record.history:
-        section.missing("training history", f"codesign train {record.name}")
+        gap(section, record, "training history", "train")
         return section
     fine_tuning = [row for row in record.run.stage("freeze").get("fine_tuning", []) if row.get("epoch")]
     rows = [*record.history, *({**row, "density": record.figures.get("density")} for row in fine_tuning)]
@@ -120,7 +126,7 @@ def spikes(record: Record) -> Section:
     section = Section("spikes", "Spikes")
     trace, stimulus, network = record.shown_trace, record.stimulus, record.network
     if trace is None or stimulus is None or network is None:
-        section.missing("spikes", f"codesign freeze {record.name}")
+        gap(section, record, "spikes", "freeze")
         return section
     sample = record.shown_sample
     observed = record.observed
@@ -150,7 +156,7 @@ def spikes(record: Record) -> Section:
         "Wide pale marks: software. Narrow dark marks: the simulated Verilog. Where both agree one lies in the other.",
     )
     if observed is None:
-        section.missing("hardware spikes", f"codesign verify {record.name}")
+        gap(section, record, "hardware spikes", "verify")
     return section
 
 
@@ -159,9 +165,9 @@ def membranes(record: Record) -> Section | None:
     if trace is None or network is None:
         return None
     section = Section("membranes", "Membranes")
-    first = trace.spikes[0][0].sum(axis=0)
-    busiest = np.argsort(-first, kind="stable")[: MAX_TRACES - 1]
-    chosen = [(0, int(neuron)) for neuron in busiest]
+    fired = trace.spikes[0][0].sum(axis=0)
+    telling = np.argsort(np.abs(fired - network.timesteps / 3), kind="stable")[: MAX_TRACES - 1]
+    chosen = [(0, int(neuron)) for neuron in telling]
     if len(network.layers) > 1:
         chosen = [*chosen, (len(network.layers) - 1, int(trace.decisions[0]))]
     traces = [
@@ -184,7 +190,7 @@ def layers(record: Record) -> Section:
     section = Section("layers", "Layers")
     network = record.network
     if network is None:
-        section.missing("layers", f"codesign freeze {record.name}")
+        gap(section, record, "layers", "freeze")
         return section
     measured = (record.verification or {}).get("layers", [])
     verified = (record.verification or {}).get("samples")
@@ -224,7 +230,69 @@ def layers(record: Record) -> Section:
         "parameters in images."
     )
     if record.sidecar is None:
-        section.missing("lanes and memory", f"codesign generate {record.name}")
+        gap(section, record, "lanes and memory", "generate")
+    return section
+
+
+def area(record: Record) -> Section:
+    """Use of each device that has a measured family, against its budget."""
+    section = Section("area", "Area", "half")
+    synthesis = record.synthesis
+    if synthesis is None:
+        gap(section, record, "area", "synth")
+        return section
+    from boards.registry import TARGETS
+
+    use = []
+    for device in TARGETS.values():
+        found = synthesis["placed"].get(next(name for name, item in TARGETS.items() if item is device))
+        used = found or synthesis["area"].get(device.family)
+        if used is not None:
+            kinds = [kind for kind in RESOURCES if kind in device.budget and (device.budget[kind] or used[kind])]
+            use.append((device.name, [(RESOURCES[kind], used[kind], device.budget[kind]) for kind in kinds]))
+    if use:
+        section.figure(plots.area_bars(use), "resources used, as a share of each device")
+    head = ["family", *RESOURCES.values(), "raw LUT cells"]
+    rows = [
+        [family, *(number(cells[kind], 1 if cells[kind] % 1 else 0) for kind in RESOURCES), number(cells["lut_cells"])]
+        for family, cells in synthesis["area"].items()
+    ]
+    section.table(head, rows)
+    section.caption(
+        "Logic in what each family fills its fabric with: TRELLIS_COMB (ecp5), logic cells (ice40), LUT1-6 (xilinx), "
+        "LUT and ALU (gowin). Raw LUT cells are not comparable between families."
+    )
+    return section
+
+
+RESOURCES = {"lut": "logic", "ff": "registers", "bram": "memory blocks", "dsp": "multipliers"}
+
+
+def clock(record: Record) -> Section:
+    section = Section("clock", "Clock and boards", "half")
+    placed = (record.synthesis or {}).get("placed", {})
+    if placed:
+        rows, bad = [], []
+        for row, (target, found) in enumerate(placed.items()):
+            seeds = ", ".join(f"{mhz:.1f}" for mhz in found["seeds"].values())
+            part = "-".join(filter(None, (found["device"], found["speed_grade"], found["package"])))
+            rows.append([target, part, number(found["fmax_mhz"], 1), found["reason"] or seeds])
+            if found["fmax_mhz"] is None:
+                bad.append(row)
+        section.table(["target", "part", "MHz, median", "MHz by seed"], rows, bad)
+        section.caption(
+            "Placed and routed alone in a wrapper of registers, whose cells are subtracted. Median over the seeds."
+        )
+    else:
+        gap(section, record, "clock frequency", "synth")
+    figures = record.figures
+    rows = []
+    for target, latency in (figures.get("latency_us") or {}).items():
+        interval = (figures.get("interval_us") or {}).get(target)
+        rows.append([target, number(latency, 1), number(interval, 1), number(1e6 / interval if interval else None)])
+    if rows:
+        section.table(["target", "latency, us", "interval, us", "samples per second"], rows)
+        section.caption("Mean cycles of the verified samples over the median clock.")
     return section
 
 
@@ -307,7 +375,7 @@ def cycles(record: Record) -> Section:
     section = Section("cycles", "Clock cycles", "half")
     verification = record.verification
     if not verification or not verification.get("layers"):
-        section.missing("cycles", f"codesign verify {record.name}")
+        gap(section, record, "cycles", "verify")
         return section
     samples = verification["samples"]
     phases = [
@@ -327,20 +395,12 @@ def cycles(record: Record) -> Section:
         "Mean over the samples simulated back to back; layers work at the same time, on successive timesteps. "
         "Red line: cycles per sample.",
     )
-    figures = record.figures
-    rows: list[tuple[str, object]] = [
-        ("cycles per sample, back to back", number(verification.get("cycles_per_sample"), 1)),
-        ("latency of a sample alone, cycles", number(verification.get("latency_cycles"), 1)),
-    ]
-    for target, mhz in (figures.get("fmax_mhz") or {}).items():
-        latency = (figures.get("latency_us") or {}).get(target)
-        interval = (figures.get("interval_us") or {}).get(target)
-        rows.append(
-            (f"on {target} at {mhz:.1f} MHz", f"{number(latency, 1)} us latency, {number(interval, 1)} us apart")
-        )
-    section.facts(rows)
-    if not figures.get("fmax_mhz"):
-        section.missing("clock frequency", f"codesign synth {record.name}")
+    section.facts(
+        [
+            ("cycles per sample, back to back", number(verification.get("cycles_per_sample"), 1)),
+            ("latency of a sample alone, cycles", number(verification.get("latency_cycles"), 1)),
+        ]
+    )
     return section
 
 
@@ -348,7 +408,7 @@ def verification(record: Record) -> Section:
     section = Section("verification", "Verification")
     found = record.verification
     if found is None:
-        section.missing("hardware against software", f"codesign verify {record.name}")
+        gap(section, record, "hardware against software", "verify")
         return section
     first = found.get("first_divergence")
     if first:
