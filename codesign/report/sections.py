@@ -19,7 +19,7 @@ MAX_DRAWN_NEURONS = 1 << 10
 
 def gap(section: Section, record: Record, what: str, verb: str) -> None:
     """Say that something is missing, why, and which command makes it."""
-    status = record.run.stage(verb).get("status")
+    status = str(record.run.stage(verb).get("status"))
     state = {"done": "out of date", "failed": f"`{verb}` failed", "interrupted": f"`{verb}` was interrupted"}
     section.missing(what, f"codesign {verb} {record.name}", state.get(status, "not measured"))
 
