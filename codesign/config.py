@@ -29,37 +29,43 @@ class DataConfig(Section):
     """Which samples, how they are split and encoded."""
 
     set: Literal["digits", "mnist", "idx", "fsdd-spikes", "mitbih-beats", "npz"] = "digits"
-    path: str | None = Field(None, description="folder or file; default: $CODESIGN_DATA, then the user cache")
+    path: str | None = Field(default=None, description="folder or file; default: $CODESIGN_DATA, then the user cache")
     coding: CodingKind = "current"
-    input_bits: int = Field(4, ge=1, le=8, description="bits of one input value (coding 'current')")
-    validation: float = Field(150, gt=0, description="samples, or a fraction below 1, taken from the training set")
+    input_bits: int = Field(default=4, ge=1, le=8, description="bits of one input value (coding 'current')")
+    validation: float = Field(
+        default=150, gt=0, description="samples, or a fraction below 1, taken from the training set"
+    )
     test: float | None = Field(
-        None, gt=0, description="samples, or a fraction below 1; only for sets without an official test set"
+        default=None, gt=0, description="samples, or a fraction below 1; only for sets without an official test set"
     )
-    train_limit: Count | None = Field(None, description="use at most this many training samples (stratified)")
-    test_limit: Count | None = Field(None, description="use at most this many test samples (the first ones)")
-    split_seed: int = Field(0, ge=0, description="seed of the stratified split; not changed by --seed")
-    step_ms: float = Field(6.0, gt=0, description="width of a timestep (coding 'events' from times)")
-    rate_max: Fraction = Field(1.0, description="event probability per timestep of a full-scale input (coding 'rate')")
-    encoder_seed: int = Field(0, ge=0, description="seed of the encoder's draws (coding 'rate')")
+    train_limit: Count | None = Field(default=None, description="use at most this many training samples (stratified)")
+    test_limit: Count | None = Field(default=None, description="use at most this many test samples (the first ones)")
+    split_seed: int = Field(default=0, ge=0, description="seed of the stratified split; not changed by --seed")
+    step_ms: float = Field(default=6.0, gt=0, description="width of a timestep (coding 'events' from times)")
+    rate_max: Fraction = Field(
+        default=1.0, description="event probability per timestep of a full-scale input (coding 'rate')"
+    )
+    encoder_seed: int = Field(default=0, ge=0, description="seed of the encoder's draws (coding 'rate')")
     delta: Level | list[Level] = Field(
-        0.1, description="send-on-delta level, or several, as fractions of full scale (coding 'delta')"
+        default=0.1, description="send-on-delta level, or several, as fractions of full scale (coding 'delta')"
     )
-    shift_augmentation: int = Field(0, ge=0, le=4, description="random shifts of training images, +- pixels")
+    shift_augmentation: int = Field(default=0, ge=0, le=4, description="random shifts of training images, +- pixels")
 
 
 class NetworkConfig(Section):
     """Architecture and neuron: feed-forward, fully connected LIF layers."""
 
-    hidden: list[Count] = Field([128], description="hidden layer widths; [] for a single layer")
-    timesteps: int = Field(8, ge=1, le=4096)
+    hidden: list[Count] = Field(default=[128], description="hidden layer widths; [] for a single layer")
+    timesteps: int = Field(default=8, ge=1, le=4096)
     leak: LeakKind = "shift"
-    leak_shift: int = Field(2, ge=1, le=12, description="leak v - (v >> k) (leak 'shift')")
-    leak_decay: float = Field(0.75, ge=0, le=1, description="factor per timestep, frozen to 8 bits (leak 'multiply')")
+    leak_shift: int = Field(default=2, ge=1, le=12, description="leak v - (v >> k) (leak 'shift')")
+    leak_decay: float = Field(
+        default=0.75, ge=0, le=1, description="factor per timestep, frozen to 8 bits (leak 'multiply')"
+    )
     reset: Literal["subtract", "zero", "none"] = "subtract"
     compare: CompareKind = ">="
     readout: ReadoutKind = "spike_count"
-    bias: bool = Field(True, description="trainable bias per neuron")
+    bias: bool = Field(default=True, description="trainable bias per neuron")
 
     @model_validator(mode="after")
     def _one_leak(self) -> NetworkConfig:
@@ -75,24 +81,25 @@ class RewiringConfig(Section):
     mode: Literal["adaptive", "dense"] = "adaptive"
     scope: Literal["layer", "neuron"] = "layer"
     start_density: Fraction = 0.5
-    target_density: Fraction = Field(0.15, description="nonzero weights over dense weights, whole network")
+    target_density: Fraction = Field(default=0.15, description="nonzero weights over dense weights, whole network")
     distribution: Literal["erdos-renyi", "uniform"] = "erdos-renyi"
-    p: float = Field(0.5, gt=0)
-    q: float = Field(1.0, gt=0)
-    eta: float = Field(0.001, ge=0)
-    gamma: float = Field(1.0, gt=0)
-    beta: float = Field(0.9, gt=0, le=1)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    score_batches: Count = Field(100, description="batches before a rewiring that the growth score looks at")
+    p: float = Field(default=0.5, gt=0)
+    q: float = Field(default=1.0, gt=0)
+    eta: float = Field(default=0.001, ge=0)
+    gamma: float = Field(default=1.0, gt=0)
+    beta: float = Field(default=0.9, gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    score_batches: Count = Field(default=100, description="batches before a rewiring that the growth score looks at")
     epochs_per_iteration: Count = 2
-    rewire_every: Count = Field(1, description="epochs between rewirings inside an iteration")
+    rewire_every: Count = Field(default=1, description="epochs between rewirings inside an iteration")
     rewire_until: Fraction = Field(
-        0.7, description="fraction of the epochs after which connections stay; the target density is reached by then"
+        default=0.7,
+        description="fraction of the epochs after which connections stay; the target density is reached by then",
     )
-    min_fan_in: int = Field(1, ge=0, description="synapses that every neuron keeps")
+    min_fan_in: int = Field(default=1, ge=0, description="synapses that every neuron keeps")
     layer_target: dict[str, Fraction] = Field(
         default_factory=dict,
-        description="target density of single layers by index, e.g. {'0' = 0.1}; target_density then speaks of the rest",
+        description="target density of single layers, e.g. {'0' = 0.1}; target_density then speaks of the others",
     )
 
     @model_validator(mode="after")
@@ -110,66 +117,70 @@ class TrainConfig(Section):
     epochs: Count = 40
     batch_size: Count = 128
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
-    surrogate_width: float = Field(1.0, gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    surrogate_width: float = Field(default=1.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_balance: float = Field(
-        0.0, ge=0, le=1, description="weigh each class's loss by (samples of the class) ** -class_balance"
+        default=0.0, ge=0, le=1, description="weigh each class's loss by (samples of the class) ** -class_balance"
     )
-    seed: int = Field(0, ge=0)
-    threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's choice")
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, description="torch threads; 0 leaves torch's choice")
     rewiring: RewiringConfig = RewiringConfig()
 
 
 class FreezeConfig(Section):
     """Quantisation-aware fine-tuning and freezing into integers."""
 
-    weight_bits: int = Field(6, ge=2, le=8)
-    fraction_bits: int | None = Field(None, ge=0, le=16, description="default: smallest with threshold >= 2^(k+3)")
-    membrane_width: int | None = Field(None, ge=4, le=32, description="default: derived from training data")
-    epochs: int = Field(10, ge=0, description="quantisation-aware epochs at fixed connectivity")
-    learning_rate: float = Field(5e-4, gt=0)
+    weight_bits: int = Field(default=6, ge=2, le=8)
+    fraction_bits: int | None = Field(
+        default=None, ge=0, le=16, description="default: smallest with threshold >= 2^(k+3)"
+    )
+    membrane_width: int | None = Field(default=None, ge=4, le=32, description="default: derived from training data")
+    epochs: int = Field(default=10, ge=0, description="quantisation-aware epochs at fixed connectivity")
+    learning_rate: float = Field(default=5e-4, gt=0)
 
 
 class HardwareConfig(Section):
     """Shape of the accelerator."""
 
     lanes: list[Annotated[int, Field(ge=1, le=32)]] | Annotated[int, Field(ge=1, le=32)] = Field(
-        1, description="lanes of every layer, or one number per layer"
+        default=1, description="lanes of every layer, or one number per layer"
     )
-    queue_depth: int = Field(8, ge=2, le=64, description="events that a lane may lag behind")
-    name: str = Field("snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
+    queue_depth: int = Field(default=8, ge=2, le=64, description="events that a lane may lag behind")
+    name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
 
 
 class VerifyConfig(Section):
     """What is simulated."""
 
-    samples: Count | None = Field(None, description="test samples simulated; default all")
-    stress_samples: Count = Field(16, description="samples repeated under random backpressure and resets")
-    seed: int = Field(1, ge=0)
+    samples: Count | None = Field(default=None, description="test samples simulated; default all")
+    stress_samples: Count = Field(default=16, description="samples repeated under random backpressure and resets")
+    seed: int = Field(default=1, ge=0)
 
 
 class SynthConfig(Section):
     """Which tools give area and clock figures."""
 
-    families: list[Family] = Field(["ecp5", "ice40"], description="area from yosys")
-    fmax: list[Target] = Field(["ecp5-25f"], description="clock and placed area from nextpnr")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([1, 2, 3], min_length=1, description="nextpnr seeds")
+    families: list[Family] = Field(default=["ecp5", "ice40"], description="area from yosys")
+    fmax: list[Target] = Field(default=["ecp5-25f"], description="clock and placed area from nextpnr")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[1, 2, 3], min_length=1, description="nextpnr seeds")
 
 
 class ExploreConfig(Section):
     """Grid of design points; training is shared by points that differ only in hardware."""
 
-    density: list[Fraction] = Field([0.4, 0.2, 0.1, 0.05], min_length=1)
-    weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field([4, 6], min_length=1)
-    lanes: list[Annotated[int, Field(ge=1, le=32)]] = Field([1, 2, 4], min_length=1)
-    verify: Literal["none", "pareto", "all"] = Field("pareto", description="points simulated in RTL")
+    density: list[Fraction] = Field(default=[0.4, 0.2, 0.1, 0.05], min_length=1)
+    weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field(default=[4, 6], min_length=1)
+    lanes: list[Annotated[int, Field(ge=1, le=32)]] = Field(default=[1, 2, 4], min_length=1)
+    verify: Literal["none", "pareto", "all"] = Field(default="pareto", description="points simulated in RTL")
     verify_samples: Count = 20
-    synthesise: Literal["none", "pareto", "all"] = Field("pareto", description="points that yosys synthesises")
+    synthesise: Literal["none", "pareto", "all"] = Field(default="pareto", description="points that yosys synthesises")
     family: Family = "ecp5"
-    fmax: list[Target] = Field([], description="clock of the synthesised points; place and route takes minutes each")
+    fmax: list[Target] = Field(
+        default=[], description="clock of the synthesised points; place and route takes minutes each"
+    )
 
 
 class Config(Section):

@@ -55,7 +55,7 @@ class Split:
     def __len__(self) -> int:
         return int(self.labels.size)
 
-    def take(self, indices: npt.ArrayLike | slice) -> Split:
+    def take(self, indices: npt.NDArray[np.integer] | slice) -> Split:
         """The chosen samples, in the order given."""
         chosen = np.arange(len(self))[indices]
         return Split(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,10 @@ def learning_rate(base: float, step: int, total: int) -> float:
     return base * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def make_optimizer(config: TrainConfig, parameters: list[Tensor], rate: float) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, parameters: Sequence[Tensor], rate: float) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=config.weight_decay)
+        return torch.optim.Adam(list(parameters), lr=rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(list(parameters), lr=rate, momentum=0.9, weight_decay=config.weight_decay)
 
 
 class _Run:
@@ -252,11 +252,12 @@ class _Run:
     def _validate(self, epoch: int, loss: float) -> dict[str, Any]:
         found = evaluate(self.network, self.validation.ordered(EVALUATION_BATCH), self.class_weights)
         layers = []
-        for index, (weight, mask) in enumerate(zip(self.network.weights, self.network.masks, strict=True)):
+        for index, (pq, fraction) in enumerate(self._measure()):
             layers.append(
                 {
                     "density": self.network.densities[index],
-                    **self._measure(index, weight, mask),
+                    "index": pq,
+                    "fraction": fraction,
                     "pruned": 0,
                     "grown": 0,
                     "spikes_per_sample": found.spikes[index],
@@ -286,13 +287,16 @@ class _Run:
                 self._save_network(checkpoint.BEST, self.best)
         return row
 
-    def _measure(self, index: int, weight: Tensor, mask: Tensor) -> dict[str, float]:
+    def _measure(self) -> list[tuple[float, float]]:
+        """PQ index and rewiring fraction of each layer."""
         if self.rewirer is not None:
-            pq, fraction = self.rewirer.measure()[index]
-        else:
-            pq = pq_index(weight[mask].detach().cpu().numpy(), self.rewiring.p, self.rewiring.q)
-            fraction = rewiring_fraction(int(mask.sum()), pq, self.rewiring)
-        return {"index": pq, "fraction": fraction}
+            return self.rewirer.measure()
+        found = []
+        for weight, mask in zip(self.network.weights, self.network.masks, strict=True):
+            active = weight[mask].detach().cpu().numpy()
+            pq = pq_index(active, self.rewiring.p, self.rewiring.q)
+            found.append((pq, rewiring_fraction(active.size, pq, self.rewiring)))
+        return found
 
     def _change_connections(self, epoch: int, row: dict[str, Any]) -> None:
         if self.rewirer is None or epoch not in {*self.falls, *self.rewires}:

@@ -122,7 +122,7 @@ class SpikingNetwork(nn.Module):
                 _, potentials, _ = lif(drive, timesteps, neuron)
                 gain = 1.0 / max(1e-6, float(potentials[-1].std()))
             else:
-                low, high = -10.0, 10.0
+                gain, low, high = 1.0, -10.0, 10.0
                 for _ in range(30):
                     gain = 2.0 ** ((low + high) / 2)
                     rate = float(lif(drive * gain, timesteps, neuron)[0].mean())

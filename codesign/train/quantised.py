@@ -90,8 +90,8 @@ def layer_scale(
                 raise InputError(f"{where}: the threshold rounds to 0 with fraction_bits = {bits_tried}; raise it")
             return LayerScale(step, bits_tried, unit, round(unit), limit)
     raise InputError(
-        f"{where}: weights up to {step * limit:.3g} leave a threshold of {2.0**MAX_FRACTION_BITS / (step * input_step):.3g}"
-        f" even with fraction_bits = {MAX_FRACTION_BITS}; they cannot be represented"
+        f"{where}: weights up to {step * limit:.3g} times the threshold cannot be represented: the leak would be lost "
+        f"even with fraction_bits = {MAX_FRACTION_BITS}"
     )
 
 
