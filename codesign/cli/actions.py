@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from codesign.cli.console import console
-from codesign.cli.targets import execute, expect, open_run
-from codesign.config import Config
-from codesign.errors import InputError, OutputError, ToolError, UnsupportedError
+from codesign.cli.targets import execute, expect, open_run, working_in
+from codesign.config import Config, apply_override, load_config, parse_config
+from codesign.errors import InputError, MismatchError, OutputError, ToolError, UnsupportedError
 from codesign.files import write_text
+from codesign.pipeline.stage import NETWORK, STIMULUS
+from codesign.pipeline.stages import STAGES
 from codesign.rundir import RunDirectory
 
 PATH = ("train", "freeze", "generate", "estimate", "verify", "synth", "report")
@@ -35,8 +39,12 @@ def run(
     if directory.is_imported:
         skipped |= {"train", "freeze"}
     names = [name for name in PATH if name not in skipped]
-    figures = execute(directory, config, names, force=force, device=device)
-    console.finish(_result(directory), summary(directory, figures))
+    try:
+        execute(directory, config, names, force=force, device=device)
+    except MismatchError:
+        console.finish(_result(directory), summary(directory))
+        raise
+    console.finish(_result(directory), summary(directory))
 
 
 def stage(
@@ -59,8 +67,144 @@ def stage(
     console.finish({**_result(directory), "stage": record}, f"{directory.path}: {outputs}")
 
 
+def generate(target: Path, output: Path | None, overrides: Sequence[str] | None, device: str | None) -> None:
+    if device is not None:
+        check_fits(target, output, overrides, device)
+    stage("generate", target, output, overrides, None)
+
+
+def verify(
+    target: Path,
+    network: Path | None,
+    samples: Path | None,
+    output: Path | None,
+    overrides: Sequence[str] | None,
+    *,
+    mutants: bool,
+    waves: bool,
+) -> None:
+    kind = expect(target, "run", "bundle")
+    if kind == "bundle" or network is not None or samples is not None:
+        bundle = target / "bundle" if kind == "run" else target
+        _verify_bundle(bundle, network, samples, output, overrides, mutants=mutants, waves=waves)
+        return
+    directory, config = open_run(target, output, overrides)
+    if mutants:
+        STAGES["verify"].check_inputs(directory)
+        with working_in(directory):
+            _verify_mutants(config, target / "bundle", target / NETWORK, target / STIMULUS, target)
+        return
+    try:
+        execute(directory, config, ["verify"], force=True)
+    except MismatchError:
+        console.finish(_result(directory), _verdict(directory.figures))
+        raise
+    console.finish(_result(directory), _verdict(directory.figures))
+
+
+def _verify_bundle(
+    bundle: Path,
+    network: Path | None,
+    samples: Path | None,
+    output: Path | None,
+    overrides: Sequence[str] | None,
+    *,
+    mutants: bool,
+    waves: bool,
+) -> None:
+    """Verify a bundle that need not be in a run directory."""
+    from codesign.pipeline.work import verify_delivered
+
+    config = _options(overrides)
+    paths = {"--network": network or bundle.parent / NETWORK, "--samples": samples or bundle.parent / STIMULUS}
+    for option, path in paths.items():
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; name it with {option}")
+    work = output or Path(tempfile.mkdtemp(prefix="codesign-verify-"))
+    if mutants:
+        _verify_mutants(config, bundle, *paths.values(), work)
+    else:
+        console.step("verify")
+        outcome = verify_delivered(
+            bundle, *paths.values(), work / "verify", config.verify, waves=waves, progress=console.progress
+        )
+        document = {**outcome.figures, **outcome.details}
+        console.finish(document, _verdict(document))
+        if outcome.failure is not None:
+            raise outcome.failure
+    if output is None:
+        shutil.rmtree(work)
+
+
+def _verdict(figures: Mapping[str, Any]) -> str:
+    text = f"{figures['samples_verified']} samples, {figures['mismatches']} mismatches"
+    if figures["accuracy_hardware"] is not None:
+        text += f", hardware accuracy {100 * figures['accuracy_hardware']:.2f} %"
+    return text
+
+
+def synth(target: Path, output: Path | None, overrides: Sequence[str] | None) -> None:
+    from boards.synth import synth_bundle
+
+    if expect(target, "run", "bundle") == "run":
+        directory, config = open_run(target, output, overrides)
+        execute(directory, config, ["synth"], force=True)
+        console.finish(_result(directory), area_table(directory.figures))
+        return
+    config = _options(overrides)
+    work = output or Path(tempfile.mkdtemp(prefix="codesign-synth-"))
+    console.step("synth")
+    result = synth_bundle(target, config.synth, work, console.progress)
+    console.finish(result, area_table(result))
+    if output is None:
+        shutil.rmtree(work)
+
+
+def area_table(figures: Mapping[str, Any]) -> Table:
+    """Area by family and clock by device."""
+    table = Table("target", "lut", "ff", "bram", "dsp", "MHz")
+    for family, area in (figures["area"] or {}).items():
+        table.add_row(family, *(f"{area[kind]:g}" for kind in ("lut", "ff", "bram", "dsp")), "")
+    for target, mhz in (figures["fmax_mhz"] or {}).items():
+        table.add_row(target, "", "", "", "", f"{mhz:.1f}" if mhz else "does not fit")
+    return table
+
+
+def explore(target: Path, output: Path | None, overrides: Sequence[str] | None, seed: int | None) -> None:
+    from codesign.explore import explore as sweep
+
+    expect(target, "config")
+    config = load_config(target, list(overrides or []), seed)
+    folder = output or Path("runs") / target.stem
+    console.folder = folder
+    console.step("explore")
+    document = sweep(config, folder, progress=console.progress)
+    console.finish({"folder": str(folder), **document}, exploration_table(document))
+
+
+def exploration_table(document: Mapping[str, Any]) -> Table:
+    """Points of an exploration, with the fronts that each is on."""
+    table = Table("point", "status", "accuracy", "front")
+    for point in document["points"]:
+        accuracy = point["validation_accuracy"]
+        table.add_row(
+            point["name"],
+            point["error"] or point["status"],
+            "" if accuracy is None else f"{100 * accuracy:.2f} %",
+            ", ".join(point["front"]),
+        )
+    return table
+
+
 def boards() -> None:
-    raise UnsupportedError("boards")
+    from boards.registry import boards_table
+
+    rows = boards_table()
+    table = Table("board", "what", "device", "MHz", "budget")
+    for row in rows:
+        budget = ", ".join(f"{count} {kind}" for kind, count in row["budget"].items())
+        table.add_row(row["name"], row["title"], row["device"], f"{row['clock_mhz']:g}", budget)
+    console.finish({"boards": rows}, table)
 
 
 def refuse_interchange(verb: str) -> None:
@@ -76,6 +220,25 @@ def init(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: exists already; choose another name, or --force replaces it")
     write_text(path, config_template())
     console.finish({"config": str(path)}, f"{path}: edit it, then `codesign run {path}`")
+
+
+def predict(target: Path, data: Path) -> None:
+    from codesign.network import FrozenNetwork
+    from codesign.predict import predict as classify
+
+    expect(target, "run")
+    directory = RunDirectory.open(target)
+    network = FrozenNetwork.load(directory.path / NETWORK)
+    result = classify(network, directory.config.data, data)
+    document = {
+        "decisions": result.decisions.tolist(),
+        "values": result.values.tolist(),
+        "accuracy": result.accuracy,
+    }
+    lines = [" ".join(map(str, document["decisions"]))]
+    if result.accuracy is not None:
+        lines.append(f"accuracy {100 * result.accuracy:.2f} % of {len(result.decisions)} samples")
+    console.finish(document, "\n".join(lines))
 
 
 def doctor() -> None:
@@ -104,13 +267,18 @@ def data_list() -> None:
 def data_get(name: str) -> None:
     from codesign.data import download
 
-    console.step(f"download {name}")
-    folder = download(name, progress=console.progress)
+    def progress(done: float, total: float, text: str) -> None:
+        if done == 0:
+            console.step(f"download {name}")
+        console.progress(done, total, text)
+
+    folder = download(name, progress=progress)
     console.finish({"set": name, "path": str(folder)}, f"{name}: {folder}")
 
 
-def summary(run: RunDirectory, figures: dict[str, Any]) -> str:
+def summary(run: RunDirectory) -> str:
     """A run in a few lines."""
+    figures = run.figures
 
     def share(name: str) -> str:
         value = figures[name]
@@ -126,9 +294,22 @@ def summary(run: RunDirectory, figures: dict[str, Any]) -> str:
     if figures["cycles_per_sample"] is not None:
         lines.append(f"cycles       {figures['cycles_per_sample']:.0f} per sample")
     for target, mhz in (figures["fmax_mhz"] or {}).items():
-        lines.append(f"clock        {mhz:.1f} MHz on {target}, {figures['latency_us'][target]:.1f} us per sample")
+        time = (figures["latency_us"] or {}).get(target)
+        lines.append(
+            f"clock        {target}: "
+            + (f"{mhz:.1f} MHz" if mhz else "does not fit")
+            + (f", {time:.1f} us per sample" if time else "")
+        )
     lines.append(f"report       {run.path / 'report.html'}")
     return "\n".join(lines)
+
+
+def _options(overrides: Sequence[str] | None) -> Config:
+    """Configuration of a command that has no file of it: defaults and --set."""
+    document: dict[str, Any] = {}
+    for change in overrides or []:
+        apply_override(document, change)
+    return parse_config(document, "--set")
 
 
 def _result(run: RunDirectory) -> dict[str, Any]:
@@ -142,7 +323,3 @@ def _result(run: RunDirectory) -> dict[str, Any]:
         "stages": stages,
         "report": str(report) if report.is_file() else None,
     }
-
-
-def _unused(config: Config) -> InputError:
-    raise InputError(str(config))

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,7 +25,7 @@ class Console:
         self.folder: Path | None = None
         self.finished = False
         self._json = False
-        self._stdout: int | None = None
+        self._stdout: tuple[int, TextIO] | None = None
         self._bar: Progress | None = None
         self._task: Any = None
         self._started = 0.0
@@ -37,8 +37,9 @@ class Console:
         self.finished = False
         if json and self._stdout is None:
             sys.stdout.flush()
-            self._stdout = os.dup(1)
+            self._stdout = os.dup(1), sys.stdout
             os.dup2(2, 1)
+            sys.stdout = sys.stderr
 
     def stop(self) -> None:
         """End bars, so that a line can be printed."""
@@ -94,8 +95,9 @@ class Console:
         text = json.dumps(document, indent=2, default=str) + "\n"
         if self._stdout is not None:
             sys.stdout.flush()
-            os.dup2(self._stdout, 1)
-            os.close(self._stdout)
+            descriptor, sys.stdout = self._stdout
+            os.dup2(descriptor, 1)
+            os.close(descriptor)
             self._stdout = None
         sys.stdout.write(text)
         sys.stdout.flush()

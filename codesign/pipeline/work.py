@@ -101,8 +101,8 @@ def verify_delivered(
         bundle, frozen, stimulus, work,
         stress_samples=config.stress_samples, seed=config.seed, waves=waves, progress=progress,
     )  # fmt: skip
-    document = result.to_json()
-    write_json(work / "verification.json", document)
+    write_json(work / "verification.json", result.to_json())
+    (work / NETWORK).unlink(missing_ok=True)
     busy = sum(
         layer["lanes"] * clocks["accumulate_clocks"]
         for layer, clocks in zip(read_sidecar(bundle)["layers"], result.layers, strict=True)
@@ -134,7 +134,11 @@ def verify_delivered(
 
 def synth(context: Context) -> Outcome:
     """Bundle -> area and clock."""
-    raise AssertionError
+    from boards.synth import synth_bundle
+
+    folder = context.run.path
+    result = synth_bundle(folder / "bundle", context.config.synth, folder / "synth", context.progress)
+    return Outcome(figures={"area": result["area"], "fmax_mhz": result["fmax_mhz"]})
 
 
 def build(context: Context) -> Outcome:

@@ -1,0 +1,345 @@
+"""The command line: help with examples, one JSON object, one line per error, exit codes, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codesign.cli import main
+from codesign.rundir import FIGURES, RunDirectory
+
+TINY = """
+[network]
+hidden = [6]
+timesteps = 2
+[train]
+epochs = 2
+threads = 1
+[train.rewiring]
+target_density = 0.3
+epochs_per_iteration = 1
+score_batches = 1
+[freeze]
+epochs = 1
+[verify]
+samples = 4
+stress_samples = 2
+"""
+
+COMMANDS = ("run", "train", "freeze", "generate", "verify", "estimate", "synth", "build", "explore", "report",
+            "predict", "boards", "doctor", "init", "data list", "data get")  # fmt: skip
+
+
+@pytest.fixture
+def call(capfd):
+    """call(*arguments) -> (exit code, stdout, stderr) of one command in this process."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run directory with a trained and frozen network."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.toml").write_text(TINY)
+    for stage in (("train", folder / "tiny.toml", "-o", folder / "run"), ("freeze", folder / "run")):
+        assert main([str(argument) for argument in stage]) == 0
+    return folder / "run"
+
+
+def one_line(err: str) -> str:
+    """The single error line on stderr, without the steps that were shown before it."""
+    lines = [line for line in err.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("codesign: ")
+    assert "Traceback" not in err
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_json(call, command):
+    code, out, _ = call(*command.split(), "--help")
+    assert code == 0
+    assert f"codesign {command}" in " ".join(out.split())
+    assert "Example:" in out
+    assert "--json" in out
+
+
+def test_help_lists_every_command(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for command in COMMANDS:
+        assert command.split()[0] in out
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom codesign.cli import main\nmain(['--help'])\n"
+        "heavy = {'torch', 'amaranth', 'cocotb', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_version(call):
+    code, out, _ = call("--version")
+    assert code == 0
+    assert out.startswith("codesign 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["runn", "x"], 2, ["runn", "run"]),
+        (["run"], 2, ["CONFIG|RUN"]),
+        (["run", "x.toml", "--sedd", "3"], 2, ["--sedd"]),
+        (["run", "x.toml", "--seed", "-3"], 2, ["--seed", "greater than or equal to 0"]),
+        (["run", "none.toml"], 2, ["none.toml", "codesign init"]),
+        (["run", "none"], 2, ["none: no such file or folder"]),
+        (["freeze", "none"], 2, ["none: no such file or folder"]),
+        (["verify", "."], 2, ["neither a run directory"]),
+        (["generate", "bad.safetensors", "-o", "out"], 2, ["bad.safetensors"]),
+        (["generate", "bad.safetensors"], 2, ["-o DIR"]),
+        (["report", "tiny.toml"], 2, ["tiny.toml: is a configuration", "expected a run directory"]),
+        (["run", "tiny.toml", "--set", "train.epoch=3"], 2, ["train.epoch", "'epochs'"]),
+        (["run", "tiny.toml", "--set", "network.hidden=[-3]"], 2, ["network.hidden", "-3"]),
+        (["run", "tiny.toml", "--set", "train.epochs='x'"], 2, ["train.epochs", "integer"]),
+        (["run", "tiny.toml", "--set", "epochs"], 2, ["--set 'epochs'", "section.key=value"]),
+        (["train", "tiny.toml", "-o", "r1", "--set", "data.set=mnist"], 2, ["mnist", "codesign data get mnist"]),
+        (["train", "tiny.toml", "-o", "r2", "--set", "data.set=npz", "--set", "data.path=none.npz"], 2, ["none.npz"]),
+        (["train", "tiny.toml", "-o", "r3", "--device", "cuda:99"], 3, ["cuda:99"]),
+        (["run", "tiny.toml", "-o", "occupied"], 7, ["occupied", "not empty"]),
+        (["run", "tiny.toml", "-o", "tiny.toml"], 7, ["tiny.toml", "in the way"]),
+        (["run", "tiny.toml", "-o", "/proc/codesign"], 7, ["/proc/codesign"]),
+        (["import", "net.nir", "--source", "snntorch"], 3, ["import", "not built"]),
+        (["export", "run"], 3, ["export", "not built"]),
+        (["data", "get", "nothing"], 2, ["nothing", "mnist"]),
+        (["data", "get", "fsdd-spikes"], 3, ["fsdd-spikes"]),
+        (["init", "tiny.toml"], 7, ["exists already"]),
+    ],
+)
+def test_mistakes_are_one_line_with_an_exit_code(call, tiny, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tiny.parent)
+    monkeypatch.delenv("CODESIGN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tiny.parent / "cache"))
+    Path("bad.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage")
+    Path("occupied").mkdir()
+    Path("occupied/letter.txt").write_text("dear")
+    found, out, err = call(*arguments)
+    line = one_line(err)
+    assert found == code, line
+    for word in words:
+        assert word in line
+    assert out == ""
+    found, out, err = call(*arguments, *[] if arguments[0] in ("import", "export") else ["--json"])
+    if arguments[0] not in ("import", "export", "runn"):
+        assert json.loads(out) == {"error": one_line(err).removeprefix("codesign: "), "exit_code": code}
+
+
+def test_error_leaves_no_half_made_network(call, trained, tmp_path):
+    whole = (trained / "network.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    code, _, err = call("generate", tmp_path / "cut.safetensors", "-o", tmp_path / "out")
+    assert code == 2
+    assert "cut.safetensors" in one_line(err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unexpected_fault_is_one_line_and_a_log(call, monkeypatch, tiny):
+    monkeypatch.setattr("codesign.data.load_dataset", lambda config: 1 / 0)
+    code, _, err = call("train", tiny, "-o", tiny.parent / "run")
+    line = one_line(err)
+    assert code == 1
+    log = tiny.parent / "run" / "codesign-error.log"
+    assert str(log) in line
+    assert "ZeroDivisionError" in line
+    assert "Traceback" in log.read_text()
+    code, _, err = call("train", tiny, "-o", tiny.parent / "run", "--debug")
+    assert code == 1
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize("number", [28, 122, 30, 13])
+def test_write_errors_of_any_library_are_one_line(call, monkeypatch, tiny, number):
+    def refuse(config):
+        raise OSError(number, os.strerror(number), "/some/where")
+
+    monkeypatch.setattr("codesign.data.load_dataset", refuse)
+    code, _, err = call("train", tiny, "-o", tiny.parent / "run")
+    assert code == 7
+    assert "/some/where" in one_line(err)
+
+
+def test_full_disk(call, tiny, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    code, _, err = call("train", tiny, "-o", tiny.parent / "run")
+    assert code == 7
+    assert "the disk is full" in one_line(err)
+
+
+def test_init_writes_a_configuration_that_loads(call, tmp_path):
+    from codesign.config import Config, load_config
+
+    code, out, _ = call("init", tmp_path / "mine.toml", "--json")
+    assert code == 0
+    assert json.loads(out) == {"config": str(tmp_path / "mine.toml")}
+    assert load_config(tmp_path / "mine.toml") == Config()
+
+
+def test_data_list_knows_what_was_found(call):
+    code, out, _ = call("data", "list", "--json")
+    sets = {entry["name"]: entry for entry in json.loads(out)["sets"]}
+    assert code == 0
+    assert sets["digits"]["found"] == "embedded"
+
+
+def test_json_is_all_that_is_on_stdout_even_if_a_tool_prints(call, monkeypatch, tmp_path):
+    def noisy(entries=()):
+        print("from python")
+        os.system("echo from a tool")
+        return []
+
+    monkeypatch.setattr("codesign.data.describe", noisy)
+    code, out, err = call("data", "list", "--json")
+    assert code == 0
+    assert json.loads(out) == {"sets": []}
+    assert "from a tool" in err
+
+
+def test_train_and_freeze_fill_the_manifest(trained):
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert list(manifest)[-1] == "figures"
+    figures = manifest["figures"]
+    assert list(figures) == list(FIGURES)
+    assert 0 <= figures["accuracy_frozen"] <= 1
+    assert figures["accuracy_hardware"] is None
+    assert figures["mismatches"] is None
+    assert set(figures["seconds"]) == {"train", "freeze"}
+    assert figures["density"] <= 0.31
+    assert manifest["versions"]["torch"]
+    assert manifest["seeds"]["train"] == 0
+
+
+def test_train_again_is_skipped_and_another_seed_is_not(call, trained, tmp_path):
+    code, _, err = call("train", trained)
+    assert code == 0
+    assert "unchanged" in err
+    code, out, err = call("train", trained.parent / "tiny.toml", "-o", tmp_path / "r", "--seed", "3", "--json")
+    assert code == 0
+    assert "unchanged" not in err
+    assert json.loads(out)["stages"]["train"]["status"] == "done"
+    assert RunDirectory.open(tmp_path / "r").config.train.seed == 3
+
+
+def test_folder_in_use(call, trained):
+    with RunDirectory.open(trained).locked():
+        code, _, err = call("report", trained)
+    assert code == 7
+    assert "in use" in one_line(err)
+
+
+def test_predict_on_own_samples(call, trained, tmp_path):
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    np.savez(tmp_path / "mine.npz", x=x[:20].reshape(20, 8, 8), y=y[:20])
+    code, out, _ = call("predict", trained, tmp_path / "mine.npz", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert len(document["decisions"]) == 20
+    assert document["accuracy"] == np.mean(np.array(document["decisions"]) == y[:20])
+    assert [int(np.argmax(row)) for row in document["values"]] == document["decisions"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": np.full((2, 8, 8), 17.0)}, "beyond the training data's scale 0..16"),
+        ({"x": np.full((2, 8, 8), np.nan)}, "x holds something other than finite numbers"),
+        ({"x": np.zeros((2, 3))}, "3 inputs, the network 64"),
+        ({"x": np.zeros(64)}, "shape (64,)"),
+        ({"x": np.zeros((2, 64)), "y": np.zeros(3, int)}, "y has shape (3,) for 2 samples"),
+        ({"z": np.zeros(3)}, "'times', 'units', 'offsets'"),
+        ({"times": np.zeros(3), "units": np.zeros(3, int), "offsets": np.array([0, 3])}, "needs arrays"),
+    ],
+)
+def test_predict_refuses_samples_of_another_form(call, trained, tmp_path, arrays, words):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    code, _, err = call("predict", trained, tmp_path / "mine.npz")
+    assert code == 2
+    assert words in one_line(err)
+
+
+def start(*arguments, **options):
+    """The command as a process of its own, Ctrl-C as in a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "codesign", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **options,
+    )  # fmt: skip
+
+
+def interrupt(process, folder: Path, stage: str) -> tuple[int, str]:
+    """Send Ctrl-C as soon as ``stage`` runs; returns exit code and stderr."""
+    deadline = time.monotonic() + 120
+    while (
+        RunDirectory.open(folder).stage(stage).get("status") != "running"
+        if (folder / "manifest.json").is_file()
+        else True
+    ):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def test_interrupted_training_goes_on(call, tiny):
+    folder = tiny.parent / "run"
+    code, err = interrupt(start("train", tiny, "-o", folder, "--set", "train.epochs=400"), folder, "train")
+    assert code == 130
+    assert "interrupted" in one_line(err)
+    assert RunDirectory.open(folder).stage("train")["status"] == "interrupted"
+    code, _, err = call("train", tiny, "-o", folder)
+    assert code == 0
+    assert RunDirectory.open(folder).stage("train")["status"] == "done"
+
+
+def test_interrupted_before_anything_is_imported():
+    process = start("run", "none.toml")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, 2, -signal.SIGINT)
+    if process.returncode == 130:
+        assert "interrupted" in err
+
+
+def test_closed_pipe_is_no_error():
+    result = subprocess.run(
+        f"{sys.executable} -m codesign data list --json | head -c 1", shell=True, capture_output=True, text=True
+    )
+    assert result.stderr == ""
