@@ -102,11 +102,12 @@ class Accelerator(wiring.Component):
 
         # Samples between the door and the decision; every one occupies at least a word of some queue.
         capacity = 8 + sum(engine.queue_depth + engine.fifo_depth + 4 for engine in self.engines)
-        in_flight, decided = Signal(range(capacity + 1)), Signal()
+        in_flight = Signal(range(capacity + 1))
+        decided = Signal()
         saturated = Signal.like(popcount([engine.saturations for engine in self.engines]))
         m.d.comb += [
             decided.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
-            self.busy.eq(guard.inside | (in_flight != 0)),
+            self.busy.eq(guard.in_progress | (in_flight != 0)),
             self.protocol_error.eq(guard.protocol_error),
             self.network_hash.eq(Const(int(network.hash[:16], 16), 64)),
         ]

@@ -142,7 +142,11 @@ class LayerEngine(wiring.Component):
             ]
         timestep = Signal(unsigned(index_width(self._timesteps)))
         last_timestep = Signal()
-        room, at_barrier, drained, go, release = Signal(), Signal(), Signal(), Signal(), Signal()
+        room = Signal()
+        at_barrier = Signal()
+        drained = Signal()
+        go = Signal()
+        resume = Signal()
         working = Signal()
         m.d.comb += [
             last_timestep.eq(timestep == self._timesteps - 1),
@@ -167,7 +171,7 @@ class LayerEngine(wiring.Component):
                     self.probe_phase.eq(Mux(working, ACCUMULATE, IDLE)),
                 ]
                 with m.If(at_barrier & drained & room):
-                    m.d.comb += release.eq(1)
+                    m.d.comb += resume.eq(1)
                     m.next = "sweep"
             with m.State("sweep"):
                 m.d.comb += [
@@ -192,10 +196,10 @@ class LayerEngine(wiring.Component):
 
         for fetcher, bank in zip(fetchers, banks):
             m.d.comb += [
-                fetcher.event_valid.eq(accept),
-                Value.cast(fetcher.event).eq(Value.cast(self.i.payload)),
+                fetcher.broadcast_valid.eq(accept),
+                Value.cast(fetcher.broadcast).eq(Value.cast(self.i.payload)),
                 fetcher.go.eq(go),
-                fetcher.release.eq(release),
+                fetcher.resume.eq(resume),
                 bank.synapse_valid.eq(fetcher.synapse_valid),
                 Value.cast(bank.synapse).eq(Value.cast(fetcher.synapse)),
                 bank.value.eq(fetcher.value),

@@ -28,7 +28,7 @@ class SynapseFetcher(wiring.Component):
 
     Operation: an event's row ``{start, count}`` is read; empty rows vanish, the others wait in a queue together
     with the ends of timesteps. The walker takes a row as soon as it has issued the last synapse of the row
-    before: no bubble between rows. At an end it stops until ``release``. Latency from an event to its first
+    before: no bubble between rows. At an end it stops until ``resume``. Latency from an event to its first
     synapse: 6 clocks. Throughput: one event a clock in, one synapse a clock out.
 
     Parameters
@@ -40,10 +40,10 @@ class SynapseFetcher(wiring.Component):
 
     Members
     -------
-    event_valid : In(1); event : In(event_layout). Accepted unconditionally; give only while ``room``.
+    broadcast_valid : In(1); broadcast : In(event_layout). Accepted unconditionally; give only while ``room``.
     room : Out(1), one more event may be given.
     go : In(1), rows may be started.
-    release : In(1), pulse: forget the end at which the walker waits.
+    resume : In(1), pulse: forget the end at which the walker waits.
     waiting : Out(1), at an end, and the last synapse before it has left.
     busy : Out(1), rows or synapses of the current timestep are inside.
     synapse_valid : Out(1); synapse : Out({slot, weight}); value : Out(value_bits or 1).
@@ -64,11 +64,11 @@ class SynapseFetcher(wiring.Component):
         self._depth = depth
         super().__init__(
             {
-                "event_valid": In(1),
-                "event": In(event_layout(layer.n_addresses, value_bits)),
+                "broadcast_valid": In(1),
+                "broadcast": In(event_layout(layer.n_addresses, value_bits)),
                 "room": Out(1),
                 "go": In(1),
-                "release": In(1),
+                "resume": In(1),
                 "waiting": Out(1),
                 "busy": Out(1),
                 "synapse_valid": Out(1),
@@ -89,22 +89,25 @@ class SynapseFetcher(wiring.Component):
         value_shape = self.value.shape()
         event_value = Signal(value_shape)
         if self._value_bits:
-            m.d.comb += event_value.eq(self.event.value)
+            m.d.comb += event_value.eq(self.broadcast.value)
 
         # Look-up: row table, one clock, then a register, since block memory is slow to answer.
-        looking, look_end = Signal(), Signal()
+        looking = Signal()
+        look_end = Signal()
         look_value = Signal(value_shape, reset_less=True)
-        found, found_end, found_row = Signal(), Signal(), Signal(row, reset_less=True)
+        found = Signal()
+        found_end = Signal()
+        found_row = Signal(row, reset_less=True)
         found_value = Signal(value_shape, reset_less=True)
         discard = Signal()
         m.d.comb += [
-            rows.en.eq(self.event_valid & ~self.event.end),
-            rows.addr.eq(wrap(self.event.source, unsigned(len(rows.addr)))),
+            rows.en.eq(self.broadcast_valid & ~self.broadcast.end),
+            rows.addr.eq(wrap(self.broadcast.source, unsigned(len(rows.addr)))),
             discard.eq(looking & ~look_end & (rows.data.count == 0)),
         ]
         m.d.sync += [
-            looking.eq(self.event_valid),
-            look_end.eq(self.event.end),
+            looking.eq(self.broadcast_valid),
+            look_end.eq(self.broadcast.end),
             look_value.eq(event_value),
             found.eq(looking & ~discard),
             found_end.eq(look_end),
@@ -117,9 +120,12 @@ class SynapseFetcher(wiring.Component):
         width = Shape.cast(entry).width
         m.submodules.queue = queue = memory.Memory(shape=unsigned(width), depth=self._depth, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
-        head, tail = Signal(range(self._depth)), Signal(range(self._depth))
-        level, reserved = Signal(range(self._depth + 1)), Signal(range(self._depth + 1))
-        entering, first = Signal(entry), data.View(entry, read.data)
+        head = Signal(range(self._depth))
+        tail = Signal(range(self._depth))
+        level = Signal(range(self._depth + 1))
+        reserved = Signal(range(self._depth + 1))
+        entering = Signal(entry)
+        first = data.View(entry, read.data)
         pop = Signal()
         m.d.comb += [
             entering.end.eq(found_end),
@@ -133,7 +139,7 @@ class SynapseFetcher(wiring.Component):
         ]
         m.d.sync += [
             level.eq(wrap(level + found - pop, level.shape())),
-            reserved.eq(wrap(reserved + self.event_valid - pop - discard, reserved.shape())),
+            reserved.eq(wrap(reserved + self.broadcast_valid - pop - discard, reserved.shape())),
         ]
         with m.If(found):
             m.d.sync += tail.eq(next_index(tail, self._depth))
@@ -141,15 +147,17 @@ class SynapseFetcher(wiring.Component):
             m.d.sync += head.eq(next_index(head, self._depth))
 
         # Walker: `address` is read in every clock in which it is `active`.
-        active, is_final = Signal(), Signal()
+        active = Signal()
+        is_final = Signal()
         address = Signal.like(synapses.addr, reset_less=True)
         remaining = Signal.like(found_row.count, reset_less=True)
         walk_value = Signal(value_shape, reset_less=True)
-        occupied, load = Signal(), Signal()
+        occupied = Signal()
+        load = Signal()
         m.d.comb += [
             occupied.eq(level != 0),
             load.eq(self.go & occupied & ~first.end & (~active | is_final)),
-            pop.eq(load | self.release),
+            pop.eq(load | self.resume),
             synapses.en.eq(active),
             synapses.addr.eq(address),
         ]
@@ -178,10 +186,10 @@ class SynapseFetcher(wiring.Component):
             Value.cast(self.synapse).eq(Value.cast(synapses.data)),
             self.value.eq(read_value),
         ]
-        inside = Signal()
+        walking = Signal()
         m.d.comb += [
-            inside.eq(active | reading | self.synapse_valid),
-            self.waiting.eq(occupied & first.end & ~inside),
-            self.busy.eq(inside | Mux(occupied, ~first.end, found & ~found_end)),
+            walking.eq(active | reading | self.synapse_valid),
+            self.waiting.eq(occupied & first.end & ~walking),
+            self.busy.eq(walking | Mux(occupied, ~first.end, found & ~found_end)),
         ]
         return m

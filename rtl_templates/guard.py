@@ -43,7 +43,7 @@ class InputGuard(wiring.Component):
     i : In(stream of {word, last}); ``word`` as codesign.layouts.input_word.
     o : Out(stream of event_layout).
     protocol_error : Out(4).
-    inside : Out(1), a sample has begun and has not had all its ends.
+    in_progress : Out(1), a sample has begun and has not had all its ends.
     finished : Out(1), pulse: the sample's last end enters the output register.
     """
 
@@ -56,7 +56,7 @@ class InputGuard(wiring.Component):
                 "i": In(stream.Signature(data.StructLayout({"word": record_layout(self._record), "last": 1}))),
                 "o": Out(stream.Signature(event_layout(network.n_inputs, network.coding.input_bits))),
                 "protocol_error": Out(4),
-                "inside": Out(1),
+                "in_progress": Out(1),
                 "finished": Out(1),
             }
         )
@@ -76,12 +76,17 @@ class InputGuard(wiring.Component):
         write, read = seen.write_port(), seen.read_port()
         used = Signal(unsigned(n_rows))
 
-        valid, is_end, is_last, in_range = Signal(), Signal(), Signal(), Signal()
+        valid = Signal()
+        is_end = Signal()
+        is_last = Signal()
+        in_range = Signal()
         source = Signal(word.source.shape(), reset_less=True)
-        row, row_in = Signal(row_shape, reset_less=True), Signal(row_shape)
+        row = Signal(row_shape, reset_less=True)
+        row_in = Signal(row_shape)
         mask = Signal(unsigned(columns), reset_less=True)
         value = Signal(unsigned(max(1, self._network.coding.input_bits)), reset_less=True)
-        consume, accept = Signal(), Signal()
+        consume = Signal()
+        accept = Signal()
         m.d.comb += [
             self.i.ready.eq(~valid | consume),
             accept.eq(self.i.valid & self.i.ready),
@@ -105,18 +110,28 @@ class InputGuard(wiring.Component):
                 m.d.sync += is_end.eq(word.kind == END)
 
         # What the row holds, a mark that is being written included.
-        forward, forwarded = Signal(), Signal(unsigned(columns), reset_less=True)
-        content, duplicate = Signal(unsigned(columns)), Signal()
+        forward = Signal()
+        forwarded = Signal(unsigned(columns), reset_less=True)
+        content = Signal(unsigned(columns))
+        duplicate = Signal()
         m.d.comb += [
             content.eq(Mux(used.bit_select(row, 1) & in_range, Mux(forward, forwarded, read.data), 0)),
             duplicate.eq((content & mask).any()),
         ]
 
         # A word is held until everything that it causes has left. `settled`: its event part is done.
-        dropping, settled, in_sample = Signal(), Signal(), Signal()
-        sends_event, sends_end, free = Signal(), Signal(), Signal()
-        timestep, at_last_end = Signal(unsigned(index_width(n_ends))), Signal()
-        active, is_event, marks, ends = Signal(), Signal(), Signal(), Signal()
+        dropping = Signal()
+        settled = Signal()
+        in_sample = Signal()
+        sends_event = Signal()
+        sends_end = Signal()
+        free = Signal()
+        timestep = Signal(unsigned(index_width(n_ends)))
+        at_last_end = Signal()
+        active = Signal()
+        is_event = Signal()
+        marks = Signal()
+        ends = Signal()
         error = Signal(4)
         m.d.comb += [
             at_last_end.eq(timestep == n_ends - 1),
@@ -128,7 +143,7 @@ class InputGuard(wiring.Component):
             marks.eq(sends_event & free),
             ends.eq(sends_end & free),
             self.finished.eq(ends & at_last_end),
-            self.inside.eq(active | in_sample),
+            self.in_progress.eq(active | in_sample),
             write.en.eq(marks),
             write.addr.eq(wrap(row, unsigned(len(write.addr)))),
             write.data.eq(content | mask),

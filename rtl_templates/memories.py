@@ -114,8 +114,10 @@ class StreamFifo(wiring.Component):
         width = Shape.cast(self._shape).width
         m.submodules.storage = storage = memory.Memory(shape=unsigned(width), depth=self._depth, init=[])
         write, read = storage.write_port(), storage.read_port()
-        head, tail = Signal(range(self._depth)), Signal(range(self._depth))
-        push, pull = Signal(), Signal()
+        head = Signal(range(self._depth))
+        tail = Signal(range(self._depth))
+        push = Signal()
+        pull = Signal()
         m.d.comb += [
             self.i.ready.eq(self.level != self._depth),
             push.eq(self.i.valid & self.i.ready),

@@ -115,16 +115,22 @@ class NeuronBank(wiring.Component):
 
         # Accumulation. A synapse's word is read in clock 0, chosen in 1, added and written in 2; what the two
         # synapses before it have added is not yet in the memory then.
-        slot_1, slot_2 = Signal(slot_shape, reset_less=True), Signal(slot_shape, reset_less=True)
-        valid_1, valid_2 = Signal(), Signal()
-        forward_near_1, forward_near_2, forward_far_1 = Signal(), Signal(), Signal()
+        slot_1 = Signal(slot_shape, reset_less=True)
+        slot_2 = Signal(slot_shape, reset_less=True)
+        valid_1 = Signal()
+        valid_2 = Signal()
+        forward_near_1 = Signal()
+        forward_near_2 = Signal()
+        forward_far_1 = Signal()
         operand = Signal(accumulator_shape, reset_less=True)
-        total, last_total = Signal(accumulator_shape), Signal(accumulator_shape, reset_less=True)
+        total = Signal(accumulator_shape)
+        last_total = Signal(accumulator_shape, reset_less=True)
         if widths.value_bits:
             term: Value = self.synapse.weight * self.value
         else:
             term = self.synapse.weight
-        product_1, product_2 = Signal(term.shape(), reset_less=True), Signal(term.shape(), reset_less=True)
+        product_1 = Signal(term.shape(), reset_less=True)
+        product_2 = Signal(term.shape(), reset_less=True)
         m.d.comb += [
             read.en.eq(self.synapse_valid | self.read_valid),
             read.addr.eq(wrap(Mux(self.read_valid, self.read_slot, self.synapse.slot), address_shape)),

@@ -79,14 +79,14 @@ class Readout(wiring.Component):
             token_index = wrap(source[bits:] * placement.lanes + source[:bits], index_shape)
 
         # Stage 0 chooses a step and reads the class's value; stage 1 executes it.
-        step, valid = Signal(_Step), Signal()
+        step = Signal(_Step)
+        valid = Signal()
         index = Signal(index_shape)
-        valid_1, step_1 = Signal(), Signal(_Step)
+        valid_1 = Signal()
+        step_1 = Signal(_Step)
         index_1 = Signal(index_shape, reset_less=True)
-        timestep, timestep_1 = (
-            Signal(unsigned(index_width(network.timesteps))),
-            Signal(unsigned(index_width(network.timesteps)), reset_less=True),
-        )
+        timestep = Signal(unsigned(index_width(network.timesteps)))
+        timestep_1 = Signal(unsigned(index_width(network.timesteps)), reset_less=True)
         advance = Signal()
         counter = Signal(index_shape)
         at_last = Signal()
@@ -121,9 +121,12 @@ class Readout(wiring.Component):
                 with m.If(advance):
                     m.next = "collect"
 
-        forward, forwarded = Signal(), Signal(value_shape, reset_less=True)
-        old, new = Signal(value_shape), Signal(value_shape)
-        done, executes = Signal(), Signal()
+        forward = Signal()
+        forwarded = Signal(value_shape, reset_less=True)
+        old = Signal(value_shape)
+        new = Signal(value_shape)
+        done = Signal()
+        executes = Signal()
         m.d.comb += [
             advance.eq(~valid_1 | done),
             read.en.eq(advance),
@@ -158,11 +161,13 @@ class Readout(wiring.Component):
             m.d.comb += new.eq(wrap(old + 1, value_shape))
             sends_updates = True
 
-        best, best_index = Signal(value_shape, reset_less=True), Signal(index_shape, reset_less=True)
+        best = Signal(value_shape, reset_less=True)
+        best_index = Signal(index_shape, reset_less=True)
         with m.If(executes & (step_1 == _Step.VALUE) & ((index_1 == 0) | (old > best))):
             m.d.sync += [best.eq(old), best_index.eq(index_1)]
 
-        sends, free = Signal(), Signal()
+        sends = Signal()
+        free = Signal()
         m.d.comb += [
             free.eq(~self.o.valid | self.o.ready),
             sends.eq((step_1 == _Step.VALUE) | (step_1 == _Step.DECISION)),

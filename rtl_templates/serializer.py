@@ -58,7 +58,8 @@ class SpikeSerializer(wiring.Component):
         m = Module()
         lanes, lane_bits = self._layer.lanes, self._layer.lane_bits
         word = Signal(self.i.payload.shape(), reset_less=True)
-        valid, last = Signal(), Signal()
+        valid = Signal()
+        last = Signal()
         rest = Signal(unsigned(lanes))
         lane = Signal(unsigned(max(1, lane_bits)))
         for number in reversed(range(lanes)):
