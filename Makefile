@@ -55,6 +55,7 @@ format: $(STAMP) ## format, and repair what can be repaired
 	$(BIN)/ruff check --fix $(SOURCES)
 
 build: $(STAMP) ## a wheel in dist/
+	rm -rf build
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what tests and builds leave; runs/ and .venv stay

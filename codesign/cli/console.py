@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,6 +36,7 @@ class Console:
         self._json = json
         self.folder = folder
         self.finished = False
+        warnings.showwarning = self._show_warning
         if json and self._stdout is None:
             sys.stdout.flush()
             self._stdout = os.dup(1), sys.stdout
@@ -50,6 +52,9 @@ class Console:
     def note(self, text: str) -> None:
         """A line on stderr."""
         self._stderr().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _show_warning(self, message: Warning | str, *location: object) -> None:
+        self.note(f"codesign: warning: {' '.join(str(message).split())}")
 
     def step(self, title: str) -> None:
         """Begin a step; :meth:`progress` shows how far it is."""
