@@ -74,6 +74,10 @@ DIVERGING = LinearSegmentedColormap.from_list("weights", [RED, "#f3f4f6", BLUE])
 DENSITY_MAP = LinearSegmentedColormap.from_list("counts", ["#f1f5fb", "#9dc0ec", BLUE, "#123a78"])
 
 
+RasterLayer = tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]
+"""Name, software's and hardware's spikes, bool (timesteps, neurons); the hardware's None where not recorded."""
+
+
 @contextmanager
 def _style() -> Iterator[None]:
     with matplotlib.rc_context(cast(Any, STYLE)):
@@ -202,7 +206,7 @@ def draw_training(
         axes.plot(epochs[known], values[known], **options)
 
     titles = {
-        "density": "Density (nonzero weights / dense weights)",
+        "density": "Density (nonzero / dense weights)",
         "index": "PQ index (higher: more compressible)",
         "validation_accuracy": "Validation accuracy",
     }
@@ -241,15 +245,14 @@ def draw_training(
 
 
 def raster(
-    layers: Sequence[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]],
+    layers: Sequence[RasterLayer],
     picture: npt.NDArray[np.uint8] | None = None,
     *,
     title: str = "",
 ) -> Figure:
     """Spike raster of one sample.
 
-    ``layers``: (name, software, hardware) with bool (timesteps, neurons) arrays, hardware None where not
-    recorded. ``picture``: the input as a grey picture (height, width), if it is one.
+    ``picture``: the input as a grey picture (height, width), if it is one.
     """
     timesteps = layers[0][1].shape[0]
     with _style():
@@ -270,7 +273,7 @@ def raster(
             draw_raster(axes, name, software, hardware)
         for axes in grid if timesteps <= 24 else grid[-1:]:
             axes.set_xlabel("timestep")
-        raster_legend(figure, any(item[2] is not None for item in layers), title)
+        raster_legend(figure, layers, title)
     return figure
 
 
@@ -310,12 +313,13 @@ def draw_raster(axes: Axes, name: str, software: npt.NDArray[np.bool_], hardware
     axes.grid(False)
 
 
-def raster_legend(figure: Figure, with_hardware: bool, title: str = "") -> None:
+def raster_legend(figure: Any, layers: Sequence[RasterLayer], title: str = "") -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=SOFTWARE, linewidth=6, label="software (golden model)")]
-    if with_hardware:
+    if any(hardware is not None for _, _, hardware in layers):
         handles.append(Line2D([], [], color=HARDWARE, linewidth=2.4, label="hardware (RTL simulation)"))
+    if any(hardware is not None and np.any(software != hardware) for _, software, hardware in layers):
         handles.append(Line2D([], [], color=RED, marker="x", linestyle="", markeredgewidth=1.8, label="they differ"))
     figure.legend(handles=handles, loc="outside upper center", ncols=3, title=title or None)
 
@@ -418,6 +422,42 @@ def connectivity_matrix(dense: npt.NDArray[np.int64]) -> Figure:
         axes.set_xlabel("input")
         axes.set_ylabel("neuron")
         axes.grid(False)
+    return figure
+
+
+def summary(
+    layers: Sequence[RasterLayer],
+    picture: npt.NDArray[np.uint8] | None,
+    history: Sequence[Mapping[str, Any]],
+    layer_names: Sequence[str],
+    quantised_from: int | None,
+    matrix: npt.NDArray[np.int64],
+    classes: Sequence[str],
+) -> Figure:
+    """A run in one picture: spikes of a sample in software and hardware, training, confusion matrix."""
+    with _style():
+        figure = Figure(figsize=(11.2, 4.3), layout="constrained")
+        spikes, curves, decided = cast(Any, figure.subfigures(1, 3, width_ratios=[4.6, 3.4, 3.2]))
+        widths = [0.75] * (picture is not None) + [1.25, *[0.8] * (len(layers) - 1)]
+        grid = list(spikes.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
+        if picture is not None:
+            draw_picture(grid.pop(0), picture, "input")
+        for axes, (name, software, hardware) in zip(grid, layers, strict=True):
+            draw_raster(axes, name, software, hardware)
+            axes.set_xlabel("timestep")
+        raster_legend(spikes, layers)
+        panels = curves.subplots(3, 1, sharex=True)
+        draw_training(
+            dict(zip(("density", "index", "validation_accuracy"), panels, strict=True)),
+            history,
+            layer_names,
+            quantised_from,
+        )
+        for axes in panels[:-1]:
+            axes.set_xlabel("")
+        axes = decided.subplots()
+        draw_confusion(axes, matrix, classes)
+        axes.set_title("decisions on the test set")
     return figure
 
 

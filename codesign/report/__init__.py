@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from codesign import plots
+from codesign.errors import InputError
 from codesign.report import sections
 from codesign.report.blocks import Mood, number, share, tile, write_page
 from codesign.report.collect import Record, collect
@@ -48,6 +50,28 @@ def write_report(folder: str | Path) -> Path:
         "Accuracies are on the test set; training and choices saw training and validation samples alone.",
     )
     return path
+
+
+def write_figure(folder: str | Path, path: str | Path) -> Path:
+    """Write a run in one picture, PNG or SVG by the ending of ``path``: spikes, training, confusion matrix.
+
+    Raises InputError unless the run is trained, frozen and verified.
+    """
+    record = collect(Path(folder))
+    trace, stimulus = record.trace, record.stimulus
+    if trace is None or stimulus is None or record.observed is None or not record.history:
+        raise InputError(f"{folder}: not trained, frozen and verified yet; run: codesign run {folder}")
+    if Path(path).suffix not in (".png", ".svg"):
+        raise InputError(f"{path}: the picture's name must end in .png or .svg")
+    layers, picture = sections.raster_layers(record)
+    rows, quantised = sections.training_rows(record)
+    known = stimulus.labels >= 0
+    matrix = sections.confusion_matrix(stimulus.labels[known], trace.decisions[known], trace.values.shape[1])
+    figure = plots.summary(
+        layers, picture, rows, record.layer_names, quantised, matrix, sections.class_names(record, len(matrix))
+    )
+    plots.save_figure(figure, Path(path))
+    return Path(path)
 
 
 def subtitle(record: Record) -> str:

@@ -62,16 +62,24 @@ def confusion(record: Record) -> Section:
     if not known.any():
         section.missing("labels of the samples", state="unknown")
         return section
-    classes = max(int(labels.max()) + 1, trace.values.shape[1])
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels[known], trace.decisions[known]), 1)
-    names = class_names(record, classes)
+    matrix = confusion_matrix(labels[known], trace.decisions[known], trace.values.shape[1])
+    names = class_names(record, len(matrix))
     section.figure(
         plots.confusion(matrix, names),
         "confusion matrix of the frozen network",
         f"Frozen network on {int(known.sum()):,} test samples; {int(known.sum() - np.trace(matrix)):,} wrong (red).",
     )
     return section
+
+
+def confusion_matrix(
+    labels: npt.NDArray[np.integer], decisions: npt.NDArray[np.integer], n_outputs: int
+) -> npt.NDArray[np.int64]:
+    """Counts, int64 (label, decision), for at least ``n_outputs`` classes."""
+    classes = max(int(labels.max(initial=-1)) + 1, n_outputs)
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, decisions), 1)
+    return matrix
 
 
 def class_names(record: Record, classes: int) -> list[str]:
@@ -110,38 +118,32 @@ def training(record: Record) -> Section:
     if not record.history:
         gap(section, record, "training history", "train")
         return section
-    fine_tuning = [row for row in record.run.stage("freeze").get("fine_tuning", []) if row.get("epoch")]
-    rows = [*record.history, *({**row, "density": record.figures.get("density")} for row in fine_tuning)]
+    rows, quantised = training_rows(record)
     section.figure(
-        plots.training(rows, record.layer_names, len(record.history) if fine_tuning else None),
+        plots.training(rows, record.layer_names, quantised),
         "density, PQ index and validation accuracy over the epochs",
         "Sparse from the first step: connections of small weight are pruned by the fraction that the PQ index allows, "
         "and grown where momentum is large; density falls at the end of each iteration."
-        + (" Shaded: fine-tuning in integers, connections fixed." if fine_tuning else ""),
+        + (" Shaded: fine-tuning in integers, connections fixed." if quantised is not None else ""),
     )
     return section
 
 
+def training_rows(record: Record) -> tuple[list[dict[str, Any]], int | None]:
+    """Rows of the history and of the fine-tuning in integers, and where the latter begins."""
+    fine_tuning = [row for row in record.run.stage("freeze").get("fine_tuning", []) if row.get("epoch")]
+    rows = [*record.history, *({**row, "density": record.figures.get("density")} for row in fine_tuning)]
+    return rows, len(record.history) if fine_tuning else None
+
+
 def spikes(record: Record) -> Section:
     section = Section("spikes", "Spikes")
-    trace, stimulus, network = record.shown_trace, record.stimulus, record.network
-    if trace is None or stimulus is None or network is None:
+    trace, stimulus = record.shown_trace, record.stimulus
+    layers, picture = raster_layers(record)
+    if trace is None or stimulus is None:
         gap(section, record, "spikes", "freeze")
         return section
     sample = record.shown_sample
-    observed = record.observed
-    layers: list[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]] = []
-    picture = None
-    chosen = stimulus.take([sample])
-    if chosen.values is not None:
-        shape = record.image_shape or (network.n_inputs, 1)
-        picture = chosen.values[0].reshape(shape)
-    else:
-        layers.append(("input", chosen.dense()[0].astype(bool), None))
-    for index, name in enumerate(record.layer_names):
-        layers.append((name, trace.spikes[index][0], observed.spikes[index] if observed else None))
-    if network.membrane_readout:
-        layers.pop()
     if max(item[1].shape[1] for item in layers) > MAX_DRAWN_NEURONS:
         section.caption(f"Layers with more than {MAX_DRAWN_NEURONS} neurons are cut to their first ones.")
         layers = [
@@ -155,9 +157,30 @@ def spikes(record: Record) -> Section:
         f"spike raster of {title}",
         "Wide pale marks: software. Narrow dark marks: the simulated Verilog. Where both agree one lies in the other.",
     )
-    if observed is None:
+    if record.observed is None:
         gap(section, record, "hardware spikes", "verify")
     return section
+
+
+def raster_layers(record: Record) -> tuple[list[plots.RasterLayer], npt.NDArray[np.uint8] | None]:
+    """Spikes of the shown sample by layer, and its input as a picture if it is not spikes."""
+    trace, stimulus, network = record.shown_trace, record.stimulus, record.network
+    if trace is None or stimulus is None or network is None:
+        return [], None
+    observed = record.observed
+    layers: list[plots.RasterLayer] = []
+    picture = None
+    chosen = stimulus.take([record.shown_sample])
+    if chosen.values is not None:
+        shape = record.image_shape or (network.n_inputs, 1)
+        picture = chosen.values[0].reshape(shape)
+    else:
+        layers.append(("input", chosen.dense()[0].astype(bool), None))
+    for index, name in enumerate(record.layer_names):
+        layers.append((name, trace.spikes[index][0], observed.spikes[index] if observed else None))
+    if network.membrane_readout:
+        layers.pop()
+    return layers, picture
 
 
 def membranes(record: Record) -> Section | None:
@@ -451,7 +474,7 @@ def verification(record: Record) -> Section:
     ]
     if decoder.get("compared"):
         facts.append(
-            ("synapses read back from the images", f"{decoder['compared']:,}, {decoder['differences']:,} differ")
+            ("values read back from the images", f"{decoder['compared']:,}, {decoder['differences']:,} differ")
         )
     if found.get("saturations") is not None and not found.get("mismatches"):
         facts.append(("membranes saturated", f"{found['saturations']:,} times, in hardware and software alike"))
