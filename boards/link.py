@@ -271,9 +271,9 @@ class HostLink(wiring.Component):
         ]
         identity += [counters.word_select(index, 8) for index in range(8)]
         beat = Signal(8)
-        output = Signal(out_bytes * 8)
-        m.d.comb += output.eq(self.m_tdata)
-        output_data = [beat, *(output.word_select(index, 8) for index in range(out_bytes)), status]
+        output_bytes = Signal(out_bytes * 8)
+        m.d.comb += output_bytes.eq(self.m_tdata)
+        output_data = [beat, *(output_bytes.word_select(index, 8) for index in range(out_bytes)), status]
         replies: dict[Reply, tuple[Any, list[Any]]] = {
             Reply.IDENTITY: (command_tag, identity),
             Reply.RESET_DONE: (command_tag, []),

@@ -352,7 +352,8 @@ class _Jobs:
 
 
 def _yosys_script(name: str, command: str, *, netlists: bool) -> str:
-    lines = [f"read_verilog {name}.v", f"{command} -top {name}", "tee -q -o accelerator_stat.json stat -json"]
+    # Deferred: a module with a file name as parameter cannot be elaborated without it.
+    lines = [f"read_verilog -defer {name}.v", f"{command} -top {name}", "tee -q -o accelerator_stat.json stat -json"]
     if netlists:
         lines += ["write_json accelerator.json"]
     lines += [

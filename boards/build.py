@@ -1,0 +1,207 @@
+"""Bitstreams: a delivered bundle behind the host link on a board, with the open tools.
+
+The steps are Amaranth's build plan for the board (yosys, nextpnr, packer), run one by one: whether the design fits is
+asked before place and route, and Ctrl-C stops the tool that runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from boards.host import DEFAULT_BAUD
+from boards.registry import BOARDS, Board, find_board
+from boards.synth import Design, used_resources
+from boards.tools import run_tool, tool_path, tool_version
+from boards.top import BoardTop, PlatformTop, board_verilog
+from boards.uart import uart_divisor
+from codesign.errors import CapacityError, ToolError
+from codesign.estimate import memory_blocks
+from codesign.files import explain_write_errors, file_hash, write_json, write_text
+from codesign.progress import Progress, silent
+
+TOP = "top"
+REPORT = "report.json"
+RESULT = "build.json"
+DEFAULT_SEED = 1
+UNITS = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
+CURES = {
+    "lut": "fewer lanes",
+    "ff": "fewer lanes",
+    "bram": "a lower density, fewer neurons or fewer lanes",
+    "dsp": "fewer lanes in the first layer",
+}
+
+
+def build(
+    bundle: Path,
+    board_name: str,
+    folder: Path,
+    *,
+    seed: int = DEFAULT_SEED,
+    baud: float = DEFAULT_BAUD,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Build a bitstream in ``folder``, which is made or reused; returns what is also written to build.json.
+
+    ``{board, device, network_hash, clock_mhz, fmax_mhz, baud, baud_error, seed, bitstream, bitstream_sha256, sources
+    {path: sha256}, used {lut, ff, bram, dsp}, budget {..}, utilisation {cell: {used, available}}, tools {..}}``;
+    ``sources`` are the delivered files, whose hashes were compared after the build with those in the sidecar.
+    ``board_top.v`` beside the bitstream is the same top for simulation.
+
+    Raises CapacityError if the design does not fit the device or misses the board's clock, InputError for a damaged
+    bundle or an unknown board, ToolError if a tool is missing or fails.
+    """
+    board = find_board(board_name)
+    design = Design.load(bundle)
+    divisor, baud_error = uart_divisor(board.clock_hz, baud)
+    _check_memories(design, board)
+    names = _tool_names(board)
+    versions = {name: tool_version(name) for name in names}
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULT).unlink(missing_ok=True)
+
+    plan = _platform(board).prepare(
+        PlatformTop(_with_files(design, divisor)),
+        TOP,
+        emit_src=False,
+        debug_verilog=False,
+        read_verilog_opts="-defer",
+        synth_opts="-dsp" if board.device.family == "ice40" and board.device.uses_dsp else "",
+        nextpnr_opts=f"--report {REPORT} --seed {seed} --timing-allow-fail",
+    )
+    with explain_write_errors(folder):
+        plan.extract(folder)
+    write_text(folder / "board_top.v", board_verilog(design.sidecar, divisor))
+    commands = json.loads(plan.files[f"build_{TOP}.json"])["commands"]
+    for step, (tool, *arguments) in enumerate(commands):
+        progress(step, len(commands), tool)
+        if tool.startswith("nextpnr"):
+            # Without its output: nextpnr-ecp5 fails to write the configuration of what is not placed.
+            output = arguments.index("--asc" if board.device.family == "ice40" else "--textcfg")
+            pack = [*arguments[:output], *arguments[output + 2 :], "--pack-only"]
+            run_tool(tool, pack, cwd=folder, log=folder / f"{tool}-pack.log")
+            _check_capacity(_utilisation(folder), design, board)
+        try:
+            run_tool(tool, arguments, cwd=folder, log=folder / f"{tool}.log")
+        except ToolError as error:
+            if tool.startswith("nextpnr") and "place" in str(error):
+                raise CapacityError(f"{board.name}: {error}; use {CURES['lut']} or {CURES['bram']}") from None
+            raise
+    progress(len(commands), len(commands), "done")
+
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    bitstream = folder / f"{TOP}{board.bitstream}"
+    if not bitstream.is_file():
+        raise ToolError(f"{commands[-1][0]} made no {bitstream.name}; see the logs in {folder}")
+    for path, digest in design.sources.items():
+        if file_hash(folder / path) != digest:
+            raise ToolError(f"{folder / path}: changed during the build; build again")
+    fmax = min(clock["achieved"] for clock in report["fmax"].values())
+    result = {
+        "board": board.name,
+        "device": board.device.name,
+        "network_hash": design.sidecar["network_hash"],
+        "clock_mhz": board.clock_hz / 1e6,
+        "fmax_mhz": round(fmax, 2),
+        "baud": baud,
+        "baud_error": baud_error,
+        "seed": seed,
+        "bitstream": bitstream.name,
+        "bitstream_sha256": file_hash(bitstream),
+        "sources": design.sources,
+        "used": used_resources(report["utilization"]),
+        "budget": dict(board.device.budget),
+        "utilisation": {name: item for name, item in report["utilization"].items() if item["used"]},
+        "tools": versions,
+    }
+    if fmax < board.clock_hz / 1e6:
+        raise CapacityError(
+            f"{board.name}: the design reaches {fmax:.1f} MHz, the board's clock is {board.clock_hz / 1e6:g} MHz; "
+            f"try another seed, fewer lanes, or {_other_boards(board)}"
+        )
+    write_json(folder / RESULT, result)
+    return result
+
+
+def _with_files(design: Design, divisor: int) -> BoardTop:
+    """Top that hands the delivered files to the platform."""
+    contents = {name: (design.folder / name).read_bytes() for name in design.sources}
+
+    class DeliveredTop(BoardTop):
+        def elaborate(self, platform: Any) -> Any:
+            for name, content in contents.items():
+                platform.add_file(name, content)
+            return super().elaborate(platform)
+
+    return DeliveredTop(design.sidecar, divisor)
+
+
+def _platform(board: Board) -> Any:
+    """Amaranth's platform of a board, with the tools of this environment."""
+    for name in _tool_names(board):
+        os.environ[name.upper().replace("-", "_")] = tool_path(name)
+    return getattr(importlib.import_module(f"amaranth_boards.{board.module}"), board.platform)()
+
+
+def _tool_names(board: Board) -> list[str]:
+    return ["yosys", f"nextpnr-{board.device.family}", "icepack" if board.device.family == "ice40" else "ecppack"]
+
+
+def _utilisation(folder: Path) -> dict[str, dict[str, int]]:
+    return json.loads((folder / REPORT).read_text(encoding="utf-8"))["utilization"]
+
+
+def _check_memories(design: Design, board: Board) -> None:
+    """Refuse at once what cannot fit: memory images beyond the device's block RAM, whatever synthesis does."""
+    blocks = sum(
+        memory_blocks(memory["depth"], memory["width"], board.device.family)
+        for layer in design.sidecar["layers"]
+        for memory in layer["memories"]
+    )
+    there = board.device.budget["bram"]
+    if blocks > 2 * there:
+        raise CapacityError(_too_large(design, board, {"bram": (blocks, there)}, "about "))
+
+
+def _check_capacity(utilisation: dict[str, dict[str, int]], design: Design, board: Board) -> None:
+    used, there = used_resources(utilisation), used_resources(utilisation, "available")
+    over = {name: (used[name], there[name]) for name in used if used[name] > there[name]}
+    if over:
+        raise CapacityError(_too_large(design, board, over))
+
+
+def _too_large(design: Design, board: Board, over: dict[str, tuple[int, int]], about: str = "") -> str:
+    """One line: what is too much, by how much, and what would fit."""
+    parts = [
+        f"{about}{used} of {there} {UNITS[name]} ({used - there} too many)" for name, (used, there) in over.items()
+    ]
+    cures = [CURES[name] for name in over]
+    if "bram" in over:
+        used, there = over["bram"]
+        blocks = [
+            memory_blocks(memory["depth"], memory["width"], board.device.family)
+            for layer in design.sidecar["layers"]
+            for memory in layer["memories"]
+            if memory["role"] == "synapses"
+        ]
+        kept = sum(blocks) - (used - there)
+        if kept > 0:
+            cures.insert(0, f"about {kept / sum(blocks):.0%} of the synapses at these weight bits")
+    return (
+        f"{board.name} ({board.device.name}): {design.name} needs {', '.join(parts)}; "
+        f"what would fit: {', or '.join(cures)}, or {_other_boards(board)}"
+    )
+
+
+def _other_boards(board: Board) -> str:
+    larger = [
+        other.name
+        for other in BOARDS.values()
+        if other.device.budget["lut"] > board.device.budget["lut"] and other.name != board.name
+    ]
+    return f"the board {larger[0]}" if larger else "a larger device"

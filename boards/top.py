@@ -1,0 +1,118 @@
+"""The top of a board: the delivered accelerator, unmodified, behind the host link."""
+
+# Amaranth makes interface members at run time, where the type checker cannot see them.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from amaranth.back import verilog
+from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+
+from boards.link import HostLink
+from codesign.errors import InputError
+
+PORTS = {
+    "clk": "input",
+    "rst": "input",
+    "s_axis_tdata": "input",
+    "s_axis_tvalid": "input",
+    "s_axis_tready": "output",
+    "s_axis_tlast": "input",
+    "m_axis_tdata": "output",
+    "m_axis_tvalid": "output",
+    "m_axis_tready": "input",
+    "m_axis_tlast": "output",
+    "busy": "output",
+    "protocol_error": "output",
+    "saturation_count": "output",
+    "cycle_count": "output",
+    "network_hash": "output",
+}
+
+
+class BoardTop(Elaboratable):
+    """Accelerator and link in the ``sync`` domain.
+
+    The accelerator is reset by the domain's reset and by the link.
+
+    Parameters
+    ----------
+    sidecar : the bundle's ``design.json``.
+    divisor : clocks per bit of the UART.
+    uart_rx, uart_tx : the board's pins, if it has requested them; otherwise signals are made.
+
+    Raises InputError if the sidecar's ports are not those of an accelerator.
+    """
+
+    def __init__(self, sidecar: dict[str, Any], divisor: int) -> None:
+        found = {port["name"]: port["direction"] for port in sidecar["ports"]}
+        if found != PORTS:
+            wrong = sorted(set(found.items()) ^ set(PORTS.items()))[0][0]
+            raise InputError(f"design.json: port {wrong!r} is not as an accelerator's; generate the bundle again")
+        self.sidecar, self.divisor = sidecar, divisor
+        self.uart_rx, self.uart_tx = Signal(init=1), Signal(init=1)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        sidecar = self.sidecar
+        m.submodules.link = link = HostLink(
+            sidecar["input_word"]["width"], sidecar["output_word"]["width"], self.divisor
+        )
+        m.submodules.accelerator = Instance(
+            sidecar["name"],
+            i_clk=ClockSignal(),
+            i_rst=link.accelerator_rst | ResetSignal(allow_reset_less=True),
+            i_s_axis_tdata=link.s_tdata,
+            i_s_axis_tvalid=link.s_tvalid,
+            o_s_axis_tready=link.s_tready,
+            i_s_axis_tlast=link.s_tlast,
+            o_m_axis_tdata=link.m_tdata,
+            o_m_axis_tvalid=link.m_tvalid,
+            i_m_axis_tready=link.m_tready,
+            o_m_axis_tlast=link.m_tlast,
+            o_busy=link.busy,
+            o_protocol_error=link.protocol_error,
+            o_saturation_count=link.saturation_count,
+            o_cycle_count=link.cycle_count,
+            o_network_hash=link.network_hash,
+        )
+        m.d.comb += [link.rx.eq(self.uart_rx), self.uart_tx.eq(link.tx)]
+        return m
+
+
+class PlatformTop(Elaboratable):
+    """A :class:`BoardTop` on the pins of an Amaranth platform's first UART."""
+
+    def __init__(self, top: BoardTop) -> None:
+        self.top = top
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        uart = platform.request("uart", 0)
+        m.submodules.top = self.top
+        m.d.comb += [self.top.uart_rx.eq(uart.rx.i), uart.tx.o.eq(self.top.uart_tx)]
+        return m
+
+
+def board_verilog(sidecar: dict[str, Any], divisor: int, name: str = "board_top") -> str:
+    """Verilog of a :class:`BoardTop` with ports clk, rst, uart_rx, uart_tx; it needs the accelerator's beside it."""
+    top = BoardTop(sidecar, divisor)
+    before = os.environ.get("AMARANTH_USE_YOSYS")
+    # The yosys that comes with Amaranth, so that the output does not depend on the machine.
+    os.environ["AMARANTH_USE_YOSYS"] = "builtin"
+    try:
+        return verilog.convert(
+            top,
+            name=name,
+            ports={"uart_rx": (top.uart_rx, None), "uart_tx": (top.uart_tx, None)},
+            emit_src=False,
+            strip_internal_attrs=True,
+        )
+    finally:
+        if before is None:
+            del os.environ["AMARANTH_USE_YOSYS"]
+        else:
+            os.environ["AMARANTH_USE_YOSYS"] = before
