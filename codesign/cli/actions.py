@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.errors import InputError, MismatchError, OutputError, ToolError, UnsupportedError
 from codesign.files import write_text
 from codesign.pipeline.stage import NETWORK, STIMULUS
-from codesign.pipeline.stages import STAGES
+from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.rundir import RunDirectory
 
 PATH = ("train", "freeze", "generate", "estimate", "verify", "synth", "report")
@@ -56,12 +57,11 @@ def stage(
     *,
     device: str = "cpu",
     force: bool = True,
-    **options: object,
 ) -> None:
     if name not in ("train", "generate"):
         expect(target, "run")
     directory, config = open_run(target, output, overrides, seed)
-    execute(directory, config, [name], force=force, device=device, **options)
+    execute(directory, config, [name], force=force, device=device)
     record = directory.stage(name)
     outputs = ", ".join(sorted({path.split("/")[0] for path in record["outputs"]}))
     console.finish({**_result(directory), "stage": record}, f"{directory.path}: {outputs}")
@@ -81,12 +81,11 @@ def verify(
     overrides: Sequence[str] | None,
     *,
     mutants: bool,
-    waves: bool,
 ) -> None:
     kind = expect(target, "run", "bundle")
     if kind == "bundle" or network is not None or samples is not None:
         bundle = target / "bundle" if kind == "run" else target
-        _verify_bundle(bundle, network, samples, output, overrides, mutants=mutants, waves=waves)
+        _verify_bundle(bundle, network, samples, output, overrides, mutants=mutants)
         return
     directory, config = open_run(target, output, overrides)
     if mutants:
@@ -110,30 +109,44 @@ def _verify_bundle(
     overrides: Sequence[str] | None,
     *,
     mutants: bool,
-    waves: bool,
 ) -> None:
     """Verify a bundle that need not be in a run directory."""
     from codesign.pipeline.work import verify_delivered
 
     config = _options(overrides)
-    paths = {"--network": network or bundle.parent / NETWORK, "--samples": samples or bundle.parent / STIMULUS}
-    for option, path in paths.items():
+    network, samples = network or bundle.parent / NETWORK, samples or bundle.parent / STIMULUS
+    for option, path in (("--network", network), ("--samples", samples)):
         if not path.is_file():
             raise InputError(f"{path}: no such file; name it with {option}")
-    work = output or Path(tempfile.mkdtemp(prefix="codesign-verify-"))
-    if mutants:
-        _verify_mutants(config, bundle, *paths.values(), work)
-    else:
+    with _work_folder(output, "verify") as work:
+        if mutants:
+            _verify_mutants(config, bundle, network, samples, work)
+            return
         console.step("verify")
         outcome = verify_delivered(
-            bundle, *paths.values(), work / "verify", config.verify, waves=waves, progress=console.progress
+            bundle, network, samples, work / "verify", config.verify, waves=True, progress=console.progress
         )
         document = {**outcome.figures, **outcome.details}
         console.finish(document, _verdict(document))
         if outcome.failure is not None:
             raise outcome.failure
-    if output is None:
-        shutil.rmtree(work)
+
+
+@contextmanager
+def _work_folder(output: Path | None, verb: str) -> Iterator[Path]:
+    """``output``, or a temporary folder that is kept only if hardware and software differ."""
+    if output is not None:
+        yield output
+        return
+    folder = Path(tempfile.mkdtemp(prefix=f"codesign-{verb}-"))
+    try:
+        yield folder
+    except MismatchError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
 
 
 def _verdict(figures: Mapping[str, Any]) -> str:
@@ -152,12 +165,33 @@ def synth(target: Path, output: Path | None, overrides: Sequence[str] | None) ->
         console.finish(_result(directory), area_table(directory.figures))
         return
     config = _options(overrides)
-    work = output or Path(tempfile.mkdtemp(prefix="codesign-synth-"))
-    console.step("synth")
-    result = synth_bundle(target, config.synth, work, console.progress)
+    with _work_folder(output, "synth") as work:
+        console.step("synth")
+        result = synth_bundle(target, config.synth, work, console.progress)
     console.finish(result, area_table(result))
-    if output is None:
-        shutil.rmtree(work)
+
+
+def build(target: Path, board: str, output: Path | None) -> None:
+    from boards.build import build as build_board
+    from boards.registry import find_board
+
+    find_board(board)
+    if expect(target, "run", "bundle") == "run":
+        directory, config = open_run(target, output, None)
+        execute(directory, config, ["build"], force=True, stages=stages_for_board(board), board=board)
+        result = directory.stage("build")
+        folder = directory.path / "build" / board
+    else:
+        if output is None:
+            raise InputError(f"{target}: a bundle alone needs -o DIR, the folder that the bitstream goes to")
+        folder = output
+        console.step(f"build {board}")
+        result = build_board(target, board, folder, progress=console.progress)
+    used = ", ".join(f"{count} of {result['budget'][kind]} {kind}" for kind, count in result["used"].items())
+    console.finish(
+        {"folder": str(folder), **result},
+        f"{folder / result['bitstream']}: {used}; {result['fmax_mhz']:g} MHz, clock {result['clock_mhz']:g} MHz",
+    )
 
 
 def area_table(figures: Mapping[str, Any]) -> Table:

@@ -110,7 +110,6 @@ def verify(
     ] = None,
     samples: Annotated[Path | None, typer.Option("--samples", help="stimulus.npz; default: beside the bundle")] = None,
     mutants: Annotated[bool, typer.Option("--mutants", help="check that injected faults are caught")] = False,
-    waves: Annotated[bool, typer.Option("--waves", help="record waveforms around the first difference")] = False,
     output: Output = None,
     overrides: Overrides = None,
     json: Json = False,
@@ -120,7 +119,7 @@ def verify(
 
     Regenerates nothing. Exits with 4 if one value differs, or if an injected fault is not caught.
     """
-    _actions(json).verify(bundle, network, samples, output, overrides, mutants=mutants, waves=waves)
+    _actions(json).verify(bundle, network, samples, output, overrides, mutants=mutants)
 
 
 @app.command(epilog="Example: codesign estimate runs/digits --set hardware.lanes=8 --device ecp5-25f")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from codesign.files import atomic_path, explain_write_errors, file_hash
 from codesign.network import FrozenNetwork
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import NETWORK, Context, Stage
+from codesign.pipeline.stages import STAGES
 from codesign.rundir import CONFIG, MANIFEST, RunDirectory
 
 Kind = Literal["config", "run", "network", "bundle"]
@@ -127,9 +128,16 @@ TITLES = {
 
 
 def execute(
-    run: RunDirectory, config: Config, names: Sequence[str], *, force: bool, device: str = "cpu", **options: object
-) -> dict[str, object]:
-    """Run stages with progress shown; returns the figures."""
+    run: RunDirectory,
+    config: Config,
+    names: Sequence[str],
+    *,
+    force: bool,
+    device: str = "cpu",
+    stages: Mapping[str, Stage] = STAGES,
+    **options: object,
+) -> None:
+    """Run stages with progress shown."""
     with working_in(run):
         context = Context(run, config, progress=console.progress, device=device, options=options)
-        return run_stages(context, names, force=force, announce=announcer(TITLES))
+        run_stages(context, names, force=force, announce=announcer(TITLES), stages=stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from codesign.config_text import plain
@@ -22,6 +23,16 @@ def _sections(*names: str) -> Any:
 def _shown_figures(context: Context) -> dict[str, Any]:
     """Figures without ``seconds``, which the report's own time changes."""
     return {name: value for name, value in context.run.figures.items() if name != "seconds"}
+
+
+def _board(context: Context) -> dict[str, Any]:
+    """The board that is asked for, or else the one that was built."""
+    return {"board": context.options.get("board", context.run.stage("build").get("board"))}
+
+
+def stages_for_board(board: str) -> dict[str, Stage]:
+    """The stages with a build that leaves the folders of other boards alone."""
+    return {**STAGES, "build": replace(STAGES["build"], outputs=(f"build/{board}",))}
 
 
 def _data_hash(context: Context) -> dict[str, str]:
@@ -89,7 +100,7 @@ STAGES: dict[str, Stage] = {
             inputs={"bundle": "generate"},
             outputs=("build",),
             code=("boards",),
-            options=lambda context: dict(context.options),
+            options=_board,
             work=build,
         ),
         Stage(

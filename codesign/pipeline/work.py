@@ -142,8 +142,13 @@ def synth(context: Context) -> Outcome:
 
 
 def build(context: Context) -> Outcome:
-    """Bundle -> bitstream of a board."""
-    raise AssertionError
+    """Bundle -> bitstream of the board that the command names."""
+    from boards.build import build as build_board
+
+    folder, board = context.run.path, context.options["board"]
+    result = build_board(folder / "bundle", board, folder / "build" / board, progress=context.progress)
+    kept = ("board", "device", "fmax_mhz", "clock_mhz", "bitstream", "used", "budget")
+    return Outcome(details={name: result[name] for name in kept})
 
 
 def report(context: Context) -> Outcome:

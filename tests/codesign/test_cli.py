@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -344,3 +345,104 @@ def test_closed_pipe_is_no_error():
         f"{sys.executable} -m codesign data list --json | head -c 1", shell=True, capture_output=True, text=True
     )
     assert result.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def generated(trained):
+    """A bundle made from the frozen network alone."""
+    folder = trained.parent / "alone"
+    assert main(["generate", str(trained / "network.safetensors"), "-o", str(folder)]) == 0
+    return folder
+
+
+def test_network_alone_becomes_a_run_without_training(generated, trained):
+    manifest = json.loads((generated / "manifest.json").read_text())
+    assert manifest["imported"] is True
+    assert manifest["figures"]["network_hash"] == RunDirectory.open(trained).figures["network_hash"]
+    assert manifest["figures"]["accuracy_frozen"] is None
+    assert [path.name for path in generated.rglob("*.safetensors")] == ["network.safetensors"]
+
+
+def test_bundle_is_the_same_wherever_it_is_made(call, generated, trained, tmp_path):
+    code, _, _ = call("generate", trained / "network.safetensors", "-o", tmp_path / "again")
+    assert code == 0
+    first, second = (
+        {p.relative_to(folder).as_posix(): p.read_bytes() for p in (folder / "bundle").rglob("*") if p.is_file()}
+        for folder in (generated, tmp_path / "again")
+    )
+    assert first == second
+
+
+def test_network_does_not_go_into_a_run_with_its_own_training(call, trained, generated):
+    code, _, err = call("generate", generated / "network.safetensors", "-o", trained)
+    assert code == 7
+    assert "its own training" in one_line(err)
+
+
+def test_stages_that_a_network_alone_does_not_have(call, generated):
+    code, _, err = call("freeze", generated)
+    assert code == 2
+    assert "checkpoints is missing" in one_line(err)
+    code, _, err = call("verify", generated)
+    assert code == 2
+    assert "stimulus.npz" in one_line(err)
+
+
+def test_bundle_alone_needs_network_and_samples(call, generated, tmp_path):
+    shutil.copytree(generated / "bundle", tmp_path / "bundle")
+    code, _, err = call("verify", tmp_path / "bundle")
+    assert code == 2
+    assert "--network" in one_line(err)
+
+
+def test_verification_needs_a_compiler(call, generated, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, _, err = call(
+        "verify",
+        generated / "bundle",
+        "--network",
+        trained / "network.safetensors",
+        "--samples",
+        trained / "stimulus.npz",
+    )
+    assert code == 5
+    assert one_line("\n".join(line for line in err.splitlines() if line != "verify"))
+
+
+def test_run_starts_from_a_configuration_or_a_run(call, generated):
+    code, _, err = call("run", generated / "network.safetensors")
+    assert code == 2
+    assert "is a frozen network; expected a configuration" in one_line(err)
+
+
+@pytest.mark.hardware
+def test_whole_run_is_verified_resumes_and_reports(call, trained):
+    code, out, err = call("run", trained, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    figures = document["figures"]
+    assert figures["mismatches"] == 0
+    assert figures["samples_verified"] == 4
+    assert figures["cycles_per_sample"] > 0
+    assert set(figures["seconds"]) == {"train", "freeze", "generate", "estimate", "verify", "report"}
+    assert Path(document["report"]).is_file()
+    assert len(list(trained.rglob("network.safetensors"))) == 1
+    assert "[6/6] report" in err
+    code, out, err = call("run", trained)
+    assert code == 0
+    assert err.count("unchanged") == 6
+    assert "4 samples, 0 mismatches" in out
+    assert "report.html" in out
+
+
+@pytest.mark.hardware
+def test_altered_verilog_is_not_accepted(call, trained, generated, tmp_path):
+    shutil.copytree(generated / "bundle", tmp_path / "bundle")
+    for name in ("network.safetensors", "stimulus.npz"):
+        shutil.copy(trained / name, tmp_path)
+    image = next((tmp_path / "bundle" / "images").glob("l0_p0_synapses.mem"))
+    image.write_text(image.read_text().replace("1", "2", 1))
+    code, _, err = call("verify", tmp_path / "bundle")
+    assert code in (2, 4)
+    assert "l0_p0_synapses.mem" in err
