@@ -41,7 +41,8 @@ class Point:
     """One design: a cell of the grid and what became of it.
 
     ``status`` is waiting, done or failed; ``error`` is the failure's one line. ``figures`` are the
-    manifest's, ``estimate`` the estimator's document; accuracies are fractions.
+    manifest's, ``estimate`` the estimator's document, ``cycles`` the verification's; ``memory_bits`` are those of
+    all memories; accuracies are fractions. ``front`` names the axes on whose front it is.
     """
 
     density: float
@@ -53,6 +54,7 @@ class Point:
     estimate: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     cycles: dict[str, Any] = field(default_factory=dict)
+    memory_bits: int | None = None
     front: list[str] = field(default_factory=list)
 
     @property
@@ -258,6 +260,8 @@ class _Exploration:
                 point.cycles = dict(run.stage("verify").get("cycles", {}))
         point.validation_accuracy = run.stage("freeze")["accuracy_validation"]
         point.estimate = json.loads((run.path / "estimate.json").read_text(encoding="utf-8"))
+        sidecar = json.loads((run.path / "bundle" / "design.json").read_text(encoding="utf-8"))
+        point.memory_bits = sum(sidecar["memory_bits"].values())
         point.status = "done"
 
     def mark_front(self, *, estimates: bool = False) -> list[Point]:
@@ -309,7 +313,14 @@ def cost(point: Point, axis: str, family: str, *, estimates: bool = False) -> tu
 
     Area is measured by synthesis, latency by RTL simulation; memory is known from the mapping.
     """
-    raise AssertionError
+    if axis == "memory":
+        return point.memory_bits, point.memory_bits is not None
+    if axis == "area":
+        measured = (point.figures.get("area") or {}).get(family, {}).get("lut")
+        estimated = (point.estimate.get("area") or {}).get(family, {}).get("lut")
+    else:
+        measured, estimated = point.cycles.get("latency"), point.estimate.get("latency_cycles")
+    return (estimated, False) if estimates or measured is None else (measured, True)
 
 
 def describe(point: Point, family: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def write_exploration(folder: Path, document: Mapping[str, Any]) -> Path:
     """Write ``explore.html``, ``explore.png`` and ``explore.svg`` into ``folder``; returns the page's path."""
     points = document["points"]
     done = [point for point in points if point["status"] == "done"]
-    verified = [point for point in done if point["samples_verified"]]
+    verified = [point for point in points if point["samples_verified"]]
     wrong = [point for point in verified if point["mismatches"]]
     picture, table = Section("picture", "Accuracy against cost"), Section("points", "Points")
     if done:
