@@ -1,0 +1,271 @@
+"""Quantised forward against the golden model, scales, dead code, and the whole step on digits."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from codesign import golden
+from codesign.config import parse_config
+from codesign.data import load_dataset
+from codesign.encoders import encode, input_coding
+from codesign.errors import InputError
+from codesign.freeze import balanced_accuracy, freeze, load_trained, remove_dead_code
+from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.stimulus import Stimulus
+from codesign.train import train
+from codesign.train.batches import Batches
+from codesign.train.model import SpikingNetwork
+from codesign.train.quantised import QuantisedNetwork, layer_scale, round_through, weight_scale
+
+
+def configured(data=None, network=None, train_options=None, freeze_options=None):
+    return parse_config(
+        {
+            "data": {"train_limit": 256, "test_limit": 40, "validation": 100, **(data or {})},
+            "network": {"hidden": [14], "timesteps": 6, **(network or {})},
+            "train": {
+                "threads": 1,
+                "epochs": 4,
+                "batch_size": 32,
+                "learning_rate": 1e-2,
+                "rewiring": {"target_density": 0.3},
+                **(train_options or {}),
+            },
+            "freeze": {"epochs": 1, **(freeze_options or {})},
+        }
+    )
+
+
+CASES = {
+    "current": {},
+    "current, 8 bits in, 8 bits weight": {"data": {"input_bits": 8}, "freeze": {"weight_bits": 8}},
+    "rate, zero reset": {"data": {"coding": "rate"}, "network": {"reset": "zero"}, "freeze": {"weight_bits": 3}},
+    "latency, multiply": {"data": {"coding": "latency"}, "network": {"leak": "multiply", "leak_decay": 0.8}},
+    "delta, deep": {"data": {"coding": "delta"}, "network": {"hidden": [9, 12], "compare": ">"}},
+    "no leak, no reset": {"network": {"leak": "none", "reset": "none"}, "freeze": {"weight_bits": 2}},
+    "membrane_last": {"network": {"readout": "membrane_last", "leak_shift": 4}},
+    "membrane_sum": {"network": {"readout": "membrane_sum", "hidden": []}, "data": {"coding": "rate"}},
+    "membrane_max": {"network": {"readout": "membrane_max"}, "data": {"coding": "rate"}},
+    "saturating": {"freeze": {"membrane_width": 9}},
+    "many fraction bits": {"freeze": {"fraction_bits": 14}, "network": {"leak_shift": 6}},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_quantised_forward_equals_the_golden_model(name):
+    case = CASES[name]
+    config = configured(case.get("data"), case.get("network"), None, case.get("freeze"))
+    dataset = load_dataset(config.data)
+    stimulus, _ = encode(dataset, dataset.validation, config.data, config.network.timesteps)
+    trained = SpikingNetwork(stimulus.n_inputs, 10, config.network, config.train)
+    batches = Batches(stimulus)
+    input_max = (1 << config.data.input_bits) - 1 if stimulus.is_current else 1
+    trained.scale_initial_weights(batches.take(np.arange(50)) / input_max)
+    with torch.no_grad():
+        for bias in trained.biases:
+            bias.copy_(torch.linspace(-0.1, 0.1, len(bias)))
+    model = QuantisedNetwork(trained, config.freeze, input_coding(dataset, config.data))
+    spiking = [neuron.spiking for neuron in model.neurons]
+    width = config.freeze.membrane_width
+    widths = [width] * len(spiking) if width else model.membrane_widths(batches.ordered(64), 1.0)
+    model.set_membrane_widths([w if fires else None for w, fires in zip(widths, spiking, strict=True)])
+    frozen = model.export(widths)
+    with torch.no_grad():
+        potentials, spikes, stored = model.run(batches.take(np.arange(len(stimulus))))
+    trace = golden.run(frozen, stimulus)
+    assert sum(int(layer.sum()) for layer in trace.spikes) > 100 or not any(spiking)
+    assert trace.membranes[-1].std(axis=0).max() > 0
+    for layer in range(len(spiking)):
+        assert np.array_equal(spikes[layer].transpose(0, 1).numpy() > 0, trace.spikes[layer])
+        assert np.array_equal(stored[layer].transpose(0, 1).double().numpy(), trace.membranes[layer])
+    values = golden.readout_values(
+        frozen, trace.spikes[-1], potentials[-1].transpose(0, 1).double().numpy().astype(np.int64)
+    )
+    assert np.array_equal(values, trace.values)
+    if name == "saturating":
+        assert trace.saturations.sum() > 0
+    if name == "many fraction bits":
+        assert model.dtype == torch.float64
+    else:
+        assert model.dtype == torch.float32
+
+
+def test_default_fraction_bits_are_the_fewest_that_keep_the_leak():
+    weights = np.array([-0.9, 0.3, 0.5])
+    scale = layer_scale(weights, 6, 1.0, 3, None, "layer 0")
+    assert scale.threshold >= 1 << 6
+    assert round(scale.unit / 2) < 1 << 6 or scale.fraction_bits == 0
+    assert scale.fraction_bits > 0
+    assert layer_scale(weights, 6, 1 / 255, 3, None, "layer 0").fraction_bits == 0
+    fixed = layer_scale(weights, 6, 1.0, 3, 5, "layer 0")
+    assert (fixed.fraction_bits, fixed.threshold) == (5, round(32 / fixed.step))
+
+
+def test_weights_that_cannot_be_represented_are_refused():
+    with pytest.raises(InputError, match=r"layer 1: weights up to .* cannot be represented"):
+        layer_scale(np.array([1e6, -1e6]), 2, 1.0, 4, None, "layer 1")
+    with pytest.raises(InputError, match="threshold rounds to 0"):
+        layer_scale(np.array([100.0]), 2, 1.0, 4, 0, "layer 1")
+
+
+def test_weight_scale_has_the_least_error():
+    weights = np.random.default_rng(0).normal(size=5000)
+    for limit in (1, 7, 31):
+        scale = weight_scale(weights, limit)
+
+        def error(step, limit=limit):
+            return ((weights - step * np.clip(np.round(weights / step), -limit, limit)) ** 2).sum()
+
+        assert error(scale) <= error(np.abs(weights).max() / limit)
+        assert error(scale) <= min(error(scale * 0.9), error(scale * 1.1)) * 1.01
+    assert weight_scale(np.zeros(3), 7) == 1.0
+
+
+def test_rounding_passes_gradients():
+    x = torch.tensor([0.4, 1.6], requires_grad=True)
+    (round_through(x) * torch.tensor([2.0, 3.0])).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [2.0, 3.0]
+
+
+def dead_network() -> tuple[FrozenNetwork, list[list[int]]]:
+    """5 -> 6 -> 4 -> 3 with every kind of dead and of seemingly dead neuron; kept trained indices by hand."""
+    first = np.zeros((5, 6), np.int64)
+    first[0, 0] = 5  # 0: alive
+    first[1, 1] = 5  # 1: no fan-out
+    # 2: no fan-in, its bias never fires: dead.  3: no fan-in, but its bias fires: alive.
+    first[2, 4] = 5  # 4: feeds only neuron 2 of the next layer, which is dead: dead in turn
+    first[3, 5] = -3  # 5: never fires on events, but has fan-in: stays
+    second = np.zeros((6, 4), np.int64)
+    second[0, 0], second[2, 0], second[3, 1], second[4, 2], second[5, 0] = 4, 4, 3, 2, 1
+    # neuron 3 of the second layer has neither fan-in nor a bias that fires
+    third = np.zeros((4, 3), np.int64)
+    third[0, 0], third[1, 2], third[3, 1] = 2, 3, 1
+    network = FrozenNetwork.from_arrays(
+        [first, second, third],
+        threshold=[4, 3, 2],
+        bias=[np.array([0, 0, 1, 2, 0, 0]), 0, np.array([0, 1, 0])],
+        timesteps=7,
+        leak=Leak("shift", 1),
+    )
+    return network, [[0, 3, 5], [0, 1], [0, 1, 2]]
+
+
+def test_dead_code_goes_and_nothing_else_changes():
+    network, kept = dead_network()
+    small = remove_dead_code(network)
+    small.validate()
+    assert [layer.trained_index.tolist() for layer in small.layers] == kept
+    assert [layer.trained_width for layer in small.layers] == [6, 4, 3]
+    assert small.n_inputs == 5 and small.dense_synapses == network.dense_synapses
+    random = np.random.default_rng(0)
+    stimulus = Stimulus.from_dense(random.random((200, 7, 5)) < 0.4)
+    before, after = golden.run(network, stimulus), golden.run(small, stimulus)
+    assert before.spikes[0][..., 3].any(), "the bias-driven neuron must fire for this test to mean anything"
+    assert np.array_equal(before.decisions, after.decisions)
+    assert np.array_equal(before.values, after.values)
+    for layer, indices in enumerate(kept):
+        assert np.array_equal(before.spikes[layer][..., indices], after.spikes[layer])
+        assert np.array_equal(before.membranes[layer][..., indices], after.membranes[layer])
+
+
+def test_dead_code_of_random_networks_changes_no_value():
+    random = np.random.default_rng(4)
+    removed = 0
+    for _ in range(30):
+        widths = random.integers(1, 9, random.integers(2, 5))
+        matrices = [
+            random.integers(-3, 4, (a, b)) * (random.random((a, b)) < 0.25) for a, b in itertools.pairwise(widths)
+        ]
+        network = FrozenNetwork.from_arrays(
+            matrices,
+            threshold=4,
+            bias=[random.integers(-2, 3, b) for b in widths[1:]],
+            timesteps=5,
+            leak=Leak("shift", 2),
+            readout="spike_count",
+        )
+        small = remove_dead_code(network)
+        small.validate()
+        removed += sum(a.n_out - b.n_out for a, b in zip(network.layers, small.layers, strict=True))
+        stimulus = Stimulus.from_dense(random.random((20, 5, widths[0])) < 0.5)
+        before, after = golden.run(network, stimulus), golden.run(small, stimulus)
+        assert np.array_equal(before.values, after.values)
+        for layer, (old, new) in enumerate(zip(before.spikes, after.spikes, strict=True)):
+            assert np.array_equal(old[..., small.layers[layer].trained_index], new)
+    assert removed > 30
+
+
+def test_a_layer_of_dead_neurons_keeps_one():
+    layer = FrozenLayer.from_dense(np.zeros((3, 4), np.int64), threshold=5)
+    last = FrozenLayer.from_dense(np.zeros((4, 2), np.int64), threshold=5)
+    small = remove_dead_code(FrozenNetwork((layer, last), 4, InputCoding("events")))
+    small.validate()
+    assert [layer.n_out for layer in small.layers] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = configured(train_options={"epochs": 25, "learning_rate": 2e-2})
+    dataset = load_dataset(config.data)
+    folder = tmp_path_factory.mktemp("run")
+    return config, dataset, train(config, dataset, folder)
+
+
+def test_freezing_digits(run, tmp_path):
+    config, dataset, trained = run
+    result = freeze(config, trained, dataset)
+    network = result.network
+    network.save(tmp_path / "network.safetensors")
+    assert FrozenNetwork.load(tmp_path / "network.safetensors").hash == network.hash == result.figures["network_hash"]
+    assert len(result.test_stimulus) == 40
+    decisions = golden.run(network, result.test_stimulus).decisions
+    assert result.figures["accuracy_frozen"] == np.mean(decisions == dataset.test.labels) > 0.5
+    assert abs(result.figures["accuracy_frozen"] - result.figures["accuracy_float"]) < 0.15
+    assert result.figures["density"] <= 0.3
+    assert result.figures["synapses"] == network.n_synapses
+    assert max(layer.weight_bits for layer in network.layers) == 6
+    leak_bits = config.network.leak_shift
+    assert all((layer.threshold >= 1 << (leak_bits + 3)).all() for layer in network.layers)
+    again = freeze(config, trained.folder, dataset)
+    assert again.network.hash == network.hash
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_weight_bits_bound_the_weights(run, bits):
+    config, dataset, trained = run
+    options = config.freeze.model_copy(update={"weight_bits": bits, "epochs": 0})
+    frozen = freeze(config.model_copy(update={"freeze": options}), trained, dataset).network
+    assert max(int(np.abs(layer.weights).max()) for layer in frozen.layers) == (1 << (bits - 1)) - 1
+
+
+def test_membrane_widths_come_from_training_data_with_a_margin(run):
+    config, dataset, trained = run
+    result = freeze(config, trained, dataset)
+    stimulus, _ = encode(dataset, dataset.train, config.data, config.network.timesteps)
+    trace = golden.run(result.network, stimulus)
+    assert trace.saturations.sum() == 0
+    for layer, membranes in zip(result.network.layers, trace.membranes, strict=True):
+        largest = max(int(membranes.max()), -int(membranes.min()))
+        assert layer.membrane_max >= 1.25 * largest - 1
+        assert layer.membrane_max < 4 * 1.25 * largest
+
+
+def test_a_checkpoint_of_another_network_is_refused(run):
+    config, dataset, trained = run
+    other = config.model_copy(update={"network": config.network.model_copy(update={"hidden": [15]})})
+    with pytest.raises(InputError, match="layer 0 should be 64 -> 15"):
+        load_trained(other, trained, dataset)
+    deeper = config.model_copy(update={"network": config.network.model_copy(update={"hidden": []})})
+    with pytest.raises(InputError, match="not a checkpoint of the configured network"):
+        load_trained(deeper, trained, dataset)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        load_trained(config, trained.folder / "elsewhere.safetensors", dataset)
+
+
+def test_balanced_accuracy_weighs_classes_equally():
+    labels = np.array([0] * 90 + [2] * 10)
+    assert balanced_accuracy(np.zeros(100, int), labels) == 0.5
+    assert math.isclose(balanced_accuracy(np.where(np.arange(100) < 45, 0, 2), labels), 0.75)

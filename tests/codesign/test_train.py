@@ -1,0 +1,289 @@
+"""Training: gradients, determinism, resuming, density schedule, history."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from codesign.config import Config, RewiringConfig, parse_config
+from codesign.data import load_dataset
+from codesign.errors import InputError, UnsupportedError
+from codesign.stimulus import Stimulus
+from codesign.train import checkpoint, train
+from codesign.train.batches import Batches
+from codesign.train.lif import Neuron, lif, surrogate_gradient
+from codesign.train.loop import class_weights, fall_epochs, learning_rate, rewire_epochs
+from codesign.train.model import SpikingNetwork
+
+
+def tiny(**train_options) -> Config:
+    rewiring = {"target_density": 0.2, **train_options.pop("rewiring", {})}
+    network = {"hidden": [16], "timesteps": 4, **train_options.pop("network", {})}
+    return parse_config(
+        {
+            "data": {"train_limit": 256, "test_limit": 40, "validation": 100},
+            "network": network,
+            "train": {
+                "threads": 1,
+                "epochs": 6,
+                "batch_size": 32,
+                "learning_rate": 1e-2,
+                "rewiring": rewiring,
+                **train_options,
+            },
+            "freeze": {"epochs": 1},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset(tiny().data)
+
+
+def neuron(**changes) -> Neuron:
+    options = {
+        "leak_kind": "shift",
+        "leak_shift": 2,
+        "leak_multiplier": 0,
+        "reset": "subtract",
+        "compare": ">=",
+        "surrogate": "atan",
+        "surrogate_width": 1.0,
+    }
+    return Neuron(**{**options, **changes})  # type: ignore[arg-type]
+
+
+def taped(current, timesteps, cell):
+    """The same neuron step by step on the autograd tape, with the stated treatment of spike and reset."""
+
+    class Step(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return (u >= cell.threshold).to(u.dtype)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            (u,) = ctx.saved_tensors
+            x = (u - cell.threshold) / cell.unit
+            return gradient * surrogate_gradient(x, cell.surrogate, cell.surrogate_width) / cell.unit
+
+    v = torch.zeros_like(current[0] if current.dim() == 3 else current)
+    spikes, potentials = [], []
+    for t in range(timesteps):
+        u = v * cell.decay + (current[t] if current.dim() == 3 else current)
+        s = Step.apply(u) if cell.spiking else torch.zeros_like(u)
+        fixed = s.detach()
+        v = {"subtract": u - cell.threshold * fixed if cell.spiking else u, "zero": u * (1 - fixed), "none": u}[
+            cell.reset
+        ]
+        spikes.append(s)
+        potentials.append(u)
+    return torch.stack(spikes), torch.stack(potentials)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("surrogate", ["rectangular", "atan", "fast_sigmoid"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"reset": "zero"},
+        {"reset": "none", "threshold": math.inf},
+        {"leak_kind": "multiply", "leak_shift": 8, "leak_multiplier": 200, "threshold": 30.0, "unit": 30.0},
+        {"leak_kind": "none"},
+    ],
+)
+def test_fused_backward_equals_the_tape(constant, surrogate, changes):
+    cell = neuron(surrogate=surrogate, **changes)
+    scale = cell.unit
+    generator = torch.Generator().manual_seed(1)
+    shape = (5, 7) if constant else (6, 5, 7)
+    current = (torch.randn(shape, generator=generator, dtype=torch.float64) * 0.8 * scale).requires_grad_()
+    copy = current.detach().clone().requires_grad_()
+    weights = [torch.randn(6, 5, 7, generator=generator, dtype=torch.float64) for _ in range(2)]
+    fused = lif(current, 6, cell)[:2]
+    expected = taped(copy, 6, cell)
+    for ours, theirs in zip(fused, expected, strict=True):
+        assert torch.allclose(ours, theirs)
+    sum((w * out).sum() for w, out in zip(weights, fused, strict=True)).backward()
+    sum((w * out).sum() for w, out in zip(weights, expected, strict=True)).backward()
+    assert copy.grad is not None and float(copy.grad.abs().sum()) > 0
+    assert torch.allclose(current.grad, copy.grad)
+
+
+@pytest.mark.parametrize("kind", ["rectangular", "atan", "fast_sigmoid"])
+def test_surrogates_have_unit_area(kind):
+    x = torch.linspace(-4000, 4000, 8_000_001, dtype=torch.float64)
+    assert float(surrogate_gradient(x, kind, 2.0).sum()) * 1e-3 == pytest.approx(1, abs=2e-3)
+
+
+def test_a_stopped_run_ends_with_the_same_weights(tmp_path, digits):
+    config = tiny()
+    whole = train(config, digits, tmp_path / "whole")
+
+    class Stop(KeyboardInterrupt):
+        pass
+
+    def stop(done, total, text):
+        if done == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config, digits, tmp_path / "cut", progress=stop)
+    seen = []
+    cut = train(config, digits, tmp_path / "cut", progress=lambda done, total, text: seen.append(done))
+    assert seen == [4, 5, 6]
+    assert cut.history == whole.history
+    for name in (checkpoint.LAST, checkpoint.BEST):
+        ours, _ = checkpoint.load(tmp_path / "cut" / "checkpoints" / name)
+        theirs, _ = checkpoint.load(tmp_path / "whole" / "checkpoints" / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert train(config, digits, tmp_path / "cut", progress=seen.append).history == whole.history
+
+
+def test_a_run_stopped_inside_an_epoch_resumes_from_the_last_whole_one(tmp_path, digits, monkeypatch):
+    config = tiny(epochs=4)
+    whole = train(config, digits, tmp_path / "whole")
+    batches, original = [], Batches.take
+
+    def take(self, indices, shifts=None):
+        batches.append(len(indices))
+        if len(batches) == 20:
+            raise KeyboardInterrupt
+        return original(self, indices, shifts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "take", take)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, digits, tmp_path / "cut")
+    assert train(config, digits, tmp_path / "cut").history == whole.history
+
+
+def test_other_options_start_afresh(tmp_path, digits):
+    train(tiny(epochs=3), digits, tmp_path)
+    seen = []
+    train(tiny(epochs=3, seed=1), digits, tmp_path, progress=lambda done, total, text: seen.append(done))
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("scope", ["layer", "neuron"])
+def test_density_falls_to_the_target_exactly(tmp_path, digits, scope):
+    result = train(tiny(epochs=10, rewiring={"scope": scope, "rewire_every": 1}), digits, tmp_path)
+    total = 64 * 16 + 16 * 10
+    densities = [row["density"] for row in result.history]
+    assert densities[0] == pytest.approx(0.5)
+    assert densities == sorted(densities, reverse=True)
+    assert round(densities[-1] * total) == round(0.2 * total)
+    assert result.density == densities[-1]
+    assert result.epoch > fall_epochs(10, tiny().train.rewiring)[-1]
+    changes = [row["change"] for row in result.history]
+    assert changes.count("fall") >= 2 and changes.count("rewire") >= 2
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert rows == result.history
+    for row in rows:
+        for layer in row["layers"]:
+            assert 0 < layer["index"] < 1 and 0 <= layer["fraction"] <= 0.9
+            assert layer["synaptic_operations_per_sample"] > 0
+        if row["change"] == "rewire":
+            assert all(layer["pruned"] == layer["grown"] for layer in row["layers"])
+    assert (tmp_path / "checkpoints" / "iteration-001.safetensors").is_file()
+
+
+def test_inactive_weights_stay_zero(tmp_path, digits):
+    result = train(tiny(), digits, tmp_path)
+    tensors, _ = checkpoint.load(result.checkpoint)
+    for layer in (0, 1):
+        assert (tensors[f"weight{layer}"][~tensors[f"mask{layer}"]] == 0).all()
+        assert int(tensors[f"mask{layer}"].sum(1).min()) >= 1
+
+
+def test_dense_mode_keeps_every_weight(tmp_path, digits):
+    result = train(tiny(epochs=2, rewiring={"mode": "dense"}), digits, tmp_path)
+    assert result.density == 1.0
+
+
+def test_schedule_has_no_rewiring_in_an_iterations_last_epoch():
+    rewiring = RewiringConfig(epochs_per_iteration=3, rewire_every=1, rewire_until=0.75)
+    assert fall_epochs(13, rewiring) == [3, 6, 9]
+    assert rewire_epochs(13, rewiring) == [1, 2, 4, 5, 7, 8]
+    sparse = rewiring.model_copy(update={"rewire_every": 2})
+    assert rewire_epochs(13, sparse) == [2, 5, 8]
+    assert fall_epochs(3, rewiring.model_copy(update={"rewire_until": 1.0})) == []
+
+
+def test_too_few_epochs_to_reach_the_target_are_refused(tmp_path, digits):
+    with pytest.raises(InputError, match="epochs = 2 leaves no iteration"):
+        train(tiny(epochs=2), digits, tmp_path)
+
+
+def test_an_absent_device_is_refused(tmp_path, digits):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(UnsupportedError, match="device 'cuda' is not available"):
+        train(tiny(), digits, tmp_path, device="cuda")
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path, digits):
+    result = train(tiny(epochs=3), digits, tmp_path)
+    result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"best\.safetensors: truncated or not a checkpoint"):
+        checkpoint.load(result.checkpoint)
+
+
+def test_initial_weights_make_layers_spike(digits):
+    config = tiny(network={"hidden": [20, 20], "timesteps": 8})
+    network = SpikingNetwork(64, 10, config.network, config.train)
+    inputs = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
+    network.scale_initial_weights(inputs)
+    _, spikes = network(inputs)
+    assert all(0.1 < float(layer.detach().mean()) < 0.2 for layer in spikes)
+
+
+def test_activity_counts_spikes_and_walked_synapses():
+    config = tiny(network={"hidden": [5], "timesteps": 3})
+    network = SpikingNetwork(4, 2, config.network, config.train)
+    inputs = (torch.rand(3, 6, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    _, spikes = network(inputs)
+    activity = network.activity(inputs, spikes)
+    by_hand = sum(int(network.masks[0][:, source].sum()) for source in torch.nonzero(inputs)[:, 2].tolist())
+    assert activity.operations[0] == by_hand
+    assert activity.spikes[0] == float(spikes[0].detach().sum())
+
+
+def test_learning_rate_is_one_cosine_after_a_warm_up():
+    rates = [learning_rate(1.0, step, 100) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_class_weights_balance_the_loss():
+    labels = np.repeat([0, 1], [90, 10])
+    weights = class_weights(labels, 2, 1.0, "cpu")
+    assert weights is not None
+    assert float(weights[0] * 90) == pytest.approx(float(weights[1] * 10))
+    assert float(weights[0] * 90 + weights[1] * 10) == pytest.approx(100)
+    assert class_weights(labels, 2, 0.0, "cpu") is None
+
+
+def test_shifted_images_move_whole_pixels():
+    image = np.zeros((1, 12), np.uint8)
+    image[0, 5] = 9  # row 1, column 1 of 3 x 4
+    batches = Batches(Stimulus(12, 2, np.zeros(1, np.int32), values=image), image=(3, 4), shift=1)
+    moved = batches.take(np.array([0]), np.array([[1, -1]]))
+    assert torch.nonzero(moved).tolist() == [[0, 8]] and float(moved[0, 8]) == 9
+    assert float(batches.take(np.array([0]), np.array([[-1, 1]]))[0, 2]) == 9
+    events = Stimulus.from_dense(np.stack([image, image], axis=1) > 0)
+    shifted = Batches(events, image=(3, 4), shift=1).take(np.array([0]), np.array([[1, 0]]))
+    assert torch.nonzero(shifted).tolist() == [[0, 0, 9], [1, 0, 9]]
+
+
+def test_shifts_need_images(tmp_path):
+    config = parse_config({"data": {"coding": "delta", "shift_augmentation": 1}, "train": {"epochs": 3}})
+    with pytest.raises(InputError, match="shift_augmentation needs images"):
+        train(config, load_dataset(config.data), tmp_path)
