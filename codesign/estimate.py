@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 BLOCK_SHAPES = {
     "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2)),
