@@ -16,6 +16,7 @@ network's validation bounds them below 2^62.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +140,7 @@ def _run_chunk(network: FrozenNetwork, stimulus: Stimulus, record_membranes: boo
     operations = np.zeros((n_samples, len(network.layers)), np.int64)
     potentials = np.zeros((n_samples, timesteps, network.n_outputs), np.int64)
     for index, layer in enumerate(network.layers):
-        matrix = sparse.csr_matrix(
+        matrix: Any = sparse.csr_matrix(
             (layer.weights.astype(np.int64), layer.targets, layer.indptr), shape=(layer.n_in, layer.n_out)
         )
         fan_out = np.diff(layer.indptr)
