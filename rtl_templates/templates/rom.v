@@ -11,7 +11,11 @@ module @NAME@_rom #(
   output reg  [WIDTH-1:0]         data
 );
   reg [WIDTH-1:0] words [0:DEPTH-1];
-  initial $readmemh(FILE, words);
+  generate
+    if (FILE != "") begin : image
+      initial $readmemh(FILE, words);
+    end
+  endgenerate
   always @(posedge clk)
     if (en) data <= words[addr];
 endmodule
