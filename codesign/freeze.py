@@ -5,7 +5,6 @@ The test samples are used here, once, after every choice has been made by valida
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from codesign.data.samples import Dataset
 from codesign.encoders import EventCounts, encode, input_coding, n_sources
 from codesign.errors import InputError
 from codesign.network import FrozenLayer, FrozenNetwork
+from codesign.progress import Progress, silent
 from codesign.stimulus import Stimulus
 from codesign.train import checkpoint
 from codesign.train.batches import Batches, image_shape
@@ -59,7 +59,7 @@ def freeze(
     trained: TrainResult | str | Path,
     dataset: Dataset,
     *,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
     device: str = "cpu",
 ) -> FreezeResult:
     """Quantise and fine-tune the chosen checkpoint of a run at fixed connections, and freeze it.
@@ -222,7 +222,7 @@ def _fine_tune(
     dataset: Dataset,
     training: Batches,
     validation: Batches,
-    progress: Callable[[int, int, str], None] | None,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Train in integer units; leaves the model with the weights of the best validation accuracy."""
     options = config.train
@@ -252,11 +252,10 @@ def _fine_tune(
         if best is None or rank > best:
             best = rank
             state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        if progress is not None:
-            progress(
-                epoch,
-                config.freeze.epochs,
-                f"quantised, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %",
-            )
+        progress(
+            epoch,
+            config.freeze.epochs,
+            f"quantised, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %",
+        )
     model.load_state_dict(state)
     return history

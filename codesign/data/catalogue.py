@@ -6,7 +6,6 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import platformdirs
 
 from codesign.errors import InputError, ToolError, UnsupportedError
 from codesign.files import atomic_path
+from codesign.progress import Progress, silent
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -111,7 +111,7 @@ def describe() -> list[dict[str, Any]]:
     return entries
 
 
-def download(name: str, progress: Callable[[int, int, str], None] | None = None) -> Path:
+def download(name: str, progress: Progress = silent) -> Path:
     """Fetch a set into the per-user cache and return its folder. ``progress(done, total, text)`` counts files.
 
     Raises UnsupportedError for sets that cannot be fetched (with where they come from), ToolError if no mirror
@@ -127,16 +127,14 @@ def download(name: str, progress: Callable[[int, int, str], None] | None = None)
         raise UnsupportedError(f"data set {name!r} cannot be downloaded by codesign: {entry.source}{where}")
     folder = cache_folder() / name
     for done, (file, md5) in enumerate(MNIST_MD5.items()):
-        if progress is not None:
-            progress(done, len(MNIST_MD5), file)
+        progress(done, len(MNIST_MD5), file)
         target = folder / file
         if target.is_file() and hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest() == md5:
             continue
         content = _fetch(file, md5)
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)
-    if progress is not None:
-        progress(len(MNIST_MD5), len(MNIST_MD5), "done")
+    progress(len(MNIST_MD5), len(MNIST_MD5), "done")
     return folder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from codesign.data.samples import Dataset
 from codesign.encoders import encode, n_sources
 from codesign.errors import InputError, UnsupportedError
 from codesign.files import write_text
+from codesign.progress import Progress, silent
 from codesign.train import checkpoint
 from codesign.train.batches import Batches, image_shape
 from codesign.train.model import Activity, SpikingNetwork
 from codesign.train.rewiring import PQRewirer, pq_index, rewiring_fraction
 
-Progress = Callable[[int, int, str], None]
 EVALUATION_BATCH = 512
 WARMUP = 0.05
 FORMAT = 1
@@ -65,7 +65,7 @@ class Evaluation:
 
 
 def train(
-    config: Config, dataset: Dataset, folder: str | Path, *, progress: Progress | None = None, device: str = "cpu"
+    config: Config, dataset: Dataset, folder: str | Path, *, progress: Progress = silent, device: str = "cpu"
 ) -> TrainResult:
     """Train ``config``'s network on ``dataset`` and keep checkpoints below ``folder``.
 
@@ -198,7 +198,7 @@ class _Run:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def execute(self, progress: Progress | None) -> TrainResult:
+    def execute(self, progress: Progress) -> TrainResult:
         epochs = self.config.train.epochs
         done = self._restore()
         for epoch in range(done + 1, epochs + 1):
@@ -207,13 +207,12 @@ class _Run:
             self._change_connections(epoch, row)
             self.history.append(row)
             self._save(epoch)
-            if progress is not None:
-                progress(
-                    epoch,
-                    epochs,
-                    f"loss {loss:.3f}, validation {100 * row['validation_accuracy']:.2f} %, "
-                    f"density {100 * row['density']:.1f} %",
-                )
+            progress(
+                epoch,
+                epochs,
+                f"loss {loss:.3f}, validation {100 * row['validation_accuracy']:.2f} %, "
+                f"density {100 * row['density']:.1f} %",
+            )
         assert self.best is not None
         return TrainResult(
             folder=self.folder,
