@@ -1,10 +1,34 @@
-"""Cost of a mapped network without synthesis or simulation."""
+"""Cost of a mapped network without simulation or synthesis: memory, cycles, area.
+
+Memory bits follow from the mapping and are exact. Cycles come from a max-plus recurrence over the engines (see
+:func:`cycle_estimate`) fed with the events of real samples, or with mean rates. LUTs and flip-flops come from linear
+formulas fitted on syntheses (:mod:`codesign.area_model`); block RAM from the memories' shapes.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
-BLOCK_SHAPES = {
+import numpy as np
+import numpy.typing as npt
+
+from codesign import golden
+from codesign.area_model import AREA_MODELS, AreaModel
+from codesign.layouts import index_width, output_word
+from codesign.mapping import HardwareMap, LayerMap
+from codesign.network import FrozenLayer, FrozenNetwork, signed_width
+from codesign.stimulus import Stimulus
+
+Float = npt.NDArray[np.float64]
+
+MAX_SAMPLES = 100
+DEFAULT_QUEUE_DEPTH = 8
+FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
+
+# Native blocks as (depth, width) of every mode; the mode that needs the fewest blocks is taken.
+BLOCK_SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
     "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2)),
     "ecp5": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
     "xilinx": ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1)),
@@ -12,5 +36,370 @@ BLOCK_SHAPES = {
 }
 
 
+# What yosys weighs when it maps a memory (its memory_libmap libraries): a native block, a distributed RAM of
+# ``LUTRAM_SHAPE``, and a bit in logic, read-only or writable. The cheapest is taken.
+BLOCK_COST = {"ice40": 64.0, "ecp5": 128.0, "xilinx": 257.0, "gowin": 128.0}
+LUTRAM_COST = {"ecp5": 4.0, "xilinx": 8.0, "gowin": 4.0}
+LUTRAM_SHAPE = {"ecp5": (16, 4), "xilinx": (32, 6), "gowin": (16, 4)}
+ROM_BIT_COST = 1 / 16
+RAM_BIT_COST = 1.0
+
+# Clocks of the engines' pipelines (see rtl_templates): from a word on s_axis to the event at the first layer, from an
+# event to its first synapse, from the last synapse to the sweep, from a slot's read to its event at the next layer,
+# from the last token to the first readout value, and from the end of a sweep until rows may start.
+INPUT_CLOCKS = 1
+EVENT_CLOCKS = 5
+BARRIER_CLOCKS = 5
+TOKEN_CLOCKS = 3
+READOUT_CLOCKS = 4
+# Clocks in which lanes count as accumulating beside one per synapse, per timestep with events: filling and draining.
+FILL_CLOCKS = 7
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One memory of the accelerator: what it is for, and its shape; ``clocked`` if its read port has a register."""
+
+    role: str
+    layer: int
+    depth: int
+    width: int
+    clocked: bool = True
+
+    @property
+    def bits(self) -> int:
+        return self.depth * self.width
+
+
+class HasDevice(Protocol):
+    """A board: its name, and a device with ``family`` and ``budget``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> Any: ...
+
+
 def memory_blocks(depth: int, width: int, family: str) -> int:
-    return min(math.ceil(depth / d) * math.ceil(width / w) for d, w in BLOCK_SHAPES[family])
+    """Native block RAMs that a memory of ``depth`` words of ``width`` bits takes in its best mode."""
+    return min(-(-depth // block_depth) * -(-width // block_width) for block_depth, block_width in BLOCK_SHAPES[family])
+
+
+@dataclass(frozen=True)
+class LayerWidths:
+    """Bits of a layer's datapath: the weighted sum, the stored state, the potential u; 0 where there is none."""
+
+    sum: int
+    state: int
+    potential: int
+
+    @classmethod
+    def of(cls, network: FrozenNetwork, index: int) -> LayerWidths:
+        layer: FrozenLayer = network.layers[index]
+        source_max = network.source_max(index)
+        is_current = index == 0 and network.coding.is_current
+        low, high = layer.sum_range(source_max)
+        potential = max(signed_width(*layer.potential_range(source_max)), layer.fraction_bits + 2)
+        rest = signed_width(
+            int(layer.leak(layer.membrane_min)) + int(layer.bias.min()),
+            int(layer.leak(layer.membrane_max)) + int(layer.bias.max()),
+        )
+        if is_current:
+            return cls(signed_width(int(low.min()), int(high.max())), rest, potential)
+        return cls(0, potential, potential)
+
+
+def memories(network: FrozenNetwork, mapping: HardwareMap, queue_depth: int = DEFAULT_QUEUE_DEPTH) -> list[Memory]:
+    """Every memory of the accelerator, lane by lane."""
+    found: list[Memory] = []
+    for layer in mapping.layers:
+        index = layer.index
+        widths = LayerWidths.of(network, index)
+        value_bits = network.coding.input_bits if widths.sum else 0
+        depth = min(queue_depth, 4) if layer.lanes == 1 else queue_depth
+        for lane in range(layer.lanes):
+            found.append(Memory("rows", index, layer.n_addresses, layer.row_record.width))
+            found.append(Memory("synapses", index, max(1, int(layer.lane_synapses[lane])), layer.synapse_record.width))
+            if layer.parameter_record.fields:
+                found.append(Memory("parameters", index, layer.n_slots, layer.parameter_record.width))
+            found.append(Memory("state", index, layer.n_slots, widths.state))
+            if widths.sum:
+                found.append(Memory("state", index, layer.n_slots, widths.sum))
+            found.append(Memory("queues", index, depth, 1 + layer.row_record.width + max(1, value_bits), False))
+        found.append(Memory("queues", index, _fifo_depth(layer, bool(widths.sum)), _fifo_width(network, layer)))
+    values = output_word(network).fields[-1].width
+    found.append(Memory("state", len(mapping.layers) - 1, network.n_outputs, values, False))
+    return found
+
+
+def _fifo_depth(layer: LayerMap, is_current: bool) -> int:
+    """Depth of a layer's output FIFO: a sweep, what may be on its way, and a quarter more, to a power of two."""
+    margin = (5 if is_current else 4) + 2
+    return 1 << (layer.n_slots + margin + layer.n_slots // 4 - 1).bit_length()
+
+
+def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
+    values = 0 if layer.spiking else layer.lanes * network.layers[layer.index].membrane_width
+    return 1 + index_width(layer.n_slots) + layer.lanes + values
+
+
+def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic"]:
+    """How yosys builds a memory: the cheapest of what can hold it."""
+    read_only = memory.role in ("rows", "synapses", "parameters")
+    costs: dict[Literal["block", "lutram", "logic"], float] = {
+        "logic": memory.bits * (ROM_BIT_COST if read_only else RAM_BIT_COST)
+    }
+    if memory.clocked:
+        blocks = memory_blocks(memory.depth, memory.width, family)
+        # Two small Xilinx blocks make a large one; most memories need a small one.
+        costs["block"] = blocks * BLOCK_COST[family]
+        if family == "xilinx" and memory.bits <= 18 * 1024:
+            costs["block"] = BLOCK_COST[family] / 2
+    if family in LUTRAM_COST and not read_only:
+        costs["lutram"] = lutrams(memory, family) * LUTRAM_COST[family]
+    return min(costs, key=lambda kind: costs[kind])
+
+
+def lutrams(memory: Memory, family: str) -> int:
+    """Distributed RAM cells that a memory takes."""
+    depth, width = LUTRAM_SHAPE[family]
+    return -(-memory.depth // depth) * -(-memory.width // width)
+
+
+def block_ram(found: Sequence[Memory], family: str) -> float:
+    """Native blocks of all memories that get them; halves for Xilinx."""
+    total = 0.0
+    for memory in found:
+        if memory_kind(memory, family) == "block":
+            is_half = family == "xilinx" and memory.bits <= 18 * 1024
+            total += 0.5 if is_half else memory_blocks(memory.depth, memory.width, family)
+    return total
+
+
+def area_features(network: FrozenNetwork, mapping: HardwareMap, family: str, queue_depth: int) -> list[float]:
+    """What the linear area model multiplies, in the order of :data:`codesign.area_model.FEATURES`."""
+    found = memories(network, mapping, queue_depth)
+    kinds = [memory_kind(memory, family) for memory in found]
+    read_only = ("rows", "synapses", "parameters")
+    pairs = list(zip(found, kinds, strict=True))
+    lanes = [layer.lanes for layer in mapping.layers]
+    potential = [LayerWidths.of(network, index).potential for index in range(len(lanes))]
+    return [
+        1.0,
+        float(len(lanes)),
+        float(sum(lanes)),
+        float(sum(p * w for p, w in zip(lanes, potential, strict=True))),
+        float(sum(m.bits for m, kind in pairs if kind == "logic" and m.role in read_only)),
+        float(sum(m.bits for m, kind in pairs if kind == "logic" and m.role not in read_only)),
+        float(sum(lutrams(m, family) for m, kind in pairs if kind == "lutram")),
+    ]
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What reaches a layer in each timestep of N samples.
+
+    events : float64 (N, steps); input events. loads : float64 (N, steps, lanes); synapses that each lane walks.
+    steps is 1 for coding 'current' (one accumulation per sample), else the timesteps.
+    """
+
+    events: Float
+    loads: Float
+
+
+def activity(network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus) -> list[Activity]:
+    """Activity of every layer on real samples, by the golden model."""
+    trace = golden.run(network, stimulus, membranes=False)
+    result = []
+    for layer in mapping.layers:
+        counts = np.zeros((layer.n_in, layer.lanes))
+        counts[:] = layer.row_count[:, layer.source_address].T
+        if layer.index > 0:
+            events = trace.spikes[layer.index - 1].astype(np.float64)
+        elif stimulus.values is not None:
+            events = (stimulus.values != 0)[:, None, :].astype(np.float64)
+        else:
+            events = stimulus.dense().astype(np.float64)
+        result.append(Activity(events.sum(axis=2), events @ counts))
+    return result
+
+
+def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[npt.NDArray]) -> list[Activity]:
+    """Activity of one sample whose events are the mean ones, spread evenly over the timesteps.
+
+    ``rates`` : per layer, float (n_in,); events (for 'current': nonzero values) per sample of each source.
+    """
+    result = []
+    for layer, rate in zip(mapping.layers, rates, strict=True):
+        steps = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
+        loads = layer.row_count[:, layer.source_address] @ np.asarray(rate, np.float64)
+        result.append(
+            Activity(
+                np.full((1, steps), float(np.sum(rate)) / steps),
+                np.broadcast_to(loads / steps, (1, steps, layer.lanes)).copy(),
+            )
+        )
+    return result
+
+
+def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Sequence[Activity]) -> dict[str, Any]:
+    """Clocks of samples, alone and back to back.
+
+    The engines are taken as a pipeline of stations. A layer's sweep of timestep t starts when its fullest lane has
+    walked its rows, one synapse a clock, and the timestep's end has come; it reads ``n_slots`` slots, one a clock,
+    and its events reach the next layer one a clock. A lane walks rows of t + 1 once its sweep of t has passed. With
+    coding 'current' one accumulation is followed by T sweeps. Limited queues and FIFOs are taken as unlimited.
+
+    Returns ``latency_cycles`` (first input word to decision, samples alone), ``interval_cycles`` (between decisions,
+    back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
+    ``lane_use`` per layer (synapses over lanes x accumulate cycles).
+    """
+    n_samples = activities[0].events.shape[0]
+    peaks = [part.loads.max(axis=2) for part in activities]
+    latencies, decisions = [], []
+    free = [0.0] * len(mapping.layers)
+    input_free = readout_free = 0.0
+    for sample in range(n_samples):
+        alone = _decision(network, mapping, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
+        latencies.append(alone[0])
+        decision, free, input_free = _decision(
+            network, mapping, activities, peaks, sample, free, input_free, readout_free
+        )
+        readout_free = decision
+        decisions.append(decision)
+    accumulate = [float((peak + FILL_CLOCKS * (peak > 0)).sum(axis=1).mean()) for peak in peaks]
+    synapses = [float(part.loads.sum(axis=(1, 2)).mean()) for part in activities]
+    return {
+        "latency_cycles": float(np.mean(latencies)),
+        "interval_cycles": float(np.diff(decisions).mean()) if n_samples > 1 else None,
+        "accumulate_cycles": accumulate,
+        "sweep_cycles": [layer.n_slots * network.timesteps for layer in mapping.layers],
+        "lane_use": [
+            total / (layer.lanes * clocks) if clocks else None
+            for layer, total, clocks in zip(mapping.layers, synapses, accumulate, strict=True)
+        ],
+    }
+
+
+def _decision(
+    network: FrozenNetwork,
+    mapping: HardwareMap,
+    activities: Sequence[Activity],
+    peaks: Sequence[Float],
+    sample: int,
+    free: list[float],
+    input_free: float,
+    readout_free: float,
+) -> tuple[float, list[float], float]:
+    """Clock of a sample's decision, when each layer may walk again, and when the input port is free."""
+    first: list[float] = []
+    last: list[float] = []
+    now = input_free
+    for count in activities[0].events[sample]:
+        first.append(now + INPUT_CLOCKS)
+        now += count + (0 if network.coding.is_current else 1)
+        last.append(now + INPUT_CLOCKS)
+    after = list(free)
+    for layer, peak in zip(mapping.layers, peaks, strict=True):
+        is_current = layer.index == 0 and network.coding.is_current
+        fire = 5 if is_current else 4
+        go = after[layer.index]
+        starts: list[float] = []
+        for step in range(len(first)):
+            walked = max(go, first[step] + EVENT_CLOCKS) + peak[sample, step]
+            start = max(walked + BARRIER_CLOCKS, last[step] + EVENT_CLOCKS)
+            sweeps = network.timesteps if is_current else 1
+            spacing = layer.n_slots if layer.n_slots >= fire + 2 else layer.n_slots + fire + 1
+            starts += [start + k * spacing for k in range(sweeps)]
+            go = starts[-1] + layer.n_slots + fire - 1
+            if layer.index == 0:
+                # Words of the next timestep wait until the lanes have walked those before.
+                pushed = max(0.0, start - BARRIER_CLOCKS - now)
+                now += pushed if step + 1 == len(first) else 0.0
+        after[layer.index] = go
+        fired = activities[layer.index + 1].events[sample] if layer.index + 1 < len(mapping.layers) else None
+        first = [start + fire + TOKEN_CLOCKS for start in starts]
+        last = []
+        for t, start in enumerate(starts):
+            tokens = 0.0 if fired is None else float(fired[t])
+            last.append(max(start + layer.n_slots, first[t] - fire + tokens) + fire + TOKEN_CLOCKS)
+    decision = max(last[-1], readout_free) + READOUT_CLOCKS + network.n_outputs
+    return decision, after, now
+
+
+def estimate(
+    network: FrozenNetwork,
+    mapping: HardwareMap,
+    *,
+    stimulus: Stimulus | None = None,
+    rates: Sequence[npt.NDArray] | None = None,
+    queue_depth: int = DEFAULT_QUEUE_DEPTH,
+    clock_mhz: float = 50.0,
+) -> dict[str, Any]:
+    """Everything that can be said before simulation and synthesis.
+
+    stimulus : samples whose events are counted (the first 100); without it, ``rates`` (mean events per sample and
+        source of every layer); without both there are no cycles.
+    clock_mhz : clock that the latency assumes.
+
+    Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``cycles``
+    (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
+    (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
+    """
+    found = memories(network, mapping, queue_depth)
+    bits = {
+        role: sum(m.bits for m in found if m.role == role)
+        for role in ("rows", "synapses", "parameters", "state", "queues")
+    }
+    cycles: dict[str, Any] | None = None
+    if stimulus is not None and len(stimulus):
+        chosen = stimulus.take(slice(0, MAX_SAMPLES))
+        cycles = cycle_estimate(network, mapping, activity(network, mapping, chosen))
+    elif rates is not None:
+        cycles = cycle_estimate(network, mapping, mean_activity(network, mapping, rates))
+    return {
+        "network_hash": network.hash,
+        "lanes": mapping.lanes,
+        "memory_bits": bits,
+        "bits_per_synapse": (bits["rows"] + bits["synapses"]) / max(1, network.n_synapses),
+        "cycles": cycles,
+        "clock_mhz": clock_mhz,
+        "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
+        "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
+        "area": {family: _area(network, mapping, found, family, queue_depth) for family in FAMILIES},
+    }
+
+
+def _area(
+    network: FrozenNetwork, mapping: HardwareMap, found: Sequence[Memory], family: str, queue_depth: int
+) -> dict[str, Any]:
+    features = np.array(area_features(network, mapping, family, queue_depth))
+    model: AreaModel | None = AREA_MODELS.get(family)
+    current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
+    return {
+        "lut": round(float(features @ model.lut.coefficients)) if model else None,
+        "ff": round(float(features @ model.ff.coefficients)) if model else None,
+        "bram": block_ram(found, family),
+        "dsp": 0 if family == "ice40" else current_lanes,
+        "error": {"lut": model.lut.error, "ff": model.ff.error} if model else None,
+    }
+
+
+def fits(result: Mapping[str, Any], board: HasDevice) -> list[str]:
+    """Why an estimated accelerator does not fit a board: one line each, none if it does."""
+    device = board.device
+    area = result["area"][device.family]
+    names = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
+    cures = {
+        "lut": "use fewer lanes",
+        "ff": "use fewer lanes",
+        "bram": "use a lower density, fewer neurons, fewer weight bits or fewer lanes",
+        "dsp": "use fewer lanes in the first layer",
+    }
+    return [
+        f"{board.name}: about {area[kind]:g} of {device.budget[kind]} {title} "
+        f"({area[kind] - device.budget[kind]:g} too many); {cures[kind]}"
+        for kind, title in names.items()
+        if area[kind] is not None and area[kind] > device.budget[kind]
+    ]
