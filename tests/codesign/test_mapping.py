@@ -1,0 +1,153 @@
+import time
+
+import numpy as np
+import pytest
+from random_networks import random_lanes, random_network
+
+from codesign.errors import InputError
+from codesign.mapping import map_network
+from codesign.network import FrozenLayer, FrozenNetwork, InputCoding
+
+
+def network_of(weights, **parameters):
+    return FrozenNetwork.from_arrays([np.asarray(w) for w in weights], **{"threshold": 1, "timesteps": 2, **parameters})
+
+
+def rebuild(layer):
+    """Dense weights from the placement alone."""
+    matrix = np.zeros((layer.n_in, layer.n_out), np.int64)
+    neuron = {(int(lane), int(slot)): j for j, (lane, slot) in enumerate(zip(layer.lane, layer.slot, strict=True))}
+    for lane in range(layer.lanes):
+        for source, address in enumerate(layer.source_address):
+            start, count = layer.row_start[lane, address], layer.row_count[lane, address]
+            for position in range(start, start + count):
+                matrix[source, neuron[lane, int(layer.synapse_slot[lane][position])]] += layer.synapse_weight[lane][
+                    position
+                ]
+    return matrix
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_synapse_and_parameter_is_in_its_place(seed):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng)
+    lanes = random_lanes(rng, network)
+    mapping = map_network(network, lanes)
+    for wanted, layer, frozen in zip(lanes, mapping.layers, network.layers, strict=True):
+        assert layer.lanes == min(wanted, layer.n_out)
+        assert layer.n_slots == -(-layer.n_out // layer.lanes)
+        assert np.unique(layer.hardware_index).size == layer.n_out
+        assert layer.lane.max() < layer.lanes and layer.slot.max() < layer.n_slots
+        np.testing.assert_array_equal(rebuild(layer), frozen.dense())
+        np.testing.assert_array_equal(layer.slot_bias[layer.lane, layer.slot], frozen.bias)
+        np.testing.assert_array_equal(layer.slot_threshold[layer.lane, layer.slot], frozen.threshold)
+        assert int(layer.lane_synapses.sum()) == frozen.n_synapses
+        for lane in range(layer.lanes):
+            unpacked = layer.row_record.unpack(layer.row_words(lane))
+            np.testing.assert_array_equal(unpacked["start"], layer.row_start[lane])
+            np.testing.assert_array_equal(unpacked["count"], layer.row_count[lane])
+            assert layer.synapse_words(lane).size == max(1, layer.synapse_weight[lane].size)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_padding_slots_stay_silent_at_zero(seed):
+    rng = np.random.default_rng(1000 + seed)
+    network = random_network(rng)
+    for layer, frozen in zip(map_network(network, random_lanes(rng, network)).layers, network.layers, strict=True):
+        held = np.zeros((layer.lanes, layer.n_slots), bool)
+        held[layer.lane, layer.slot] = True
+        assert int((~held).sum()) == layer.padding_slots
+        used_bias = layer.slot_bias if layer.bias is None else np.full_like(layer.slot_bias, layer.bias)
+        assert not used_bias[~held].any()
+        if layer.spiking:
+            used = layer.slot_threshold if layer.threshold is None else np.full_like(layer.slot_bias, layer.threshold)
+            fires = used[~held] <= 0 if frozen.compare == ">=" else used[~held] < 0
+            assert not fires.any()
+
+
+def test_hidden_layers_are_balanced_and_the_last_is_in_class_order():
+    rng = np.random.default_rng(3)
+    hidden = rng.integers(-3, 4, (100, 64)) * (rng.random((100, 64)) < rng.random(64))
+    network = network_of([hidden, rng.integers(-3, 4, (64, 10))])
+    first, last = map_network(network, [8, 3]).layers
+    assert first.imbalance < 1.02
+    np.testing.assert_array_equal(last.lane, np.arange(10) % 3)
+    np.testing.assert_array_equal(last.slot, np.arange(10) // 3)
+
+
+def test_rates_move_the_balance_to_active_sources():
+    # Sources 0 and 1 are always active, the others never: their targets must not share a lane.
+    weights = np.zeros((10, 4), int)
+    weights[0, 0] = weights[1, 1] = 1
+    weights[2:, 2:] = 1
+    network = network_of([weights, np.ones((4, 2), int)])
+    rates = [np.array([1.0, 1.0] + [0.0] * 8), np.ones(4)]
+    first = map_network(network, [2, 1], rates).layers[0]
+    assert first.lane[0] != first.lane[1]
+
+
+def test_mapping_is_deterministic():
+    network = random_network(np.random.default_rng(8))
+    first, second = (map_network(network, [4] * len(network.layers)) for _ in range(2))
+    for one, other in zip(first.layers, second.layers, strict=True):
+        np.testing.assert_array_equal(one.lane, other.lane)
+        assert [w.tolist() for w in one.synapse_weight] == [w.tolist() for w in other.synapse_weight]
+
+
+def test_a_constant_that_would_wake_padding_goes_to_memory():
+    silent = network_of([np.ones((3, 5), int)], threshold=0)
+    assert map_network(silent, [1]).layers[0].threshold == 0
+    padded = map_network(silent, [2]).layers[0]
+    assert padded.threshold is None and padded.parameter_record.has("threshold")
+    biased = network_of([np.ones((3, 5), int)], bias=7)
+    assert map_network(biased, [5]).layers[0].bias == 7
+    assert map_network(biased, [2]).layers[0].bias is None
+    strict = network_of([np.ones((3, 5), int)], threshold=0, compare=">")
+    assert map_network(strict, [2]).layers[0].threshold == 0
+
+
+def test_a_layer_without_synapses_has_one_unused_word():
+    layer = map_network(network_of([np.zeros((4, 3), int)]), [2]).layers[0]
+    assert [layer.synapse_words(lane).tolist() for lane in range(2)] == [[0], [0]]
+    assert layer.imbalance == 1.0 and not layer.row_count.any()
+
+
+@pytest.mark.parametrize(
+    ("lanes", "rates", "message"),
+    [
+        ([1, 1], None, "2 entries for 1 layers"),
+        ([0], None, r"lanes of layer 0 = 0 is outside 1\.\.32"),
+        ([33], None, r"lanes of layer 0 = 33 is outside"),
+        ([1], [], "rates has 0 entries"),
+        ([1], [np.ones(3)], "rates of layer 0 must be 4 numbers"),
+        ([1], [np.array([1, 1, 1, -1])], "rates of layer 0"),
+        ([1], [np.array([1, 1, 1, np.nan])], "rates of layer 0"),
+    ],
+)
+def test_wrong_arguments_are_named(lanes, rates, message):
+    with pytest.raises(InputError, match=message):
+        map_network(network_of([np.ones((4, 3), int)]), lanes, rates)
+
+
+def test_a_million_synapses_are_placed_in_seconds():
+    rng = np.random.default_rng(0)
+    n_in, n_out, fan_out = 2000, 2000, 500
+    targets = np.sort(np.argpartition(rng.random((n_in, n_out)), fan_out, axis=1)[:, :fan_out], axis=1)
+    layer = FrozenLayer(
+        n_in=n_in,
+        n_out=n_out,
+        indptr=np.arange(n_in + 1, dtype=np.int64) * fan_out,
+        targets=targets.ravel().astype(np.int32),
+        weights=rng.choice([-1, 1, 3], n_in * fan_out).astype(np.int8),
+        bias=np.zeros(n_out, np.int64),
+        threshold=np.ones(n_out, np.int64),
+        trained_index=np.arange(n_out, dtype=np.int64),
+        trained_width=n_out,
+    )
+    network = FrozenNetwork((layer, FrozenLayer.from_dense(np.ones((n_out, 2), int))), 1, InputCoding("events"))
+    begin = time.perf_counter()
+    mapping = map_network(network, [16, 2])
+    for lane in range(16):
+        mapping.layers[0].synapse_words(lane)
+    assert time.perf_counter() - begin < 30
+    assert mapping.layers[0].imbalance < 1.01
