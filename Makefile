@@ -12,7 +12,6 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := codesign rtl_templates sim boards tests examples benchmarks
 
-export PYTHONDONTWRITEBYTECODE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help venv demo report test test-deep bench lint format build clean
@@ -25,7 +24,7 @@ venv: $(STAMP) ## make .venv with the pinned packages and codesign, editable
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" -o -x $(BIN)/python || { echo "make: Python 3.11 not found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $(STAMP)
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from codesign.cli.console import console
 from codesign.cli.targets import execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
-from codesign.errors import InputError, MismatchError, OutputError, ToolError, UnsupportedError
-from codesign.files import write_text
+from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
+from codesign.files import write_json, write_text
 from codesign.pipeline.stage import NETWORK, STIMULUS
 from codesign.pipeline.stages import STAGES, stages_for_board
-from codesign.rundir import RunDirectory
+from codesign.rundir import CONFIG, RunDirectory
+
+if TYPE_CHECKING:
+    from boards.registry import Board
 
 PATH = ("train", "freeze", "generate", "estimate", "verify", "synth", "report")
 
@@ -68,9 +72,71 @@ def stage(
 
 
 def generate(target: Path, output: Path | None, overrides: Sequence[str] | None, device: str | None) -> None:
+    expect(target, "run", "network")
     if device is not None:
-        check_fits(target, output, overrides, device)
+        check_fits(_estimate(target, overrides), device)
     stage("generate", target, output, overrides, None)
+
+
+def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) -> None:
+    if device is not None:
+        find_device(device)
+    if expect(target, "run", "network") == "run":
+        directory, config = open_run(target, None, overrides)
+        execute(directory, config, ["estimate"], force=True)
+        document = json.loads((directory.path / "estimate.json").read_text(encoding="utf-8"))
+    else:
+        document = _estimate(target, overrides)
+    console.finish(document, estimate_table(document))
+    if device is not None:
+        check_fits(document, device)
+
+
+def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
+    """Estimates of a run's network or a frozen network, without writing anything."""
+    from codesign.network import FrozenNetwork
+    from codesign.pipeline.work import estimate_network, load_calibration
+
+    if target.is_dir():
+        STAGES["estimate"].check_inputs(RunDirectory.open(target))
+        config = load_config(target / CONFIG, list(overrides or []))
+        return estimate_network(FrozenNetwork.load(target / NETWORK), config.hardware, load_calibration(target))
+    return estimate_network(FrozenNetwork.load(target), _options(overrides).hardware, None)
+
+
+def find_device(name: str) -> Board:
+    """FPGA or board of that name. Raises InputError naming those there are."""
+    from boards.registry import BOARDS, TARGETS, Board
+
+    if name in BOARDS:
+        return BOARDS[name]
+    if name not in TARGETS:
+        raise InputError(f"--device {name!r} is none of {', '.join((*TARGETS, *BOARDS))}")
+    return Board(name, name, TARGETS[name], 0.0, "", "", "", "")
+
+
+def check_fits(document: Mapping[str, Any], device: str) -> None:
+    """Raise CapacityError, saying by how much, if an estimated accelerator is too large for a device."""
+    from codesign.estimate import fits
+
+    problems = fits(document, find_device(device))
+    if problems:
+        raise CapacityError("; ".join(problems))
+
+
+def estimate_table(document: Mapping[str, Any]) -> Table:
+    """Area by family; memory and cycles below."""
+    table = Table("family", "lut", "ff", "bram", "dsp")
+    for family, area in document["area"].items():
+        table.add_row(
+            family, *("-" if area[kind] is None else f"{area[kind]:g}" for kind in ("lut", "ff", "bram", "dsp"))
+        )
+    parts = [f"{sum(document['memory_bits'].values())} bits of memory"]
+    parts.append(f"{document['bits_per_synapse']:.1f} bits per synapse")
+    if document["cycles"]:
+        parts.append(f"{document['latency_cycles']:.0f} cycles from first input to decision")
+    table.caption = ", ".join(parts)
+    return table
 
 
 def verify(
@@ -91,7 +157,7 @@ def verify(
     if mutants:
         STAGES["verify"].check_inputs(directory)
         with working_in(directory):
-            _verify_mutants(config, target / "bundle", target / NETWORK, target / STIMULUS, target)
+            _verify_mutants(config, target / "bundle", target / NETWORK, target / STIMULUS, target / "verify")
         return
     try:
         execute(directory, config, ["verify"], force=True)
@@ -99,6 +165,47 @@ def verify(
         console.finish(_result(directory), _verdict(directory.figures))
         raise
     console.finish(_result(directory), _verdict(directory.figures))
+
+
+def _verify_mutants(config: Config, bundle: Path, network: Path, samples: Path, folder: Path) -> None:
+    """Check that faults in copies of the bundle are caught; writes ``mutants.json`` into ``folder``.
+
+    Raises MismatchError if the bundle itself differs or a fault is not caught, ToolError if one could not be simulated.
+    """
+    from codesign.mutation import run_mutants
+    from codesign.network import FrozenNetwork
+    from codesign.stimulus import Stimulus
+
+    console.step("mutants")
+    work = folder / "mutants"
+    document = run_mutants(
+        bundle,
+        FrozenNetwork.load(network),
+        Stimulus.load(samples),
+        work,
+        seed=config.verify.seed,
+        progress=console.progress,
+    )
+    write_json(folder / "mutants.json", document)
+    shutil.rmtree(work)
+    table = Table("mutant", "kind", "caught", "first divergence")
+    for mutant in document["mutants"]:
+        first = mutant["first_divergence"]
+        place = (
+            "" if first is None else ", ".join(f"{key} {value}" for key, value in first.items() if value is not None)
+        )
+        table.add_row(mutant["name"], mutant["kind"], "yes" if mutant["caught"] else "NO", mutant["error"] or place)
+    console.finish(document, table)
+    control = document["control"]
+    if control["error"] is not None:
+        raise ToolError(f"{bundle}: the unmutated bundle could not be simulated ({control['error']})")
+    if control["caught"]:
+        raise MismatchError(
+            f"{bundle}: differs from the frozen network before any fault; `codesign verify` shows where"
+        )
+    escaped = [mutant["name"] for mutant in document["mutants"] if not mutant["caught"]]
+    if escaped:
+        raise MismatchError(f"{len(escaped)} of {len(document['mutants'])} mutants not caught: {', '.join(escaped)}")
 
 
 def _verify_bundle(
@@ -301,7 +408,7 @@ def data_list() -> None:
 def data_get(name: str) -> None:
     from codesign.data import download
 
-    def progress(done: float, total: float, text: str) -> None:
+    def progress(done: float, total: float, text: str = "") -> None:
         if done == 0:
             console.step(f"download {name}")
         console.progress(done, total, text)

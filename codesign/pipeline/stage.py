@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NETWORK = "network.safetensors"
 STIMULUS = "stimulus.npz"
-RATES = "rates.json"
+CALIBRATION = "calibration.npz"
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from codesign.config_text import plain
-from codesign.pipeline.stage import NETWORK, RATES, STIMULUS, Context, Stage
+from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Stage
 from codesign.pipeline.work import build, estimate, freeze, generate, report, synth, train, verify
 
 CONTRACT = ("codesign/network.py", "codesign/golden.py", "codesign/stimulus.py")
@@ -55,7 +55,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="freeze",
             inputs={"checkpoints": "train"},
-            outputs=(NETWORK, STIMULUS, RATES),
+            outputs=(NETWORK, STIMULUS, CALIBRATION),
             code=(*CONTRACT, *DATA, "codesign/train", "codesign/freeze.py"),
             options=_sections("data", "network", "train", "freeze"),
             external=_data_hash,
@@ -64,7 +64,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="generate",
             inputs={NETWORK: "freeze"},
-            optional_inputs=(STIMULUS, RATES),
+            optional_inputs=(STIMULUS, CALIBRATION),
             outputs=("bundle",),
             code=(*CONTRACT, "codesign/mapping.py", "codesign/layouts.py", "rtl_templates"),
             options=_sections("hardware"),
@@ -73,9 +73,15 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="estimate",
             inputs={NETWORK: "freeze"},
-            optional_inputs=(STIMULUS, RATES),
+            optional_inputs=(CALIBRATION,),
             outputs=("estimate.json",),
-            code=(*CONTRACT, "codesign/mapping.py", "codesign/layouts.py", "codesign/estimate.py"),
+            code=(
+                *CONTRACT,
+                "codesign/mapping.py",
+                "codesign/layouts.py",
+                "codesign/estimate.py",
+                "codesign/area_model.py",
+            ),
             options=_sections("hardware"),
             work=estimate,
         ),

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign import golden
-from codesign.config import VerifyConfig, lanes_per_layer
+from codesign.config import HardwareConfig, VerifyConfig, lanes_per_layer
 from codesign.errors import MismatchError
 from codesign.files import write_json
 from codesign.network import FrozenNetwork
 from codesign.pipeline.figures import network_figures
-from codesign.pipeline.stage import NETWORK, RATES, STIMULUS, Context, Outcome
+from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Outcome
 from codesign.progress import Progress
 from codesign.stimulus import Stimulus
+
+if TYPE_CHECKING:
+    from codesign.mapping import HardwareMap
 
 CALIBRATION_SAMPLES = 500
 VECTOR_SAMPLES = 4
@@ -42,28 +45,27 @@ def train(context: Context) -> Outcome:
 
 
 def freeze(context: Context) -> Outcome:
-    """Checkpoint -> frozen network, test stimulus, event counts that guide the placement."""
+    """Checkpoint -> frozen network, test stimulus, and validation samples that guide placement and estimates."""
     from codesign.encoders import encode
     from codesign.freeze import freeze as freeze_network
 
     folder, dataset = context.run.path, context.dataset
     result = freeze_network(context.config, folder, dataset, progress=context.progress, device=context.device)
-    calibration = dataset.validation.take(slice(0, CALIBRATION_SAMPLES))
-    stimulus, _ = encode(dataset, calibration, context.config.data, result.network.timesteps)
+    chosen = dataset.validation.take(slice(0, CALIBRATION_SAMPLES))
+    calibration, _ = encode(dataset, chosen, context.config.data, result.network.timesteps)
     result.network.save(folder / NETWORK)
     result.test_stimulus.save(folder / STIMULUS)
-    write_json(folder / RATES, {"samples": len(stimulus), "events": source_events(result.network, stimulus)})
+    calibration.save(folder / CALIBRATION)
     return Outcome(figures={**result.figures, **network_figures(result.network)}, details=result.details)
 
 
 def generate(context: Context) -> Outcome:
     """Frozen network -> Verilog bundle."""
-    from codesign.mapping import map_network
     from rtl_templates.bundle import write_bundle
 
     folder, hardware = context.run.path, context.config.hardware
     network = FrozenNetwork.load(folder / NETWORK)
-    mapping = map_network(network, lanes_per_layer(hardware, len(network.layers)), load_rates(folder / RATES))
+    mapping = map_calibrated(network, hardware, load_calibration(folder))
     write_bundle(
         network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
         vectors=_vectors(folder),
@@ -73,7 +75,28 @@ def generate(context: Context) -> Outcome:
 
 def estimate(context: Context) -> Outcome:
     """Frozen network -> cycles, memory and area without simulation or synthesis."""
-    raise AssertionError
+    folder = context.run.path
+    network = FrozenNetwork.load(folder / NETWORK)
+    document = estimate_network(network, context.config.hardware, load_calibration(folder))
+    write_json(folder / "estimate.json", document)
+    return Outcome(figures={**network_figures(network), "bits_per_synapse": document["bits_per_synapse"]})
+
+
+def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> dict[str, Any]:
+    """Estimates (:func:`codesign.estimate.estimate`) of a network on the configured lanes; cycles need samples."""
+    from codesign.estimate import estimate as estimate_mapped
+
+    mapping = map_calibrated(network, hardware, calibration)
+    document = estimate_mapped(network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth)
+    return {**document, **(document["cycles"] or {})}
+
+
+def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> HardwareMap:
+    """The network on the configured lanes, balanced by how often its sources send events in ``calibration``."""
+    from codesign.mapping import map_network
+
+    rates = None if calibration is None else source_rates(network, calibration)
+    return map_network(network, lanes_per_layer(hardware, len(network.layers)), rates)
 
 
 def verify(context: Context) -> Outcome:
@@ -159,22 +182,24 @@ def report(context: Context) -> Outcome:
     return Outcome()
 
 
-def source_events(network: FrozenNetwork, stimulus: Stimulus) -> list[list[int]]:
-    """Events (nonzero values with coding 'current') that each source of each layer sends, summed over ``stimulus``."""
+def source_rates(network: FrozenNetwork, stimulus: Stimulus) -> list[npt.NDArray[np.float64]]:
+    """Mean events (nonzero values with coding 'current') per sample that each source of each layer sends.
+
+    float64 (n_in,) for every layer.
+    """
     if stimulus.values is not None:
         first = np.count_nonzero(stimulus.values, axis=0)
     else:
-        first = np.bincount(stimulus.sources, minlength=network.n_inputs)  # type: ignore[arg-type]
+        assert stimulus.sources is not None
+        first = np.bincount(stimulus.sources, minlength=network.n_inputs)
     spikes = golden.run(network, stimulus, membranes=False).spikes[:-1]
-    return [first.tolist(), *(fired.sum(axis=(0, 1)).tolist() for fired in spikes)]
+    return [events / len(stimulus) for events in (first, *(fired.sum(axis=(0, 1)) for fired in spikes))]
 
 
-def load_rates(path: Path) -> list[npt.NDArray[np.float64]] | None:
-    """Mean events per sample and source, float64 (n_in,) for every layer; None if they were not recorded."""
-    if not path.is_file():
-        return None
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return [np.asarray(events, np.float64) / document["samples"] for events in document["events"]]
+def load_calibration(folder: Path) -> Stimulus | None:
+    """Validation samples of a run; None if there are none, as for a network made elsewhere."""
+    path = folder / CALIBRATION
+    return Stimulus.load(path) if path.is_file() else None
 
 
 def _vectors(folder: Path) -> Stimulus | None:
