@@ -316,8 +316,8 @@ def cost(point: Point, axis: str, family: str, *, estimates: bool = False) -> tu
     if axis == "memory":
         return point.memory_bits, point.memory_bits is not None
     if axis == "area":
-        measured = (point.figures.get("area") or {}).get(family, {}).get("lut")
-        estimated = (point.estimate.get("area") or {}).get(family, {}).get("lut")
+        measured = ((point.figures.get("area") or {}).get(family) or {}).get("lut")
+        estimated = ((point.estimate.get("area") or {}).get(family) or {}).get("lut")
     else:
         measured, estimated = point.cycles.get("latency"), point.estimate.get("latency_cycles")
     return (estimated, False) if estimates or measured is None else (measured, True)

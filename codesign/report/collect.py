@@ -128,6 +128,8 @@ def collect(folder: Path) -> Record:
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
     record.estimate = part(folder / "estimate.json", read_json)
     record.synthesis = part(folder / "synth" / "synth.json", read_json)
+    builds = [part(path, read_json) for path in sorted((folder / "build").glob("*/build.json"))]
+    record.builds = [build for build in builds if build is not None]
     _drop_foreign(record)
     return record
 
@@ -140,11 +142,13 @@ def _drop_foreign(record: Record) -> None:
         ("sidecar", "bundle/design.json"),
         ("verification", "verify/verification.json"),
         ("synthesis", "synth/synth.json"),
+        ("estimate", "estimate.json"),
     ):
         document = getattr(record, name)
         if document is not None and document.get("network_hash") != record.network.hash:
             record.damaged.append(f"{file}: belongs to another network; make it again")
             setattr(record, name, None)
+    record.builds = [build for build in record.builds if build.get("network_hash") == record.network.hash]
     observed, layers = record.observed, record.network.layers
     if observed is not None and (
         record.verification is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -261,39 +262,54 @@ def area(record: Record) -> Section:
     """Use of each device that has a measured family, against its budget."""
     section = Section("area", "Area", "half")
     synthesis = record.synthesis
+    use = [
+        (f"{build['board']}: {build['device']}, link included", _against(build["used"], build["budget"]))
+        for build in record.builds
+    ]
     if synthesis is None:
         gap(section, record, "area", "synth")
-        return section
-    from boards.registry import TARGETS
+    else:
+        from boards.registry import TARGETS
 
-    use = []
-    for device in TARGETS.values():
-        found = synthesis["placed"].get(next(name for name, item in TARGETS.items() if item is device))
-        used = found or synthesis["area"].get(device.family)
-        if used is not None:
-            kinds = [kind for kind in RESOURCES if kind in device.budget and (device.budget[kind] or used[kind])]
-            use.append((device.name, [(RESOURCES[kind], used[kind], device.budget[kind]) for kind in kinds]))
+        for target, device in TARGETS.items():
+            used = synthesis["placed"].get(target) or synthesis["area"].get(device.family)
+            if used is not None:
+                use.append((f"{device.name}, accelerator alone", _against(used, device.budget)))
     if use:
         section.figure(plots.area_bars(use), "resources used, as a share of each device")
-    head = ["family", *RESOURCES.values(), "raw LUT cells"]
-    rows = [
-        [family, *(number(cells[kind], 1 if cells[kind] % 1 else 0) for kind in RESOURCES), number(cells["lut_cells"])]
-        for family, cells in synthesis["area"].items()
-    ]
-    section.table(head, rows)
-    section.caption(
-        "Logic in what each family fills its fabric with: TRELLIS_COMB (ecp5), logic cells (ice40), LUT1-6 (xilinx), "
-        "LUT and ALU (gowin). Raw LUT cells are not comparable between families."
-    )
+    if synthesis is not None and synthesis["area"]:
+        rows = [
+            [family, *(_amount(cells[kind]) for kind in RESOURCES), _amount(cells["lut_cells"])]
+            for family, cells in synthesis["area"].items()
+        ]
+        section.table(["family", *RESOURCES.values(), "raw LUT cells"], rows)
+        section.caption(
+            "Logic in what each family fills its fabric with: TRELLIS_COMB (ecp5), logic cells (ice40), LUT1-6 "
+            "(xilinx), LUT and ALU (gowin). Raw LUT cells are not comparable between families."
+        )
     return section
+
+
+def _against(used: Mapping[str, float], budget: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Resources that are counted, with their budget; those that the device lacks and nobody uses are left out."""
+    return [
+        (name, used[kind], budget[kind])
+        for kind, name in RESOURCES.items()
+        if kind in used and kind in budget and (used[kind] or budget[kind])
+    ]
+
+
+def _amount(value: float | None) -> str:
+    return number(value, 0 if value is None or value == int(value) else 1)
 
 
 RESOURCES = {"lut": "logic", "ff": "registers", "bram": "memory blocks", "dsp": "multipliers"}
 
 
 def clock(record: Record) -> Section:
-    section = Section("clock", "Clock and boards", "half")
-    placed = (record.synthesis or {}).get("placed", {})
+    section = Section("clock", "Clock and estimates", "half")
+    synthesis = record.synthesis
+    placed = (synthesis or {}).get("placed", {})
     if placed:
         rows, bad = [], []
         for row, (target, found) in enumerate(placed.items()):
@@ -308,6 +324,15 @@ def clock(record: Record) -> Section:
         )
     else:
         gap(section, record, "clock frequency", "synth")
+    for build in record.builds:
+        section.facts(
+            [
+                (f"board {build['board']}", f"{build['bitstream']}, sha256 {build['bitstream_sha256'][:16]}"),
+                ("clock of the board", f"{build['clock_mhz']:g} MHz; the design reaches {build['fmax_mhz']:.1f} MHz"),
+            ]
+        )
+    if not record.builds:
+        section.missing("bitstream", f"codesign build {record.name} --board ulx3s-25f")
     figures = record.figures
     rows = []
     for target, latency in (figures.get("latency_us") or {}).items():
@@ -316,7 +341,42 @@ def clock(record: Record) -> Section:
     if rows:
         section.table(["target", "latency, us", "interval, us", "samples per second"], rows)
         section.caption("Mean cycles of the verified samples over the median clock.")
+    estimates(section, record)
     return section
+
+
+def estimates(section: Section, record: Record) -> None:
+    """What was estimated without simulation and synthesis, beside what was measured."""
+    found = record.estimate
+    if found is None:
+        gap(section, record, "estimates", "estimate")
+        return
+    verified = record.verification or {}
+    rows: list[tuple[str, Any, Any]] = [
+        ("latency, cycles", found.get("latency_cycles"), verified.get("latency_cycles")),
+        ("interval, cycles", found.get("interval_cycles"), verified.get("interval_cycles")),
+    ]
+    areas = (record.synthesis or {}).get("area", {})
+    for family, cells in (found.get("area") or {}).items():
+        if family in areas:
+            rows += [
+                (f"{family}, {name}", (cells or {}).get(kind), areas[family].get(kind))
+                for kind, name in RESOURCES.items()
+            ]
+    section.heading("Estimates against measurements")
+    section.table(
+        ["figure", "estimated", "measured", "off by"],
+        [
+            [
+                name,
+                _amount(estimated),
+                _amount(measured),
+                share(estimated / measured - 1) if estimated is not None and measured else number(None),
+            ]
+            for name, estimated, measured in rows
+            if estimated is not None
+        ],
+    )
 
 
 def item(values: Any, index: int) -> Any:
