@@ -16,7 +16,7 @@ from boards.host import DEFAULT_BAUD
 from boards.registry import BOARDS, Board, find_board
 from boards.synth import Design, used_resources
 from boards.tools import run_tool, tool_path, tool_version
-from boards.top import BoardTop, PlatformTop, board_verilog
+from boards.top import BoardTop, PlatformTop, board_verilog, check_ports
 from boards.uart import uart_divisor
 from codesign.errors import CapacityError, ToolError
 from codesign.estimate import memory_blocks
@@ -58,6 +58,7 @@ def build(
     board = find_board(board_name)
     design = Design.load(bundle)
     divisor, baud_error = uart_divisor(board.clock_hz, baud)
+    check_ports(design.sidecar)
     _check_memories(design, board)
     names = _tool_names(board)
     versions = {name: tool_version(name) for name in names}

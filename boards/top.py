@@ -33,6 +33,14 @@ PORTS = {
 }
 
 
+def check_ports(sidecar: dict[str, Any]) -> None:
+    """Raise InputError unless the sidecar's ports are those of an accelerator."""
+    found = {port["name"]: port["direction"] for port in sidecar["ports"]}
+    if found != PORTS:
+        wrong = sorted(set(found.items()) ^ set(PORTS.items()))[0][0]
+        raise InputError(f"design.json: port {wrong!r} is not as an accelerator's; generate the bundle again")
+
+
 class BoardTop(Elaboratable):
     """Accelerator and link in the ``sync`` domain.
 
@@ -42,16 +50,11 @@ class BoardTop(Elaboratable):
     ----------
     sidecar : the bundle's ``design.json``.
     divisor : clocks per bit of the UART.
-    uart_rx, uart_tx : the board's pins, if it has requested them; otherwise signals are made.
 
-    Raises InputError if the sidecar's ports are not those of an accelerator.
+    ``uart_rx`` and ``uart_tx`` are the pins' signals. Check the sidecar with :func:`check_ports` first.
     """
 
     def __init__(self, sidecar: dict[str, Any], divisor: int) -> None:
-        found = {port["name"]: port["direction"] for port in sidecar["ports"]}
-        if found != PORTS:
-            wrong = sorted(set(found.items()) ^ set(PORTS.items()))[0][0]
-            raise InputError(f"design.json: port {wrong!r} is not as an accelerator's; generate the bundle again")
         self.sidecar, self.divisor = sidecar, divisor
         self.uart_rx, self.uart_tx = Signal(init=1), Signal(init=1)
 
@@ -98,7 +101,11 @@ class PlatformTop(Elaboratable):
 
 
 def board_verilog(sidecar: dict[str, Any], divisor: int, name: str = "board_top") -> str:
-    """Verilog of a :class:`BoardTop` with ports clk, rst, uart_rx, uart_tx; it needs the accelerator's beside it."""
+    """Verilog of a :class:`BoardTop` with ports clk, rst, uart_rx, uart_tx; it needs the accelerator's beside it.
+
+    Raises InputError if the sidecar's ports are not those of an accelerator.
+    """
+    check_ports(sidecar)
     top = BoardTop(sidecar, divisor)
     before = os.environ.get("AMARANTH_USE_YOSYS")
     # The yosys that comes with Amaranth, so that the output does not depend on the machine.

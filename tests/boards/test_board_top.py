@@ -1,0 +1,51 @@
+"""The board's top under Verilator, through its UART pins, with the client of the real board."""
+
+import json
+
+import numpy as np
+import pytest
+
+from boards.registry import BOARDS
+from boards.simulate import Fault, simulate_board
+from boards.top import board_verilog
+from boards.uart import uart_divisor
+from codesign import golden
+from codesign.errors import InputError
+
+pytestmark = pytest.mark.hardware
+
+
+def test_twenty_digits_come_back_exact_and_damaged_frames_are_recovered_from(lanes, tmp_path):
+    board = BOARDS["icebreaker"]
+    divisor, _ = uart_divisor(board.clock_hz, 1e6)
+    faults = (
+        Fault(2, "to_board", 10),
+        Fault(5, "from_board", 12),
+        Fault(7, "to_board", 20, lost=True),
+        Fault(11, "from_board", 40, lost=True),
+    )
+    run = simulate_board(lanes.bundle, lanes.stimulus, tmp_path, board=board, divisor=divisor, faults=faults)
+    expected = golden.run(lanes.network, lanes.stimulus)
+    assert expected.spikes[-1].sum() > 100, "the samples must make the outputs spike"
+    assert len(np.unique(expected.decisions)) > 1
+    np.testing.assert_array_equal(run.spikes, expected.spikes[-1])
+    np.testing.assert_array_equal(run.values, expected.values)
+    np.testing.assert_array_equal(run.decisions, expected.decisions)
+    assert run.attempts.tolist() == [2 if n in (2, 5, 7, 11) else 1 for n in range(20)]
+    assert run.identity["network_hash"] == lanes.network.hash[:16]
+    assert run.identity["protocol_error"] == 0
+
+
+def test_top_is_byte_identical_and_has_only_the_pins(lanes):
+    sidecar = json.loads((lanes.bundle / "design.json").read_text())
+    text = board_verilog(sidecar, 12)
+    assert text == board_verilog(sidecar, 12)
+    header = text[text.index("module board_top(") :].split(";")[0]
+    assert sorted(header[len("module board_top(") : -1].split(", ")) == ["clk", "rst", "uart_rx", "uart_tx"]
+
+
+def test_sidecar_of_something_else_is_refused(lanes):
+    sidecar = json.loads((lanes.bundle / "design.json").read_text())
+    sidecar["ports"][5]["name"] = "extra"
+    with pytest.raises(InputError, match=r"port .* is not as an accelerator's"):
+        board_verilog(sidecar, 12)

@@ -1,0 +1,89 @@
+"""Area and clock of a bundle: what is counted, what the wrapper costs, what is cached."""
+
+import json
+import shutil
+
+import pytest
+
+from boards import synth
+from boards.synth import FLOWS, Design, count_cells, synth_bundle, used_resources, wrapper_source
+from codesign.config import SynthConfig
+from codesign.errors import InputError
+
+pytestmark = pytest.mark.hardware
+
+
+def test_cells_are_counted_by_name_and_prefix():
+    cells = {"SB_DFF": 3, "SB_DFFESR": 4, "SB_LUT4": 5, "SB_RAM40_4KNR": 2}
+    assert count_cells(cells, FLOWS["ice40"].ffs) == 7
+    assert count_cells(cells, FLOWS["ice40"].luts) == 5
+    assert count_cells(cells, FLOWS["ice40"].brams) == 2
+    assert count_cells({"RAMB18E1": 3, "RAMB36E1": 1}, FLOWS["xilinx"].brams) == 2.5
+
+
+def test_resources_come_from_either_family_s_report():
+    ice40 = {"ICESTORM_LC": {"used": 5, "available": 9}, "ICESTORM_RAM": {"used": 1, "available": 2}}
+    assert used_resources(ice40) == {"lut": 5, "bram": 1}
+    ecp5 = {
+        "TRELLIS_COMB": {"used": 5, "available": 9},
+        "TRELLIS_FF": {"used": 4, "available": 9},
+        "DP16KD": {"used": 1, "available": 2},
+        "MULT18X18D": {"used": 0, "available": 3},
+    }
+    assert used_resources(ecp5, "available") == {"lut": 9, "ff": 9, "bram": 2, "dsp": 3}
+
+
+def test_wrapper_registers_every_port(tiny):
+    design = Design.load(tiny.bundle)
+    text = wrapper_source(design)
+    ports = {p["name"]: p["width"] for p in design.sidecar["ports"]}
+    n_in = ports["s_axis_tdata"] + 3
+    n_out = ports["m_axis_tdata"] + 4 + ports["protocol_error"] + 64
+    assert f"reg [{n_in - 1}:0] in;" in text
+    assert f"reg [{n_out - 1}:0] captured, folded;" in text
+    assert "network_hash(" not in text
+
+
+def test_ecp5_area_and_clock_are_consistent_and_cached(tiny, tmp_path, monkeypatch):
+    config = SynthConfig.model_validate({"families": ["ecp5"], "fmax": ["ecp5-25f"], "seeds": [1, 2]})
+    seen = []
+    result = synth_bundle(tiny.bundle, config, tmp_path, lambda done, total, text="": seen.append((done, total)))
+    area, placed = result["area"]["ecp5"], result["placed"]["ecp5-25f"]
+    assert seen[-1] == (len(seen), len(seen))
+    assert area["lut"] > area["lut_cells"] > 100
+    assert area["ff"] > 100
+    # The wrapper is subtracted: what is left is the accelerator packed alone.
+    assert placed["ff"] == area["ff"]
+    assert placed["lut"] == pytest.approx(area["lut"], abs=8)
+    assert placed["bram"] == area["bram"]
+    assert set(placed["seeds"]) == {"1", "2"}
+    assert min(placed["seeds"].values()) <= result["fmax_mhz"]["ecp5-25f"] <= max(placed["seeds"].values())
+    assert result["sources"] == Design.load(tiny.bundle).sources
+    assert json.loads((tmp_path / "synth.json").read_text()) == result
+
+    monkeypatch.setattr(synth, "run_tool", None)
+    assert synth_bundle(tiny.bundle, config, tmp_path / "again") == result
+
+
+def test_damaged_bundle_is_refused(tiny, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny.bundle, bundle)
+    image = next((bundle / "images").iterdir())
+    image.unlink()
+    with pytest.raises(InputError, match=f"{image.name}: missing from the bundle"):
+        synth_bundle(bundle, SynthConfig(), tmp_path / "work")
+
+
+@pytest.mark.deep
+def test_every_family_and_target_gives_figures(tiny, tmp_path):
+    config = SynthConfig.model_validate(
+        {
+            "families": ["ecp5", "ice40", "xilinx", "gowin"],
+            "fmax": ["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"],
+            "seeds": [1],
+        }
+    )
+    result = synth_bundle(tiny.bundle, config, tmp_path)
+    assert all(entry["lut"] > 100 and entry["ff"] > 100 for entry in result["area"].values())
+    assert all(value > 10 for value in result["fmax_mhz"].values())
+    assert result["placed"]["ice40-up5k"]["budget"]["lut"] == 5280
