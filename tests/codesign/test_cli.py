@@ -331,6 +331,22 @@ def test_interrupted_training_goes_on(call, tiny):
     assert RunDirectory.open(folder).stage("train")["status"] == "done"
 
 
+@pytest.mark.deep
+@pytest.mark.parametrize("stage", ["freeze", "generate", "estimate", "verify", "synth", "report"])
+def test_interrupted_run_goes_on_with_the_same_stage(call, tiny, stage):
+    folder = tiny.parent / "run"
+    options = ("--synth", "--set", "freeze.epochs=60", "--set", "synth.fmax=[]", "--set", "synth.families=['ecp5']")
+    code, err = interrupt(start("run", tiny, "-o", folder, *options, "--force"), folder, stage)
+    assert code == 130
+    assert "interrupted" in one_line(err)
+    assert RunDirectory.open(folder).stage(stage)["status"] == "interrupted"
+    code, out, err = call("run", tiny, "-o", folder, *options)
+    assert code == 0, err
+    done = [line for line in err.splitlines() if "unchanged" in line]
+    assert len(done) == list(RunDirectory.open(folder).manifest["stages"]).index(stage)
+    assert RunDirectory.open(folder).figures["mismatches"] == 0
+
+
 def test_interrupted_before_anything_is_imported():
     process = start("run", "none.toml")
     process.send_signal(signal.SIGINT)
