@@ -170,7 +170,10 @@ def _compile(
     _execute(verilate, folder, environment, log)
     main = cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"
     units = [path.name for path in sorted(folder.glob("Vtop*.cpp"))]
-    text = "".join(f'#include "{name}"\n' for name in (*units, main))
+    # What runs once, such as the initial values, is not worth the compiler's time.
+    slow = ('#pragma GCC push_options\n#pragma GCC optimize ("O0")\n', "#pragma GCC pop_options\n")
+    included = [f'#include "{name}"\n' for name in (*units, main)]
+    text = "".join(line.join(slow) if "Slow" in line else line for line in included)
     (folder / "all.cpp").write_text(text, encoding="utf-8")
     compile_all = [
         *("c++", *_compiler_flags(tools, trace, optimise), "-I.", "-include", str(runtime / PRECOMPILED)),

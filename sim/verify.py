@@ -200,7 +200,7 @@ def quiet_limit(network: FrozenNetwork, sidecar: dict[str, Any]) -> int:
 
 
 def _optimise(stimulus: Stimulus) -> str:
-    return "-O3" if len(stimulus) > SMALL_RUN else "-O1"
+    return "-O2" if len(stimulus) > SMALL_RUN else "-O0"
 
 
 def _prepare(work: Path) -> None:

@@ -1,0 +1,63 @@
+"""Generated bundles for the tests of the testbench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from random_networks import random_lanes, random_network, random_stimulus
+
+from codesign.files import file_hash
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.stimulus import Stimulus
+from rtl_templates.bundle import write_bundle
+
+
+def random_bundle(
+    seed: int, folder: Path, *, samples: int = 6, max_width: int = 24, most_lanes: int = 4
+) -> tuple[FrozenNetwork, Stimulus]:
+    """Bundle of a random network in ``folder``, the network, and a stimulus."""
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, max_width=max_width)
+    lanes = random_lanes(rng, network, most_lanes)
+    write_bundle(network, map_network(network, lanes), folder)
+    return network, random_stimulus(rng, network, samples)
+
+
+def small_network(coding: str = "current") -> FrozenNetwork:
+    """A two-layer network whose neurons fire, leak, go negative and saturate."""
+    rng = np.random.default_rng(5)
+
+    def weights(n_in: int, n_out: int, density: float) -> np.ndarray:
+        return rng.integers(-15, 16, (n_in, n_out)) * (rng.random((n_in, n_out)) < density)
+
+    return FrozenNetwork.from_arrays(
+        [weights(20, 12, 0.4), weights(12, 5, 0.6)],
+        threshold=[rng.integers(300, 500, 12), rng.integers(100, 160, 5)],
+        bias=[rng.integers(-20, 40, 12), rng.integers(-5, 9, 5)],
+        timesteps=4,
+        coding=InputCoding("current", 4) if coding == "current" else InputCoding("events"),
+        leak=Leak("shift", 2),
+        fraction_bits=2,
+        membrane_width=11,
+    )
+
+
+def small_bundle(folder: Path, coding: str = "current", samples: int = 8) -> tuple[FrozenNetwork, Stimulus]:
+    network = small_network(coding)
+    write_bundle(network, map_network(network, [3, 2]), folder)
+    return network, random_stimulus(np.random.default_rng(3), network, samples)
+
+
+def sidecar(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / "design.json").read_text())
+
+
+def stamp(bundle: Path, name: str) -> None:
+    """Make the sidecar state the hash of a changed file."""
+    document = sidecar(bundle)
+    document["files"][name] = file_hash(bundle / name)
+    (bundle / "design.json").write_text(json.dumps(document))

@@ -1,0 +1,155 @@
+"""The images decode to the frozen network, and damaged bundles are refused before they are simulated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import random_bundle, sidecar, small_bundle, stamp
+
+from codesign.errors import InputError
+from codesign.network import FrozenNetwork
+from codesign.stimulus import Stimulus
+from sim.bundle import check_files, read_sidecar
+from sim.decoder import compare_decoded, decode_bundle
+from sim.verify import verify_bundle
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_bundles_decode_to_their_networks(seed: int, tmp_path: Path) -> None:
+    network, _ = random_bundle(seed, tmp_path / "b", max_width=40, most_lanes=16)
+    for decoded, layer in zip(decode_bundle(tmp_path / "b"), network.layers, strict=True):
+        assert np.array_equal(decoded.weights, layer.dense())
+        assert np.array_equal(decoded.bias, layer.bias)
+    result = compare_decoded(tmp_path / "b", network)
+    weights = sum(layer.n_in * layer.n_out for layer in network.layers)
+    assert result["equal"] and result["differences"] == 0 and result["compared"] > weights
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory) -> tuple[Path, FrozenNetwork, Stimulus]:
+    folder = tmp_path_factory.mktemp("generated") / "b"
+    return folder, *small_bundle(folder)
+
+
+@pytest.fixture
+def delivered(generated, tmp_path: Path) -> tuple[Path, FrozenNetwork, Stimulus]:
+    folder, network, stimulus = generated
+    shutil.copytree(folder, tmp_path / "b")
+    return tmp_path / "b", network, stimulus
+
+
+def test_a_changed_synapse_is_found(delivered) -> None:
+    bundle, network, _ = delivered
+    memory = next(m for m in sidecar(bundle)["layers"][1]["memories"] if m["role"] == "synapses")
+    path = bundle / memory["image"]
+    lines = path.read_text().splitlines()
+    lines[0] = f"{int(lines[0], 16) ^ (1 << memory['fields'][1]['offset']):x}"
+    path.write_text("\n".join(lines) + "\n")
+    result = compare_decoded(bundle, network)
+    assert not result["equal"] and result["differences"] == 1
+    assert result["first"].startswith("layer 1: weight [")
+
+
+def test_a_network_of_another_depth_is_found(delivered) -> None:
+    bundle, network, _ = delivered
+    assert not compare_decoded(bundle, network.with_layers(network.layers[:1]))["equal"]
+
+
+def refused(bundle: Path, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        check_files(bundle, read_sidecar(bundle))
+    assert "\n" not in str(caught.value) and str(bundle) in str(caught.value)
+
+
+def test_an_intact_bundle_is_accepted(delivered) -> None:
+    check_files(delivered[0], read_sidecar(delivered[0]))
+
+
+def test_missing_image_is_refused(delivered) -> None:
+    bundle = delivered[0]
+    (bundle / "images" / "l0_p0_rows.mem").unlink()
+    refused(bundle, "missing from the bundle")
+
+
+def test_changed_image_is_refused(delivered) -> None:
+    bundle = delivered[0]
+    path = bundle / "images" / "l0_p0_rows.mem"
+    path.write_text(path.read_text().replace("1", "2", 1))
+    refused(bundle, "sha256 differs")
+
+
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_short_and_long_images_are_refused(delivered, extra: int) -> None:
+    bundle = delivered[0]
+    name = "images/l0_p0_synapses.mem"
+    lines = (bundle / name).read_text().splitlines()
+    lines = lines[:-1] if extra < 0 else [*lines, lines[-1]]
+    (bundle / name).write_text("\n".join(lines) + "\n")
+    stamp(bundle, name)
+    refused(bundle, f"{len(lines)} words, design.json states {len(lines) - extra}")
+
+
+def test_a_word_that_is_too_wide_is_refused(delivered) -> None:
+    bundle = delivered[0]
+    name = "images/l0_p0_synapses.mem"
+    lines = (bundle / name).read_text().splitlines()
+    (bundle / name).write_text("\n".join(["ffffffff", *lines[1:]]) + "\n")
+    stamp(bundle, name)
+    refused(bundle, "a word exceeds")
+
+
+def test_an_image_that_is_no_image_is_refused(delivered) -> None:
+    bundle = delivered[0]
+    (bundle / "images" / "l0_p0_rows.mem").write_text("PK\x03 zz\n")
+    stamp(bundle, "images/l0_p0_rows.mem")
+    refused(bundle, "not a .readmemh image")
+
+
+def test_changed_verilog_is_refused(delivered) -> None:
+    bundle = delivered[0]
+    path = bundle / "snn.v"
+    path.write_text(path.read_text() + "\n")
+    refused(bundle, "sha256 differs")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not the sidecar of an accelerator bundle"),
+        ({"version": 7}, "format version 7, this codesign reads 1"),
+        ({"layers": None}, "'layers' is missing"),
+    ],
+)
+def test_foreign_sidecars_are_refused(delivered, change, message: str) -> None:
+    bundle = delivered[0]
+    document = {**sidecar(bundle), **change}
+    (bundle / "design.json").write_text(json.dumps({k: v for k, v in document.items() if v is not None}))
+    refused(bundle, message)
+
+
+def test_missing_and_broken_sidecars_are_refused(delivered) -> None:
+    bundle = delivered[0]
+    (bundle / "design.json").write_text("{")
+    refused(bundle, "not JSON")
+    (bundle / "design.json").unlink()
+    refused(bundle, "no such sidecar")
+
+
+def test_a_bundle_of_another_network_is_refused(delivered, tmp_path: Path) -> None:
+    bundle, network, stimulus = delivered
+    other = FrozenNetwork(network.layers, network.timesteps + 1, network.coding, network.readout)
+    with pytest.raises(InputError, match=r"made from network .* not from .*; generate the bundle again"):
+        verify_bundle(bundle, other, stimulus, tmp_path / "work")
+
+
+def test_a_stimulus_of_another_shape_or_without_samples_is_refused(delivered, tmp_path: Path) -> None:
+    bundle, network, stimulus = delivered
+    with pytest.raises(InputError, match="no samples: nothing to verify"):
+        verify_bundle(bundle, network, stimulus.take([]), tmp_path / "work")
+    with pytest.raises(InputError, match="stimulus has 3 inputs, the network 20"):
+        narrow = Stimulus(3, 4, np.zeros(1, np.int32), values=np.zeros((1, 3), np.uint8))
+        verify_bundle(bundle, network, narrow, tmp_path / "work")
