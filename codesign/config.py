@@ -51,6 +51,23 @@ class DataConfig(Section):
     )
     shift_augmentation: int = Field(default=0, ge=0, le=4, description="random shifts of training images, +- pixels")
 
+    @model_validator(mode="after")
+    def _belongs(self) -> DataConfig:
+        for name, coding in (
+            ("input_bits", "current"),
+            ("rate_max", "rate"),
+            ("encoder_seed", "rate"),
+            ("step_ms", "events"),
+            ("delta", "delta"),
+        ):
+            if name in self.model_fields_set and self.coding != coding:
+                raise ValueError(f"{name} belongs to coding = {coding!r}, not {self.coding!r}")
+        if self.path is not None and self.set == "digits":
+            raise ValueError("path: set 'digits' is installed with scikit-learn and has no file")
+        if isinstance(self.delta, list) and not self.delta:
+            raise ValueError("delta: an empty list gives no sources")
+        return self
+
 
 class NetworkConfig(Section):
     """Architecture and neuron: feed-forward, fully connected LIF layers."""
@@ -108,6 +125,9 @@ class RewiringConfig(Section):
             raise ValueError("p must be less than q")
         if self.mode == "adaptive" and self.target_density > self.start_density:
             raise ValueError("target_density must not exceed start_density")
+        idle = sorted(self.model_fields_set - {"mode", "p", "q", "eta", "gamma", "beta"})
+        if self.mode == "dense" and idle:
+            raise ValueError(f"{idle[0]} has no meaning with mode = 'dense'")
         return self
 
 

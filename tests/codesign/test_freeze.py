@@ -269,3 +269,20 @@ def test_balanced_accuracy_weighs_classes_equally():
     labels = np.array([0] * 90 + [2] * 10)
     assert balanced_accuracy(np.zeros(100, int), labels) == 0.5
     assert math.isclose(balanced_accuracy(np.where(np.arange(100) < 45, 0, 2), labels), 0.75)
+
+
+@pytest.mark.deep
+def test_the_digits_example_reaches_its_accuracy_over_three_seeds(tmp_path):
+    from pathlib import Path
+
+    from codesign.config import load_config
+
+    accuracies = []
+    for seed in range(3):
+        config = load_config(Path(__file__).parents[2] / "examples" / "digits.toml", seed=seed)
+        dataset = load_dataset(config.data)
+        assert (len(dataset.validation), len(dataset.test)) == (150, 360)
+        result = freeze(config, train(config, dataset, tmp_path / str(seed)), dataset)
+        assert result.figures["density"] <= 0.2
+        accuracies.append(result.figures["accuracy_frozen"])
+    assert np.mean(accuracies) >= 0.96

@@ -19,7 +19,9 @@ from codesign.train.model import SpikingNetwork
 
 
 def tiny(**train_options) -> Config:
-    rewiring = {"target_density": 0.2, **train_options.pop("rewiring", {})}
+    rewiring = {"target_density": 0.2} | train_options.pop("rewiring", {})
+    if rewiring.get("mode") == "dense":
+        del rewiring["target_density"]
     network = {"hidden": [16], "timesteps": 4, **train_options.pop("network", {})}
     return parse_config(
         {
