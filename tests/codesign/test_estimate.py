@@ -1,0 +1,179 @@
+"""Estimates: memory is exact, cycles follow the recurrence, area grows with what is built, fits says why not."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from codesign import golden
+from codesign.area_model import AREA_MODELS, FEATURES
+from codesign.estimate import (
+    FAMILIES,
+    Memory,
+    activity,
+    area_features,
+    block_ram,
+    cycle_estimate,
+    estimate,
+    fits,
+    mean_activity,
+    memory_blocks,
+    memory_kind,
+)
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork, InputCoding
+from codesign.stimulus import Stimulus
+
+
+def random_network(
+    widths: tuple[int, ...], *, coding: str = "events", timesteps: int = 5, density: float = 0.3, seed: int = 0
+) -> FrozenNetwork:
+    rng = np.random.default_rng(seed)
+    weights = [
+        rng.integers(-7, 8, (n_in, n_out)) * (rng.random((n_in, n_out)) < density)
+        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)  # noqa: RUF007
+    ]
+    return FrozenNetwork.from_arrays(
+        weights,
+        threshold=[rng.integers(8, 16, n) for n in widths[1:]],
+        timesteps=timesteps,
+        coding=InputCoding("current", 3) if coding == "current" else InputCoding("events"),
+    )
+
+
+def random_stimulus(network: FrozenNetwork, samples: int, rate: float = 0.3) -> Stimulus:
+    rng = np.random.default_rng(1)
+    if network.coding.is_current:
+        values = rng.integers(0, 8, (samples, network.n_inputs)) * (rng.random((samples, network.n_inputs)) < rate)
+        return Stimulus(
+            network.n_inputs, network.timesteps, np.full(samples, -1, np.int32), values=values.astype(np.uint8)
+        )
+    return Stimulus.from_dense(rng.random((samples, network.timesteps, network.n_inputs)) < rate)
+
+
+@pytest.mark.parametrize(
+    ("coding", "widths", "lanes", "queue_depth"),
+    [
+        ("events", (9, 1), [1], 8),
+        ("events", (30, 17, 5), [4, 2], 2),
+        ("current", (30, 17, 5), [4, 1], 8),
+        ("current", (32, 20, 9, 3), [8, 1, 3], 4),
+    ],
+)
+def test_memory_bits_are_those_of_the_generated_bundle(coding, widths, lanes, queue_depth):
+    from rtl_templates import bundle
+    from rtl_templates.accelerator import Accelerator
+
+    network = random_network(widths, coding=coding)
+    mapping = map_network(network, lanes)
+    # The sidecar alone: emitting the Verilog would take most of the time.
+    sidecar = bundle._sidecar(Accelerator(network, mapping, queue_depth=queue_depth), "snn")
+    assert estimate(network, mapping, queue_depth=queue_depth)["memory_bits"] == sidecar["memory_bits"]
+
+
+def test_blocks_take_the_best_mode():
+    assert memory_blocks(256, 16, "ice40") == 1
+    assert memory_blocks(257, 16, "ice40") == 2
+    assert memory_blocks(2048, 2, "ice40") == 1
+    assert memory_blocks(1024, 18, "ecp5") == 1
+    assert memory_blocks(1025, 18, "ecp5") == 2
+    assert memory_blocks(300, 36, "xilinx") == 1
+
+
+def test_memories_go_where_they_cost_least():
+    assert memory_kind(Memory("synapses", 0, 2000, 12), "ecp5") == "block"
+    assert memory_kind(Memory("rows", 0, 64, 16), "ecp5") == "logic"
+    assert memory_kind(Memory("state", 0, 64, 16), "ecp5") == "lutram"
+    assert memory_kind(Memory("state", 0, 64, 16), "ice40") == "block"
+    assert memory_kind(Memory("queues", 0, 8, 16, clocked=False), "ice40") == "logic"
+
+
+@pytest.mark.parametrize("coding", ["events", "current"])
+def test_activity_counts_every_synaptic_operation(coding):
+    network = random_network((20, 12, 4), coding=coding)
+    mapping = map_network(network, [3, 2])
+    stimulus = random_stimulus(network, 6)
+    counted = activity(network, mapping, stimulus)
+    expected = golden.run(network, stimulus).synaptic_operations
+    for index, part in enumerate(counted):
+        assert part.loads.shape == (6, 1 if coding == "current" and index == 0 else 5, mapping.layers[index].lanes)
+        np.testing.assert_array_equal(part.loads.sum(axis=(1, 2)), expected[:, index])
+
+
+def test_mean_rates_give_the_mean_activity():
+    network = random_network((20, 12, 4))
+    mapping = map_network(network, [2, 1])
+    stimulus = random_stimulus(network, 8)
+    trace = golden.run(network, stimulus)
+    rates = [stimulus.dense().sum(axis=1).mean(axis=0), trace.spikes[0].sum(axis=1).mean(axis=0)]
+    exact, mean = activity(network, mapping, stimulus), mean_activity(network, mapping, rates)
+    for a, b in zip(exact, mean, strict=True):
+        assert b.events.sum() == pytest.approx(a.events.sum(axis=1).mean())
+        np.testing.assert_allclose(b.loads.sum(axis=1)[0], a.loads.sum(axis=1).mean(axis=0))
+
+
+def test_more_lanes_and_fewer_events_take_fewer_cycles():
+    network = random_network((64, 48, 10), density=0.8)
+    stimulus = random_stimulus(network, 10)
+
+    def cycles(lanes: list[int], samples: Stimulus = stimulus) -> dict:
+        mapping = map_network(network, lanes)
+        return cycle_estimate(network, mapping, activity(network, mapping, samples))
+
+    one, four = cycles([1, 1]), cycles([4, 4])
+    assert four["latency_cycles"] < one["latency_cycles"] / 2
+    assert one["interval_cycles"] <= one["latency_cycles"]
+    assert cycles([1, 1], random_stimulus(network, 10, rate=0.05))["interval_cycles"] < one["interval_cycles"]
+    assert all(0 < use <= 1 for use in one["lane_use"])
+    slowest = max(a + s for a, s in zip(one["accumulate_cycles"], one["sweep_cycles"], strict=True))
+    assert slowest * 0.95 <= one["interval_cycles"] <= slowest * 1.3
+
+
+def test_without_samples_there_are_no_cycles():
+    network = random_network((20, 12, 4))
+    result = estimate(network, map_network(network, [1, 1]))
+    assert result["cycles"] is None and result["latency_us"] is None
+    assert result["memory_bits"]["synapses"] > 0
+
+
+def test_area_grows_with_lanes_in_every_fitted_family():
+    network = random_network((64, 48, 10))
+    small, large = (estimate(network, map_network(network, lanes)) for lanes in ([1, 1], [8, 2]))
+    assert set(AREA_MODELS) == set(FAMILIES)
+    for family in FAMILIES:
+        assert len(AREA_MODELS[family].lut.coefficients) == len(FEATURES)
+        assert len(area_features(network, map_network(network, [1, 1]), family, 8)) == len(FEATURES)
+        for figure in ("lut", "ff"):
+            assert 0 < small["area"][family][figure] < large["area"][family][figure]
+
+
+def test_fits_names_what_is_too_much_and_by_how_much():
+    network = random_network((400, 300, 10), density=0.5)
+    mapping = map_network(network, [1, 1])
+    result = estimate(network, mapping)
+    blocks = result["area"]["ice40"]["bram"]
+    budget = {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8}
+    board = SimpleNamespace(name="small", device=SimpleNamespace(family="ice40", budget=budget))
+    (line,) = [reason for reason in fits(result, board) if "block RAMs" in reason]
+    assert line.startswith(f"small: about {blocks:g} of 30 block RAMs ({blocks - 30:g} too many); use a lower density")
+    roomy = SimpleNamespace(name="large", device=SimpleNamespace(family="ice40", budget=dict.fromkeys(budget, 10**9)))
+    assert fits(result, roomy) == []
+
+
+def test_xilinx_counts_half_blocks():
+    assert block_ram([Memory("synapses", 0, 1024, 12)], "xilinx") == 0.5
+
+
+def test_estimate_needs_neither_amaranth_nor_torch():
+    code = (
+        "import sys; sys.modules['amaranth'] = sys.modules['torch'] = None\n"
+        "import codesign.estimate, numpy as np\n"
+        "from codesign.mapping import map_network\n"
+        "from codesign.network import FrozenNetwork\n"
+        "n = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=2, timesteps=2)\n"
+        "assert codesign.estimate.estimate(n, map_network(n, [1]))['area']['ecp5']['lut'] is not None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
