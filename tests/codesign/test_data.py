@@ -324,3 +324,23 @@ def test_heart_beats_are_split_by_patients():
     assert len(dataset.train) + len(dataset.validation) == 50_981
     for part in (dataset.train, dataset.validation, dataset.test):
         assert np.bincount(part.labels, minlength=4).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"data": {"coding": "rate", "input_bits": 4}}, "input_bits belongs to coding = 'current', not 'rate'"),
+        ({"data": {"step_ms": 1.0}}, "step_ms belongs to coding = 'events', not 'current'"),
+        ({"data": {"coding": "events", "delta": 0.1}}, "delta belongs to coding = 'delta', not 'events'"),
+        ({"data": {"path": "x"}}, "set 'digits' is installed with scikit-learn"),
+        ({"data": {"coding": "delta", "delta": []}}, "an empty list gives no sources"),
+        ({"train": {"rewiring": {"mode": "dense", "scope": "neuron"}}}, "scope has no meaning with mode = 'dense'"),
+        ({"train": {"rewiring": {"mode": "rigl"}}}, "'adaptive' or 'dense'"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(section, message):
+    from codesign.config import parse_config
+
+    with pytest.raises(InputError, match=message) as caught:
+        parse_config(section)
+    assert "\n" not in str(caught.value)
