@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from codesign.files import atomic_path
 
@@ -617,6 +617,9 @@ def pareto(points: Sequence[Mapping[str, Any]], axes_names: Mapping[str, str], r
                 values = [p["cost"][axis] for p in shown]
                 if values and max(values) > 5 * min(values) > 0:
                     axes.set_xscale("log")
+                    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+                    axes.xaxis.set_minor_formatter(NullFormatter())
                 if row == len(rows) - 1:
                     axes.set_xlabel(name)
                 if column == 0:

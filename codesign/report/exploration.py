@@ -51,7 +51,9 @@ def write_exploration(folder: Path, document: Mapping[str, Any]) -> Path:
             "Hardware differs from software." if wrong else f"{len(done)} of {len(points)} points.",
             f"{len(wrong)} of {len(verified)} simulated points differ."
             if wrong
-            else f"{len(verified)} were simulated in RTL, without a difference; {len(failed)} failed.",
+            else f"{len(verified)} were simulated in RTL, without a difference; {len(failed)} failed."
+            if verified
+            else f"None was simulated in RTL; {len(failed)} failed.",
         ),
         tiles=[
             tile("points", number(len(done)), f"of {len(points)}"),

@@ -242,3 +242,32 @@ def test_page_and_pictures_are_there_and_self_contained(tmp_path, stages):
 
 def test_the_default_grid_is_valid():
     assert len(design_points(Config())) == 24
+
+
+@pytest.mark.deep
+@pytest.mark.hardware
+def test_real_points_are_trained_simulated_and_drawn(tmp_path):
+    config = parse_config(
+        {
+            "network": {"hidden": [12], "timesteps": 4},
+            "train": {"epochs": 8, "batch_size": 64, "learning_rate": 0.01, "threads": 1},
+            "freeze": {"epochs": 2},
+            "verify": {"stress_samples": 2},
+            "explore": {
+                "density": [0.4], "weight_bits": [4], "lanes": [1, 2],
+                "verify": "all", "verify_samples": 3, "synthesise": "none",
+            },
+        }
+    )  # fmt: skip
+    document = explore(config, tmp_path / "out")
+    points = by_name(document)
+    assert [point["status"] for point in points.values()] == ["done", "done"], document
+    for point in points.values():
+        assert (point["samples_verified"], point["mismatches"]) == (3, 0)
+        assert point["measured"] == {"area": False, "memory": True, "latency": True}
+        assert point["validation_accuracy"] > 0.3
+    assert points["d0.4-w4-l2"]["cost"]["latency"] < points["d0.4-w4-l1"]["cost"]["latency"]
+    assert (tmp_path / "out" / "explore.png").is_file()
+    again = []
+    explore(config, tmp_path / "out", progress=lambda done, total, text="": again.append(text))
+    assert not any("validation" in text for text in again)
