@@ -25,7 +25,7 @@ import statistics
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -496,9 +496,11 @@ def prune_cache(limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
     """Remove the results that were used longest ago until the cache holds at most ``limit_bytes``."""
     entries = []
     for folder in _cache().iterdir():
-        if not folder.name.startswith("."):
-            size = sum(path.stat().st_size for path in folder.iterdir())
-            entries.append((folder.stat().st_mtime, size, folder))
+        # Another process may remove an entry meanwhile.
+        with suppress(OSError):
+            if not folder.name.startswith("."):
+                size = sum(path.stat().st_size for path in folder.iterdir())
+                entries.append((folder.stat().st_mtime, size, folder))
     total = sum(size for _, size, _ in entries)
     for _, size, folder in sorted(entries):
         if total <= limit_bytes:

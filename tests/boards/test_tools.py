@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import signal
 import stat
 import sys
 import threading
@@ -75,6 +76,25 @@ def test_interruption_kills_the_tool(fake_tool, tmp_path):
     with pytest.raises(Cancelled):
         run_tool("yosys", [], cwd=tmp_path, log=tmp_path / "log", stop=stop)
     assert time.monotonic() - started < 20
+
+
+def test_ctrl_c_stops_every_job(fake_tool, tmp_path):
+    fake_tool(f"echo $$ > {tmp_path}/$1; sleep 60")
+    jobs = [
+        partial(lambda arg, stop: run_tool("yosys", [arg], cwd=tmp_path, log=tmp_path / f"{arg}.log", stop=stop), arg)
+        for arg in ("one", "two", "never")
+    ]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_parallel(jobs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "never").exists()
+    for name in ("one", "two"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / name).read_text()), 0)
 
 
 def test_results_keep_the_order_of_the_jobs():
