@@ -110,12 +110,13 @@ class InputGuard(wiring.Component):
                 m.d.sync += is_end.eq(word.kind == END)
 
         # What the row holds, a mark that is being written included.
+        row_used = Signal()
         forward = Signal()
         forwarded = Signal(unsigned(columns), reset_less=True)
         content = Signal(unsigned(columns))
         duplicate = Signal()
         m.d.comb += [
-            content.eq(Mux(used.bit_select(row, 1) & in_range, Mux(forward, forwarded, read.data), 0)),
+            content.eq(Mux(row_used, Mux(forward, forwarded, read.data), 0)),
             duplicate.eq((content & mask).any()),
         ]
 
@@ -168,8 +169,14 @@ class InputGuard(wiring.Component):
             ]
             if self._is_current:
                 m.d.sync += self.o.payload.value.eq(value)
+        # The flag is looked up a clock early, for speed; the word before may set or clear it in that clock.
+        same_row = marks & (row == row_in)
         with m.If(accept):
-            m.d.sync += [forward.eq(marks & (row == row_in)), forwarded.eq(write.data)]
+            m.d.sync += [
+                row_used.eq(~ends & (used.bit_select(row_in, 1) | same_row)),
+                forward.eq(same_row),
+                forwarded.eq(write.data),
+            ]
         with m.If(marks):
             m.d.sync += used.bit_select(row, 1).eq(1)
         with m.If(ends):

@@ -170,7 +170,7 @@ def check(network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, obse
         assert observed.words[position] == {"kind": DECISION, "timestep": 0, "index": decision, "value": 0}
         assert observed.last[position] and sum(observed.last[: position + 1]) == sample + 1
         position += 1
-        compared += 2
+        compared += network.n_outputs + 1
         assert observed.saturations[sample] >= int(trace.saturations[: sample + 1].sum())
     assert position == len(observed.words)
     assert observed.saturations[-1] == int(trace.saturations.sum())
