@@ -340,7 +340,7 @@ def test_interrupted_run_goes_on_with_the_same_stage(call, tiny, stage):
     assert code == 130
     assert "interrupted" in one_line(err)
     assert RunDirectory.open(folder).stage(stage)["status"] == "interrupted"
-    code, out, err = call("run", tiny, "-o", folder, *options)
+    code, _, err = call("run", tiny, "-o", folder, *options)
     assert code == 0, err
     done = [line for line in err.splitlines() if "unchanged" in line]
     assert len(done) == list(RunDirectory.open(folder).manifest["stages"]).index(stage)
