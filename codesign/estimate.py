@@ -251,7 +251,7 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
     and its events reach the next layer one a clock. A lane walks rows of t + 1 once its sweep of t has passed. With
     coding 'current' one accumulation is followed by T sweeps. Limited queues and FIFOs are taken as unlimited, so that
     many lanes with short queues wait more than this says. Against simulation of seven networks of
-    :mod:`boards.calibrate`, 20 samples each: latency within 3 %, interval within 5 %, five of the seven intervals within 1 %.
+    :mod:`boards.calibrate`, 20 samples each: latency within 3 %, interval within 5 %, five of the intervals within 1 %.
 
     Returns ``latency_cycles`` (first input word to decision, samples alone), ``interval_cycles`` (between decisions,
     back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
