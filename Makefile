@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done; true)
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := codesign rtl_templates sim boards tests examples benchmarks
+SOURCES := codesign rtl_templates sim boards tests examples benchmarks docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
