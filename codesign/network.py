@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -333,7 +334,7 @@ class FrozenNetwork:
 
     def _trained_shapes(self) -> list[tuple[int, int]]:
         widths = [self.n_inputs, *(layer.trained_width for layer in self.layers)]
-        return list(zip(widths[:-1], widths[1:], strict=True))
+        return list(pairwise(widths))
 
     @property
     def hash(self) -> str:
