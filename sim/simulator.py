@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -154,7 +154,7 @@ def _compile(
     """
     import cocotb_tools.config as cocotb_config
 
-    runtime = _runtime(tools, trace, optimise, log)
+    runtime, header = _runtime(tools, trace, log), _header(tools, trace, optimise, log)
     libraries = cocotb_config.libs_dir
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("VERILATOR")},
@@ -176,7 +176,7 @@ def _compile(
     text = "".join(line.join(slow) if "Slow" in line else line for line in included)
     (folder / "all.cpp").write_text(text, encoding="utf-8")
     compile_all = [
-        *("c++", *_compiler_flags(tools, trace, optimise), "-I.", "-include", str(runtime / PRECOMPILED)),
+        *("c++", *_compiler_flags(tools, trace, optimise), "-I.", "-include", str(header)),
         *("all.cpp", *(str(path) for path in sorted(runtime.glob("*.o")))),
         *("-pthread", f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator", "-o", TOP),
     ]
@@ -192,27 +192,46 @@ def _compiler_flags(tools: Toolchain, trace: bool, optimise: str) -> list[str]:
     ]
 
 
-def _runtime(tools: Toolchain, trace: bool, optimise: str, log: Path | None) -> Path:
-    """Verilator's own runtime, compiled once for all designs."""
-    flags = _compiler_flags(tools, trace, optimise)
-    identity = hashlib.sha256(f"{CACHE_VERSION} {tools.identity} {flags}".encode()).hexdigest()[:32]
-    target = cache_folder() / f"runtime-{identity}"
-    if target.is_dir():
-        with suppress(OSError):
-            os.utime(target)
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".runtime.", dir=target.parent))
-    try:
-        (folder / PRECOMPILED).write_text("".join(f'#include "{name}"\n' for name in RUNTIME_HEADERS), encoding="utf-8")
-        header = ["c++", *flags, "-x", "c++-header", PRECOMPILED, "-o", f"{PRECOMPILED}.gch"]
-        _execute(header, folder, os.environ, log)
-        for name in (*RUNTIME_SOURCES, *(TRACE_SOURCES if trace else ())):
+def _runtime(tools: Toolchain, trace: bool, log: Path | None) -> Path:
+    """Folder of Verilator's own runtime as objects, compiled once for all designs."""
+    flags = _compiler_flags(tools, trace, "-O2")
+    sources = (*RUNTIME_SOURCES, *(TRACE_SOURCES if trace else ()))
+
+    def make(folder: Path) -> None:
+        for name in sources:
             source = str(tools.package / "include" / f"{name}.cpp")
-            _execute(["c++", *flags, "-O2", "-c", source, "-o", f"{name}.o"], folder, os.environ, log)
-        _publish(folder, target, f"{PRECOMPILED}.gch")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            _execute(["c++", *flags, "-c", source, "-o", f"{name}.o"], folder, os.environ, log)
+
+    return _shared("runtime", tools, flags, f"{sources[-1]}.o", make)
+
+
+def _header(tools: Toolchain, trace: bool, optimise: str, log: Path | None) -> Path:
+    """Precompiled header of the runtime; it serves only compilations with the same flags."""
+    flags = _compiler_flags(tools, trace, optimise)
+
+    def make(folder: Path) -> None:
+        text = "".join(f'#include "{name}"\n' for name in RUNTIME_HEADERS)
+        (folder / PRECOMPILED).write_text(text, encoding="utf-8")
+        command = ["c++", *flags, "-x", "c++-header", PRECOMPILED, "-o", f"{PRECOMPILED}.gch"]
+        _execute(command, folder, os.environ, log)
+
+    return _shared("header", tools, flags, f"{PRECOMPILED}.gch", make) / PRECOMPILED
+
+
+def _shared(kind: str, tools: Toolchain, flags: Sequence[str], whole: str, make: Callable[[Path], None]) -> Path:
+    """Cached folder that all designs share; ``whole`` is the file that is made last."""
+    identity = hashlib.sha256(f"{CACHE_VERSION} {tools.identity} {flags}".encode()).hexdigest()[:32]
+    target = cache_folder() / f"{kind}-{identity}"
+    if not (target / whole).is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{kind}.", dir=target.parent))
+        try:
+            make(folder)
+            _publish(folder, target, whole)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        os.utime(target)
     return target
 
 

@@ -209,7 +209,7 @@ class Phase:
         place = int(np.flatnonzero(self.samples + request.first_sample == sample)[0])
         arrays = sample_arrays(recording, request.sidecar, request.network.timesteps, place)
         if arrays is not None:
-            np.savez(request.folder / OBSERVED, sample=np.int64(sample), **arrays)
+            np.savez(request.folder / OBSERVED, sample=np.int64(sample), **arrays)  # type: ignore[arg-type]
 
     def finish(self) -> None:
         """Write the result; fail the cocotb test on any difference."""

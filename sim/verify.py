@@ -33,8 +33,8 @@ from sim.decoder import compare_decoded
 from sim.harness import TB_SOURCES, TOP, testbench_source
 from sim.simulator import Build, build
 
-STRAIGHT = ("back_to_back", "one_at_a_time")
-STRESS = ("backpressure", "reset_mid_sample", "protocol_errors")
+STRAIGHT: tuple[str, ...] = ("back_to_back", "one_at_a_time")
+STRESS: tuple[str, ...] = ("backpressure", "reset_mid_sample", "protocol_errors")
 BACKPRESSURE_ROUNDS = 4
 CHUNK_VALUES = 30_000_000
 SMALL_RUN = 64
@@ -365,7 +365,7 @@ def _record_waveform(
     from dataclasses import replace
 
     sample = first.sample if first.sample is not None else 0
-    simulator = build_simulator(bundle, sidecar, trace=True, log=work / "build.log", optimise="-O1")
+    simulator = build_simulator(bundle, sidecar, trace=True, log=work / "build.log", optimise="-O0")
     runner = _Runner(bundle, network, work, simulator, seed)
     kept: Path | None = None
     for number, start in enumerate(dict.fromkeys((sample, max(0, sample - 1)))):

@@ -34,15 +34,16 @@ def small_network(coding: str = "current") -> FrozenNetwork:
     def weights(n_in: int, n_out: int, density: float) -> np.ndarray:
         return rng.integers(-15, 16, (n_in, n_out)) * (rng.random((n_in, n_out)) < density)
 
+    low, high = ((300, 500), (100, 160)) if coding == "current" else ((40, 90), (30, 60))
     return FrozenNetwork.from_arrays(
         [weights(20, 12, 0.4), weights(12, 5, 0.6)],
-        threshold=[rng.integers(300, 500, 12), rng.integers(100, 160, 5)],
+        threshold=[rng.integers(*low, 12), rng.integers(*high, 5)],
         bias=[rng.integers(-20, 40, 12), rng.integers(-5, 9, 5)],
         timesteps=4,
         coding=InputCoding("current", 4) if coding == "current" else InputCoding("events"),
         leak=Leak("shift", 2),
         fraction_bits=2,
-        membrane_width=11,
+        membrane_width=11 if coding == "current" else 9,
     )
 
 

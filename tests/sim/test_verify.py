@@ -1,0 +1,253 @@
+"""Delivered bundles in the simulator: golden == RTL, and a fault is reported where it is."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference_lif
+from bundles import random_bundle, small_bundle
+from hypothesis import find, settings
+from hypothesis import strategies as st
+
+from codesign import golden
+from codesign.errors import ToolError
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.stimulus import Stimulus
+from rtl_templates.bundle import write_bundle
+from sim import simulator
+from sim.verify import verify_bundle
+
+pytestmark = pytest.mark.hardware
+WORKERS = 2
+
+
+def equal(seed: int, folder: Path, **options) -> bool:
+    """Golden == RTL == reference on one random network; returns whether a membrane saturated."""
+    network, stimulus = random_bundle(seed, folder / "b", **options)
+    result = verify_bundle(
+        folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed + 1, workers=1, latency=False
+    )
+    assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
+    assert result.mismatches == 0 and result.samples == len(stimulus)
+    network.save(folder / "net.safetensors")
+    plain = reference_lif.read_network(folder / "net.safetensors")
+    trace = golden.run(network, stimulus)
+    for index in range(len(stimulus)):
+        if stimulus.values is not None:
+            sample = stimulus.values[index].tolist()
+        else:
+            sample = [stimulus.events(index, t).tolist() for t in range(stimulus.timesteps)]
+        told = reference_lif.run(plain, sample)
+        assert [layer[index].tolist() for layer in trace.membranes] == told["membranes"], f"seed {seed}"
+        assert [layer[index].astype(int).tolist() for layer in trace.spikes] == told["spikes"], f"seed {seed}"
+        assert int(trace.decisions[index]) == told["decision"], f"seed {seed}"
+    return result.saturations > 0
+
+
+def equal_for_all(seeds: list[int], folder: Path, **options) -> float:
+    """Fraction of the seeds' networks in which a membrane saturated; all must be equal."""
+
+    def one(seed: int) -> bool:
+        try:
+            return equal(seed, folder / str(seed), **options)
+        finally:
+            shutil.rmtree(folder / str(seed), ignore_errors=True)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return float(np.mean(list(pool.map(one, seeds))))
+
+
+def test_random_networks_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all(list(range(12)), tmp_path, max_width=24, most_lanes=4)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("block", range(10))
+def test_many_random_networks_equal_their_rtl(block: int, tmp_path: Path) -> None:
+    seeds = list(range(1000 + 30 * block, 1030 + 30 * block))
+    saturating = equal_for_all(seeds, tmp_path, max_width=70, most_lanes=16)
+    print(f"seeds {seeds[0]}..{seeds[-1]}: {saturating:.0%} saturate")  # noqa: T201
+    assert saturating >= 0.2
+
+
+def test_hypothesis_finds_no_saturation_free_world() -> None:
+    """The generator of random networks reaches saturation, so that equality covers it."""
+
+    def saturates(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        from random_networks import random_network, random_stimulus
+
+        network = random_network(rng, max_width=12)
+        return bool(golden.run(network, random_stimulus(rng, network, 3)).saturations.any())
+
+    find(st.integers(0, 10_000), saturates, settings=settings(max_examples=200, deadline=None, database=None))
+
+
+@pytest.fixture(scope="module", params=["current", "events"])
+def small(request, tmp_path_factory) -> tuple[Path, FrozenNetwork, Stimulus]:
+    folder = tmp_path_factory.mktemp(request.param)
+    network, stimulus = small_bundle(folder / "b", request.param, samples=12)
+    return folder / "b", network, stimulus
+
+
+def test_every_phase_passes_and_is_measured(small, tmp_path: Path) -> None:
+    bundle, network, stimulus = small
+    news: list[str] = []
+    result = verify_bundle(
+        bundle, network, stimulus, tmp_path, stress_samples=4, progress=lambda done, total, text="": news.append(text)
+    )
+    assert result.passed and result.first_divergence is None
+    assert set(result.phases) == {
+        "back_to_back", "one_at_a_time", "backpressure", "reset_mid_sample", "protocol_errors"
+    }  # fmt: skip
+    trace = golden.run(network, stimulus)
+    assert result.accuracy_hardware == pytest.approx((trace.decisions == stimulus.labels).mean())
+    assert result.saturations == trace.saturations.sum() > 0
+    assert result.comparisons["membranes"] == result.comparisons["spikes"]
+    assert result.latency_cycles is not None and result.interval_cycles is not None
+    assert result.latency_cycles >= result.interval_cycles > network.timesteps
+    for layer, use in zip(result.layers, result.lane_use, strict=True):
+        assert use is not None and 0 < use <= 1
+        assert layer["sweep_clocks"] > 0
+    assert result.layers[0]["synaptic_operations"] == trace.synaptic_operations[:, 0].sum()
+    kinds = set(result.phases["protocol_errors"]["kinds"])
+    assert "duplicate" in kinds and "index_out_of_range" in kinds
+    assert network.coding.is_current or {"early_tlast", "missing_tlast", "too_many_words"} <= kinds
+    assert "simulating" in news
+    assert result.to_json()["passed"] is True
+    assert result.network_hash == network.hash
+
+
+def test_results_do_not_depend_on_workers_or_seed(small, tmp_path: Path) -> None:
+    bundle, network, stimulus = small
+    many = stimulus.take(np.arange(80) % len(stimulus))
+    one, two = (
+        verify_bundle(bundle, network, many, tmp_path / str(n), stress_samples=0, seed=n, workers=n, latency=False)
+        for n in (1, 2)
+    )
+    assert one.passed and two.passed
+    assert one.comparisons["membranes"] == two.comparisons["membranes"]
+    assert one.spikes_per_sample == two.spikes_per_sample
+
+
+def test_a_wrong_expectation_is_reported_where_it_is(small, tmp_path: Path, monkeypatch) -> None:
+    """The frozen network is changed behind the bundle's back: the threshold of one neuron that fires."""
+    bundle, network, stimulus = small
+    trace = golden.run(network, stimulus)
+    sample, timestep, neuron = (int(k) for k in np.argwhere(trace.spikes[0])[0])
+    threshold = network.layers[0].threshold.copy()
+    threshold[neuron] += 1
+    changed = network.with_layers([replace(network.layers[0], threshold=threshold), network.layers[1]])
+    monkeypatch.setattr("sim.verify.read_sidecar", _claims(changed.hash))
+    result = verify_bundle(bundle, changed, stimulus, tmp_path, stress_samples=0, waves=True)
+    first = result.first_divergence
+    assert not result.passed and first is not None
+    wrong = golden.run(changed, stimulus)
+    differing = np.argwhere(trace.membranes[0] != wrong.membranes[0])
+    assert (first.sample, first.timestep, first.layer, first.neuron) == (
+        *(int(differing[0][0]), int(differing[0][1]), 0, int(differing[0][2])),
+    )
+    assert first.what in ("membranes", "spikes")
+    if first.what == "membranes":
+        assert first.got == trace.membranes[0][sample, timestep, neuron]
+    assert first.waveform is not None
+    text = Path(first.waveform).read_text(errors="replace")
+    assert text.startswith("$version") and "probe_membranes" in text
+    assert not result.decoder["equal"]
+
+
+def _claims(network_hash: str):
+    from sim.bundle import read_sidecar
+
+    return lambda bundle: {**read_sidecar(bundle), "network_hash": network_hash}
+
+
+def test_builds_are_cached(small, tmp_path: Path) -> None:
+    from sim.bundle import read_sidecar
+    from sim.verify import build_simulator
+
+    bundle = small[0]
+    build_simulator(bundle, read_sidecar(bundle), optimise="-O0")
+    again = build_simulator(bundle, read_sidecar(bundle), optimise="-O0")
+    assert again.cached and again.executable.is_file()
+
+
+def test_old_builds_are_pruned(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CODESIGN_CACHE", str(tmp_path))
+    for age, name in enumerate(("new", "old")):
+        folder = tmp_path / "simulators" / name
+        folder.mkdir(parents=True)
+        (folder / "codesign_tb").write_bytes(bytes(1000))
+        os.utime(folder, (10_000 - age, 10_000 - age))
+    simulator.prune_cache(1500)
+    assert [path.name for path in (tmp_path / "simulators").iterdir()] == ["new"]
+
+
+def test_a_missing_compiler_is_named(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    simulator.find_toolchain.cache_clear()
+    try:
+        with pytest.raises(ToolError, match=r"no C\+\+ compiler.*install g\+\+") as caught:
+            simulator.find_toolchain()
+    finally:
+        simulator.find_toolchain.cache_clear()
+    assert "\n" not in str(caught.value)
+
+
+def test_verilog_that_does_not_build_is_a_tool_error(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CODESIGN_CACHE", str(tmp_path / "cache"))
+    broken = tmp_path / "broken.v"
+    broken.write_text("module codesign_tb; wire a = ; endmodule\n")
+    with pytest.raises(ToolError, match=r"verilator_bin failed.*broken\.v:1"):
+        simulator.build({}, [broken])
+    assert not list((tmp_path / "cache" / "simulators").glob("?" * 32))
+
+
+# Real images ------------------------------------------------------------------------------------
+
+MNIST = Path(os.environ.get("CODESIGN_DATA", "")) / "mnist"
+
+
+def read_idx(path: Path) -> np.ndarray:
+    with gzip.open(path) as file:
+        data = file.read()
+    dimensions = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(dimensions)
+
+
+@pytest.mark.skipif(
+    not (os.environ.get("CODESIGN_DATA") and (MNIST / "t10k-images-idx3-ubyte.gz").is_file()),
+    reason="MNIST is not in $CODESIGN_DATA",
+)
+def test_a_784_wide_layer_on_200_real_images(tmp_path: Path) -> None:
+    images = read_idx(MNIST / "t10k-images-idx3-ubyte.gz")[:200].reshape(200, 784) >> 4
+    labels = read_idx(MNIST / "t10k-labels-idx1-ubyte.gz")[:200].astype(np.int32)
+    stimulus = Stimulus(784, 8, labels, values=images)
+    rng = np.random.default_rng(1)
+    hidden = rng.integers(-31, 32, (784, 64)) * (rng.random((784, 64)) < 0.1)
+    out = rng.integers(-31, 32, (64, 10)) * (rng.random((64, 10)) < 0.5)
+    network = FrozenNetwork.from_arrays(
+        [hidden, out],
+        threshold=[2500, 150],
+        bias=[rng.integers(-100, 100, 64), rng.integers(-20, 20, 10)],
+        timesteps=8,
+        coding=InputCoding("current", 4),
+        leak=Leak("shift", 2),
+        fraction_bits=1,
+        membrane_width=[15, 13],
+    )
+    trace = golden.run(network, stimulus)
+    assert trace.spikes[0].mean() > 0.02 and trace.spikes[1].any()
+    write_bundle(network, map_network(network, [4, 1]), tmp_path / "b")
+    result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=2, latency=False)
+    assert result.passed, str(result.first_divergence)
+    assert result.phases["back_to_back"]["comparisons"]["membranes"] == 200 * 8 * 74
