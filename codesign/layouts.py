@@ -82,13 +82,13 @@ class Record:
             raise ValueError(f"fields {sorted(values)} given, the word has {[field.name for field in self.fields]}")
         arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(values[field.name])) for field in self.fields))
         kind: Any = np.int64 if self.width <= 63 else object
-        words = np.zeros(arrays[0].shape if arrays else (1,), kind)
+        words: npt.NDArray[Any] = np.zeros(arrays[0].shape if arrays else (1,), kind)
         position = 0
         for field, array in zip(self.fields, arrays, strict=True):
             low, high = field.limits
             if array.size and (int(array.min()) < low or int(array.max()) > high):
                 raise ValueError(f"field {field.name!r}: {array.min()}..{array.max()} is outside {low}..{high}")
-            words |= (array.astype(kind) & ((1 << field.width) - 1)) << position
+            words = words | ((array.astype(kind) & ((1 << field.width) - 1)) << position)
             position += field.width
         return words
 

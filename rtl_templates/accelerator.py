@@ -49,6 +49,8 @@ class Accelerator(wiring.Component):
     def __init__(self, network: FrozenNetwork, mapping: HardwareMap, *, queue_depth: int = DEFAULT_QUEUE_DEPTH):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
+        if queue_depth < 2:
+            raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
         self.network = network
         self.mapping = mapping
         self.engines = [LayerEngine(network, layer, queue_depth=queue_depth) for layer in mapping.layers]

@@ -37,7 +37,7 @@ def random_leak(rng: np.random.Generator) -> Leak:
     if kind == "shift":
         return Leak("shift", int(rng.integers(0, 9)))
     shift = int(rng.integers(0, 9))
-    return Leak("multiply", shift, int(rng.choice([0, 1 << shift, rng.integers(0, (1 << shift) + 1)])))
+    return Leak("multiply", shift, int(rng.choice([0, 1 << shift, int(rng.integers(0, (1 << shift) + 1))])))
 
 
 def random_layer(
