@@ -307,14 +307,15 @@ def start(*arguments, **options):
 
 def interrupt(process, folder: Path, stage: str) -> tuple[int, str]:
     """Send Ctrl-C as soon as ``stage`` runs; returns exit code and stderr."""
-    deadline = time.monotonic() + 120
-    while (
-        RunDirectory.open(folder).stage(stage).get("status") != "running"
-        if (folder / "manifest.json").is_file()
-        else True
-    ):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.01)
+    deadline = time.monotonic() + 900
+    status = None
+    while status != "running":
+        if process.poll() is not None or time.monotonic() > deadline or status == "done":
+            process.kill()
+            pytest.fail(f"{stage} was not seen running: {status}, {process.communicate()}")
+        time.sleep(0.005)
+        if (folder / "manifest.json").is_file():
+            status = RunDirectory.open(folder).stage(stage).get("status")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     return process.returncode, err
