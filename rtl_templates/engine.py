@@ -77,7 +77,12 @@ class LayerEngine(wiring.Component):
         self.value_width = 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
         self._margin = fire_latency(self.is_current) + 2
-        self.fifo_depth = 1 << (placement.n_slots + self._margin + placement.n_slots // 4 - 1).bit_length()
+        words = placement.n_slots + self._margin + placement.n_slots // 4
+        if self.is_current:
+            # The sweeps of a sample come in one burst. Holding them (within one small block memory) frees this
+            # layer for the next sample while the layers behind it work through the burst.
+            words = max(words, min(self._timesteps * placement.n_slots + self._margin, 256))
+        self.fifo_depth = 1 << (words - 1).bit_length()
         super().__init__(
             {
                 "i": In(stream.Signature(event_layout(placement.n_addresses, self.widths.value_bits))),
