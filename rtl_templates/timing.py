@@ -21,7 +21,9 @@ def timing_diagram(network: FrozenNetwork) -> str:
     else:
         words, last = ["event", "event", "end"], [0, 0, 1]
     outputs = [] if network.membrane_readout else ["spike", "spike"]
-    outputs += ["value 0"] if network.n_outputs == 1 else ["value 0", "...", f"value {network.n_outputs - 1}"]
+    outputs += ["value 0", "value 1"][: network.n_outputs]
+    if network.n_outputs > 2:
+        outputs[-1:] = ["...", f"value {network.n_outputs - 1}"]
     outputs.append("decision")
     inside, outside = len(words), len(outputs)
     idle_in, idle_out = 1 + outside, inside + 1
