@@ -160,9 +160,7 @@ def _run_chunk(network: FrozenNetwork, stimulus: Stimulus, record_membranes: boo
             sums = (events @ matrix).toarray().reshape(n_samples, timesteps, layer.n_out)
             operations[:, index] = (events @ fan_out).reshape(n_samples, timesteps).sum(axis=1)
         is_last = index == len(network.layers) - 1
-        fired, stored, potentials, clipped = lif_steps(
-            layer, sums, spiking=not (is_last and network.membrane_readout)
-        )
+        fired, stored, potentials, clipped = lif_steps(layer, sums, spiking=not (is_last and network.membrane_readout))
         spikes.append(fired)
         saturations += clipped
         if record_membranes:

@@ -305,9 +305,7 @@ class FrozenNetwork:
     @property
     def layer_density(self) -> list[float]:
         """Nonzero weights over the configured dense weights, per layer, 0..1."""
-        return [
-            layer.n_synapses / (i * o) for layer, (i, o) in zip(self.layers, self._trained_shapes(), strict=True)
-        ]
+        return [layer.n_synapses / (i * o) for layer, (i, o) in zip(self.layers, self._trained_shapes(), strict=True)]
 
     @property
     def density(self) -> float:

@@ -70,9 +70,7 @@ class Stimulus:
         return dense.reshape(len(self), self.timesteps, self.n_inputs)
 
     @classmethod
-    def from_dense(
-        cls, events: npt.NDArray[np.integer | np.bool_], labels: npt.ArrayLike | None = None
-    ) -> Stimulus:
+    def from_dense(cls, events: npt.NDArray[np.integer | np.bool_], labels: npt.ArrayLike | None = None) -> Stimulus:
         """Event stimulus from a boolean or 0/1 (n_samples, timesteps, n_inputs) array."""
         n_samples, timesteps, n_inputs = events.shape
         rows, sources = np.nonzero(events.reshape(n_samples * timesteps, n_inputs))
