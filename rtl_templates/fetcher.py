@@ -100,6 +100,7 @@ class SynapseFetcher(wiring.Component):
         found_row = Signal(row, reset_less=True)
         found_value = Signal(value_shape, reset_less=True)
         discard = Signal()
+        discarded = Signal()
         m.d.comb += [
             rows.en.eq(self.broadcast_valid & ~self.broadcast.end),
             rows.addr.eq(wrap(self.broadcast.source, unsigned(len(rows.addr)))),
@@ -110,6 +111,7 @@ class SynapseFetcher(wiring.Component):
             look_end.eq(self.broadcast.end),
             look_value.eq(event_value),
             found.eq(looking & ~discard),
+            discarded.eq(discard),
             found_end.eq(look_end),
             found_row.eq(rows.data),
             found_value.eq(look_value),
@@ -139,7 +141,7 @@ class SynapseFetcher(wiring.Component):
         ]
         m.d.sync += [
             level.eq(wrap(level + found - pop, level.shape())),
-            reserved.eq(wrap(reserved + self.broadcast_valid - pop - discard, reserved.shape())),
+            reserved.eq(wrap(reserved + self.broadcast_valid - pop - discarded, reserved.shape())),
         ]
         with m.If(found):
             m.d.sync += tail.eq(next_index(tail, self._depth))
