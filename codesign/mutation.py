@@ -370,11 +370,21 @@ def _data_mutants(
 
 
 @dataclass(frozen=True)
+class Scene:
+    """What decides whether a fault in the Verilog can be seen."""
+
+    bundle: Path
+    network: FrozenNetwork
+    stimulus: Stimulus
+    trace: golden.Trace
+
+
+@dataclass(frozen=True)
 class RtlEdit:
     """A textual edit of the delivered Verilog.
 
     Every module whose name (below the top's) matches ``module`` must hold ``pattern`` exactly once, or at least
-    once if ``every``; each match is replaced. ``applies`` decides from network and trace whether the fault can be seen.
+    once if ``every``; each match is replaced. ``applies`` tells whether the fault can be seen.
     """
 
     name: str
@@ -383,7 +393,7 @@ class RtlEdit:
     replacement: str | Callable[[re.Match[str]], str]
     reason: str
     every: bool = False
-    applies: Callable[[FrozenNetwork, golden.Trace], bool] = lambda network, trace: True
+    applies: Callable[[Scene], bool] = lambda scene: True
 
 
 def _previous(match: re.Match[str]) -> str:
@@ -405,33 +415,72 @@ def _inverted(match: re.Match[str]) -> str:
     return f"$signed(difference) {'<' if match['operator'] == '>=' else '<='} $signed(1'h0)"
 
 
-def _is_counted(network: FrozenNetwork, trace: golden.Trace) -> bool:
-    return network.readout == "spike_count" and bool(trace.values.any())
+def _is_counted(scene: Scene) -> bool:
+    return scene.network.readout == "spike_count" and bool(scene.trace.values.any())
 
 
-def _spiking_first(network: FrozenNetwork, trace: golden.Trace) -> bool:
-    return (len(network.layers) > 1 or not network.membrane_readout) and bool(trace.spikes[0].any())
+def _spiking_first(scene: Scene) -> bool:
+    return (len(scene.network.layers) > 1 or not scene.network.membrane_readout) and bool(scene.trace.spikes[0].any())
 
 
-def _has_tie(network: FrozenNetwork, trace: golden.Trace) -> bool:
-    best = trace.values == trace.values.max(axis=1, keepdims=True)
+def _has_tie(scene: Scene) -> bool:
+    best = scene.trace.values == scene.trace.values.max(axis=1, keepdims=True)
     return bool((best.sum(axis=1) > 1).any())
 
 
-def _leaks(network: FrozenNetwork, trace: golden.Trace) -> bool:
-    layer = network.layers[0]
-    membranes = trace.membranes[0][:, :-1]
+def _leaks(scene: Scene) -> bool:
+    layer = scene.network.layers[0]
+    membranes = scene.trace.membranes[0][:, :-1]
     return layer.leak.kind != "none" and bool(np.any(layer.leak(membranes) != membranes))
 
 
-def _leaks_by_shift(network: FrozenNetwork, trace: golden.Trace) -> bool:
-    layer = network.layers[0]
-    membranes = trace.membranes[0][:, :-1]
+def _leaks_by_shift(scene: Scene) -> bool:
+    layer = scene.network.layers[0]
+    membranes = scene.trace.membranes[0][:, :-1]
     return layer.leak.kind == "shift" and bool(
         np.any(membranes >> layer.leak.shift != membranes >> (layer.leak.shift + 1))
     )
 
 
+def _collisions(scene: Scene, distance: int) -> int:
+    """Times that a lane of the first layer adds to one slot ``distance`` clocks apart, with work waiting.
+
+    Lanes walk the rows of a sample's events in order, one synapse a clock, as long as the next row has arrived:
+    events come one a clock, so that a lane that has had more synapses than there were events has no bubble.
+    """
+    sidecar = read_sidecar(scene.bundle)
+    entry, found = sidecar["layers"][0], 0
+    walks = []
+    for sample in range(len(scene.stimulus)):
+        if scene.stimulus.values is not None:
+            walks.append(np.flatnonzero(scene.stimulus.values[sample]))
+        else:
+            walks += [scene.stimulus.events(sample, timestep) for timestep in range(scene.network.timesteps)]
+    for lane in range(entry["lanes"]):
+        rows = _memory(sidecar, 0, "rows", lane)
+        synapses = _memory(sidecar, 0, "synapses", lane)
+        start, count, slot = _field(rows, "start"), _field(rows, "count"), _field(synapses, "slot")
+        row_words = read_image(scene.bundle, rows)
+        slots = [_get(word, slot) for word in read_image(scene.bundle, synapses)]
+        for walk in walks:
+            line: list[int] = []
+            for position, source in enumerate(walk):
+                word = row_words[entry["source_address"][int(source)]]
+                first = _get(word, start)
+                before = len(line)
+                line += slots[first : first + _get(word, count)]
+                if before > position + BACKLOG:
+                    found += sum(
+                        at >= distance
+                        and line[at] == line[at - distance]
+                        and line[at] not in line[at - distance + 1 : at]
+                        for at in range(before, len(line))
+                    )
+    return found
+
+
+BACKLOG = 4
+COLLISIONS = 2
 NEURONS = r"engine0_neurons\d+"
 CONSTANT = r"(?P<size>\d+)'h(?P<value>[0-9a-f]+)"
 
@@ -451,7 +500,7 @@ RTL_EDITS = (
         r"difference <= (?P<value>[^;]+);",
         r"difference <= \g<value> - 1'h1;",
         "with reset 'subtract' each spike leaves a membrane that is one less",
-        applies=lambda network, trace: _spiking_first(network, trace) and network.layers[0].reset == "subtract",
+        applies=lambda scene: _spiking_first(scene) and scene.network.layers[0].reset == "subtract",
     ),
     RtlEdit(
         "leak forgotten",
@@ -475,6 +524,7 @@ RTL_EDITS = (
         r"forward_near_1 <= [^;]+;",
         "forward_near_1 <= 1'h0;",
         "two synapses of one slot in consecutive clocks lose the first weight",
+        applies=lambda scene: _collisions(scene, 1) >= COLLISIONS,
     ),
     RtlEdit(
         "far forwarding removed",
@@ -482,6 +532,7 @@ RTL_EDITS = (
         r"forward_far_1 <= [^;]+;",
         "forward_far_1 <= 1'h0;",
         "two synapses of one slot two clocks apart lose the first weight",
+        applies=lambda scene: _collisions(scene, 2) >= COLLISIONS,
     ),
     RtlEdit(
         "state survives the sample",
@@ -503,6 +554,7 @@ RTL_EDITS = (
         r"last_total <= [^;]+;",
         "last_total <= operand;",
         "a forwarded sum lacks the weight before it",
+        applies=lambda scene: _collisions(scene, 1) + _collisions(scene, 2) >= COLLISIONS,
     ),
     RtlEdit(
         "sweep one slot short",
@@ -517,7 +569,7 @@ RTL_EDITS = (
         rf"(?P<head>last_timestep = timestep == ){CONSTANT}",
         _previous,
         "the state is cleared before the last timestep",
-        applies=lambda network, trace: network.timesteps > 1,
+        applies=lambda scene: scene.network.timesteps > 1,
     ),
     RtlEdit(
         "synapse address stands still",
@@ -532,7 +584,7 @@ RTL_EDITS = (
         rf"(?P<head>assign \\\$\d+  = timestep == ){CONSTANT}",
         _previous,
         "values and decision leave before the last timestep is counted",
-        applies=lambda network, trace: network.timesteps > 1,
+        applies=lambda scene: scene.network.timesteps > 1,
     ),
     RtlEdit(
         "readout counts twice",
@@ -548,7 +600,7 @@ RTL_EDITS = (
         r"\$signed\(old\) > \$signed\(best\)",
         "$signed(old) < $signed(best)",
         "some sample's classes differ, and the greatest is not the least",
-        applies=lambda network, trace: bool((trace.values.argmin(axis=1) != trace.values.argmax(axis=1)).any()),
+        applies=lambda scene: bool((scene.trace.values.argmin(axis=1) != scene.trace.values.argmax(axis=1)).any()),
     ),
     RtlEdit(
         "tie to the highest class",
@@ -571,7 +623,7 @@ RTL_EDITS = (
         r"saturation_count \+ saturated",
         "saturation_count",
         "some membrane saturates",
-        applies=lambda network, trace: bool(trace.saturations.any()),
+        applies=lambda scene: bool(scene.trace.saturations.any()),
     ),
     RtlEdit(
         "network hash of another network",
@@ -612,12 +664,12 @@ def apply_rtl_edit(text: str, top: str, edit: RtlEdit) -> str:
 def _rtl_mutants(
     bundle: Path, network: FrozenNetwork, stimulus: Stimulus, work: Path, rng: np.random.Generator
 ) -> list[Mutant]:
-    trace = golden.run(network, stimulus)
+    scene = Scene(bundle, network, stimulus, golden.run(network, stimulus))
     top = read_sidecar(bundle)["name"]
     text = (bundle / f"{top}.v").read_text(encoding="utf-8")
     mutants = []
     for edit in RTL_EDITS:
-        if not edit.applies(network, trace):
+        if not edit.applies(scene):
             continue
         try:
             changed = apply_rtl_edit(text, top, edit)
