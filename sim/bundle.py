@@ -45,21 +45,33 @@ def read_sidecar(bundle: Path) -> dict[str, Any]:
 
 
 def check_files(bundle: Path, sidecar: dict[str, Any]) -> None:
-    """Raise InputError unless every file has the hash, and every image the depth, that the sidecar states.
+    """Raise InputError unless every file is there and is the one that the sidecar describes."""
+    altered = altered_files(bundle, sidecar)
+    if altered:
+        raise InputError(
+            f"{bundle / altered[0]}: not the file that design.json describes (sha256 differs); generate it again"
+        )
 
-    Verilator takes a missing or short ``$readmemh`` image for zeros, so this comes before each simulation.
+
+def altered_files(bundle: Path, sidecar: dict[str, Any]) -> list[str]:
+    """Files of the bundle whose hash is not the one that the sidecar states.
+
+    Raises InputError if a file is missing or an image has not the stated depth and width: Verilator takes a missing or
+    short ``$readmemh`` image for zeros, so this comes before each simulation.
     """
+    altered = []
     for name, expected in sidecar["files"].items():
         path = bundle / name
         if not path.is_file():
             raise InputError(f"{path}: missing from the bundle; generate it again")
         if file_hash(path) != expected:
-            raise InputError(f"{path}: not the file that design.json describes (sha256 differs); generate it again")
+            altered.append(name)
     for layer in sidecar["layers"]:
         for memory in layer["memories"]:
             if memory["image"] not in sidecar["files"]:
                 raise InputError(f"{bundle / memory['image']}: design.json states no hash of it; generate it again")
             read_image(bundle, memory)
+    return altered
 
 
 def read_image(bundle: Path, memory: dict[str, Any]) -> list[int]:

@@ -27,7 +27,7 @@ from codesign.golden import check_stimulus
 from codesign.network import FrozenNetwork
 from codesign.progress import Progress, silent
 from codesign.stimulus import Stimulus
-from sim.bundle import SIDECAR, check_files, read_sidecar
+from sim.bundle import SIDECAR, altered_files, read_sidecar
 from sim.checker import Divergence, expected_counts, merge_counts
 from sim.decoder import compare_decoded
 from sim.harness import TB_SOURCES, TOP, testbench_source
@@ -51,6 +51,7 @@ class Verification:
     cycles_per_sample : first word to last decision over samples, back to back. latency_cycles : first word
     accepted to decision accepted, one sample at a time. interval_cycles : between decisions, back to back.
     layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x accumulate).
+    altered : files of the bundle that are not those that its sidecar describes; they are simulated as they are.
     decoder : equality of the images with the frozen network (:func:`sim.decoder.compare_decoded`).
     """
 
@@ -71,12 +72,13 @@ class Verification:
     decoder: dict[str, Any]
     phases: dict[str, dict[str, Any]]
     simulated_cycles: int
+    altered: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """No value differs and the images decode to the frozen network."""
-        return self.mismatches == 0 and bool(self.decoder["equal"])
+        """No value differs, the images decode to the frozen network, and no file was altered after generation."""
+        return self.mismatches == 0 and bool(self.decoder["equal"]) and not self.altered
 
     @property
     def lane_use(self) -> list[float | None]:
@@ -125,13 +127,13 @@ def verify_bundle(
     waveform of the diverging sample. ``workers`` processes (default: the machine's cores) share the samples.
     Differences are reported, not raised.
 
-    Raises InputError if bundle, network and stimulus do not belong together or a file of the bundle is damaged,
+    Raises InputError if bundle, network and stimulus do not belong together, or a file is missing or no whole image;
     ToolError if the simulator is missing or fails.
     """
     started = time.monotonic()
     bundle, work = Path(bundle), Path(work).resolve()
     sidecar = read_sidecar(bundle)
-    check_files(bundle, sidecar)
+    altered = altered_files(bundle, sidecar)
     if sidecar["network_hash"] != network.hash:
         raise InputError(
             f"{bundle / SIDECAR}: made from network {sidecar['network_hash'][:12]}, "
@@ -168,7 +170,7 @@ def verify_bundle(
         progress(0, 0, "recording a waveform of the divergence")
         first = _record_waveform(bundle, network, sidecar, stimulus, work, first, seed)
     _keep_observed(jobs, first, work)
-    result = _merge(network, sidecar, stimulus, jobs, phases, first, files_hash, decoder)
+    result = _merge(network, sidecar, stimulus, jobs, phases, first, files_hash, decoder, altered)
     _assert_counts(network, result, len(stimulus), min(stress_samples, len(stimulus)), latency)
     result.seconds.update(
         build=round(built - started, 3),
@@ -404,6 +406,7 @@ def _merge(
     first: Divergence | None,
     files_hash: str,
     decoder: dict[str, Any],
+    altered: list[str],
 ) -> Verification:
     straight = [(job, part["back_to_back"]) for job, part in zip(jobs, phases, strict=True) if "back_to_back" in part]
     decisions = np.concatenate([np.array(part["hardware_decisions"], np.int64) for _, part in straight])
@@ -462,6 +465,7 @@ def _merge(
         decoder=decoder,
         phases=by_phase,
         simulated_cycles=sum(int(result.get("simulated_cycles", 0)) for part in phases for result in part.values()),
+        altered=altered,
     )
 
 

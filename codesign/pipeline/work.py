@@ -134,7 +134,11 @@ def verify_delivered(
     failure = None
     if not result.passed:
         first = result.first_divergence or result.decoder["first"]
-        failure = MismatchError(f"{bundle}: {mismatches} values differ from the frozen network; first: {first}")
+        found = (
+            f"{mismatches} values differ from the frozen network; first: {first}" if mismatches else "no value differs"
+        )
+        altered = f"{', '.join(result.altered)} altered since generation; " if result.altered else ""
+        failure = MismatchError(f"{bundle}: {altered}{found}")
     return Outcome(
         figures={
             "accuracy_hardware": result.accuracy_hardware,
