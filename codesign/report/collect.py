@@ -126,6 +126,7 @@ def collect(folder: Path) -> Record:
     record.sidecar = part(folder / "bundle" / "design.json", read_json)
     record.verification = part(folder / "verify" / "verification.json", read_json)
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
+    record.mutants = part(folder / "verify" / "mutants.json", read_json)
     record.estimate = part(folder / "estimate.json", read_json)
     record.synthesis = part(folder / "synth" / "synth.json", read_json)
     builds = [part(path, read_json) for path in sorted((folder / "build").glob("*/build.json"))]
@@ -148,6 +149,8 @@ def _drop_foreign(record: Record) -> None:
         if document is not None and document.get("network_hash") != record.network.hash:
             record.damaged.append(f"{file}: belongs to another network; make it again")
             setattr(record, name, None)
+    if record.verification is None:
+        record.mutants = None
     record.builds = [build for build in record.builds if build.get("network_hash") == record.network.hash]
     observed, layers = record.observed, record.network.layers
     if observed is not None and (

@@ -539,7 +539,27 @@ def verification(record: Record) -> Section:
     if found.get("saturations") is not None and not found.get("mismatches"):
         facts.append(("membranes saturated", f"{found['saturations']:,} times, in hardware and software alike"))
     section.facts(facts)
+    mutants(section, record)
     return section
+
+
+def mutants(section: Section, record: Record) -> None:
+    """Whether the testbench catches faults that were put in on purpose."""
+    section.heading("Mutants")
+    if record.mutants is None:
+        section.missing("faults injected on purpose", f"codesign verify {record.name} --mutants")
+        return
+    entries = record.mutants.get("mutants", [])
+    kinds = list(dict.fromkeys(entry.get("kind") for entry in entries))
+    rows = [
+        [kind, number(len(chosen)), number(sum(bool(entry.get("caught")) for entry in chosen))]
+        for kind in kinds
+        if (chosen := [entry for entry in entries if entry.get("kind") == kind])
+    ]
+    section.table(["faults in", "injected", "caught"], rows, [i for i, row in enumerate(rows) if row[1] != row[2]])
+    control = record.mutants.get("control") or {}
+    passes = not control.get("caught") and control.get("error") is None
+    section.caption(f"The unmutated control {'passes' if passes else 'does NOT pass'}. Details: verify/mutants.json.")
 
 
 COMPARED = ("spikes", "membranes", "output_spikes", "values", "decisions")

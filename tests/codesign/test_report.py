@@ -174,6 +174,18 @@ def test_a_failure_that_no_figure_tells_is_red_all_the_same(tmp_path, undrawn):
     assert "Hardware differs from software." in write_report(folder).read_text()
 
 
+def test_mutants_are_counted_and_an_escaped_one_is_told(tmp_path, undrawn):
+    folder = make_run(tmp_path / "run")
+    assert "codesign verify run --mutants" in write_report(folder).read_text()
+    mutants = [{"name": str(k), "kind": "rtl", "caught": k > 0, "first_divergence": None} for k in range(7)]
+    document = {"mutants": mutants, "control": {"caught": True, "error": None}}
+    (folder / "verify" / "mutants.json").write_text(json.dumps(document))
+    page = write_report(folder).read_text()
+    assert "codesign verify run --mutants" not in page
+    assert re.search(r"rtl</td>\s*<td[^>]*>7</td>\s*<td[^>]*>6</td>", page), page[page.index("injected") :][:600]
+    assert "control does NOT pass" in page
+
+
 def test_text_from_files_is_escaped(tmp_path, undrawn):
     attack = "<script>alert(1)</script>"
     folder = make_run(tmp_path / "<b>run")
