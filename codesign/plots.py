@@ -325,9 +325,9 @@ def raster_legend(figure: Any, layers: Sequence[RasterLayer], title: str = "") -
 
 
 def membranes(
-    traces: Sequence[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.int64] | None, int]],
+    traces: Sequence[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.int64] | None, int | None]],
 ) -> Figure:
-    """Stored membranes of single neurons: (name, software v by timestep, hardware v or None, threshold)."""
+    """Stored membranes of single neurons: (name, software v by timestep, hardware v or None, threshold or None)."""
     with _style():
         columns = min(4, len(traces))
         rows = -(-len(traces) // columns)
@@ -337,7 +337,8 @@ def membranes(
             axes.set_axis_off()
         for axes, (name, software, hardware, threshold) in zip(grid.ravel(), traces, strict=False):
             steps = np.arange(software.size)
-            axes.axhline(threshold, color=RED, linewidth=0.9, linestyle=(0, (4, 3)))
+            if threshold is not None:
+                axes.axhline(threshold, color=RED, linewidth=0.9, linestyle=(0, (4, 3)))
             axes.step(steps, software, where="mid", color=BLUE, linewidth=1.6)
             if hardware is not None:
                 axes.plot(steps, hardware, "o", color=HARDWARE, markersize=2.8 if software.size <= 40 else 1.6)

@@ -192,14 +192,16 @@ def membranes(record: Record) -> Section | None:
     fired = trace.spikes[0][0].sum(axis=0)
     telling = np.argsort(np.abs(fired - network.timesteps / 3), kind="stable")[: MAX_TRACES - 1]
     chosen = [(0, int(neuron)) for neuron in telling]
-    if len(network.layers) > 1:
-        chosen = [*chosen, (len(network.layers) - 1, int(trace.decisions[0]))]
+    last = len(network.layers) - 1
+    if last:
+        chosen = [*chosen, (last, int(trace.decisions[0]))]
     traces = [
         (
             f"{record.layer_names[layer]}, neuron {neuron}",
             trace.membranes[layer][0][:, neuron],
             observed.membranes[layer][:, neuron] if observed else None,
-            int(network.layers[layer].threshold[neuron]),
+            # The last layer of a membrane readout never compares with its threshold.
+            None if layer == last and network.membrane_readout else int(network.layers[layer].threshold[neuron]),
         )
         for layer, neuron in chosen
     ]
