@@ -154,7 +154,6 @@ def _compile(
     """
     import cocotb_tools.config as cocotb_config
 
-    runtime, header = _runtime(tools, trace, log), _header(tools, trace, optimise, log)
     libraries = cocotb_config.libs_dir
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("VERILATOR")},
@@ -168,6 +167,7 @@ def _compile(
         *names,
     ]
     _execute(verilate, folder, environment, log)
+    runtime, header = _runtime(tools, trace, log), _header(tools, trace, optimise, log)
     main = cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"
     units = [path.name for path in sorted(folder.glob("Vtop*.cpp"))]
     # What runs once, such as the initial values, is not worth the compiler's time.
