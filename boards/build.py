@@ -15,7 +15,7 @@ from typing import Any
 from boards.host import DEFAULT_BAUD
 from boards.registry import BOARDS, Board, find_board
 from boards.synth import Design, used_resources
-from boards.tools import run_tool, tool_path, tool_version
+from boards.tools import compiled_tool, run_tool, tool_version
 from boards.top import BoardTop, PlatformTop, board_verilog, check_ports
 from boards.uart import uart_divisor
 from codesign.errors import CapacityError, ToolError
@@ -145,7 +145,7 @@ def _with_files(design: Design, divisor: int) -> BoardTop:
 def _platform(board: Board) -> Any:
     """Amaranth's platform of a board, with the tools of this environment."""
     for name in _tool_names(board):
-        os.environ[name.upper().replace("-", "_")] = tool_path(name)
+        os.environ[name.upper().replace("-", "_")] = compiled_tool(name)
     return getattr(importlib.import_module(f"amaranth_boards.{board.module}"), board.platform)()
 
 

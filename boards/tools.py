@@ -6,12 +6,14 @@ runs in a process group of its own: Ctrl-C, or a failing neighbour, stops it and
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -20,7 +22,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+import platformdirs
+
 from codesign.errors import ToolError
+from codesign.files import explain_write_errors
+
+POLL_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -61,6 +68,33 @@ def tool_path(name: str) -> str:
     return found
 
 
+def compiled_tool(name: str, stop: threading.Event | None = None) -> str:
+    """Absolute path of a tool that has been compiled on this machine.
+
+    The first start of a YoWASP tool compiles its WebAssembly into the user's cache, which takes a minute. Two first
+    starts at once write the same file, and whoever has it mapped by then dies of SIGBUS. Here one process compiles,
+    and the others wait. Raises as :func:`run_tool`.
+    """
+    path, tool = tool_path(name), TOOLS[name]
+    cache = Path(os.environ.get("YOWASP_CACHE_DIR") or platformdirs.user_cache_dir("YoWASP", appauthor=False))
+    done = cache / f"{tool.script}-{tool_version(name)}.compiled"
+    if done.is_file():
+        return path
+    with explain_write_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / f"{tool.script}.lock").open("w") as lock:
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if stop is not None and stop.is_set():
+                    raise Cancelled
+                time.sleep(POLL_SECONDS)
+            if not done.is_file() and _run([path, "--help"], cache, cache / f"{tool.script}.log", stop) >= 0:
+                done.touch()
+    return path
+
+
 def tool_version(name: str) -> str:
     """Version of the package that brings a tool. Raises ToolError if it is not installed."""
     tool = TOOLS[name]
@@ -95,7 +129,15 @@ def run_tool(
 
     Raises ToolError with the tool's own error line and the log's place; Cancelled if ``stop`` was set.
     """
-    command = [tool_path(name), *arguments]
+    code = _run([compiled_tool(name, stop), *arguments], cwd, log, stop)
+    if code < 0:
+        raise ToolError(f"{name} was killed by signal {-code}: {last_error(log)} (log: {log})")
+    if code > 0:
+        raise ToolError(f"{name} failed: {last_error(log)} (log: {log})")
+
+
+def _run(command: Sequence[str], cwd: Path, log: Path, stop: threading.Event | None) -> int:
+    """Exit code of a command that runs in a process group of its own."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         # A session of its own keeps the terminal's Ctrl-C away from the tool, which would print a traceback.
@@ -105,15 +147,12 @@ def run_tool(
         try:
             while True:
                 with suppress(subprocess.TimeoutExpired):
-                    code = process.wait(timeout=0.2)
-                    break
+                    return process.wait(timeout=POLL_SECONDS)
                 if stop is not None and stop.is_set():
                     raise Cancelled
         except BaseException:
             kill_group(process)
             raise
-    if code != 0:
-        raise ToolError(f"{name} failed: {last_error(log)} (log: {log})")
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

