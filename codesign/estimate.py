@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.layouts import index_width, output_word
-from codesign.mapping import HardwareMap, LayerMap
+from codesign.mapping import HardwareMap, LayerMap, fifo_depth, fire_latency
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
 from codesign.stimulus import Stimulus
 
@@ -127,16 +127,12 @@ def memories(network: FrozenNetwork, mapping: HardwareMap, queue_depth: int = DE
             if widths.sum:
                 found.append(Memory("state", index, layer.n_slots, widths.sum))
             found.append(Memory("queues", index, depth, 1 + layer.row_record.width + max(1, value_bits), False))
-        found.append(Memory("queues", index, _fifo_depth(layer, bool(widths.sum)), _fifo_width(network, layer)))
+        found.append(
+            Memory("queues", index, fifo_depth(layer, network.timesteps, bool(widths.sum)), _fifo_width(network, layer))
+        )
     values = output_word(network).fields[-1].width
     found.append(Memory("state", len(mapping.layers) - 1, network.n_outputs, values, False))
     return found
-
-
-def _fifo_depth(layer: LayerMap, is_current: bool) -> int:
-    """Depth of a layer's output FIFO: a sweep, what may be on its way, and a quarter more, to a power of two."""
-    margin = (5 if is_current else 4) + 2
-    return 1 << (layer.n_slots + margin + layer.n_slots // 4 - 1).bit_length()
 
 
 def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
@@ -305,7 +301,7 @@ def _decision(
     after = list(free)
     for layer, peak in zip(mapping.layers, peaks, strict=True):
         is_current = layer.index == 0 and network.coding.is_current
-        fire = 5 if is_current else 4
+        fire = fire_latency(is_current)
         go = after[layer.index]
         starts: list[float] = []
         for step in range(len(first)):

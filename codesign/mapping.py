@@ -23,6 +23,7 @@ from codesign.network import FrozenLayer, FrozenNetwork
 Int = npt.NDArray[np.int64]
 
 MAX_LANES = 32
+BURST_WORDS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +130,28 @@ class LayerMap:
             return np.zeros(0, np.int64)
         columns = {"threshold": self.slot_threshold[lane], "bias": self.slot_bias[lane]}
         return record.pack({field.name: columns[field.name] for field in record})
+
+
+def fire_latency(is_current: bool) -> int:
+    """Clocks of the fire sweep from reading a slot to its spike and membrane."""
+    return 5 if is_current else 4
+
+
+def fifo_margin(is_current: bool) -> int:
+    """Words that may still be on their way into a layer's output FIFO when a sweep is to start."""
+    return fire_latency(is_current) + 2
+
+
+def fifo_depth(layer: LayerMap, timesteps: int, is_current: bool) -> int:
+    """Words of a layer's output FIFO, a power of two: a sweep, what may be on its way, and a quarter more.
+
+    With coding 'current' the sweeps of a sample come in one burst. Holding them, within one small block memory, frees
+    the layer for the next sample while the layers behind it work through the burst.
+    """
+    words = layer.n_slots + fifo_margin(is_current) + layer.n_slots // 4
+    if is_current:
+        words = max(words, min(timesteps * layer.n_slots + fifo_margin(is_current), BURST_WORDS))
+    return 1 << (words - 1).bit_length()
 
 
 @dataclass(frozen=True, eq=False)

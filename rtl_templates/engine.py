@@ -7,12 +7,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import LayerMap
+from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
-from rtl_templates.neurons import NeuronBank, NeuronWidths, fire_latency
+from rtl_templates.neurons import NeuronBank, NeuronWidths
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
 
@@ -76,13 +76,8 @@ class LayerEngine(wiring.Component):
         self.queue_depth = min(queue_depth, 4) if placement.lanes == 1 else queue_depth
         self.value_width = 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
-        self._margin = fire_latency(self.is_current) + 2
-        words = placement.n_slots + self._margin + placement.n_slots // 4
-        if self.is_current:
-            # The sweeps of a sample come in one burst. Holding them (within one small block memory) frees this
-            # layer for the next sample while the layers behind it work through the burst.
-            words = max(words, min(self._timesteps * placement.n_slots + self._margin, 256))
-        self.fifo_depth = 1 << (words - 1).bit_length()
+        self._margin = fifo_margin(self.is_current)
+        self.fifo_depth = fifo_depth(placement, self._timesteps, self.is_current)
         super().__init__(
             {
                 "i": In(stream.Signature(event_layout(placement.n_addresses, self.widths.value_bits))),

@@ -7,7 +7,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import LayerMap
+from codesign.mapping import LayerMap, fire_latency
 from codesign.network import FrozenLayer, signed_width
 from rtl_templates.arithmetic import record_layout, saturate, wrap
 from rtl_templates.memories import Rom
@@ -249,11 +249,6 @@ class NeuronBank(wiring.Component):
         if layer.reset == "value":
             return spike, Mux(spike, layer.reset_value, u_next)
         return spike, u_next
-
-
-def fire_latency(is_current: bool) -> int:
-    """Clocks from reading a slot to its spike and membrane."""
-    return 5 if is_current else 4
 
 
 def _delay(m: Module, value: Value | int, now: int, then: int) -> Value | int:
