@@ -13,8 +13,9 @@ READOUTS = ["spike_count", "membrane_last", "membrane_sum", "membrane_max"]
 
 
 def network_of(n_out, readout, timesteps):
+    # Membranes of -420..420 are possible within three timesteps: the widths follow from the weights.
     return FrozenNetwork.from_arrays(
-        [np.full((4, n_out), 7)],
+        [np.repeat([7, -7], 20)[:, None] * np.ones((1, n_out), int)],
         threshold=1,
         timesteps=timesteps,
         readout=readout,
