@@ -45,9 +45,10 @@ def test_small_networks_equal_the_golden_model(seed):
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("seed", range(1000, 1300))
+@pytest.mark.parametrize("seed", range(1000, 1060))
 def test_networks_equal_the_golden_model(seed):
-    run_random(seed, max_width=70)
+    """The 300 wide networks run under Verilator (tests/sim/test_verify.py), where a clock costs a thousandth."""
+    run_random(seed, max_width=24)
 
 
 CORNERS = {
