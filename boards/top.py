@@ -10,6 +10,7 @@ from typing import Any
 
 from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.lib import io
 
 from boards.link import HostLink
 from codesign.errors import InputError
@@ -94,9 +95,11 @@ class PlatformTop(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        uart = platform.request("uart", 0)
+        uart = platform.request("uart", 0, dir="-")
         m.submodules.top = self.top
-        m.d.comb += [self.top.uart_rx.eq(uart.rx.i), uart.tx.o.eq(self.top.uart_tx)]
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.comb += [self.top.uart_rx.eq(rx.i), tx.o.eq(self.top.uart_tx)]
         return m
 
 
