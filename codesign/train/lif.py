@@ -1,9 +1,9 @@
-"""LIF layer over all timesteps as one autograd function, in float or in exact integer units.
+"""LIF layers over all timesteps as one autograd function, in float or in exact integer units.
 
 Forward, per neuron (the arithmetic of :mod:`codesign.golden`):
 
-    u_t = leak(v_{t-1}) + current_t
-    s_t = u_t >= threshold            (or >)
+    u_t = leak(v_{t-1}) + current_t         recurrent: + sum of w_ij over neurons i with s_{i,t-1} = 1
+    s_t = u_t >= threshold                  (or >)
     v_t = saturate(reset(u_t, s_t))
 
 Backward: ds/du is the surrogate of (u - threshold) / unit, divided by ``unit`` (the size of one float threshold);
@@ -19,6 +19,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from codesign.errors import InputError
+from codesign.train.kernels import plain
+from codesign.train.kernels.plain import Dynamics
 
 SurrogateKind = Literal["rectangular", "atan", "fast_sigmoid"]
 
@@ -27,7 +32,8 @@ SurrogateKind = Literal["rectangular", "atan", "fast_sigmoid"]
 class Neuron:
     """Dynamics of one layer.
 
-    leak_kind, leak_shift, leak_multiplier : as :class:`codesign.network.Leak`.
+    leak_kind, leak_shift, leak_multiplier : as :class:`codesign.network.Leak`; shift and multiplier may also be
+        tensors of whole numbers that broadcast to the layer's shape (one leak per neuron or channel).
     threshold : in the units of the current; inf for a layer that only integrates.
     unit : size of the trained threshold 1 in the units of the current.
     integer : floor the leak as the hardware does (values must be whole numbers).
@@ -35,8 +41,8 @@ class Neuron:
     """
 
     leak_kind: Literal["none", "shift", "multiply"]
-    leak_shift: int
-    leak_multiplier: int
+    leak_shift: int | Tensor
+    leak_multiplier: int | Tensor
     reset: Literal["subtract", "zero", "none"]
     compare: Literal[">=", ">"]
     surrogate: SurrogateKind
@@ -48,26 +54,16 @@ class Neuron:
     membrane_max: float | None = None
 
     @property
-    def decay(self) -> float:
-        """Slope of the leak."""
+    def decay(self) -> float | Tensor:
+        """Slope of the leak: 1, 1 - 2^-shift or multiplier / 2^shift; a float64 tensor where the leak is one."""
         if self.leak_kind == "none":
             return 1.0
-        if self.leak_kind == "shift":
-            return 1.0 - 2.0**-self.leak_shift
-        return self.leak_multiplier / 2.0**self.leak_shift
+        fraction = _power(self.leak_shift)
+        return 1.0 - fraction if self.leak_kind == "shift" else _number(self.leak_multiplier) * fraction
 
     @property
     def spiking(self) -> bool:
         return math.isfinite(self.threshold)
-
-    def leak(self, v: Tensor) -> Tensor:
-        if self.leak_kind == "none":
-            return v
-        if not self.integer:
-            return v * self.decay
-        if self.leak_kind == "shift":
-            return v - torch.floor(v * 2.0**-self.leak_shift)
-        return torch.floor(v * (self.leak_multiplier / 2.0**self.leak_shift))
 
 
 def surrogate_gradient(x: Tensor, kind: SurrogateKind, width: float) -> Tensor:
@@ -83,60 +79,218 @@ def surrogate_gradient(x: Tensor, kind: SurrogateKind, width: float) -> Tensor:
     return (1.0 / width) / (1.0 + x.abs() * (2.0 / width)) ** 2
 
 
+def lif(
+    current: Tensor,
+    timesteps: int,
+    neuron: Neuron,
+    decay: Tensor | None = None,
+    *,
+    constant: bool | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes s, potentials u and stored membranes v of a layer, each (timesteps, batch, *shape).
+
+    Parameters
+    ----------
+    current : float (timesteps, batch, *shape), or (batch, *shape) where every timestep has the same. Half precision
+        is computed and returned in float32.
+    timesteps : T, 1 or more.
+    neuron : the layer's dynamics.
+    decay : learnable factor on the membrane, u = decay v + current, in place of the neuron's leak; a tensor that
+        broadcasts to ``shape``: (), one per neuron, or (channels, 1, 1). Not with integer dynamics.
+    constant : True for (batch, *shape). By default told from the dimensions, for layers of shape (n,) and
+        (channels, height, width).
+
+    Gradients flow through spikes and potentials into ``current`` and ``decay``; v has none.
+    Raises InputError for shapes that do not fit.
+    """
+    if constant is None:
+        constant = current.dim() % 2 == 0
+    current, decay = _checked(current, timesteps, neuron, decay, constant)
+    spikes, potentials, stored = _Lif.apply(current, decay, timesteps, neuron, constant)  # type: ignore[misc]
+    return spikes, potentials, stored
+
+
+def recurrent_lif(
+    current: Tensor,
+    weight: Tensor,
+    timesteps: int,
+    neuron: Neuron,
+    decay: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`lif` for a layer whose own spikes of t - 1 are added at t through ``weight``; silence before t = 0.
+
+    current : (timesteps, batch, n), or (batch, n) where every timestep has the same.
+    weight : (n, n), rows are targets, in the units of the current (with integer dynamics whole numbers, the integer
+        weights times 2^F).
+
+    The gradient of ``weight`` is dense, one product over all timesteps.
+    """
+    constant = current.dim() == 2
+    current, decay = _checked(current, timesteps, neuron, decay, constant)
+    n = current.shape[-1]
+    if current.dim() != 3 - constant or weight.shape != (n, n):
+        raise InputError(
+            f"a recurrent layer needs currents (timesteps, batch, n) or (batch, n) and weights (n, n), "
+            f"not {tuple(current.shape)} and {tuple(weight.shape)}"
+        )
+    with torch.autocast(current.device.type, enabled=False):
+        spikes, potentials, stored = _RecurrentLif.apply(  # type: ignore[misc]
+            current, weight.to(current.dtype), decay, timesteps, neuron, constant
+        )
+    return spikes, potentials, stored
+
+
 class _Lif(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, current: Tensor, timesteps: int, neuron: Neuron) -> tuple[Tensor, Tensor, Tensor]:
-        constant = current.dim() == 2
-        shape = (timesteps, *current.shape[-2:])
-        potentials = current.new_empty(shape)
-        stored = current.new_empty(shape)
-        spikes = current.new_zeros(shape)
-        v = torch.zeros_like(potentials[0])
-        for t in range(timesteps):
-            u = potentials[t]
-            torch.add(neuron.leak(v), current if constant else current[t], out=u)
-            v = stored[t]
-            if neuron.spiking:
-                s = spikes[t]
-                s.copy_(u >= neuron.threshold if neuron.compare == ">=" else u > neuron.threshold)
-                if neuron.reset == "subtract":
-                    torch.add(u, s, alpha=-neuron.threshold, out=v)
-                elif neuron.reset == "zero":
-                    torch.mul(u, 1 - s, out=v)
-                else:
-                    v.copy_(u)
-            else:
-                v.copy_(u)
-            if neuron.membrane_min is not None:
-                v.clamp_(neuron.membrane_min, neuron.membrane_max)
-        ctx.save_for_backward(potentials, spikes)
-        ctx.neuron, ctx.constant = neuron, constant
+    def forward(
+        ctx: Any, current: Tensor, decay: Tensor | None, timesteps: int, neuron: Neuron, constant: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dynamics = _dynamics(neuron, decay, current)
+        potentials, spikes, stored, state = _buffers(current, timesteps, constant)
+        plain.advance(current, state, potentials, spikes, stored, dynamics)
+        ctx.save_for_backward(potentials, spikes, decay, stored if ctx.needs_input_grad[1] else None)
+        ctx.dynamics, ctx.constant = dynamics, constant
         ctx.mark_non_differentiable(stored)
+        ctx.set_materialize_grads(False)
         return spikes, potentials, stored
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
-        potentials, spikes = ctx.saved_tensors
-        neuron: Neuron = ctx.neuron
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name ctx
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        potentials, spikes, decay, stored = ctx.saved_tensors
+        carry = torch.zeros_like(potentials[0])
+        summed = ctx.constant and stored is None
+        gradient = torch.zeros_like(carry) if summed else torch.empty_like(potentials)
+        plain.retreat(potentials, spikes, gradients[0], gradients[1], carry, gradient, ctx.dynamics)
+        decay_gradient = None if stored is None else _decay_gradient(gradient, stored, decay)
+        if ctx.constant and not summed:
+            gradient = gradient.sum(0)
+        return gradient, decay_gradient, None, None, None
+
+
+class _RecurrentLif(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        current: Tensor,
+        weight: Tensor,
+        decay: Tensor | None,
+        timesteps: int,
+        neuron: Neuron,
+        constant: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dynamics = _dynamics(neuron, decay, current)
+        potentials, spikes, stored, state = _buffers(current, timesteps, constant)
+        backwards = weight.t()
+        for t in range(timesteps):
+            drive = current if constant else current[t]
+            if t:
+                drive = torch.addmm(drive, spikes[t - 1], backwards)
+            step = slice(t, t + 1)
+            plain.advance(drive, state, potentials[step], spikes[step], stored[step], dynamics)
+        ctx.save_for_backward(potentials, spikes, weight, decay, stored if ctx.needs_input_grad[2] else None)
+        ctx.dynamics, ctx.constant = dynamics, constant
+        ctx.mark_non_differentiable(stored)
+        ctx.set_materialize_grads(False)
+        return spikes, potentials, stored
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name ctx
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        potentials, spikes, weight, decay, stored = ctx.saved_tensors
         spike_gradient, potential_gradient = gradients[0], gradients[1]
-        out = torch.zeros_like(potentials) if potential_gradient is None else potential_gradient.clone()
-        if neuron.spiking and spike_gradient is not None:
-            x = (potentials - neuron.threshold) / neuron.unit
-            slope = surrogate_gradient(x, neuron.surrogate, neuron.surrogate_width)
-            out += slope.mul_(spike_gradient).div_(neuron.unit)
-        decay = neuron.decay
-        for t in range(len(out) - 2, -1, -1):
-            if neuron.spiking and neuron.reset == "zero":
-                out[t] += decay * out[t + 1] * (1 - spikes[t])
-            else:
-                out[t].add_(out[t + 1], alpha=decay)
-        return out.sum(0) if ctx.constant else out, None, None
+        carry = torch.zeros_like(potentials[0])
+        gradient = torch.empty_like(potentials)
+        with torch.autocast(potentials.device.type, enabled=False):
+            for t in range(len(potentials) - 1, -1, -1):
+                step = slice(t, t + 1)
+                of_spikes = None if spike_gradient is None else spike_gradient[t]
+                if t + 1 < len(potentials):
+                    through = gradient[t + 1] @ weight
+                    of_spikes = through if of_spikes is None else of_spikes + through
+                plain.retreat(
+                    potentials[step],
+                    spikes[step],
+                    None if of_spikes is None else of_spikes[None],
+                    None if potential_gradient is None else potential_gradient[step],
+                    carry,
+                    gradient[step],
+                    ctx.dynamics,
+                )
+            weight_gradient = None
+            if ctx.needs_input_grad[1]:
+                weight_gradient = gradient[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
+        decay_gradient = None if stored is None else _decay_gradient(gradient, stored, decay)
+        return gradient.sum(0) if ctx.constant else gradient, weight_gradient, decay_gradient, None, None, None
 
 
-def lif(current: Tensor, timesteps: int, neuron: Neuron) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, potentials u and stored membranes v, each (timesteps, batch, neurons).
+def _checked(
+    current: Tensor, timesteps: int, neuron: Neuron, decay: Tensor | None, constant: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Currents and decay as the kernels take them. InputError for what does not fit."""
+    if current.dim() < (2 if constant else 3) or timesteps < 1 or not (constant or len(current) == timesteps):
+        wanted = "(batch, *shape)" if constant else f"({timesteps}, batch, *shape)"
+        raise InputError(f"currents are {tuple(current.shape)}, expected {wanted}, timesteps 1 or more")
+    if current.dtype not in (torch.float32, torch.float64):
+        current = current.float()
+    if decay is None:
+        return current.contiguous(), None
+    if neuron.integer:
+        raise InputError("a learnable decay has no integer arithmetic; give the neuron the leak that it is snapped to")
+    shape = current.shape[1:] if constant else current.shape[2:]
+    if decay.dim() > len(shape) or any(
+        have not in (1, want) for have, want in zip(decay.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise InputError(f"decay is {tuple(decay.shape)}, which does not broadcast to the layer's {tuple(shape)}")
+    return current.contiguous(), decay.to(current.dtype)
 
-    ``current`` is (timesteps, batch, neurons), or (batch, neurons) where every timestep has the same.
-    """
-    spikes, potentials, stored = _Lif.apply(current, timesteps, neuron)  # type: ignore[misc]
-    return spikes, potentials, stored
+
+def _dynamics(neuron: Neuron, decay: Tensor | None, like: Tensor) -> Dynamics:
+    """Numbers of ``neuron`` for currents ``like``."""
+    slope = neuron.decay if decay is None else decay.detach()
+    factor, leak = slope, "decay"
+    if neuron.leak_kind == "none" and decay is None:
+        leak = "none"
+    elif neuron.integer:
+        leak = "shift" if neuron.leak_kind == "shift" else "floor"
+        factor = _power(neuron.leak_shift) if leak == "shift" else slope
+    return Dynamics(
+        leak=leak,
+        factor=factor.to(like) if isinstance(factor, Tensor) else factor,
+        threshold=neuron.threshold if neuron.spiking else None,
+        strict=neuron.compare == ">",
+        reset=neuron.reset,
+        low=neuron.membrane_min,
+        high=neuron.membrane_max,
+        surrogate=neuron.surrogate,
+        width=neuron.surrogate_width,
+        unit=neuron.unit,
+        slope=slope.to(like) if isinstance(slope, Tensor) else slope,
+    )
+
+
+def _buffers(current: Tensor, timesteps: int, constant: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Potentials, spikes and stored membranes to be written, and the membrane before timestep 0."""
+    shape = current.shape if constant else current.shape[1:]
+    potentials, spikes, stored = (current.new_empty((timesteps, *shape)) for _ in range(3))
+    return potentials, spikes, stored, current.new_zeros(shape)
+
+
+def _decay_gradient(gradient: Tensor, stored: Tensor, decay: Tensor) -> Tensor:
+    """dL/ddecay = sum over t of dL/du_t v_{t-1}."""
+    return (gradient[1:] * stored[:-1]).sum((0, 1)).sum_to_size(decay.shape)
+
+
+def _number(value: int | Tensor) -> float | Tensor:
+    return value.double() if isinstance(value, Tensor) else float(value)
+
+
+def _power(shift: int | Tensor) -> float | Tensor:
+    """2^-shift, exactly."""
+    if isinstance(shift, Tensor):
+        return 1.0 / (torch.ones_like(shift, dtype=torch.int64) << shift.long()).double()
+    return 2.0**-shift

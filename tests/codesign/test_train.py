@@ -1,7 +1,6 @@
 """Training: gradients, determinism, resuming, density schedule, history."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from codesign.errors import InputError, UnsupportedError
 from codesign.stimulus import Stimulus
 from codesign.train import checkpoint, train
 from codesign.train.batches import Batches
-from codesign.train.lif import Neuron, lif, surrogate_gradient
 from codesign.train.loop import class_weights, fall_epochs, learning_rate, rewire_epochs
 from codesign.train.model import SpikingNetwork
 
@@ -43,84 +41,6 @@ def tiny(**train_options) -> Config:
 @pytest.fixture(scope="module")
 def digits():
     return load_dataset(tiny().data)
-
-
-def neuron(**changes) -> Neuron:
-    options = {
-        "leak_kind": "shift",
-        "leak_shift": 2,
-        "leak_multiplier": 0,
-        "reset": "subtract",
-        "compare": ">=",
-        "surrogate": "atan",
-        "surrogate_width": 1.0,
-    }
-    return Neuron(**{**options, **changes})  # type: ignore[arg-type]
-
-
-def taped(current, timesteps, cell):
-    """The same neuron step by step on the autograd tape, with the stated treatment of spike and reset."""
-
-    class Step(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, u):
-            ctx.save_for_backward(u)
-            return (u >= cell.threshold).to(u.dtype)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            (u,) = ctx.saved_tensors
-            x = (u - cell.threshold) / cell.unit
-            return gradient * surrogate_gradient(x, cell.surrogate, cell.surrogate_width) / cell.unit
-
-    v = torch.zeros_like(current[0] if current.dim() == 3 else current)
-    spikes, potentials = [], []
-    for t in range(timesteps):
-        u = v * cell.decay + (current[t] if current.dim() == 3 else current)
-        s = Step.apply(u) if cell.spiking else torch.zeros_like(u)
-        fixed = s.detach()
-        v = {"subtract": u - cell.threshold * fixed if cell.spiking else u, "zero": u * (1 - fixed), "none": u}[
-            cell.reset
-        ]
-        spikes.append(s)
-        potentials.append(u)
-    return torch.stack(spikes), torch.stack(potentials)
-
-
-@pytest.mark.parametrize("constant", [False, True])
-@pytest.mark.parametrize("surrogate", ["rectangular", "atan", "fast_sigmoid"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"reset": "zero"},
-        {"reset": "none", "threshold": math.inf},
-        {"leak_kind": "multiply", "leak_shift": 8, "leak_multiplier": 200, "threshold": 30.0, "unit": 30.0},
-        {"leak_kind": "none"},
-    ],
-)
-def test_fused_backward_equals_the_tape(constant, surrogate, changes):
-    cell = neuron(surrogate=surrogate, **changes)
-    scale = cell.unit
-    generator = torch.Generator().manual_seed(1)
-    shape = (5, 7) if constant else (6, 5, 7)
-    current = (torch.randn(shape, generator=generator, dtype=torch.float64) * 0.8 * scale).requires_grad_()
-    copy = current.detach().clone().requires_grad_()
-    weights = [torch.randn(6, 5, 7, generator=generator, dtype=torch.float64) for _ in range(2)]
-    fused = lif(current, 6, cell)[:2]
-    expected = taped(copy, 6, cell)
-    for ours, theirs in zip(fused, expected, strict=True):
-        assert torch.allclose(ours, theirs)
-    sum((w * out).sum() for w, out in zip(weights, fused, strict=True)).backward()
-    sum((w * out).sum() for w, out in zip(weights, expected, strict=True)).backward()
-    assert copy.grad is not None and float(copy.grad.abs().sum()) > 0
-    assert torch.allclose(current.grad, copy.grad)
-
-
-@pytest.mark.parametrize("kind", ["rectangular", "atan", "fast_sigmoid"])
-def test_surrogates_have_unit_area(kind):
-    x = torch.linspace(-4000, 4000, 8_000_001, dtype=torch.float64)
-    assert float(surrogate_gradient(x, kind, 2.0).sum()) * 1e-3 == pytest.approx(1, abs=2e-3)
 
 
 def test_a_stopped_run_ends_with_the_same_weights(tmp_path, digits):
