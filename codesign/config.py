@@ -50,6 +50,19 @@ class DataConfig(Section):
         default=0.1, description="send-on-delta level, or several, as fractions of full scale (coding 'delta')"
     )
     shift_augmentation: int = Field(default=0, ge=0, le=4, description="random shifts of training images, +- pixels")
+    flip_augmentation: bool = Field(default=False, description="mirror every second training image left to right")
+    cutout_augmentation: int = Field(
+        default=0, ge=0, description="side of a square of training images that is blanked at a random place, pixels"
+    )
+    event_jitter: int = Field(
+        default=0, ge=0, le=64, description="random shifts of a training sample's events in time, +- timesteps"
+    )
+    event_drop: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the event sources silenced in each training sample",
+    )
 
     @model_validator(mode="after")
     def _belongs(self) -> DataConfig:
@@ -69,26 +82,124 @@ class DataConfig(Section):
         return self
 
 
+class DenseLayer(Section):
+    """A fully connected LIF layer."""
+
+    kind: Literal["dense"]
+    width: Count
+    recurrent: bool = Field(default=False, description="the layer's spikes of t - 1 are sources at t")
+    norm: bool = Field(default=False, description="batch normalisation of the current, folded at freeze")
+
+
+class ConvLayer(Section):
+    """A convolutional LIF layer; kernels are square."""
+
+    kind: Literal["conv"]
+    channels: Count
+    kernel: int = Field(default=3, ge=1, le=31)
+    stride: int = Field(default=1, ge=1, le=16)
+    padding: int | None = Field(default=None, ge=0, le=15, description="default: (kernel - 1) / 2, rounded down")
+    norm: bool = Field(default=False, description="batch normalisation of the current, folded at freeze")
+
+
+class PoolLayer(Section):
+    """Pooling of the spikes before it, over windows of size x size; no neurons of its own."""
+
+    kind: Literal["pool"]
+    size: int = Field(default=2, ge=2, le=64)
+    mode: Literal["average", "sum"] = "average"
+
+
+class ResidualLayer(Section):
+    """Two 3x3 convolutional LIF layers; the block's input is added to the second one's current.
+
+    LIF(norm(conv(LIF(norm(conv(x))))) + shortcut(x)); the shortcut is the identity, or a 1x1 convolution with
+    ``stride`` where the shape changes.
+    """
+
+    kind: Literal["residual"]
+    channels: Count
+    stride: int = Field(default=1, ge=1, le=16)
+    norm: bool = Field(default=True, description="batch normalisation of each convolution's current")
+
+
+LayerConfig = Annotated[DenseLayer | ConvLayer | PoolLayer | ResidualLayer, Field(discriminator="kind")]
+LAYER_KINDS: dict[str, type[Section]] = {
+    "dense": DenseLayer,
+    "conv": ConvLayer,
+    "pool": PoolLayer,
+    "residual": ResidualLayer,
+}
+
+
 class NetworkConfig(Section):
-    """Architecture and neuron: feed-forward, fully connected LIF layers."""
+    """Architecture and neuron. The last layer, fully connected with one neuron a class, is not written down."""
 
     hidden: list[Count] = Field(default=[128], description="hidden layer widths; [] for a single layer")
+    recurrent: bool | list[bool] = Field(default=False, description="hidden layers with recurrence: all, or one by one")
+    layers: list[LayerConfig] | None = Field(
+        default=None, description="[[network.layers]] of kind dense, conv, pool or residual instead of hidden"
+    )
+    recurrent_scale: float = Field(
+        default=0.2, gt=0, description="initial recurrent weights: standard deviation times sqrt(fan-in)"
+    )
     timesteps: int = Field(default=8, ge=1, le=4096)
     leak: LeakKind = "shift"
     leak_shift: int = Field(default=2, ge=1, le=12, description="leak v - (v >> k) (leak 'shift')")
     leak_decay: float = Field(
         default=0.75, ge=0, le=1, description="factor per timestep, frozen to 8 bits (leak 'multiply')"
     )
+    learn_leak: Literal["layer", "neuron"] | None = Field(
+        default=None,
+        description="train the decay of each layer, or of each neuron (of each channel in a convolution), from the"
+        " given one; snapped at freeze to 1 - 2^-k (leak 'shift') or to 8 bits (leak 'multiply', layers only)",
+    )
     reset: Literal["subtract", "zero", "none"] = "subtract"
     compare: CompareKind = ">="
     readout: ReadoutKind = "spike_count"
-    bias: bool = Field(default=True, description="trainable bias per neuron")
+    bias: bool = Field(default=True, description="trainable bias per neuron (per channel in a convolution)")
+
+    @property
+    def n_layers(self) -> int:
+        """LIF layers, the last one included."""
+        if self.layers is None:
+            return len(self.hidden) + 1
+        return sum({"pool": 0, "residual": 2}.get(layer.kind, 1) for layer in self.layers) + 1
+
+    @property
+    def layer_configs(self) -> list[DenseLayer | ConvLayer | PoolLayer | ResidualLayer]:
+        """The hidden layers, the short form written out."""
+        if self.layers is not None:
+            return list(self.layers)
+        recurrent = self.recurrent if isinstance(self.recurrent, list) else [self.recurrent] * len(self.hidden)
+        return [
+            DenseLayer(kind="dense", width=width, recurrent=back)
+            for width, back in zip(self.hidden, recurrent, strict=True)
+        ]
+
+    @model_validator(mode="after")
+    def _one_form(self) -> NetworkConfig:
+        for name in ("hidden", "recurrent"):
+            if self.layers is not None and name in self.model_fields_set:
+                raise ValueError(f"{name} and layers exclude each other")
+        if isinstance(self.recurrent, list) and len(self.recurrent) != len(self.hidden):
+            raise ValueError(f"recurrent has {len(self.recurrent)} entries for {len(self.hidden)} hidden layers")
+        recurs = any(isinstance(layer, DenseLayer) and layer.recurrent for layer in self.layer_configs)
+        if "recurrent_scale" in self.model_fields_set and not recurs:
+            raise ValueError("recurrent_scale needs a recurrent layer")
+        return self
 
     @model_validator(mode="after")
     def _one_leak(self) -> NetworkConfig:
         for name, kind in (("leak_shift", "shift"), ("leak_decay", "multiply")):
             if name in self.model_fields_set and self.leak != kind:
                 raise ValueError(f"{name} belongs to leak = {kind!r}, not {self.leak!r}")
+        if self.learn_leak is not None and self.leak == "none":
+            raise ValueError("learn_leak needs leak = 'shift' or 'multiply'")
+        if self.learn_leak == "neuron" and self.leak != "shift":
+            raise ValueError("learn_leak = 'neuron' needs leak = 'shift'")
+        if self.learn_leak is not None and self.leak == "multiply" and not 0 < self.leak_decay < 1:
+            raise ValueError("learn_leak starts from leak_decay, which must lie between 0 and 1")
         return self
 
 
@@ -141,7 +252,29 @@ class TrainConfig(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
     surrogate_width: float = Field(default=1.0, gt=0)
+    loss: Literal["rate", "count", "membrane", "tet"] = Field(
+        default="rate",
+        description="cross-entropy of the readout | squared error of spike counts | cross-entropy of the greatest"
+        " membrane potential | cross-entropy at every timestep",
+    )
+    count_correct: float = Field(
+        default=0.9, ge=0, le=1, description="target spikes per timestep of the right class (loss 'count')"
+    )
+    count_incorrect: float = Field(
+        default=0.1, ge=0, le=1, description="target spikes per timestep of the other classes (loss 'count')"
+    )
+    tet_lambda: float = Field(
+        default=0.05, ge=0, le=1, description="share of the squared distance to tet_mean (loss 'tet')"
+    )
+    tet_mean: float = Field(default=1.0, description="value that every output is drawn to (loss 'tet')")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    activity_target: float | None = Field(
+        default=None, ge=0, le=1, description="spikes per neuron and timestep that hidden layers are drawn to"
+    )
+    activity_weight: float = Field(
+        default=1.0, gt=0, description="factor of the squared distance to activity_target in the loss"
+    )
+    clip_grad_norm: float | None = Field(default=None, gt=0, description="largest norm of the whole gradient")
     class_balance: float = Field(
         default=0.0, ge=0, le=1, description="weigh each class's loss by (samples of the class) ** -class_balance"
     )
@@ -149,11 +282,30 @@ class TrainConfig(Section):
     threads: int = Field(default=0, ge=0, description="torch threads; 0 leaves torch's choice")
     rewiring: RewiringConfig = RewiringConfig()
 
+    @model_validator(mode="after")
+    def _belongs(self) -> TrainConfig:
+        for name, loss in (
+            ("count_correct", "count"),
+            ("count_incorrect", "count"),
+            ("tet_lambda", "tet"),
+            ("tet_mean", "tet"),
+        ):
+            if name in self.model_fields_set and self.loss != loss:
+                raise ValueError(f"{name} belongs to loss = {loss!r}, not {self.loss!r}")
+        if "activity_weight" in self.model_fields_set and self.activity_target is None:
+            raise ValueError("activity_weight needs activity_target")
+        if self.loss == "count" and self.label_smoothing:
+            raise ValueError("label_smoothing has no meaning with loss = 'count'; its targets are count_*")
+        return self
+
 
 class FreezeConfig(Section):
     """Quantisation-aware fine-tuning and freezing into integers."""
 
     weight_bits: int = Field(default=6, ge=2, le=8)
+    scale: Literal["layer", "neuron"] = Field(
+        default="layer", description="one weight scale per layer, or per neuron (per channel in a convolution)"
+    )
     fraction_bits: int | None = Field(
         default=None, ge=0, le=16, description="default: smallest with threshold >= 2^(k+3)"
     )
@@ -217,9 +369,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _lanes_fit(self) -> Config:
-        lanes, count = self.hardware.lanes, len(self.network.hidden) + 1
+        lanes, count = self.hardware.lanes, self.network.n_layers
         if isinstance(lanes, list) and len(lanes) != count:
             raise ValueError(f"hardware.lanes has {len(lanes)} entries for {count} layers")
+        if self.train.loss == "count" and self.network.readout != "spike_count":
+            raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
+        if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):
+            raise ValueError("train.loss = 'membrane' needs network.readout = 'spike_count' or 'membrane_max'")
         return self
 
 
@@ -272,11 +428,14 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 
 
 def _explain(where: str, item: Any) -> str:
-    location = ".".join(str(part) for part in item["loc"])
+    # The tag of a layer's kind follows its number; it is no key.
+    path = [part for at, part in enumerate(item["loc"]) if not (at and isinstance(item["loc"][at - 1], int))]
+    tags = [part for at, part in enumerate(item["loc"]) if at and isinstance(item["loc"][at - 1], int)]
+    location = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
         section: Any = Config
-        for name in item["loc"][:-1]:
-            section = section.model_fields[name].annotation
+        for name in path[:-1]:
+            section = LAYER_KINDS[str(tags[0])] if isinstance(name, int) else section.model_fields[name].annotation
         near = difflib.get_close_matches(str(item["loc"][-1]), section.model_fields, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(section.model_fields)}"
         return f"{where}: unknown key {location!r}{hint}"

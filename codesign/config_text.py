@@ -69,6 +69,8 @@ def plain(section: Section) -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
+    if isinstance(value, Section):
+        return plain(value)
     if isinstance(value, dict):
         return {key: _plain_value(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -116,6 +118,10 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def _literal(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    if isinstance(value, Section):
+        return _inline_table(plain(value))
     return tomlkit.item(value).as_string() if not isinstance(value, dict) else _inline_table(value)
 
 

@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from codesign import golden
 from codesign.config import Config
 from codesign.data.samples import Dataset
-from codesign.encoders import EventCounts, encode, input_coding, n_sources
+from codesign.encoders import EventCounts, encode, input_coding
 from codesign.errors import InputError
 from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.progress import Progress, silent
 from codesign.stimulus import Stimulus
 from codesign.train import checkpoint
-from codesign.train.batches import Batches, image_shape
+from codesign.train.batches import Augmentation, Batches, input_shape
 from codesign.train.loop import (
     EVALUATION_BATCH,
     TrainResult,
@@ -32,6 +31,7 @@ from codesign.train.loop import (
     make_optimizer,
     prepare,
 )
+from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
 from codesign.train.quantised import CALIBRATION_MARGIN, QuantisedNetwork
 
@@ -76,9 +76,7 @@ def freeze(
         for name in ("train", "validation", "test")
     }
     model = QuantisedNetwork(network, config.freeze, coding).to(device)
-    training = Batches(
-        encoded["train"][0], 1.0, image_shape(dataset, config.data), config.data.shift_augmentation, device
-    )
+    training = Batches(encoded["train"][0], 1.0, Augmentation.of(dataset, config.data), device)
     validation = Batches(encoded["validation"][0], device=device)
     _set_widths(model, config, training, CALIBRATION_MARGIN)
     history = _fine_tune(model, config, dataset, training, validation, progress)
@@ -93,10 +91,10 @@ def freeze(
         "events": {name: _count_document(entry[1]) for name, entry in encoded.items()},
         "removed_neurons": [a.n_out - b.n_out for a, b in zip(whole.layers, frozen.layers, strict=True)],
         "membrane_widths": [layer.membrane_width for layer in frozen.layers],
-        "thresholds": [scale.threshold for scale in model.scales],
+        "thresholds": [[int(scale.threshold.min()), int(scale.threshold.max())] for scale in model.scales],
     }
     scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding.is_current else 1.0
-    in_float = evaluate(network, Batches(stimulus, scale, device=device).ordered(EVALUATION_BATCH))
+    in_float = evaluate(network, Batches(stimulus, scale, device=device).ordered(EVALUATION_BATCH), config.train)
     figures = {"accuracy_float": in_float.accuracy, **frozen_figures(frozen, stimulus)}
     figures |= {"events_merged": counts.merged, "events_dropped": counts.dropped}
     return FreezeResult(frozen, stimulus, figures, details)
@@ -135,20 +133,12 @@ def load_trained(config: Config, trained: TrainResult | str | Path, dataset: Dat
         if path.is_dir():
             path = path / "checkpoints" / checkpoint.BEST
     tensors, _ = checkpoint.load(path)
-    network = SpikingNetwork(n_sources(dataset, config.data), dataset.n_classes, config.network, config.train)
-    for index, shape in enumerate(network.shapes):
-        found = tensors.get(f"weight{index}")
-        if found is None or tuple(found.shape) != shape or f"weight{len(network.shapes)}" in tensors:
-            raise InputError(
-                f"{path}: not a checkpoint of the configured network (layer {index} should be "
-                f"{shape[1]} -> {shape[0]}); train again or use the run's own config.toml"
-            )
-    with torch.no_grad():
-        for index, mask in enumerate(network.masks):
-            network.weights[index].copy_(tensors[f"weight{index}"])
-            network.biases[index].copy_(tensors[f"bias{index}"])
-            mask.copy_(tensors[f"mask{index}"])
-    return network
+    network = SpikingNetwork(input_shape(dataset, config.data), dataset.n_classes, config.network, config.train)
+    try:
+        checkpoint.restore_network(network, tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return network.eval()
 
 
 def remove_dead_code(network: FrozenNetwork) -> FrozenNetwork:
@@ -209,7 +199,7 @@ def _set_widths(model: QuantisedNetwork, config: Config, training: Batches, marg
     if config.freeze.membrane_width is None:
         widths = model.membrane_widths(training.ordered(EVALUATION_BATCH), margin)
     else:
-        widths = [config.freeze.membrane_width] * len(model.shapes)
+        widths = [config.freeze.membrane_width] * len(model.plans)
     model.set_membrane_widths(
         [width if neuron.spiking else None for width, neuron in zip(widths, model.neurons, strict=True)]
     )
@@ -241,12 +231,13 @@ def _fine_tune(
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config.freeze.learning_rate, step, steps)
                 step += 1
-                scores, _ = model(inputs)
-                loss = F.cross_entropy(scores.float(), target, weights, label_smoothing=options.label_smoothing)
+                loss = total_loss(model(inputs), target, options, weights)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                if options.clip_grad_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, options.clip_grad_norm)
                 optimizer.step()
-        found = evaluate(model, validation.ordered(EVALUATION_BATCH), weights)
+        found = evaluate(model, validation.ordered(EVALUATION_BATCH), options, weights)
         history.append({"epoch": epoch, "validation_accuracy": found.accuracy, "validation_loss": found.loss})
         rank = (found.accuracy, -found.loss)
         if best is None or rank > best:

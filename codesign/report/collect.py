@@ -66,7 +66,7 @@ class Record:
         if self.network is not None:
             count = len(self.network.layers)
         elif self.config is not None:
-            count = len(self.config.network.hidden) + 1
+            count = self.config.network.n_layers
         else:
             count = max((len(row.get("layer_density") or []) for row in self.history), default=1)
         return [*(f"hidden {index + 1}" for index in range(count - 1)), "output"]

@@ -1,8 +1,9 @@
-"""Stimuli as batches of tensors, in an order and with random shifts that depend on seed and epoch alone."""
+"""Stimuli as batches of tensors, in an order and with an augmentation that depend on seed and epoch alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,128 @@ from torch import Tensor
 
 from codesign.config import DataConfig
 from codesign.data.samples import Dataset
+from codesign.encoders import n_sources
 from codesign.errors import InputError
 from codesign.stimulus import Stimulus
+from codesign.train.architecture import Shape
+
+Dense = npt.NDArray[np.uint8]
+
+
+def input_shape(dataset: Dataset, config: DataConfig) -> Shape:
+    """Shape of the network's input: (channels, height, width) where a sample is an image, else (sources,).
+
+    Arrays (height, width) have one channel. Coding 'delta' makes sources of its own and has no image.
+    """
+    shape = dataset.sample_shape
+    if not dataset.has_events and config.coding != "delta" and len(shape) in (2, 3):
+        return (1, *shape) if len(shape) == 2 else shape
+    return (n_sources(dataset, config),)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training samples.
+
+    image : (channels, height, width), None if the samples are no images.
+    shift : at most so many pixels in each direction. flip : mirror every second sample left to right.
+    cutout : side of a blanked square around a random pixel. jitter : at most so many timesteps earlier or later.
+    drop : probability with which a source is silent throughout a sample.
+    """
+
+    image: Shape | None = None
+    shift: int = 0
+    flip: bool = False
+    cutout: int = 0
+    jitter: int = 0
+    drop: float = 0.0
+
+    @classmethod
+    def of(cls, dataset: Dataset, config: DataConfig) -> Augmentation | None:
+        """The configured augmentation, None for none. InputError for one that does not suit the samples."""
+        shape = input_shape(dataset, config)
+        image = shape if len(shape) == 3 else None
+        for name in ("shift_augmentation", "flip_augmentation", "cutout_augmentation"):
+            if getattr(config, name) and image is None:
+                raise InputError(
+                    f"data.{name} needs images (height, width) or (channels, height, width) and not coding "
+                    f"{config.coding!r}; samples of {dataset.name!r} are {dataset.sample_shape or 'events'}"
+                )
+        for name in ("event_jitter", "event_drop"):
+            if getattr(config, name) and config.coding == "current":
+                raise InputError(f"data.{name} needs events and not coding 'current'")
+        if image is not None and config.cutout_augmentation > min(image[1:]):
+            raise InputError(
+                f"data.cutout_augmentation = {config.cutout_augmentation} is larger than the images, "
+                f"{image[1]} x {image[2]}"
+            )
+        found = cls(
+            image,
+            config.shift_augmentation,
+            config.flip_augmentation,
+            config.cutout_augmentation,
+            config.event_jitter,
+            config.event_drop,
+        )
+        return None if found == cls(image) else found
+
+    def apply(self, samples: Dense, random: np.random.Generator) -> Dense:
+        """Changed copies of samples (n, n_in) or (n, T, n_in)."""
+        count = len(samples)
+        if self.shift:
+            samples = self._shifted(samples, random.integers(-self.shift, self.shift + 1, (count, 2)))
+        if self.flip:
+            images = self._images(samples)
+            chosen = random.random(count) < 0.5
+            samples = np.where(chosen[:, None, None, None], images[..., ::-1], images).reshape(samples.shape)
+        if self.cutout:
+            samples = self._cut(samples, random)
+        if self.jitter:
+            samples = _delayed(samples, random.integers(-self.jitter, self.jitter + 1, count))
+        if self.drop:
+            samples = samples * (random.random((count, 1, samples.shape[-1])) >= self.drop)
+        return samples
+
+    def _images(self, samples: Dense) -> Dense:
+        """(n, planes, height, width), a plane for each channel and timestep."""
+        assert self.image is not None
+        return samples.reshape(len(samples), -1, *self.image[1:])
+
+    def _shifted(self, samples: Dense, shifts: npt.NDArray[np.integer]) -> Dense:
+        """Samples moved by ``shifts`` (n, 2) pixels; what comes in from outside is 0."""
+        images = self._images(samples)
+        height, width = images.shape[2:]
+        moved = np.zeros_like(images)
+        for dy, dx in np.unique(shifts, axis=0):
+            rows = np.flatnonzero((shifts == (dy, dx)).all(axis=1))
+            target = (slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0)))
+            source = (slice(max(-dy, 0), height + min(-dy, 0)), slice(max(-dx, 0), width + min(-dx, 0)))
+            moved[rows, :, target[0], target[1]] = images[rows, :, source[0], source[1]]
+        return moved.reshape(samples.shape)
+
+    def _cut(self, samples: Dense, random: np.random.Generator) -> Dense:
+        """Samples with a square of zeros, which may reach over the edge (DeVries and Taylor, 2017)."""
+        images = self._images(samples)
+        inside = []
+        for side in images.shape[2:]:
+            first = random.integers(0, side, (len(samples), 1)) - self.cutout // 2
+            place = np.arange(side)
+            inside.append((place >= first) & (place < first + self.cutout))
+        square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return np.where(square, 0, images).astype(samples.dtype).reshape(samples.shape)
+
+
+def _delayed(samples: Dense, delays: npt.NDArray[np.integer]) -> Dense:
+    """Samples (n, T, n_in) moved by so many timesteps; what would leave 0..T-1 is lost."""
+    moved = np.zeros_like(samples)
+    timesteps = samples.shape[1]
+    for delay in np.unique(delays):
+        if abs(delay) < timesteps:
+            rows = delays == delay
+            moved[rows, max(delay, 0) : timesteps + min(delay, 0)] = samples[
+                rows, max(-delay, 0) : timesteps + min(-delay, 0)
+            ]
+    return moved
 
 
 class Batches:
@@ -22,30 +143,32 @@ class Batches:
     ----------
     stimulus : encoded samples.
     input_scale : factor on coding 'current' values (1 / (2**input_bits - 1) for float units, 1 for integer units).
-    image : (height, width) if random shifts are wanted, with at most ``shift`` pixels in each direction.
+    augmentation : random changes of the batches of :meth:`epoch`.
     """
 
     def __init__(
         self,
         stimulus: Stimulus,
         input_scale: float = 1.0,
-        image: tuple[int, int] | None = None,
-        shift: int = 0,
+        augmentation: Augmentation | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.stimulus, self.input_scale, self.image, self.shift = stimulus, input_scale, image, shift
+        self.stimulus, self.input_scale, self.augmentation = stimulus, input_scale, augmentation
         self.device, self.dtype = device, dtype
 
     def __len__(self) -> int:
         return len(self.stimulus)
 
-    def take(self, indices: npt.NDArray[np.integer], shifts: npt.NDArray[np.integer] | None = None) -> Tensor:
-        """Inputs of the chosen samples: (batch, n_in) for coding 'current', else (T, batch, n_in)."""
+    def take(self, indices: npt.NDArray[np.integer], random: np.random.Generator | None = None) -> Tensor:
+        """Inputs of the chosen samples: (batch, n_in) for coding 'current', else (T, batch, n_in).
+
+        They are augmented with draws from ``random`` if that is given.
+        """
         part = self.stimulus.take(indices)
         dense = part.values if part.values is not None else part.dense()
-        if shifts is not None and self.image is not None:
-            dense = _shifted(dense, self.image, shifts)
+        if random is not None and self.augmentation is not None:
+            dense = self.augmentation.apply(dense, random)
         tensor = torch.from_numpy(dense).to(self.device).to(self.dtype)
         if part.is_current:
             return tensor if self.input_scale == 1.0 else tensor * self.input_scale
@@ -57,42 +180,13 @@ class Batches:
         order = random.permutation(len(self))
         for start in range(0, len(order), size):
             indices = order[start : start + size]
-            shifts = random.integers(-self.shift, self.shift + 1, (len(indices), 2)) if self.shift else None
-            yield self.take(indices, shifts), self._labels(indices)
+            yield self.take(indices, random), self._labels(indices)
 
     def ordered(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples in order, without shifts."""
+        """All samples in order, as they are."""
         for start in range(0, len(self), size):
             indices = np.arange(start, min(start + size, len(self)))
             yield self.take(indices), self._labels(indices)
 
     def _labels(self, indices: npt.NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(self.stimulus.labels[indices].astype(np.int64)).to(self.device)
-
-
-def image_shape(dataset: Dataset, config: DataConfig) -> tuple[int, int] | None:
-    """(height, width) for random shifts, None if none are asked for. InputError if the samples are no images."""
-    if not config.shift_augmentation:
-        return None
-    shape = dataset.sample_shape
-    if config.coding in ("events", "delta") or len(shape) != 2:
-        raise InputError(
-            f"data.shift_augmentation needs images (height, width) and not coding {config.coding!r}; "
-            f"samples of {dataset.name!r} are {shape or 'events'}"
-        )
-    return shape[0], shape[1]
-
-
-def _shifted(
-    dense: npt.NDArray[np.uint8], image: tuple[int, int], shifts: npt.NDArray[np.integer]
-) -> npt.NDArray[np.uint8]:
-    """Samples (n, ..., height * width) moved by ``shifts`` (n, 2) pixels; what comes in from outside is 0."""
-    height, width = image
-    images = dense.reshape(len(dense), -1, height, width)
-    moved = np.zeros_like(images)
-    for dy, dx in np.unique(shifts, axis=0):
-        rows = np.flatnonzero((shifts == (dy, dx)).all(axis=1))
-        target = (slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0)))
-        source = (slice(max(-dy, 0), height + min(-dy, 0)), slice(max(-dx, 0), width + min(-dx, 0)))
-        moved[rows, :, target[0], target[1]] = images[rows, :, source[0], source[1]]
-    return moved.reshape(dense.shape)

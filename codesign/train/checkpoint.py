@@ -42,6 +42,24 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: truncated or not a checkpoint ({error})") from None
 
 
+def restore_network(network: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load the tensors ``model.<name>`` into ``network``. InputError if they are not exactly its state."""
+    found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    wanted = network.state_dict()
+    for name in sorted(wanted.keys() | found.keys()):
+        have, want = found.get(name), wanted.get(name)
+        if have is None or want is None or have.shape != want.shape:
+            raise InputError(
+                f"not a checkpoint of the configured network: {name} is {_size(have)}, the configuration says "
+                f"{_size(want)}; train again or use the run's own config.toml"
+            )
+    network.load_state_dict(found)
+
+
+def _size(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else " x ".join(str(size) for size in tensor.shape) or "a number"
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's per-parameter state as named tensors."""
     state = optimizer.state_dict()["state"]

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from codesign.config import Config, RewiringConfig, TrainConfig
 from codesign.data.samples import Dataset
-from codesign.encoders import encode, n_sources
+from codesign.encoders import encode
 from codesign.errors import InputError, UnsupportedError
 from codesign.files import write_text
 from codesign.progress import Progress, silent
 from codesign.train import checkpoint
-from codesign.train.batches import Batches, image_shape
-from codesign.train.model import Activity, SpikingNetwork
-from codesign.train.rewiring import PQRewirer, pq_index, rewiring_fraction
+from codesign.train.batches import Augmentation, Batches, input_shape
+from codesign.train.losses import total_loss
+from codesign.train.model import SpikingNetwork
+from codesign.train.rewiring import PQRewirer, layer_counts, pq_index, random_mask, rewiring_fraction
 
 EVALUATION_BATCH = 512
 WARMUP = 0.05
@@ -106,25 +106,31 @@ def prepare(threads: int, device: str) -> None:
     torch.set_flush_denormal(True)
 
 
-def evaluate(network: Any, batches: Iterable[tuple[Tensor, Tensor]], weight: Tensor | None = None) -> Evaluation:
-    """Accuracy, loss and activity of ``network`` (anything with the interface of SpikingNetwork)."""
+def evaluate(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: TrainConfig, weight: Tensor | None = None
+) -> Evaluation:
+    """Accuracy, loss and activity of ``network`` (anything with the interface of SpikingNetwork) in evaluation mode."""
     loss = count = 0.0
-    spikes = np.zeros(len(network.shapes))
-    operations = np.zeros(len(network.shapes))
+    spikes: list[np.ndarray] = []
+    operations: list[np.ndarray] = []
     decisions, labels = [], []
+    training = network.training
+    network.eval()
     with torch.no_grad():
         for inputs, target in batches:
-            scores, layers = network(inputs)
-            activity: Activity = network.activity(inputs, layers)
-            loss += float(F.cross_entropy(scores.float(), target, weight, reduction="sum"))
+            output = network(inputs)
+            found = network.activity(inputs, output.spikes)  # type: ignore[operator]
+            loss += float(total_loss(output, target, config, weight)) * len(target)
             count += len(target)
-            spikes += activity.spikes
-            operations += activity.operations
-            decisions.append(scores.argmax(1).cpu())
+            spikes.append(np.array(found.spikes))
+            operations.append(np.array(found.operations))
+            decisions.append(output.scores.argmax(1).cpu())
             labels.append(target.cpu())
+    network.train(training)
     decided = torch.cat(decisions)
     accuracy = float((decided == torch.cat(labels)).double().mean())
-    return Evaluation(accuracy, loss / count, list(spikes / count), list(operations / count), decided)
+    per_sample = [(np.sum(rows, axis=0) / count).tolist() for rows in (spikes, operations)]
+    return Evaluation(accuracy, loss / count, per_sample[0], per_sample[1], decided)
 
 
 def class_weights(labels: np.ndarray, n_classes: int, balance: float, device: str) -> Tensor | None:
@@ -162,20 +168,21 @@ class _Run:
         timesteps = config.network.timesteps
         scale = 1.0 / ((1 << config.data.input_bits) - 1) if config.data.coding == "current" else 1.0
         stimuli = [encode(dataset, part, config.data, timesteps)[0] for part in (dataset.train, dataset.validation)]
-        self.training = Batches(
-            stimuli[0], scale, image_shape(dataset, config.data), config.data.shift_augmentation, device
-        )
+        augmentation = Augmentation.of(dataset, config.data)
+        self.training = Batches(stimuli[0], scale, augmentation, device)
         self.validation = Batches(stimuli[1], scale, device=device)
-        self.network = SpikingNetwork(n_sources(dataset, config.data), dataset.n_classes, config.network, options).to(
-            device
-        )
+        shape = input_shape(dataset, config.data)
+        self.network = SpikingNetwork(shape, dataset.n_classes, config.network, options).to(device)
+        self.sparse = self.network.sparse_parameters()
+        self.masks = self._initial_masks()
         self.network.scale_initial_weights(self.training.take(np.arange(min(len(self.training), 256))))
         self.optimizer = make_optimizer(
             options, [p for p in self.network.parameters() if p.requires_grad], options.learning_rate
         )
         self.rewirer = None
         if self.rewiring.mode == "adaptive":
-            self.rewirer = PQRewirer(list(self.network.weights), self.network.masks, self.rewiring)
+            weights = [weight.data.flatten(1) for weight in self.sparse.values()]
+            self.rewirer = PQRewirer(weights, [mask.flatten(1) for mask in self.masks.values()], self.rewiring)
             if not self.falls and not self.rewirer.on_target:
                 raise InputError(
                     f"train.epochs = {options.epochs} leaves no iteration of {self.rewiring.epochs_per_iteration} "
@@ -185,6 +192,32 @@ class _Run:
         self.steps_per_epoch = math.ceil(len(self.training) / options.batch_size)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+
+    def _initial_masks(self) -> dict[str, Tensor]:
+        """Random connections at the start density, by parameter name; weights are scaled to their fan-in."""
+        options = self.rewiring
+        random = np.random.default_rng([self.config.train.seed, 0])
+        density = 1.0 if options.mode == "dense" else options.start_density
+        shapes = [(len(weight), weight[0].numel()) for weight in self.sparse.values()]
+        counts = layer_counts(shapes, density, options.distribution, options.min_fan_in)
+        masks = {}
+        for (name, weight), shape, count in zip(self.sparse.items(), shapes, counts, strict=True):
+            mask = torch.from_numpy(random_mask(shape, count, options.min_fan_in, random)).to(weight.device)
+            masks[name] = mask.reshape(weight.shape)
+            with torch.no_grad():
+                weight.mul_(masks[name] * math.sqrt(weight.numel() / max(1, count)))
+        return masks
+
+    @property
+    def densities(self) -> list[float]:
+        """Active over all weights of each mask."""
+        return [float(mask.sum()) / mask.numel() for mask in self.masks.values()]
+
+    @property
+    def density(self) -> float:
+        """Active over all weights of the network."""
+        masks = self.masks.values()
+        return float(sum(int(mask.sum()) for mask in masks)) / sum(mask.numel() for mask in masks)
 
     @property
     def key(self) -> str:
@@ -229,38 +262,39 @@ class _Run:
         total_steps = self.steps_per_epoch * options.epochs
         upcoming = [e for e in self.rewires if e >= epoch]
         score_from = upcoming[0] * self.steps_per_epoch - self.rewiring.score_batches if upcoming else total_steps
-        masks = self.network.masks
         loss_sum = torch.zeros((), dtype=torch.float64)
         for batch, (inputs, target) in enumerate(self.training.epoch(options.batch_size, options.seed, epoch)):
             step = (epoch - 1) * self.steps_per_epoch + batch
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(options.learning_rate, step, total_steps)
-            scores, _ = self.network(inputs)
-            loss = F.cross_entropy(scores, target, self.class_weights, label_smoothing=options.label_smoothing)
+            loss = total_loss(self.network(inputs), target, options, self.class_weights)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            gradients = [weight.grad for weight in self.network.weights if weight.grad is not None]
+            gradients = [weight.grad for weight in self.sparse.values() if weight.grad is not None]
             if self.rewirer is not None and step >= score_from:
-                self.rewirer.accumulate(gradients)
-            for gradient, mask in zip(gradients, masks, strict=True):
+                self.rewirer.accumulate([gradient.flatten(1) for gradient in gradients])
+            for gradient, mask in zip(gradients, self.masks.values(), strict=True):
                 gradient.mul_(mask)
+            if options.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_grad_norm)
             self.optimizer.step()
             loss_sum += loss.detach().double().cpu() * len(target)
         return float(loss_sum) / len(self.training)
 
     def _validate(self, epoch: int, loss: float) -> dict[str, Any]:
-        found = evaluate(self.network, self.validation.ordered(EVALUATION_BATCH), self.class_weights)
+        found = evaluate(self.network, self.validation.ordered(EVALUATION_BATCH), self.config.train, self.class_weights)
         layers = []
-        for index, (pq, fraction) in enumerate(self._measure()):
+        for index, (name, (pq, fraction)) in enumerate(zip(self.masks, self._measure(), strict=True)):
+            layer = int(name.split(".")[1])
             layers.append(
                 {
-                    "density": self.network.densities[index],
+                    "density": self.densities[index],
                     "index": pq,
                     "fraction": fraction,
                     "pruned": 0,
                     "grown": 0,
-                    "spikes_per_sample": found.spikes[index],
-                    "synaptic_operations_per_sample": found.operations[index],
+                    "spikes_per_sample": found.spikes[layer],
+                    "synaptic_operations_per_sample": found.operations[layer],
                 }
             )
         row = {
@@ -269,7 +303,7 @@ class _Run:
             "loss": loss,
             "validation_loss": found.loss,
             "validation_accuracy": found.accuracy,
-            "density": self.network.density,
+            "density": self.density,
             "change": "none",
             "layers": layers,
         }
@@ -280,8 +314,8 @@ class _Run:
                     "epoch": epoch,
                     "validation_accuracy": found.accuracy,
                     "validation_loss": found.loss,
-                    "density": self.network.density,
-                    "layer_density": self.network.densities,
+                    "density": self.density,
+                    "layer_density": self.densities,
                 }
                 self._save_network(checkpoint.BEST, self.best)
         return row
@@ -291,7 +325,7 @@ class _Run:
         if self.rewirer is not None:
             return self.rewirer.measure()
         found = []
-        for weight, mask in zip(self.network.weights, self.network.masks, strict=True):
+        for weight, mask in zip(self.sparse.values(), self.masks.values(), strict=True):
             active = weight[mask].detach().cpu().numpy()
             pq = pq_index(active, self.rewiring.p, self.rewiring.q)
             found.append((pq, rewiring_fraction(active.size, pq, self.rewiring)))
@@ -312,18 +346,14 @@ class _Run:
             row["change"] = "rewire"
         for layer, change in zip(row["layers"], changes, strict=True):
             layer.update(index=change.index, fraction=change.fraction, pruned=change.pruned, grown=change.grown)
-        for weight, positions in zip(self.network.weights, fresh, strict=True):
+        for weight, positions in zip(self.sparse.values(), fresh, strict=True):
             for value in self.optimizer.state[weight].values():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.masked_fill_(positions, 0.0)
+                    value.masked_fill_(positions.reshape(value.shape), 0.0)
 
     def _network_tensors(self) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {}
-        for index, mask in enumerate(self.network.masks):
-            tensors[f"weight{index}"] = self.network.weights[index]
-            tensors[f"bias{index}"] = self.network.biases[index]
-            tensors[f"mask{index}"] = mask
-        return tensors
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return {**tensors, **{f"mask.{name}": mask for name, mask in self.masks.items()}}
 
     def _save_network(self, name: str, document: dict[str, Any]) -> None:
         checkpoint.save(self.folder / "checkpoints" / name, self._network_tensors(), {**document, "key": self.key})
@@ -350,10 +380,9 @@ class _Run:
         if document.get("key") != self.key:
             return 0
         with torch.no_grad():
-            for index, mask in enumerate(self.network.masks):
-                self.network.weights[index].copy_(tensors[f"weight{index}"])
-                self.network.biases[index].copy_(tensors[f"bias{index}"])
-                mask.copy_(tensors[f"mask{index}"])
+            for name, mask in self.masks.items():
+                mask.copy_(tensors[f"mask.{name}"])
+        checkpoint.restore_network(self.network, tensors)
         checkpoint.restore_optimizer(self.optimizer, tensors)
         if self.rewirer is not None:
             for index, buffer in enumerate(self.rewirer.momentum):

@@ -1,4 +1,8 @@
-"""Feed-forward spiking network in float: weights, masks, and its forward pass over all timesteps."""
+"""Spiking networks in float: fully connected, convolutional, recurrent, residual; layer by layer over all timesteps.
+
+Parameters are ordinary ones; those with more than one dimension are the connections. Which of them exist is the
+business of :mod:`codesign.train.rewiring`, not of the model.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codesign.config import NetworkConfig, TrainConfig
 from codesign.network import Leak
-from codesign.train.lif import Neuron, lif
-from codesign.train.rewiring import layer_counts, random_mask
+from codesign.train.architecture import LayerPlan, ProjectionPlan, Shape, plan_layers
+from codesign.train.lif import Neuron, lif, recurrent_lif
 
 # Spikes of a layer per neuron and timestep that the initial weights are scaled to.
 INITIAL_RATE = 0.15
+# Neurons x timesteps x samples of a layer that the initial scaling looks at.
+SCALING_CELLS = 1 << 24
+# A spike count of all T timesteps as class score: a scale that suits the cross-entropy.
+COUNT_SCALE = 10.0
 
 
 def leak_of(config: NetworkConfig) -> Leak:
-    """The leak in integers; a decay factor is rounded to 8 bits."""
+    """The configured leak in integers; a decay factor is rounded to 8 bits."""
     if config.leak == "multiply":
         return Leak("multiply", 8, round(config.leak_decay * 256))
     return Leak("shift", config.leak_shift) if config.leak == "shift" else Leak()
@@ -44,6 +51,22 @@ def neuron_of(network: NetworkConfig, train: TrainConfig, *, last: bool) -> Neur
 
 
 @dataclass(frozen=True)
+class Output:
+    """What a network gives for a batch.
+
+    scores : (B, classes); they rank the classes as the hardware's readout does.
+    step_scores : (T, B, classes), what the readout reduces over time: spikes (times 10) or potentials.
+    spikes : per layer (T, B, *shape), 0 or 1.
+    potentials : (T, B, classes), u of the last layer in units of its threshold.
+    """
+
+    scores: Tensor
+    step_scores: Tensor
+    spikes: list[Tensor]
+    potentials: Tensor
+
+
+@dataclass(frozen=True)
 class Activity:
     """Per layer, summed over a batch: spikes, and synapses walked by events (by nonzero inputs for 'current')."""
 
@@ -51,106 +74,254 @@ class Activity:
     operations: list[float]
 
 
-class SpikingNetwork(nn.Module):
-    """Fully connected LIF layers; weights are (n_out, n_in) and zero where the mask is False."""
+def output_of(readout: str, spikes: list[Tensor], potentials: Tensor) -> Output:
+    """Output of a network whose last layer has these potentials (T, B, classes)."""
+    if readout == "spike_count":
+        steps = spikes[-1] * COUNT_SCALE
+        return Output(steps.mean(0), steps, spikes, potentials)
+    if readout == "membrane_last":
+        scores = potentials[-1]
+    elif readout == "membrane_sum":
+        scores = potentials.mean(0)
+    else:
+        scores = potentials.amax(0)
+    return Output(scores, potentials, spikes, potentials)
 
-    def __init__(self, n_inputs: int, n_classes: int, network: NetworkConfig, train: TrainConfig) -> None:
+
+def weighted_sums(plan: ProjectionPlan, signal: Tensor, weight: Tensor | None) -> Tensor:
+    """Sums of a projection: (N, *source shape) -> (N, *shape), without norm; pooling sums, or averages, first.
+
+    ``weight`` as :meth:`ProjectionPlan.weight_shape`, None for the identity.
+    """
+    if plan.pool > 1:
+        signal = F.avg_pool2d(signal, plan.pool, divisor_override=None if plan.average else 1)
+    if weight is None:
+        return signal
+    if plan.kind == "dense":
+        return F.linear(signal.flatten(1), weight)
+    return F.conv2d(signal, weight, stride=plan.stride, padding=plan.padding)
+
+
+def neurons_last(x: Tensor) -> Tensor:
+    """(..., n) as it is, (N, C, H, W) -> (N, H * W * C): the order in which convolutions lie in memory."""
+    return x if x.dim() == 2 else x.permute(0, 2, 3, 1).flatten(1)
+
+
+def shaped(x: Tensor, shape: Shape) -> Tensor:
+    """Inverse of :func:`neurons_last` over time: (T, B, n) -> (T, B, *shape), without a copy."""
+    if len(shape) == 1:
+        return x
+    channels, height, width = shape
+    return x.unflatten(-1, (height, width, channels)).permute(0, 1, 4, 2, 3)
+
+
+def over_time(x: Tensor, constant: bool) -> Tensor:
+    """Time and batch as one axis; a constant signal has the batch alone."""
+    return x if constant else x.flatten(0, 1)
+
+
+class Projection(nn.Module):
+    """Weights of one projection and their batch normalisation."""
+
+    def __init__(self, plan: ProjectionPlan, out_shape: Shape, random: torch.Generator, scale: float) -> None:
         super().__init__()
-        widths = [n_inputs, *network.hidden, n_classes]
-        self.network = network
-        self.shapes = list(zip(widths[1:], widths[:-1], strict=True))
-        self.neurons = [
-            neuron_of(network, train, last=index == len(self.shapes) - 1) for index in range(len(self.shapes))
-        ]
-        random = np.random.default_rng([train.seed, 0])
-        rewiring = train.rewiring
-        density = 1.0 if rewiring.mode == "dense" else rewiring.start_density
-        counts = layer_counts(self.shapes, density, rewiring.distribution, rewiring.min_fan_in)
-        weights, biases = [], []
-        for index, (shape, count) in enumerate(zip(self.shapes, counts, strict=True)):
-            mask = random_mask(shape, count, rewiring.min_fan_in, random)
-            weight = random.standard_normal(shape) * mask * math.sqrt(shape[0] / max(1, count))
-            self.register_buffer(f"mask{index}", torch.from_numpy(mask))
-            weights.append(nn.Parameter(torch.from_numpy(weight.astype(np.float32))))
-            biases.append(nn.Parameter(torch.zeros(shape[0]), requires_grad=network.bias))
-        self.weights = nn.ParameterList(weights)
-        self.biases = nn.ParameterList(biases)
+        self.plan = plan
+        self.weight: nn.Parameter | None = None
+        if plan.kind != "identity":
+            shape = plan.weight_shape(out_shape)
+            initial = torch.randn(shape, generator=random) * (scale / math.sqrt(math.prod(shape[1:])))
+            self.weight = nn.Parameter(initial)
+        self.norm: nn.BatchNorm1d | nn.BatchNorm2d | None = None
+        if plan.norm:
+            self.norm = (nn.BatchNorm1d if len(out_shape) == 1 else nn.BatchNorm2d)(out_shape[0])
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Currents (N, *shape) of spikes or values (N, *source shape)."""
+        sums = weighted_sums(self.plan, signal, self.weight)
+        return sums if self.norm is None else self.norm(sums)
+
+    @torch.no_grad()
+    def scale_by(self, gain: float) -> None:
+        """Multiply the currents of weights without bias by ``gain``."""
+        if self.norm is not None:
+            self.norm.weight.mul_(gain)
+        elif self.weight is not None:
+            self.weight.mul_(gain)
+
+
+class Layer(nn.Module):
+    """A population of LIF neurons with its projections; no loop over timesteps but in the neuron itself."""
+
+    def __init__(self, plan: LayerPlan, neuron: Neuron, network: NetworkConfig, random: torch.Generator) -> None:
+        super().__init__()
+        self.plan, self.neuron = plan, neuron
+        for projection in plan.projections:
+            scale = network.recurrent_scale if projection.role == "recurrent" else 1.0
+            self.add_module(projection.role, Projection(projection, plan.shape, random, scale))
+        self.bias: nn.Parameter | None = None
+        if network.bias and not plan.norm:
+            self.bias = nn.Parameter(torch.zeros(plan.shape[0]))
+        # The decay is the logistic function of a free number, so that it stays between 0 and 1
+        # (Fang et al., "Incorporating Learnable Membrane Time Constant", ICCV 2021).
+        self.leak: nn.Parameter | None = None
+        if network.learn_leak is not None:
+            start = math.log(float(neuron.decay) / (1 - float(neuron.decay)))
+            self.leak = nn.Parameter(torch.full((plan.shape[0] if network.learn_leak == "neuron" else 1,), start))
 
     @property
-    def masks(self) -> list[Tensor]:
-        """bool (n_out, n_in) per layer."""
-        return [self.get_buffer(f"mask{index}") for index in range(len(self.shapes))]
+    def projections(self) -> list[Projection]:
+        return [self.get_submodule(plan.role) for plan in self.plan.projections]  # type: ignore[misc]
 
     @property
-    def densities(self) -> list[float]:
-        """Active over all weights, per layer."""
-        return [float(mask.sum()) / mask.numel() for mask in self.masks]
+    def recurrent_weight(self) -> Tensor | None:
+        """(n, n), rows are targets."""
+        return next((p.weight for p in self.projections if p.plan.role == "recurrent"), None)
 
     @property
-    def density(self) -> float:
-        """Active over all weights of the network."""
-        return float(sum(int(mask.sum()) for mask in self.masks)) / sum(mask.numel() for mask in self.masks)
+    def decay(self) -> Tensor | None:
+        """Learnt decay, (1,) or one per neuron in the order of :func:`neurons_last`; None if it is not learnt."""
+        if self.leak is None:
+            return None
+        decay = torch.sigmoid(self.leak)
+        return decay if decay.numel() == 1 else decay.repeat(self.plan.size // decay.numel())
 
-    def current(self, layer: int, inputs: Tensor) -> Tensor:
-        """Weighted sums plus bias: inputs (..., n_in) -> (..., n_out)."""
-        return F.linear(inputs, self.weights[layer], self.biases[layer])
+    def current(self, signals: dict[int, Tensor], constant: bool, *, learnt: bool = False) -> tuple[Tensor, bool]:
+        """Feed-forward current, flat as :func:`neurons_last`: (T, B, n), or (B, n) and True where it is constant.
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Class scores (batch, n_classes) and the spikes of every layer, (T, batch, n_out) each.
-
-        ``inputs`` is (batch, n_in) in 0..1 for coding 'current', else (T, batch, n_in) of 0 and 1.
+        signals : (T, B, *shape) by source; ``constant`` says that the network's input, -1, is (B, *shape).
+        learnt : without the identity shortcut.
         """
-        timesteps = self.network.timesteps
-        signal, spikes = inputs, []
-        potentials = inputs
-        for layer, neuron in enumerate(self.neurons):
-            signal, potentials, _ = lif(self.current(layer, signal), timesteps, neuron)
-            spikes.append(signal)
-        return scores(self.network.readout, spikes[-1], potentials), spikes
+        total: Tensor | None = None
+        still = True
+        for projection in self.projections:
+            plan = projection.plan
+            if plan.role == "recurrent" or (learnt and plan.kind == "identity"):
+                continue
+            once = constant and plan.source < 0
+            signal = signals[plan.source]
+            sums = neurons_last(projection(over_time(signal, once)))
+            if not once:
+                sums = sums.unflatten(0, signal.shape[:2])
+            total = sums if total is None else total + sums
+            still = still and once
+        assert total is not None
+        if self.bias is not None:
+            total = total + self.bias.repeat(self.plan.size // self.bias.numel())
+        return total, still
+
+    def fire(self, current: Tensor, timesteps: int) -> tuple[Tensor, Tensor]:
+        """Spikes and potentials (T, B, n) for a current as :meth:`current` gives it."""
+        weight = self.recurrent_weight
+        if weight is not None:
+            spikes, potentials, _ = recurrent_lif(current, weight, timesteps, self.neuron, self.decay)
+        else:
+            spikes, potentials, _ = lif(current, timesteps, self.neuron, self.decay)
+        return spikes, potentials
+
+    def forward(self, signals: dict[int, Tensor], constant: bool, timesteps: int) -> tuple[Tensor, Tensor]:
+        """Spikes and potentials (T, B, *shape)."""
+        spikes, potentials = self.fire(self.current(signals, constant)[0], timesteps)
+        return shaped(spikes, self.plan.shape), shaped(potentials, self.plan.shape)
+
+
+class SpikingNetwork(nn.Module):
+    """LIF layers as configured, the classes last.
+
+    Parameters
+    ----------
+    in_shape : number of inputs, or (channels, height, width) of an image.
+    n_classes : neurons of the last layer.
+    network, train : architecture and neuron; surrogate and seed.
+
+    Raises InputError for layers that do not suit the input.
+    """
+
+    def __init__(self, in_shape: int | Shape, n_classes: int, network: NetworkConfig, train: TrainConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.in_shape: Shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
+        self.plans = plan_layers(network, self.in_shape, n_classes)
+        random = torch.Generator().manual_seed(train.seed)
+        self.layers = nn.ModuleList(
+            Layer(plan, neuron_of(network, train, last=index == len(self.plans) - 1), network, random)
+            for index, plan in enumerate(self.plans)
+        )
+
+    def sparse_parameters(self) -> dict[str, nn.Parameter]:
+        """The connections: every parameter with more than one dimension, (targets, sources, ...), by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.dim() > 1}
+
+    def forward(self, inputs: Tensor) -> Output:
+        """``inputs`` is (B, n_in) in 0..1 for coding 'current', else (T, B, n_in) of 0 and 1."""
+        constant = inputs.dim() == 2
+        signals = {-1: inputs.unflatten(-1, self.in_shape)}
+        spikes, potentials = [], inputs
+        for index, layer in enumerate(self.layers):
+            fired, potentials = layer(signals, constant, self.network.timesteps)
+            signals[index] = fired
+            spikes.append(fired)
+        return output_of(self.network.readout, spikes, potentials)
 
     @torch.no_grad()
     def scale_initial_weights(self, inputs: Tensor) -> None:
         """Scale each layer's weights so that about 15 % of its neurons spike per timestep on ``inputs``.
 
-        A layer that only integrates is scaled to potentials of unit spread.
+        A layer that only integrates is scaled to potentials of unit spread. With batch normalisation its factor is
+        scaled. Recurrent weights keep their initial size; an identity shortcut is left out of account.
         """
         timesteps = self.network.timesteps
-        signal = inputs
-        for layer, neuron in enumerate(self.neurons):
-            drive = self.current(layer, signal)
-            if not neuron.spiking:
-                _, potentials, _ = lif(drive, timesteps, neuron)
-                gain = 1.0 / max(1e-6, float(potentials[-1].std()))
+        constant = inputs.dim() == 2
+        largest = max(plan.size for plan in self.plans)
+        count = min(inputs.shape[-2], max(16, SCALING_CELLS // (largest * timesteps)))
+        signals = {-1: inputs[..., :count, :].unflatten(-1, self.in_shape)}
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            drive, _ = layer.current(signals, constant, learnt=True)
+            if not layer.neuron.spiking:
+                gain = 1.0 / max(1e-6, float(layer.fire(drive, timesteps)[1][-1].std()))
             else:
                 gain, low, high = 1.0, -10.0, 10.0
-                for _ in range(30):
+                for _ in range(20):
                     gain = 2.0 ** ((low + high) / 2)
-                    rate = float(lif(drive * gain, timesteps, neuron)[0].mean())
+                    rate = float(layer.fire(drive * gain, timesteps)[0].mean())
                     low, high = (math.log2(gain), high) if rate < INITIAL_RATE else (low, math.log2(gain))
-            self.weights[layer].mul_(gain)
-            signal = lif(self.current(layer, signal), timesteps, neuron)[0]
+            for projection in layer.projections:
+                if projection.plan.role != "recurrent":
+                    projection.scale_by(gain)
+            signals[index] = layer(signals, constant, timesteps)[0]
 
-    @torch.no_grad()
     def activity(self, inputs: Tensor, spikes: Sequence[Tensor]) -> Activity:
-        """Spikes and synaptic operations of a batch that ran through :meth:`forward`."""
-        signals = [inputs, *spikes[:-1]]
-        operations = []
-        for mask, signal in zip(self.masks, signals, strict=True):
-            fan_out = mask.sum(0).to(torch.float64)
-            active = (signal != 0).reshape(-1, signal.shape[-1]).sum(0).to(torch.float64)
-            operations.append(float(active @ fan_out))
-        return Activity([float(s.sum(dtype=torch.float64)) for s in spikes], operations)
+        """Spikes and synaptic operations of a batch that ran through :meth:`forward`; synapses are nonzero weights."""
+        weights = [[projection.weight for projection in layer.projections] for layer in self.layers]  # type: ignore[union-attr]
+        return activity(self.plans, self.in_shape, weights, inputs, spikes)
 
 
-def scores(readout: str, spikes: Tensor, potentials: Tensor) -> Tensor:
-    """Class scores for the loss, (batch, classes). They rank the classes as the hardware's readout does.
+@torch.no_grad()
+def activity(
+    plans: Sequence[LayerPlan],
+    in_shape: Shape,
+    weights: Sequence[Sequence[Tensor | None]],
+    inputs: Tensor,
+    spikes: Sequence[Tensor],
+) -> Activity:
+    """Activity of a batch. ``weights`` are per layer and projection, None for the identity."""
+    counts = {-1: _event_counts((inputs != 0).unflatten(-1, in_shape), len(in_shape))}
+    operations = []
+    for index, (plan, layer_weights) in enumerate(zip(plans, weights, strict=True)):
+        counts[index] = _event_counts(spikes[index], len(plan.shape))
+        total = 0.0
+        for projection, weight in zip(plan.projections, layer_weights, strict=True):
+            events = counts[projection.source]
+            if projection.role == "recurrent":
+                # The spikes of the last timestep reach nobody.
+                events = events - _event_counts(spikes[index][-1], len(plan.shape))
+            walked = None if weight is None else (weight != 0).double()
+            summed = events[None] if not projection.average else events[None] * projection.pool**2
+            total += float(weighted_sums(projection, summed, walked).sum())
+        operations.append(total)
+    return Activity([float(counts[index].sum()) for index in range(len(plans))], operations)
 
-    Counts are scaled to at most 10, sums to a mean per timestep: a scale that suits the cross-entropy.
-    """
-    if readout == "spike_count":
-        return spikes.sum(0) * (10.0 / len(spikes))
-    if readout == "membrane_last":
-        return potentials[-1]
-    if readout == "membrane_sum":
-        return potentials.mean(0)
-    return potentials.amax(0)
+
+def _event_counts(events: Tensor, dimensions: int) -> Tensor:
+    """Events per source over time and batch, float64 (*shape)."""
+    return events.flatten(0, -dimensions - 1).sum(0, dtype=torch.float64)

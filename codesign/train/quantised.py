@@ -7,24 +7,36 @@ whose product has 8 bits more), else in float64. The spikes and membranes equal 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codesign.config import FreezeConfig
-from codesign.errors import InputError
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, signed_width
-from codesign.train.lif import Neuron, lif
-from codesign.train.model import SpikingNetwork, leak_of, scores
+from codesign.errors import InputError, UnsupportedError
+from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
+from codesign.train.architecture import LayerPlan, ProjectionPlan
+from codesign.train.lif import Neuron, lif, recurrent_lif
+from codesign.train.model import (
+    Activity,
+    Layer,
+    Output,
+    SpikingNetwork,
+    activity,
+    neurons_last,
+    output_of,
+    over_time,
+    shaped,
+    weighted_sums,
+)
 
 MAX_FRACTION_BITS = 16
 CALIBRATION_MARGIN = 1.5
 CLIP_STEPS = 64
+MAX_LEAK_SHIFT = 12
 
 
 class _RoundThrough(torch.autograd.Function):
@@ -43,128 +55,289 @@ def round_through(x: Tensor) -> Tensor:
     return _RoundThrough.apply(x)  # type: ignore[return-value]
 
 
-def weight_scale(weights: np.ndarray, limit: int) -> float:
-    """Size of one integer step: the clip with the least squared error over the active weights, of 64 tried."""
+def weight_scale(weights: np.ndarray, limit: int, least: float = 0.0) -> float:
+    """Size of one integer step: the clip with the least squared error over the active weights, of 64 tried.
+
+    ``least`` is a bound that the step does not fall below.
+    """
     magnitudes = np.abs(weights.astype(np.float64))
     largest = float(magnitudes.max(initial=0.0))
     if largest == 0:
-        return 1.0
+        return max(1.0, least)
     best, best_error = largest / limit, math.inf
     for step in range(CLIP_STEPS):
         scale = largest * (1 - 0.8 * step / CLIP_STEPS) / limit
         error = float(((magnitudes - scale * np.minimum(np.round(magnitudes / scale), limit)) ** 2).sum())
         if error < best_error:
             best, best_error = scale, error
-    return best
+    return max(best, least)
 
 
 @dataclass(frozen=True)
 class LayerScale:
-    """How a layer's float values become integers.
+    """How a layer's float values become integers, in G groups of neurons: the whole layer, or each neuron or channel.
 
-    step : float weight of one integer step. fraction_bits : F. unit : size of the float threshold 1 in the units of
-    the membrane, 2^F / (step * input step). threshold : round(unit). limit : largest weight magnitude.
+    step : float64 (G,), change of the float current by one integer step of a weight, times one unit of its source.
+    fraction_bits : F.
+    unit : float64 (G,), size of the float threshold 1 in the units of the membrane, 2^F / step.
+    threshold : int64 (G,), round(unit).
+    limit : largest weight magnitude.
     """
 
-    step: float
+    step: np.ndarray
     fraction_bits: int
-    unit: float
-    threshold: int
+    unit: np.ndarray
+    threshold: np.ndarray
     limit: int
 
 
 def layer_scale(
-    weights: np.ndarray, bits: int, input_step: float, leak_bits: int, fraction_bits: int | None, where: str
+    groups: Sequence[np.ndarray],
+    bits: int,
+    leak_bits: int,
+    fraction_bits: int | None,
+    where: str,
+    *,
+    identity: bool = False,
 ) -> LayerScale:
-    """Scale of a layer; F is the smallest with threshold >= 2^(leak_bits + 3) unless given.
+    """Scale of a layer whose groups of neurons have these active weights, in currents per unit of the source.
 
-    Raises InputError if no F up to 16 reaches that.
+    F is the smallest with every threshold >= 2^(leak_bits + 3) unless given. ``identity`` keeps weight 1 within the
+    limit. Raises InputError if no F up to 16 reaches that.
     """
     limit = (1 << (bits - 1)) - 1
-    step = weight_scale(weights, limit)
+    step = np.array([weight_scale(weights, limit, 1.0 / limit if identity else 0.0) for weights in groups])
     candidates = range(MAX_FRACTION_BITS + 1) if fraction_bits is None else [fraction_bits]
     for bits_tried in candidates:
-        unit = 2.0**bits_tried / (step * input_step)
-        if fraction_bits is not None or round(unit) >= 1 << (leak_bits + 3):
-            if round(unit) < 1:
+        unit = 2.0**bits_tried / step
+        threshold = np.round(unit).astype(np.int64)
+        if fraction_bits is not None or threshold.min() >= 1 << (leak_bits + 3):
+            if threshold.min() < 1:
                 raise InputError(f"{where}: the threshold rounds to 0 with fraction_bits = {bits_tried}; raise it")
-            return LayerScale(step, bits_tried, unit, round(unit), limit)
+            return LayerScale(step, bits_tried, unit, threshold, limit)
     raise InputError(
-        f"{where}: weights up to {step * limit:.3g} times the threshold cannot be represented: the leak would be lost "
-        f"even with fraction_bits = {MAX_FRACTION_BITS}"
+        f"{where}: weights up to {float(step.max()) * limit:.3g} times the threshold cannot be represented: the leak "
+        f"would be lost even with fraction_bits = {MAX_FRACTION_BITS}"
     )
 
 
-class QuantisedNetwork(nn.Module):
-    """A trained network with fixed connections whose forward pass is that of the hardware.
+def snapped_leak(layer: Layer) -> tuple[int | np.ndarray, int | np.ndarray]:
+    """Shift and multiplier of the leak that hardware has nearest to a layer's decay; arrays (G,) where learnt.
 
-    Weights and biases stay float parameters and are rounded in every forward pass; inputs are the integers of
-    coding 'current', or events.
+    Leak 'shift': the k in 1..12 whose 1 - 2^-k is nearest. 'multiply': the nearest m / 256, m below 256.
+    """
+    neuron = layer.neuron
+    if layer.leak is None:
+        assert isinstance(neuron.leak_shift, int) and isinstance(neuron.leak_multiplier, int)
+        return neuron.leak_shift, neuron.leak_multiplier
+    decay = torch.sigmoid(layer.leak.detach().double()).cpu().numpy()
+    if neuron.leak_kind == "shift":
+        shifts = np.arange(1, MAX_LEAK_SHIFT + 1)
+        return shifts[np.argmin(np.abs(decay[:, None] - (1 - 2.0**-shifts)), axis=1)], 0
+    return 8, np.clip(np.round(decay * 256), 0, 255).astype(np.int64)
+
+
+def folded(layer: Layer) -> tuple[dict[str, Tensor], Tensor]:
+    """Weights by role and bias (shape[0],) with the batch normalisation multiplied in (running statistics)."""
+    weights: dict[str, Tensor] = {}
+    bias = torch.zeros(layer.plan.shape[0]) if layer.bias is None else layer.bias.detach().cpu().clone()
+    bias = bias.double()
+    for projection in layer.projections:
+        if projection.weight is None:
+            continue
+        weight = projection.weight.detach().cpu().double()
+        norm = projection.norm
+        if norm is not None:
+            assert norm.running_mean is not None and norm.running_var is not None
+            mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double()
+            factor = norm.weight.detach().cpu().double() / torch.sqrt(variance + norm.eps)
+            weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
+            bias = bias + norm.bias.detach().cpu().double() - mean * factor
+        weights[projection.plan.role] = weight.float()
+    return weights, bias.float()
+
+
+class QuantisedProjection(nn.Module):
+    """Float weights at fixed connections that are rounded to integers in every forward pass.
+
+    gain : float current per unit of the source and of the float weight: the input's step, the factor of an average.
+    """
+
+    def __init__(self, plan: ProjectionPlan, weight: Tensor | None, gain: float) -> None:
+        super().__init__()
+        # Hardware sums over a pooling window; an average's factor is in the gain.
+        self.plan, self.gain = replace(plan, average=False), gain
+        self.weight = None if weight is None else nn.Parameter(weight)
+        self.register_buffer("mask", None if weight is None else weight != 0)
+
+    def integer_weight(self, scale: LayerScale, dtype: torch.dtype) -> Tensor:
+        """Whole numbers in +-limit, zero where there is no connection; of the identity, (channels, 1, 1, 1)."""
+        if self.weight is None:
+            return torch.from_numpy(np.clip(np.round(self.gain / scale.step), 1, scale.limit)).to(dtype)
+        step = torch.from_numpy(scale.step).to(self.weight.device).reshape(-1, *[1] * (self.weight.dim() - 1))
+        scaled = (self.weight.double() * (self.gain / step)).clamp(-scale.limit, scale.limit)
+        return round_through(scaled).to(dtype) * self.get_buffer("mask").to(dtype)
+
+
+class QuantisedLayer(nn.Module):
+    """A population in integer units."""
+
+    def __init__(self, layer: Layer, index: int, config: FreezeConfig, input_max: int) -> None:
+        super().__init__()
+        self.plan: LayerPlan = layer.plan
+        weights, bias = folded(layer)
+        self.projections: list[QuantisedProjection] = []
+        for plan in self.plan.projections:
+            gain = (1.0 / input_max if plan.source < 0 else 1.0) / (plan.pool**2 if plan.average else 1)
+            projection = QuantisedProjection(plan, weights.get(plan.role), gain)
+            self.add_module(plan.role, projection)
+            self.projections.append(projection)
+        self.bias = nn.Parameter(bias, requires_grad=layer.bias is not None or self.plan.norm)
+        shift, multiplier = snapped_leak(layer)
+        self.scale = layer_scale(
+            self._groups(config.scale),
+            config.weight_bits,
+            _leak_bits(layer.neuron.leak_kind, shift, multiplier),
+            config.fraction_bits,
+            f"layer {index}",
+            identity=any(plan.kind == "identity" for plan in self.plan.projections),
+        )
+        self.leak = Leak(layer.neuron.leak_kind, _plain(shift), _plain(multiplier))
+        self.neuron: Neuron = replace(
+            layer.neuron,
+            leak_shift=self._by_neuron(self.leak.shift),
+            leak_multiplier=self._by_neuron(self.leak.multiplier),
+            threshold=self._by_neuron(_plain(self.scale.threshold)) if layer.neuron.spiking else math.inf,
+            unit=self._by_neuron(_plain(self.scale.unit)),
+            integer=True,
+        )
+
+    def _groups(self, kind: str) -> list[np.ndarray]:
+        """Active weights that share a scale, in float current per unit of their source."""
+        parts = []
+        for projection in self.projections:
+            if projection.weight is not None:
+                weight = projection.weight.detach().double() * projection.gain
+                parts.append([row[row != 0].numpy() for row in weight.flatten(1)])
+            else:
+                parts.append([np.array([projection.gain])] * self.plan.shape[0])
+        rows = [np.concatenate(row) for row in zip(*parts, strict=True)]
+        return rows if kind == "neuron" else [np.concatenate(rows)]
+
+    def _by_neuron(self, value: Any) -> Any:
+        """A number as it is; one per channel as a tensor with one per neuron, channels last."""
+        if not isinstance(value, np.ndarray):
+            return value
+        return torch.from_numpy(value).repeat(self.plan.size // value.size)
+
+    def integer_bias(self, dtype: torch.dtype) -> Tensor:
+        """Whole numbers in the units of the membrane, (shape[0],)."""
+        unit = torch.from_numpy(self.scale.unit).to(self.bias.device)
+        return round_through(self.bias.double() * unit).to(dtype)
+
+    def run(
+        self, signals: dict[int, Tensor], constant: bool, timesteps: int, dtype: torch.dtype, input_max: int
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Spikes, potentials and stored membranes (T, B, n), channels last; None where ``dtype`` is not exact.
+
+        Whole numbers are exact in float32 up to 2^24, and up to 2^52 is asked of float64. A leak that multiplies
+        needs 8 bits more. Convolutions on a GPU may be computed by transforms that round; there the sums are kept
+        short and rounded back, or else computed in float64.
+        """
+        limit = 2.0**24 if dtype == torch.float32 else 2.0**52
+        scale = 2.0**self.scale.fraction_bits
+        total: Tensor | None = None
+        recurrent: Tensor | None = None
+        bound = recurrent_bound = 0.0
+        for projection in self.projections:
+            plan = projection.plan
+            weight = projection.integer_weight(self.scale, dtype).to(self.bias.device)
+            fan_in = float(weight.detach().abs().flatten(1).sum(1).max()) if projection.weight is not None else 0.0
+            if projection.weight is None:
+                fan_in = float(weight.abs().max())
+            if plan.role == "recurrent":
+                recurrent, recurrent_bound = weight * scale, fan_in * scale
+                continue
+            # No partial sum exceeds the sum of magnitudes, so that any order of adding is exact.
+            bound += fan_in * plan.pool**2 * (input_max if plan.source < 0 else 1)
+            if bound >= (limit if weight.device.type == "cpu" or dtype == torch.float64 else 2.0**18):
+                return None
+            once = constant and plan.source < 0
+            signal = signals[plan.source]
+            if projection.weight is None:
+                sums = weighted_sums(plan, over_time(signal, once), None) * weight.reshape(-1, 1, 1)
+            else:
+                sums = weighted_sums(plan, over_time(signal, once), weight)
+                sums = sums if sums.device.type == "cpu" else round_through(sums)
+            sums = neurons_last(sums)
+            if not once:
+                sums = sums.unflatten(0, signal.shape[:2])
+            total = sums if total is None else total + sums
+        assert total is not None
+        current = total * scale + self.integer_bias(dtype).repeat(self.plan.size // len(self.bias))
+        if recurrent is None:
+            spikes, potentials, stored = lif(current, timesteps, self.neuron)
+        else:
+            spikes, potentials, stored = recurrent_lif(current, recurrent, timesteps, self.neuron)
+        largest = max(float(current.detach().abs().max()) + recurrent_bound, float(potentials.detach().abs().max()))
+        return (
+            None
+            if largest >= (limit / 256 if self.leak.kind == "multiply" else limit)
+            else (
+                spikes,
+                potentials,
+                stored,
+            )
+        )
+
+
+class QuantisedNetwork(nn.Module):
+    """A trained network with fixed connections, the nonzero weights, whose forward pass is that of the hardware.
+
+    Weights and biases stay float parameters and are rounded in every forward pass; batch normalisation is folded into
+    them, learnt leaks are snapped. Inputs are the integers of coding 'current', or events.
     """
 
     def __init__(self, trained: SpikingNetwork, config: FreezeConfig, coding: InputCoding) -> None:
         super().__init__()
-        self.shapes, self.coding, self.network_config = trained.shapes, coding, trained.network
-        self.weights = nn.ParameterList(nn.Parameter(weight.detach().clone()) for weight in trained.weights)
-        self.biases = nn.ParameterList(
-            nn.Parameter(bias.detach().clone(), requires_grad=trained.network.bias) for bias in trained.biases
+        self.coding, self.network_config, self.in_shape = coding, trained.network, trained.in_shape
+        self.plans = trained.plans
+        self.input_max = (1 << coding.input_bits) - 1 if coding.is_current else 1
+        self.layers = nn.ModuleList(
+            QuantisedLayer(layer, index, config, self.input_max)  # type: ignore[arg-type]
+            for index, layer in enumerate(trained.layers)
         )
-        for index, mask in enumerate(trained.masks):
-            self.register_buffer(f"mask{index}", mask.clone())
-        leak = leak_of(trained.network)
-        leak_bits = leak.shift if leak.kind == "shift" else 0
-        if leak.kind == "multiply" and leak.multiplier < 256:
-            leak_bits = math.ceil(-math.log2(1 - leak.multiplier / 256))
-        self.scales: list[LayerScale] = []
-        self.neurons: list[Neuron] = []
-        for index, (weight, neuron) in enumerate(zip(trained.weights, trained.neurons, strict=True)):
-            input_step = 1.0 / self.source_max(0) if index == 0 else 1.0
-            active = weight[trained.masks[index]].detach().cpu().numpy()
-            scale = layer_scale(
-                active, config.weight_bits, input_step, leak_bits, config.fraction_bits, f"layer {index}"
-            )
-            self.scales.append(scale)
-            threshold = float(scale.threshold) if neuron.spiking else math.inf
-            self.neurons.append(replace(neuron, threshold=threshold, unit=scale.unit, integer=True))
-        self.widths: list[int | None] = [None] * len(self.shapes)
         self.dtype = torch.float32
 
     @property
-    def masks(self) -> list[Tensor]:
-        return [self.get_buffer(f"mask{index}") for index in range(len(self.shapes))]
+    def populations(self) -> list[QuantisedLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
 
-    def source_max(self, layer: int) -> int:
-        """Largest factor of a weight in this layer's sum."""
-        return (1 << self.coding.input_bits) - 1 if layer == 0 and self.coding.is_current else 1
+    @property
+    def scales(self) -> list[LayerScale]:
+        return [layer.scale for layer in self.populations]
 
-    def set_membrane_widths(self, widths: list[int | None]) -> None:
+    @property
+    def neurons(self) -> list[Neuron]:
+        return [layer.neuron for layer in self.populations]
+
+    def set_membrane_widths(self, widths: Sequence[int | None]) -> None:
         """Saturate stored membranes to these widths; None leaves a layer unsaturated."""
-        self.widths = list(widths)
-        for index, width in enumerate(widths):
-            self.neurons[index] = replace(
-                self.neurons[index],
+        for layer, width in zip(self.populations, widths, strict=True):
+            layer.neuron = replace(
+                layer.neuron,
                 membrane_min=None if width is None else -float(1 << (width - 1)),
                 membrane_max=None if width is None else float((1 << (width - 1)) - 1),
             )
 
-    def integer_weights(self, layer: int) -> Tensor:
-        """Whole numbers in +-limit, zero where there is no connection, (n_out, n_in)."""
-        scale = self.scales[layer]
-        scaled = (self.weights[layer].double() / scale.step).clamp(-scale.limit, scale.limit)
-        return round_through(scaled).to(self.dtype) * self.masks[layer].to(self.dtype)
-
-    def integer_bias(self, layer: int) -> Tensor:
-        """Whole numbers in the units of the membrane, (n_out,)."""
-        return round_through(self.biases[layer].double() * self.scales[layer].unit).to(self.dtype)
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Class scores in float units and the spikes of every layer, as :meth:`SpikingNetwork.forward`."""
+    def forward(self, inputs: Tensor) -> Output:
+        """Scores and potentials in float units, as :meth:`SpikingNetwork.forward`."""
         potentials, spikes, _ = self.run(inputs)
-        unit = self.scales[-1].unit
-        return scores(self.network_config.readout, spikes[-1], potentials[-1] / unit), spikes
+        unit = torch.from_numpy(self.scales[-1].unit).to(potentials[-1])
+        return output_of(self.network_config.readout, spikes, potentials[-1] / unit)
 
     def run(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Potentials u, spikes and stored membranes v of every layer, each (T, batch, n_out)."""
+        """Potentials u, spikes and stored membranes v of every layer, each (T, B, *shape)."""
         result = self._run(inputs.to(self.dtype))
         if result is None and self.dtype == torch.float32:
             self.dtype = torch.float64
@@ -174,63 +347,90 @@ class QuantisedNetwork(nn.Module):
         return result
 
     def _run(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]] | None:
-        limit = 2.0**24 if self.dtype == torch.float32 else 2.0**52
-        state_limit = limit / 256 if self.network_config.leak == "multiply" else limit
-        signal = inputs
+        constant = inputs.dim() == 2
+        signals = {-1: inputs.unflatten(-1, self.in_shape)}
         potentials, spikes, stored = [], [], []
-        for layer, neuron in enumerate(self.neurons):
-            weight = self.integer_weights(layer)
-            # No partial sum exceeds the sum of magnitudes, so that any order of adding is exact.
-            if float(weight.detach().abs().sum(1).max()) * self.source_max(layer) >= limit:
+        for index, layer in enumerate(self.populations):
+            result = layer.run(signals, constant, self.network_config.timesteps, self.dtype, self.input_max)
+            if result is None:
                 return None
-            current = F.linear(signal, weight) * 2.0 ** self.scales[layer].fraction_bits + self.integer_bias(layer)
-            s, u, v = lif(current, self.network_config.timesteps, neuron)
-            if max(float(current.detach().abs().max()), float(u.detach().abs().max())) >= state_limit:
-                return None
-            signal = s
+            s, u, v = (shaped(x, layer.plan.shape) for x in result)
+            signals[index] = s
             potentials.append(u)
             spikes.append(s)
             stored.append(v)
         return potentials, spikes, stored
 
-    activity = SpikingNetwork.activity
+    @torch.no_grad()
+    def activity(self, inputs: Tensor, spikes: Sequence[Tensor]) -> Activity:
+        """As :meth:`SpikingNetwork.activity`; synapses are nonzero integer weights."""
+        weights = [
+            [
+                None if projection.weight is None else projection.integer_weight(layer.scale, torch.float64)
+                for projection in layer.projections
+            ]
+            for layer in self.populations
+        ]
+        return activity(self.plans, self.in_shape, weights, inputs, spikes)
 
     @torch.no_grad()
     def membrane_widths(self, batches: Iterable[tuple[Tensor, Tensor]], margin: float) -> list[int]:
         """Width per layer that holds every membrane of these samples, ``margin`` times over (at least 4 bits)."""
-        widths = self.widths
-        self.set_membrane_widths([None] * len(widths))
-        low, high = [0.0] * len(widths), [0.0] * len(widths)
+        before = self.neurons
+        self.set_membrane_widths([None] * len(before))
+        low, high = [0.0] * len(before), [0.0] * len(before)
         for inputs, _ in batches:
-            for layer, v in enumerate(self.run(inputs)[2]):
-                low[layer] = min(low[layer], float(v.min()))
-                high[layer] = max(high[layer], float(v.max()))
-        self.set_membrane_widths(widths)
+            for index, v in enumerate(self.run(inputs)[2]):
+                low[index] = min(low[index], float(v.min()))
+                high[index] = max(high[index], float(v.max()))
+        for layer, neuron in zip(self.populations, before, strict=True):
+            layer.neuron = neuron
         return [
             max(4, signed_width(math.floor(a * margin), math.ceil(b * margin))) for a, b in zip(low, high, strict=True)
         ]
 
     @torch.no_grad()
-    def export(self, widths: list[int]) -> FrozenNetwork:
+    def export(self, widths: Sequence[int]) -> FrozenNetwork:
         """The frozen network with these membrane widths (the last layer's is exact with a membrane readout)."""
+        config = self.network_config
         layers = []
-        readout = self.network_config.readout
-        timesteps = self.network_config.timesteps
-        for index, scale in enumerate(self.scales):
-            layer = FrozenLayer.from_dense(
-                self.integer_weights(index).T.cpu().numpy().astype(np.int64),
-                bias=self.integer_bias(index).cpu().numpy().astype(np.int64),
-                threshold=scale.threshold,
-                leak=leak_of(self.network_config),
-                reset=self.neurons[index].reset,
-                compare=self.network_config.compare,
-                fraction_bits=scale.fraction_bits,
+        for index, layer in enumerate(self.populations):
+            bias = layer.integer_bias(torch.float64).cpu().numpy().astype(np.int64)
+            only = layer.projections[0]
+            if (
+                len(layer.projections) > 1
+                or only.plan.kind != "dense"
+                or only.plan.pool > 1
+                or index != only.plan.source + 1
+            ):
+                raise UnsupportedError(f"layer {index}: only feed-forward, fully connected layers can be frozen")
+            frozen = FrozenLayer.from_dense(
+                only.integer_weight(layer.scale, torch.float64).T.cpu().numpy().astype(np.int64),
+                bias=bias if len(bias) > 1 else int(bias[0]),
+                threshold=_plain(layer.scale.threshold),
+                leak=layer.leak,
+                reset=layer.neuron.reset,
+                compare=config.compare,
+                fraction_bits=layer.scale.fraction_bits,
                 membrane_width=widths[index],
             )
-            if not self.neurons[index].spiking:
-                bounds = layer.unsaturated_range(timesteps, self.source_max(index))
-                layer = replace(layer, membrane_width=max(4, signed_width(*bounds)))
-            layers.append(layer)
-        network = FrozenNetwork(tuple(layers), timesteps, self.coding, readout)
+            if not layer.neuron.spiking:
+                bounds = frozen.unsaturated_range(config.timesteps, self.input_max if index == 0 else 1)
+                frozen = replace(frozen, membrane_width=max(4, signed_width(*bounds)))
+            layers.append(frozen)
+        network = FrozenNetwork(tuple(layers), config.timesteps, self.coding, config.readout)
         network.validate()
         return network
+
+
+def _plain(value: Any) -> Any:
+    """A single number out of an array of one, any other array as it is."""
+    return value.reshape(-1)[0].item() if isinstance(value, np.ndarray) and value.size == 1 else value
+
+
+def _leak_bits(kind: str, shift: int | np.ndarray, multiplier: int | np.ndarray) -> int:
+    """Bits below the threshold that the slowest leak needs."""
+    if kind == "shift":
+        return int(np.max(shift))
+    slowest = float(np.max(multiplier)) / 256
+    return math.ceil(-math.log2(1 - slowest)) if kind == "multiply" and slowest < 1 else 0

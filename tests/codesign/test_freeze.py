@@ -65,8 +65,8 @@ def test_quantised_forward_equals_the_golden_model(name):
     input_max = (1 << config.data.input_bits) - 1 if stimulus.is_current else 1
     trained.scale_initial_weights(batches.take(np.arange(50)) / input_max)
     with torch.no_grad():
-        for bias in trained.biases:
-            bias.copy_(torch.linspace(-0.1, 0.1, len(bias)))
+        for layer in trained.layers:
+            layer.bias.copy_(torch.linspace(-0.1, 0.1, len(layer.bias)))
     model = QuantisedNetwork(trained, config.freeze, input_coding(dataset, config.data))
     spiking = [neuron.spiking for neuron in model.neurons]
     width = config.freeze.membrane_width
@@ -95,20 +95,33 @@ def test_quantised_forward_equals_the_golden_model(name):
 
 def test_default_fraction_bits_are_the_fewest_that_keep_the_leak():
     weights = np.array([-0.9, 0.3, 0.5])
-    scale = layer_scale(weights, 6, 1.0, 3, None, "layer 0")
-    assert scale.threshold >= 1 << 6
-    assert round(scale.unit / 2) < 1 << 6 or scale.fraction_bits == 0
+    scale = layer_scale([weights], 6, 3, None, "layer 0")
+    assert scale.threshold[0] >= 1 << 6
+    assert round(scale.unit[0] / 2) < 1 << 6 or scale.fraction_bits == 0
     assert scale.fraction_bits > 0
-    assert layer_scale(weights, 6, 1 / 255, 3, None, "layer 0").fraction_bits == 0
-    fixed = layer_scale(weights, 6, 1.0, 3, 5, "layer 0")
-    assert (fixed.fraction_bits, fixed.threshold) == (5, round(32 / fixed.step))
+    assert layer_scale([weights / 255], 6, 3, None, "layer 0").fraction_bits == 0
+    fixed = layer_scale([weights], 6, 3, 5, "layer 0")
+    assert (fixed.fraction_bits, fixed.threshold.tolist()) == (5, [round(32 / fixed.step[0])])
+
+
+def test_a_scale_per_neuron_shares_the_fraction_bits():
+    scale = layer_scale([np.array([-0.9, 0.3]), np.array([0.01, 0.02]), np.array([])], 6, 3, None, "layer 0")
+    assert scale.threshold.min() >= 1 << 6 and round(scale.unit.min() / 2) < 1 << 6
+    assert scale.step[1] < scale.step[0] / 10
+    assert scale.threshold.tolist() == np.round(2.0**scale.fraction_bits / scale.step).tolist()
+
+
+def test_an_identity_is_within_the_weights_range():
+    small = np.full(500, 0.01)
+    assert layer_scale([small], 6, 3, None, "layer 0").step[0] < 1 / 31
+    assert layer_scale([small], 6, 3, None, "layer 0", identity=True).step[0] == 1 / 31
 
 
 def test_weights_that_cannot_be_represented_are_refused():
     with pytest.raises(InputError, match=r"layer 1: weights up to .* cannot be represented"):
-        layer_scale(np.array([1e6, -1e6]), 2, 1.0, 4, None, "layer 1")
+        layer_scale([np.array([1e6, -1e6])], 2, 4, None, "layer 1")
     with pytest.raises(InputError, match="threshold rounds to 0"):
-        layer_scale(np.array([100.0]), 2, 1.0, 4, 0, "layer 1")
+        layer_scale([np.array([100.0])], 2, 4, 0, "layer 1")
 
 
 def test_weight_scale_has_the_least_error():
@@ -256,7 +269,7 @@ def test_membrane_widths_come_from_training_data_with_a_margin(run):
 def test_a_checkpoint_of_another_network_is_refused(run):
     config, dataset, trained = run
     other = config.model_copy(update={"network": config.network.model_copy(update={"hidden": [15]})})
-    with pytest.raises(InputError, match="layer 0 should be 64 -> 15"):
+    with pytest.raises(InputError, match=r"layers\.0\.bias is 14, the configuration says 15"):
         load_trained(other, trained, dataset)
     deeper = config.model_copy(update={"network": config.network.model_copy(update={"hidden": []})})
     with pytest.raises(InputError, match="not a checkpoint of the configured network"):

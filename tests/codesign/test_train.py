@@ -11,7 +11,7 @@ from codesign.data import load_dataset
 from codesign.errors import InputError, UnsupportedError
 from codesign.stimulus import Stimulus
 from codesign.train import checkpoint, train
-from codesign.train.batches import Batches
+from codesign.train.batches import Augmentation, Batches
 from codesign.train.loop import class_weights, fall_epochs, learning_rate, rewire_epochs
 from codesign.train.model import SpikingNetwork
 
@@ -73,11 +73,11 @@ def test_a_run_stopped_inside_an_epoch_resumes_from_the_last_whole_one(tmp_path,
     whole = train(config, digits, tmp_path / "whole")
     batches, original = [], Batches.take
 
-    def take(self, indices, shifts=None):
+    def take(self, indices, random=None):
         batches.append(len(indices))
         if len(batches) == 20:
             raise KeyboardInterrupt
-        return original(self, indices, shifts)
+        return original(self, indices, random)
 
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "take", take)
@@ -120,8 +120,9 @@ def test_inactive_weights_stay_zero(tmp_path, digits):
     result = train(tiny(), digits, tmp_path)
     tensors, _ = checkpoint.load(result.checkpoint)
     for layer in (0, 1):
-        assert (tensors[f"weight{layer}"][~tensors[f"mask{layer}"]] == 0).all()
-        assert int(tensors[f"mask{layer}"].sum(1).min()) >= 1
+        name = f"layers.{layer}.input.weight"
+        assert (tensors[f"model.{name}"][~tensors[f"mask.{name}"]] == 0).all()
+        assert int(tensors[f"mask.{name}"].sum(1).min()) >= 1
 
 
 def test_dense_mode_keeps_every_weight(tmp_path, digits):
@@ -162,17 +163,20 @@ def test_initial_weights_make_layers_spike(digits):
     network = SpikingNetwork(64, 10, config.network, config.train)
     inputs = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
     network.scale_initial_weights(inputs)
-    _, spikes = network(inputs)
-    assert all(0.1 < float(layer.detach().mean()) < 0.2 for layer in spikes)
+    assert all(0.1 < float(layer.detach().mean()) < 0.2 for layer in network(inputs).spikes)
 
 
 def test_activity_counts_spikes_and_walked_synapses():
     config = tiny(network={"hidden": [5], "timesteps": 3})
     network = SpikingNetwork(4, 2, config.network, config.train)
     inputs = (torch.rand(3, 6, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    _, spikes = network(inputs)
+    with torch.no_grad():
+        weight = network.sparse_parameters()["layers.0.input.weight"]
+        weight[:3, 1] = 0
+        weight[2, 3] = 0
+    spikes = network(inputs).spikes
     activity = network.activity(inputs, spikes)
-    by_hand = sum(int(network.masks[0][:, source].sum()) for source in torch.nonzero(inputs)[:, 2].tolist())
+    by_hand = sum(int((weight[:, source] != 0).sum()) for source in torch.nonzero(inputs)[:, 2].tolist())
     assert activity.operations[0] == by_hand
     assert activity.spikes[0] == float(spikes[0].detach().sum())
 
@@ -193,19 +197,55 @@ def test_class_weights_balance_the_loss():
     assert class_weights(labels, 2, 0.0, "cpu") is None
 
 
-def test_shifted_images_move_whole_pixels():
+def image_batches(**options) -> Batches:
+    """One 3 x 4 image whose only value lies at row 1, column 1."""
     image = np.zeros((1, 12), np.uint8)
-    image[0, 5] = 9  # row 1, column 1 of 3 x 4
-    batches = Batches(Stimulus(12, 2, np.zeros(1, np.int32), values=image), image=(3, 4), shift=1)
-    moved = batches.take(np.array([0]), np.array([[1, -1]]))
-    assert torch.nonzero(moved).tolist() == [[0, 8]] and float(moved[0, 8]) == 9
-    assert float(batches.take(np.array([0]), np.array([[-1, 1]]))[0, 2]) == 9
-    events = Stimulus.from_dense(np.stack([image, image], axis=1) > 0)
-    shifted = Batches(events, image=(3, 4), shift=1).take(np.array([0]), np.array([[1, 0]]))
-    assert torch.nonzero(shifted).tolist() == [[0, 0, 9], [1, 0, 9]]
+    image[0, 5] = 9
+    return Batches(Stimulus(12, 2, np.zeros(1, np.int32), values=image), 1.0, Augmentation((1, 3, 4), **options))
+
+
+def places(batches: Batches, draws: int = 200) -> set[int]:
+    """Where the value of a single sample went, over many draws."""
+    random = np.random.default_rng(0)
+    found = [torch.nonzero(batches.take(np.array([0]), random)) for _ in range(draws)]
+    return {int(places[0, -1]) if len(places) else -1 for places in found}
+
+
+def test_shifted_images_move_whole_pixels():
+    assert places(image_batches(shift=1)) == {0, 1, 2, 4, 5, 6, 8, 9, 10}
+    assert places(image_batches()) == {5}
+
+
+def test_flipped_images_are_mirrored_left_to_right():
+    assert places(image_batches(flip=True)) == {5, 6}
+
+
+def test_cutout_blanks_a_square_that_may_reach_over_the_edge():
+    full = Stimulus(12, 2, np.zeros(1, np.int32), values=np.ones((1, 12), np.uint8))
+    batches = Batches(full, 1.0, Augmentation((1, 3, 4), cutout=2))
+    random = np.random.default_rng(0)
+    sizes = {12 - int(batches.take(np.array([0]), random).sum()) for _ in range(200)}
+    assert sizes == {1, 2, 4}
+    assert float(batches.take(np.array([0])).sum()) == 12
+
+
+def test_events_move_in_time_and_sources_fall_silent():
+    events = np.zeros((1, 5, 3), bool)
+    events[0, 1] = True
+    stimulus = Stimulus.from_dense(events)
+    random = np.random.default_rng(0)
+    jittered = Batches(stimulus, augmentation=Augmentation(jitter=2))
+    steps = [torch.nonzero(jittered.take(np.array([0]), random))[:, 0].tolist() for _ in range(100)]
+    assert {tuple(step) for step in steps} == {(), (0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)}
+    dropped = Batches(stimulus, augmentation=Augmentation(drop=0.5))
+    totals = [float(dropped.take(np.array([0]), random).sum()) for _ in range(400)]
+    assert np.mean(totals) == pytest.approx(1.5, abs=0.2)
 
 
 def test_shifts_need_images(tmp_path):
     config = parse_config({"data": {"coding": "delta", "shift_augmentation": 1}, "train": {"epochs": 3}})
     with pytest.raises(InputError, match="shift_augmentation needs images"):
+        train(config, load_dataset(config.data), tmp_path)
+    config = parse_config({"data": {"event_drop": 0.1}})
+    with pytest.raises(InputError, match="event_drop needs events and not coding 'current'"):
         train(config, load_dataset(config.data), tmp_path)

@@ -1,0 +1,55 @@
+"""What training minimises, as a function of a network's output.
+
+With B samples, T timesteps, classes k and y the right class; means over samples are weighted by class where
+``class_weights`` are given:
+
+rate      cross-entropy of the readout's scores, softmax(scores)_y.
+count     mean over samples and classes of (spikes of k / T - target)^2, target ``count_correct`` for y, else
+          ``count_incorrect`` (the spike-count loss of SLAYER: Shrestha and Orchard, NeurIPS 2018; here per timestep).
+membrane  cross-entropy of the last layer's greatest membrane potential, max over t of u (max-over-time loss: Cramer et
+          al., IEEE TNNLS 33(7), 2022).
+tet       (1 - lambda) mean over t of the cross-entropy at t + lambda mean over t, samples and classes of
+          (score at t - tet_mean)^2 (temporal efficient training: Deng et al., ICLR 2022).
+
+With ``activity_target`` r each adds ``activity_weight`` times the mean over the hidden layers of
+(mean spikes per neuron and timestep - r)^2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codesign.config import TrainConfig
+from codesign.train.model import Output
+
+
+def total_loss(output: Output, target: Tensor, config: TrainConfig, class_weights: Tensor | None = None) -> Tensor:
+    """The configured loss, a scalar. ``target`` is int64 (B,), ``class_weights`` float (classes,)."""
+    loss = _loss(output, target, config, class_weights)
+    hidden = output.spikes[:-1]
+    if config.activity_target is not None and hidden:
+        rates = torch.stack([spikes.mean() for spikes in hidden])
+        loss = loss + config.activity_weight * ((rates - config.activity_target) ** 2).mean()
+    return loss
+
+
+def _loss(output: Output, target: Tensor, config: TrainConfig, class_weights: Tensor | None) -> Tensor:
+    if config.loss == "count":
+        counts = output.spikes[-1].float().mean(0)
+        wanted = torch.full_like(counts, config.count_incorrect)
+        wanted.scatter_(1, target[:, None], config.count_correct)
+        distance = ((counts - wanted) ** 2).mean(1)
+        if class_weights is None:
+            return distance.mean()
+        weight = class_weights[target]
+        return (distance * weight).sum() / weight.sum()
+    smoothing = config.label_smoothing
+    if config.loss == "tet":
+        steps = output.step_scores.float()
+        repeated = target.repeat(len(steps))
+        entropy = F.cross_entropy(steps.flatten(0, 1), repeated, class_weights, label_smoothing=smoothing)
+        return (1 - config.tet_lambda) * entropy + config.tet_lambda * ((steps - config.tet_mean) ** 2).mean()
+    scores = output.potentials.amax(0) if config.loss == "membrane" else output.scores
+    return F.cross_entropy(scores.float(), target, class_weights, label_smoothing=smoothing)
