@@ -28,7 +28,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which samples, how they are split and encoded."""
 
-    set: Literal["digits", "mnist", "idx", "fsdd-spikes", "mitbih-beats", "npz"] = "digits"
+    set: Literal["digits", "mnist", "idx", "cifar10", "fsdd-spikes", "shd", "ssc", "mitbih-beats", "npz"] = "digits"
     path: str | None = Field(default=None, description="folder or file; default: $CODESIGN_DATA, then the user cache")
     coding: CodingKind = "current"
     input_bits: int = Field(default=4, ge=1, le=8, description="bits of one input value (coding 'current')")
@@ -48,6 +48,13 @@ class DataConfig(Section):
     encoder_seed: int = Field(default=0, ge=0, description="seed of the encoder's draws (coding 'rate')")
     delta: Level | list[Level] = Field(
         default=0.1, description="send-on-delta level, or several, as fractions of full scale (coding 'delta')"
+    )
+    rr: bool = Field(default=False, description="RR intervals as further sources (set 'mitbih-beats')")
+    subtract_mean_beat: bool = Field(
+        default=False, description="beats less the running mean beat of their record (set 'mitbih-beats')"
+    )
+    validation_records: list[int] | None = Field(
+        default=None, min_length=1, description="training records held out (set 'mitbih-beats'); docs/data.md: default"
     )
     shift_augmentation: int = Field(default=0, ge=0, le=4, description="random shifts of training images, +- pixels")
     flip_augmentation: bool = Field(default=False, description="mirror every second training image left to right")
@@ -75,6 +82,9 @@ class DataConfig(Section):
         ):
             if name in self.model_fields_set and self.coding != coding:
                 raise ValueError(f"{name} belongs to coding = {coding!r}, not {self.coding!r}")
+        for name in ("rr", "subtract_mean_beat", "validation_records"):
+            if name in self.model_fields_set and self.set != "mitbih-beats":
+                raise ValueError(f"{name} belongs to set = 'mitbih-beats', not {self.set!r}")
         if self.path is not None and self.set == "digits":
             raise ValueError("path: set 'digits' is installed with scikit-learn and has no file")
         if isinstance(self.delta, list) and not self.delta:

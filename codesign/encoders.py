@@ -12,10 +12,15 @@ Array values are first scaled to z = (x - low) / (high - low) in 0..1. Codings:
   first value and moves by one level with each event; at most one event per source and timestep, what exceeds it is
   carried. Source index = (channel * n_levels + level) * 2 + (0 up, 1 down). A sample of L values runs in T <= L
   timesteps; timestep t looks at value floor(t * L / T).
+
+Samples with flags (facts such as "the RR interval is at least 0.9 of the mean") have one further source per flag,
+after those of the coding. If the flag is set, its source has the full value (``current``) or sends an event in every
+timestep (all other codings).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +36,8 @@ from codesign.stimulus import MAX_EVENTS, Stimulus
 ROUNDING_RULE = "floor((x - low) / (high - low) * (2**input_bits - 1) + 0.5)"
 CHUNK_CELLS = 1 << 25
 
+Pieces = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class EventCounts:
@@ -42,7 +49,11 @@ class EventCounts:
 
 
 def n_sources(dataset: Dataset, config: DataConfig) -> int:
-    """Input sources of the network. Raises InputError if the coding does not suit the data."""
+    """Input sources of the network, flags included. Raises InputError if the coding does not suit the data."""
+    return _coded_sources(dataset, config) + len(dataset.flag_names)
+
+
+def _coded_sources(dataset: Dataset, config: DataConfig) -> int:
     if config.coding == "events":
         if not dataset.has_events:
             raise InputError(f"data.coding = 'events' needs event data; set {dataset.name!r} holds arrays")
@@ -67,6 +78,8 @@ def input_coding(dataset: Dataset, config: DataConfig) -> InputCoding:
         "events": {"step_ms": config.step_ms},
         "delta": {**scale, "levels": _levels(config)},
     }[config.coding]
+    if dataset.flag_names:
+        parameters |= {"flags": list(dataset.flag_names)}
     return InputCoding(config.coding, config.input_bits if config.coding == "current" else 0, parameters)
 
 
@@ -75,22 +88,24 @@ def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -
 
     Raises InputError if the coding does not suit the data.
     """
-    n_inputs = n_sources(dataset, config)
+    n_inputs, n_coded = n_sources(dataset, config), _coded_sources(dataset, config)
     if config.coding == "current":
         limit = (1 << config.input_bits) - 1
         values = np.empty((len(split), n_inputs), np.uint8)
         for part in _chunks(len(split), n_inputs):
-            values[part] = np.floor(_scaled(dataset, split, part) * limit + 0.5).astype(np.uint8)
+            values[part, :n_coded] = np.floor(_scaled(dataset, split, part) * limit + 0.5).astype(np.uint8)
+        if split.flags is not None:
+            values[:, n_coded:] = split.flags * np.uint8(limit)
         return Stimulus(n_inputs, timesteps, split.labels, values=values), EventCounts()
     if config.coding == "events":
         return _bin_events(split, config.step_ms, n_inputs, timesteps)
     if config.coding == "delta":
         pieces = _delta_pieces(dataset, split, config, timesteps)
     elif config.coding == "latency":
-        pieces = _latency_pieces(dataset, split, timesteps, n_inputs)
+        pieces = _latency_pieces(dataset, split, timesteps, n_coded)
     else:
-        pieces = _rate_pieces(dataset, split, config, timesteps, n_inputs)
-    parts = [Stimulus.from_dense(piece) for piece in pieces]
+        pieces = _rate_pieces(dataset, split, config, timesteps, n_coded)
+    parts = [Stimulus.from_dense(piece) for piece in _with_flags(pieces, split)]
     sources = np.concatenate([part.sources for part in parts if part.sources is not None] or [np.zeros(0, np.int32)])
     if sources.size > MAX_EVENTS:
         raise InputError(f"the encoded samples hold {sources.size} events, the limit is {MAX_EVENTS}")
@@ -115,6 +130,17 @@ def _scaled(dataset: Dataset, split: Split, part: slice) -> npt.NDArray[np.float
     return (x.reshape(len(x), -1) - dataset.low) / (dataset.high - dataset.low)
 
 
+def _with_flags(pieces: Iterable[Pieces], split: Split) -> Iterator[Pieces]:
+    """Pieces (samples, timesteps, sources) in order, with an event of each set flag in every timestep."""
+    start = 0
+    for piece in pieces:
+        if split.flags is not None:
+            flags = split.flags[start : start + len(piece), None]
+            start += len(piece)
+            piece = np.concatenate([piece, np.repeat(flags, piece.shape[1], axis=1)], axis=2)
+        yield piece
+
+
 def _bin_events(split: Split, step_ms: float, n_inputs: int, timesteps: int) -> tuple[Stimulus, EventCounts]:
     events = split.events
     assert events is not None
@@ -130,37 +156,30 @@ def _bin_events(split: Split, step_ms: float, n_inputs: int, timesteps: int) -> 
     return stimulus, EventCounts(int(unique.size), int(keys.size - unique.size), dropped)
 
 
-def _latency_pieces(dataset: Dataset, split: Split, timesteps: int, n_inputs: int) -> list[npt.NDArray[np.bool_]]:
-    pieces = []
+def _latency_pieces(dataset: Dataset, split: Split, timesteps: int, n_inputs: int) -> Iterator[Pieces]:
     for part in _chunks(len(split), timesteps * n_inputs):
         z = _scaled(dataset, split, part)
         when = np.floor((1.0 - z) * (timesteps - 1) + 0.5).astype(np.int64)
         when[z <= 0] = -1
-        pieces.append(when[:, None, :] == np.arange(timesteps)[None, :, None])
-    return pieces
+        yield when[:, None, :] == np.arange(timesteps)[None, :, None]
 
 
-def _rate_pieces(
-    dataset: Dataset, split: Split, config: DataConfig, timesteps: int, n_inputs: int
-) -> list[npt.NDArray[np.bool_]]:
-    pieces = []
+def _rate_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps: int, n_inputs: int) -> Iterator[Pieces]:
     for part in _chunks(len(split), timesteps * n_inputs * 8):
         probability = _scaled(dataset, split, part) * config.rate_max
         piece = np.empty((len(probability), timesteps, n_inputs), bool)
         for row, index in enumerate(split.index[part]):
             generator = np.random.Generator(np.random.Philox(key=[config.encoder_seed, int(index)]))
             piece[row] = generator.random((timesteps, n_inputs)) < probability[row]
-        pieces.append(piece)
-    return pieces
+        yield piece
 
 
-def _delta_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -> list[npt.NDArray[np.bool_]]:
+def _delta_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -> Iterator[Pieces]:
     assert split.x is not None
     length = split.x.shape[1]
     if timesteps > length:
         raise InputError(f"network.timesteps = {timesteps}, but coding 'delta' has only {length} values per sample")
     levels = np.asarray(_levels(config), np.float64) * (dataset.high - dataset.low)
-    pieces = []
     for part in _chunks(len(split), split.x[0].size * 16):
         x = np.asarray(split.x[part], np.float64).reshape(-1, length, split.x[0].size // length)
         piece = np.zeros((len(x), timesteps, x.shape[2], levels.size, 2), bool)
@@ -170,5 +189,4 @@ def _delta_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps:
             up, down = difference >= levels, difference <= -levels
             piece[:, t, ..., 0], piece[:, t, ..., 1] = up, down
             reference += levels * (up.astype(np.int8) - down.astype(np.int8))
-        pieces.append(piece.reshape(len(x), timesteps, -1))
-    return pieces
+        yield piece.reshape(len(x), timesteps, -1)

@@ -31,12 +31,16 @@ MAX_DOWNLOAD = 1 << 26
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a set before its files are read. ``file`` is empty where the set is a folder."""
+    """What is known of a set before its files are read.
+
+    ``file`` is empty where the set is a folder; ``folders`` are further names that the folder may have.
+    """
 
     summary: str
     source: str
     file: str = ""
     can_download: bool = False
+    folders: tuple[str, ...] = ()
 
 
 CATALOGUE = {
@@ -53,6 +57,19 @@ CATALOGUE = {
         "100,661 ECG beats of 128 samples at 120 Hz, 4 AAMI classes, split by patients",
         "made from the MIT-BIH Arrhythmia Database (physionet.org/content/mitdb); docs/data.md says how",
         "mitbih_beats_120hz.npz",
+    ),
+    "cifar10": Entry(
+        "50,000 + 10,000 colour images 32x32, 10 classes",
+        "CIFAR-10 binary version, cifar-10-binary.tar.gz (cs.toronto.edu/~kriz/cifar.html), or a tar of JPEG files",
+        folders=("cifar10-jpeg",),
+    ),
+    "shd": Entry(
+        "8,156 + 2,264 spoken digits as spikes of 700 channels, 20 classes",
+        "Spiking Heidelberg Digits, shd_train.h5 and shd_test.h5 (zenkelab.org, compneuro.net)",
+    ),
+    "ssc": Entry(
+        "75,466 + 9,981 + 20,382 spoken commands as spikes of 700 channels, 35 classes",
+        "Spiking Speech Commands, ssc_train.h5, ssc_valid.h5 and ssc_test.h5 (zenkelab.org, compneuro.net)",
     ),
     "npz": Entry("your own arrays or events in one npz file; docs/data.md gives the form", "your own"),
 }
@@ -76,14 +93,13 @@ def locate(name: str, path: str | None = None) -> Path:
         return found / entry.file if entry.file and found.is_dir() else found
     if name in ("idx", "npz"):
         raise InputError(f"data.set = {name!r} needs data.path, a {'folder' if name == 'idx' else 'file'} of yours")
-    folders = [cache_folder() / name]
-    if os.environ.get("CODESIGN_DATA"):
-        folders.insert(0, Path(os.environ["CODESIGN_DATA"]) / name)
+    roots = [Path(os.environ["CODESIGN_DATA"])] if os.environ.get("CODESIGN_DATA") else []
+    folders = [root / folder for root in (*roots, cache_folder()) for folder in (name, *entry.folders)]
     for folder in folders:
         if (folder / entry.file).is_file() or (not entry.file and folder.is_dir()):
             return folder / entry.file
     raise InputError(
-        f"data set {name!r} is neither in $CODESIGN_DATA nor in {folders[-1]}; `codesign data get {name}` "
+        f"data set {name!r} is neither in $CODESIGN_DATA nor in {cache_folder() / name}; `codesign data get {name}` "
         + ("downloads it" if entry.can_download else "says where it comes from")
     )
 
@@ -123,7 +139,8 @@ def download(name: str, progress: Progress = silent) -> Path:
     if not entry.can_download:
         if name == "digits":
             raise UnsupportedError("data set 'digits' is installed with scikit-learn: nothing to download")
-        where = f"; put {entry.file} into $CODESIGN_DATA/{name} or {cache_folder() / name}" if entry.file else ""
+        own = name in ("idx", "npz")
+        where = "" if own else f"; put {entry.file or 'it'} into $CODESIGN_DATA/{name} or {cache_folder() / name}"
         raise UnsupportedError(f"data set {name!r} cannot be downloaded by codesign: {entry.source}{where}")
     folder = cache_folder() / name
     for done, (file, md5) in enumerate(MNIST_MD5.items()):

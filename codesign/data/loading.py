@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from codesign.config import DataConfig
 from codesign.data.catalogue import MNIST_MD5, locate
+from codesign.data.cifar10 import load_cifar10
 from codesign.data.files import read_idx, read_npz
-from codesign.data.samples import Dataset, DataWarning, Events, Split
+from codesign.data.heartbeats import load_heartbeats
+from codesign.data.heidelberg import load_heidelberg
+from codesign.data.samples import Dataset, DataWarning, Events
+from codesign.data.splitting import assemble, checked_labels, need, real, refuse_test_fraction, split_parts
 from codesign.errors import InputError
 from codesign.files import file_hash
+from codesign.progress import Progress, silent
 
-# Records of the training patients (DS1) held out for validation: they hold beats of every class.
-MITBIH_VALIDATION_RECORDS = (114, 119, 124, 209, 223)
-MITBIH_CLASSES = ("N", "S", "V", "F")
 DIGITS_TEST = 360
 DEFAULT_TEST = 0.2
 MAX_CLASSES = 1 << 12
@@ -28,18 +30,23 @@ MAX_CLASSES = 1 << 12
 Array = npt.NDArray[Any]
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
     """Read the configured set and split it into train, validation and test.
 
-    Sets without an official test set are split stratified by class, with ``split_seed``. Raises InputError in one
-    line for a file that is missing, truncated, of the wrong shape, or holds NaN or labels out of range.
+    ``progress(done, total, text)`` counts samples where reading takes a while. Sets without an official test set are
+    split stratified by class, with ``split_seed``. Raises InputError in one line for a file that is missing,
+    truncated, of the wrong shape, or holds NaN or labels out of range.
     """
+    if config.set == "cifar10":
+        return load_cifar10(config, progress)
+    if config.set in ("shd", "ssc"):
+        return load_heidelberg(config, progress)
     loaders = {
         "digits": _load_digits,
         "mnist": _load_idx,
         "idx": _load_idx,
         "fsdd-spikes": _load_npz,
-        "mitbih-beats": _load_mitbih,
+        "mitbih-beats": load_heartbeats,
         "npz": _load_npz,
     }
     return loaders[config.set](config)
@@ -52,8 +59,8 @@ def _load_digits(config: DataConfig) -> Dataset:
     x = np.asarray(bunch.images, np.uint8)
     labels = np.asarray(bunch.target, np.int32)
     digest = hashlib.sha256(x.tobytes() + labels.tobytes()).hexdigest()
-    parts = _split(config, labels, None, "digits", default_test=DIGITS_TEST)
-    return _assemble(
+    parts = split_parts(config, labels, None, "digits", default_test=DIGITS_TEST)
+    return assemble(
         config,
         "digits",
         [str(i) for i in range(10)],
@@ -69,7 +76,7 @@ def _load_digits(config: DataConfig) -> Dataset:
 
 def _load_idx(config: DataConfig) -> Dataset:
     folder = locate(config.set, config.path)
-    _refuse_test_fraction(config)
+    refuse_test_fraction(config)
     hashes: dict[str, str] = {}
     arrays: dict[str, Array] = {}
     for part in ("train", "t10k"):
@@ -90,12 +97,12 @@ def _load_idx(config: DataConfig) -> Dataset:
         )
     n_classes = 10 if config.set == "mnist" else int(arrays["train-labels"].max(initial=0)) + 1
     labels = np.concatenate([arrays["train-labels"], arrays["t10k-labels"]])
-    labels = _checked_labels(labels, n_classes, str(folder))
+    labels = checked_labels(labels, n_classes, str(folder))
     official = np.arange(labels.size) >= len(arrays["train-labels"])
-    parts = _split(config, labels, np.where(official, 2, 0), str(folder))
+    parts = split_parts(config, labels, np.where(official, 2, 0), str(folder))
     x = np.concatenate([arrays["train-images"], arrays["t10k-images"]])
     digest = hashlib.sha256("".join(hashes[name] for name in sorted(hashes)).encode()).hexdigest()
-    return _assemble(
+    return assemble(
         config,
         config.set,
         [str(i) for i in range(n_classes)],
@@ -109,71 +116,38 @@ def _load_idx(config: DataConfig) -> Dataset:
     )
 
 
-def _load_mitbih(config: DataConfig) -> Dataset:
-    path = locate(config.set, config.path)
-    _refuse_test_fraction(config)
-    arrays = read_npz(path, ("x", "y", "record", "split"))
-    _need(path, arrays, ("x", "y", "record", "split"))
-    x, y = arrays["x"], arrays["y"]
-    if x.ndim != 2 or x.dtype != np.int8:
-        raise InputError(f"{path}: x is {x.dtype} {x.shape}, expected int8 (beats, samples)")
-    for name in ("y", "record", "split"):
-        if arrays[name].shape != (len(x),):
-            raise InputError(f"{path}: {name} has shape {arrays[name].shape} for {len(x)} beats")
-    labels = _checked_labels(y, 5, str(path))
-    if not np.isin(arrays["split"], (1, 2)).all():
-        raise InputError(f"{path}: split holds values other than 1 (DS1) and 2 (DS2)")
-    # Class Q (unclassifiable) has 15 beats in all and is left out, as is usual.
-    kept = np.flatnonzero(labels < 4)
-    held_out = np.isin(arrays["record"], MITBIH_VALIDATION_RECORDS)
-    role = np.where(arrays["split"] == 2, 2, np.where(held_out, 1, 0))[kept]
-    parts = _split(config, labels[kept], role, str(path))
-    return _assemble(
-        config,
-        "mitbih-beats",
-        list(MITBIH_CLASSES),
-        labels[kept],
-        parts,
-        x=x[kept],
-        low=-128,
-        high=127,
-        source=path.name,
-        sha256=file_hash(path),
-    )
-
-
 def _load_npz(config: DataConfig) -> Dataset:
     path = locate(config.set, config.path)
     names = ("x", "y", "times", "times_ms", "units", "offsets", "is_test", "split", "range", "classes", "n_units")
     arrays = read_npz(path, names)
     if "x" in arrays:
-        _need(path, arrays, ("y",))
+        need(path, arrays, ("y",))
         return _array_set(config, path, arrays)
     if "times" not in arrays and "times_ms" in arrays:
         arrays["times"] = arrays.pop("times_ms")
     if "times" not in arrays:
         raise InputError(f"{path}: neither an array 'x' nor 'times' in it; docs/data.md gives the two forms")
-    _need(path, arrays, ("units", "offsets", "y"))
+    need(path, arrays, ("units", "offsets", "y"))
     return _event_set(config, path, arrays)
 
 
 def _array_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> Dataset:
-    x = _real(arrays["x"], "x", path)
+    x = real(arrays["x"], "x", path)
     if x.ndim < 2 or not len(x) or not x[0].size:
         raise InputError(f"{path}: x has shape {x.shape}, expected (samples, ...) with at least one value a sample")
     classes, labels = _classes(arrays, path)
     if labels.size != len(x):
         raise InputError(f"{path}: {len(x)} samples in x but {labels.size} labels in y")
     low, high = _scale(arrays, x, path)
-    parts = _split(config, labels, _roles(arrays, labels.size, path), str(path), default_test=DEFAULT_TEST)
-    return _assemble(
+    parts = split_parts(config, labels, _roles(arrays, labels.size, path), str(path), default_test=DEFAULT_TEST)
+    return assemble(
         config, config.set, classes, labels, parts, x=x, low=low, high=high, source=path.name, sha256=file_hash(path)
     )
 
 
 def _event_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> Dataset:
     classes, labels = _classes(arrays, path)
-    times, units, offsets = (_real(arrays[name], name, path) for name in ("times", "units", "offsets"))
+    times, units, offsets = (real(arrays[name], name, path) for name in ("times", "units", "offsets"))
     for name, array in (("times", times), ("units", units), ("offsets", offsets)):
         if array.ndim != 1:
             raise InputError(f"{path}: {name} has shape {array.shape}, expected one axis")
@@ -191,7 +165,7 @@ def _event_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> D
         raise InputError(f"{path}: a time is negative ({times.min()} ms)")
     n_units = int(units.max(initial=0)) + 1
     if "n_units" in arrays:
-        stated = int(_real(arrays["n_units"], "n_units", path).reshape(-1)[0])
+        stated = int(real(arrays["n_units"], "n_units", path).reshape(-1)[0])
         if n_units > stated:
             raise InputError(f"{path}: unit {n_units - 1} is outside 0..{stated - 1}")
         n_units = stated
@@ -202,8 +176,8 @@ def _event_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> D
     if n_units > 1 << 20:
         raise InputError(f"{path}: unit {n_units - 1} is beyond the largest source, {(1 << 20) - 1}")
     events = Events(times.astype(np.float32), units.astype(np.int32), offsets)
-    parts = _split(config, labels, _roles(arrays, labels.size, path), str(path), default_test=DEFAULT_TEST)
-    return _assemble(
+    parts = split_parts(config, labels, _roles(arrays, labels.size, path), str(path), default_test=DEFAULT_TEST)
+    return assemble(
         config,
         config.set,
         classes,
@@ -216,29 +190,8 @@ def _event_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> D
     )
 
 
-def _need(path: Path, arrays: Mapping[str, Array], names: tuple[str, ...]) -> None:
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise InputError(f"{path}: no array {', '.join(map(repr, missing))} in it; docs/data.md gives the form")
-
-
-def _real(array: Array, name: str, path: Path) -> Array:
-    if array.dtype.kind not in "iufb":
-        raise InputError(f"{path}: {name} is {array.dtype}, expected real numbers")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{path}: {name} holds NaN or infinite values")
-    return array
-
-
-def _checked_labels(y: Array, n_classes: int, where: str) -> npt.NDArray[np.int32]:
-    if y.size and (int(y.min()) < 0 or int(y.max()) >= n_classes):
-        wrong = int(y.max()) if int(y.max()) >= n_classes else int(y.min())
-        raise InputError(f"{where}: label {wrong} is outside 0..{n_classes - 1}")
-    return y.astype(np.int32)
-
-
 def _classes(arrays: Mapping[str, Array], path: Path) -> tuple[list[str], npt.NDArray[np.int32]]:
-    y = _real(arrays["y"], "y", path)
+    y = real(arrays["y"], "y", path)
     if y.ndim != 1 or y.dtype.kind not in "iub":
         raise InputError(f"{path}: y is {y.dtype} {y.shape}, expected integers (samples,)")
     if not y.size:
@@ -251,12 +204,12 @@ def _classes(arrays: Mapping[str, Array], path: Path) -> tuple[list[str], npt.ND
         names = [str(i) for i in range(int(y.max()) + 1)]
     if len(names) < 2:
         raise InputError(f"{path}: {len(names)} class, expected 2 or more")
-    return names, _checked_labels(y, len(names), str(path))
+    return names, checked_labels(y, len(names), str(path))
 
 
 def _scale(arrays: Mapping[str, Array], x: Array, path: Path) -> tuple[float, float]:
     if "range" in arrays:
-        bounds = _real(arrays["range"], "range", path).reshape(-1)
+        bounds = real(arrays["range"], "range", path).reshape(-1)
         if bounds.size != 2 or bounds[0] >= bounds[1]:
             raise InputError(f"{path}: range is {bounds.tolist()}, expected [low, high] with low < high")
         low, high = float(bounds[0]), float(bounds[1])
@@ -291,89 +244,6 @@ def _roles(arrays: Mapping[str, Array], n_samples: int, path: Path) -> npt.NDArr
             raise InputError(f"{path}: is_test is {is_test.dtype} {is_test.shape}, expected bool ({n_samples},)")
         return np.where(is_test.astype(bool), 2, 0)
     return None
-
-
-def _refuse_test_fraction(config: DataConfig) -> None:
-    if config.test is not None:
-        raise InputError(f"data.test: set {config.set!r} has an official test set; remove data.test")
-
-
-def _stratified(
-    candidates: npt.NDArray[np.int64], labels: npt.NDArray[np.int32], size: float, seed: int, what: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Split ``candidates`` into (rest, chosen), both sorted, with the classes in proportion."""
-    from sklearn.model_selection import train_test_split
-
-    count = round(size * candidates.size) if size < 1 else round(size)
-    n_classes = int(np.unique(labels[candidates]).size)
-    if count < n_classes or candidates.size - count < n_classes:
-        raise InputError(f"data.{what} = {size:g}: {count} of {candidates.size} samples for {n_classes} classes")
-    try:
-        rest, chosen = train_test_split(
-            candidates, test_size=count, stratify=labels[candidates], random_state=np.random.RandomState(seed)
-        )
-    except ValueError as error:
-        raise InputError(f"data.{what}: the samples cannot be split by class ({error})") from None
-    return np.sort(rest), np.sort(chosen)
-
-
-def _split(
-    config: DataConfig,
-    labels: npt.NDArray[np.int32],
-    roles: npt.NDArray[np.int64] | None,
-    where: str,
-    default_test: float = 0,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices of train, validation and test samples."""
-    everything = np.arange(labels.size)
-    if roles is not None and config.test is not None:
-        raise InputError(f"data.test: {where} names its own test samples; remove data.test")
-    if roles is None or not np.any(roles == 2):
-        train = everything if roles is None else everything[roles == 0]
-        train, test = _stratified(train, labels, config.test or default_test, config.split_seed, "test")
-    else:
-        train, test = everything[roles == 0], everything[roles == 2]
-    if roles is not None and np.any(roles == 1):
-        if "validation" in config.model_fields_set:
-            raise InputError(f"data.validation: {where} names its own validation samples; remove data.validation")
-        validation = everything[roles == 1]
-    else:
-        train, validation = _stratified(train, labels, config.validation, config.split_seed, "validation")
-    if config.train_limit is not None and config.train_limit < train.size:
-        _, train = _stratified(train, labels, float(config.train_limit), config.split_seed, "train_limit")
-    if config.test_limit is not None:
-        test = test[: config.test_limit]
-    for name, part in (("training", train), ("validation", validation), ("test", test)):
-        if not part.size:
-            raise InputError(f"{where}: no {name} samples")
-    return train, validation, test
-
-
-def _assemble(
-    config: DataConfig,
-    name: str,
-    classes: list[str],
-    labels: npt.NDArray[np.int32],
-    parts: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]],
-    *,
-    x: Array | None = None,
-    events: Events | None = None,
-    low: float = 0.0,
-    high: float = 1.0,
-    n_units: int = 0,
-    source: str,
-    sha256: str,
-) -> Dataset:
-    whole = Split(labels, np.arange(labels.size, dtype=np.int64), x, events)
-    train, validation, test = (whole.take(part) for part in parts)
-    provenance = {
-        "set": name,
-        "source": source,
-        "sha256": sha256,
-        "split_seed": config.split_seed,
-        "samples": {"train": len(train), "validation": len(validation), "test": len(test)},
-    }
-    return Dataset(name, tuple(classes), train, validation, test, low, high, n_units, provenance)
 
 
 def _idx_file(folder: Path, part: str, kind: str, axes: int) -> Path:

@@ -31,6 +31,11 @@ class Events:
         return int(self.offsets.size) - 1
 
     def take(self, indices: npt.NDArray[np.integer]) -> Events:
+        """Events of the chosen samples; of consecutive samples without a copy, as sets of gigabytes need it."""
+        if indices.size and np.array_equal(indices, np.arange(indices[0], indices[0] + indices.size)):
+            offsets = self.offsets[indices[0] : indices[-1] + 2]
+            inside = slice(int(offsets[0]), int(offsets[-1]))
+            return Events(self.times[inside], self.units[inside], offsets - offsets[0])
         counts = self.offsets[indices + 1] - self.offsets[indices]
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         chosen = np.repeat(self.offsets[indices] - offsets[:-1], counts) + np.arange(offsets[-1])
@@ -45,12 +50,14 @@ class Split:
     index : int64 (n,), position of each sample in the whole set; encoders that draw random numbers are keyed by it.
     x : (n, ...) raw values of any real dtype, or None.
     events : raw events, or None; exactly one of the two is set.
+    flags : bool (n, n_flags), facts about each sample that are coded as sources of their own, or None.
     """
 
     labels: npt.NDArray[np.int32]
     index: npt.NDArray[np.int64]
     x: npt.NDArray[Any] | None = None
     events: Events | None = None
+    flags: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return int(self.labels.size)
@@ -63,6 +70,7 @@ class Split:
             self.index[chosen],
             None if self.x is None else self.x[chosen],
             None if self.events is None else self.events.take(chosen),
+            None if self.flags is None else self.flags[chosen],
         )
 
 
@@ -72,6 +80,7 @@ class Dataset:
 
     low, high : raw values that stand for the bottom and the top of the scale (arrays).
     n_units : number of event sources (events), else 0.
+    flag_names : what each column of the samples' ``flags`` says; () where there are none.
     provenance : where the samples came from, with a hash of their content and the sizes of the three sets.
     """
 
@@ -83,6 +92,7 @@ class Dataset:
     low: float = 0.0
     high: float = 1.0
     n_units: int = 0
+    flag_names: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property

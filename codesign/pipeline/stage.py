@@ -52,7 +52,7 @@ class Context:
         """The configured data, loaded once per command."""
         from codesign.data import load_dataset
 
-        return load_dataset(self.config.data)
+        return load_dataset(self.config.data, self.progress)
 
 
 @dataclass(frozen=True)
