@@ -36,9 +36,9 @@ def examine() -> list[Check]:
     return [
         _python(),
         *(_package(name, purpose) for name, purpose in PACKAGES.items()),
-        _program("C++ compiler", ("c++", "g++", "clang++"), "apt install g++"),
-        _program("make", ("make",), "apt install make"),
-        _program("perl", ("perl",), "apt install perl"),
+        _program("C++ compiler", ("c++", "g++", "clang++"), f"{SIMULATOR}, as are the fast training kernels", "g++"),
+        _program("make", ("make",), SIMULATOR, "make"),
+        _program("perl", ("perl",), SIMULATOR, "perl"),
         *_fpga_tools(),
         _writable("cache folder", Path(platformdirs.user_cache_dir("codesign"))),
         _disk("disk", Path.cwd()),
@@ -47,6 +47,7 @@ def examine() -> list[Check]:
     ]
 
 
+SIMULATOR = "the simulator is compiled with it"
 PACKAGES = {
     "torch": "training",
     "amaranth": "Verilog generation",
@@ -69,12 +70,12 @@ def _package(name: str, purpose: str) -> Check:
         return Check(name, False, "-", f"{purpose}: pip install {name}")
 
 
-def _program(name: str, candidates: tuple[str, ...], command: str) -> Check:
+def _program(name: str, candidates: tuple[str, ...], purpose: str, package: str) -> Check:
     for candidate in candidates:
         path = shutil.which(candidate)
         if path:
             return Check(name, True, path)
-    return Check(name, False, "-", f"the simulator is compiled with it: {command}")
+    return Check(name, False, "-", f"{purpose}: apt install {package}")
 
 
 def _fpga_tools() -> list[Check]:

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from codesign.errors import InputError
-from codesign.train.kernels import plain
-from codesign.train.kernels.plain import Dynamics
+from codesign.train import kernels
+from codesign.train.kernels import Dynamics
 
 SurrogateKind = Literal["rectangular", "atan", "fast_sigmoid"]
 
@@ -147,7 +147,7 @@ class _Lif(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         dynamics = _dynamics(neuron, decay, current)
         potentials, spikes, stored, state = _buffers(current, timesteps, constant)
-        plain.advance(current, state, potentials, spikes, stored, dynamics)
+        kernels.advance(current, state, potentials, spikes, stored, dynamics)
         ctx.save_for_backward(potentials, spikes, decay, stored if ctx.needs_input_grad[1] else None)
         ctx.dynamics, ctx.constant = dynamics, constant
         ctx.mark_non_differentiable(stored)
@@ -163,7 +163,7 @@ class _Lif(torch.autograd.Function):
         carry = torch.zeros_like(potentials[0])
         summed = ctx.constant and stored is None
         gradient = torch.zeros_like(carry) if summed else torch.empty_like(potentials)
-        plain.retreat(potentials, spikes, gradients[0], gradients[1], carry, gradient, ctx.dynamics)
+        kernels.retreat(potentials, spikes, gradients[0], gradients[1], carry, gradient, ctx.dynamics)
         decay_gradient = None if stored is None else _decay_gradient(gradient, stored, decay)
         if ctx.constant and not summed:
             gradient = gradient.sum(0)
@@ -189,7 +189,7 @@ class _RecurrentLif(torch.autograd.Function):
             if t:
                 drive = torch.addmm(drive, spikes[t - 1], backwards)
             step = slice(t, t + 1)
-            plain.advance(drive, state, potentials[step], spikes[step], stored[step], dynamics)
+            kernels.advance(drive, state, potentials[step], spikes[step], stored[step], dynamics)
         ctx.save_for_backward(potentials, spikes, weight, decay, stored if ctx.needs_input_grad[2] else None)
         ctx.dynamics, ctx.constant = dynamics, constant
         ctx.mark_non_differentiable(stored)
@@ -212,7 +212,7 @@ class _RecurrentLif(torch.autograd.Function):
                 if t + 1 < len(potentials):
                     through = gradient[t + 1] @ weight
                     of_spikes = through if of_spikes is None else of_spikes + through
-                plain.retreat(
+                kernels.retreat(
                     potentials[step],
                     spikes[step],
                     None if of_spikes is None else of_spikes[None],

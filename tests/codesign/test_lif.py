@@ -10,6 +10,7 @@ import torch
 from codesign.errors import InputError
 from codesign.golden import lif_steps
 from codesign.network import FrozenLayer, Leak
+from codesign.train.kernels import native
 from codesign.train.lif import Neuron, lif, recurrent_lif, surrogate_gradient
 
 T, BATCH = 6, 5
@@ -59,6 +60,21 @@ def taped(current, timesteps, cell, decay=None, weight=None, constant=False):
         spikes.append(s)
         potentials.append(u)
     return torch.stack(spikes), torch.stack(potentials)
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """Chooses the kernel: 'native' or 'plain'."""
+
+    def choose(name):
+        monkeypatch.setenv("CODESIGN_KERNELS", name)
+        native.library.cache_clear()
+        if name == "native" and native.library() is None:
+            pytest.skip("no C++ compiler")
+
+    yield choose
+    monkeypatch.undo()
+    native.library.cache_clear()
 
 
 def leaf(shape, seed, scale=1.0, offset=0.0):
@@ -192,6 +208,65 @@ def test_integer_steps_equal_the_golden_model(kind, reset, compare, per_neuron, 
         for tensor, expected in zip(ours, (spikes, potentials, stored), strict=True):
             assert tensor.dtype == dtype
             assert np.array_equal(tensor[:, :, j].T.numpy(), expected[:, :, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("surrogate", ["rectangular", "atan", "fast_sigmoid"])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_compiled_and_plain_kernels_give_the_same_bits(kernel, recurrent, reset, surrogate, dtype):
+    def outcome(name, case, kind, compare, integer, constant, learnt):
+        kernel(name)
+        scale = 60.0 if integer else 1.0
+        cell = neuron(
+            leak_kind=kind, leak_shift=3, leak_multiplier=5, reset=reset, compare=compare, surrogate=surrogate,
+            surrogate_width=0.7, threshold=scale, unit=1.1 * scale, integer=integer,
+            membrane_min=-1.5 * scale if case % 2 else None, membrane_max=1.25 * scale if case % 2 else None,
+        )  # fmt: skip
+        # More neurons than a block of the kernel, and not a whole number of blocks.
+        current = leaf((9, 257) if constant else (T, 9, 257), case, scale).to(dtype)
+        current = (current.round() if integer else current).detach().requires_grad_()
+        weight = leaf((257, 257), case + 1, 0.1).to(dtype).detach().requires_grad_()
+        decay = None if learnt is None else torch.rand(learnt).to(dtype).requires_grad_()
+        if recurrent:
+            s, u, v = recurrent_lif(current, weight, T, cell, decay)
+        else:
+            s, u, v = lif(current, T, cell, decay)
+        leaves = [current] + ([weight] if recurrent else []) + ([] if decay is None else [decay])
+        loss = (s * leaf(s.shape, 7).to(dtype)).sum() + (u * leaf(u.shape, 8).to(dtype)).sum() + s.sum(0).max()
+        return [s, u, v, *torch.autograd.grad(loss, leaves)]
+
+    cases = itertools.product(["none", "shift", "multiply"], [">=", ">"], [False, True], [False, True], [None, (257,)])
+    for case, (kind, compare, integer, constant, learnt) in enumerate(cases):
+        if case % 3 or (integer and learnt):
+            continue
+        torch.manual_seed(case)
+        ours = outcome("native", case, kind, compare, integer, constant, learnt)
+        torch.manual_seed(case)
+        theirs = outcome("plain", case, kind, compare, integer, constant, learnt)
+        assert bool(ours[0].any())
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_without_a_compiler_the_plain_kernel_runs(kernel, monkeypatch, tmp_path):
+    current = leaf((T, BATCH, 7), 1)
+    expected = lif(current, T, neuron())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", str(tmp_path / "missing"))
+    native.library.cache_clear()
+    assert native.library() is None and not native.usable(current)
+    assert all(torch.equal(a, b) for a, b in zip(lif(current, T, neuron()), expected, strict=True))
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_damaged_library_in_the_cache_is_not_used(kernel, monkeypatch, tmp_path):
+    kernel("native")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = native.build()
+    assert path is not None and tmp_path in path.parents
+    path.write_bytes(b"damaged")
+    native.library.cache_clear()
+    assert native.library() is None
 
 
 def test_half_precision_is_computed_in_float32():

@@ -1,1 +1,46 @@
-"""Arithmetic of the neurons over timesteps, behind :mod:`codesign.train.lif`. Knows tensors only, no networks."""
+"""Arithmetic of the neurons over timesteps, behind :mod:`codesign.train.lif`. Knows tensors only, no networks.
+
+:mod:`~codesign.train.kernels.plain` is torch operations and runs on every device;
+:mod:`~codesign.train.kernels.native` does the same in one pass on the CPU, compiled at first use, with the same bits.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from codesign.train.kernels import native, plain
+from codesign.train.kernels.dynamics import Dynamics
+
+__all__ = ["Dynamics", "advance", "retreat"]
+
+
+def advance(
+    current: Tensor, state: Tensor, potentials: Tensor, spikes: Tensor, stored: Tensor, dynamics: Dynamics
+) -> None:
+    """Steps of a layer, in place. All tensors are contiguous, of one dtype (float32 or float64) and device.
+
+    current : (T, B, *shape), or (B, *shape) for the same at every step.
+    state : (B, *shape) stored membrane before the first step; after the call that of the last step.
+    potentials, spikes, stored : (T, B, *shape), written.
+    """
+    steps = native if native.usable(current) else plain
+    steps.advance(current, state, potentials, spikes, stored, dynamics)
+
+
+def retreat(
+    potentials: Tensor,
+    spikes: Tensor,
+    spike_gradient: Tensor | None,
+    potential_gradient: Tensor | None,
+    carry: Tensor,
+    gradient: Tensor,
+    dynamics: Dynamics,
+) -> None:
+    """Gradient of the loss with respect to u, last step first, in place.
+
+    potentials, spikes, spike_gradient, potential_gradient : (T, B, *shape); no gradient is zero.
+    carry : (B, *shape), the gradient of the step after the last; after the call that of the first.
+    gradient : (T, B, *shape) written, or (B, *shape) to which the sum over the steps is added.
+    """
+    steps = native if native.usable(potentials) else plain
+    steps.retreat(potentials, spikes, spike_gradient, potential_gradient, carry, gradient, dynamics)

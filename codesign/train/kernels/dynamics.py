@@ -1,0 +1,39 @@
+"""The numbers of one call of the kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """How a layer's state changes in a step.
+
+    leak : 'none' v, 'decay' v * factor, 'shift' v - floor(v * factor), 'floor' floor(v * factor).
+    factor : number, or tensor that broadcasts to the state from the right.
+    threshold : None for a layer that only integrates.
+    strict : spike at u > threshold instead of u >= threshold.
+    low, high : saturation of the stored membrane; None for none.
+    surrogate, width, unit : see :func:`codesign.train.lif.surrogate_gradient`; x = (u - threshold) / unit.
+    slope : number or tensor like ``factor``, derivative of the leak.
+    """
+
+    leak: Literal["none", "decay", "shift", "floor"]
+    factor: float | Tensor
+    threshold: float | None
+    strict: bool
+    reset: Literal["subtract", "zero", "none"]
+    low: float | None
+    high: float | None
+    surrogate: Literal["rectangular", "atan", "fast_sigmoid"]
+    width: float
+    unit: float
+    slope: float | Tensor
+
+    @property
+    def peak(self) -> float:
+        """Largest derivative of the spike with respect to u."""
+        return 1.0 / (self.width * self.unit)

@@ -1,0 +1,189 @@
+"""LIF steps on the CPU in C++ (lif.cpp), compiled at first use with the machine's own compiler and kept in the cache.
+
+The results have the same bits as :mod:`~codesign.train.kernels.plain`'s, so that a machine without a compiler trains
+the same network, only slower. The library is plain C behind ctypes: it needs neither Python's nor torch's headers,
+compiles in seconds, and shares torch's OpenMP threads, whose runtime is loaded already.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from torch import Tensor
+
+from codesign.errors import OutputError
+from codesign.files import atomic_path
+from codesign.train.kernels.dynamics import Dynamics
+
+SOURCE = Path(__file__).with_name("lif.cpp")
+COMPILERS = ("c++", "g++", "clang++")
+# No contraction and no fast-math: each operation is rounded on its own. Comparisons are quiet, so that they vectorise.
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+COMPILE_SECONDS = 120
+SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
+LEAKS = {"none": 0, "decay": 1, "shift": 2, "floor": 3}
+RESETS = {"none": 0, "subtract": 1, "zero": 2}
+SURROGATES = {"rectangular": 0, "atan": 1, "fast_sigmoid": 2}
+
+
+class _Numbers(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("leak", "spiking", "strict", "reset", "saturates", "surrogate")] + [
+        (name, ctypes.c_double)
+        for name in ("factor", "slope", "threshold", "low", "high", "peak", "scale", "half_width")
+    ]
+
+
+def usable(tensor: Tensor) -> bool:
+    """True if the compiled kernel takes tensors like this one."""
+    return tensor.device.type == "cpu" and tensor.dtype in SUFFIX and library() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel; None where it is switched off (CODESIGN_KERNELS=plain) or cannot be compiled."""
+    if os.environ.get("CODESIGN_KERNELS") == "plain":
+        return None
+    path = build()
+    if path is None:
+        return None
+    try:
+        found = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    for suffix in SUFFIX.values():
+        for name in ("advance", "retreat"):
+            function = getattr(found, f"{name}_{suffix}")
+            function.restype = None
+            function.argtypes = [ctypes.POINTER(_Numbers), integer, integer, integer, *[pointer] * 6, integer]
+    return found
+
+
+def build() -> Path | None:
+    """Compile lif.cpp, unless the cache has it; None if there is no compiler that can."""
+    compiler = (
+        shlex.split(os.environ.get("CXX", ""))
+        or [path for path in map(shutil.which, COMPILERS) if path is not None][:1]
+    )
+    if not compiler:
+        return None
+    for flags in ((*FLAGS, "-fopenmp"), FLAGS):
+        command = [*compiler, *flags, "-fPIC", "-shared"]
+        try:
+            # What the compiler says it would do names its version and the processor that -march=native stands for.
+            plan = _run([*command, "-###", "-x", "c++", "-E", "-"])
+            key = hashlib.sha256(SOURCE.read_bytes() + plan.encode()).hexdigest()[:32]
+            path = Path(platformdirs.user_cache_dir("codesign")) / "kernels" / f"lif-{key}.so"
+            if not path.is_file():
+                with atomic_path(path) as temporary:
+                    _run([*command, str(SOURCE), "-o", str(temporary)])
+            return path
+        except (OSError, OutputError, subprocess.SubprocessError):
+            continue
+    return None
+
+
+def _run(command: list[str]) -> str:
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS, input="")
+    return result.stderr
+
+
+def advance(
+    current: Tensor, state: Tensor, potentials: Tensor, spikes: Tensor, stored: Tensor, dynamics: Dynamics
+) -> None:
+    """See :func:`codesign.train.kernels.advance`."""
+    size = state.numel()
+    factor, factors = _spread(dynamics.factor, state)
+    _function("advance", state)(
+        ctypes.byref(_numbers(dynamics, factor, 0.0)),
+        len(potentials),
+        size,
+        size if current.dim() == potentials.dim() else 0,
+        _pointer(current),
+        _pointer(factors),
+        _pointer(state),
+        _pointer(potentials),
+        _pointer(spikes),
+        _pointer(stored),
+        torch.get_num_threads(),
+    )
+
+
+def retreat(
+    potentials: Tensor,
+    spikes: Tensor,
+    spike_gradient: Tensor | None,
+    potential_gradient: Tensor | None,
+    carry: Tensor,
+    gradient: Tensor,
+    dynamics: Dynamics,
+) -> None:
+    """See :func:`codesign.train.kernels.retreat`. The spikes are told from the potentials again."""
+    size = carry.numel()
+    slope, slopes = _spread(dynamics.slope, carry)
+    of_spikes = None if spike_gradient is None else spike_gradient.contiguous()
+    of_potentials = None if potential_gradient is None else potential_gradient.contiguous()
+    _function("retreat", carry)(
+        ctypes.byref(_numbers(dynamics, 0.0, slope)),
+        len(potentials),
+        size,
+        size if gradient.dim() == potentials.dim() else 0,
+        _pointer(potentials),
+        _pointer(of_spikes),
+        _pointer(of_potentials),
+        _pointer(slopes),
+        _pointer(carry),
+        _pointer(gradient),
+        torch.get_num_threads(),
+    )
+
+
+def _function(name: str, tensor: Tensor) -> Any:
+    found = library()
+    assert found is not None
+    return getattr(found, f"{name}_{SUFFIX[tensor.dtype]}")
+
+
+def _numbers(dynamics: Dynamics, factor: float, slope: float) -> _Numbers:
+    peak = dynamics.peak
+    return _Numbers(
+        leak=LEAKS[dynamics.leak],
+        spiking=dynamics.threshold is not None,
+        strict=dynamics.strict,
+        reset=RESETS[dynamics.reset],
+        saturates=dynamics.low is not None,
+        surrogate=SURROGATES[dynamics.surrogate],
+        factor=factor,
+        slope=slope,
+        threshold=math.inf if dynamics.threshold is None else dynamics.threshold,
+        low=-math.inf if dynamics.low is None else dynamics.low,
+        high=math.inf if dynamics.high is None else dynamics.high,
+        peak=peak,
+        scale=(math.pi if dynamics.surrogate == "atan" else 2.0) * peak,
+        half_width=0.5 / peak,
+    )
+
+
+def _spread(value: float | Tensor, state: Tensor) -> tuple[float, Tensor | None]:
+    """A number, or one value for each element of the state."""
+    if not isinstance(value, Tensor):
+        return value, None
+    if value.numel() == 1:
+        return float(value), None
+    return 0.0, value.expand_as(state).contiguous()
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    assert tensor is None or tensor.is_contiguous()
+    return None if tensor is None else tensor.data_ptr()
