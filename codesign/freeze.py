@@ -5,7 +5,7 @@ The test samples are used here, once, after every choice has been made by valida
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import torch
 from codesign import golden
 from codesign.config import Config
 from codesign.data.samples import Dataset
+from codesign.deadcode import remove_dead_code
 from codesign.encoders import EventCounts, encode, input_coding
 from codesign.errors import InputError
-from codesign.network import FrozenLayer, FrozenNetwork
+from codesign.network import FrozenNetwork
 from codesign.progress import Progress, silent
 from codesign.stimulus import Stimulus
 from codesign.train import checkpoint
@@ -83,7 +84,7 @@ def freeze(
     widths = _set_widths(model, config, training, FINAL_MARGIN)
     whole = model.export(widths)
     frozen = remove_dead_code(whole)
-    validation_trace = golden.run(frozen, encoded["validation"][0], membranes=False)
+    validation_trace = golden.run(frozen, encoded["validation"][0], membranes=False, spikes=False)
     stimulus, counts = encoded["test"]
     details = {
         "fine_tuning": history,
@@ -102,7 +103,7 @@ def freeze(
 
 def frozen_figures(network: FrozenNetwork, stimulus: Stimulus) -> dict[str, Any]:
     """Figures of a frozen network on labelled samples, from the golden model."""
-    trace = golden.run(network, stimulus, membranes=False)
+    trace = golden.run(network, stimulus, membranes=False, spikes=False)
     return {
         "accuracy_frozen": _accuracy(trace.decisions, stimulus.labels),
         "balanced_accuracy": balanced_accuracy(trace.decisions, stimulus.labels),
@@ -113,7 +114,7 @@ def frozen_figures(network: FrozenNetwork, stimulus: Stimulus) -> dict[str, Any]
         "fraction_bits": [layer.fraction_bits for layer in network.layers],
         "timesteps": network.timesteps,
         "saturations": int(trace.saturations.sum()),
-        "spikes_per_sample": [float(spikes.sum() / len(stimulus)) for spikes in trace.spikes],
+        "spikes_per_sample": [float(total / len(stimulus)) for total in trace.spike_counts.sum(axis=0)],
         "synaptic_operations_per_sample": float(trace.synaptic_operations.sum() / len(stimulus)),
         "network_hash": network.hash,
     }
@@ -139,51 +140,6 @@ def load_trained(config: Config, trained: TrainResult | str | Path, dataset: Dat
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return network.eval()
-
-
-def remove_dead_code(network: FrozenNetwork) -> FrozenNetwork:
-    """Drop hidden neurons that cannot matter, without changing any decision, value or remaining spike.
-
-    Neurons without fan-out go. Neurons without fan-in go if their bias alone never makes them fire within the
-    network's timesteps (simulated). Inputs and the last layer keep their indices; a layer keeps at least one neuron.
-    """
-    layers = list(network.layers)
-    changed = True
-    while changed:
-        changed = False
-        for index in range(len(layers) - 1):
-            layer, following = layers[index], layers[index + 1]
-            has_fan_out = np.diff(following.indptr) > 0
-            has_fan_in = np.bincount(layer.targets, minlength=layer.n_out) > 0
-            silent = np.zeros((1, network.timesteps, layer.n_out), np.int64)
-            fires_alone = golden.lif_steps(layer, silent)[0].any(axis=(0, 1))
-            kept = has_fan_out & (has_fan_in | fires_alone)
-            if not kept.any():
-                kept[0] = True
-            if not kept.all():
-                layers[index], layers[index + 1] = _take_targets(layer, kept), _take_sources(following, kept)
-                changed = True
-    return network.with_layers(layers)
-
-
-def _rebuilt(layer: FrozenLayer, dense: np.ndarray, **changes: Any) -> FrozenLayer:
-    rebuilt = FrozenLayer.from_dense(dense, weight_bits=layer.weight_bits)
-    arrays = {name: getattr(rebuilt, name) for name in ("n_in", "n_out", "indptr", "targets", "weights")}
-    return replace(layer, **arrays, **changes)
-
-
-def _take_targets(layer: FrozenLayer, kept: np.ndarray) -> FrozenLayer:
-    return _rebuilt(
-        layer,
-        layer.dense()[:, kept],
-        bias=layer.bias[kept],
-        threshold=layer.threshold[kept],
-        trained_index=layer.trained_index[kept],
-    )
-
-
-def _take_sources(layer: FrozenLayer, kept: np.ndarray) -> FrozenLayer:
-    return _rebuilt(layer, layer.dense()[kept])
 
 
 def _accuracy(decisions: np.ndarray, labels: np.ndarray) -> float:

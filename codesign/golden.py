@@ -2,20 +2,23 @@
 
 Per layer, neuron j and timestep t, with ``v = 0`` before timestep 0 of every sample:
 
-    acc = (sum of w_ij over sources i that spiked at t) << F,  + bias_j
+    acc = (sum over projections and sources i of w_ij * x_i) << F,  + bias_j
     u   = leak(v) + acc
     s   = u >= threshold_j                 (or u > threshold_j)
     v   = saturate(reset(u, s))            into [-2^(W-1), 2^(W-1) - 1]
 
-Layers run in order within a timestep. With coding 'current' the first layer's sum is
-``(sum w_ij * x_i) << F``, computed once per sample and added at every timestep. With a membrane
-readout the last layer emits no spikes. ``>>`` is arithmetic. All sums are exact int64; the frozen
-network's validation bounds them below 2^62.
+x_i is 1 if source i spiked at t, else 0. Layers run in order within a timestep: a projection from an earlier layer
+uses its spikes of the same t; a recurrent one those of t - 1, silence before timestep 0. A pool of size s replaces
+x by its sums over s x s windows. With coding 'current' the input's x is the sample's values, summed once per
+sample and added at every timestep. With a membrane readout the last layer emits no spikes. ``>>`` is arithmetic.
+All sums are exact int64; the frozen network's validation bounds them below 2^62.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from codesign.errors import InputError
-from codesign.network import FrozenLayer, FrozenNetwork
+from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection, SumPool, Synapses
 from codesign.stimulus import Stimulus
 
 CHUNK_BYTES = 1 << 27
@@ -35,10 +38,12 @@ class Trace:
 
     decisions : int32 (N,); class with the greatest value, the lowest on a tie.
     values : int64 (N, n_outputs); readout values.
-    spikes : one bool (N, timesteps, n_out) per layer.
+    spikes : one bool (N, timesteps, n_out) per layer; empty unless recorded.
     membranes : one int64 (N, timesteps, n_out) per layer, v after reset and saturation; empty unless recorded.
     saturations : int64 (N,); times a stored membrane was clipped.
-    synaptic_operations : int64 (N, n_layers); synapses walked by events (by nonzero inputs for 'current').
+    synaptic_operations : int64 (N, n_layers); synapses and taps walked by events (by nonzero inputs for 'current').
+        An event walks the taps of its pool's window if there is one; a recurrent event walks at the next timestep.
+    spike_counts : int64 (N, n_layers); spikes over all timesteps.
     """
 
     decisions: npt.NDArray[np.int32]
@@ -47,25 +52,30 @@ class Trace:
     membranes: list[npt.NDArray[np.int64]]
     saturations: npt.NDArray[np.int64]
     synaptic_operations: npt.NDArray[np.int64]
+    spike_counts: npt.NDArray[np.int64]
 
 
-def run(network: FrozenNetwork, stimulus: Stimulus, *, membranes: bool = True) -> Trace:
-    """Run every sample of ``stimulus``. Raises InputError if it does not fit the network."""
+def run(network: FrozenNetwork, stimulus: Stimulus, *, membranes: bool = True, spikes: bool = True) -> Trace:
+    """Run every sample of ``stimulus``, a chunk at a time; memory grows with what is recorded.
+
+    Raises InputError if the stimulus does not fit the network.
+    """
     check_stimulus(network, stimulus)
-    widest = max(layer.n_out for layer in network.layers)
+    matrices = [[projection_matrices(projection) for projection in layer.projections] for layer in network.layers]
+    widest = max(network.n_inputs // network.timesteps, *(layer.n_out for layer in network.layers))
     chunk = max(1, CHUNK_BYTES // (8 * widest * network.timesteps))
     parts = [
-        _run_chunk(network, stimulus.take(slice(start, start + chunk)), membranes)
+        _run_chunk(network, matrices, stimulus.take(slice(start, start + chunk)), membranes, spikes)
         for start in range(0, max(len(stimulus), 1), chunk)
     ]
     count = len(network.layers)
     return Trace(
-        decisions=np.concatenate([part.decisions for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
-        spikes=[np.concatenate([part.spikes[i] for part in parts]) for i in range(count)],
+        spikes=[np.concatenate([part.spikes[i] for part in parts]) for i in range(count if spikes else 0)],
         membranes=[np.concatenate([part.membranes[i] for part in parts]) for i in range(count if membranes else 0)],
-        saturations=np.concatenate([part.saturations for part in parts]),
-        synaptic_operations=np.concatenate([part.synaptic_operations for part in parts]),
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("decisions", "values", "saturations", "synaptic_operations", "spike_counts")
+        },
     )
 
 
@@ -83,11 +93,71 @@ def check_stimulus(network: FrozenNetwork, stimulus: Stimulus) -> None:
             raise InputError(f"stimulus value {int(stimulus.values.max())} exceeds {network.coding.input_bits} bits")
 
 
-def lif_steps(
-    layer: FrozenLayer, sums: npt.NDArray[np.int64], *, spiking: bool = True
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """LIF dynamics of one layer for unshifted weighted sums, int64 (N, timesteps, n_out).
+def projection_matrices(projection: Projection) -> list[Any]:
+    """Factors of a projection's weight matrix, sources first: CSR int64, [pool, connections] or [connections]."""
+    connections = projection.connections
+    if isinstance(connections, Synapses):
+        weights: Any = sparse.csr_matrix(
+            (connections.weights.astype(np.int64), connections.targets, connections.indptr),
+            shape=(connections.n_in, connections.n_out),
+        )
+    else:
+        weights = convolution_matrix(connections)
+    return [weights] if projection.pool is None else [pool_matrix(projection.pool), weights]
 
+
+def convolution_matrix(convolution: Convolution) -> Any:
+    """CSR int64 (n_in, n_out): source (i, y, x) reaches target (o, Y, X) by tap (o, i, ky, kx) where
+    y = Y * stride + ky - padding and x = X * stride + kx - padding, if such a source exists."""
+    _, height, width = convolution.in_shape
+    _, out_height, out_width = convolution.out_shape
+    rows: list[npt.NDArray[np.int32]] = []
+    columns: list[npt.NDArray[np.int32]] = []
+    values: list[npt.NDArray[np.int64]] = []
+    for ky, kx in np.ndindex(*convolution.kernel):
+        taps = (convolution.ky == ky) & (convolution.kx == kx)
+        y = np.arange(out_height, dtype=np.int32) * convolution.stride + ky - convolution.padding
+        x = np.arange(out_width, dtype=np.int32) * convolution.stride + kx - convolution.padding
+        to_y, to_x = np.flatnonzero((y >= 0) & (y < height)), np.flatnonzero((x >= 0) & (x < width))
+        source = (y[to_y, None] * width + x[to_x]).ravel()
+        target = (to_y[:, None] * out_width + to_x).ravel().astype(np.int32)
+        rows.append((convolution.in_channel[taps, None] * np.int32(height * width) + source).ravel())
+        columns.append((convolution.out_channel[taps, None] * np.int32(out_height * out_width) + target).ravel())
+        values.append(np.repeat(convolution.weights[taps].astype(np.int64), source.size))
+    places = (np.concatenate(rows), np.concatenate(columns))
+    return sparse.csr_matrix((np.concatenate(values), places), shape=(convolution.n_in, convolution.n_out))
+
+
+def pool_matrix(pool: SumPool) -> Any:
+    """CSR int64 (n_in, n_out): 1 where source (c, y, x) lies in the window of target (c, y // size, x // size)."""
+    _, height, width = pool.out_shape
+    c, y, x = np.indices(pool.shape).reshape(3, -1)
+    inside = np.flatnonzero((y // pool.size < height) & (x // pool.size < width))
+    target = ((c * height + y // pool.size) * width + x // pool.size)[inside]
+    return sparse.csr_matrix((np.ones(inside.size, np.int64), (inside, target)), shape=(pool.n_in, pool.n_out))
+
+
+def weighted_sums(events: Any, matrices: list[Any]) -> Any:
+    """Sparse int64 (rows, n_out): weighted sums of sparse int64 (rows, n_sources) events."""
+    return reduce(lambda carried, matrix: carried @ matrix, matrices, events)
+
+
+def fan_out(matrices: list[Any]) -> npt.NDArray[np.int64]:
+    """int64 (n_sources,): synapses or taps that one event of each source walks."""
+    counts = np.diff(matrices[-1].indptr).astype(np.int64)
+    return counts if len(matrices) == 1 else matrices[0] @ counts
+
+
+def lif_steps(
+    layer: FrozenLayer,
+    sums: npt.NDArray[np.int64],
+    *,
+    spiking: bool = True,
+    recurrence: Callable[[npt.NDArray[np.bool_]], npt.NDArray[np.int64]] | None = None,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """LIF dynamics of one layer for unshifted weighted sums of earlier layers, int64 (N, timesteps, n_out).
+
+    ``recurrence`` gives the sums, int64 (N, n_out), that the layer's own spikes of the timestep before add.
     Returns spikes (bool), stored membranes v and potentials u (int64), all (N, timesteps, n_out), and
     the number of saturations per sample, int64 (N,).
     """
@@ -98,7 +168,10 @@ def lif_steps(
     saturations = np.zeros(n_samples, np.int64)
     v = np.zeros((n_samples, n_out), np.int64)
     for t in range(timesteps):
-        u = layer.leak(v) + (sums[:, t] << layer.fraction_bits) + layer.bias
+        total = sums[:, t]
+        if recurrence is not None and t > 0:
+            total = total + recurrence(spikes[:, t - 1])
+        u = layer.leak(v) + (total << layer.fraction_bits) + layer.bias
         if not spiking:
             s = np.zeros(u.shape, bool)
         elif layer.compare == ">=":
@@ -132,40 +205,48 @@ def readout_values(
     return potentials.max(axis=1)
 
 
-def _run_chunk(network: FrozenNetwork, stimulus: Stimulus, record_membranes: bool) -> Trace:
+def _run_chunk(
+    network: FrozenNetwork, matrices: list[list[Any]], stimulus: Stimulus, record_membranes: bool, record_spikes: bool
+) -> Trace:
     n_samples, timesteps = len(stimulus), network.timesteps
+    count = len(network.layers)
+    events = {INPUT: _input_events(stimulus)}
     spikes: list[npt.NDArray[np.bool_]] = []
     membranes: list[npt.NDArray[np.int64]] = []
     saturations = np.zeros(n_samples, np.int64)
-    operations = np.zeros((n_samples, len(network.layers)), np.int64)
-    potentials = np.zeros((n_samples, timesteps, network.n_outputs), np.int64)
+    operations = np.zeros((n_samples, count), np.int64)
+    spike_counts = np.zeros((n_samples, count), np.int64)
+    fired = np.zeros((n_samples, timesteps, 0), bool)
+    potentials = np.zeros((n_samples, timesteps, 0), np.int64)
     for index, layer in enumerate(network.layers):
-        matrix: Any = sparse.csr_matrix(
-            (layer.weights.astype(np.int64), layer.targets, layer.indptr), shape=(layer.n_in, layer.n_out)
+        parts, own = [], []
+        for projection, factors in zip(layer.projections, matrices[index], strict=True):
+            if projection.source == index:
+                own.append(factors)
+                continue
+            sources = events[projection.source]
+            # With coding 'current' one sum serves every timestep.
+            rows = 1 if projection.source == INPUT and stimulus.is_current else timesteps
+            found = weighted_sums(sources, factors).toarray().reshape(n_samples, rows, layer.n_out)
+            parts.append(np.broadcast_to(found, (n_samples, timesteps, layer.n_out)))
+            operations[:, index] += ((sources != 0) @ fan_out(factors)).reshape(n_samples, rows).sum(axis=1)
+
+        fired, stored, potentials, clipped = lif_steps(
+            layer,
+            reduce(np.add, parts),
+            spiking=not (index == count - 1 and network.membrane_readout),
+            recurrence=partial(_recurrent_sums, own) if own else None,
         )
-        fan_out = np.diff(layer.indptr)
-        if index == 0 and stimulus.values is not None:
-            inputs = sparse.csr_matrix(stimulus.values.astype(np.int64))
-            sums = np.broadcast_to((inputs @ matrix).toarray()[:, None], (n_samples, timesteps, layer.n_out))
-            operations[:, 0] = (stimulus.values != 0) @ fan_out
-        else:
-            if index == 0:
-                assert stimulus.offsets is not None and stimulus.sources is not None
-                events = sparse.csr_matrix(
-                    (np.ones(stimulus.sources.size, np.int64), stimulus.sources, stimulus.offsets),
-                    shape=(n_samples * timesteps, layer.n_in),
-                )
-            else:
-                events = sparse.csr_matrix(spikes[-1].reshape(n_samples * timesteps, layer.n_in).astype(np.int64))
-            sums = (events @ matrix).toarray().reshape(n_samples, timesteps, layer.n_out)
-            operations[:, index] = (events @ fan_out).reshape(n_samples, timesteps).sum(axis=1)
-        is_last = index == len(network.layers) - 1
-        fired, stored, potentials, clipped = lif_steps(layer, sums, spiking=not (is_last and network.membrane_readout))
-        spikes.append(fired)
+        for factors in own:
+            operations[:, index] += fired[:, :-1].sum(axis=1) @ fan_out(factors)
+        events[index] = _as_events(fired.reshape(n_samples * timesteps, layer.n_out))
         saturations += clipped
+        spike_counts[:, index] = fired.sum(axis=(1, 2))
+        if record_spikes:
+            spikes.append(fired)
         if record_membranes:
             membranes.append(stored)
-    values = readout_values(network, spikes[-1], potentials)
+    values = readout_values(network, fired, potentials)
     return Trace(
         decisions=np.argmax(values, axis=1).astype(np.int32),
         values=values,
@@ -173,4 +254,27 @@ def _run_chunk(network: FrozenNetwork, stimulus: Stimulus, record_membranes: boo
         membranes=membranes,
         saturations=saturations,
         synaptic_operations=operations,
+        spike_counts=spike_counts,
+    )
+
+
+def _recurrent_sums(own: list[list[Any]], before: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """int64 (N, n_out): what the layer's spikes of the timestep before, bool (N, n_out), add to its sums."""
+    events = _as_events(before)
+    return reduce(np.add, [weighted_sums(events, factors).toarray() for factors in own])
+
+
+def _as_events(fired: npt.NDArray[np.bool_]) -> Any:
+    """Sparse int64 (rows, n_sources) of a dense bool array: 1 where a source spiked."""
+    return sparse.csr_matrix(fired).astype(np.int64)
+
+
+def _input_events(stimulus: Stimulus) -> Any:
+    """Sparse int64: values (n_samples, n_inputs) of coding 'current', else events (n_samples * timesteps, n_inputs)."""
+    if stimulus.values is not None:
+        return sparse.csr_matrix(stimulus.values.astype(np.int64))
+    assert stimulus.offsets is not None and stimulus.sources is not None
+    return sparse.csr_matrix(
+        (np.ones(stimulus.sources.size, np.int64), stimulus.sources, stimulus.offsets),
+        shape=(len(stimulus) * stimulus.timesteps, stimulus.n_inputs),
     )

@@ -188,9 +188,11 @@ def map_network(
         data. Without it every source counts the same.
 
     Hidden neurons are placed by descending expected load onto the least loaded lane with a free slot; the last
-    layer is placed in class order. Raises InputError for lanes or rates of the wrong shape or range.
+    layer is placed in class order. Raises InputError for lanes or rates of the wrong shape or range, and
+    UnsupportedError for a network that the accelerator does not cover.
     """
     network.validate()
+    network.require_hardware()
     if len(lanes) != len(network.layers):
         raise InputError(f"lanes has {len(lanes)} entries for {len(network.layers)} layers")
     for index, count in enumerate(lanes):

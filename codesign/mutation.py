@@ -68,8 +68,10 @@ def run_mutants(
     Returns ``{"mutants": [{"name", "kind", "caught", "first_divergence", "decoder_catches", "reason", "error"}],
     "control": {...}, "caught", "total"}``. ``caught`` means that the simulation found a differing value;
     ``decoder_catches`` whether decoding the images alone would have shown the fault (None for RTL).
-    ``work`` is emptied first. Raises InputError if the bundle is not of the network.
+    ``work`` is emptied first. Raises InputError if the bundle is not of the network,
+    UnsupportedError if the accelerator does not cover the network.
     """
+    network.require_hardware()
     bundle, work = Path(bundle), Path(work)
     chosen = stimulus.take(slice(0, samples))
     shutil.rmtree(work, ignore_errors=True)

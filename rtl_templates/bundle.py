@@ -61,9 +61,11 @@ def write_bundle(
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth or mapping, and
-    OutputError if the folder holds something else or cannot be written.
+    OutputError if the folder holds something else or cannot be written, UnsupportedError for a network that the
+    accelerator does not cover.
     """
     folder = Path(folder)
+    network.require_hardware()
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
         raise InputError(f"name {name!r} of the top module must match [a-z][a-z0-9_]{{0,31}}")
     if not 2 <= queue_depth <= 64:

@@ -128,9 +128,10 @@ def verify_bundle(
     Differences are reported, not raised.
 
     Raises InputError if bundle, network and stimulus do not belong together, or a file is missing or no whole image;
-    ToolError if the simulator is missing or fails.
+    ToolError if the simulator is missing or fails; UnsupportedError for a network that the accelerator does not cover.
     """
     started = time.monotonic()
+    network.require_hardware()
     bundle, work = Path(bundle), Path(work).resolve()
     sidecar = read_sidecar(bundle)
     altered = altered_files(bundle, sidecar)

@@ -46,7 +46,7 @@ def run(
     names = [name for name in PATH if name not in skipped]
     try:
         execute(directory, config, names, force=force, device=device)
-    except MismatchError:
+    except (MismatchError, UnsupportedError):
         console.finish(_result(directory), summary(directory))
         raise
     console.finish(_result(directory), summary(directory))
@@ -155,6 +155,9 @@ def verify(
         return
     directory, config = open_run(target, output, overrides)
     if mutants:
+        refusal = STAGES["verify"].refusal(directory)
+        if refusal is not None:
+            raise refusal
         STAGES["verify"].check_inputs(directory)
         with working_in(directory):
             _verify_mutants(config, target / "bundle", target / NETWORK, target / STIMULUS, target / "verify")

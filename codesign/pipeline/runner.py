@@ -37,8 +37,8 @@ def run_stages(
 
     A stage whose key and outputs are unchanged is skipped unless ``force``. The caller holds the run
     directory's lock. On an error or an interruption the stage's record says so, and the next call goes on
-    from there. If a stage finds a failure (hardware differs from software), only stages that are worth it then
-    (the report) follow, and the failure is raised at the end.
+    from there. If a stage finds a failure (hardware differs from software) or there can be no hardware of the frozen
+    network, only stages that are worth it then (the report) follow, and the failure is raised at the end.
     """
     wanted = set(names)
     chosen = [stage for stage in stages.values() if stage.name in wanted]
@@ -48,6 +48,10 @@ def run_stages(
     failure: CodesignError | None = None
     for number, stage in enumerate(chosen, 1):
         if failure is not None and not stage.always:
+            continue
+        refusal = stage.refusal(context.run)
+        if refusal is not None:
+            failure = refusal
             continue
         stage.check_inputs(context.run)
         external = stage.external(context) if stage.external else {}

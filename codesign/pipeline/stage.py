@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import codesign
 from codesign.config import Config
-from codesign.errors import CodesignError, InputError
+from codesign.errors import CodesignError, InputError, UnsupportedError
+from codesign.network import FrozenNetwork
 from codesign.progress import Progress, silent
 from codesign.rundir import RunDirectory, hash_files
 
@@ -84,6 +85,7 @@ class Stage:
     external : hashes of what it reads outside of the run directory.
     resumable : True if it goes on from its own partial outputs after an interruption.
     always : True if it is worth doing after a stage before it found a failure.
+    hardware : True if it needs an accelerator of the frozen network, so that it is refused where there can be none.
     """
 
     name: str
@@ -96,6 +98,15 @@ class Stage:
     external: Callable[[Context], dict[str, str]] | None = None
     resumable: bool = False
     always: bool = False
+    hardware: bool = False
+
+    def refusal(self, run: RunDirectory) -> UnsupportedError | None:
+        """Why the run's frozen network cannot go through this stage, None if it can."""
+        path = run.path / NETWORK
+        if not self.hardware or not path.is_file():
+            return None
+        problem = FrozenNetwork.load(path).hardware_support()
+        return None if problem is None else UnsupportedError(f"{path}: {problem}")
 
     def check_inputs(self, run: RunDirectory) -> None:
         """Raise InputError naming the first missing input and the command that makes it."""

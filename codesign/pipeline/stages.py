@@ -9,7 +9,7 @@ from codesign.config_text import plain
 from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Stage
 from codesign.pipeline.work import build, estimate, freeze, generate, report, synth, train, verify
 
-CONTRACT = ("codesign/network.py", "codesign/golden.py", "codesign/stimulus.py")
+CONTRACT = ("codesign/network", "codesign/golden.py", "codesign/stimulus.py")
 DATA = ("codesign/data", "codesign/encoders.py")
 
 
@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
             name="freeze",
             inputs={"checkpoints": "train"},
             outputs=(NETWORK, STIMULUS, CALIBRATION),
-            code=(*CONTRACT, *DATA, "codesign/train", "codesign/freeze.py"),
+            code=(*CONTRACT, *DATA, "codesign/train", "codesign/freeze.py", "codesign/deadcode.py"),
             options=_sections("data", "network", "train", "freeze"),
             external=_data_hash,
             work=freeze,
@@ -69,6 +69,7 @@ STAGES: dict[str, Stage] = {
             code=(*CONTRACT, "codesign/mapping.py", "codesign/layouts.py", "rtl_templates"),
             options=_sections("hardware"),
             work=generate,
+            hardware=True,
         ),
         Stage(
             name="estimate",
@@ -84,6 +85,7 @@ STAGES: dict[str, Stage] = {
             ),
             options=_sections("hardware"),
             work=estimate,
+            hardware=True,
         ),
         Stage(
             name="verify",
@@ -92,6 +94,7 @@ STAGES: dict[str, Stage] = {
             code=(*CONTRACT, "sim"),
             options=_sections("verify"),
             work=verify,
+            hardware=True,
         ),
         Stage(
             name="synth",
@@ -100,6 +103,7 @@ STAGES: dict[str, Stage] = {
             code=("boards",),
             options=_sections("synth"),
             work=synth,
+            hardware=True,
         ),
         Stage(
             name="build",
@@ -108,6 +112,7 @@ STAGES: dict[str, Stage] = {
             code=("boards",),
             options=_board,
             work=build,
+            hardware=True,
         ),
         Stage(
             name="report",

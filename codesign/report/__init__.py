@@ -98,6 +98,9 @@ def verdict(record: Record) -> tuple[Mood, str, str]:
         )
     if mismatches == 0 and verified:
         return "good", "Hardware equals software.", f"{verified:,} test samples simulated in RTL, 0 values differ."
+    problem = record.network.hardware_support() if record.network is not None else None
+    if problem is not None:
+        return "open", "No hardware yet.", f"{problem[0].upper()}{problem[1:]}."
     return "open", "Not verified.", f"Run: codesign verify {record.name}"
 
 

@@ -234,7 +234,7 @@ def layers(record: Record) -> Section:
         rows.append(
             [
                 name,
-                number(layer.n_in),
+                number(sum(projection.n_sources for projection in layer.projections)),
                 number(layer.n_out),
                 number(layer.n_synapses),
                 share(network.layer_density[index]),
@@ -392,7 +392,7 @@ def weights(record: Record) -> Section | None:
     section.figure(
         plots.weight_histogram(
             [
-                (name, layer.weights, layer.weight_bits)
+                (name, layer.learned_weights, layer.weight_bits)
                 for name, layer in zip(record.layer_names, record.network.layers, strict=True)
             ]
         ),
@@ -407,6 +407,9 @@ def connectivity(record: Record) -> Section | None:
         return None
     section = Section("connectivity", "Connections")
     layer = record.network.layers[0]
+    if not layer.is_plain:
+        section.missing("picture of the first layer", state="its connections are not one matrix of synapses")
+        return section
     shape = record.image_shape
     fan_out = np.diff(layer.indptr)
     if shape is not None:

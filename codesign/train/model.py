@@ -40,8 +40,8 @@ def neuron_of(network: NetworkConfig, train: TrainConfig, *, last: bool) -> Neur
     silent = last and network.readout != "spike_count"
     return Neuron(
         leak_kind=leak.kind,
-        leak_shift=leak.shift,
-        leak_multiplier=leak.multiplier,
+        leak_shift=int(leak.shift),
+        leak_multiplier=int(leak.multiplier),
         reset="none" if silent else network.reset,
         compare=network.compare,
         surrogate=train.surrogate,

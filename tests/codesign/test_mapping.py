@@ -4,7 +4,7 @@ from random_networks import random_lanes, random_network
 
 from codesign.errors import InputError
 from codesign.mapping import map_network
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding
+from codesign.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
 
 
 def network_of(weights, **parameters):
@@ -131,17 +131,14 @@ def test_a_million_synapses_are_placed_in_seconds():
     rng = np.random.default_rng(0)
     n_in, n_out, fan_out = 2000, 2000, 500
     targets = np.sort(np.argpartition(rng.random((n_in, n_out)), fan_out, axis=1)[:, :fan_out], axis=1)
-    layer = FrozenLayer(
+    synapses = Synapses(
         n_in=n_in,
         n_out=n_out,
         indptr=np.arange(n_in + 1, dtype=np.int64) * fan_out,
         targets=targets.ravel().astype(np.int32),
         weights=rng.choice([-1, 1, 3], n_in * fan_out).astype(np.int8),
-        bias=np.zeros(n_out, np.int64),
-        threshold=np.ones(n_out, np.int64),
-        trained_index=np.arange(n_out, dtype=np.int64),
-        trained_width=n_out,
     )
+    layer = FrozenLayer.from_projections([Projection(INPUT, synapses)])
     network = FrozenNetwork((layer, FrozenLayer.from_dense(np.ones((n_out, 2), int))), 1, InputCoding("events"))
     mapping = map_network(network, [16, 2])
     for lane in range(16):

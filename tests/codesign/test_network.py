@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from random_networks import random_network
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from codesign import network as network_module
 from codesign.errors import InputError
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
+from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, SumPool, signed_width
 
 
 def example() -> FrozenNetwork:
@@ -30,13 +31,20 @@ def example() -> FrozenNetwork:
 def rewrite(path: Path, tensors: dict[str, Any] | None = None, metadata: Any = None) -> None:
     """Write the file again with some tensors replaced and the metadata edited in place."""
     arrays = load_file(path)
-    document = example()._metadata()
+    with safe_open(path, framework="numpy") as file:
+        document = json.loads(file.metadata()["codesign"])
     if metadata is not None:
         metadata(document)
+    unknown = set(tensors or {}) - set(arrays)
+    assert not unknown, f"{unknown} would be added, not replaced"
     arrays.update(tensors or {})
     save_file(
         {name: array for name, array in arrays.items() if array is not None}, path, {"codesign": json.dumps(document)}
     )
+
+
+def connections(document: Any, layer: int) -> Any:
+    return document["layers"][layer]["projections"][0]["connections"]
 
 
 @pytest.fixture
@@ -65,6 +73,8 @@ def test_a_saved_network_is_loaded_unchanged(seed: int, tmp_path: Path) -> None:
 def test_the_hash_sees_every_field() -> None:
     network = example()
     first = network.layers[0]
+    link = first.projections[0]
+    synapses = link.connections
     variants = [
         replace(network, timesteps=4),
         replace(network, readout="membrane_max"),
@@ -75,10 +85,19 @@ def test_the_hash_sees_every_field() -> None:
             for change in (
                 {"bias": first.bias + 1},
                 {"threshold": first.threshold + 1},
-                {"weights": -first.weights},
-                {"targets": first.targets[::-1].copy()},
+                {"projections": (replace(link, connections=replace(synapses, weights=-synapses.weights)),)},
+                {"projections": (replace(link, connections=replace(synapses, targets=synapses.targets[::-1])),)},
+                {"projections": (replace(link, fixed=True),)},
+                {"projections": (replace(link, source=0),)},
+                {"projections": (replace(link, pool=SumPool((1, 2, 1), 1)),)},
+                {"projections": (link, link)},
+                {"shape": (1, 3, 1)},
+                {"shape": (3, 1, 1)},
                 {"leak": Leak("shift", 3)},
                 {"leak": Leak("multiply", 2, 3)},
+                {"leak": Leak("shift", np.array([2, 2, 2]))},
+                {"leak": Leak("shift", np.array([2, 2, 3]))},
+                {"leak": Leak("multiply", 2, np.array([3, 3, 3]))},
                 {"reset": "zero"},
                 {"reset_value": 1},
                 {"compare": ">"},
@@ -115,8 +134,8 @@ def test_safetensors_of_another_kind_is_refused(path: Path) -> None:
 
 
 def test_other_version_is_refused(path: Path) -> None:
-    rewrite(path, metadata=lambda document: document.update(version=2))
-    refused(path, "format version 2, this codesign reads 1")
+    rewrite(path, metadata=lambda document: document.update(version=1))
+    refused(path, "format version 1, this codesign reads 2; freeze it again")
 
 
 def test_other_format_is_refused(path: Path) -> None:
@@ -140,7 +159,7 @@ def test_incomplete_metadata_is_refused(path: Path, name: str) -> None:
     refused(path, "metadata is incomplete")
 
 
-@pytest.mark.parametrize("name", ["n_in", "leak", "membrane_width"])
+@pytest.mark.parametrize("name", ["n_out", "leak", "membrane_width", "projections", "shape"])
 def test_incomplete_layer_is_refused(path: Path, name: str) -> None:
     rewrite(path, metadata=lambda document: document["layers"][1].pop(name))
     refused(path, "metadata is incomplete")
@@ -148,8 +167,14 @@ def test_incomplete_layer_is_refused(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("n_out", 1 << 21), ("n_synapses", 1 << 29), ("n_in", -1), ("n_in", "2")])
 def test_sizes_are_checked_before_anything_is_read(path: Path, name: str, value: Any) -> None:
-    rewrite(path, metadata=lambda document: document["layers"][0].update({name: value}))
+    rewrite(path, metadata=lambda document: connections(document, 0).update({name: value}))
     refused(path, f"layer 0: {name} = .* is outside 0..")
+
+
+@pytest.mark.parametrize("value", [1 << 21, True, 3.0, None])
+def test_layer_width_is_checked_before_anything_is_read(path: Path, value: Any) -> None:
+    rewrite(path, metadata=lambda document: document["layers"][0].update(n_out=value))
+    refused(path, "layer 0: n_out = .* is outside 0..")
 
 
 def test_too_many_layers_are_refused(path: Path) -> None:
@@ -160,21 +185,21 @@ def test_too_many_layers_are_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"layer0.targets": np.array([0, 3, 1], np.int32)}, "target is outside 0..2"),
-        ({"layer0.targets": np.array([0, -1, 1], np.int32)}, "target is outside 0..2"),
-        ({"layer0.targets": np.array([2, 0, 1], np.int32)}, "not strictly increasing"),
-        ({"layer0.indptr": np.array([0, 4, 3])}, "indptr does not rise"),
-        ({"layer0.indptr": np.array([1, 2, 3])}, "indptr does not rise"),
-        ({"layer0.weights": np.array([1, 0, 2], np.int8)}, "a weight is zero or outside"),
-        ({"layer0.weights": np.array([1, 100, 2], np.int8)}, "a weight is zero or outside"),
-        ({"layer0.weights": np.array([1, 2], np.int8)}, "weights is I8 \\[2\\], expected I8 \\[3\\]"),
-        ({"layer0.weights": np.array([1, 2, 3], np.int16)}, "weights is I16 \\[3\\], expected I8"),
+        ({"layer0.projection0.targets": np.array([0, 3, 1], np.int32)}, "target is outside 0..2"),
+        ({"layer0.projection0.targets": np.array([0, -1, 1], np.int32)}, "target is outside 0..2"),
+        ({"layer0.projection0.targets": np.array([2, 0, 1], np.int32)}, "not strictly increasing"),
+        ({"layer0.projection0.indptr": np.array([0, 4, 3])}, "indptr does not rise"),
+        ({"layer0.projection0.indptr": np.array([1, 2, 3])}, "indptr does not rise"),
+        ({"layer0.projection0.weights": np.array([1, 0, 2], np.int8)}, "a weight is zero or outside"),
+        ({"layer0.projection0.weights": np.array([1, 100, 2], np.int8)}, "a weight is zero or outside"),
+        ({"layer0.projection0.weights": np.array([1, 2], np.int8)}, "weights is I8 \\[2\\], expected I8 \\[3\\]"),
+        ({"layer0.projection0.weights": np.array([1, 2, 3], np.int16)}, "weights is I16 \\[3\\], expected I8"),
         ({"layer0.bias": np.array([0.0, 0.0, 0.0])}, "bias is F64"),
         ({"layer0.bias": np.array([0, 1 << 41, 0])}, "a bias is beyond"),
         ({"layer0.threshold": np.array([0, -(1 << 41), 0])}, "a threshold is beyond"),
         ({"layer0.trained_index": np.array([0, 1, 3])}, "trained_index is outside 0..2"),
         ({"layer0.trained_index": np.array([0, 2, 1])}, "trained_index is not strictly increasing"),
-        ({"layer1.weights": None}, "tensor layer1.weights is missing"),
+        ({"layer1.projection0.weights": None}, "tensor layer1.projection0.weights is missing"),
     ],
 )
 def test_damaged_tensors_are_refused(path: Path, tensors: dict[str, Any], message: str) -> None:

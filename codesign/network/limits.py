@@ -1,0 +1,17 @@
+"""Sizes that a frozen network may have, and the names of projections' sources."""
+
+from __future__ import annotations
+
+MAX_LAYERS = 64
+MAX_PROJECTIONS = 16
+MAX_WIDTH = 1 << 20
+MAX_SYNAPSES = 1 << 28
+MAX_TIMESTEPS = 1 << 16
+MAX_CONSTANT = 1 << 40
+
+INPUT = -1
+"""Source of a projection: the network's input."""
+PREVIOUS = -2
+"""Source of a projection of a layer that is not yet in a network: the layer before it, or else the input."""
+OWN = -3
+"""Source of a projection of a layer that is not yet in a network: the layer itself (recurrent)."""
