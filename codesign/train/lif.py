@@ -34,7 +34,8 @@ class Neuron:
 
     leak_kind, leak_shift, leak_multiplier : as :class:`codesign.network.Leak`; shift and multiplier may also be
         tensors of whole numbers that broadcast to the layer's shape (one leak per neuron or channel).
-    threshold : in the units of the current; inf for a layer that only integrates.
+    threshold : in the units of the current; inf for a layer that only integrates. Like ``unit`` a number or a tensor
+        that broadcasts to the layer's shape.
     unit : size of the trained threshold 1 in the units of the current.
     integer : floor the leak as the hardware does (values must be whole numbers).
     membrane_min, membrane_max : saturation of the stored membrane; None for none.
@@ -47,8 +48,8 @@ class Neuron:
     compare: Literal[">=", ">"]
     surrogate: SurrogateKind
     surrogate_width: float
-    threshold: float = 1.0
-    unit: float = 1.0
+    threshold: float | Tensor = 1.0
+    unit: float | Tensor = 1.0
     integer: bool = False
     membrane_min: float | None = None
     membrane_max: float | None = None
@@ -63,7 +64,7 @@ class Neuron:
 
     @property
     def spiking(self) -> bool:
-        return math.isfinite(self.threshold)
+        return isinstance(self.threshold, Tensor) or math.isfinite(self.threshold)
 
 
 def surrogate_gradient(x: Tensor, kind: SurrogateKind, width: float) -> Tensor:
@@ -260,16 +261,16 @@ def _dynamics(neuron: Neuron, decay: Tensor | None, like: Tensor) -> Dynamics:
         factor = _power(neuron.leak_shift) if leak == "shift" else slope
     return Dynamics(
         leak=leak,
-        factor=factor.to(like) if isinstance(factor, Tensor) else factor,
-        threshold=neuron.threshold if neuron.spiking else None,
+        factor=_like(factor, like),
+        threshold=_like(neuron.threshold, like) if neuron.spiking else None,
         strict=neuron.compare == ">",
         reset=neuron.reset,
         low=neuron.membrane_min,
         high=neuron.membrane_max,
         surrogate=neuron.surrogate,
         width=neuron.surrogate_width,
-        unit=neuron.unit,
-        slope=slope.to(like) if isinstance(slope, Tensor) else slope,
+        unit=_like(neuron.unit, like),
+        slope=_like(slope, like),
     )
 
 
@@ -283,6 +284,10 @@ def _buffers(current: Tensor, timesteps: int, constant: bool) -> tuple[Tensor, T
 def _decay_gradient(gradient: Tensor, stored: Tensor, decay: Tensor) -> Tensor:
     """dL/ddecay = sum over t of dL/du_t v_{t-1}."""
     return (gradient[1:] * stored[:-1]).sum((0, 1)).sum_to_size(decay.shape)
+
+
+def _like(value: float | Tensor, like: Tensor) -> float | Tensor:
+    return value.to(like) if isinstance(value, Tensor) else value
 
 
 def _number(value: int | Tensor) -> float | Tensor:

@@ -247,6 +247,11 @@ class SpikingNetwork(nn.Module):
             for index, plan in enumerate(self.plans)
         )
 
+    @property
+    def populations(self) -> list[Layer]:
+        """The layers, the classes last."""
+        return list(self.layers)  # type: ignore[arg-type]
+
     def sparse_parameters(self) -> dict[str, nn.Parameter]:
         """The connections: every parameter with more than one dimension, (targets, sources, ...), by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.dim() > 1}
@@ -256,7 +261,7 @@ class SpikingNetwork(nn.Module):
         constant = inputs.dim() == 2
         signals = {-1: inputs.unflatten(-1, self.in_shape)}
         spikes, potentials = [], inputs
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.populations):
             fired, potentials = layer(signals, constant, self.network.timesteps)
             signals[index] = fired
             spikes.append(fired)
@@ -274,8 +279,7 @@ class SpikingNetwork(nn.Module):
         largest = max(plan.size for plan in self.plans)
         count = min(inputs.shape[-2], max(16, SCALING_CELLS // (largest * timesteps)))
         signals = {-1: inputs[..., :count, :].unflatten(-1, self.in_shape)}
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, Layer)
+        for index, layer in enumerate(self.populations):
             drive, _ = layer.current(signals, constant, learnt=True)
             if not layer.neuron.spiking:
                 gain = 1.0 / max(1e-6, float(layer.fire(drive, timesteps)[1][-1].std()))
@@ -292,7 +296,7 @@ class SpikingNetwork(nn.Module):
 
     def activity(self, inputs: Tensor, spikes: Sequence[Tensor]) -> Activity:
         """Spikes and synaptic operations of a batch that ran through :meth:`forward`; synapses are nonzero weights."""
-        weights = [[projection.weight for projection in layer.projections] for layer in self.layers]  # type: ignore[union-attr]
+        weights = [[projection.weight for projection in layer.projections] for layer in self.populations]
         return activity(self.plans, self.in_shape, weights, inputs, spikes)
 
 

@@ -304,8 +304,7 @@ class QuantisedNetwork(nn.Module):
         self.plans = trained.plans
         self.input_max = (1 << coding.input_bits) - 1 if coding.is_current else 1
         self.layers = nn.ModuleList(
-            QuantisedLayer(layer, index, config, self.input_max)  # type: ignore[arg-type]
-            for index, layer in enumerate(trained.layers)
+            QuantisedLayer(layer, index, config, self.input_max) for index, layer in enumerate(trained.populations)
         )
         self.dtype = torch.float32
 

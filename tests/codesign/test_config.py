@@ -25,6 +25,22 @@ from codesign.errors import InputError
         ({"hardware": {"name": "1up"}}, ["hardware.name"]),
         ({"network": {"leak": "none", "leak_shift": 2}}, ["leak_shift belongs to leak = 'shift'"]),
         ({"train": {"rewiring": {"p": 2.0}}}, ["p must be less than q"]),
+        (
+            {"network": {"layers": [{"kind": "pool"}, {"kind": "conv", "channels": 3, "kernal": 5}]}},
+            ["unknown key 'network.layers.1.kernal'; did you mean 'kernel'?"],
+        ),
+        ({"network": {"layers": [{"kind": "cnv"}]}}, ["network.layers.0", "'cnv'", "'conv'", "'residual'"]),
+        ({"network": {"layers": [{"kind": "conv"}]}}, ["network.layers.0.channels", "required"]),
+        ({"network": {"layers": [{"kind": "dense", "width": 0}]}}, ["network.layers.0.width", "greater than"]),
+        ({"network": {"layers": [], "hidden": [3]}}, ["hidden and layers exclude each other"]),
+        ({"network": {"hidden": [3], "recurrent": [True, False]}}, ["recurrent has 2 entries for 1 hidden"]),
+        ({"network": {"recurrent_scale": 0.1}}, ["recurrent_scale needs a recurrent layer"]),
+        ({"network": {"leak": "none", "learn_leak": "layer"}}, ["learn_leak needs leak"]),
+        ({"network": {"leak": "multiply", "learn_leak": "neuron"}}, ["learn_leak = 'neuron' needs leak = 'shift'"]),
+        ({"train": {"tet_lambda": 0.1}}, ["tet_lambda belongs to loss = 'tet'"]),
+        ({"train": {"activity_weight": 0.1}}, ["activity_weight needs activity_target"]),
+        ({"train": {"loss": "count", "label_smoothing": 0.1}}, ["label_smoothing has no meaning"]),
+        ({"train": {"loss": "count"}, "network": {"readout": "membrane_sum"}}, ["needs network.readout"]),
         ({"train": {"rewiring": {"start_density": 0.1, "target_density": 0.2}}}, ["target_density must not exceed"]),
     ],
 )
@@ -107,6 +123,18 @@ def test_template_keys_that_are_commented_out_are_known():
         {},
         {"network": {"leak": "multiply", "leak_decay": 0.9}},
         {"network": {"leak": "none", "hidden": []}, "hardware": {"lanes": [4]}},
+        {"network": {"hidden": [8, 9], "recurrent": [True, False], "recurrent_scale": 0.1, "learn_leak": "neuron"}},
+        {
+            "network": {
+                "layers": [
+                    {"kind": "conv", "channels": 4, "kernel": 5, "norm": True},
+                    {"kind": "pool", "mode": "sum"},
+                    {"kind": "residual", "channels": 8, "stride": 2},
+                    {"kind": "dense", "width": 9, "recurrent": True},
+                ]
+            },
+            "hardware": {"lanes": [1, 2, 1, 2, 3]},
+        },
         {"data": {"test": 0.2, "train_limit": 100}, "train": {"rewiring": {"layer_target": {"0": 0.1}}}},
     ],
 )
@@ -119,3 +147,17 @@ def test_resolved_text_parses_back(document):
 
 def test_resolved_text_of_some_sections():
     assert set(tomllib.loads(config_toml(Config(), ("hardware", "verify")))) == {"hardware", "verify"}
+
+
+def test_a_template_shows_the_layers_of_its_preset():
+    document = {"network": {"layers": [{"kind": "conv", "channels": 4}, {"kind": "pool"}]}}
+    config = parse_config(document)
+    again = parse_config(tomllib.loads(config_template(config)))
+    assert again.network.layers == config.network.layers and again.network.n_layers == 2
+
+
+def test_the_short_form_is_the_same_as_its_layers():
+    short = parse_config({"network": {"hidden": [8, 9], "recurrent": [False, True]}}).network
+    long = [{"kind": "dense", "width": 8}, {"kind": "dense", "width": 9, "recurrent": True}]
+    assert short.layer_configs == parse_config({"network": {"layers": long}}).network.layer_configs
+    assert short.n_layers == 3

@@ -65,7 +65,7 @@ def test_quantised_forward_equals_the_golden_model(name):
     input_max = (1 << config.data.input_bits) - 1 if stimulus.is_current else 1
     trained.scale_initial_weights(batches.take(np.arange(50)) / input_max)
     with torch.no_grad():
-        for layer in trained.layers:
+        for layer in trained.populations:
             layer.bias.copy_(torch.linspace(-0.1, 0.1, len(layer.bias)))
     model = QuantisedNetwork(trained, config.freeze, input_coding(dataset, config.data))
     spiking = [neuron.spiking for neuron in model.neurons]

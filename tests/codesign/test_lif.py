@@ -181,6 +181,7 @@ def test_integer_steps_equal_the_golden_model(kind, reset, compare, per_neuron, 
     random = np.random.default_rng(1)
     shift = random.integers(0, 6, 9) if per_neuron else np.full(9, 3)
     multiplier = random.integers(0, 9, 9) if per_neuron else np.full(9, 7)
+    threshold = random.integers(60, 120, 9) if per_neuron else np.full(9, 100)
     sums = random.integers(-90, 120, (4, T, 9))
     cell = neuron(
         leak_kind=kind,
@@ -188,8 +189,8 @@ def test_integer_steps_equal_the_golden_model(kind, reset, compare, per_neuron, 
         leak_multiplier=torch.from_numpy(multiplier) if per_neuron else 7,
         reset=reset,
         compare=compare,
-        threshold=100.0,
-        unit=97.3,
+        threshold=torch.from_numpy(threshold) if per_neuron else 100.0,
+        unit=torch.from_numpy(threshold - 2.7) if per_neuron else 97.3,
         integer=True,
         membrane_min=-128.0,
         membrane_max=127.0,
@@ -202,7 +203,12 @@ def test_integer_steps_equal_the_golden_model(kind, reset, compare, per_neuron, 
             "multiply": Leak("multiply", 3, int(multiplier[j])),
         }[kind]
         layer = FrozenLayer.from_dense(
-            np.ones((1, 1), np.int64), threshold=100, leak=leak, reset=reset, compare=compare, membrane_width=8
+            np.ones((1, 1), np.int64),
+            threshold=int(threshold[j]),
+            leak=leak,
+            reset=reset,
+            compare=compare,
+            membrane_width=8,
         )
         spikes, stored, potentials, _ = lif_steps(layer, sums[:, :, j : j + 1])
         for tensor, expected in zip(ours, (spikes, potentials, stored), strict=True):
@@ -267,6 +273,20 @@ def test_a_damaged_library_in_the_cache_is_not_used(kernel, monkeypatch, tmp_pat
     path.write_bytes(b"damaged")
     native.library.cache_clear()
     assert native.library() is None
+
+
+@pytest.mark.parametrize("surrogate", ["rectangular", "atan", "fast_sigmoid"])
+def test_thresholds_per_neuron_have_the_gradients_of_their_own(surrogate):
+    threshold = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    current = torch.randn(T, BATCH, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * threshold
+    together = current.clone().requires_grad_()
+    lif(together, T, neuron(surrogate=surrogate, threshold=threshold, unit=threshold))[0].sum().backward()
+    assert together.grad is not None
+    for j, value in enumerate(threshold.tolist()):
+        alone = current[..., j : j + 1].clone().requires_grad_()
+        lif(alone, T, neuron(surrogate=surrogate, threshold=value, unit=value))[0].sum().backward()
+        assert alone.grad is not None and float(alone.grad.abs().sum()) > 0
+        assert torch.allclose(together.grad[..., j : j + 1], alone.grad)
 
 
 def test_half_precision_is_computed_in_float32():

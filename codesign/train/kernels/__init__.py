@@ -23,7 +23,7 @@ def advance(
     state : (B, *shape) stored membrane before the first step; after the call that of the last step.
     potentials, spikes, stored : (T, B, *shape), written.
     """
-    steps = native if native.usable(current) else plain
+    steps = plain if dynamics.per_neuron or not native.usable(current) else native
     steps.advance(current, state, potentials, spikes, stored, dynamics)
 
 
@@ -42,5 +42,5 @@ def retreat(
     carry : (B, *shape), the gradient of the step after the last; after the call that of the first.
     gradient : (T, B, *shape) written, or (B, *shape) to which the sum over the steps is added.
     """
-    steps = native if native.usable(potentials) else plain
+    steps = plain if dynamics.per_neuron or not native.usable(potentials) else native
     steps.retreat(potentials, spikes, spike_gradient, potential_gradient, carry, gradient, dynamics)

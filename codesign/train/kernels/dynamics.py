@@ -14,26 +14,32 @@ class Dynamics:
 
     leak : 'none' v, 'decay' v * factor, 'shift' v - floor(v * factor), 'floor' floor(v * factor).
     factor : number, or tensor that broadcasts to the state from the right.
-    threshold : None for a layer that only integrates.
+    threshold : number or tensor like ``factor``, None for a layer that only integrates.
     strict : spike at u > threshold instead of u >= threshold.
     low, high : saturation of the stored membrane; None for none.
-    surrogate, width, unit : see :func:`codesign.train.lif.surrogate_gradient`; x = (u - threshold) / unit.
+    surrogate, width, unit : see :func:`codesign.train.lif.surrogate_gradient`; x = (u - threshold) / unit, a number
+        or a tensor like ``factor``.
     slope : number or tensor like ``factor``, derivative of the leak.
     """
 
     leak: Literal["none", "decay", "shift", "floor"]
     factor: float | Tensor
-    threshold: float | None
+    threshold: float | Tensor | None
     strict: bool
     reset: Literal["subtract", "zero", "none"]
     low: float | None
     high: float | None
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"]
     width: float
-    unit: float
+    unit: float | Tensor
     slope: float | Tensor
 
     @property
-    def peak(self) -> float:
+    def per_neuron(self) -> bool:
+        """True if neurons differ in their threshold or its unit, which only torch operations know."""
+        return isinstance(self.threshold, Tensor) or isinstance(self.unit, Tensor)
+
+    @property
+    def peak(self) -> float | Tensor:
         """Largest derivative of the spike with respect to u."""
         return 1.0 / (self.width * self.unit)
