@@ -16,8 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from codesign.config import FreezeConfig
-from codesign.errors import InputError, UnsupportedError
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
+from codesign.errors import InputError
+from codesign.network import (
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Leak,
+    SumPool,
+    Synapses,
+    signed_width,
+)
+from codesign.network import Projection as FrozenProjection
 from codesign.train.architecture import LayerPlan, ProjectionPlan
 from codesign.train.lif import Neuron, lif, recurrent_lif
 from codesign.train.model import (
@@ -395,17 +405,9 @@ class QuantisedNetwork(nn.Module):
         layers = []
         for index, layer in enumerate(self.populations):
             bias = layer.integer_bias(torch.float64).cpu().numpy().astype(np.int64)
-            only = layer.projections[0]
-            if (
-                len(layer.projections) > 1
-                or only.plan.kind != "dense"
-                or only.plan.pool > 1
-                or index != only.plan.source + 1
-            ):
-                raise UnsupportedError(f"layer {index}: only feed-forward, fully connected layers can be frozen")
-            frozen = FrozenLayer.from_dense(
-                only.integer_weight(layer.scale, torch.float64).T.cpu().numpy().astype(np.int64),
-                bias=bias if len(bias) > 1 else int(bias[0]),
+            frozen = FrozenLayer.from_projections(
+                [self._projection(layer, projection) for projection in layer.projections],
+                bias=bias,
                 threshold=_plain(layer.scale.threshold),
                 leak=layer.leak,
                 reset=layer.neuron.reset,
@@ -420,6 +422,23 @@ class QuantisedNetwork(nn.Module):
         network = FrozenNetwork(tuple(layers), config.timesteps, self.coding, config.readout)
         network.validate()
         return network
+
+    @staticmethod
+    def _projection(layer: QuantisedLayer, projection: QuantisedProjection) -> FrozenProjection:
+        plan = projection.plan
+        weight = projection.integer_weight(layer.scale, torch.float64).cpu().numpy().astype(np.int64)
+        pool = SumPool(_image(plan.source_shape), plan.pool) if plan.pool > 1 else None
+        if plan.kind == "dense":
+            return FrozenProjection(plan.source, Synapses.from_dense(weight.T), pool)
+        if plan.kind == "identity":
+            weight = np.diag(np.broadcast_to(weight, (plan.in_shape[0],)))[:, :, None, None]
+        taps = Convolution.from_dense(weight, _image(plan.in_shape), plan.stride, plan.padding)
+        return FrozenProjection(plan.source, taps, pool, fixed=plan.kind == "identity")
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    channels, height, width = shape
+    return channels, height, width
 
 
 def _plain(value: Any) -> Any:

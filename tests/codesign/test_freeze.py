@@ -16,7 +16,7 @@ from codesign.freeze import balanced_accuracy, freeze, load_trained, remove_dead
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
 from codesign.stimulus import Stimulus
 from codesign.train import train
-from codesign.train.batches import Batches
+from codesign.train.batches import Batches, input_shape
 from codesign.train.model import SpikingNetwork
 from codesign.train.quantised import QuantisedNetwork, layer_scale, round_through, weight_scale
 
@@ -25,7 +25,7 @@ def configured(data=None, network=None, train_options=None, freeze_options=None)
     return parse_config(
         {
             "data": {"train_limit": 256, "test_limit": 40, "validation": 100, **(data or {})},
-            "network": {"hidden": [14], "timesteps": 6, **(network or {})},
+            "network": {"timesteps": 6, **({} if "layers" in (network or {}) else {"hidden": [14]}), **(network or {})},
             "train": {
                 "threads": 1,
                 "epochs": 4,
@@ -39,6 +39,7 @@ def configured(data=None, network=None, train_options=None, freeze_options=None)
     )
 
 
+CONV = {"kind": "conv", "channels": 5, "norm": True}
 CASES = {
     "current": {},
     "current, 8 bits in, 8 bits weight": {"data": {"input_bits": 8}, "freeze": {"weight_bits": 8}},
@@ -51,6 +52,46 @@ CASES = {
     "membrane_max": {"network": {"readout": "membrane_max"}, "data": {"coding": "rate"}},
     "saturating": {"freeze": {"membrane_width": 9}},
     "many fraction bits": {"freeze": {"fraction_bits": 14}, "network": {"leak_shift": 6}},
+    "scale per neuron": {"network": {"hidden": [9, 12]}, "freeze": {"scale": "neuron"}},
+    "scale per neuron, membrane_sum": {"network": {"readout": "membrane_sum"}, "freeze": {"scale": "neuron"}},
+    "recurrent": {
+        "network": {"hidden": [14, 9], "recurrent": True, "recurrent_scale": 1.0},
+        "data": {"coding": "rate"},
+    },
+    "recurrent, current, leak per neuron": {
+        "network": {"recurrent": True, "recurrent_scale": 0.8, "learn_leak": "neuron"},
+        "freeze": {"scale": "neuron"},
+    },
+    "learnt leak, multiply": {
+        "network": {"leak": "multiply", "learn_leak": "layer", "layers": [CONV]},
+        "data": {"coding": "latency"},
+    },
+    "conv": {"network": {"layers": [CONV, {"kind": "pool"}, CONV | {"stride": 2, "kernel": 4, "padding": 2}]}},
+    "conv, events, sum pool": {
+        "network": {
+            "layers": [CONV | {"norm": False}, {"kind": "pool", "size": 3, "mode": "sum"}],
+            "readout": "membrane_max",
+        },
+        "data": {"coding": "rate"},
+    },
+    "pooled input": {"network": {"layers": [{"kind": "pool"}, CONV, {"kind": "dense", "width": 9, "recurrent": True}]}},
+    "pooled input, events": {"network": {"layers": [{"kind": "pool", "mode": "sum"}]}, "data": {"coding": "latency"}},
+    "residual": {
+        "network": {
+            "layers": [CONV, {"kind": "residual", "channels": 5}, {"kind": "residual", "channels": 7, "stride": 2}],
+            "learn_leak": "neuron",
+        },
+        "freeze": {"weight_bits": 8},
+    },
+    "residual on a pooled picture": {
+        "network": {
+            "layers": [CONV, {"kind": "pool"}, {"kind": "residual", "channels": 5}, {"kind": "pool", "mode": "sum"}],
+            "reset": "zero",
+        },
+        "data": {"coding": "rate"},
+        "freeze": {"scale": "neuron"},
+    },
+    "residual on the input": {"network": {"layers": [{"kind": "residual", "channels": 1}, CONV]}},
 }
 
 
@@ -60,13 +101,19 @@ def test_quantised_forward_equals_the_golden_model(name):
     config = configured(case.get("data"), case.get("network"), None, case.get("freeze"))
     dataset = load_dataset(config.data)
     stimulus, _ = encode(dataset, dataset.validation, config.data, config.network.timesteps)
-    trained = SpikingNetwork(stimulus.n_inputs, 10, config.network, config.train)
+    trained = SpikingNetwork(input_shape(dataset, config.data), 10, config.network, config.train)
     batches = Batches(stimulus)
     input_max = (1 << config.data.input_bits) - 1 if stimulus.is_current else 1
     trained.scale_initial_weights(batches.take(np.arange(50)) / input_max)
+    random = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for layer in trained.populations:
-            layer.bias.copy_(torch.linspace(-0.1, 0.1, len(layer.bias)))
+        for _ in range(30):
+            trained(batches.take(np.arange(50)) / input_max)  # moves the running statistics
+        for key, parameter in trained.named_parameters():
+            if key.endswith(("bias", "leak")):
+                parameter += torch.randn(parameter.shape, generator=random) * (1.0 if key.endswith("leak") else 0.1)
+            elif parameter.dim() > 1:
+                parameter *= torch.rand(parameter.shape, generator=random) < 0.7
     model = QuantisedNetwork(trained, config.freeze, input_coding(dataset, config.data))
     spiking = [neuron.spiking for neuron in model.neurons]
     width = config.freeze.membrane_width
@@ -79,12 +126,14 @@ def test_quantised_forward_equals_the_golden_model(name):
     assert sum(int(layer.sum()) for layer in trace.spikes) > 100 or not any(spiking)
     assert trace.membranes[-1].std(axis=0).max() > 0
     for layer in range(len(spiking)):
-        assert np.array_equal(spikes[layer].transpose(0, 1).numpy() > 0, trace.spikes[layer])
-        assert np.array_equal(stored[layer].transpose(0, 1).double().numpy(), trace.membranes[layer])
+        assert np.array_equal(spikes[layer].transpose(0, 1).flatten(2).numpy() > 0, trace.spikes[layer])
+        assert np.array_equal(stored[layer].transpose(0, 1).flatten(2).double().numpy(), trace.membranes[layer])
     values = golden.readout_values(
         frozen, trace.spikes[-1], potentials[-1].transpose(0, 1).double().numpy().astype(np.int64)
     )
     assert np.array_equal(values, trace.values)
+    for plan, layer in zip(model.plans, frozen.layers, strict=True):
+        assert [p.source for p in layer.projections] == [p.source for p in plan.projections]
     if name == "saturating":
         assert trace.saturations.sum() > 0
     if name == "many fraction bits":
