@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +25,9 @@ class Section(BaseModel):
     """Base of every section: unknown keys are errors, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class DataConfig(Section):
@@ -213,20 +218,83 @@ class NetworkConfig(Section):
         return self
 
 
-class RewiringConfig(Section):
-    """PQ-adaptive rewiring: falling density, momentum growth (preset 'adaptive')."""
+Preset = Literal["adaptive", "constant", "fixed", "set", "rigl", "sap", "static", "dense"]
+Ratio = Literal["pq", "constant", "cosine"]
+DensitySchedule = Literal["falling", "constant"]
+Growth = Literal["momentum", "gradient", "random", "none"]
 
-    mode: Literal["adaptive", "dense"] = "adaptive"
-    scope: Literal["layer", "neuron"] = "layer"
-    start_density: Fraction = 0.5
+# ratio, density schedule and growth of each preset that changes connections.
+PRESETS: dict[str, tuple[Ratio, DensitySchedule, Growth]] = {
+    "adaptive": ("pq", "falling", "momentum"),
+    "constant": ("pq", "constant", "momentum"),
+    "fixed": ("constant", "falling", "momentum"),
+    "set": ("constant", "constant", "random"),
+    "rigl": ("cosine", "constant", "gradient"),
+    "sap": ("pq", "falling", "none"),
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How connections change: a preset with what was chosen otherwise. ``changes`` is False for static and dense."""
+
+    changes: bool
+    ratio: Ratio
+    density_schedule: DensitySchedule
+    growth: Growth
+    eta: float
+
+    @property
+    def falls(self) -> bool:
+        """True if density falls from its start to its target."""
+        return self.changes and self.density_schedule == "falling"
+
+
+class RewiringConfig(Section):
+    """Sparse structure learning: which connections there are from the start, and how they change.
+
+    A preset is a choice of ratio, density_schedule and growth, each of which may be chosen otherwise:
+    adaptive = pq, falling, momentum; constant = pq, constant, momentum; fixed = constant, falling, momentum;
+    set = constant, constant, random; rigl = cosine, constant, gradient; sap = pq, falling, none with eta 0.
+    static keeps its first connections, dense has all of them.
+    """
+
+    preset: Preset = "adaptive"
+    ratio: Ratio | None = Field(
+        default=None, description="fraction to rewire: from the PQ index, constant, or decayed by a cosine"
+    )
+    density_schedule: DensitySchedule | None = Field(
+        default=None, description="falling: from start_density to target_density; constant: at target_density"
+    )
+    growth: Growth | None = Field(default=None, description="where new connections come: largest score, or anywhere")
+    fraction: Fraction | None = Field(
+        default=None,
+        description="ratio 'constant': fraction rewired (default 0.3; with falling density the one that reaches the "
+        "target with the last fall); ratio 'cosine': its first value (default 0.3)",
+    )
+    scope: Literal["layer", "neuron", "global"] = Field(
+        default="layer", description="unit over which weights are measured, compared and kept in number"
+    )
+    start_density: Fraction = Field(default=0.5, description="density of the first step (falling density)")
     target_density: Fraction = Field(default=0.15, description="nonzero weights over dense weights, whole network")
-    distribution: Literal["erdos-renyi", "uniform"] = "erdos-renyi"
+    stop_at: Literal["target", "turning-point"] = Field(
+        default="target", description="density falls to the target exactly, or at most to it until the PQ index turns"
+    )
+    choose_margin: float = Field(
+        default=0.005,
+        ge=0,
+        lt=1,
+        description="stop_at 'turning-point': the sparsest iteration within this accuracy of the best is chosen",
+    )
+    distribution: Literal["erdos-renyi", "uniform"] = Field(
+        default="erdos-renyi", description="how the first connections are shared among the layers"
+    )
     p: float = Field(default=0.5, gt=0)
     q: float = Field(default=1.0, gt=0)
-    eta: float = Field(default=0.001, ge=0)
+    eta: float | None = Field(default=None, ge=0, description="default 0.001, with preset sap 0")
     gamma: float = Field(default=1.0, gt=0)
     beta: float = Field(default=0.9, gt=0, le=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of the growth score (growth 'momentum')")
     score_batches: Count = Field(default=100, description="batches before a rewiring that the growth score looks at")
     epochs_per_iteration: Count = 2
     rewire_every: Count = Field(default=1, description="epochs between rewirings inside an iteration")
@@ -234,22 +302,63 @@ class RewiringConfig(Section):
         default=0.7,
         description="fraction of the epochs after which connections stay; the target density is reached by then",
     )
+    restart: bool = Field(
+        default=False, description="growth 'none': put the parameters back to their first values after each fall"
+    )
     min_fan_in: int = Field(default=1, ge=0, description="synapses that every neuron keeps")
     layer_target: dict[str, Fraction] = Field(
         default_factory=dict,
-        description="target density of single layers, e.g. {'0' = 0.1}; target_density then speaks of the others",
+        description="target density of single weight tensors by index or name, e.g. {'0' = 0.1}; target_density then "
+        "speaks of the others",
     )
+
+    @property
+    def rules(self) -> Rules:
+        """The preset's rules with those that were chosen otherwise."""
+        eta = (0.0 if self.preset == "sap" else 0.001) if self.eta is None else self.eta
+        if self.preset not in PRESETS:
+            return Rules(False, "constant", "constant", "none", eta)
+        ratio, schedule, growth = PRESETS[self.preset]
+        return Rules(True, self.ratio or ratio, self.density_schedule or schedule, self.growth or growth, eta)
 
     @model_validator(mode="after")
     def _ordered(self) -> RewiringConfig:
         if self.p >= self.q:
             raise ValueError("p must be less than q")
-        if self.mode == "adaptive" and self.target_density > self.start_density:
+        for name, reason in self._ignored():
+            if name in self.model_fields_set:
+                raise ValueError(f"{name} has no meaning with {reason}")
+        rules = self.rules
+        if rules.changes and rules.growth == "none" and not rules.falls:
+            raise ValueError("growth = 'none' lets connections only go, which density_schedule = 'constant' forbids")
+        if rules.falls and self.target_density > self.start_density:
             raise ValueError("target_density must not exceed start_density")
-        idle = sorted(self.model_fields_set - {"mode", "p", "q", "eta", "gamma", "beta"})
-        if self.mode == "dense" and idle:
-            raise ValueError(f"{idle[0]} has no meaning with mode = 'dense'")
         return self
+
+    def _ignored(self) -> Iterator[tuple[str, str]]:
+        """Options that nothing would read, each with the choice that is to blame."""
+        kept = set(type(self).model_fields)
+        if self.preset in ("static", "dense"):
+            kept = {"preset", "p", "q"}
+        if self.preset == "static":
+            kept |= {"target_density", "distribution", "min_fan_in", "layer_target"}
+        yield from ((name, f"preset = {self.preset!r}") for name in type(self).model_fields if name not in kept)
+        if self.preset in ("static", "dense"):
+            return
+        rules = self.rules
+        if rules.ratio == "pq":
+            yield "fraction", "ratio = 'pq'"
+        else:
+            yield from ((name, f"ratio = {rules.ratio!r}") for name in ("eta", "gamma", "beta"))
+        if rules.growth != "momentum":
+            yield from ((name, f"growth = {rules.growth!r}") for name in ("momentum", "score_batches"))
+        yield "rewire_every" if rules.growth == "none" else "restart", f"growth = {rules.growth!r}"
+        if not rules.falls:
+            yield from ((name, "density_schedule = 'constant'") for name in ("start_density", "stop_at"))
+        if self.stop_at == "target":
+            yield "choose_margin", "stop_at = 'target'"
+        if self.scope == "global":
+            yield "layer_target", "scope = 'global'"
 
 
 class TrainConfig(Section):
@@ -257,9 +366,10 @@ class TrainConfig(Section):
 
     epochs: Count = 40
     batch_size: Count = 128
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+    amp: bool = Field(default=False, description="matrix products in bfloat16; needs a CUDA device")
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
     surrogate_width: float = Field(default=1.0, gt=0)
     loss: Literal["rate", "count", "membrane", "tet"] = Field(
@@ -396,10 +506,15 @@ def lanes_per_layer(config: HardwareConfig, n_layers: int) -> list[int]:
 
 def parse_config(document: dict[str, Any], where: str = "config") -> Config:
     """Validated configuration. Raises InputError with one line per problem."""
+    return parse_section(Config, document, where)
+
+
+def parse_section(section: type[AnySection], document: Mapping[str, Any], where: str) -> AnySection:
+    """A single section, validated. Raises InputError with one line per problem."""
     try:
-        return Config.model_validate(document)
+        return section.model_validate(dict(document))
     except ValidationError as error:
-        raise InputError("; ".join(_explain(where, item) for item in error.errors())) from None
+        raise InputError("; ".join(_explain(where, item, section) for item in error.errors())) from None
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
@@ -437,13 +552,13 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     document[names[-1]] = value
 
 
-def _explain(where: str, item: Any) -> str:
+def _explain(where: str, item: Any, root: type[Section]) -> str:
     # The tag of a layer's kind follows its number; it is no key.
     path = [part for at, part in enumerate(item["loc"]) if not (at and isinstance(item["loc"][at - 1], int))]
     tags = [part for at, part in enumerate(item["loc"]) if at and isinstance(item["loc"][at - 1], int)]
     location = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
-        section: Any = Config
+        section: Any = root
         for name in path[:-1]:
             section = LAYER_KINDS[str(tags[0])] if isinstance(name, int) else section.model_fields[name].annotation
         near = difflib.get_close_matches(str(item["loc"][-1]), section.model_fields, n=1, cutoff=0.5)

@@ -108,10 +108,10 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 def design_points(config: Config) -> list[Point]:
     """The grid's points, without duplicates. Raises InputError if a density cannot be reached."""
     rewiring, grid = config.train.rewiring, config.explore
-    if rewiring.mode == "dense":
-        raise InputError("explore: train.rewiring.mode is 'dense', which has one density; use mode = 'adaptive'")
+    if rewiring.preset == "dense":
+        raise InputError("explore: train.rewiring.preset is 'dense', which has one density; choose another preset")
     for density in grid.density:
-        if density > rewiring.start_density:
+        if rewiring.rules.falls and density > rewiring.start_density:
             raise InputError(
                 f"explore.density: {density:g} exceeds train.rewiring.start_density = {rewiring.start_density:g}"
             )

@@ -68,7 +68,7 @@ def freeze(
     ``trained`` is a training result, a run folder or a checkpoint file. Deterministic for a given seed.
     Raises InputError if the checkpoint does not belong to the configured network.
     """
-    prepare(config.train.threads, device)
+    device = prepare(config.train.threads, device)
     network = load_trained(config, trained, dataset).to(device)
     timesteps = config.network.timesteps
     coding = input_coding(dataset, config.data)

@@ -168,7 +168,7 @@ def accuracy(values: Mapping[str, float], counts: Mapping[str, int]) -> Figure:
 def training(history: Sequence[Mapping[str, Any]], layer_names: Sequence[str], quantised_from: int | None) -> Figure:
     """Density, PQ index and validation accuracy over the epochs.
 
-    Rows are those of ``history.jsonl``: ``density``, ``validation_accuracy``, ``change``, and per layer ``density``
+    Rows are those of ``metrics.jsonl``: ``density``, ``validation_accuracy``, ``change``, and per layer ``density``
     and ``index``; what a row does not have is not drawn. ``quantised_from`` is the first row of the fine-tuning in
     integers.
     """

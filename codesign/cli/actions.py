@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from codesign.cli import parallel
 from codesign.cli.console import console
 from codesign.cli.targets import execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
@@ -38,6 +39,8 @@ def run(
     force: bool,
 ) -> None:
     expect(target, "config", "run")
+    if parallel.process_count() > 1:
+        raise UnsupportedError("torchrun starts several processes of `codesign train` alone; run the rest after it")
     directory, config = open_run(target, output, overrides, seed)
     wanted = synth or bool(directory.stage("synth"))
     skipped = {"synth"} if not wanted else set()
@@ -64,11 +67,27 @@ def stage(
 ) -> None:
     if name not in ("train", "generate"):
         expect(target, "run")
+    if name == "train" and parallel.process_rank() > 0:
+        _help_training(target, output, overrides, seed, device)
+        return
     directory, config = open_run(target, output, overrides, seed)
     execute(directory, config, [name], force=force, device=device)
     record = directory.stage(name)
     outputs = ", ".join(sorted({path.split("/")[0] for path in record["outputs"]}))
     console.finish({**_result(directory), "stage": record}, f"{directory.path}: {outputs}")
+
+
+def _help_training(
+    target: Path, output: Path | None, overrides: Sequence[str] | None, seed: int | None, device: str
+) -> None:
+    """The part of torchrun's further processes: they compute, the first one keeps the run directory."""
+    from codesign.data import load_dataset
+    from codesign.train import train
+
+    inside = expect(target, "config", "run") == "run"
+    config = load_config(target / CONFIG if inside else target, list(overrides or []), seed)
+    folder = target if inside else output or Path("runs") / target.stem
+    train(config, load_dataset(config.data), folder, device=device)
 
 
 def generate(target: Path, output: Path | None, overrides: Sequence[str] | None, device: str | None) -> None:

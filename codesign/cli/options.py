@@ -16,7 +16,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="change one key of the configuration, e.g. train.epochs=5"),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="seed of the training")]
-Compute = Annotated[str, typer.Option("--device", help="what trains: cpu, cuda or cuda:N")]
+Compute = Annotated[str, typer.Option("--device", help="what trains: cpu, cuda, cuda:N or auto")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout and nothing else")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 Force = Annotated[bool, typer.Option("--force", help="do it again even if nothing changed")]

@@ -45,7 +45,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="train",
             inputs={},
-            outputs=("checkpoints", "history.jsonl"),
+            outputs=("checkpoints", "metrics.jsonl"),
             code=(*DATA, "codesign/train"),
             options=_sections("data", "network", "train"),
             external=_data_hash,
@@ -117,7 +117,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="report",
             inputs={NETWORK: "freeze"},
-            optional_inputs=(STIMULUS, "bundle", "verify", "synth", "history.jsonl", "estimate.json"),
+            optional_inputs=(STIMULUS, "bundle", "verify", "synth", "metrics.jsonl", "estimate.json"),
             outputs=("report.html",),
             code=("codesign/report", "codesign/plots.py", "codesign/templates"),
             options=_shown_figures,

@@ -122,7 +122,7 @@ def collect(folder: Path) -> Record:
         except InputError as error:
             record.damaged.append(f"stimulus.npz: {error}")
             record.stimulus = None
-    record.history = part(folder / "history.jsonl", read_history) or []
+    record.history = part(folder / "metrics.jsonl", read_history) or []
     record.sidecar = part(folder / "bundle" / "design.json", read_json)
     record.verification = part(folder / "verify" / "verification.json", read_json)
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
@@ -179,7 +179,7 @@ def read_observed(path: Path) -> Observed:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Rows of history.jsonl; a last line cut short by an interruption is left out."""
+    """Rows of metrics.jsonl; a last line cut short by an interruption is left out."""
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for index, line in enumerate(lines):

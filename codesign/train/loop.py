@@ -1,11 +1,14 @@
-"""The training run: epochs, rewiring, validation, checkpoints, history."""
+"""The training run: epochs, change of connections, validation, checkpoints, metrics."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,34 +17,36 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codesign.config import Config, RewiringConfig, TrainConfig
+from codesign.config import Config, TrainConfig
 from codesign.data.samples import Dataset
 from codesign.encoders import encode
-from codesign.errors import InputError, UnsupportedError
-from codesign.files import write_text
+from codesign.errors import UnsupportedError
+from codesign.files import atomic_path, write_text
 from codesign.progress import Progress, silent
-from codesign.train import checkpoint
+from codesign.train import checkpoint, parallel
 from codesign.train.batches import Augmentation, Batches, input_shape
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
-from codesign.train.rewiring import PQRewirer, layer_counts, pq_index, random_mask, rewiring_fraction
+from codesign.train.rewiring import LayerChange, PQRewirer
 
 EVALUATION_BATCH = 512
 WARMUP = 0.05
-FORMAT = 1
+FORMAT = 2
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """A finished training run.
 
-    folder : the run folder; checkpoints are in ``folder / "checkpoints"``, one history row per epoch in
-        ``folder / "history.jsonl"``.
-    checkpoint : the chosen one: greatest validation accuracy among the epochs at the target density.
+    folder : the run folder; checkpoints are in ``folder / "checkpoints"``, one row per epoch in
+        ``folder / "metrics.jsonl"``.
+    checkpoint : the chosen one: greatest validation accuracy among the epochs at the final density, or with
+        ``stop_at = "turning-point"`` the sparsest iteration within ``choose_margin`` of the best.
     epoch : the chosen epoch, from 1.
     density, layer_density : of the chosen checkpoint, 0..1.
     accuracy_validation : of the chosen checkpoint, 0..1.
-    history : rows as in history.jsonl.
+    history : rows as in metrics.jsonl, without ``samples_per_second``.
     """
 
     folder: Path
@@ -65,45 +70,41 @@ class Evaluation:
 
 
 def train(
-    config: Config, dataset: Dataset, folder: str | Path, *, progress: Progress = silent, device: str = "cpu"
+    config: Config,
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    progress: Progress = silent,
+    device: str = "cpu",
+    stop: Callable[[dict[str, int]], bool] | None = None,
 ) -> TrainResult:
     """Train ``config``'s network on ``dataset`` and keep checkpoints below ``folder``.
 
     A run that was stopped goes on after its last whole epoch and ends with the same weights, bit for bit on the CPU.
     A checkpoint of other data or options is not continued but replaced. ``progress(done, total, text)`` counts epochs.
+    ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is one). ``stop`` is
+    :class:`codesign.train.rewiring.PQRewirer`'s: asked after each fall whether the connections of each parameter are
+    few enough. Under torchrun every process calls this; each takes its share of every batch, the first one writes.
 
     Raises InputError for options that contradict each other, UnsupportedError for what is not built or not there.
     """
-    run = _Run(config, dataset, Path(folder), device)
-    return run.execute(progress)
+    return _Run(config, dataset, Path(folder), device, stop).execute(progress)
 
 
-def fall_epochs(epochs: int, rewiring: RewiringConfig) -> list[int]:
-    """Epochs (from 1) after which density falls; after the last of them it is on target."""
-    last = math.floor(rewiring.rewire_until * epochs + 1e-9) // rewiring.epochs_per_iteration
-    falls = [(index + 1) * rewiring.epochs_per_iteration for index in range(last)]
-    return [epoch for epoch in falls if epoch < epochs]
-
-
-def rewire_epochs(epochs: int, rewiring: RewiringConfig) -> list[int]:
-    """Epochs (from 1) after which connections are pruned and regrown: every ``rewire_every`` inside an iteration."""
-    falls = fall_epochs(epochs, rewiring)
-    inside = range(1, (falls[-1] if falls else 0) + 1)
-    position = {epoch: (epoch - 1) % rewiring.epochs_per_iteration + 1 for epoch in inside}
-    return [
-        epoch
-        for epoch, place in position.items()
-        if place < rewiring.epochs_per_iteration and place % rewiring.rewire_every == 0
-    ]
-
-
-def prepare(threads: int, device: str) -> None:
-    """Set torch up for reproducible and quick training. UnsupportedError if the device is not there."""
+def prepare(threads: int, device: str) -> str:
+    """Set torch up for reproducible and quick training; the device meant. UnsupportedError if it is not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
         raise UnsupportedError(f"device {device!r} is not available; use --device cpu")
+    if device != "cpu":
+        # What cuBLAS needs for the same sums in every run on one device.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    return device
 
 
 def evaluate(
@@ -152,78 +153,65 @@ def learning_rate(base: float, step: int, total: int) -> float:
 
 
 def make_optimizer(config: TrainConfig, parameters: Sequence[Tensor], rate: float) -> torch.optim.Optimizer:
-    if config.optimizer == "adam":
-        return torch.optim.Adam(list(parameters), lr=rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(list(parameters), lr=rate, momentum=0.9, weight_decay=config.weight_decay)
+    """Adam, AdamW or SGD with momentum 0.9."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(list(parameters), lr=rate, momentum=0.9, weight_decay=config.weight_decay)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(list(parameters), lr=rate, weight_decay=config.weight_decay)
 
 
 class _Run:
-    def __init__(self, config: Config, dataset: Dataset, folder: Path, device: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        folder: Path,
+        device: str,
+        stop: Callable[[dict[str, int]], bool] | None,
+    ) -> None:
         options = config.train
-        prepare(options.threads, device)
-        self.config, self.dataset, self.folder, self.device = config, dataset, folder, device
-        self.rewiring = options.rewiring
-        self.falls = fall_epochs(options.epochs, self.rewiring)
-        self.rewires = rewire_epochs(options.epochs, self.rewiring)
+        self.group, device = parallel.join(prepare(options.threads, device))
+        self.autocast = _autocast(options, device)
+        self.config, self.dataset, self.folder = config, dataset, folder
         timesteps = config.network.timesteps
         scale = 1.0 / ((1 << config.data.input_bits) - 1) if config.data.coding == "current" else 1.0
         stimuli = [encode(dataset, part, config.data, timesteps)[0] for part in (dataset.train, dataset.validation)]
-        augmentation = Augmentation.of(dataset, config.data)
-        self.training = Batches(stimuli[0], scale, augmentation, device)
+        self.training = Batches(stimuli[0], scale, Augmentation.of(dataset, config.data), device)
         self.validation = Batches(stimuli[1], scale, device=device)
         shape = input_shape(dataset, config.data)
         self.network = SpikingNetwork(shape, dataset.n_classes, config.network, options).to(device)
-        self.sparse = self.network.sparse_parameters()
-        self.masks = self._initial_masks()
-        self.network.scale_initial_weights(self.training.take(np.arange(min(len(self.training), 256))))
         self.optimizer = make_optimizer(
             options, [p for p in self.network.parameters() if p.requires_grad], options.learning_rate
         )
-        self.rewirer = None
-        if self.rewiring.mode == "adaptive":
-            weights = [weight.data.flatten(1) for weight in self.sparse.values()]
-            self.rewirer = PQRewirer(weights, [mask.flatten(1) for mask in self.masks.values()], self.rewiring)
-            if not self.falls and not self.rewirer.on_target:
-                raise InputError(
-                    f"train.epochs = {options.epochs} leaves no iteration of {self.rewiring.epochs_per_iteration} "
-                    f"epochs before rewire_until = {self.rewiring.rewire_until:g}; raise train.epochs"
-                )
-        self.class_weights = class_weights(dataset.train.labels, dataset.n_classes, options.class_balance, device)
         self.steps_per_epoch = math.ceil(len(self.training) / options.batch_size)
+        self.rewirer = PQRewirer(
+            self.network,
+            self.optimizer,
+            options.rewiring,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=options.epochs,
+            seed=options.seed,
+            stop=stop,
+        )
+        with torch.no_grad():
+            # As wide as the full fan-in would make the sums.
+            for name, weight in self.rewirer.parameters.items():
+                weight.mul_(math.sqrt(weight.numel() / max(1, self.rewirer.counts[name])))
+        self.network.scale_initial_weights(self.training.take(np.arange(min(len(self.training), 256))))
+        self.rewirer.capture_initial()
+        self.parallel = self.group.wrap(self.network)
+        self.class_weights = class_weights(dataset.train.labels, dataset.n_classes, options.class_balance, device)
         self.history: list[dict[str, Any]] = []
+        self.rates: dict[int, float] = {}
         self.best: dict[str, Any] | None = None
-
-    def _initial_masks(self) -> dict[str, Tensor]:
-        """Random connections at the start density, by parameter name; weights are scaled to their fan-in."""
-        options = self.rewiring
-        random = np.random.default_rng([self.config.train.seed, 0])
-        density = 1.0 if options.mode == "dense" else options.start_density
-        shapes = [(len(weight), weight[0].numel()) for weight in self.sparse.values()]
-        counts = layer_counts(shapes, density, options.distribution, options.min_fan_in)
-        masks = {}
-        for (name, weight), shape, count in zip(self.sparse.items(), shapes, counts, strict=True):
-            mask = torch.from_numpy(random_mask(shape, count, options.min_fan_in, random)).to(weight.device)
-            masks[name] = mask.reshape(weight.shape)
-            with torch.no_grad():
-                weight.mul_(masks[name] * math.sqrt(weight.numel() / max(1, count)))
-        return masks
-
-    @property
-    def densities(self) -> list[float]:
-        """Active over all weights of each mask."""
-        return [float(mask.sum()) / mask.numel() for mask in self.masks.values()]
-
-    @property
-    def density(self) -> float:
-        """Active over all weights of the network."""
-        masks = self.masks.values()
-        return float(sum(int(mask.sum()) for mask in masks)) / sum(mask.numel() for mask in masks)
+        self.iterations: list[dict[str, Any]] = []
 
     @property
     def key(self) -> str:
         """Hash of everything that the final weights depend on."""
         content = {
             "format": FORMAT,
+            "processes": self.group.size,
             "data": self.config.data.model_dump(exclude={"path"}),
             "sha256": self.dataset.hash,
             "network": self.config.network.model_dump(),
@@ -234,161 +222,211 @@ class _Run:
     def execute(self, progress: Progress) -> TrainResult:
         epochs = self.config.train.epochs
         done = self._restore()
+        # Nobody may write before everybody has read.
+        self.group.wait()
         for epoch in range(done + 1, epochs + 1):
-            loss = self._train_epoch(epoch)
-            row = self._validate(epoch, loss)
-            self._change_connections(epoch, row)
+            measured = self._train_epoch(epoch)
+            row = self._validate(epoch, measured)
+            self._change_connections(row)
             self.history.append(row)
             self._save(epoch)
             progress(
                 epoch,
                 epochs,
-                f"loss {loss:.3f}, validation {100 * row['validation_accuracy']:.2f} %, "
+                f"loss {row['loss']:.3f}, validation {100 * row['validation_accuracy']:.2f} %, "
                 f"density {100 * row['density']:.1f} %",
             )
-        assert self.best is not None
+        chosen = self._choose()
         return TrainResult(
             folder=self.folder,
             checkpoint=self.folder / "checkpoints" / checkpoint.BEST,
-            epoch=self.best["epoch"],
-            density=self.best["density"],
-            layer_density=self.best["layer_density"],
-            accuracy_validation=self.best["validation_accuracy"],
+            epoch=chosen["epoch"],
+            density=chosen["density"],
+            layer_density=chosen["layer_density"],
+            accuracy_validation=chosen["validation_accuracy"],
             history=self.history,
         )
 
-    def _train_epoch(self, epoch: int) -> float:
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """Mean loss and gradient norm, and the last learning rate."""
         options = self.config.train
         total_steps = self.steps_per_epoch * options.epochs
-        upcoming = [e for e in self.rewires if e >= epoch]
-        score_from = upcoming[0] * self.steps_per_epoch - self.rewiring.score_batches if upcoming else total_steps
-        loss_sum = torch.zeros((), dtype=torch.float64)
-        for batch, (inputs, target) in enumerate(self.training.epoch(options.batch_size, options.seed, epoch)):
-            step = (epoch - 1) * self.steps_per_epoch + batch
+        device = self.training.device
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        norm_sum = torch.zeros((), dtype=torch.float64, device=device)
+        rate, start = 0.0, time.monotonic()
+        for batch, whole in enumerate(self.training.epoch(options.batch_size, options.seed, epoch)):
+            rate = learning_rate(options.learning_rate, (epoch - 1) * self.steps_per_epoch + batch, total_steps)
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(options.learning_rate, step, total_steps)
-            loss = total_loss(self.network(inputs), target, options, self.class_weights)
+                group["lr"] = rate
+            inputs, target, factor = self.group.part(*whole)
+            with self.autocast:
+                output = self.parallel(inputs)
+            loss = total_loss(output, target, options, self.class_weights)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            gradients = [weight.grad for weight in self.sparse.values() if weight.grad is not None]
-            if self.rewirer is not None and step >= score_from:
-                self.rewirer.accumulate([gradient.flatten(1) for gradient in gradients])
-            for gradient, mask in zip(gradients, self.masks.values(), strict=True):
-                gradient.mul_(mask)
-            if options.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_grad_norm)
+            (loss * factor).backward()
+            # Before clipping, so that the norm is that of the gradient in use.
+            self.rewirer.mask_gradients()
+            norm_sum += self._clip(options.clip_grad_norm)
             self.optimizer.step()
-            loss_sum += loss.detach().double().cpu() * len(target)
-        return float(loss_sum) / len(self.training)
+            self.rewirer.advance()
+            loss_sum += loss.detach().double() * factor * len(whole[1]) / self.group.size
+        self.rates[epoch] = len(self.training) / max(time.monotonic() - start, 1e-9)
+        return {
+            "loss": float(self.group.sum(loss_sum)) / len(self.training),
+            "gradient_norm": float(norm_sum) / self.steps_per_epoch,
+            "learning_rate": rate,
+        }
 
-    def _validate(self, epoch: int, loss: float) -> dict[str, Any]:
+    def _clip(self, limit: float | None) -> Tensor:
+        """Norm of the gradient, which is scaled down to ``limit``."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        return nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit).double()
+
+    def _validate(self, epoch: int, measured: dict[str, float]) -> dict[str, Any]:
+        self.group.share_buffers(self.network)
         found = evaluate(self.network, self.validation.ordered(EVALUATION_BATCH), self.config.train, self.class_weights)
-        layers = []
-        for index, (name, (pq, fraction)) in enumerate(zip(self.masks, self._measure(), strict=True)):
-            layer = int(name.split(".")[1])
-            layers.append(
-                {
-                    "density": self.densities[index],
-                    "index": pq,
-                    "fraction": fraction,
-                    "pruned": 0,
-                    "grown": 0,
-                    "spikes_per_sample": found.spikes[layer],
-                    "synaptic_operations_per_sample": found.operations[layer],
-                }
-            )
+        layers = self._layers()
+        for layer, spikes, operations in zip(layers, found.spikes, found.operations, strict=True):
+            layer |= {"pruned": 0, "grown": 0, "spikes_per_sample": spikes}
+            layer["synaptic_operations_per_sample"] = operations
         row = {
             "epoch": epoch,
-            "iteration": (epoch - 1) // self.rewiring.epochs_per_iteration + 1,
-            "loss": loss,
+            "iteration": (epoch - 1) // self.config.train.rewiring.epochs_per_iteration + 1,
+            **measured,
             "validation_loss": found.loss,
             "validation_accuracy": found.accuracy,
-            "density": self.density,
+            "spikes_per_sample": sum(found.spikes),
+            "synaptic_operations_per_sample": sum(found.operations),
+            "density": self.rewirer.density,
             "change": "none",
             "layers": layers,
         }
-        if self.rewirer is None or self.rewirer.on_target:
+        if self.rewirer.settled:
             rank = (found.accuracy, -found.loss)
             if self.best is None or rank > (self.best["validation_accuracy"], -self.best["validation_loss"]):
-                self.best = {
-                    "epoch": epoch,
-                    "validation_accuracy": found.accuracy,
-                    "validation_loss": found.loss,
-                    "density": self.density,
-                    "layer_density": self.densities,
-                }
+                self.best = self._summary(row)
                 self._save_network(checkpoint.BEST, self.best)
         return row
 
-    def _measure(self) -> list[tuple[float, float]]:
-        """PQ index and rewiring fraction of each layer."""
-        if self.rewirer is not None:
-            return self.rewirer.measure()
-        found = []
-        for weight, mask in zip(self.sparse.values(), self.masks.values(), strict=True):
-            active = weight[mask].detach().cpu().numpy()
-            pq = pq_index(active, self.rewiring.p, self.rewiring.q)
-            found.append((pq, rewiring_fraction(active.size, pq, self.rewiring)))
-        return found
+    def _layers(self) -> list[dict[str, Any]]:
+        """Density, I and c of each layer of neurons, over all its weight tensors."""
+        measured, counts = self.rewirer.measure(), self.rewirer.counts
+        members: dict[int, list[str]] = {}
+        for name in counts:
+            members.setdefault(layer_of(name), []).append(name)
+        rows = []
+        for _, names in sorted(members.items()):
+            active = sum(counts[name] for name in names)
+            row: dict[str, Any] = {"density": active / sum(self.rewirer.masks[name].numel() for name in names)}
+            for position, quantity in enumerate(("index", "fraction")):
+                weighted = sum(counts[name] * measured[name][position] for name in names)
+                row[quantity] = weighted / max(1, active)
+            rows.append(row)
+        return rows
 
-    def _change_connections(self, epoch: int, row: dict[str, Any]) -> None:
-        if self.rewirer is None or epoch not in {*self.falls, *self.rewires}:
-            return
-        if epoch in self.falls:
-            if self.rewirer.on_target:
-                return
-            self._save_network(f"iteration-{row['iteration']:03d}.safetensors", row)
-            changes, fresh = self.rewirer.fall(final=epoch == self.falls[-1])
-            row["change"] = "fall"
-        else:
-            changes, fresh = self.rewirer.rewire()
-            self.rewirer.reset_momentum()
-            row["change"] = "rewire"
-        for layer, change in zip(row["layers"], changes, strict=True):
-            layer.update(index=change.index, fraction=change.fraction, pruned=change.pruned, grown=change.grown)
-        for weight, positions in zip(self.sparse.values(), fresh, strict=True):
-            for value in self.optimizer.state[weight].values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.masked_fill_(positions.reshape(value.shape), 0.0)
+    @staticmethod
+    def _summary(row: dict[str, Any]) -> dict[str, Any]:
+        """What is kept of a row as the description of a checkpoint."""
+        kept = ("epoch", "iteration", "validation_accuracy", "validation_loss", "density")
+        return {name: row[name] for name in kept} | {"layer_density": [layer["density"] for layer in row["layers"]]}
+
+    def _change_connections(self, row: dict[str, Any]) -> None:
+        due = self.rewirer.due
+        if due == "fall":
+            summary = self._summary(row)
+            self._save_network(_iteration_file(row["iteration"]), summary)
+            self.iterations.append(summary)
+        changes: list[LayerChange] = self.rewirer.change()
+        if changes:
+            row["change"] = due
+        for change in changes:
+            layer = row["layers"][layer_of(change.layer)]
+            layer["pruned"] += change.pruned
+            layer["grown"] += change.grown
+
+    def _choose(self) -> dict[str, Any]:
+        """The chosen checkpoint's description; its tensors become ``best.safetensors``."""
+        assert self.best is not None
+        rewiring = self.config.train.rewiring
+        if not (rewiring.rules.falls and rewiring.stop_at == "turning-point"):
+            return self.best
+        candidates = [*self.iterations, self.best]
+        least = max(item["validation_accuracy"] for item in candidates) - rewiring.choose_margin
+        good = [item for item in candidates if item["validation_accuracy"] >= least]
+        chosen = min(good, key=lambda item: (item["density"], -item["validation_accuracy"]))
+        if chosen is not self.best and self.group.writes:
+            folder = self.folder / "checkpoints"
+            with atomic_path(folder / checkpoint.BEST) as temporary:
+                shutil.copyfile(folder / _iteration_file(chosen["iteration"]), temporary)
+        return chosen
 
     def _network_tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        return {**tensors, **{f"mask.{name}": mask for name, mask in self.masks.items()}}
+        return {**tensors, **{f"mask.{name}": mask for name, mask in self.rewirer.masks.items()}}
 
     def _save_network(self, name: str, document: dict[str, Any]) -> None:
-        checkpoint.save(self.folder / "checkpoints" / name, self._network_tensors(), {**document, "key": self.key})
+        if self.group.writes:
+            path = self.folder / "checkpoints" / name
+            checkpoint.save(path, self._network_tensors(), {**document, "key": self.key})
 
     def _save(self, epoch: int) -> None:
+        if not self.group.writes:
+            return
+        rows = [{**row, "samples_per_second": self.rates.get(row["epoch"])} for row in self.history]
+        write_text(self.folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        state = self.rewirer.state_dict()
+        document = {
+            "key": self.key,
+            "epoch": epoch,
+            "best": self.best,
+            "iterations": self.iterations,
+            "history": self.history,
+            "rewirer": state.pop("document"),
+        }
         tensors = {**self._network_tensors(), **checkpoint.optimizer_tensors(self.optimizer)}
-        if self.rewirer is not None:
-            for index, buffer in enumerate(self.rewirer.momentum):
-                tensors[f"momentum{index}"] = buffer
-            for kind, carries in self.rewirer.carry.items():
-                for index, carry in enumerate(carries):
-                    tensors[f"carry.{kind}{index}"] = torch.from_numpy(carry)
-        rows = "".join(json.dumps(row) + "\n" for row in self.history)
-        write_text(self.folder / "history.jsonl", rows)
-        document = {"key": self.key, "epoch": epoch, "best": self.best, "history": self.history}
+        tensors |= {f"rewirer.{name}": tensor for name, tensor in state.items() if not name.startswith("mask.")}
         checkpoint.save(self.folder / "checkpoints" / checkpoint.LAST, tensors, document)
 
     def _restore(self) -> int:
         """Continue from the last checkpoint if it is of this very run; the number of epochs done."""
-        folder = self.folder / "checkpoints"
-        if not (folder / checkpoint.LAST).is_file():
+        path = self.folder / "checkpoints" / checkpoint.LAST
+        if not path.is_file():
             return 0
-        tensors, document = checkpoint.load(folder / checkpoint.LAST)
+        tensors, document = checkpoint.load(path)
         if document.get("key") != self.key:
             return 0
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                mask.copy_(tensors[f"mask.{name}"])
         checkpoint.restore_network(self.network, tensors)
         checkpoint.restore_optimizer(self.optimizer, tensors)
-        if self.rewirer is not None:
-            for index, buffer in enumerate(self.rewirer.momentum):
-                buffer.copy_(tensors[f"momentum{index}"])
-            for kind, carries in self.rewirer.carry.items():
-                for index, carry in enumerate(carries):
-                    carry[:] = tensors[f"carry.{kind}{index}"].numpy()
-        self.history, self.best = document["history"], document["best"]
+        state = {name: tensor for name, tensor in tensors.items() if name.startswith("mask.")}
+        state |= {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("rewirer.")}
+        self.rewirer.load_state_dict({**state, "document": document["rewirer"]})
+        self.history, self.best, self.iterations = document["history"], document["best"], document["iterations"]
+        self.rates = _measured_rates(self.folder / METRICS)
         return int(document["epoch"])
+
+
+def layer_of(parameter: str) -> int:
+    """Index of the layer of neurons that a parameter of :class:`SpikingNetwork` belongs to."""
+    return int(parameter.split(".")[1])
+
+
+def _iteration_file(iteration: int) -> str:
+    return f"iteration-{iteration:03d}.safetensors"
+
+
+def _autocast(options: TrainConfig, device: str) -> torch.autocast:
+    """bfloat16 for matrix products if asked for. UnsupportedError on a device without it."""
+    kind = device.split(":")[0]
+    if options.amp and kind != "cuda":
+        raise UnsupportedError("train.amp needs a CUDA device; set it to false on the CPU")
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=options.amp)
+
+
+def _measured_rates(path: Path) -> dict[int, float]:
+    """Samples per second of the epochs in an earlier metrics file; they are no part of the checkpoint."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {int(row["epoch"]): float(row["samples_per_second"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

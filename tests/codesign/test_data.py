@@ -334,8 +334,8 @@ def test_heart_beats_are_split_by_patients():
         ({"data": {"coding": "events", "delta": 0.1}}, "delta belongs to coding = 'delta', not 'events'"),
         ({"data": {"path": "x"}}, "set 'digits' is installed with scikit-learn"),
         ({"data": {"coding": "delta", "delta": []}}, "an empty list gives no sources"),
-        ({"train": {"rewiring": {"mode": "dense", "scope": "neuron"}}}, "scope has no meaning with mode = 'dense'"),
-        ({"train": {"rewiring": {"mode": "rigl"}}}, "'adaptive' or 'dense'"),
+        ({"train": {"rewiring": {"preset": "dense", "scope": "neuron"}}}, "scope has no meaning with preset = 'dense'"),
+        ({"train": {"rewiring": {"preset": "snip"}}}, "'static' or 'dense'"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(section, message):

@@ -65,8 +65,8 @@ def test_a_density_above_the_start_is_refused():
 
 
 def test_a_dense_training_cannot_be_explored():
-    config = parse_config({"train": {"rewiring": {"mode": "dense"}}})
-    with pytest.raises(InputError, match="mode is 'dense'"):
+    config = parse_config({"train": {"rewiring": {"preset": "dense"}}})
+    with pytest.raises(InputError, match="preset is 'dense'"):
         design_points(config)
 
 

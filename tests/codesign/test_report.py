@@ -85,7 +85,7 @@ def make_run(folder, coding="current", *, verified=True, mismatches=0, history=T
             }
             for epoch in range(1, 5)
         ]
-        (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         run.set_stage("freeze", {"status": "done", "fine_tuning": [{"epoch": 1, "validation_accuracy": 0.9}]})
     if verified:
         figures |= {"samples_verified": 8, "mismatches": mismatches, "accuracy_hardware": 0.75}
@@ -220,7 +220,7 @@ def test_a_verification_of_another_network_is_not_shown(tmp_path):
 
 def test_an_interrupted_history_keeps_its_whole_lines(tmp_path, undrawn):
     folder = make_run(tmp_path / "run", verified=False)
-    with (folder / "history.jsonl").open("a") as file:
+    with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 5, "den')
     assert "Unreadable." not in write_report(folder).read_text()
 

@@ -1,24 +1,34 @@
 """Training: gradients, determinism, resuming, density schedule, history."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from codesign.config import Config, RewiringConfig, parse_config
+import codesign
+from codesign.config import Config, parse_config
+from codesign.config_text import config_toml
 from codesign.data import load_dataset
 from codesign.errors import InputError, UnsupportedError
 from codesign.stimulus import Stimulus
 from codesign.train import checkpoint, train
 from codesign.train.batches import Augmentation, Batches
-from codesign.train.loop import class_weights, fall_epochs, learning_rate, rewire_epochs
+from codesign.train.loop import class_weights, learning_rate
 from codesign.train.model import SpikingNetwork
+from codesign.train.rewiring import fall_epochs
 
 
 def tiny(**train_options) -> Config:
     rewiring = {"target_density": 0.2} | train_options.pop("rewiring", {})
-    if rewiring.get("mode") == "dense":
+    if rewiring.get("preset") == "dense":
         del rewiring["target_density"]
     network = {"hidden": [16], "timesteps": 4, **train_options.pop("network", {})}
     return parse_config(
@@ -105,12 +115,16 @@ def test_density_falls_to_the_target_exactly(tmp_path, digits, scope):
     assert result.epoch > fall_epochs(10, tiny().train.rewiring)[-1]
     changes = [row["change"] for row in result.history]
     assert changes.count("fall") >= 2 and changes.count("rewire") >= 2
-    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(row.pop("samples_per_second") > 0 for row in rows)
     assert rows == result.history
     for row in rows:
         for layer in row["layers"]:
             assert 0 < layer["index"] < 1 and 0 <= layer["fraction"] <= 0.9
             assert layer["synaptic_operations_per_sample"] > 0
+        for name in ("spikes_per_sample", "synaptic_operations_per_sample"):
+            assert row[name] == pytest.approx(sum(layer[name] for layer in row["layers"]))
+        assert row["gradient_norm"] > 0 and 0 < row["learning_rate"] <= 1e-2
         if row["change"] == "rewire":
             assert all(layer["pruned"] == layer["grown"] for layer in row["layers"])
     assert (tmp_path / "checkpoints" / "iteration-001.safetensors").is_file()
@@ -126,17 +140,145 @@ def test_inactive_weights_stay_zero(tmp_path, digits):
 
 
 def test_dense_mode_keeps_every_weight(tmp_path, digits):
-    result = train(tiny(epochs=2, rewiring={"mode": "dense"}), digits, tmp_path)
+    result = train(tiny(epochs=2, rewiring={"preset": "dense"}), digits, tmp_path)
     assert result.density == 1.0
 
 
-def test_schedule_has_no_rewiring_in_an_iterations_last_epoch():
-    rewiring = RewiringConfig(epochs_per_iteration=3, rewire_every=1, rewire_until=0.75)
-    assert fall_epochs(13, rewiring) == [3, 6, 9]
-    assert rewire_epochs(13, rewiring) == [1, 2, 4, 5, 7, 8]
-    sparse = rewiring.model_copy(update={"rewire_every": 2})
-    assert rewire_epochs(13, sparse) == [2, 5, 8]
-    assert fall_epochs(3, rewiring.model_copy(update={"rewire_until": 1.0})) == []
+@pytest.mark.parametrize("preset", ["constant", "fixed", "set", "rigl", "sap", "static"])
+def test_every_preset_trains_to_the_same_density(tmp_path, digits, preset):
+    result = train(tiny(rewiring={"preset": preset}), digits, tmp_path)
+    total = 64 * 16 + 16 * 10
+    assert round(result.density * total) == round(0.2 * total)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    changes = {row["change"] for row in result.history}
+    assert changes - {"none"} == {"fixed": {"rewire", "fall"}, "sap": {"fall"}, "static": set()}.get(preset, {"rewire"})
+
+
+def test_a_hook_ends_the_fall_where_it_says(tmp_path, digits):
+    result = train(tiny(epochs=10), digits, tmp_path, stop=lambda counts: sum(counts.values()) < 500)
+    assert 0.2 * 1184 < round(result.density * 1184) < 500
+    assert result.density == result.history[-1]["density"]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.9])
+def test_several_densities_leave_the_choice_to_a_margin(tmp_path, digits, margin):
+    """Without a turning point found, every iteration's checkpoint is there to choose from."""
+    options = {"stop_at": "turning-point", "target_density": 0.02, "min_fan_in": 0, "choose_margin": margin}
+    result = train(tiny(epochs=10, rewiring=options), digits, tmp_path)
+    files = sorted((tmp_path / "checkpoints").glob("iteration-*"))
+    documents = [checkpoint.load(path)[1] for path in files]
+    assert len(documents) == 3
+    final = max(row["validation_accuracy"] for row in result.history if row["density"] == result.history[-1]["density"])
+    accuracies = {document["density"]: document["validation_accuracy"] for document in documents}
+    accuracies[result.history[-1]["density"]] = final
+    best = max(accuracies.values())
+    assert result.density == min(density for density, found in accuracies.items() if found >= best - margin)
+    tensors, document = checkpoint.load(result.checkpoint)
+    assert (document["epoch"], document["density"]) == (result.epoch, result.density)
+    active = sum(int(tensor.sum()) for name, tensor in tensors.items() if name.startswith("mask."))
+    assert active == round(result.density * 1184)
+    again = train(tiny(epochs=10, rewiring=options), digits, tmp_path)
+    assert (again.epoch, again.density) == (result.epoch, result.density)
+
+
+def test_clipping_bounds_the_gradient(tmp_path, digits):
+    """Biases start at 0: 24 steps of SGD with momentum 0.9 take them 24 * 10 * rate * limit away at most."""
+    found = {}
+    for limit in (None, 1e-6):
+        options = {} if limit is None else {"clip_grad_norm": limit}
+        result = train(tiny(epochs=3, optimizer="sgd", **options), digits, tmp_path / str(limit))
+        tensors = last_tensors(result.folder)
+        biases = [tensor for name, tensor in tensors.items() if name.startswith("model.") and name.endswith("bias")]
+        found[limit] = max(float(tensor.abs().max()) for tensor in biases)
+        assert result.history[0]["gradient_norm"] > 0.01
+    assert found[1e-6] < 24 * 10 * 1e-2 * 1e-6 < 1e-3 < found[None]
+
+
+def test_mixed_precision_is_refused_on_the_cpu(tmp_path, digits):
+    with pytest.raises(UnsupportedError, match=r"train\.amp needs a CUDA device"):
+        train(tiny(amp=True), digits, tmp_path)
+
+
+def test_automatic_device_is_the_cpu_without_a_gpu(tmp_path, digits):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    automatic = train(tiny(epochs=3), digits, tmp_path / "auto", device="auto")
+    assert automatic.history == train(tiny(epochs=3), digits, tmp_path / "cpu").history
+
+
+CHILD = """
+import sys
+from codesign.config import load_config
+from codesign.data import load_dataset
+from codesign.train import train
+config = load_config(sys.argv[1])
+print("ready", flush=True)
+train(config, load_dataset(config.data), sys.argv[2], device="cpu")
+"""
+
+
+def last_tensors(folder) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "checkpoints" / checkpoint.LAST)[0]
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, digits):
+    """kill -9 at random moments, possibly while a file is being written."""
+    config = tiny(epochs=12, rewiring={"scope": "neuron"})
+    (tmp_path / "config.toml").write_text(config_toml(config))
+    start = time.monotonic()
+    train(config, digits, tmp_path / "whole")
+    seconds = time.monotonic() - start
+    random = np.random.default_rng()
+    killed = 0
+    for _ in range(2):
+        command = [sys.executable, "-c", CHILD, str(tmp_path / "config.toml"), str(tmp_path / "cut")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(float(random.uniform(0.1, 0.8) * seconds))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    assert killed
+    train(config, digits, tmp_path / "cut")
+    ours, theirs = last_tensors(tmp_path / "cut"), last_tensors(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+PARALLEL_CHILD = """
+import os, sys
+from pathlib import Path
+from codesign.config import load_config
+from codesign.data import load_dataset
+from codesign.train import checkpoint, loop
+config = load_config(sys.argv[1])
+run = loop._Run(config, load_dataset(config.data), Path(sys.argv[2]), "cpu", None)
+run.execute(lambda *_: None)
+checkpoint.save(Path(sys.argv[2] + os.environ["RANK"]), run._network_tensors(), {})
+"""
+
+
+@pytest.mark.deep
+def test_two_processes_end_with_the_same_masks_and_weights(tmp_path):
+    """torchrun on the CPU; both processes keep what they ended with."""
+    config = tiny(epochs=6)
+    (tmp_path / "config.toml").write_text(config_toml(config))
+    (tmp_path / "child.py").write_text(PARALLEL_CHILD)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    files = [str(tmp_path / name) for name in ("child.py", "config.toml", "run")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(codesign.__file__).parent.parent)}
+    subprocess.run([sys.executable, *torchrun, *files], check=True, timeout=300, env=environment)
+    first, second = (checkpoint.load(tmp_path / f"run{rank}")[0] for rank in (0, 1))
+    assert first.keys() == second.keys() and any(name.startswith("mask.") for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    alone = train(config, load_dataset(config.data), tmp_path / "alone")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    # The same batches and gradients: the first epoch differs by the order of sums alone.
+    assert rows[0]["loss"] == pytest.approx(alone.history[0]["loss"], rel=1e-3)
+    assert rows[-1]["density"] == alone.history[-1]["density"]
 
 
 def test_too_few_epochs_to_reach_the_target_are_refused(tmp_path, digits):
