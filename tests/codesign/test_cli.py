@@ -168,7 +168,7 @@ def test_error_leaves_no_half_made_network(call, trained, tmp_path):
 
 
 def test_unexpected_fault_is_one_line_and_a_log(call, monkeypatch, tiny):
-    monkeypatch.setattr("codesign.data.load_dataset", lambda config: 1 / 0)
+    monkeypatch.setattr("codesign.data.load_dataset", lambda *_: 1 / 0)
     code, _, err = call("train", tiny, "-o", tiny.parent / "run")
     line = one_line(err)
     assert code == 1
