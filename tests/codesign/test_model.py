@@ -2,19 +2,23 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from codesign.config import parse_config
+from codesign.config import load_config, parse_config
 from codesign.data import load_dataset
 from codesign.errors import InputError
+from codesign.freeze import freeze
+from codesign.network import FrozenNetwork
 from codesign.train import checkpoint, train
 from codesign.train.architecture import plan_layers
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
+from codesign.train.quantised import snapped_leak
 
 CONV = {"kind": "conv", "channels": 6, "norm": True}
 DEEP = [
@@ -261,6 +265,7 @@ def test_every_kind_of_network_trains(name, tmp_path):
                 "clip_grad_norm": 1.0,
                 "rewiring": {"target_density": 0.4},
             },
+            "freeze": {"epochs": 1},
         }
     )
     result = train(config, load_dataset(config.data), tmp_path)
@@ -273,3 +278,53 @@ def test_every_kind_of_network_trains(name, tmp_path):
     for mask in masks:
         assert (tensors[mask.replace("mask.", "model.", 1)][~tensors[mask].bool()] == 0).all()
     assert np.isfinite([row["validation_loss"] for row in result.history]).all()
+
+    frozen = freeze(config, result, load_dataset(config.data))
+    assert frozen.details["accuracy_validation"] > 0.55
+    assert frozen.figures["density"] <= 0.41
+    assert frozen.network.hardware_support() is not None
+    assert FrozenNetwork.load(saved(frozen.network, tmp_path)).hash == frozen.figures["network_hash"]
+    if name == "recurrent":
+        assert all(layer.leak.kind == "shift" for layer in frozen.network.layers)
+        assert frozen.network.layers[0].projections[1].source == 0
+
+
+def saved(network: FrozenNetwork, folder):
+    network.save(folder / "network.safetensors")
+    return folder / "network.safetensors"
+
+
+def test_learnt_leaks_snap_to_the_nearest_that_hardware_has():
+    made = network(None, 30, hidden=[4], learn_leak="neuron")
+    layer = made.populations[0]
+    assert layer.leak is not None
+    decays = torch.tensor([0.5, 0.80, 0.9999, 0.1])
+    layer.leak.data = torch.log(decays / (1 - decays))
+    assert np.asarray(snapped_leak(layer)[0]).tolist() == [1, 2, 12, 1]
+    made = network(None, 30, hidden=[4], learn_leak="layer", leak="multiply", leak_decay=0.7)
+    assert np.asarray(snapped_leak(made.populations[0])[1]).tolist() == [179]
+
+
+EXAMPLES = {
+    "mnist-conv": (1, 28, 28),
+    "fsdd-recurrent": (64,),
+    "cifar10": (3, 32, 32),
+    "cifar10-vggsnn": (3, 32, 32),
+    "cifar10-6conv2fc": (3, 32, 32),
+    "cifar10-resnet19": (3, 32, 32),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_builds_and_takes_a_training_step(name):
+    """One timestep, two samples: the architecture at its full width."""
+    config = load_config(Path(__file__).parents[2] / "examples" / f"{name}.toml", ["network.timesteps=1"])
+    made = SpikingNetwork(EXAMPLES[name], 10, config.network, config.train)
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
+    output = made(torch.rand(2, math.prod(EXAMPLES[name])))
+    total_loss(output, torch.tensor([3, 4]), config.train).backward()
+    weight = next(iter(made.sparse_parameters().values()))
+    before = weight.detach().clone()
+    optimizer.step()
+    assert torch.isfinite(output.scores).all()
+    assert not torch.equal(weight, before)
