@@ -52,6 +52,7 @@ def run_stages(
         refusal = stage.refusal(context.run)
         if refusal is not None:
             failure = refusal
+            context.run.save()
             continue
         stage.check_inputs(context.run)
         external = stage.external(context) if stage.external else {}

@@ -1,6 +1,5 @@
 """Quantised forward against the golden model, scales, dead code, and the whole step on digits."""
 
-import itertools
 import math
 
 import numpy as np
@@ -12,9 +11,8 @@ from codesign.config import parse_config
 from codesign.data import load_dataset
 from codesign.encoders import encode, input_coding
 from codesign.errors import InputError
-from codesign.freeze import balanced_accuracy, freeze, load_trained, remove_dead_code
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
-from codesign.stimulus import Stimulus
+from codesign.freeze import balanced_accuracy, freeze, load_trained
+from codesign.network import FrozenNetwork
 from codesign.train import train
 from codesign.train.batches import Batches, input_shape
 from codesign.train.model import SpikingNetwork
@@ -190,82 +188,6 @@ def test_rounding_passes_gradients():
     x = torch.tensor([0.4, 1.6], requires_grad=True)
     (round_through(x) * torch.tensor([2.0, 3.0])).sum().backward()
     assert x.grad is not None and x.grad.tolist() == [2.0, 3.0]
-
-
-def dead_network() -> tuple[FrozenNetwork, list[list[int]]]:
-    """5 -> 6 -> 4 -> 3 with every kind of dead and of seemingly dead neuron; kept trained indices by hand."""
-    first = np.zeros((5, 6), np.int64)
-    first[0, 0] = 5  # 0: alive
-    first[1, 1] = 5  # 1: no fan-out
-    # 2: no fan-in, its bias never fires: dead.  3: no fan-in, but its bias fires: alive.
-    first[2, 4] = 5  # 4: feeds only neuron 2 of the next layer, which is dead: dead in turn
-    first[3, 5] = -3  # 5: never fires on events, but has fan-in: stays
-    second = np.zeros((6, 4), np.int64)
-    second[0, 0], second[2, 0], second[3, 1], second[4, 2], second[5, 0] = 4, 4, 3, 2, 1
-    # neuron 3 of the second layer has neither fan-in nor a bias that fires
-    third = np.zeros((4, 3), np.int64)
-    third[0, 0], third[1, 2], third[3, 1] = 2, 3, 1
-    network = FrozenNetwork.from_arrays(
-        [first, second, third],
-        threshold=[4, 3, 2],
-        bias=[np.array([0, 0, 1, 2, 0, 0]), 0, np.array([0, 1, 0])],
-        timesteps=7,
-        leak=Leak("shift", 1),
-    )
-    return network, [[0, 3, 5], [0, 1], [0, 1, 2]]
-
-
-def test_dead_code_goes_and_nothing_else_changes():
-    network, kept = dead_network()
-    small = remove_dead_code(network)
-    small.validate()
-    assert [layer.trained_index.tolist() for layer in small.layers] == kept
-    assert [layer.trained_width for layer in small.layers] == [6, 4, 3]
-    assert small.n_inputs == 5 and small.dense_synapses == network.dense_synapses
-    random = np.random.default_rng(0)
-    stimulus = Stimulus.from_dense(random.random((200, 7, 5)) < 0.4)
-    before, after = golden.run(network, stimulus), golden.run(small, stimulus)
-    assert before.spikes[0][..., 3].any(), "the bias-driven neuron must fire for this test to mean anything"
-    assert np.array_equal(before.decisions, after.decisions)
-    assert np.array_equal(before.values, after.values)
-    for layer, indices in enumerate(kept):
-        assert np.array_equal(before.spikes[layer][..., indices], after.spikes[layer])
-        assert np.array_equal(before.membranes[layer][..., indices], after.membranes[layer])
-
-
-def test_dead_code_of_random_networks_changes_no_value():
-    random = np.random.default_rng(4)
-    removed = 0
-    for _ in range(30):
-        widths = random.integers(1, 9, random.integers(2, 5))
-        matrices = [
-            random.integers(-3, 4, (a, b)) * (random.random((a, b)) < 0.25) for a, b in itertools.pairwise(widths)
-        ]
-        network = FrozenNetwork.from_arrays(
-            matrices,
-            threshold=4,
-            bias=[random.integers(-2, 3, b) for b in widths[1:]],
-            timesteps=5,
-            leak=Leak("shift", 2),
-            readout="spike_count",
-        )
-        small = remove_dead_code(network)
-        small.validate()
-        removed += sum(a.n_out - b.n_out for a, b in zip(network.layers, small.layers, strict=True))
-        stimulus = Stimulus.from_dense(random.random((20, 5, widths[0])) < 0.5)
-        before, after = golden.run(network, stimulus), golden.run(small, stimulus)
-        assert np.array_equal(before.values, after.values)
-        for layer, (old, new) in enumerate(zip(before.spikes, after.spikes, strict=True)):
-            assert np.array_equal(old[..., small.layers[layer].trained_index], new)
-    assert removed > 30
-
-
-def test_a_layer_of_dead_neurons_keeps_one():
-    layer = FrozenLayer.from_dense(np.zeros((3, 4), np.int64), threshold=5)
-    last = FrozenLayer.from_dense(np.zeros((4, 2), np.int64), threshold=5)
-    small = remove_dead_code(FrozenNetwork((layer, last), 4, InputCoding("events")))
-    small.validate()
-    assert [layer.n_out for layer in small.layers] == [1, 2]
 
 
 @pytest.fixture(scope="module")

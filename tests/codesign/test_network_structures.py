@@ -1,0 +1,281 @@
+"""Convolutions, pooling, recurrent and residual projections: the file, the checks, and what hardware refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from random_networks import random_network
+from random_structures import random_structure
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from codesign.cli import main
+from codesign.errors import InputError, UnsupportedError
+from codesign.mapping import map_network
+from codesign.network import (
+    INPUT,
+    OWN,
+    PREVIOUS,
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Leak,
+    Projection,
+    SumPool,
+    Synapses,
+)
+from codesign.stimulus import Stimulus
+
+
+def example() -> FrozenNetwork:
+    """A convolution, a convolution beside an identity, and a pooled layer of 3 with recurrence."""
+    kernel = np.arange(-9, 9).reshape(2, 1, 3, 3)
+    first = FrozenLayer.from_projections([Projection(PREVIOUS, Convolution.from_dense(kernel, (1, 4, 4), 1, 1))])
+    second = FrozenLayer.from_projections(
+        [
+            Projection(PREVIOUS, Convolution.from_dense(np.ones((2, 2, 1, 1), int), (2, 4, 4))),
+            Projection.identity(0, (2, 4, 4)),
+        ],
+        threshold=np.array([3, 4]),
+        leak=Leak("shift", np.array([1, 2])),
+    )
+    last = FrozenLayer.from_projections(
+        [
+            Projection(PREVIOUS, Synapses.from_dense(np.eye(8, 3, dtype=int)), SumPool((2, 4, 4), 2)),
+            Projection(OWN, Synapses.from_dense(1 - np.eye(3, dtype=int))),
+        ]
+    )
+    network = FrozenNetwork((first, second, last), 3, InputCoding("events"))
+    network.validate()
+    return network
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    example().save(tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def rewrite(path: Path, tensors: dict[str, Any], edit: Any = None) -> None:
+    arrays = load_file(path)
+    assert set(tensors) <= set(arrays)
+    with safe_open(path, framework="numpy") as file:
+        document = json.loads(file.metadata()["codesign"])
+    if edit is not None:
+        edit(document["layers"])
+    save_file({**arrays, **tensors}, path, {"codesign": json.dumps(document)})
+
+
+def refused(path: Path, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        FrozenNetwork.load(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_saved_structure_is_loaded_unchanged(seed: int, tmp_path: Path) -> None:
+    network = random_structure(np.random.default_rng(seed))
+    network.save(tmp_path / "a")
+    again = FrozenNetwork.load(tmp_path / "a")
+    assert again.hash == network.hash
+    again.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_values_per_channel_are_spread_over_the_picture() -> None:
+    second = example().layers[1]
+    assert second.threshold.tolist() == [3] * 16 + [4] * 16
+    assert np.asarray(second.leak.shift).tolist() == [1] * 16 + [2] * 16
+
+
+def test_dense_kernels_come_back() -> None:
+    kernel = np.random.default_rng(0).integers(-3, 4, (3, 2, 2, 3))
+    assert np.array_equal(Convolution.from_dense(kernel, (2, 5, 5)).dense(), kernel)
+
+
+def test_densities_count_taps_once_and_no_identities() -> None:
+    network = example()
+    # 18 taps of which one is 0; 4 taps and an identity; 3 of 8 x 3 synapses and 6 of 3 x 3
+    assert [layer.n_synapses for layer in network.layers] == [17, 4, 9]
+    assert network.dense_synapses == 18 + 4 + (24 + 9)
+    assert network.layer_density == [17 / 18, 1.0, 9 / 33]
+    assert network.density == 30 / 55
+
+
+def tap(layers: Any, layer: int = 0, projection: int = 0) -> Any:
+    return layers[layer]["projections"][projection]["connections"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda layers: tap(layers).update(n_taps=1 << 29), "layer 0: n_taps = 536870912 is outside"),
+        (lambda layers: tap(layers).update(n_taps=16), r"layer 0: in_channel is I32 \[17\], expected I32 \[16\]"),
+        (lambda layers: tap(layers).update(in_shape=[1, 1 << 19, 4]), "limit is 1048576"),
+        (lambda layers: tap(layers).update(in_shape=[1, 4]), r"in_shape \(1, 4\) is not \(channels, height, width\)"),
+        (lambda layers: tap(layers).update(in_shape="144"), "in_shape .* is not"),
+        (lambda layers: tap(layers).update(in_shape=[1, 4, True]), "in_shape .* is not"),
+        (lambda layers: tap(layers).update(in_shape=4), "metadata is incomplete"),
+        (lambda layers: tap(layers).update(out_channels=0), "out_channels = 0 is outside"),
+        (lambda layers: tap(layers).update(out_channels=1 << 20), "out_shape .* has 16777216 neurons"),
+        (lambda layers: tap(layers).update(stride=0), "stride = 0 or padding = 1 is not"),
+        (lambda layers: tap(layers).update(stride=1.5), "stride = 1.5 or padding = 1 is not"),
+        (lambda layers: tap(layers).update(padding=3), "padding 3 is not smaller than the kernel"),
+        (lambda layers: tap(layers).update(padding=-1), "padding = -1 is not"),
+        (lambda layers: tap(layers).update(kernel=[7, 3]), r"kernel \(7, 3\) does not fit a picture of \(6, 6\)"),
+        (lambda layers: tap(layers).update(kernel=[3, 2]), "a tap's kx is outside 0..1"),
+        (lambda layers: tap(layers).update(stride=2), r"a convolution to \(2, 2, 2\) in a layer of shape \(2, 4, 4\)"),
+        (lambda layers: tap(layers).update(kind="sparse"), "connections 'sparse' are none of"),
+        (lambda layers: tap(layers).pop("kernel"), "metadata is incomplete"),
+        (lambda layers: layers[0].update(shape=[2, 4, 5]), r"shape \(2, 4, 5\) does not have 32 neurons"),
+        (lambda layers: layers[0].update(shape=[4, 2, 4]), r"convolution to \(2, 4, 4\) in a layer of shape \(4, 2"),
+        (lambda layers: layers[0].update(projections=[]), "number of projections is outside 1..16"),
+        (lambda layers: layers[0].update(projections=layers[0]["projections"] * 17), "number of projections"),
+        (lambda layers: layers[0]["projections"][0].update(source=1), r"layer 0: source 1 is outside -1..0"),
+        (lambda layers: layers[0]["projections"][0].update(source=-4), "layer 0: source -4 is outside"),
+        (lambda layers: layers[0]["projections"][0].update(source=None), "layer 0: source None is outside"),
+        (lambda layers: layers[1]["projections"][0].update(source=1), "first projection must come from an earlier"),
+        (lambda layers: layers[2]["projections"][0].update(source=-1), "has 32 sources, the network has 16 inputs"),
+        (lambda layers: layers[2]["projections"][1].update(source=1), "layer 2 has 3 sources, layer 1 has 32 neurons"),
+        (lambda layers: layers[2]["projections"][0]["pool"].update(shape=[1, 8, 4]), "reads a picture of"),
+        (lambda layers: layers[2]["projections"][0]["pool"].update(size=3), r"gives \(2, 1, 1\), the conn.* take 8"),
+        (lambda layers: layers[2]["projections"][0]["pool"].update(size=5), "pool size 5 is outside 1..4"),
+        (lambda layers: layers[2]["projections"][0]["pool"].update(size="2"), "pool size '2' is outside 1..4"),
+        (lambda layers: layers[0]["projections"][0].update(fixed=1), "fixed = 1 is neither true nor false"),
+        (lambda layers: layers[1]["leak"].update(shift="1"), "leak shift '1' is not an integer"),
+        (lambda layers: layers[0]["leak"].update(shift=None), "tensor layer0.leak.shift is missing"),
+    ],
+)  # fmt: skip
+def test_wrong_metadata_is_refused_in_one_line(path: Path, edit: Any, message: str) -> None:
+    rewrite(path, {}, edit)
+    refused(path, message)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"ky": np.full(17, 3, np.int32)}, "a tap's ky is outside 0..2"),
+        ({"in_channel": np.full(17, -1, np.int32)}, "a tap's in_channel is outside 0..0"),
+        ({"out_channel": np.zeros(17, np.int32)}, "taps are not strictly increasing"),
+        ({"weights": np.zeros(17, np.int8)}, "a weight is zero or outside"),
+        ({"weights": np.ones(17, np.int16)}, r"weights is I16 \[17\], expected I8 \[17\]"),
+    ],
+)
+def test_damaged_taps_are_refused(path: Path, tensors: dict[str, Any], message: str) -> None:
+    rewrite(path, {f"layer0.projection0.{name}": array for name, array in tensors.items()})
+    refused(path, message)
+
+
+def test_damaged_leaks_are_refused(path: Path) -> None:
+    rewrite(path, {"layer1.leak.shift": np.arange(32)})
+    refused(path, "layer 1: leak shift 31 is outside 0..24")
+
+
+def test_a_convolution_of_too_many_connections_is_refused_unexpanded() -> None:
+    kernel = np.ones((32, 32, 17, 17), np.int64)
+    huge = Convolution.from_dense(kernel, (32, 128, 128), 1, 8)
+    with pytest.raises(InputError, match=r"295936 taps are .* connections, the limit is 268435456"):
+        FrozenLayer.from_projections([Projection(INPUT, huge)])
+
+
+def test_arguments_of_constructors_are_checked() -> None:
+    with pytest.raises(InputError, match="kernel of 2 input channels does not fit"):
+        Convolution.from_dense(np.ones((1, 2, 1, 1), int), (1, 3, 3))
+    with pytest.raises(InputError, match="weight 128 does not fit"):
+        Convolution.from_dense(np.full((1, 1, 1, 1), 128), (1, 3, 3))
+    with pytest.raises(InputError, match="must be an integer"):
+        Convolution.from_dense(np.ones((1, 1, 1, 1)), (1, 3, 3))
+    with pytest.raises(InputError, match="no projections"):
+        FrozenLayer.from_projections([])
+    with pytest.raises(InputError, match=r"bias has the shape \(3,\), expected \(2,\)"):
+        FrozenLayer.from_dense(np.ones((2, 2), int), bias=np.arange(3))
+    with pytest.raises(InputError, match="threshold is float64, expected integers"):
+        FrozenLayer.from_dense(np.ones((2, 2), int), threshold=1.5)
+
+
+def test_a_silent_last_layer_has_no_recurrence() -> None:
+    options: dict[str, Any] = {"threshold": 1, "timesteps": 2, "reset": "none", "readout": "membrane_max"}
+    with pytest.raises(InputError, match="emits no spikes for its recurrence"):
+        FrozenNetwork.from_arrays([np.ones((1, 1), int)], recurrent=[np.ones((1, 1), int)], **options)
+
+
+def test_recurrent_matrices_are_taken_from_arrays() -> None:
+    network = FrozenNetwork.from_arrays(
+        [np.ones((2, 3), int), np.ones((3, 2), int)], recurrent=[np.eye(3, dtype=int), None], threshold=1, timesteps=2
+    )
+    assert [len(layer.projections) for layer in network.layers] == [2, 1]
+    assert network.layers[0].projections[1].source == 0 and network.density == (6 + 3 + 6) / (6 + 9 + 6)
+
+
+# What hardware covers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_plain_networks_are_covered(seed: int) -> None:
+    network = random_network(np.random.default_rng(seed))
+    assert network.hardware_support() is None
+    network.require_hardware()
+
+
+def test_everything_else_is_named() -> None:
+    line = example().hardware_support()
+    assert line is not None and "\n" not in line
+    for part in (
+        "a leak per neuron (layer 1)",
+        "convolutions (layers 0, 1)",
+        "pooling (layer 2)",
+        "recurrent connections (layer 2)",
+        "residual connections (layer 1)",
+    ):
+        assert part in line
+
+
+def test_two_plain_projections_are_not_covered() -> None:
+    link = Projection(PREVIOUS, Synapses.from_dense(np.ones((2, 2), int)))
+    network = FrozenNetwork((FrozenLayer.from_projections([link, link]),), 1, InputCoding("events"))
+    assert "several projections to a layer (layer 0)" in (network.hardware_support() or "")
+
+
+def test_a_layer_that_is_not_plain_has_no_list_of_synapses() -> None:
+    for layer in example().layers:
+        for name in ("n_in", "indptr", "targets", "weights", "sources"):
+            with pytest.raises(UnsupportedError, match="no single list of synapses"):
+                getattr(layer, name)
+        with pytest.raises(UnsupportedError):
+            layer.dense()
+
+
+def test_the_mapper_refuses_in_one_line() -> None:
+    with pytest.raises(UnsupportedError, match="the accelerator does not cover"):
+        map_network(example(), [1, 1, 1])
+
+
+def test_commands_that_need_an_accelerator_exit_with_3_and_one_line(path: Path, tmp_path: Path, capfd) -> None:
+    network, folder = example(), tmp_path / "run"
+    events = np.random.default_rng(0).random((6, 3, 16)) < 0.3
+
+    def refuse(*arguments: Any) -> str:
+        capfd.readouterr()
+        assert main([str(argument) for argument in arguments]) == 3
+        captured = capfd.readouterr()
+        told = [line for line in captured.err.splitlines() if "accelerator does not cover" in line]
+        assert len(told) == 1 and "Traceback" not in captured.err
+        return captured.out
+
+    refuse("estimate", path)
+    refuse("generate", path, "-o", folder)
+    Stimulus.from_dense(events, np.zeros(6, np.int32)).save(folder / "stimulus.npz")
+    for command in (
+        ["generate"], ["estimate"], ["verify"], ["verify", "--mutants"], ["synth"], ["build", "--board", "icebreaker"]
+    ):  # fmt: skip
+        refuse(command[0], folder, *command[1:])
+    document = json.loads(refuse("run", folder, "--json"))
+    assert document["figures"]["mismatches"] is None
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "No hardware yet" in page and "Hardware equals software" not in page
+    assert network.hash[:7] in page
