@@ -1,4 +1,4 @@
-"""Sparse training of feed-forward spiking networks with PQ-adaptive rewiring.
+"""Sparse training of spiking networks: architecture, dynamics, losses, rewiring, the integer forward.
 
 Layer-wise over all timesteps, sparse from the first step, resumable after every epoch. Knows nothing of hardware.
 """
