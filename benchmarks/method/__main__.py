@@ -1,0 +1,81 @@
+"""Trains the study's unfinished runs and writes its tables and plots.
+
+A finished run is one JSON file below the output folder and is not done again; a run that was killed goes on after its
+last whole epoch. Every run has the same steps and learning-rate schedule as the others of its set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from benchmarks.method.plan import PRESETS, SEEDS, SETS, Run, planned
+from benchmarks.method.results import markdown, plots, update_page, write_text
+from benchmarks.method.runs import execute
+from codesign.config import apply_override
+
+PAGE = Path("docs/method-study.md")
+
+
+def finished(run: Run, folder: Path, overrides: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of a run with this very configuration, or None."""
+    try:
+        document = json.loads((folder / f"{run.name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if document.get("key") == run.key(overrides) else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.method", description=__doc__)
+    parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=["mnist", "fsdd-spikes"])
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, help="default: all; four of them for cifar10")
+    parser.add_argument("--densities", nargs="+", type=float, help="default: 0.2 0.1 0.05 0.02")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, one core each")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/method"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="shorten runs for a trial")
+    parser.add_argument("--summary", action="store_true", help="train nothing, write tables and plots")
+    parser.add_argument("--docs", action="store_true", help=f"also put tables and plots into {PAGE}")
+    options = parser.parse_args(arguments)
+    overrides: dict[str, Any] = {}
+    for change in options.set:
+        apply_override(overrides, change)
+    runs = planned(options.sets, options.presets, options.densities, options.seeds)
+    waiting = [run for run in runs if finished(run, options.output, overrides) is None]
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} finished", flush=True)
+    failed = 0
+    if not options.summary and waiting:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
+            started = {pool.submit(execute, run, options.output, overrides): run for run in waiting}
+            for number, done in enumerate(as_completed(started), 1):
+                run = started[done]
+                try:
+                    document = json.loads(done.result().read_text(encoding="utf-8"))
+                    text = f"test {100 * document['accuracy_test']:.2f} %, {document['cpu_seconds']:.0f} s of a core"
+                except Exception as error:
+                    failed += 1
+                    text = f"failed: {error}"
+                print(f"[{number}/{len(waiting)}] {run.name}: {text}", flush=True)
+    documents = [document for run in runs if (document := finished(run, options.output, overrides)) is not None]
+    missing = [run for run in runs if finished(run, options.output, overrides) is None]
+    plots(documents, options.output)
+    write_text(options.output / "study.md", markdown(documents, missing, "."))
+    if options.docs:
+        plots(documents, PAGE.parent / "images")
+        update_page(PAGE, markdown(documents, missing, "images"))
+    print(f"{options.output / 'study.md'}: {len(documents)} runs, {len(missing)} missing")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

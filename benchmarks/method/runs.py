@@ -1,0 +1,65 @@
+"""One run of the study: train, choose by validation, look at the test samples once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.method.plan import Run
+from codesign.files import write_json
+
+
+def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None) -> Path:
+    """Train ``run`` and write ``<folder>/<run>.json``; a run that was stopped goes on after its last whole epoch."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from codesign.data import load_dataset
+    from codesign.encoders import encode
+    from codesign.freeze import load_trained
+    from codesign.train import train
+    from codesign.train.batches import Batches
+    from codesign.train.loop import EVALUATION_BATCH, evaluate
+
+    config = run.config(overrides)
+    dataset = load_dataset(config.data)
+    work = folder / run.name
+    start, cpu = time.monotonic(), time.process_time()
+    result = train(config, dataset, work)
+    seconds, cpu = time.monotonic() - start, time.process_time() - cpu
+    network = load_trained(config, result, dataset)
+    stimulus, _ = encode(dataset, dataset.test, config.data, config.network.timesteps)
+    scale = 1.0 / ((1 << config.data.input_bits) - 1) if config.data.coding == "current" else 1.0
+    found = evaluate(network, Batches(stimulus, scale).ordered(EVALUATION_BATCH), config.train)
+    path = folder / f"{run.name}.json"
+    document = {
+        "set": run.set,
+        "preset": run.preset,
+        "target_density": run.density,
+        "seed": run.seed,
+        "key": run.key(overrides),
+        "data": dataset.hash,
+        "accuracy_test": found.accuracy,
+        "accuracy_validation": result.accuracy_validation,
+        "epoch": result.epoch,
+        "density": result.density,
+        "layer_density": result.layer_density,
+        "spikes_per_sample": sum(found.spikes),
+        "synaptic_operations_per_sample": sum(found.operations),
+        "steps": -(-len(dataset.train) // config.train.batch_size) * config.train.epochs,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "trajectory": [
+            {
+                "epoch": row["epoch"],
+                "density": row["density"],
+                "index": [layer["index"] for layer in row["layers"]],
+                "layer_density": [layer["density"] for layer in row["layers"]],
+            }
+            for row in result.history
+        ],
+    }
+    write_json(path, document)
+    shutil.rmtree(work)
+    return path
