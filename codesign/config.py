@@ -37,8 +37,10 @@ class DataConfig(Section):
     path: str | None = Field(default=None, description="folder or file; default: $CODESIGN_DATA, then the user cache")
     coding: CodingKind = "current"
     input_bits: int = Field(default=4, ge=1, le=8, description="bits of one input value (coding 'current')")
-    validation: float = Field(
-        default=150, gt=0, description="samples, or a fraction below 1, taken from the training set"
+    validation: float | None = Field(
+        default=None,
+        gt=0,
+        description="samples, or a fraction below 1, taken from the training set; default 150, or what the set names",
     )
     test: float | None = Field(
         default=None, gt=0, description="samples, or a fraction below 1; only for sets without an official test set"

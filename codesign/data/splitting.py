@@ -13,6 +13,8 @@ from codesign.config import DataConfig
 from codesign.data.samples import Dataset, Events, Split
 from codesign.errors import InputError
 
+DEFAULT_VALIDATION = 150
+
 Array = npt.NDArray[Any]
 Parts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
@@ -87,11 +89,13 @@ def split_parts(
     else:
         train, test = everything[roles == 0], everything[roles == 2]
     if roles is not None and np.any(roles == 1):
-        if "validation" in config.model_fields_set:
+        if config.validation is not None:
             raise InputError(f"data.validation: {where} names its own validation samples; remove data.validation")
         validation = everything[roles == 1]
     else:
-        train, validation = _stratified(train, labels, config.validation, config.split_seed, "validation")
+        train, validation = _stratified(
+            train, labels, config.validation or DEFAULT_VALIDATION, config.split_seed, "validation"
+        )
     if config.train_limit is not None and config.train_limit < train.size:
         _, train = _stratified(train, labels, float(config.train_limit), config.split_seed, "train_limit")
     if config.test_limit is not None:

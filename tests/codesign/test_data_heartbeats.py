@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from codesign.config import DataConfig, parse_config
+from codesign.config import Config, DataConfig, load_config, parse_config
 from codesign.data import load_dataset
 from codesign.data.heartbeats import VALIDATION_RECORDS, mean_beat, rr_flags, rr_ratios, running_mean
 from codesign.encoders import encode, input_coding, n_sources
@@ -54,6 +54,16 @@ def test_beats_are_split_by_record(tmp_path):
         load_dataset(config(path, validation_records=[106, 100]))
     with pytest.raises(InputError, match="names its own validation samples"):
         load_dataset(config(path, validation=0.2))
+
+
+def test_a_written_configuration_loads_the_same_split(tmp_path):
+    from codesign.config_text import config_toml
+
+    write(tmp_path / "beats.npz")
+    first = config(tmp_path / "beats.npz", rr=True)
+    (tmp_path / "config.toml").write_text(config_toml(Config(data=first)), encoding="utf-8")
+    again = load_config(tmp_path / "config.toml").data
+    assert np.array_equal(load_dataset(first).validation.index, load_dataset(again).validation.index)
 
 
 def test_the_running_mean_is_plain_at_first_and_then_forgets():
