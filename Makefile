@@ -34,6 +34,9 @@ demo: $(STAMP) ## from handwritten digits to verified Verilog: runs/demo
 report: $(STAMP) ## write the demo's report again
 	$(BIN)/codesign report runs/demo
 
+# Test processes share the cores already; threads of their own would only wait for each other.
+test test-deep: export OMP_NUM_THREADS = 1
+
 test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not deep"
 

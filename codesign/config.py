@@ -373,7 +373,10 @@ class TrainConfig(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     amp: bool = Field(default=False, description="matrix products in bfloat16; needs a CUDA device")
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
-    surrogate_width: float = Field(default=1.0, gt=0)
+    surrogate_width: float = Field(default=1.0, gt=0, description="in thresholds; the smaller, the steeper")
+    surrogate_area: float = Field(
+        default=1.0, gt=0, description="area under the surrogate; below 1 it damps gradients through time"
+    )
     loss: Literal["rate", "count", "membrane", "tet"] = Field(
         default="rate",
         description="cross-entropy of the readout | squared error of spike counts | cross-entropy of the greatest"

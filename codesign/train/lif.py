@@ -37,6 +37,7 @@ class Neuron:
     threshold : in the units of the current; inf for a layer that only integrates. Like ``unit`` a number or a tensor
         that broadcasts to the layer's shape.
     unit : size of the trained threshold 1 in the units of the current.
+    surrogate_area : factor on the surrogate, whose area is 1 without it.
     integer : floor the leak as the hardware does (values must be whole numbers).
     membrane_min, membrane_max : saturation of the stored membrane; None for none.
     """
@@ -48,6 +49,7 @@ class Neuron:
     compare: Literal[">=", ">"]
     surrogate: SurrogateKind
     surrogate_width: float
+    surrogate_area: float = 1.0
     threshold: float | Tensor = 1.0
     unit: float | Tensor = 1.0
     integer: bool = False
@@ -269,6 +271,7 @@ def _dynamics(neuron: Neuron, decay: Tensor | None, like: Tensor) -> Dynamics:
         high=neuron.membrane_max,
         surrogate=neuron.surrogate,
         width=neuron.surrogate_width,
+        area=neuron.surrogate_area,
         unit=_like(neuron.unit, like),
         slope=_like(slope, like),
     )

@@ -46,6 +46,7 @@ def neuron_of(network: NetworkConfig, train: TrainConfig, *, last: bool) -> Neur
         compare=network.compare,
         surrogate=train.surrogate,
         surrogate_width=train.surrogate_width,
+        surrogate_area=train.surrogate_area,
         threshold=math.inf if silent else 1.0,
     )
 

@@ -42,7 +42,7 @@ def taped(current, timesteps, cell, decay=None, weight=None, constant=False):
         def backward(ctx, gradient):
             (u,) = ctx.saved_tensors
             x = (u - cell.threshold) / cell.unit
-            return gradient * surrogate_gradient(x, cell.surrogate, cell.surrogate_width) / cell.unit
+            return gradient * cell.surrogate_area * surrogate_gradient(x, cell.surrogate, cell.surrogate_width) / cell.unit
 
     decay = cell.decay if decay is None else decay
     v = torch.zeros_like(current if constant else current[0])
@@ -105,7 +105,7 @@ DYNAMICS = [
     {"reset": "none", "threshold": math.inf},
     {"leak_kind": "multiply", "leak_shift": 8, "leak_multiplier": 200, "threshold": 30.0, "unit": 30.0},
     {"leak_kind": "none", "surrogate": "fast_sigmoid"},
-    {"surrogate": "fast_sigmoid", "surrogate_width": 0.5},
+    {"surrogate": "fast_sigmoid", "surrogate_width": 0.5, "surrogate_area": 0.3},
     {"surrogate": "rectangular"},
     {"leak_shift": torch.tensor([0, 1, 2, 3, 4, 5, 24])},
     {"leak_kind": "multiply", "leak_shift": 8, "leak_multiplier": torch.arange(7) * 40},
@@ -226,7 +226,7 @@ def test_compiled_and_plain_kernels_give_the_same_bits(kernel, recurrent, reset,
         scale = 60.0 if integer else 1.0
         cell = neuron(
             leak_kind=kind, leak_shift=3, leak_multiplier=5, reset=reset, compare=compare, surrogate=surrogate,
-            surrogate_width=0.7, threshold=scale, unit=1.1 * scale, integer=integer,
+            surrogate_width=0.7, surrogate_area=0.6, threshold=scale, unit=1.1 * scale, integer=integer,
             membrane_min=-1.5 * scale if case % 2 else None, membrane_max=1.25 * scale if case % 2 else None,
         )  # fmt: skip
         # More neurons than a block of the kernel, and not a whole number of blocks.

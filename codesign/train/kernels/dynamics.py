@@ -17,8 +17,8 @@ class Dynamics:
     threshold : number or tensor like ``factor``, None for a layer that only integrates.
     strict : spike at u > threshold instead of u >= threshold.
     low, high : saturation of the stored membrane; None for none.
-    surrogate, width, unit : see :func:`codesign.train.lif.surrogate_gradient`; x = (u - threshold) / unit, a number
-        or a tensor like ``factor``.
+    surrogate, width, area, unit : see :func:`codesign.train.lif.surrogate_gradient`; x = (u - threshold) / unit, a
+        number or a tensor like ``factor``.
     slope : number or tensor like ``factor``, derivative of the leak.
     """
 
@@ -31,6 +31,7 @@ class Dynamics:
     high: float | None
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"]
     width: float
+    area: float
     unit: float | Tensor
     slope: float | Tensor
 
@@ -40,6 +41,6 @@ class Dynamics:
         return isinstance(self.threshold, Tensor) or isinstance(self.unit, Tensor)
 
     @property
-    def peak(self) -> float | Tensor:
-        """Largest derivative of the spike with respect to u."""
+    def sharpness(self) -> float | Tensor:
+        """1 / (width unit): the largest derivative of the spike with respect to u where the area is 1."""
         return 1.0 / (self.width * self.unit)

@@ -156,7 +156,7 @@ def _function(name: str, tensor: Tensor) -> Any:
 
 
 def _numbers(dynamics: Dynamics, factor: float, slope: float) -> _Numbers:
-    peak = dynamics.peak
+    sharpness = dynamics.sharpness
     return _Numbers(
         leak=LEAKS[dynamics.leak],
         spiking=dynamics.threshold is not None,
@@ -169,9 +169,9 @@ def _numbers(dynamics: Dynamics, factor: float, slope: float) -> _Numbers:
         threshold=math.inf if dynamics.threshold is None else dynamics.threshold,
         low=-math.inf if dynamics.low is None else dynamics.low,
         high=math.inf if dynamics.high is None else dynamics.high,
-        peak=peak,
-        scale=(math.pi if dynamics.surrogate == "atan" else 2.0) * peak,
-        half_width=0.5 / peak,
+        peak=dynamics.area * sharpness,
+        scale=(math.pi if dynamics.surrogate == "atan" else 2.0) * sharpness,
+        half_width=0.5 / sharpness,
     )
 
 

@@ -72,14 +72,15 @@ def retreat(
 def surrogate_slope(potentials: Tensor, dynamics: Dynamics) -> Tensor:
     """Derivative of the spike with respect to u."""
     assert dynamics.threshold is not None
-    peak = dynamics.peak
+    sharpness = dynamics.sharpness
+    peak = dynamics.area * sharpness
     x = potentials - dynamics.threshold
     if dynamics.surrogate == "rectangular":
-        return (x.abs_() < 0.5 / peak).to(x.dtype).mul_(peak)
+        return (x.abs_() < 0.5 / sharpness).to(x.dtype).mul_(peak)
     if dynamics.surrogate == "atan":
-        x.mul_(math.pi * peak)
+        x.mul_(math.pi * sharpness)
         return x.mul_(x).add_(1.0).reciprocal_().mul_(peak)
-    x.abs_().mul_(2.0 * peak).add_(1.0)
+    x.abs_().mul_(2.0 * sharpness).add_(1.0)
     return x.mul_(x).reciprocal_().mul_(peak)
 
 
