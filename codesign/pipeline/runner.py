@@ -92,9 +92,10 @@ def _run_stage(
     }
     run.set_stage(stage.name, record)
     refresh_figures(context, stages)
-    run.save()
     start = time.monotonic()
     try:
+        # Inside, so that an interruption right after the record is seen finds its way into it.
+        run.save()
         outcome = stage.work(context)
     except BaseException as error:
         record["status"] = "failed" if isinstance(error, Exception) else "interrupted"

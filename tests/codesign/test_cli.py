@@ -183,7 +183,7 @@ def test_unexpected_fault_is_one_line_and_a_log(call, monkeypatch, tiny):
 
 @pytest.mark.parametrize("number", [28, 122, 30, 13])
 def test_write_errors_of_any_library_are_one_line(call, monkeypatch, tiny, number):
-    def refuse(config):
+    def refuse(*arguments):
         raise OSError(number, os.strerror(number), "/some/where")
 
     monkeypatch.setattr("codesign.data.load_dataset", refuse)
