@@ -42,7 +42,9 @@ def taped(current, timesteps, cell, decay=None, weight=None, constant=False):
         def backward(ctx, gradient):
             (u,) = ctx.saved_tensors
             x = (u - cell.threshold) / cell.unit
-            return gradient * cell.surrogate_area * surrogate_gradient(x, cell.surrogate, cell.surrogate_width) / cell.unit
+            return (
+                gradient * cell.surrogate_area * surrogate_gradient(x, cell.surrogate, cell.surrogate_width) / cell.unit
+            )
 
     decay = cell.decay if decay is None else decay
     v = torch.zeros_like(current if constant else current[0])
