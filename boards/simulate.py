@@ -26,6 +26,7 @@ from codesign.files import write_json
 from codesign.stimulus import Stimulus
 from sim.harness import TOP
 from sim.simulator import build as build_simulator
+from sim.simulator import library_path
 
 RESULTS = "results.npz"
 TIMEOUT_SECONDS = 1800
@@ -167,7 +168,7 @@ def main(path: Path) -> None:
         build_dir=request["build"],
         test_dir=path.parent,
         results_xml=str(path.parent / "results.xml"),
-        extra_env={"CODESIGN_REQUEST": str(path), "COCOTB_TRUST_INERTIAL_WRITES": "1"},
+        extra_env={"CODESIGN_REQUEST": str(path), "COCOTB_TRUST_INERTIAL_WRITES": "1", **library_path()},
         log_file=path.parent / "simulation.log",
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from cocotb_tools.runner import get_runner
 
 from sim.harness import TOP
+from sim.simulator import library_path
 
 
 def main(path: Path) -> None:
@@ -29,7 +30,7 @@ def main(path: Path) -> None:
         seed=request["seed"],
         waves=bool(request["waves"]),
         plusargs=["+verilator+rand+reset+2", f"+verilator+seed+{request['seed'] % 0x7FFFFFFF + 1}"],
-        extra_env={"CODESIGN_REQUEST": str(path), "COCOTB_TRUST_INERTIAL_WRITES": "1"},
+        extra_env={"CODESIGN_REQUEST": str(path), "COCOTB_TRUST_INERTIAL_WRITES": "1", **library_path()},
         log_file=path.parent / "simulation.log",
     )
 

@@ -27,7 +27,7 @@ from codesign.errors import ToolError
 from sim.harness import TOP
 
 CACHE_LIMIT_BYTES = 2 << 30
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 COMPILE_SECONDS = 1800
 PRECOMPILED = "precompiled.h"
 RUNTIME_HEADERS = (
@@ -83,6 +83,17 @@ def find_toolchain() -> Toolchain:
     versions["c++"] = compiler.splitlines()[0] if compiler else "unknown"
     versions["python"] = sys.version.split()[0]
     return Toolchain(package, versions)
+
+
+def library_path() -> dict[str, str]:
+    """Environment in which a built simulator finds cocotb's libraries.
+
+    They are not named in the executable: builds are shared by every environment that has the same versions.
+    """
+    from cocotb_tools import config
+
+    folders = [str(config.libs_dir), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, folders))}
 
 
 def cache_folder() -> Path:
@@ -178,7 +189,7 @@ def _compile(
     compile_all = [
         *("c++", *_compiler_flags(tools, trace, optimise), "-I.", "-include", str(header)),
         *("all.cpp", *(str(path) for path in sorted(runtime.glob("*.o")))),
-        *("-pthread", f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator", "-o", TOP),
+        *("-pthread", f"-L{libraries}", "-lcocotbvpi_verilator", "-o", TOP),
     ]
     _execute(compile_all, folder, environment, log)
 

@@ -15,7 +15,7 @@ PACKAGES = ("codesign", "rtl_templates", "sim", "boards")
 
 
 @pytest.mark.deep
-def test_wheel_installs_and_runs(tmp_path):
+def test_wheel_installs_and_runs(tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -29,6 +29,8 @@ def test_wheel_installs_and_runs(tmp_path):
     wanted = {p.relative_to(source).as_posix() for name in PACKAGES for p in (source / name).rglob("*") if p.is_file()}
     assert wanted <= packed, sorted(wanted - packed)
 
+    # A source tree on the path would be imported in the wheel's place.
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cocotb_tools.config
 import numpy as np
 import pytest
 import reference_lif
@@ -179,6 +180,8 @@ def test_builds_are_cached(small, tmp_path: Path) -> None:
     build_simulator(bundle, read_sidecar(bundle), optimise="-O0")
     again = build_simulator(bundle, read_sidecar(bundle), optimise="-O0")
     assert again.cached and again.executable.is_file()
+    # Another environment with the same versions uses this build; this one may be gone by then.
+    assert os.fsencode(str(cocotb_tools.config.libs_dir)) not in again.executable.read_bytes()
 
 
 def test_old_builds_are_pruned(tmp_path: Path, monkeypatch) -> None:
