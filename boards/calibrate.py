@@ -36,6 +36,9 @@ DESIGNS: tuple[tuple[list[int], list[int], int, int, str, float], ...] = (
     ([128, 128, 10], [8, 4], 4, 12, "current", 0.1),
     ([784, 128, 10], [4, 1], 6, 18, "current", 0.1),
     ([100, 200, 20], [2, 2], 8, 20, "events", 0.1),
+    ([64, 96, 10], [1, 1], 5, 14, "current", 0.18),
+    ([64, 96, 10], [2, 2], 4, 13, "current", 0.18),
+    ([64, 64, 10], [4, 4], 4, 13, "current", 0.15),
 )
 
 
@@ -87,9 +90,9 @@ def main(work: Path) -> None:
             for left_out in range(len(chosen)):
                 kept = np.arange(len(chosen)) != left_out
                 guess = matrix[left_out] @ fit(matrix[kept], values[kept])
-                errors.append(abs(guess - values[left_out]) / values[left_out])
+                errors.append((guess - values[left_out]) / values[left_out])
             shown = ", ".join(f"{value:.4g}" for value in coefficients)
-            parts.append(f"{figure}=Linear(({shown}), {max(errors):.2f})")
+            parts.append(f"{figure}=Linear(({shown}), {np.abs(errors).max():.2f}, {max(0.0, -min(errors)):.2f})")
         print(f'    "{family}": AreaModel({", ".join(parts)}),')  # noqa: T201
 
 

@@ -71,6 +71,7 @@ class Board:
     platform : class name in ``amaranth_boards.<module>``.
     bitstream : suffix of the file that the programmer takes.
     programmer : the usual command that loads it, for the user; nothing here runs it.
+    link : most native resources that the UART link takes beside an accelerator, by kind.
     """
 
     name: str
@@ -81,17 +82,19 @@ class Board:
     platform: str
     bitstream: str
     programmer: str
+    link: Mapping[str, int]
 
 
 BOARDS: dict[str, Board] = {
     board.name: board
     for board in (
         Board(
-            "icebreaker", "iCEBreaker 1.0", UP5K, 12e6, "icebreaker", "ICEBreakerPlatform", ".bin", "iceprog"
+            "icebreaker", "iCEBreaker 1.0", UP5K, 12e6, "icebreaker", "ICEBreakerPlatform", ".bin", "iceprog",
+            {"lut": 850, "bram": 1},
         ),
         Board(
             "ulx3s-25f", "ULX3S with LFE5U-25F", ECP5_25F, 25e6, "ulx3s", "ULX3S_25F_Platform", ".bit",
-            "openFPGALoader -b ulx3s",
+            "openFPGALoader -b ulx3s", {"lut": 1000, "ff": 330, "bram": 1},
         ),
     )
 }  # fmt: skip

@@ -449,6 +449,61 @@ class HardwareConfig(Section):
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
 
 
+Limit = Annotated[int, Field(ge=1)]
+
+
+class BudgetConfig(Section):
+    """Hardware that the network must fit: density falls, and weight bits and lanes are chosen, until it does.
+
+    A board, whose link counts too, or a device out of the tools' targets; each with narrower limits where given. Memory
+    and cycles can be limited without a device. train.rewiring.target_density is then only the lowest density; the
+    fewest weight bits decide where density stops, and the trained network gets the most that fit.
+    """
+
+    board: str | None = Field(default=None, description="a board, see `codesign boards`")
+    target: Target | None = Field(default=None, description="a device instead of a board")
+    lut: Limit | None = Field(default=None, description="logic: ICESTORM_LC (iCE40) or TRELLIS_COMB (ECP5)")
+    bram: Limit | None = Field(default=None, description="native memory blocks: 4 Kbit (iCE40) or 18 Kbit (ECP5)")
+    memory_bits: Limit | None = Field(default=None, description="bits of all memories, whatever they are built from")
+    cycles: Limit | None = Field(default=None, description="mean clocks from the first input to the decision")
+    latency_us: float | None = Field(default=None, gt=0, description="the same as a time, at the clock of the board")
+    clock_mhz: float | None = Field(default=None, gt=0, description="clock that a target must reach")
+    weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field(
+        default=[4, 5, 6], min_length=1, description="choices; the most bits that fit are taken"
+    )
+    lanes: list[Annotated[int, Field(ge=1, le=32)]] = Field(
+        default=[1, 2, 4, 8],
+        min_length=1,
+        description="choices, for every layer; the most that fit are taken, or the fewest that meet a limit in time",
+    )
+
+    @property
+    def active(self) -> bool:
+        """True if there is a limit."""
+        return any(getattr(self, name) is not None for name in (*self._sources, *self._limits))
+
+    _sources = ("board", "target")
+    _limits = ("lut", "bram", "memory_bits", "cycles", "latency_us")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BudgetConfig:
+        given = [name for name in type(self).model_fields if name in self.model_fields_set]
+        if given and not self.active:
+            raise ValueError(f"{given[0]} needs a limit: board, target, {', '.join(self._limits)}")
+        if self.board is not None and self.target is not None:
+            raise ValueError("board and target exclude each other")
+        for name in ("lut", "bram"):
+            if getattr(self, name) is not None and self.board is None and self.target is None:
+                raise ValueError(f"{name} needs a board or a target, whose units it counts")
+        if self.cycles is not None and self.latency_us is not None:
+            raise ValueError("cycles and latency_us exclude each other")
+        if self.clock_mhz is not None and self.target is None:
+            raise ValueError("clock_mhz needs a target; a board has its own clock")
+        if self.latency_us is not None and self.board is None and self.clock_mhz is None:
+            raise ValueError("latency_us needs a board, or a target with clock_mhz")
+        return self
+
+
 class VerifyConfig(Section):
     """What is simulated."""
 
@@ -488,6 +543,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     freeze: FreezeConfig = FreezeConfig()
     hardware: HardwareConfig = HardwareConfig()
+    budget: BudgetConfig = BudgetConfig()
     verify: VerifyConfig = VerifyConfig()
     synth: SynthConfig = SynthConfig()
     explore: ExploreConfig = ExploreConfig()
@@ -501,6 +557,26 @@ class Config(Section):
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):
             raise ValueError("train.loss = 'membrane' needs network.readout = 'spike_count' or 'membrane_max'")
+        return self
+
+    @property
+    def decided(self) -> tuple[tuple[str, str], ...]:
+        """Options (section, key) that a budget decides, so that they may not be given beside it."""
+        return (("freeze", "weight_bits"), ("hardware", "lanes")) if self.budget.active else ()
+
+    @model_validator(mode="after")
+    def _one_decision(self) -> Config:
+        rewiring = self.train.rewiring
+        for section, key in self.decided:
+            if key in getattr(self, section).model_fields_set:
+                raise ValueError(f"{section}.{key} and [budget] exclude each other; name the choices in budget.{key}")
+        if self.budget.active and not rewiring.rules.falls:
+            raise ValueError(
+                "[budget] needs a density that falls until the network fits; "
+                f"train.rewiring.preset = {rewiring.preset!r} with these options keeps it"
+            )
+        if self.budget.active and rewiring.stop_at != "target":
+            raise ValueError("[budget] and train.rewiring.stop_at = 'turning-point' exclude each other")
         return self
 
 

@@ -19,9 +19,10 @@ def config_toml(config: Config, sections: Collection[str] | None = None) -> str:
 
     Keys without a value, and those that only go with another choice, are left out.
     """
-    return tomlkit.dumps(
-        {name: plain(getattr(config, name)) for name in Config.model_fields if not sections or name in sections}
-    )
+    document = {name: plain(getattr(config, name)) for name in Config.model_fields if not sections or name in sections}
+    for section, key in config.decided:
+        document.get(section, {}).pop(key, None)
+    return tomlkit.dumps(document)
 
 
 def config_template(preset: Config | None = None) -> str:

@@ -204,9 +204,25 @@ class Activity:
     loads: Float
 
 
-def activity(network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus) -> list[Activity]:
-    """Activity of every layer on real samples, by the golden model."""
-    trace = golden.run(network, stimulus, membranes=False)
+def source_rates(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Float]:
+    """Mean events (nonzero values with coding 'current') per sample that each source of each layer sends.
+
+    float64 (n_in,) for every layer. ``trace`` : the golden model's on these samples, with spikes, if there is one.
+    """
+    if stimulus.values is not None:
+        first = np.count_nonzero(stimulus.values, axis=0)
+    else:
+        assert stimulus.sources is not None
+        first = np.bincount(stimulus.sources, minlength=network.n_inputs)
+    spikes = (trace or golden.run(network, stimulus, membranes=False)).spikes[:-1]
+    return [events / len(stimulus) for events in (first, *(fired.sum(axis=(0, 1)) for fired in spikes))]
+
+
+def activity(
+    network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, trace: golden.Trace | None = None
+) -> list[Activity]:
+    """Activity of every layer on real samples, by the golden model (``trace``, if it ran already)."""
+    trace = trace or golden.run(network, stimulus, membranes=False)
     result = []
     for layer in mapping.layers:
         counts = np.zeros((layer.n_in, layer.lanes))
@@ -334,12 +350,14 @@ def estimate(
     rates: Sequence[npt.NDArray] | None = None,
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
     clock_mhz: float = 50.0,
+    trace: golden.Trace | None = None,
 ) -> dict[str, Any]:
     """Everything that can be said before simulation and synthesis.
 
     stimulus : samples whose events are counted (the first 100); without it, ``rates`` (mean events per sample and
         source of every layer); without both there are no cycles.
     clock_mhz : clock that the latency assumes.
+    trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
 
     Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``cycles``
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
@@ -353,7 +371,7 @@ def estimate(
     cycles: dict[str, Any] | None = None
     if stimulus is not None and len(stimulus):
         chosen = stimulus.take(slice(0, MAX_SAMPLES))
-        cycles = cycle_estimate(network, mapping, activity(network, mapping, chosen))
+        cycles = cycle_estimate(network, mapping, activity(network, mapping, chosen, trace))
     elif rates is not None:
         cycles = cycle_estimate(network, mapping, mean_activity(network, mapping, rates))
     return {

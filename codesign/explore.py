@@ -108,6 +108,8 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 def design_points(config: Config) -> list[Point]:
     """The grid's points, without duplicates. Raises InputError if a density cannot be reached."""
     rewiring, grid = config.train.rewiring, config.explore
+    if config.budget.active:
+        raise InputError("explore: the grid chooses density, bits and lanes, and so would [budget]; leave one out")
     if rewiring.preset == "dense":
         raise InputError("explore: train.rewiring.preset is 'dense', which has one density; choose another preset")
     for density in grid.density:

@@ -18,14 +18,14 @@ from codesign.cli.targets import execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
 from codesign.files import write_json, write_text
-from codesign.pipeline.stage import NETWORK, STIMULUS
+from codesign.pipeline.stage import NETWORK, STIMULUS, Context
 from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.rundir import CONFIG, RunDirectory
 
 if TYPE_CHECKING:
     from boards.registry import Board
 
-PATH = ("train", "freeze", "generate", "estimate", "verify", "synth", "report")
+PATH = ("train", "freeze", "generate", "estimate", "budget", "verify", "synth", "report")
 
 
 def run(
@@ -44,12 +44,13 @@ def run(
     directory, config = open_run(target, output, overrides, seed)
     wanted = synth or bool(directory.stage("synth"))
     skipped = {"synth"} if not wanted else set()
+    skipped |= set() if config.budget.active else {"budget"}
     if directory.is_imported:
         skipped |= {"train", "freeze"}
     names = [name for name in PATH if name not in skipped]
     try:
         execute(directory, config, names, force=force, device=device)
-    except (MismatchError, UnsupportedError):
+    except (MismatchError, UnsupportedError, CapacityError):
         console.finish(_result(directory), summary(directory))
         raise
     console.finish(_result(directory), summary(directory))
@@ -82,12 +83,13 @@ def _help_training(
 ) -> None:
     """The part of torchrun's further processes: they compute, the first one keeps the run directory."""
     from codesign.data import load_dataset
+    from codesign.pipeline.budget import resolve_budget
     from codesign.train import train
 
     inside = expect(target, "config", "run") == "run"
     config = load_config(target / CONFIG if inside else target, list(overrides or []), seed)
     folder = target if inside else output or Path("runs") / target.stem
-    train(config, load_dataset(config.data), folder, device=device)
+    train(config, load_dataset(config.data), folder, device=device, budget=resolve_budget(config))
 
 
 def generate(target: Path, output: Path | None, overrides: Sequence[str] | None, device: str | None) -> None:
@@ -114,12 +116,14 @@ def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) 
 def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
     """Estimates of a run's network or a frozen network, without writing anything."""
     from codesign.network import FrozenNetwork
+    from codesign.pipeline.budget import chosen_hardware
     from codesign.pipeline.work import estimate_network, load_calibration
 
     if target.is_dir():
-        STAGES["estimate"].check_inputs(RunDirectory.open(target))
-        config = load_config(target / CONFIG, list(overrides or []))
-        return estimate_network(FrozenNetwork.load(target / NETWORK), config.hardware, load_calibration(target))
+        run = RunDirectory.open(target)
+        STAGES["estimate"].check_inputs(run)
+        hardware = chosen_hardware(Context(run, load_config(target / CONFIG, list(overrides or []))))
+        return estimate_network(FrozenNetwork.load(target / NETWORK), hardware, load_calibration(target))
     return estimate_network(FrozenNetwork.load(target), _options(overrides).hardware, None)
 
 
@@ -131,7 +135,7 @@ def find_device(name: str) -> Board:
         return BOARDS[name]
     if name not in TARGETS:
         raise InputError(f"--device {name!r} is none of {', '.join((*TARGETS, *BOARDS))}")
-    return Board(name, name, TARGETS[name], 0.0, "", "", "", "")
+    return Board(name, name, TARGETS[name], 0.0, "", "", "", "", {})
 
 
 def check_fits(document: Mapping[str, Any], device: str) -> None:
@@ -454,6 +458,7 @@ def summary(run: RunDirectory) -> str:
     ]
     if figures["samples_verified"] is not None:
         lines.append(f"verified     {figures['samples_verified']} samples, {figures['mismatches']} mismatches")
+    lines += budget_lines(run.manifest.get("budget", {}))
     if figures["cycles_per_sample"] is not None:
         lines.append(f"cycles       {figures['cycles_per_sample']:.0f} per sample")
     for target, mhz in (figures["fmax_mhz"] or {}).items():
@@ -465,6 +470,24 @@ def summary(run: RunDirectory) -> str:
         )
     lines.append(f"report       {run.path / 'report.html'}")
     return "\n".join(lines)
+
+
+def budget_lines(document: Mapping[str, Any]) -> list[str]:
+    """What a budget led to, and what of it is used."""
+    if not document.get("measured"):
+        return []
+    use = ", ".join(
+        f"{document['measured'][kind]:.0f} of {limit:.0f} {kind}"
+        for kind, limit in document["limits"].items()
+        if kind in document["measured"]
+    )
+    return [
+        f"budget       {document['name']}: {document['weight_bits']} bits, lanes {document['lanes']}; {use}",
+        *(
+            f"rejected     {item['weight_bits']} bits, lanes {item['lanes']}: {item['reason']}"
+            for item in document["rejected"]
+        ),
+    ]
 
 
 def _options(overrides: Sequence[str] | None) -> Config:

@@ -58,7 +58,7 @@ def run(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The whole path: train, freeze, generate, estimate, verify, report. Goes on where it was stopped."""
+    """The whole path: train, freeze, generate, estimate, budget (if any), verify, report. Goes on where it stopped."""
     _actions(json).run(config, output, overrides, seed, device, synth=synth, force=force)
 
 
@@ -132,6 +132,16 @@ def estimate(
 ) -> None:
     """Cycles, memory and area of a frozen network, without simulation or synthesis."""
     _actions(json).estimate(network, overrides, device)
+
+
+@app.command(epilog="Example: codesign budget runs/digits")
+def budget(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory with a bundle")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Place and route the delivered Verilog and compare its use with the run's [budget]. Exits with 6 if it is over."""
+    _actions(json).stage("budget", run, None, None, None)
 
 
 @app.command(epilog="Example: codesign synth runs/digits --set synth.families='[\"ice40\"]'")

@@ -120,6 +120,7 @@ TITLES = {
     "freeze": "into integers",
     "generate": "Verilog",
     "estimate": "cycles, memory, area",
+    "budget": "place and route against the budget",
     "verify": "Verilog against the integer network",
     "synth": "area and clock",
     "build": "bitstream",

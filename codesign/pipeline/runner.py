@@ -11,8 +11,9 @@ from typing import Any
 
 import codesign
 from codesign.errors import CodesignError, OutputError
+from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
-from codesign.pipeline.stage import Context, Stage
+from codesign.pipeline.stage import Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
 from codesign.rundir import hash_files
 
@@ -37,8 +38,9 @@ def run_stages(
 
     A stage whose key and outputs are unchanged is skipped unless ``force``. The caller holds the run
     directory's lock. On an error or an interruption the stage's record says so, and the next call goes on
-    from there. If a stage finds a failure (hardware differs from software) or there can be no hardware of the frozen
-    network, only stages that are worth it then (the report) follow, and the failure is raised at the end.
+    from there. A stage that finds its inputs unfit may name an earlier one to go on from, if that is among ``names``.
+    If a stage finds a failure (hardware differs from software, or does not fit) or there can be no hardware of the
+    frozen network, only stages that are worth it then (the report) follow, and the failure is raised at the end.
     """
     wanted = set(names)
     chosen = [stage for stage in stages.values() if stage.name in wanted]
@@ -46,7 +48,10 @@ def run_stages(
     context.run.manifest["versions"] = versions()
     refresh_figures(context, stages)
     failure: CodesignError | None = None
-    for number, stage in enumerate(chosen, 1):
+    position = 0
+    while position < len(chosen):
+        stage = chosen[position]
+        position += 1
         if failure is not None and not stage.always:
             continue
         refusal = stage.refusal(context.run)
@@ -54,31 +59,40 @@ def run_stages(
             failure = refusal
             context.run.save()
             continue
-        stage.check_inputs(context.run)
+        if failure is None:
+            stage.check_inputs(context.run)
         external = stage.external(context) if stage.external else {}
         key = stage.key(context, external)
         record = context.run.stage(stage.name)
         stands = record.get("status") == "done" and record.get("key") == key and not record.get("failure")
         if stands and not force and context.run.outputs_intact(stage.name):
             if announce:
-                announce(number, len(chosen), stage, "skip")
+                announce(position, len(chosen), stage, "skip")
             continue
         if announce:
-            announce(number, len(chosen), stage, "start")
-        failure = _run_stage(context, stage, key, external, stages) or failure
+            announce(position, len(chosen), stage, "start")
+        outcome = _run_stage(context, stage, key, external, stages, force=force)
         if announce:
-            announce(number, len(chosen), stage, "done")
+            announce(position, len(chosen), stage, "done")
+        back = [at for at, other in enumerate(chosen) if other.name == outcome.redo]
+        if back:
+            # What the stage has changed gives the stages from there on other keys.
+            position = back[0]
+        else:
+            failure = outcome.failure or failure
     if failure is not None:
         raise failure
     return context.run.figures
 
 
 def _run_stage(
-    context: Context, stage: Stage, key: str, external: dict[str, str], stages: Mapping[str, Stage]
-) -> CodesignError | None:
+    context: Context, stage: Stage, key: str, external: dict[str, str], stages: Mapping[str, Stage], *, force: bool
+) -> Outcome:
     run = context.run
     earlier = run.stage(stage.name)
-    goes_on = stage.resumable and earlier.get("key") == key and earlier.get("status") in ("running", "interrupted")
+    # A failure that follows from what was done is told again without doing it again.
+    unfinished = earlier.get("status") in ("running", "interrupted") or (earlier.get("failure") and not force)
+    goes_on = stage.resumable and earlier.get("key") == key and bool(unfinished)
     if not goes_on:
         run.remove(stage.outputs)
     before = earlier.get("seconds", 0.0) if goes_on else 0.0
@@ -114,13 +128,14 @@ def _run_stage(
         record["failure"] = str(outcome.failure)
     refresh_figures(context, stages)
     run.save()
-    return outcome.failure
+    return outcome
 
 
 def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> None:
     """Gather the figures of the stages whose results belong to the present inputs; the rest become null."""
     records = {name: context.run.stage(name) for name, stage in stages.items() if stage.is_current(context)}
     context.run.set_figures(merged_figures(records))
+    summarise(context, records)
 
 
 def versions() -> dict[str, str]:

@@ -60,12 +60,15 @@ class Context:
 class Outcome:
     """Result of a stage: its figures (keys of ``rundir.FIGURES``) and further facts for its record.
 
-    ``failure`` is raised once the figures are recorded; a stage that failed is never skipped.
+    ``failure`` is raised once the figures are recorded; a stage that failed is never skipped. ``redo`` names an earlier
+    stage to go back to, because this one has changed what that depends on; ``failure`` then says what is wrong, for a
+    command that does not include that stage.
     """
 
     figures: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     failure: CodesignError | None = None
+    redo: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from codesign.config_text import plain
-from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Stage
-from codesign.pipeline.work import build, estimate, freeze, generate, report, synth, train, verify
+from codesign.pipeline.budget import Choice
+from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Stage, code_hash
+from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
 
 CONTRACT = ("codesign/network", "codesign/golden.py", "codesign/stimulus.py")
+ESTIMATE = ("codesign/mapping.py", "codesign/layouts.py", "codesign/estimate.py", "codesign/area_model.py")
+FORMULA = (*CONTRACT, *ESTIMATE, "codesign/budget.py", "boards/registry.py")
 DATA = ("codesign/data", "codesign/encoders.py")
 
 
@@ -17,6 +20,30 @@ def _sections(*names: str) -> Any:
     def options(context: Context) -> dict[str, Any]:
         return {name: plain(getattr(context.config, name)) for name in names}
 
+    return options
+
+
+def _training(context: Context) -> dict[str, Any]:
+    """What shapes training; with a budget also what its formula reads."""
+    options = _sections("data", "network", "train")(context)
+    if context.config.budget.active:
+        kept = {name: getattr(context.config.freeze, name) for name in ("scale", "fraction_bits", "membrane_width")}
+        options |= _sections("budget")(context) | {"freeze": kept, "queue_depth": context.config.hardware.queue_depth}
+        options["code"] = code_hash(FORMULA)
+    return options
+
+
+def _freezing(context: Context) -> dict[str, Any]:
+    options = _sections("data", "network", "train", "freeze")(context)
+    if context.config.budget.active:
+        options |= _sections("budget")(context) | {"bits": Choice(context).bits}
+    return options
+
+
+def _hardware(context: Context) -> dict[str, Any]:
+    options = _sections("hardware")(context)
+    if context.config.budget.active:
+        options["lanes"] = Choice(context).lanes[:1]
     return options
 
 
@@ -47,7 +74,7 @@ STAGES: dict[str, Stage] = {
             inputs={},
             outputs=("checkpoints", "metrics.jsonl"),
             code=(*DATA, "codesign/train"),
-            options=_sections("data", "network", "train"),
+            options=_training,
             external=_data_hash,
             work=train,
             resumable=True,
@@ -57,7 +84,7 @@ STAGES: dict[str, Stage] = {
             inputs={"checkpoints": "train"},
             outputs=(NETWORK, STIMULUS, CALIBRATION),
             code=(*CONTRACT, *DATA, "codesign/train", "codesign/freeze.py", "codesign/deadcode.py"),
-            options=_sections("data", "network", "train", "freeze"),
+            options=_freezing,
             external=_data_hash,
             work=freeze,
         ),
@@ -67,7 +94,7 @@ STAGES: dict[str, Stage] = {
             optional_inputs=(STIMULUS, CALIBRATION),
             outputs=("bundle",),
             code=(*CONTRACT, "codesign/mapping.py", "codesign/layouts.py", "rtl_templates"),
-            options=_sections("hardware"),
+            options=_hardware,
             work=generate,
             hardware=True,
         ),
@@ -76,15 +103,18 @@ STAGES: dict[str, Stage] = {
             inputs={NETWORK: "freeze"},
             optional_inputs=(CALIBRATION,),
             outputs=("estimate.json",),
-            code=(
-                *CONTRACT,
-                "codesign/mapping.py",
-                "codesign/layouts.py",
-                "codesign/estimate.py",
-                "codesign/area_model.py",
-            ),
-            options=_sections("hardware"),
+            code=(*CONTRACT, *ESTIMATE),
+            options=_hardware,
             work=estimate,
+            hardware=True,
+        ),
+        Stage(
+            name="budget",
+            inputs={"bundle": "generate"},
+            outputs=("budget",),
+            code=("boards",),
+            options=_sections("budget"),
+            work=fit,
             hardware=True,
         ),
         Stage(
@@ -92,7 +122,7 @@ STAGES: dict[str, Stage] = {
             inputs={NETWORK: "freeze", STIMULUS: "freeze", "bundle": "generate"},
             outputs=("verify",),
             code=(*CONTRACT, "sim"),
-            options=_sections("verify"),
+            options=_sections("verify", "budget"),
             work=verify,
             hardware=True,
         ),
@@ -117,7 +147,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="report",
             inputs={NETWORK: "freeze"},
-            optional_inputs=(STIMULUS, "bundle", "verify", "synth", "metrics.jsonl", "estimate.json"),
+            optional_inputs=(STIMULUS, "bundle", "verify", "synth", "budget", "metrics.jsonl", "estimate.json"),
             outputs=("report.html",),
             code=("codesign/report", "codesign/plots.py", "codesign/templates"),
             options=_shown_figures,

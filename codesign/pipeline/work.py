@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from codesign import golden
-from codesign.config import HardwareConfig, VerifyConfig, lanes_per_layer
-from codesign.errors import MismatchError
+from codesign.budget import CURES, Budget, Demand, demands, nearest, shortage
+from codesign.config import Config, HardwareConfig, VerifyConfig, lanes_per_layer
+from codesign.errors import CapacityError, InputError, MismatchError
 from codesign.files import write_json
 from codesign.network import FrozenNetwork
+from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Outcome
 from codesign.progress import Progress
 from codesign.stimulus import Stimulus
 
 if TYPE_CHECKING:
+    from codesign.freeze import FreezeResult
     from codesign.mapping import HardwareMap
 
 CALIBRATION_SAMPLES = 500
@@ -29,10 +29,17 @@ def train(context: Context) -> Outcome:
     """Data -> checkpoints."""
     from codesign.train import train as train_network
 
+    budget = resolve_budget(context.config)
+    Choice(context).forget()
     result = train_network(
-        context.config, context.dataset, context.run.path, progress=context.progress, device=context.device
+        context.config,
+        context.dataset,
+        context.run.path,
+        progress=context.progress,
+        device=context.device,
+        budget=budget,
     )
-    return Outcome(
+    outcome = Outcome(
         details={
             "checkpoint": result.checkpoint.relative_to(context.run.path).as_posix(),
             "epoch": result.epoch,
@@ -42,6 +49,24 @@ def train(context: Context) -> Outcome:
             "device": context.device,
         }
     )
+    return outcome if budget is None else _with_budget(outcome, result.demands, budget)
+
+
+def _with_budget(outcome: Outcome, found: list[Demand], budget: Budget) -> Outcome:
+    """The outcome of training with the bits that fit; a failure if none do."""
+    record = {
+        "limits": budget.document(),
+        "weight_bits": sorted({demand.weight_bits for demand in found if demand.fits}),
+        "demands": [demand.document() for demand in found],
+    }
+    failure = None
+    if not record["weight_bits"]:
+        density = outcome.details["density"]
+        failure = CapacityError(
+            f"{shortage(nearest(found, budget), budget)}; {density:.3g} is the lowest density that training reached, "
+            "its checkpoints are kept"
+        )
+    return replace(outcome, details={**outcome.details, "budget": record}, failure=failure)
 
 
 def freeze(context: Context) -> Outcome:
@@ -50,20 +75,35 @@ def freeze(context: Context) -> Outcome:
     from codesign.freeze import freeze as freeze_network
 
     folder, dataset = context.run.path, context.dataset
-    result = freeze_network(context.config, folder, dataset, progress=context.progress, device=context.device)
     chosen = dataset.validation.take(slice(0, CALIBRATION_SAMPLES))
-    calibration, _ = encode(dataset, chosen, context.config.data, result.network.timesteps)
+    calibration, _ = encode(dataset, chosen, context.config.data, context.config.network.timesteps)
+    budget, record = resolve_budget(context.config), {}
+
+    def frozen(config: Config) -> FreezeResult:
+        return freeze_network(config, folder, dataset, progress=context.progress, device=context.device)
+
+    if budget is None:
+        result = frozen(context.config)
+    else:
+        limits = budget
+
+        def attempt(bits: int) -> tuple[FreezeResult, list[Demand]]:
+            found = frozen(with_bits(context.config, bits))
+            return found, demands(found.network, limits, calibration, bits)
+
+        result, record["budget"] = choose_frozen(Choice(context), budget, attempt)
     result.network.save(folder / NETWORK)
     result.test_stimulus.save(folder / STIMULUS)
     calibration.save(folder / CALIBRATION)
-    return Outcome(figures={**result.figures, **network_figures(result.network)}, details=result.details)
+    figures = {**result.figures, **network_figures(result.network)}
+    return Outcome(figures=figures, details={**result.details, **record})
 
 
 def generate(context: Context) -> Outcome:
     """Frozen network -> Verilog bundle."""
     from rtl_templates.bundle import write_bundle
 
-    folder, hardware = context.run.path, context.config.hardware
+    folder, hardware = context.run.path, chosen_hardware(context)
     network = FrozenNetwork.load(folder / NETWORK)
     mapping = map_calibrated(network, hardware, load_calibration(folder))
     write_bundle(
@@ -77,7 +117,7 @@ def estimate(context: Context) -> Outcome:
     """Frozen network -> cycles, memory and area without simulation or synthesis."""
     folder = context.run.path
     network = FrozenNetwork.load(folder / NETWORK)
-    document = estimate_network(network, context.config.hardware, load_calibration(folder))
+    document = estimate_network(network, chosen_hardware(context), load_calibration(folder))
     write_json(folder / "estimate.json", document)
     return Outcome(figures={**network_figures(network), "bits_per_synapse": document["bits_per_synapse"]})
 
@@ -93,19 +133,59 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
 
 def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> HardwareMap:
     """The network on the configured lanes, balanced by how often its sources send events in ``calibration``."""
+    from codesign.estimate import source_rates
     from codesign.mapping import map_network
 
     rates = None if calibration is None else source_rates(network, calibration)
     return map_network(network, lanes_per_layer(hardware, len(network.layers)), rates)
 
 
+def fit(context: Context) -> Outcome:
+    """Bundle -> place and route, against the budget; what does not fit is made anew with less."""
+    folder, budget, choice = context.run.path, resolve_budget(context.config), Choice(context)
+    if budget is None:
+        raise InputError(f"{folder}: the configuration has no [budget]; `codesign build` makes a bitstream without one")
+    if not choice.lanes:
+        raise InputError(f"{folder}: no bits and lanes are chosen; `codesign freeze {folder}` chooses them")
+    bits, lanes = context.run.stage("freeze")["budget"]["weight_bits"], choice.lanes[0]
+    found = place(folder / "bundle", context.config, budget, folder / "budget", context.progress)
+    record = {
+        "weight_bits": bits,
+        "lanes": lanes,
+        "measured": found.measured,
+        "fmax_mhz": found.fmax_mhz,
+        "fits": found.reason is None,
+        "reason": found.reason,
+    }
+    write_json(folder / "budget" / "budget.json", record)
+    if found.reason is None:
+        return Outcome(details={"budget": record})
+    redo = choice.reject(bits, lanes, found.reason)
+    failure = CapacityError(
+        f"{budget.name}: at {bits} bits on {lanes} lane{'s' * (lanes > 1)} the Verilog does not fit: {found.reason}"
+        + (
+            f"; `codesign run {folder}` goes on with less"
+            if redo
+            else "; no fewer lanes or bits are left: name some in [budget], or lower train.rewiring.target_density"
+        )
+    )
+    return Outcome(details={"budget": record}, failure=failure, redo=redo)
+
+
 def verify(context: Context) -> Outcome:
     """Bundle == frozen network on the stimulus, exactly; a difference is the outcome's failure."""
     folder = context.run.path
-    return verify_delivered(
+    outcome = verify_delivered(
         folder / "bundle", folder / NETWORK, folder / STIMULUS, folder / "verify", context.config.verify,
         waves=True, progress=context.progress,
     )  # fmt: skip
+    budget = resolve_budget(context.config)
+    limit = None if budget is None else budget.limits.get("cycles")
+    cycles = outcome.details["cycles"]["latency"]
+    if budget is None or limit is None or cycles <= limit or outcome.failure is not None:
+        return outcome
+    late = f"{budget.name}: a sample takes {cycles:.0f} of {limit:.0f} cycles in simulation; use {CURES['cycles']}"
+    return replace(outcome, failure=CapacityError(late))
 
 
 def verify_delivered(
@@ -187,20 +267,6 @@ def report(context: Context) -> Outcome:
 
     write_report(context.run.path)
     return Outcome()
-
-
-def source_rates(network: FrozenNetwork, stimulus: Stimulus) -> list[npt.NDArray[np.float64]]:
-    """Mean events (nonzero values with coding 'current') per sample that each source of each layer sends.
-
-    float64 (n_in,) for every layer.
-    """
-    if stimulus.values is not None:
-        first = np.count_nonzero(stimulus.values, axis=0)
-    else:
-        assert stimulus.sources is not None
-        first = np.bincount(stimulus.sources, minlength=network.n_inputs)
-    spikes = golden.run(network, stimulus, membranes=False).spikes[:-1]
-    return [events / len(stimulus) for events in (first, *(fired.sum(axis=(0, 1)) for fired in spikes))]
 
 
 def load_calibration(folder: Path) -> Stimulus | None:

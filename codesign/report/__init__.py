@@ -12,6 +12,7 @@ from codesign import plots
 from codesign.errors import InputError
 from codesign.report import sections
 from codesign.report.blocks import Mood, number, share, tile, write_page
+from codesign.report.budget import budget
 from codesign.report.collect import Record, collect
 
 REPORT = "report.html"
@@ -29,6 +30,7 @@ def write_report(folder: str | Path) -> Path:
         sections.training(record),
         sections.spikes(record),
         sections.membranes(record),
+        budget(record),
         sections.verification(record),
         sections.layers(record),
         sections.area(record),

@@ -8,8 +8,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codesign.budget import Budget, Demand
 from codesign.config import Config, TrainConfig
 from codesign.data.samples import Dataset
-from codesign.encoders import encode
-from codesign.errors import UnsupportedError
+from codesign.encoders import encode, input_coding
+from codesign.errors import InputError, UnsupportedError
 from codesign.files import atomic_path, write_text
 from codesign.progress import Progress, silent
 from codesign.train import checkpoint, parallel
 from codesign.train.batches import Augmentation, Batches, input_shape
+from codesign.train.fitting import BudgetCheck
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
 from codesign.train.rewiring import LayerChange, PQRewirer
@@ -42,11 +44,13 @@ class TrainResult:
     folder : the run folder; checkpoints are in ``folder / "checkpoints"``, one row per epoch in
         ``folder / "metrics.jsonl"``.
     checkpoint : the chosen one: greatest validation accuracy among the epochs at the final density, or with
-        ``stop_at = "turning-point"`` the sparsest iteration within ``choose_margin`` of the best.
+        ``stop_at = "turning-point"`` the sparsest iteration within ``choose_margin`` of the best. With a hardware
+        budget epochs that fit it come before those that do not.
     epoch : the chosen epoch, from 1.
     density, layer_density : of the chosen checkpoint, 0..1.
     accuracy_validation : of the chosen checkpoint, 0..1.
     history : rows as in metrics.jsonl, without ``samples_per_second``.
+    demands : with a hardware budget, what the chosen network asks of it at each choice of bits and lanes.
     """
 
     folder: Path
@@ -56,6 +60,7 @@ class TrainResult:
     layer_density: list[float]
     accuracy_validation: float
     history: list[dict[str, Any]]
+    demands: list[Demand] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -76,19 +81,20 @@ def train(
     *,
     progress: Progress = silent,
     device: str = "cpu",
-    stop: Callable[[dict[str, int]], bool] | None = None,
+    budget: Budget | None = None,
 ) -> TrainResult:
     """Train ``config``'s network on ``dataset`` and keep checkpoints below ``folder``.
 
     A run that was stopped goes on after its last whole epoch and ends with the same weights, bit for bit on the CPU.
     A checkpoint of other data or options is not continued but replaced. ``progress(done, total, text)`` counts epochs.
-    ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is one). ``stop`` is
-    :class:`codesign.train.rewiring.PQRewirer`'s: asked after each fall whether the connections of each parameter are
-    few enough. Under torchrun every process calls this; each takes its share of every batch, the first one writes.
+    ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is one). ``budget``
+    holds the limits that ``config.budget`` names: density stops falling once the network fits them
+    (:class:`codesign.train.fitting.BudgetCheck`), at the target density at the latest. Under torchrun every process
+    calls this; each takes its share of every batch, the first one writes.
 
     Raises InputError for options that contradict each other, UnsupportedError for what is not built or not there.
     """
-    return _Run(config, dataset, Path(folder), device, stop).execute(progress)
+    return _Run(config, dataset, Path(folder), device, budget).execute(progress)
 
 
 def prepare(threads: int, device: str) -> str:
@@ -167,8 +173,10 @@ class _Run:
         dataset: Dataset,
         folder: Path,
         device: str,
-        stop: Callable[[dict[str, int]], bool] | None,
+        budget: Budget | None,
     ) -> None:
+        if config.budget.active and budget is None:
+            raise InputError("train: the configuration has a [budget]; pass its limits as well (budget = ...)")
         options = config.train
         self.group, device = parallel.join(prepare(options.threads, device))
         self.autocast = _autocast(options, device)
@@ -178,6 +186,11 @@ class _Run:
         stimuli = [encode(dataset, part, config.data, timesteps)[0] for part in (dataset.train, dataset.validation)]
         self.training = Batches(stimuli[0], scale, Augmentation.of(dataset, config.data), device)
         self.validation = Batches(stimuli[1], scale, device=device)
+        self.check: BudgetCheck | None = None
+        if budget is not None:
+            self.check = BudgetCheck(budget, config.freeze, input_coding(dataset, config.data), *stimuli)
+        # What the first weights need is asked when they have their scale.
+        self.is_scaled = False
         shape = input_shape(dataset, config.data)
         self.network = SpikingNetwork(shape, dataset.n_classes, config.network, options).to(device)
         self.optimizer = make_optimizer(
@@ -191,7 +204,7 @@ class _Run:
             steps_per_epoch=self.steps_per_epoch,
             epochs=options.epochs,
             seed=options.seed,
-            stop=stop,
+            stop=lambda _: self.is_scaled and self.check is not None and self._demand().fits,
         )
         with torch.no_grad():
             # As wide as the full fan-in would make the sums.
@@ -199,6 +212,8 @@ class _Run:
                 weight.mul_(math.sqrt(weight.numel() / max(1, self.rewirer.counts[name])))
         self.network.scale_initial_weights(self.training.take(np.arange(min(len(self.training), 256))))
         self.rewirer.capture_initial()
+        self.is_scaled = True
+        self.rewirer.settled |= self.check is not None and self._demand().fits
         self.parallel = self.group.wrap(self.network)
         self.class_weights = class_weights(dataset.train.labels, dataset.n_classes, options.class_balance, device)
         self.history: list[dict[str, Any]] = []
@@ -217,6 +232,8 @@ class _Run:
             "network": self.config.network.model_dump(),
             "train": self.config.train.model_dump(exclude={"threads"}),
         }
+        if self.check is not None:
+            content |= self.check.key
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def execute(self, progress: Progress) -> TrainResult:
@@ -245,7 +262,23 @@ class _Run:
             layer_density=chosen["layer_density"],
             accuracy_validation=chosen["validation_accuracy"],
             history=self.history,
+            demands=self._demands(),
         )
+
+    def _demand(self) -> Demand:
+        """What the network asks of the budget now, at its least."""
+        assert self.check is not None
+        return self.check.least(self.network, self.rewirer.masks)
+
+    def _demands(self) -> list[Demand]:
+        """What the chosen network asks of the budget, at all bits and lanes."""
+        if self.check is None or not self.group.writes:
+            return []
+        tensors, _ = checkpoint.load(self.folder / "checkpoints" / checkpoint.BEST)
+        checkpoint.restore_network(self.network, tensors)
+        masks = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("mask.")}
+        bits = self.check.budget.weight_bits
+        return [demand for item in bits for demand in self.check.demands(self.network, masks, item)]
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Mean loss and gradient norm, and the last learning rate."""
@@ -302,11 +335,11 @@ class _Run:
             "change": "none",
             "layers": layers,
         }
-        if self.rewirer.settled:
-            rank = (found.accuracy, -found.loss)
-            if self.best is None or rank > (self.best["validation_accuracy"], -self.best["validation_loss"]):
-                self.best = self._summary(row)
-                self._save_network(checkpoint.BEST, self.best)
+        if self.check is not None:
+            row["budget"] = self._demand().document()
+        if self.rewirer.settled and (self.best is None or _rank(row) > _rank(self.best)):
+            self.best = self._summary(row)
+            self._save_network(checkpoint.BEST, self.best)
         return row
 
     def _layers(self) -> list[dict[str, Any]]:
@@ -329,7 +362,8 @@ class _Run:
     def _summary(row: dict[str, Any]) -> dict[str, Any]:
         """What is kept of a row as the description of a checkpoint."""
         kept = ("epoch", "iteration", "validation_accuracy", "validation_loss", "density")
-        return {name: row[name] for name in kept} | {"layer_density": [layer["density"] for layer in row["layers"]]}
+        summary = {name: row[name] for name in kept} | {"layer_density": [layer["density"] for layer in row["layers"]]}
+        return summary | {name: row[name] for name in ("budget",) if name in row}
 
     def _change_connections(self, row: dict[str, Any]) -> None:
         due = self.rewirer.due
@@ -409,6 +443,11 @@ class _Run:
 def layer_of(parameter: str) -> int:
     """Index of the layer of neurons that a parameter of :class:`SpikingNetwork` belongs to."""
     return int(parameter.split(".")[1])
+
+
+def _rank(row: dict[str, Any]) -> tuple[bool, float, float]:
+    """Order of epochs at the final density: the best validation accuracy, among those that fit the budget."""
+    return row.get("budget", {}).get("fits", True), row["validation_accuracy"], -row["validation_loss"]
 
 
 def _iteration_file(iteration: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from codesign.config import Config, parse_config
-from codesign.errors import CodesignError, InputError, MismatchError, OutputError, ToolError
+from codesign.errors import CapacityError, CodesignError, InputError, MismatchError, OutputError, ToolError
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, Outcome, Stage
@@ -155,10 +155,11 @@ def test_figures_of_stages_that_no_longer_stand_become_null(line, tmp_path):
 
 def test_failure_is_recorded_with_its_figures_and_never_skipped(line, tmp_path):
     line.failures["b"] = MismatchError("3 values differ")
-    for _ in range(2):
+    # A resumable stage keeps what it has made, unless it is forced.
+    for calls, force in ((["a", "b"], False), (["b", "b goes on"], False), (["a", "b"], True)):
         with pytest.raises(MismatchError, match="3 values differ"):
-            line.run(tmp_path)
-        assert line.calls[-1] == "b"
+            line.run(tmp_path, force=force)
+        assert line.calls == calls
         run = RunDirectory.open(tmp_path)
         assert run.stage("b")["failure"] == "3 values differ"
         assert run.figures["synapses"] == 0
@@ -166,9 +167,33 @@ def test_failure_is_recorded_with_its_figures_and_never_skipped(line, tmp_path):
     line.stages["c"] = Stage(old.name, old.inputs, old.outputs, old.code, old.options, old.work, always=True)
     with pytest.raises(MismatchError):
         line.run(tmp_path)
-    assert line.calls == ["b", "c"]
+    assert line.calls == ["b", "b goes on", "c"]
     line.failures.clear()
-    assert line.run(tmp_path) == ["b"]
+    assert line.run(tmp_path) == ["b", "b goes on"]
+
+
+@pytest.mark.parametrize(("names", "calls"), [("abc", ["a", "b", "c", "b", "c"]), ("ac", None)])
+def test_a_stage_sends_back_to_one_before_it(line, tmp_path, names, calls):
+    """c changes what b depends on, once; a command without b ends with what is wrong."""
+    wishes = [1]
+    old_b, old_c = line.stages["b"], line.stages["c"]
+
+    def work(context):
+        outcome = old_c.work(context)
+        if not wishes:
+            return outcome
+        wishes.clear()
+        return Outcome(figures=outcome.figures, failure=CapacityError("too large"), redo="b")
+
+    options = lambda context: {"wishes": len(wishes)}  # noqa: E731
+    line.stages["b"] = Stage("b", old_b.inputs, old_b.outputs, old_b.code, options, old_b.work)
+    line.stages["c"] = Stage("c", old_c.inputs, old_c.outputs, old_c.code, old_c.options, work)
+    if calls is None:
+        line.run(tmp_path, names="ab")
+        with pytest.raises(CapacityError, match="too large"):
+            line.run(tmp_path, names=names)
+    else:
+        assert line.run(tmp_path, names=names) == calls
 
 
 def test_manifest_is_whole_while_a_stage_runs(line, tmp_path):

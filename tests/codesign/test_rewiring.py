@@ -509,6 +509,27 @@ def test_a_hook_stops_the_fall():
     assert asked[-1] > 100
 
 
+@pytest.mark.parametrize(("enough", "low", "high"), [(300, 250, 300), (0, 0, 64)])
+def test_the_last_fall_goes_in_steps_where_a_hook_is_asked(enough, low, high):
+    """One iteration alone, far above the target: without the hook all would go at once."""
+    asked = []
+
+    def fits(counts):
+        asked.append(sum(counts.values()))
+        return asked[-1] <= enough
+
+    rewirer = made(target=0.1, stop=fits, epochs=3)
+    for _ in range(3):
+        for weight in rewirer.parameters.values():
+            weight.grad = torch.ones_like(weight)
+        rewirer.step()
+    assert rewirer.settled and len(asked) > 2
+    target = round(0.1 * sum(mask.numel() for mask in rewirer.masks.values()))
+    assert max(low, target) <= sum(rewirer.counts.values()) <= max(high, target)
+    gone = sum(change.pruned - change.grown for change in rewirer.history)
+    assert gone == asked[0] - sum(rewirer.counts.values())
+
+
 def test_the_turning_point_stops_the_fall(monkeypatch):
     rewirer = made(target=0.02, stop_at="turning-point", min_fan_in=0, epochs=100)
     indices = iter([0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.1])

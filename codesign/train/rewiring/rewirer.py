@@ -81,7 +81,8 @@ class PQRewirer:
     include, exclude : patterns (``fc*.weight``) of the names of parameters that are sparse, or stay dense.
     seed : of the first masks and of random growth.
     stop : called with the active weights of each parameter at the start and after each fall; once it returns True,
-        density falls no further (a hardware budget is met). The target density remains the end of the last fall.
+        density falls no further (a hardware budget is met). What the last fall would drop at once to reach the target
+        then goes in steps of the ratio, the hook asked after each.
 
     Raises
     ------
@@ -212,8 +213,20 @@ class PQRewirer:
                 self.settled = True
                 return []
         last = self._steps // self.steps_per_epoch == max(e for e, kind in self.events.items() if kind == "fall")
+        if last and self.config.stop_at == "target" and self._stop is not None:
+            return self._last_falls(self._stop)
         changes = self.fall(final=last and self.config.stop_at == "target")
         self.settled = last or self._on_target or (self._stop is not None and self._stop(self.counts))
+        return changes
+
+    def _last_falls(self, stop: Callable[[dict[str, int]], bool]) -> list[LayerChange]:
+        """Down to the target in as many falls as the ratio takes, and no further than the hook says."""
+        changes = []
+        while not self.settled:
+            step = self.fall()
+            stuck = not any(change.pruned for change in step)
+            changes += self.fall(final=True) if stuck else step
+            self.settled = stuck or self._on_target or stop(self.counts)
         return changes
 
     @torch.no_grad()
