@@ -275,6 +275,10 @@ def _execute(command: Sequence[str], folder: Path, environment: Mapping[str, str
             timeout=COMPILE_SECONDS,
             check=False,
         )
+    except FileNotFoundError:
+        raise ToolError(
+            f"{command[0]} is not on PATH any more; install g++ (Debian, Ubuntu: apt install g++)"
+        ) from None
     except subprocess.TimeoutExpired:
         raise ToolError(f"{Path(command[0]).name} did not end within {COMPILE_SECONDS} s") from None
     if log is not None:

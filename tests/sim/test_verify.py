@@ -184,6 +184,19 @@ def test_builds_are_cached(small, tmp_path: Path) -> None:
     assert os.fsencode(str(cocotb_tools.config.libs_dir)) not in again.executable.read_bytes()
 
 
+def test_a_compiler_that_went_away_is_named(small, tmp_path: Path, monkeypatch) -> None:
+    """The toolchain was found earlier in this process; the cache is empty, so that a build is needed."""
+    from sim.bundle import read_sidecar
+    from sim.simulator import find_toolchain
+    from sim.verify import build_simulator
+
+    find_toolchain()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CODESIGN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ToolError, match="is not on PATH"):
+        build_simulator(small[0], read_sidecar(small[0]), optimise="-O0")
+
+
 def test_old_builds_are_pruned(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("CODESIGN_CACHE", str(tmp_path))
     for age, name in enumerate(("new", "old")):
