@@ -16,7 +16,7 @@ import numpy as np
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS
-from codesign.config import Family
+from codesign.config import Family, FreezeConfig
 from codesign.estimate import MAX_SAMPLES, estimate, source_rates
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork
@@ -40,6 +40,11 @@ CURES = {
 }
 # What the recurrence of cycles is off by at most (see codesign.estimate.cycle_estimate), rounded up.
 CYCLE_ERROR = 0.05
+
+
+def quantising(config: FreezeConfig) -> dict[str, Any]:
+    """What the formula's answer depends on in ``[freeze]``: how the network in training is quantised."""
+    return config.model_dump(include={"scale", "fraction_bits", "membrane_width"})
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from codesign.errors import InputError
 from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
 
+MAX_TRAINED_SHIFT = 12
+
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(gt=0, le=1)]
@@ -162,7 +164,7 @@ class NetworkConfig(Section):
     )
     timesteps: int = Field(default=8, ge=1, le=4096)
     leak: LeakKind = "shift"
-    leak_shift: int = Field(default=2, ge=1, le=12, description="leak v - (v >> k) (leak 'shift')")
+    leak_shift: int = Field(default=2, ge=1, le=MAX_TRAINED_SHIFT, description="leak v - (v >> k) (leak 'shift')")
     leak_decay: float = Field(
         default=0.75, ge=0, le=1, description="factor per timestep, frozen to 8 bits (leak 'multiply')"
     )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from codesign.cli import parallel
 from codesign.cli.console import console
 from codesign.cli.targets import execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
@@ -20,6 +19,7 @@ from codesign.errors import CapacityError, InputError, MismatchError, OutputErro
 from codesign.files import write_json, write_text
 from codesign.pipeline.stage import NETWORK, STIMULUS, Context
 from codesign.pipeline.stages import STAGES, stages_for_board
+from codesign.processes import process_count, process_rank
 from codesign.rundir import CONFIG, RunDirectory
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(
     force: bool,
 ) -> None:
     expect(target, "config", "run")
-    if parallel.process_count() > 1:
+    if process_count() > 1:
         raise UnsupportedError("torchrun starts several processes of `codesign train` alone; run the rest after it")
     directory, config = open_run(target, output, overrides, seed)
     wanted = synth or bool(directory.stage("synth"))
@@ -68,7 +68,7 @@ def stage(
 ) -> None:
     if name not in ("train", "generate"):
         expect(target, "run")
-    if name == "train" and parallel.process_rank() > 0:
+    if name == "train" and process_rank() > 0:
         _help_training(target, output, overrides, seed, device)
         return
     directory, config = open_run(target, output, overrides, seed)

@@ -67,16 +67,6 @@ def resolve_budget(config: Config) -> Budget | None:
     )
 
 
-def with_choice(config: Config, weight_bits: int, lanes: int) -> Config:
-    """The configuration with the bits and lanes that the budget led to, as if they had been given."""
-    return config.model_copy(
-        update={
-            "freeze": config.freeze.model_copy(update={"weight_bits": weight_bits}),
-            "hardware": config.hardware.model_copy(update={"lanes": lanes}),
-        }
-    )
-
-
 def with_bits(config: Config, weight_bits: int) -> Config:
     """The configuration with these bits, as if they had been given."""
     return config.model_copy(update={"freeze": config.freeze.model_copy(update={"weight_bits": weight_bits})})

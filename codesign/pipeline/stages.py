@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from codesign.budget import quantising
 from codesign.config_text import plain
 from codesign.pipeline.budget import Choice
 from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Stage, code_hash
@@ -27,8 +28,8 @@ def _training(context: Context) -> dict[str, Any]:
     """What shapes training; with a budget also what its formula reads."""
     options = _sections("data", "network", "train")(context)
     if context.config.budget.active:
-        kept = {name: getattr(context.config.freeze, name) for name in ("scale", "fraction_bits", "membrane_width")}
-        options |= _sections("budget")(context) | {"freeze": kept, "queue_depth": context.config.hardware.queue_depth}
+        kept = {"freeze": quantising(context.config.freeze), "queue_depth": context.config.hardware.queue_depth}
+        options |= _sections("budget")(context) | kept
         options["code"] = code_hash(FORMULA)
     return options
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codesign.budget import Budget, Demand, demands, nearest
+from codesign.budget import Budget, Demand, demands, nearest, quantising
 from codesign.config import FreezeConfig
 from codesign.errors import UnsupportedError
 from codesign.network import FrozenNetwork, InputCoding
@@ -47,8 +47,7 @@ class BudgetCheck:
     @property
     def key(self) -> dict[str, Any]:
         """What the answers depend on beside network and data, in JSON's types."""
-        kept = ("scale", "fraction_bits", "membrane_width")
-        return {"budget": self.budget.document(), "freeze": {name: getattr(self.config, name) for name in kept}}
+        return {"budget": self.budget.document(), "freeze": quantising(self.config)}
 
     def demands(self, network: SpikingNetwork, masks: Mapping[str, Tensor], weight_bits: int) -> list[Demand]:
         """Demands at one number of bits, by lanes. UnsupportedError if there is no hardware of such a network."""

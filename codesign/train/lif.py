@@ -152,10 +152,7 @@ class _Lif(torch.autograd.Function):
         potentials, spikes, stored, state = _buffers(current, timesteps, constant)
         kernels.advance(current, state, potentials, spikes, stored, dynamics)
         ctx.save_for_backward(potentials, spikes, decay, stored if ctx.needs_input_grad[1] else None)
-        ctx.dynamics, ctx.constant = dynamics, constant
-        ctx.mark_non_differentiable(stored)
-        ctx.set_materialize_grads(False)
-        return spikes, potentials, stored
+        return _outputs(ctx, dynamics, constant, spikes, potentials, stored)
 
     @staticmethod
     @once_differentiable
@@ -194,10 +191,7 @@ class _RecurrentLif(torch.autograd.Function):
             step = slice(t, t + 1)
             kernels.advance(drive, state, potentials[step], spikes[step], stored[step], dynamics)
         ctx.save_for_backward(potentials, spikes, weight, decay, stored if ctx.needs_input_grad[2] else None)
-        ctx.dynamics, ctx.constant = dynamics, constant
-        ctx.mark_non_differentiable(stored)
-        ctx.set_materialize_grads(False)
-        return spikes, potentials, stored
+        return _outputs(ctx, dynamics, constant, spikes, potentials, stored)
 
     @staticmethod
     @once_differentiable
@@ -282,6 +276,16 @@ def _buffers(current: Tensor, timesteps: int, constant: bool) -> tuple[Tensor, T
     shape = current.shape if constant else current.shape[1:]
     potentials, spikes, stored = (current.new_empty((timesteps, *shape)) for _ in range(3))
     return potentials, spikes, stored, current.new_zeros(shape)
+
+
+def _outputs(
+    ctx: Any, dynamics: Dynamics, constant: bool, spikes: Tensor, potentials: Tensor, stored: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a forward pass returns, of which ``stored`` has no gradient."""
+    ctx.dynamics, ctx.constant = dynamics, constant
+    ctx.mark_non_differentiable(stored)
+    ctx.set_materialize_grads(False)
+    return spikes, potentials, stored
 
 
 def _decay_gradient(gradient: Tensor, stored: Tensor, decay: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from codesign.processes import process_count, process_rank
+
 
 @dataclass(frozen=True)
 class Group:
@@ -58,14 +60,9 @@ class Group:
             dist.barrier()
 
 
-def processes() -> Group:
-    """What torchrun started, from its environment variables; one process without it."""
-    return Group(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-
-
 def join(device: str) -> tuple[Group, str]:
     """Join torchrun's group; the group and this process's own device."""
-    group = processes()
+    group = Group(process_rank(), process_count())
     if group.size == 1:
         return group, device
     if device.startswith("cuda"):

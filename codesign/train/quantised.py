@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codesign.config import FreezeConfig
+from codesign.config import MAX_TRAINED_SHIFT, FreezeConfig
 from codesign.errors import InputError
 from codesign.network import (
     Convolution,
@@ -46,7 +46,6 @@ from codesign.train.model import (
 MAX_FRACTION_BITS = 16
 CALIBRATION_MARGIN = 1.5
 CLIP_STEPS = 64
-MAX_LEAK_SHIFT = 12
 
 
 class _RoundThrough(torch.autograd.Function):
@@ -142,7 +141,7 @@ def snapped_leak(layer: Layer) -> tuple[int | np.ndarray, int | np.ndarray]:
         return neuron.leak_shift, neuron.leak_multiplier
     decay = torch.sigmoid(layer.leak.detach().double()).cpu().numpy()
     if neuron.leak_kind == "shift":
-        shifts = np.arange(1, MAX_LEAK_SHIFT + 1)
+        shifts = np.arange(1, MAX_TRAINED_SHIFT + 1)
         return shifts[np.argmin(np.abs(decay[:, None] - (1 - 2.0**-shifts)), axis=1)], 0
     return 8, np.clip(np.round(decay * 256), 0, 255).astype(np.int64)
 

@@ -5,13 +5,13 @@ Trajectories worked out by hand, mutated golden models that they catch, and the 
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import reference_lif
+from golden_checks import assert_chunks_do_not_matter, assert_equals_reference, mutate, one_sample
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_networks import random_stimulus
@@ -31,7 +31,6 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
-from codesign.stimulus import Stimulus
 
 
 def matrix(weights: list[list[int]]) -> Synapses:
@@ -59,19 +58,10 @@ class Case:
         network.validate()
         return network
 
-    def stimulus(self) -> Stimulus:
-        network = self.network()
-        if network.coding.is_current:
-            values = np.array([self.sample], np.uint8)
-            return Stimulus(network.n_inputs, network.timesteps, np.array([-1], np.int32), values=values)
-        events = np.zeros((1, len(self.sample), network.n_inputs), np.uint8)
-        for timestep, sources in enumerate(self.sample):
-            events[0, timestep, sources] = 1
-        return Stimulus.from_dense(events)
-
     def holds(self) -> bool:
         """True if the golden model gives exactly these lists."""
-        trace = golden.run(self.network(), self.stimulus())
+        network = self.network()
+        trace = golden.run(network, one_sample(network, self.sample))
         return (
             [found[0].astype(int).tolist() for found in trace.spikes] == self.spikes
             and [found[0].tolist() for found in trace.membranes] == self.membranes
@@ -264,8 +254,8 @@ def test_reference_follows_a_trajectory_worked_out_by_hand(case: Case, tmp_path)
 
 def test_no_recurrent_spike_survives_a_sample() -> None:
     case = CASES[1]
-    network, stimulus = case.network(), case.stimulus()
-    trace = golden.run(network, stimulus.take([0, 0, 0]))
+    network = case.network()
+    trace = golden.run(network, one_sample(network, case.sample).take([0, 0, 0]))
     assert trace.membranes[0][:, :, 0].tolist() == [[4, 0, 0, 0]] * 3
 
 
@@ -325,33 +315,8 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
 
 @pytest.mark.parametrize("name", sorted(MUTATIONS))
 def test_literals_catch_a_mutated_golden_model(name: str, monkeypatch) -> None:
-    function, changes = MUTATIONS[name]
-    source = inspect.getsource(getattr(golden, function))
-    for old, new in changes:
-        assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {function}"
-        source = source.replace(old, new)
-    namespace = dict(vars(golden))
-    exec(source, namespace)
-    monkeypatch.setattr(golden, function, namespace[function])
+    mutate(monkeypatch, *MUTATIONS[name])
     assert not all(case.holds() for case in CASES)
-
-
-def assert_equals_reference(network: FrozenNetwork, stimulus: Stimulus, path) -> golden.Trace:
-    network.save(path)
-    plain = reference_lif.read_network(path)
-    trace = golden.run(FrozenNetwork.load(path), stimulus)
-    for index in range(len(stimulus)):
-        if stimulus.values is not None:
-            sample: list[Any] = stimulus.values[index].tolist()
-        else:
-            sample = [stimulus.events(index, timestep).tolist() for timestep in range(stimulus.timesteps)]
-        result = reference_lif.run(plain, sample)
-        assert [found[index].astype(int).tolist() for found in trace.spikes] == result["spikes"]
-        assert [found[index].tolist() for found in trace.membranes] == result["membranes"]
-        assert trace.values[index].tolist() == result["values"]
-        assert int(trace.decisions[index]) == result["decision"]
-        assert int(trace.saturations[index]) == result["saturations"]
-    return trace
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -421,11 +386,4 @@ def test_results_do_not_depend_on_the_chunk_size(monkeypatch) -> None:
         rng = np.random.default_rng([11, seed])
         network = random_structure(rng)
         stimulus = random_stimulus(rng, network, 5)
-        whole = golden.run(network, stimulus)
-        with monkeypatch.context() as patch:
-            patch.setattr(golden, "CHUNK_BYTES", 1)
-            parts = golden.run(network, stimulus)
-        for name in ("decisions", "values", "saturations", "synaptic_operations", "spike_counts"):
-            assert np.array_equal(getattr(whole, name), getattr(parts, name))
-        for ours, theirs in zip(whole.spikes + whole.membranes, parts.spikes + parts.membranes, strict=True):
-            assert np.array_equal(ours, theirs)
+        assert_chunks_do_not_matter(network, stimulus, monkeypatch)

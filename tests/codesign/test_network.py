@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from random_networks import random_network
+from random_structures import random_structure
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -61,8 +62,9 @@ def refused(path: Path, message: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_saved_network_is_loaded_unchanged(seed: int, tmp_path: Path) -> None:
-    network = random_network(np.random.default_rng(seed))
+@pytest.mark.parametrize("draw", [random_network, random_structure])
+def test_a_saved_network_is_loaded_unchanged(draw, seed: int, tmp_path: Path) -> None:
+    network = draw(np.random.default_rng(seed))
     network.save(tmp_path / "a")
     again = FrozenNetwork.load(tmp_path / "a")
     assert again.hash == network.hash

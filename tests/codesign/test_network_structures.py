@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from random_networks import random_network
-from random_structures import random_structure
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -75,16 +74,6 @@ def refused(path: Path, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         FrozenNetwork.load(path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_saved_structure_is_loaded_unchanged(seed: int, tmp_path: Path) -> None:
-    network = random_structure(np.random.default_rng(seed))
-    network.save(tmp_path / "a")
-    again = FrozenNetwork.load(tmp_path / "a")
-    assert again.hash == network.hash
-    again.save(tmp_path / "b")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_values_per_channel_are_spread_over_the_picture() -> None:

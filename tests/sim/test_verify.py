@@ -13,8 +13,8 @@ from pathlib import Path
 import cocotb_tools.config
 import numpy as np
 import pytest
-import reference_lif
 from bundles import random_bundle, small_bundle
+from golden_checks import assert_equals_reference
 from hypothesis import find, settings
 from hypothesis import strategies as st
 
@@ -39,18 +39,7 @@ def equal(seed: int, folder: Path, **options) -> bool:
     )
     assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
     assert result.mismatches == 0 and result.samples == len(stimulus)
-    network.save(folder / "net.safetensors")
-    plain = reference_lif.read_network(folder / "net.safetensors")
-    trace = golden.run(network, stimulus)
-    for index in range(len(stimulus)):
-        if stimulus.values is not None:
-            sample = stimulus.values[index].tolist()
-        else:
-            sample = [stimulus.events(index, t).tolist() for t in range(stimulus.timesteps)]
-        told = reference_lif.run(plain, sample)
-        assert [layer[index].tolist() for layer in trace.membranes] == told["membranes"], f"seed {seed}"
-        assert [layer[index].astype(int).tolist() for layer in trace.spikes] == told["spikes"], f"seed {seed}"
-        assert int(trace.decisions[index]) == told["decision"], f"seed {seed}"
+    assert_equals_reference(network, stimulus, folder / "net.safetensors")
     return result.saturations > 0
 
 
