@@ -196,6 +196,12 @@ class NetworkConfig(Section):
             for width, back in zip(self.hidden, recurrent, strict=True)
         ]
 
+    @property
+    def is_plain(self) -> bool:
+        """True for fully connected layers, one after the other, with one leak each."""
+        dense = [layer for layer in self.layer_configs if isinstance(layer, DenseLayer) and not layer.recurrent]
+        return len(dense) == len(self.layer_configs) and self.learn_leak != "neuron"
+
     @model_validator(mode="after")
     def _one_form(self) -> NetworkConfig:
         for name in ("hidden", "recurrent"):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codesign.config import Config
-from codesign.errors import CodesignError, InputError, OutputError
+from codesign.errors import CodesignError, InputError, OutputError, UnsupportedError
 from codesign.files import explain_write_errors, write_json
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
@@ -106,8 +106,16 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def design_points(config: Config) -> list[Point]:
-    """The grid's points, without duplicates. Raises InputError if a density cannot be reached."""
+    """The grid's points, without duplicates.
+
+    Raises InputError if a density cannot be reached, UnsupportedError if no point could become an accelerator.
+    """
     rewiring, grid = config.train.rewiring, config.explore
+    if not config.network.is_plain:
+        raise UnsupportedError(
+            "explore: every point becomes an accelerator, which does not cover recurrent, convolutional or pooling "
+            "layers or a leak per neuron yet; `codesign train` and `freeze` run such a network in software"
+        )
     if config.budget.active:
         raise InputError("explore: the grid chooses density, bits and lanes, and so would [budget]; leave one out")
     if rewiring.preset == "dense":

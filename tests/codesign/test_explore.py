@@ -8,7 +8,7 @@ import pytest
 
 import codesign.explore as exploration
 from codesign.config import Config, parse_config
-from codesign.errors import InputError, MismatchError, OutputError
+from codesign.errors import InputError, MismatchError, OutputError, UnsupportedError
 from codesign.explore import design_points, explore, pareto_front, point_config
 from codesign.files import file_hash, write_json
 from codesign.report.exploration import write_exploration
@@ -68,6 +68,21 @@ def test_a_dense_training_cannot_be_explored():
     config = parse_config({"train": {"rewiring": {"preset": "dense"}}})
     with pytest.raises(InputError, match="preset is 'dense'"):
         design_points(config)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"hidden": [4], "recurrent": True},
+        {"layers": [{"kind": "conv", "channels": 2}]},
+        {"layers": [{"kind": "pool"}]},
+        {"hidden": [4], "learn_leak": "neuron"},
+    ],
+)
+def test_a_network_beyond_the_accelerator_is_refused_before_it_is_trained(network, tmp_path, stages):
+    with pytest.raises(UnsupportedError, match="every point becomes an accelerator"):
+        explore(parse_config({"network": network}, "test"), tmp_path)
+    assert stages.done == []
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
