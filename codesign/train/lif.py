@@ -89,6 +89,7 @@ def lif(
     decay: Tensor | None = None,
     *,
     constant: bool | None = None,
+    membranes: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes s, potentials u and stored membranes v of a layer, each (timesteps, batch, *shape).
 
@@ -102,6 +103,7 @@ def lif(
         broadcasts to ``shape``: (), one per neuron, or (channels, 1, 1). Not with integer dynamics.
     constant : True for (batch, *shape). By default told from the dimensions, for layers of shape (n,) and
         (channels, height, width).
+    membranes : False returns v empty, (0, batch, *shape), and spares the memory and its traffic.
 
     Gradients flow through spikes and potentials into ``current`` and ``decay``; v has none.
     Raises InputError for shapes that do not fit.
@@ -109,7 +111,7 @@ def lif(
     if constant is None:
         constant = current.dim() % 2 == 0
     current, decay = _checked(current, timesteps, neuron, decay, constant)
-    spikes, potentials, stored = _Lif.apply(current, decay, timesteps, neuron, constant)  # type: ignore[misc]
+    spikes, potentials, stored = _Lif.apply(current, decay, timesteps, neuron, constant, membranes)  # type: ignore[misc]
     return spikes, potentials, stored
 
 
@@ -119,6 +121,8 @@ def recurrent_lif(
     timesteps: int,
     neuron: Neuron,
     decay: Tensor | None = None,
+    *,
+    membranes: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`lif` for a layer whose own spikes of t - 1 are added at t through ``weight``; silence before t = 0.
 
@@ -138,7 +142,7 @@ def recurrent_lif(
         )
     with torch.autocast(current.device.type, enabled=False):
         spikes, potentials, stored = _RecurrentLif.apply(  # type: ignore[misc]
-            current, weight.to(current.dtype), decay, timesteps, neuron, constant
+            current, weight.to(current.dtype), decay, timesteps, neuron, constant, membranes
         )
     return spikes, potentials, stored
 
@@ -146,12 +150,19 @@ def recurrent_lif(
 class _Lif(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, decay: Tensor | None, timesteps: int, neuron: Neuron, constant: bool
+        ctx: Any,
+        current: Tensor,
+        decay: Tensor | None,
+        timesteps: int,
+        neuron: Neuron,
+        constant: bool,
+        membranes: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         dynamics = _dynamics(neuron, decay, current)
-        potentials, spikes, stored, state = _buffers(current, timesteps, constant)
+        learnt = ctx.needs_input_grad[1]
+        potentials, spikes, stored, state = _buffers(current, timesteps, constant, membranes or learnt)
         kernels.advance(current, state, potentials, spikes, stored, dynamics)
-        ctx.save_for_backward(potentials, spikes, decay, stored if ctx.needs_input_grad[1] else None)
+        ctx.save_for_backward(potentials, spikes, decay, stored if learnt else None)
         return _outputs(ctx, dynamics, constant, spikes, potentials, stored)
 
     @staticmethod
@@ -167,7 +178,7 @@ class _Lif(torch.autograd.Function):
         decay_gradient = None if stored is None else _decay_gradient(gradient, stored, decay)
         if ctx.constant and not summed:
             gradient = gradient.sum(0)
-        return gradient, decay_gradient, None, None, None
+        return gradient, decay_gradient, None, None, None, None
 
 
 class _RecurrentLif(torch.autograd.Function):
@@ -180,9 +191,11 @@ class _RecurrentLif(torch.autograd.Function):
         timesteps: int,
         neuron: Neuron,
         constant: bool,
+        membranes: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         dynamics = _dynamics(neuron, decay, current)
-        potentials, spikes, stored, state = _buffers(current, timesteps, constant)
+        learnt = ctx.needs_input_grad[2]
+        potentials, spikes, stored, state = _buffers(current, timesteps, constant, membranes or learnt)
         backwards = weight.t()
         for t in range(timesteps):
             drive = current if constant else current[t]
@@ -190,7 +203,7 @@ class _RecurrentLif(torch.autograd.Function):
                 drive = torch.addmm(drive, spikes[t - 1], backwards)
             step = slice(t, t + 1)
             kernels.advance(drive, state, potentials[step], spikes[step], stored[step], dynamics)
-        ctx.save_for_backward(potentials, spikes, weight, decay, stored if ctx.needs_input_grad[2] else None)
+        ctx.save_for_backward(potentials, spikes, weight, decay, stored if learnt else None)
         return _outputs(ctx, dynamics, constant, spikes, potentials, stored)
 
     @staticmethod
@@ -222,7 +235,7 @@ class _RecurrentLif(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 weight_gradient = gradient[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
         decay_gradient = None if stored is None else _decay_gradient(gradient, stored, decay)
-        return gradient.sum(0) if ctx.constant else gradient, weight_gradient, decay_gradient, None, None, None
+        return gradient.sum(0) if ctx.constant else gradient, weight_gradient, decay_gradient, None, None, None, None
 
 
 def _checked(
@@ -271,10 +284,11 @@ def _dynamics(neuron: Neuron, decay: Tensor | None, like: Tensor) -> Dynamics:
     )
 
 
-def _buffers(current: Tensor, timesteps: int, constant: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Potentials, spikes and stored membranes to be written, and the membrane before timestep 0."""
+def _buffers(current: Tensor, timesteps: int, constant: bool, membranes: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Potentials, spikes and stored membranes (none of them if not asked for) to be written, and v before t = 0."""
     shape = current.shape if constant else current.shape[1:]
-    potentials, spikes, stored = (current.new_empty((timesteps, *shape)) for _ in range(3))
+    lengths = (timesteps, timesteps, timesteps if membranes else 0)
+    potentials, spikes, stored = (current.new_empty((length, *shape)) for length in lengths)
     return potentials, spikes, stored, current.new_zeros(shape)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
@@ -35,6 +36,8 @@ EVALUATION_BATCH = 512
 WARMUP = 0.05
 FORMAT = 2
 METRICS = "metrics.jsonl"
+# mallopt(3)
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,16 @@ def prepare(threads: int, device: str) -> str:
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    _keep_freed_memory()
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep large freed blocks, which every step would otherwise fault in again, page by page."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 26)):
+            mallopt(parameter, value)
 
 
 def evaluate(

@@ -100,7 +100,9 @@ def weighted_sums(plan: ProjectionPlan, signal: Tensor, weight: Tensor | None) -
         return signal
     if plan.kind == "dense":
         return F.linear(signal.flatten(1), weight)
-    return F.conv2d(signal, weight, stride=plan.stride, padding=plan.padding)
+    sums = F.conv2d(signal, weight, stride=plan.stride, padding=plan.padding)
+    # As the neurons lie in memory: batch normalisation is several times slower where its gradient lies otherwise.
+    return sums.contiguous(memory_format=torch.channels_last)
 
 
 def neurons_last(x: Tensor) -> Tensor:
@@ -214,9 +216,9 @@ class Layer(nn.Module):
         """Spikes and potentials (T, B, n) for a current as :meth:`current` gives it."""
         weight = self.recurrent_weight
         if weight is not None:
-            spikes, potentials, _ = recurrent_lif(current, weight, timesteps, self.neuron, self.decay)
+            spikes, potentials, _ = recurrent_lif(current, weight, timesteps, self.neuron, self.decay, membranes=False)
         else:
-            spikes, potentials, _ = lif(current, timesteps, self.neuron, self.decay)
+            spikes, potentials, _ = lif(current, timesteps, self.neuron, self.decay, membranes=False)
         return spikes, potentials
 
     def forward(self, signals: dict[int, Tensor], constant: bool, timesteps: int) -> tuple[Tensor, Tensor]:

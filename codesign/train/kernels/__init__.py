@@ -21,7 +21,8 @@ def advance(
 
     current : (T, B, *shape), or (B, *shape) for the same at every step.
     state : (B, *shape) stored membrane before the first step; after the call that of the last step.
-    potentials, spikes, stored : (T, B, *shape), written.
+    potentials, spikes : (T, B, *shape), written.
+    stored : (T, B, *shape), written, or (0, B, *shape) where nobody asks for it.
     """
     steps = plain if dynamics.per_neuron or not native.usable(current) else native
     steps.advance(current, state, potentials, spikes, stored, dynamics)

@@ -88,7 +88,6 @@ void advance(const Dynamics &d, int64_t steps, int64_t size, int64_t current_str
             const T *__restrict drive = current + t * current_stride + start;
             T *__restrict u = potentials + t * size + start;
             T *__restrict s = spikes + t * size + start;
-            T *__restrict kept = stored + t * size + start;
             leak(d, factors ? factors + start : nullptr, v, n);
             for (int64_t i = 0; i < n; ++i) v[i] = u[i] = v[i] + drive[i];
             if (!d.spiking) {
@@ -109,7 +108,10 @@ void advance(const Dynamics &d, int64_t steps, int64_t size, int64_t current_str
                     v[i] = raised > high ? high : raised;
                 }
             }
-            for (int64_t i = 0; i < n; ++i) kept[i] = v[i];
+            if (stored) {
+                T *__restrict kept = stored + t * size + start;
+                for (int64_t i = 0; i < n; ++i) kept[i] = v[i];
+            }
         }
         for (int64_t i = 0; i < n; ++i) state[start + i] = v[i];
     });

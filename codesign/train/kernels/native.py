@@ -115,7 +115,7 @@ def advance(
         _pointer(state),
         _pointer(potentials),
         _pointer(spikes),
-        _pointer(stored),
+        _pointer(stored if len(stored) else None),
         torch.get_num_threads(),
     )
 

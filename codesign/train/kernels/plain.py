@@ -23,7 +23,7 @@ def advance(
     for t in range(len(potentials)):
         u, s = potentials[t], spikes[t]
         torch.add(_leaked(v, dynamics), current[t] if varying else current, out=u)
-        v = stored[t]
+        v = stored[t] if len(stored) else torch.empty_like(u)
         if threshold is None:
             s.zero_()
             v.copy_(u)
