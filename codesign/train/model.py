@@ -209,7 +209,8 @@ class Layer(nn.Module):
             still = still and once
         assert total is not None
         if self.bias is not None:
-            total = total + self.bias.repeat(self.plan.size // self.bias.numel())
+            copies = self.plan.size // self.bias.numel()
+            total = total + (self.bias if copies == 1 else self.bias.repeat(copies))
         return total, still
 
     def fire(self, current: Tensor, timesteps: int) -> tuple[Tensor, Tensor]:

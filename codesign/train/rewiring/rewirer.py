@@ -125,7 +125,8 @@ class PQRewirer:
         self._bounds = list(zip([0, *self._ends[:-1].tolist()], self._ends.tolist(), strict=True))
         self._targets = self._target_groups()
         self.masks = self._first_masks()
-        self._inactive = {name: ~mask for name, mask in self.masks.items()}
+        # Masks as factors: a product is many times faster than filling by a mask.
+        self._factors = {name: mask.to(self.parameters[name].dtype) for name, mask in self.masks.items()}
         self._units = self._unit_slices()
         self._carry = {kind: np.zeros(len(self._units)) for kind in ("rewire", "fall")}
         self._scores: dict[str, Tensor] = {}
@@ -250,7 +251,7 @@ class PQRewirer:
             return
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                parameter.grad.masked_fill_(self._inactive[name], 0.0)
+                parameter.grad.mul_(self._factors[name])
 
     @property
     def density_is_one(self) -> bool:
@@ -362,7 +363,7 @@ class PQRewirer:
             raise InputError(f"PQRewirer: the saved masks are of other parameters ({found}, here {expected})")
         for name, mask in self.masks.items():
             mask.copy_(state[f"mask.{name}"])
-            torch.logical_not(mask, out=self._inactive[name])
+            self._factors[name].copy_(mask)
         device = {name: parameter.device for name, parameter in self.model.named_parameters()}
         for kind, kept in (("score", self._scores), ("initial", self._initial)):
             kept.clear()
@@ -568,7 +569,7 @@ class PQRewirer:
             new = torch.from_numpy(grown[start:end].reshape(weight.shape)).to(mask.device)
             mask &= ~gone
             mask |= new
-            torch.logical_not(mask, out=self._inactive[name])
+            self._factors[name].copy_(mask)
             fresh = gone | new
             weight.masked_fill_(fresh, 0.0)
             self._reset_state(weight, fresh)
@@ -609,7 +610,7 @@ class PQRewirer:
         if self.density_is_one:
             return
         for name, parameter in self.parameters.items():
-            parameter.masked_fill_(self._inactive[name], 0.0)
+            parameter.mul_(self._factors[name])
 
     @property
     def _on_target(self) -> bool:
