@@ -287,6 +287,12 @@ class RewiringConfig(Section):
     )
     start_density: Fraction = Field(default=0.5, description="density of the first step (falling density)")
     target_density: Fraction = Field(default=0.15, description="nonzero weights over dense weights, whole network")
+    landing: Literal["ratio", "distribution"] = Field(
+        default="ratio",
+        description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is left "
+        "above the target; 'distribution': every layer ends with the share that distribution gives it at the target, and "
+        "each fall takes at least its part of the way there",
+    )
     stop_at: Literal["target", "turning-point"] = Field(
         default="target", description="density falls to the target exactly, or at most to it until the PQ index turns"
     )
@@ -364,11 +370,11 @@ class RewiringConfig(Section):
             yield from ((name, f"growth = {rules.growth!r}") for name in ("momentum", "score_batches"))
         yield "rewire_every" if rules.growth == "none" else "restart", f"growth = {rules.growth!r}"
         if not rules.falls:
-            yield from ((name, "density_schedule = 'constant'") for name in ("start_density", "stop_at"))
+            yield from ((name, "density_schedule = 'constant'") for name in ("start_density", "stop_at", "landing"))
         if self.stop_at == "target":
             yield "choose_margin", "stop_at = 'target'"
         if self.scope == "global":
-            yield "layer_target", "scope = 'global'"
+            yield from ((name, "scope = 'global'") for name in ("layer_target", "landing"))
 
 
 class TrainConfig(Section):

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.method import plan
 from benchmarks.method.__main__ import main
-from benchmarks.method.plan import PRESETS, SETS, Run, planned
+from benchmarks.method.plan import LANDING, PRESETS, SETS, Run, planned
 from benchmarks.method.results import spread, update_page
 
 DIGITS = {
@@ -18,17 +18,17 @@ DIGITS = {
 
 def test_the_plan_has_every_preset_density_and_seed_once():
     runs = planned(["mnist", "fsdd-spikes"], None, None, (0, 1, 2))
-    assert len(set(runs)) == len(runs) == 2 * 3 * (7 * 4 + 1)
+    assert len(set(runs)) == len(runs) == 2 * 3 * (7 * 4 + 1 + 3 * 4)
     assert {run.preset for run in planned(["cifar10"], None, None, (0,))} == {"adaptive", "fixed", "static", "dense"}
 
 
 @pytest.mark.parametrize("name", sorted(SETS))
 def test_runs_of_a_set_differ_in_connections_alone(name):
-    configs = [run.config() for run in planned([name], PRESETS, (0.1, 0.02), (0,))]
+    configs = [run.config() for run in planned([name], (*PRESETS, *LANDING), (0.1, 0.02), (0,))]
     assert len({config.model_dump_json(exclude={"train": {"rewiring"}}) for config in configs}) == 1
     for config in configs:
         assert config.train.rewiring.preset == "dense" or config.train.rewiring.target_density in (0.1, 0.02)
-    assert len({run.key() for run in planned([name], PRESETS, (0.1, 0.02), (0, 1))}) == 2 * 15
+    assert len({run.key() for run in planned([name], (*PRESETS, *LANDING), (0.1, 0.02), (0, 1))}) == 2 * (15 + 6)
 
 
 def test_spread():

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method.plan import PRESETS, SEEDS, SETS, Run, planned
+from benchmarks.method.plan import LANDING, PRESETS, SEEDS, SETS, Run, planned
 from benchmarks.method.results import markdown, plots, update_page, write_text
 from benchmarks.method.runs import execute
 from codesign.config import apply_override
@@ -36,7 +36,9 @@ def finished(run: Run, folder: Path, overrides: dict[str, Any]) -> dict[str, Any
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.method", description=__doc__)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=["mnist", "fsdd-spikes"])
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, help="default: all; four of them for cifar10")
+    parser.add_argument(
+        "--presets", nargs="+", choices=(*PRESETS, *LANDING), help="default: all; four of them for cifar10"
+    )
     parser.add_argument("--densities", nargs="+", type=float, help="default: 0.2 0.1 0.05 0.02")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one core each")

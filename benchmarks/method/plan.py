@@ -12,6 +12,8 @@ from codesign.config import Config, RewiringConfig, parse_config
 from codesign.train.rewiring import fall_epochs
 
 PRESETS = ("adaptive", "constant", "fixed", "set", "rigl", "sap", "static", "dense")
+# Falling presets whose layers end with their share of the target density, at an even pace (rewiring.landing).
+LANDING = {"adaptive-landing": "adaptive", "fixed-landing": "fixed", "sap-landing": "sap"}
 DENSITIES = (0.2, 0.1, 0.05, 0.02)
 SEEDS = (0, 1, 2)
 START_DENSITY = 0.5
@@ -66,7 +68,7 @@ DEFAULT_DENSITIES = {"cifar10": (0.2, 0.05)}
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One training: data set, preset, target density (1 for dense) and seed."""
+    """One training: data set, preset (or one of :data:`LANDING`), target density (1 for dense) and seed."""
 
     set: str
     preset: str
@@ -84,13 +86,16 @@ class Run:
             document.setdefault(section, {}).update(values)
         document["train"] |= {"seed": self.seed, "threads": 1}
         shared = document["train"].pop("rewiring", {})
-        rewiring: dict[str, Any] = {"preset": self.preset}
+        preset = LANDING.get(self.preset, self.preset)
+        rewiring: dict[str, Any] = {"preset": preset}
         if self.preset != "dense":
             rewiring |= shared
             rewiring |= {"target_density": self.density, "min_fan_in": 0}
-        if self.preset in ("adaptive", "fixed", "sap"):
+        if preset in ("adaptive", "fixed", "sap"):
             rewiring["start_density"] = max(START_DENSITY, self.density)
-        if self.preset in ("adaptive", "sap"):
+        if preset != self.preset:
+            rewiring["landing"] = "distribution"
+        elif preset in ("adaptive", "sap"):
             falls = len(fall_epochs(document["train"]["epochs"], RewiringConfig()))
             needed = 1 - (self.density / rewiring["start_density"]) ** (1 / max(1, falls))
             rewiring["gamma"] = round(max(1.0, needed / TYPICAL_RATIO), 3)
@@ -99,7 +104,8 @@ class Run:
 
     def key(self, overrides: dict[str, Any] | None = None) -> str:
         """Hash of the configuration, by which a finished run is known to be this one."""
-        return hashlib.sha256(json.dumps(self.config(overrides).model_dump(), sort_keys=True).encode()).hexdigest()
+        config = self.config(overrides).model_dump(exclude_defaults=True)
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def planned(
@@ -109,7 +115,7 @@ def planned(
     found = []
     for seed in seeds:
         for name in sets:
-            for preset in presets or DEFAULT_PRESETS.get(name, PRESETS):
+            for preset in presets or DEFAULT_PRESETS.get(name, (*PRESETS, *LANDING)):
                 levels = (1.0,) if preset == "dense" else densities or DEFAULT_DENSITIES.get(name, DENSITIES)
                 found += [Run(name, preset, density, seed) for density in levels]
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.method.plan import PRESETS, Run
+from benchmarks.method.plan import LANDING, PRESETS, Run
 from codesign.files import atomic_path, write_text
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -39,7 +39,7 @@ def markdown(documents: Documents, missing: Iterable[Run], images: str) -> str:
             "| preset | " + " | ".join(f"{100 * density:g} %" for density in densities) + " | 100 % |",
             "|---" * (len(densities) + 2) + "|",
         ]
-        for preset in PRESETS:
+        for preset in (*PRESETS, *LANDING):
             rows = [item for item in chosen if item["preset"] == preset]
             if rows:
                 cells = [
@@ -76,7 +76,7 @@ def plots(documents: Documents, folder: Path) -> None:
         chosen = [item for item in documents if item["set"] == name]
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
-        for preset in PRESETS:
+        for preset in (*PRESETS, *LANDING):
             rows = [item for item in chosen if item["preset"] == preset]
             if preset == "dense" and rows:
                 axes.axhline(100 * mean(item["accuracy_test"] for item in rows), color="grey", ls=":", label="dense")
@@ -86,10 +86,16 @@ def plots(documents: Documents, folder: Path) -> None:
             if levels:
                 bars = [stdev(v) if len(v) > 1 else 0.0 for v in values]
                 axes.errorbar(
-                    [100 * d for d in levels], [mean(v) for v in values], bars, marker="o", capsize=3, label=preset
+                    [100 * d for d in levels],
+                    [mean(v) for v in values],
+                    bars,
+                    marker="o",
+                    ls="--" if preset in LANDING else "-",
+                    capsize=3,
+                    label=preset,
                 )
         axes.set(xscale="log", xlabel="density, %", ylabel="test accuracy, %", title=name)
-        axes.legend()
+        axes.legend(fontsize=8)
         _save(figure, folder / f"method-{name}-accuracy.png")
         sparse = [item for item in chosen if item["preset"] != "dense"]
         if not sparse:

@@ -319,6 +319,48 @@ def test_falling_lands_exactly_on_the_target_and_stays(scope):
     assert sum(rewirer.counts.values()) == counts[-1]
 
 
+@pytest.mark.parametrize("scope", ["layer", "neuron"])
+@pytest.mark.parametrize("preset", ["adaptive", "fixed", "sap"])
+def test_landing_spreads_the_way_to_each_layers_share_over_the_falls(preset, scope):
+    """Equal weights give ratios near 0, so that almost everything would be left to the last fall."""
+    rewirer = PQRewirer(
+        two_layers(),
+        steps_per_epoch=1,
+        epochs=30,
+        preset=preset,
+        scope=scope,
+        start_density=0.9,
+        target_density=0.1,
+        landing="distribution",
+        min_fan_in=1,
+    )
+    shares = layer_counts([tuple(weight.shape) for weight in rewirer.parameters.values()], 0.1, "erdos-renyi", 1)
+    kept = []
+    while not rewirer.settled:
+        before = rewirer.counts
+        for name, weight in rewirer.parameters.items():
+            weight.data.copy_(rewirer.masks[name])
+            weight.grad = torch.rand(weight.shape)
+        changes = rewirer.step()
+        if changes and changes[0].change == "fall":
+            kept.append([count / before[name] for name, count in rewirer.counts.items()])
+    assert list(rewirer.counts.values()) == shares
+    assert len(kept) == 10
+    for ratios in zip(*kept, strict=True):
+        assert max(ratios) <= 1 and min(ratios) > 0.5 * max(ratios)
+
+
+def test_without_landing_the_last_fall_takes_what_the_ratio_left():
+    rewirer = PQRewirer(two_layers(), steps_per_epoch=1, epochs=30, preset="sap", start_density=0.9, target_density=0.1)
+    before = {}
+    while not rewirer.settled:
+        before = rewirer.density
+        for name, weight in rewirer.parameters.items():
+            weight.data.copy_(rewirer.masks[name])
+        rewirer.step()
+    assert rewirer.density < 0.35 * before
+
+
 def test_a_final_fall_takes_all_that_is_above_the_target():
     rewirer = made(target=0.08, min_fan_in=2)
     rewirer.fall(final=True)

@@ -302,15 +302,24 @@ class PQRewirer:
             excess = max(0, sum(counts[layer] for layer in members) - target)
             chosen = np.array([unit for unit, part in enumerate(self._units) if self._layer_of(part) in members])
             together, limits = wanted[chosen], room[chosen]
-            if together.sum() > excess or final:
+            due = excess if final else min(excess, max(int(together.sum()), self._part_of_the_way(excess, target)))
+            if due != together.sum():
                 base = together if together.sum() else limits
-                share = base * (excess / max(1, base.sum()))
-                wanted[chosen] = apportion(np.minimum(share, limits), excess, np.zeros_like(limits), limits)
+                share = base * (due / max(1, base.sum()))
+                wanted[chosen] = apportion(np.minimum(share, limits), due, np.zeros_like(limits), limits)
         pruned = _smallest(magnitudes, prunable, unit_of, wanted)
         changes = self._apply("fall", units, pruned, np.zeros_like(pruned))
         if self.config.restart:
             self._restart()
         return changes
+
+    def _part_of_the_way(self, excess: int, target: int) -> int:
+        """Connections of ``excess`` that a fall has to take so that equal ratios from now on end at ``target``."""
+        if self.config.landing == "ratio" or self._stop is not None or not excess:
+            return 0
+        epoch = self._steps // self.steps_per_epoch
+        falls = sum(kind == "fall" and at >= epoch for at, kind in self.events.items())
+        return round((target + excess) * (1 - (target / (target + excess)) ** (1 / max(1, falls))))
 
     @torch.no_grad()
     def capture_initial(self) -> None:
@@ -397,7 +406,11 @@ class PQRewirer:
             named[index] = density
         groups = [([layer], density) for layer, density in sorted(named.items())]
         rest = [layer for layer in range(len(sizes)) if layer not in named]
-        if rest:
+        if rest and config.landing == "distribution" and self.rules.falls:
+            shapes = [tuple(self.parameters[self.names[layer]].shape) for layer in rest]
+            found = layer_counts(shapes, config.target_density, config.distribution, config.min_fan_in)
+            groups += [([layer], count / sizes[layer]) for layer, count in zip(rest, found, strict=True)]
+        elif rest:
             groups.append((rest, config.target_density))
         result = []
         for members, density in groups:
