@@ -289,9 +289,9 @@ class RewiringConfig(Section):
     target_density: Fraction = Field(default=0.15, description="nonzero weights over dense weights, whole network")
     landing: Literal["ratio", "distribution"] = Field(
         default="ratio",
-        description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is left "
-        "above the target; 'distribution': every layer ends with the share that distribution gives it at the target, and "
-        "each fall takes at least its part of the way there",
+        description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is "
+        "left above the target; 'distribution': every layer ends with the share that distribution gives it at the "
+        "target, and each fall takes at least its part of the way there",
     )
     stop_at: Literal["target", "turning-point"] = Field(
         default="target", description="density falls to the target exactly, or at most to it until the PQ index turns"
