@@ -319,9 +319,10 @@ def test_falling_lands_exactly_on_the_target_and_stays(scope):
     assert sum(rewirer.counts.values()) == counts[-1]
 
 
+@pytest.mark.parametrize("stop", [None, lambda counts: False])
 @pytest.mark.parametrize("scope", ["layer", "neuron"])
 @pytest.mark.parametrize("preset", ["adaptive", "fixed", "sap"])
-def test_landing_spreads_the_way_to_each_layers_share_over_the_falls(preset, scope):
+def test_landing_spreads_the_way_to_each_layers_share_over_the_falls(preset, scope, stop):
     """Equal weights give ratios near 0, so that almost everything would be left to the last fall."""
     rewirer = PQRewirer(
         two_layers(),
@@ -333,6 +334,7 @@ def test_landing_spreads_the_way_to_each_layers_share_over_the_falls(preset, sco
         target_density=0.1,
         landing="distribution",
         min_fan_in=1,
+        stop=stop,
     )
     shares = layer_counts([tuple(weight.shape) for weight in rewirer.parameters.values()], 0.1, "erdos-renyi", 1)
     kept = []

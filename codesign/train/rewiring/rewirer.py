@@ -224,7 +224,7 @@ class PQRewirer:
         """Down to the target in as many falls as the ratio takes, and no further than the hook says."""
         changes = []
         while not self.settled:
-            step = self.fall()
+            step = self.fall(paced=False)
             stuck = not any(change.pruned for change in step)
             changes += self.fall(final=True) if stuck else step
             self.settled = stuck or self._on_target or stop(self.counts)
@@ -286,10 +286,11 @@ class PQRewirer:
         self._scores.clear()
         return self._apply("rewire", units, pruned, grown)
 
-    def fall(self, *, final: bool = False) -> list[LayerChange]:
+    def fall(self, *, final: bool = False, paced: bool = True) -> list[LayerChange]:
         """Prune by the ratio now without regrowth, never below the target densities.
 
-        With ``final`` whatever is left above a target goes too, so that the density lands exactly on it.
+        With ``final`` whatever is left above a target goes too, so that the density lands exactly on it. With
+        ``paced`` and landing 'distribution' at least so much goes that equal ratios from now on end at the target.
         """
         magnitudes, active = self._magnitudes(), self._active()
         unit_of = self._unit_of()
@@ -302,7 +303,8 @@ class PQRewirer:
             excess = max(0, sum(counts[layer] for layer in members) - target)
             chosen = np.array([unit for unit, part in enumerate(self._units) if self._layer_of(part) in members])
             together, limits = wanted[chosen], room[chosen]
-            due = excess if final else min(excess, max(int(together.sum()), self._part_of_the_way(excess, target)))
+            part = self._part_of_the_way(excess, target) if paced else 0
+            due = excess if final else min(excess, max(int(together.sum()), part))
             if due != together.sum():
                 base = together if together.sum() else limits
                 share = base * (due / max(1, base.sum()))
@@ -315,7 +317,7 @@ class PQRewirer:
 
     def _part_of_the_way(self, excess: int, target: int) -> int:
         """Connections of ``excess`` that a fall has to take so that equal ratios from now on end at ``target``."""
-        if self.config.landing == "ratio" or self._stop is not None or not excess:
+        if self.config.landing == "ratio" or not excess:
             return 0
         epoch = self._steps // self.steps_per_epoch
         falls = sum(kind == "fall" and at >= epoch for at, kind in self.events.items())
