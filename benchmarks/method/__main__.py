@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from benchmarks.method.plan import LANDING, PRESETS, SEEDS, SETS, Run, planned
 from benchmarks.method.results import markdown, plots, update_page, write_text
-from benchmarks.method.runs import execute
+from benchmarks.method.runs import end_with_the_study, execute
 from codesign.config import apply_override
 
 PAGE = Path("docs/method-study.md")
@@ -32,18 +31,6 @@ def finished(run: Run, folder: Path, overrides: dict[str, Any]) -> dict[str, Any
     except (OSError, ValueError):
         return None
     return document if document.get("key") == run.key(overrides) else None
-
-
-def _end_with_the_study() -> None:
-    """Have a worker end when the study does: a killed one would leave it training what nobody waits for."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.summary and waiting:
         os.environ["OMP_NUM_THREADS"] = "1"
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=_end_with_the_study) as pool:
+        with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=end_with_the_study) as pool:
             started = {pool.submit(execute, run, options.output, overrides): run for run in waiting}
             for number, done in enumerate(as_completed(started), 1):
                 run = started[done]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -63,3 +65,15 @@ def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None) -> 
     write_json(path, document)
     shutil.rmtree(work)
     return path
+
+
+def end_with_the_study() -> None:
+    """Have a worker end when the study does: a killed one would leave it training what nobody waits for."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
