@@ -10,8 +10,12 @@ from codesign.layouts import END, index_width, input_word
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.fetcher import event_layout
+from rtl_templates.memories import next_index
 
 DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = range(4)
+
+# 1,024 sources of 8 bits are one block memory on most devices.
+AGE_BITS = 8
 
 
 class InputGuard(wiring.Component):
@@ -31,8 +35,9 @@ class InputGuard(wiring.Component):
     The sample ends with its T-th end; the next word begins another. Bits are sticky until reset.
     Latency 3 clocks, throughput one word a clock.
 
-    Seen sources are kept in rows of a memory, each row with a flag that says whether it holds anything, so that
-    forgetting them takes no time: the flags are registers.
+    A memory holds for every source the age in which it was last seen; each end begins a new age, so that forgetting
+    takes no time. When the ages have been used up, every 255 ends, and after reset, the memory is cleared: n_inputs
+    clocks without ``i.ready``.
 
     Parameters
     ----------
@@ -67,40 +72,34 @@ class InputGuard(wiring.Component):
         n_ends = 1 if self._is_current else self._network.timesteps
         word = self.i.payload.word
 
-        # Rows of about sqrt(n_inputs) bits: as many flags as bits of a row.
-        column_bits = (index_width(n_inputs) + 1) // 2
-        columns = 1 << column_bits
-        n_rows = -(-n_inputs // columns)
-        row_shape = unsigned(index_width(n_rows))
-        m.submodules.seen = seen = memory.Memory(shape=unsigned(columns), depth=max(2, n_rows), init=[])
+        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=max(2, n_inputs), init=[])
         write, read = seen.write_port(), seen.read_port()
-        used = Signal(unsigned(n_rows))
+        address_shape = unsigned(len(read.addr))
+        age = Signal(unsigned(AGE_BITS), init=1)
+        clearing = Signal(init=1)
+        cleared = Signal(address_shape)
 
         valid = Signal()
         is_end = Signal()
         is_last = Signal()
         in_range = Signal()
         source = Signal(word.source.shape(), reset_less=True)
-        row = Signal(row_shape, reset_less=True)
-        row_in = Signal(row_shape)
-        mask = Signal(unsigned(columns), reset_less=True)
         value = Signal(unsigned(max(1, self._network.coding.input_bits)), reset_less=True)
         consume = Signal()
         accept = Signal()
         m.d.comb += [
-            self.i.ready.eq(~valid | consume),
+            self.i.ready.eq(~clearing & (~valid | consume)),
             accept.eq(self.i.valid & self.i.ready),
-            row_in.eq(wrap(word.source[column_bits:], row_shape)),
             read.en.eq(accept),
-            read.addr.eq(wrap(row_in, unsigned(len(read.addr)))),
+            read.addr.eq(wrap(word.source, address_shape)),
         ]
-        with m.If(self.i.ready):
-            m.d.sync += valid.eq(self.i.valid)
+        with m.If(accept):
+            m.d.sync += valid.eq(1)
+        with m.Elif(consume):
+            m.d.sync += valid.eq(0)
         with m.If(accept):
             m.d.sync += [
                 source.eq(word.source),
-                row.eq(row_in),
-                mask.eq(1 << word.source[:column_bits]),
                 in_range.eq(word.source < n_inputs),
                 is_last.eq(self.i.payload.last),
             ]
@@ -109,16 +108,12 @@ class InputGuard(wiring.Component):
             else:
                 m.d.sync += is_end.eq(word.kind == END)
 
-        # What the row holds, a mark that is being written included.
-        row_used = Signal()
-        forward = Signal()
-        forwarded = Signal(unsigned(columns), reset_less=True)
-        content = Signal(unsigned(columns))
+        # The memory is read a clock before the word is judged: a mark written in that clock is not in the data, and
+        # data read before the memory was cleared says nothing.
+        marked_before = Signal()
+        outdated = Signal()
         duplicate = Signal()
-        m.d.comb += [
-            content.eq(Mux(row_used, Mux(forward, forwarded, read.data), 0)),
-            duplicate.eq((content & mask).any()),
-        ]
+        m.d.comb += duplicate.eq(marked_before | (~outdated & (read.data == age)))
 
         # A word is held until everything that it causes has left. `settled`: its event part is done.
         dropping = Signal()
@@ -137,7 +132,7 @@ class InputGuard(wiring.Component):
         m.d.comb += [
             at_last_end.eq(timestep == n_ends - 1),
             free.eq(~self.o.valid | self.o.ready),
-            active.eq(valid & ~dropping),
+            active.eq(valid & ~dropping & ~clearing),
             is_event.eq(active & ~is_end & ~settled),
             sends_event.eq(is_event & in_range & ~duplicate),
             sends_end.eq(active & ~sends_event & (is_end | is_last)),
@@ -145,9 +140,9 @@ class InputGuard(wiring.Component):
             ends.eq(sends_end & free),
             self.finished.eq(ends & at_last_end),
             self.in_progress.eq(active | in_sample),
-            write.en.eq(marks),
-            write.addr.eq(wrap(row, unsigned(len(write.addr)))),
-            write.data.eq(content | mask),
+            write.en.eq(marks | clearing),
+            write.addr.eq(Mux(clearing, cleared, wrap(source, address_shape))),
+            write.data.eq(Mux(clearing, 0, age)),
             error[DUPLICATE].eq(is_event & in_range & duplicate),
             error[OUT_OF_RANGE].eq(is_event & ~in_range),
             error[MISSING_LAST].eq(self.finished & ~is_last),
@@ -159,7 +154,7 @@ class InputGuard(wiring.Component):
         with m.Elif(sends_end):
             m.d.comb += consume.eq(free & (at_last_end | ~is_last))
         with m.Else():
-            m.d.comb += consume.eq(1)
+            m.d.comb += consume.eq(~clearing)
         m.d.sync += self.protocol_error.eq(self.protocol_error | error)
         with m.If(free):
             m.d.sync += [
@@ -169,18 +164,19 @@ class InputGuard(wiring.Component):
             ]
             if self._is_current:
                 m.d.sync += self.o.payload.value.eq(value)
-        # The flag is looked up a clock early, for speed; the word before may set or clear it in that clock.
-        same_row = marks & (row == row_in)
         with m.If(accept):
-            m.d.sync += [
-                row_used.eq(~ends & (used.bit_select(row_in, 1) | same_row)),
-                forward.eq(same_row),
-                forwarded.eq(write.data),
-            ]
-        with m.If(marks):
-            m.d.sync += used.bit_select(row, 1).eq(1)
+            m.d.sync += [marked_before.eq(marks & (source == word.source)), outdated.eq(0)]
         with m.If(ends):
-            m.d.sync += [used.eq(0), timestep.eq(Mux(at_last_end, 0, wrap(timestep + 1, timestep.shape())))]
+            m.d.sync += [
+                timestep.eq(Mux(at_last_end, 0, wrap(timestep + 1, timestep.shape()))),
+                age.eq(Mux(age == (1 << AGE_BITS) - 1, 1, wrap(age + 1, age.shape()))),
+            ]
+            with m.If(age == (1 << AGE_BITS) - 1):
+                m.d.sync += clearing.eq(1)
+        with m.If(clearing):
+            m.d.sync += [cleared.eq(next_index(cleared, max(2, n_inputs))), outdated.eq(1)]
+            with m.If(cleared == max(2, n_inputs) - 1):
+                m.d.sync += clearing.eq(0)
         with m.If(consume):
             m.d.sync += settled.eq(0)
         with m.Elif(marks | ends):
@@ -189,6 +185,6 @@ class InputGuard(wiring.Component):
             m.d.sync += [in_sample.eq(0), dropping.eq(~is_last)]
         with m.Elif(active):
             m.d.sync += in_sample.eq(1)
-        with m.Elif(valid & is_last):
+        with m.Elif(valid & is_last & ~clearing):
             m.d.sync += dropping.eq(0)
         return m

@@ -8,6 +8,7 @@ from streams import clocked, drive, record, watch_stability
 
 from codesign.layouts import END, EVENT, input_word
 from codesign.network import FrozenNetwork, InputCoding
+from rtl_templates import guard
 from rtl_templates.guard import DUPLICATE, EARLY_LAST, MISSING_LAST, OUT_OF_RANGE, InputGuard
 
 
@@ -150,6 +151,22 @@ def test_random_words_are_tamed(n_inputs, bits):
         run(network, words, seed, gap=float(rng.choice([0, 0.5])), stall=float(rng.choice([0, 0.5])))
 
 
+@pytest.mark.parametrize("age_bits", [1, 2, 8])
+@pytest.mark.parametrize("bits", [0, 2])
+def test_nothing_is_remembered_when_the_ages_begin_again(age_bits, bits, monkeypatch):
+    """Sources seen many ends ago are not duplicates; those seen in the same timestep are."""
+    monkeypatch.setattr(guard, "AGE_BITS", age_bits)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        network = network_of(int(rng.integers(1, 6)), timesteps=int(rng.integers(1, 4)), bits=bits)
+        words = []
+        while sum(last for _, _, last in words) < (300 if age_bits == 8 else 40):
+            kind = END if not bits and rng.random() < 0.5 else 0
+            last = rng.random() < (0.3 if bits or kind == END else 0.1)
+            words.append((int(rng.integers(0, network.n_inputs + (rng.random() < 0.1))), kind, int(last)))
+        run(network, words, seed, gap=float(rng.choice([0, 0.5])), stall=float(rng.choice([0, 0.5])))
+
+
 def test_a_clean_stream_passes_a_word_a_clock():
     network = network_of(784, timesteps=2)
     record_ = input_word(network)
@@ -158,6 +175,8 @@ def test_a_clean_stream_passes_a_word_a_clock():
     got = []
 
     async def bench(ctx):
+        # The memory is cleared first, a source a clock.
+        await ctx.tick().repeat(784)
         ctx.set(dut.o.ready, 1)
         ctx.set(dut.i.valid, 1)
         for word in words:
