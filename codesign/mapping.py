@@ -113,6 +113,10 @@ class LayerMap:
             (int(self.slot_bias.min()), int(self.slot_bias.max())) if self.bias is None else None,
         )
 
+    def image(self, lane: int, role: str) -> str:
+        """Path of a memory's image in the bundle."""
+        return f"images/l{self.index}_p{lane}_{role}.mem"
+
     def row_words(self, lane: int) -> npt.NDArray[np.int64]:
         """Contents of a lane's row table."""
         return self.row_record.pack({"start": self.row_start[lane], "count": self.row_count[lane]})
@@ -130,6 +134,128 @@ class LayerMap:
             return np.zeros(0, np.int64)
         columns = {"threshold": self.slot_threshold[lane], "bias": self.slot_bias[lane]}
         return record.pack({field.name: columns[field.name] for field in record})
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedMap:
+    """All layers in the memories of one engine (shape 'folded'): each lane has one row table, one synapse memory, one
+    parameter memory, and its slots in one state memory. Layers begin at bases whose low bits are free, so that an
+    address is ``base | index``.
+
+    layers : the layers, all of the same lanes.
+    row_base, slot_base : of each layer, in every lane.
+    """
+
+    layers: tuple[LayerMap, ...]
+
+    @property
+    def lanes(self) -> int:
+        return self.layers[0].lanes
+
+    @cached_property
+    def row_base(self) -> list[int]:
+        return _aligned([layer.n_addresses for layer in self.layers])
+
+    @cached_property
+    def slot_base(self) -> list[int]:
+        return _aligned([layer.n_slots for layer in self.layers])
+
+    @property
+    def n_addresses(self) -> int:
+        """Rows of each row table, unused ones between the layers included."""
+        return self.row_base[-1] + self.layers[-1].n_addresses
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of each lane, unused ones between the layers included."""
+        return self.slot_base[-1] + self.layers[-1].n_slots
+
+    @cached_property
+    def lane_synapses(self) -> Int:
+        """int64 (lanes,): synapses of each lane."""
+        return np.sum([layer.lane_synapses for layer in self.layers], axis=0)
+
+    @cached_property
+    def row_record(self) -> Record:
+        longest = max(int(layer.row_count.max()) for layer in self.layers)
+        return row_word(int(self.lane_synapses.max()), longest)
+
+    @cached_property
+    def synapse_record(self) -> Record:
+        """{slot within the layer, weight}."""
+        return synapse_word(
+            max(layer.n_slots for layer in self.layers), max(layer.weight_bits for layer in self.layers)
+        )
+
+    @property
+    def threshold(self) -> list[int] | None:
+        """Each layer's constant, 0 where it is not used; None if a slot has its own."""
+        found = [layer.threshold if layer.spiking else 0 for layer in self.layers]
+        return None if None in found else [value or 0 for value in found]
+
+    @property
+    def bias(self) -> list[int] | None:
+        """Each layer's constant; None if a slot has its own."""
+        found = [layer.bias for layer in self.layers]
+        return None if None in found else [value or 0 for value in found]
+
+    @cached_property
+    def parameter_record(self) -> Record:
+        """Word of a slot's parameters; no fields if both are constants of the layers."""
+        thresholds = np.concatenate([layer.slot_threshold.ravel() for layer in self.layers if layer.spiking] or [[0]])
+        biases = np.concatenate([layer.slot_bias.ravel() for layer in self.layers])
+        return parameter_word(
+            None if self.threshold is not None else (min(0, int(thresholds.min())), int(thresholds.max())),
+            None if self.bias is not None else (min(0, int(biases.min())), int(biases.max())),
+        )
+
+    def image(self, lane: int, role: str) -> str:
+        """Path of a memory's image in the bundle."""
+        return f"images/p{lane}_{role}.mem"
+
+    def row_words(self, lane: int) -> npt.NDArray[np.int64]:
+        """Contents of a lane's row table; starts count from the begin of the shared synapse memory."""
+        starts, counts = np.zeros(self.n_addresses, np.int64), np.zeros(self.n_addresses, np.int64)
+        first = 0
+        for base, layer in zip(self.row_base, self.layers, strict=True):
+            rows = slice(base, base + layer.n_addresses)
+            counts[rows] = layer.row_count[lane]
+            starts[rows] = np.where(counts[rows] > 0, layer.row_start[lane] + first, 0)
+            first += int(layer.lane_synapses[lane])
+        return self.row_record.pack({"start": starts, "count": counts})
+
+    def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
+        """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
+        if not self.lane_synapses[lane]:
+            return np.zeros(1, np.int64)
+        return self.synapse_record.pack(
+            {
+                "slot": np.concatenate([layer.synapse_slot[lane] for layer in self.layers]),
+                "weight": np.concatenate([layer.synapse_weight[lane] for layer in self.layers]),
+            }
+        )
+
+    def parameter_words(self, lane: int) -> npt.NDArray:
+        """Contents of a lane's parameter memory, zeros between the layers; empty if there is none."""
+        record = self.parameter_record
+        if not record.fields:
+            return np.zeros(0, np.int64)
+        columns = {name: np.zeros(self.n_slots, np.int64) for name in ("threshold", "bias")}
+        for base, layer in zip(self.slot_base, self.layers, strict=True):
+            slots = slice(base, base + layer.n_slots)
+            columns["threshold"][slots] = layer.slot_threshold[lane] if layer.spiking else 0
+            columns["bias"][slots] = layer.slot_bias[lane]
+        return record.pack({field.name: columns[field.name] for field in record})
+
+
+def _aligned(sizes: Sequence[int]) -> list[int]:
+    """Begin of each block, a multiple of the power of two that its size fits in."""
+    bases, end = [], 0
+    for size in sizes:
+        step = 1 << (size - 1).bit_length()
+        bases.append(-(-end // step) * step)
+        end = bases[-1] + size
+    return bases
 
 
 def fire_latency(is_current: bool) -> int:
@@ -156,10 +282,11 @@ def fifo_depth(layer: LayerMap, timesteps: int, is_current: bool) -> int:
 
 @dataclass(frozen=True, eq=False)
 class HardwareMap:
-    """A frozen network on lanes, layer by layer."""
+    """A frozen network on lanes, layer by layer. ``folded`` : the layers' shared memories, None if each has its own."""
 
     network_hash: str
     layers: tuple[LayerMap, ...]
+    folded: FoldedMap | None = None
 
     @property
     def lanes(self) -> list[int]:
@@ -180,12 +307,17 @@ class HardwareMap:
 
 
 def map_network(
-    network: FrozenNetwork, lanes: Sequence[int], rates: Sequence[npt.NDArray] | None = None
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    rates: Sequence[npt.NDArray] | None = None,
+    *,
+    folded: bool = False,
 ) -> HardwareMap:
     """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
 
     rates : per layer, float (n_in,); how often each source sends an event (any unit), measured on calibration
         data. Without it every source counts the same.
+    folded : one engine for all layers, which therefore have the same lanes, and nothing is clamped.
 
     Hidden neurons are placed by descending expected load onto the least loaded lane with a free slot; the last
     layer is placed in class order. Raises InputError for lanes or rates of the wrong shape or range, and
@@ -198,6 +330,8 @@ def map_network(
     for index, count in enumerate(lanes):
         if not 1 <= count <= MAX_LANES:
             raise InputError(f"lanes of layer {index} = {count!r} is outside 1..{MAX_LANES}")
+    if folded and len(set(lanes)) > 1:
+        raise InputError(f"lanes {list(lanes)} differ, but shape 'folded' has one engine; give one number")
     if rates is not None:
         if len(rates) != len(network.layers):
             raise InputError(f"rates has {len(rates)} entries for {len(network.layers)} layers")
@@ -216,7 +350,7 @@ def map_network(
             _map_layer(
                 layer,
                 index,
-                min(lanes[index], layer.n_out),
+                lanes[index] if folded else min(lanes[index], layer.n_out),
                 address,
                 n_addresses,
                 None if rates is None else np.asarray(rates[index], np.float64),
@@ -224,7 +358,7 @@ def map_network(
                 spiking=not (is_last and network.membrane_readout),
             )
         )
-    return HardwareMap(network.hash, tuple(layers))
+    return HardwareMap(network.hash, tuple(layers), FoldedMap(tuple(layers)) if folded else None)
 
 
 def _map_layer(

@@ -11,6 +11,7 @@ from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.engine import LayerEngine
+from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
@@ -21,8 +22,8 @@ DEFAULT_QUEUE_DEPTH = 8
 class Accelerator(wiring.Component):
     """A whole frozen network.
 
-    Operation: samples stream in, output words stream out; engines work on different timesteps,
-    and on different samples, at once. Arithmetic: :mod:`codesign.golden`, exactly.
+    Operation: samples stream in, output words stream out. Shape 'streaming': an engine per layer; they work on different
+    timesteps, and on different samples, at once. Shape 'folded': one engine, layers in turn. Arithmetic: :mod:`codesign.golden`, exactly.
 
     Parameters
     ----------
@@ -53,7 +54,11 @@ class Accelerator(wiring.Component):
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
         self.network = network
         self.mapping = mapping
-        self.engines = [LayerEngine(network, layer, queue_depth=queue_depth) for layer in mapping.layers]
+        self.engines: list[LayerEngine | FoldedEngine] = (
+            [FoldedEngine(network, mapping, queue_depth=queue_depth)]
+            if mapping.folded
+            else [LayerEngine(network, layer, queue_depth=queue_depth) for layer in mapping.layers]
+        )
         self.input_record, self.output_record = input_word(network), output_word(network)
         super().__init__(
             {
@@ -88,9 +93,12 @@ class Accelerator(wiring.Component):
         value_width = 0
         for index, engine in enumerate(self.engines):
             m.submodules[f"engine{index}"] = engine
+            wiring.connect(m, source, engine.i)
+            if isinstance(engine, FoldedEngine):
+                source, value_width = engine.o, engine.value_width
+                continue
             serializer = SpikeSerializer(self.mapping.layers[index], engine.value_width)
             m.submodules[f"serializer{index}"] = serializer
-            wiring.connect(m, source, engine.i)
             wiring.connect(m, engine.o, serializer.i)
             source, value_width = serializer.o, engine.value_width
         m.submodules.readout = readout = Readout(network, self.mapping.layers[-1], value_width)

@@ -110,7 +110,7 @@ class LayerEngine(wiring.Component):
         banks: list[NeuronBank] = []
         for lane in range(lanes):
             fetcher = SynapseFetcher(placement, lane, value_bits=widths.value_bits, depth=self.queue_depth)
-            bank = NeuronBank(self._layer, placement, lane, widths)
+            bank = NeuronBank([self._layer], placement, lane, widths)
             m.submodules[f"fetcher{lane}"] = fetcher
             m.submodules[f"neurons{lane}"] = bank
             fetchers.append(fetcher)

@@ -7,7 +7,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import LayerMap
+from codesign.mapping import FoldedMap, LayerMap
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.memories import Rom, next_index
 
@@ -33,7 +33,7 @@ class SynapseFetcher(wiring.Component):
 
     Parameters
     ----------
-    layer : placement of the layer.
+    layer : placement of the layer, or of all layers of a folded engine.
     lane : number of the lane.
     value_bits : bits of the value that an event carries; 0 if none.
     depth : rows that may wait, those being looked up included; 2 or more.
@@ -53,7 +53,7 @@ class SynapseFetcher(wiring.Component):
     ValueError if ``depth`` is below 2 or ``lane`` is not one of the layer's.
     """
 
-    def __init__(self, layer: LayerMap, lane: int, *, value_bits: int, depth: int):
+    def __init__(self, layer: LayerMap | FoldedMap, lane: int, *, value_bits: int, depth: int):
         if depth < 2:
             raise ValueError(f"depth {depth!r} must be 2 or more")
         if not 0 <= lane < layer.lanes:
@@ -81,10 +81,9 @@ class SynapseFetcher(wiring.Component):
         m = Module()
         layer, lane = self._layer, self._lane
         row = record_layout(layer.row_record)
-        prefix = f"images/l{layer.index}_p{lane}"
-        m.submodules.rows = rows = Rom(row, layer.row_words(lane).tolist(), f"{prefix}_rows.mem")
+        m.submodules.rows = rows = Rom(row, layer.row_words(lane).tolist(), layer.image(lane, "rows"))
         m.submodules.synapses = synapses = Rom(
-            record_layout(layer.synapse_record), layer.synapse_words(lane).tolist(), f"{prefix}_synapses.mem"
+            record_layout(layer.synapse_record), layer.synapse_words(lane).tolist(), layer.image(lane, "synapses")
         )
         value_shape = self.value.shape()
         event_value = Signal(value_shape)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed, unsigned
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import LayerMap, fire_latency
-from codesign.network import FrozenLayer, signed_width
+from codesign.mapping import FoldedMap, LayerMap, fire_latency
+from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
 from rtl_templates.arithmetic import record_layout, saturate, wrap
 from rtl_templates.memories import Rom
+
+
+Key = TypeVar("Key")
 
 
 class NeuronWidths:
     """Widths of a layer's datapath, derived from its weights so that no sum can overflow.
 
     Without a current: the memory holds ``leak(v) + bias + (partial sum << F)``, whose bounds are those of u.
-    With one: ``sum`` holds the unshifted sum of products, ``state`` holds ``leak(v) + bias``.
+    With one (``separate_sum``): ``sum`` holds the unshifted sum of products, ``state`` holds ``leak(v) + bias``.
     """
 
     def __init__(self, layer: FrozenLayer, source_max: int, *, is_current: bool):
         low, high = layer.sum_range(source_max)
-        self.is_current = is_current
+        self.separate_sum = is_current
         self.sum = signed_width(int(low.min()), int(high.max()))
         rest_low = int(layer.leak(layer.membrane_min)) + int(layer.bias.min())
         rest_high = int(layer.leak(layer.membrane_max)) + int(layer.bias.max())
@@ -30,10 +36,23 @@ class NeuronWidths:
         self.state = signed_width(rest_low, rest_high) if is_current else self.potential
         self.value_bits = source_max.bit_length() if is_current else 0
 
+    @classmethod
+    def joined(cls, network: FrozenNetwork) -> NeuronWidths:
+        """What the one engine of a folded accelerator needs: every layer's sum apart, the widest of each."""
+        found = [
+            cls(layer, network.source_max(index), is_current=True) for index, layer in enumerate(network.layers)
+        ]
+        widest = found[0]
+        widest.sum = max(widths.sum for widths in found)
+        widest.potential = max(widths.potential for widths in found)
+        widest.state = max(widths.state for widths in found)
+        widest.value_bits = network.coding.input_bits if network.coding.is_current else 0
+        return widest
+
     @property
     def memory_bits(self) -> int:
         """Bits that a slot takes in the state memories."""
-        return self.state + (self.sum if self.is_current else 0)
+        return self.state + (self.sum if self.separate_sum else 0)
 
 
 class NeuronBank(wiring.Component):
@@ -57,12 +76,13 @@ class NeuronBank(wiring.Component):
 
     Parameters
     ----------
-    layer, placement : the frozen layer and its placement.
+    layers, placement : the frozen layer and its placement; all layers and their FoldedMap in a folded engine.
     lane : number of the lane.
     widths : NeuronWidths of the layer.
 
     Members
     -------
+    layer : In, which layer the bank works for (only with several); constant while a sweep is inside.
     synapse_valid : In(1); synapse : In({slot, weight}); value : In(unsigned).
     busy : Out(1), a sum has not reached the last stage, which writes it at the end of its clock.
     read_valid, read_slot : In, start of a slot's sweep; no synapse may come in that clock or be ``busy``.
@@ -75,19 +95,23 @@ class NeuronBank(wiring.Component):
     ValueError if ``lane`` is not one of the layer's.
     """
 
-    def __init__(self, layer: FrozenLayer, placement: LayerMap, lane: int, widths: NeuronWidths):
+    def __init__(
+        self, layers: Sequence[FrozenLayer], placement: LayerMap | FoldedMap, lane: int, widths: NeuronWidths
+    ):
         if not 0 <= lane < placement.lanes:
             raise ValueError(f"lane {lane!r} is outside 0..{placement.lanes - 1}")
-        self._layer = layer
+        self._layers = tuple(layers)
         self._placement = placement
         self._lane = lane
         self._widths = widths
-        self.fire = fire_latency(widths.is_current)
+        self.fire = fire_latency(widths.separate_sum)
         slot = unsigned(index_width(placement.n_slots))
+        weight = record_layout(placement.synapse_record)["weight"].shape
         super().__init__(
             {
+                **({"layer": In(range(len(self._layers)))} if len(self._layers) > 1 else {}),
                 "synapse_valid": In(1),
-                "synapse": In(record_layout(placement.synapse_record)),
+                "synapse": In(data.StructLayout({"slot": slot, "weight": weight})),
                 "value": In(unsigned(max(1, widths.value_bits))),
                 "busy": Out(1),
                 "read_valid": In(1),
@@ -98,17 +122,16 @@ class NeuronBank(wiring.Component):
                 "write_slot": In(slot),
                 "write_initial": In(1),
                 "spike": Out(1),
-                "membrane": Out(signed(layer.membrane_width)),
+                "membrane": Out(signed(max(layer.membrane_width for layer in self._layers))),
                 "saturated": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        layer, widths, depth = self._layer, self._widths, max(2, self._placement.n_slots)
-        shift = layer.fraction_bits
+        layers, widths, depth = self._layers, self._widths, max(2, self._placement.n_slots)
         slot_shape = self.read_slot.shape()
-        accumulator_shape = signed(widths.sum if widths.is_current else widths.state)
+        accumulator_shape = signed(widths.sum if widths.separate_sum else widths.state)
         m.submodules.accumulator = accumulator = memory.Memory(shape=accumulator_shape, depth=depth, init=[])
         write, read = accumulator.write_port(), accumulator.read_port()
         address_shape = unsigned(len(read.addr))
@@ -150,7 +173,8 @@ class NeuronBank(wiring.Component):
             last_total.eq(total),
         ]
         base = Mux(forward_near_2, last_total, operand)
-        if widths.is_current or shift == 0:
+        shift = layers[0].fraction_bits
+        if widths.separate_sum or shift == 0:
             m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))
         else:
             # The shifted weight leaves the lowest F bits alone.
@@ -162,40 +186,40 @@ class NeuronBank(wiring.Component):
 
         # Potential, in stage fire - 2.
         u = Signal(signed(widths.potential), reset_less=True)
-        if widths.is_current:
+        if widths.separate_sum:
             m.submodules.state = state = memory.Memory(shape=signed(widths.state), depth=depth, init=[])
             state_write, state_read = state.write_port(), state.read_port()
             state_2 = Signal(signed(widths.state), reset_less=True)
             m.d.comb += [state_read.en.eq(self.read_valid), state_read.addr.eq(wrap(self.read_slot, address_shape))]
             m.d.sync += [
                 state_2.eq(state_read.data),
-                u.eq(wrap(state_2 + (operand.shift_left(shift)), signed(widths.potential))),
+                u.eq(
+                    wrap(
+                        state_2 + self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left),
+                        signed(widths.potential),
+                    )
+                ),
             ]
         else:
             state_write = write
             m.d.comb += u.eq(operand)
         stage = self.fire - 2
         spike, after = self._threshold(m, u, _delay(m, threshold, 1, stage))
-        if self._placement.spiking:
-            membrane, clipped = saturate(after, layer.membrane_width)
-        else:
-            # The frozen network's validation has derived that u fits.
-            membrane, clipped = wrap(after, signed(layer.membrane_width)), Value.cast(0)
-        m.d.sync += [self.spike.eq(spike), self.membrane.eq(membrane), self.saturated.eq(clipped)]
+        clipping = self._clipping()
+        m.d.sync += [
+            self.spike.eq(spike),
+            self.membrane.eq(self._of_layer(clipping, lambda key: _clip(after, *key)[0])),
+            self.saturated.eq(self._of_layer(clipping, lambda key: _clip(after, *key)[1])),
+        ]
 
-        leaked = Signal(signed(layer.membrane_width), reset_less=True)
-        if layer.leak.kind == "none":
-            m.d.sync += leaked.eq(self.membrane)
-        elif layer.leak.kind == "shift":
-            m.d.sync += leaked.eq(wrap(self.membrane - (self.membrane.shift_right(layer.leak.shift)), leaked.shape()))
-        else:
-            product = self.membrane * layer.leak.multiplier
-            m.d.sync += leaked.eq(wrap(product.shift_right(layer.leak.shift), leaked.shape()))
+        leaked = Signal(self.membrane.shape(), reset_less=True)
+        leaks = self._of_layer([layer.leak for layer in layers], lambda leak: _leak(self.membrane, leak))
+        m.d.sync += leaked.eq(wrap(leaks, leaked.shape()))
         bias_late = _delay(m, bias, 1, self.fire + 1)
         state_shape = signed(widths.state)
         following = wrap(Mux(self.write_initial, bias_late, leaked + bias_late), state_shape)
 
-        if widths.is_current:
+        if widths.separate_sum:
             m.d.comb += [
                 write.en.eq(valid_2 | self.clear_valid),
                 write.addr.eq(wrap(Mux(valid_2, slot_2, self.clear_slot), address_shape)),
@@ -215,13 +239,13 @@ class NeuronBank(wiring.Component):
     def _parameters(self, m: Module) -> tuple[Value | int, Value | int]:
         """Threshold and bias of the slot read one clock ago, or their constants."""
         placement, record = self._placement, self._placement.parameter_record
-        threshold: Value | int = 0 if placement.threshold is None else placement.threshold
-        bias: Value | int = 0 if placement.bias is None else placement.bias
+        threshold: Value | int = 0 if placement.threshold is None else self._constant(placement.threshold)
+        bias: Value | int = 0 if placement.bias is None else self._constant(placement.bias)
         if record.fields:
             m.submodules.parameters = rom = Rom(
                 record_layout(record),
                 placement.parameter_words(self._lane).tolist(),
-                f"images/l{placement.index}_p{self._lane}_parameters.mem",
+                placement.image(self._lane, "parameters"),
             )
             m.d.comb += [rom.en.eq(self.read_valid), rom.addr.eq(wrap(self.read_slot, unsigned(len(rom.addr))))]
             word = data.View(record_layout(record), Value.cast(rom.data))
@@ -233,22 +257,84 @@ class NeuronBank(wiring.Component):
 
     def _threshold(self, m: Module, u: Signal, threshold: Value | int) -> tuple[Value, Value]:
         """The spike and the value after reset, one clock after ``u``."""
-        layer = self._layer
         u_next = Signal.like(u, reset_less=True)
         m.d.sync += u_next.eq(u)
-        if not self._placement.spiking:
+        if not any(self._spiking):
             return Value.cast(0), u_next
         exact = u - threshold
         difference = Signal(exact.shape(), reset_less=True)
         m.d.sync += difference.eq(exact)
-        spike = (difference >= 0) if layer.compare == ">=" else (difference > 0)
-        if layer.reset == "subtract":
-            return spike, Mux(spike, difference, u_next)
-        if layer.reset == "zero":
-            return spike, Mux(spike, 0, u_next)
-        if layer.reset == "value":
-            return spike, Mux(spike, layer.reset_value, u_next)
-        return spike, u_next
+        spiking = self._spiking
+        compares = [layer.compare if fires else None for layer, fires in zip(self._layers, spiking, strict=True)]
+        spike = Signal()
+        m.d.comb += spike.eq(self._of_layer(compares, lambda compare: _compare(difference, compare)))
+        # Without a spike nothing is reset, so that a layer that only integrates may do as the others do.
+        resets = [(layer.reset, layer.reset_value) for layer, fires in zip(self._layers, spiking, strict=True) if fires]
+        resets += [resets[0]] * (len(spiking) - len(resets))
+
+        def after(reset: tuple[str, int]) -> Value:
+            kind, value = reset
+            return {"subtract": difference, "zero": Value.cast(0), "none": u_next}.get(kind, Value.cast(value))
+
+        return spike, Mux(spike, self._of_layer(resets, after), u_next)
+
+    @property
+    def _spiking(self) -> list[bool]:
+        """Of each layer: whether its spikes leave it."""
+        placement = self._placement
+        return [layer.spiking for layer in (placement.layers if isinstance(placement, FoldedMap) else [placement])]
+
+    def _clipping(self) -> list[tuple[int, bool]]:
+        """Of each layer: bits of v, and whether it may have to be clipped into them.
+
+        A layer that only integrates cannot leave its width, as the frozen network's validation has derived; it may go
+        through the clipping of another layer that is as wide.
+        """
+        widths = [layer.membrane_width for layer in self._layers]
+        clipped = sorted({width for width, fires in zip(widths, self._spiking, strict=True) if fires})
+        found = []
+        for width, fires in zip(widths, self._spiking, strict=True):
+            wider = [other for other in clipped if other >= width]
+            found.append((width, True) if fires else (wider[0], True) if wider else (width, False))
+        return found
+
+    def _of_layer(self, keys: Sequence[Key], build: Callable[[Key], Value]) -> Value:
+        """What ``build`` makes of the key of the layer at work; built once where several have the same."""
+        first, *others = dict.fromkeys(keys)
+        found = build(first)
+        for key in others:
+            chosen = Cat(self.layer == number for number, other in enumerate(keys) if other == key).any()
+            found = Mux(chosen, build(key), found)
+        return found
+
+    def _constant(self, numbers: int | Sequence[int]) -> Value | int:
+        """A constant of the layer at work."""
+        if isinstance(numbers, int):
+            return numbers
+        if len(set(numbers)) == 1:
+            return numbers[0]
+        width = max(signed_width(number, number) for number in numbers)
+        return self._of_layer(numbers, lambda number: Const(number, signed(width)))
+
+
+def _compare(difference: Signal, compare: str | None) -> Value:
+    """u - threshold >= 0 or > 0; never for a layer that only integrates."""
+    if compare is None:
+        return Value.cast(0)
+    return difference >= 0 if compare == ">=" else difference > 0
+
+
+def _clip(value: Value, width: int, may_clip: bool) -> tuple[Value, Value]:
+    return saturate(value, width) if may_clip else (wrap(value, signed(width)), Value.cast(0))
+
+
+def _leak(membrane: Signal, leak: Leak) -> Value:
+    """leak(v), which never leaves the width of v."""
+    if leak.kind == "none":
+        return membrane
+    if leak.kind == "shift":
+        return membrane - membrane.shift_right(int(leak.shift))
+    return (membrane * int(leak.multiplier)).shift_right(int(leak.shift))
 
 
 def _delay(m: Module, value: Value | int, now: int, then: int) -> Value | int:

@@ -75,9 +75,12 @@ def simulate(
     reset = Signal()
     simulator = Simulator(ResetInserter(reset)(dut))
     simulator.add_clock(1e-6)
-    probes = [
-        (engine.probe_valid, engine.probe_slot, engine.probe_spikes, engine.probe_membranes) for engine in dut.engines
-    ]
+    names = ("valid", "slot", "spikes", "membranes")
+    if mapping.folded:
+        (engine,) = dut.engines
+        probes = [[getattr(engine, f"probe{layer.index}_{name}") for name in names] for layer in mapping.layers]
+    else:
+        probes = [[getattr(engine, f"probe_{name}") for name in names] for engine in dut.engines]
 
     async def bench(ctx):
         position, done, restart = 0, 0, reset_at

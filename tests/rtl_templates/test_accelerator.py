@@ -17,12 +17,13 @@ from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
 
 
-def run_random(seed, max_width, samples=3):
+def run_random(seed, max_width, samples=3, folded=False):
     """Odd seeds with random gaps and backpressure, every third with a reset in the middle."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     stimulus = random_stimulus(rng, network, samples)
-    mapping = map_network(network, random_lanes(rng, network))
+    lanes = random_lanes(rng, network)
+    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
     words = [word for sample in range(samples) for word in sample_words(network, stimulus, sample, rng)]
     observed = simulate(
         network,
@@ -42,6 +43,11 @@ def run_random(seed, max_width, samples=3):
 @pytest.mark.parametrize("seed", range(24))
 def test_small_networks_equal_the_golden_model(seed):
     run_random(seed, max_width=10)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_small_folded_networks_equal_the_golden_model(seed):
+    run_random(seed, max_width=10, folded=True)
 
 
 @pytest.mark.deep

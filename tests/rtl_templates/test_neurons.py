@@ -20,7 +20,7 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
     network = FrozenNetwork((layer,), timesteps, coding)
     placement = map_network(network, [1]).layers[0]
     widths = NeuronWidths(layer, source_max, is_current=is_current)
-    dut = NeuronBank(layer, placement, 0, widths)
+    dut = NeuronBank([layer], placement, 0, widths)
     sources = [
         rng.permutation(layer.n_in)[: rng.integers(0, layer.n_in + 1)] for _ in range(1 if is_current else timesteps)
     ]
@@ -109,4 +109,4 @@ def test_a_lane_that_is_not_there_is_refused():
     network = FrozenNetwork.from_arrays([np.ones((2, 2), int)], threshold=1, timesteps=1)
     layer = map_network(network, [2]).layers[0]
     with pytest.raises(ValueError, match=r"lane 2 is outside 0\.\.1"):
-        NeuronBank(network.layers[0], layer, 2, NeuronWidths(network.layers[0], 1, is_current=False))
+        NeuronBank([network.layers[0]], layer, 2, NeuronWidths(network.layers[0], 1, is_current=False))

@@ -1,0 +1,317 @@
+"""One engine for all layers, in turn: the smallest accelerator, and the one whose area does not grow with the depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from codesign.layouts import index_width
+from codesign.mapping import HardwareMap, fifo_depth, fifo_margin, fire_latency
+from codesign.network import FrozenNetwork
+from rtl_templates.arithmetic import popcount, wrap
+from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, SWEEP, spike_word_layout
+from rtl_templates.fetcher import SynapseFetcher, event_layout
+from rtl_templates.memories import StreamFifo
+from rtl_templates.neurons import NeuronBank, NeuronWidths
+from rtl_templates.serializer import SpikeSerializer, token_layout
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What the words of a queue between layers are sized by."""
+
+    lanes: int
+    lane_bits: int
+    n_slots: int
+
+
+class FoldedEngine(wiring.Component):
+    """All layers of a network on one set of lanes.
+
+    Operation: events of a layer are broadcast to the lanes, each of which walks its own rows; when every lane has
+    reached the end of the timestep, the lanes sweep the layer's slots in lock step. The words of a hidden layer's
+    sweep wait in a FIFO and come back as the next layer's events, those of the last layer leave. Then the next layer
+    has its turn, after the last one the next timestep. With coding 'current' the first layer accumulates once per
+    sample and is swept in every timestep. Sums and states are in memories of their own for every layer; a sum is
+    cleared by the sweep, the first layer's with coding 'current' by the last sweep of the sample.
+
+    Throughput: P synapses a clock. A timestep costs, beside its synapses, for each layer its slots and about 20 clocks
+    of filling and draining. Input waits from the timestep's end until the first layer's next turn.
+
+    Parameters
+    ----------
+    network : the frozen network.
+    mapping : its placement, with ``folded``.
+    queue_depth : rows that a lane may lag behind, 2 or more; a single lane needs at most 4.
+
+    Members
+    -------
+    i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
+    o : Out(stream of token_layout of the last layer).
+    saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
+    probe<l>_valid, probe<l>_slot, probe<l>_spikes, probe<l>_membranes, probe<l>_phase : Out, for each layer.
+
+    Raises
+    ------
+    ValueError if ``queue_depth`` is below 2 or the mapping is not folded.
+    """
+
+    def __init__(self, network: FrozenNetwork, mapping: HardwareMap, *, queue_depth: int):
+        if queue_depth < 2:
+            raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
+        if mapping.folded is None:
+            raise ValueError("the mapping is not of shape 'folded'")
+        self._network = network
+        self._placement = placement = mapping.folded
+        self.widths = NeuronWidths.joined(network)
+        self.queue_depth = min(queue_depth, 4) if placement.lanes == 1 else queue_depth
+        last = placement.layers[-1]
+        self.value_width = 0 if last.spiking else network.layers[-1].membrane_width
+        hidden = placement.layers[:-1]
+        self._words = _Words(last.lanes, last.lane_bits, max((layer.n_slots for layer in hidden), default=1))
+        # The hidden FIFO is empty when a sweep starts; the other one has to have room for a sweep.
+        self.hidden_depth = max((fifo_depth(layer, network.timesteps, False) for layer in hidden), default=0)
+        self.fifo_depth = fifo_depth(last, network.timesteps, False)
+        members: dict[str, In | Out] = {
+            "i": In(stream.Signature(event_layout(network.n_inputs, self.widths.value_bits))),
+            "o": Out(stream.Signature(token_layout(last, self.value_width))),
+            "saturations": Out(range(placement.lanes + 1)),
+        }
+        for layer in placement.layers:
+            width = network.layers[layer.index].membrane_width
+            members |= {
+                f"probe{layer.index}_valid": Out(1),
+                f"probe{layer.index}_slot": Out(unsigned(index_width(layer.n_slots))),
+                f"probe{layer.index}_spikes": Out(unsigned(layer.lanes)),
+                f"probe{layer.index}_membranes": Out(unsigned(layer.lanes * width)),
+                f"probe{layer.index}_phase": Out(unsigned(2)),
+            }
+        super().__init__(members)
+
+    @property
+    def queue_bits(self) -> int:
+        """Bits of all queues: of rows, between layers, and before the readout."""
+        lanes, row = self._placement.lanes, self._placement.row_record.width
+        return (
+            lanes * self.queue_depth * (1 + row + max(1, self.widths.value_bits))
+            + self.hidden_depth * Shape.cast(spike_word_layout(self._words, 0)).width
+            + self.fifo_depth * Shape.cast(spike_word_layout(self._placement.layers[-1], self.value_width)).width
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        network, placement, widths = self._network, self._placement, self.widths
+        layers, n_layers = placement.layers, len(placement.layers)
+        is_current = network.coding.is_current
+        fire = fire_latency(True)
+        slot_shape = unsigned(index_width(placement.n_slots))
+        fetchers: list[SynapseFetcher] = []
+        banks: list[NeuronBank] = []
+        for lane in range(placement.lanes):
+            fetcher = SynapseFetcher(placement, lane, value_bits=widths.value_bits, depth=self.queue_depth)
+            bank = NeuronBank(network.layers, placement, lane, widths)
+            m.submodules[f"fetcher{lane}"] = fetcher
+            m.submodules[f"neurons{lane}"] = bank
+            fetchers.append(fetcher)
+            banks.append(bank)
+        m.submodules.fifo = fifo = StreamFifo(spike_word_layout(layers[-1], self.value_width), self.fifo_depth)
+        m.submodules.serializer = serializer = SpikeSerializer(layers[-1], self.value_width)
+        wiring.connect(m, fifo.o, serializer.i)
+        wiring.connect(m, serializer.o, wiring.flipped(self.o))
+
+        # Whose turn it is. `slot` counts within the layer; bases have zeros where slots have bits.
+        layer = Signal(unsigned(index_width(n_layers)))
+        timestep = Signal(unsigned(index_width(network.timesteps)))
+        last_timestep = Signal()
+        last_layer = Signal()
+        base = Signal(slot_shape)
+        last_slot = Signal(slot_shape)
+        m.d.comb += [
+            last_timestep.eq(timestep == network.timesteps - 1),
+            last_layer.eq(layer == n_layers - 1),
+        ]
+        with m.Switch(layer):
+            for number in range(n_layers):
+                with m.Case(number):
+                    m.d.comb += [base.eq(placement.slot_base[number]), last_slot.eq(layers[number].n_slots - 1)]
+
+        # Events: the network's input for the first layer, a hidden layer's spikes for the one after it.
+        accept = Signal()
+        room = Signal()
+        reads_input = Signal()
+        event = Signal(event_layout(placement.n_addresses, widths.value_bits))
+        m.d.comb += [room.eq(Cat(fetcher.room for fetcher in fetchers).all())]
+        if n_layers > 1:
+            m.submodules.hidden_fifo = hidden_fifo = StreamFifo(spike_word_layout(self._words, 0), self.hidden_depth)
+            m.submodules.hidden_serializer = hidden_serializer = SpikeSerializer(self._words)
+            wiring.connect(m, hidden_fifo.o, hidden_serializer.i)
+            token = hidden_serializer.o
+            row_base = Signal(event.source.shape())
+            m.d.comb += [
+                token.ready.eq(room & ~reads_input),
+                self.i.ready.eq(room & reads_input),
+                accept.eq((token.valid & token.ready) | (self.i.valid & self.i.ready)),
+                event.end.eq(Mux(reads_input, self.i.payload.end, token.payload.end)),
+                event.source.eq(Mux(reads_input, self.i.payload.source, token.payload.source | row_base)),
+            ]
+            if widths.value_bits:
+                m.d.comb += event.value.eq(Mux(reads_input, self.i.payload.value, 1))
+        else:
+            m.d.comb += [
+                self.i.ready.eq(room & reads_input),
+                accept.eq(self.i.valid & self.i.ready),
+                Value.cast(event).eq(Value.cast(self.i.payload)),
+            ]
+
+        # Sweep control. Stage k of the pipeline handles the slot that was read k clocks ago.
+        stages = fire + 2
+        slot = [Signal(slot_shape, name=f"slot_{k}", reset_less=k > 0) for k in range(stages)]
+        valid = [Signal(name=f"valid_{k}") for k in range(stages)]
+        initial = [Signal(name=f"initial_{k}", reset_less=k > 0) for k in range(stages)]
+        silent = [Signal(name=f"silent_{k}", reset_less=k > 0) for k in range(stages)]
+        is_end = [Signal(name=f"is_end_{k}", reset_less=k > 0) for k in range(stages)]
+        for k in range(1, stages):
+            m.d.sync += [
+                valid[k].eq(valid[k - 1]),
+                slot[k].eq(slot[k - 1]),
+                initial[k].eq(initial[k - 1]),
+                silent[k].eq(silent[k - 1]),
+                is_end[k].eq(is_end[k - 1]),
+            ]
+        at_barrier = Signal()
+        drained = Signal()
+        has_room = Signal()
+        go = Signal()
+        resume = Signal()
+        working = Signal()
+        clearing = Signal(init=1)
+        # The input's end has come: what follows belongs to the layer's next turn.
+        fed = Signal()
+        phase = Signal(unsigned(2))
+        following = wrap(layer + 1, layer.shape())
+        m.d.comb += [
+            has_room.eq(~last_layer | (fifo.level <= self.fifo_depth - layers[-1].n_slots - fifo_margin(False))),
+            at_barrier.eq(Cat(fetcher.waiting & ~bank.busy for fetcher, bank in zip(fetchers, banks)).all()),
+            drained.eq(~Cat(valid[1:]).any()),
+            is_end[0].eq(slot[0] == last_slot),
+            working.eq(Cat(fetcher.busy for fetcher in fetchers).any() | Cat(bank.busy for bank in banks).any()),
+        ]
+        with m.FSM(init="sweep"):
+            with m.State("accumulate"):
+                m.d.comb += [
+                    reads_input.eq((layer == 0) & ~fed),
+                    go.eq(1),
+                    phase.eq(Mux(working, ACCUMULATE, IDLE)),
+                ]
+                with m.If(at_barrier & has_room):
+                    m.d.comb += resume.eq(1)
+                    if n_layers > 1:
+                        with m.Switch(layer):
+                            for number in range(n_layers - 1):
+                                with m.Case(number):
+                                    m.d.sync += row_base.eq(placement.row_base[number + 1])
+                    m.next = "sweep"
+            with m.State("sweep"):
+                # Memories are not cleared by rst: the first sweep of each layer writes its initial state.
+                m.d.comb += [
+                    valid[0].eq(1),
+                    initial[0].eq(last_timestep | clearing),
+                    silent[0].eq(clearing),
+                    phase.eq(Mux(clearing, CLEAR, SWEEP)),
+                ]
+                m.d.sync += slot[0].eq(wrap(slot[0] + 1, slot_shape))
+                with m.If(is_end[0]):
+                    m.d.sync += slot[0].eq(0)
+                    m.next = "drain"
+            with m.State("drain"), m.If(drained):
+                with m.If(~last_layer):
+                    m.d.sync += layer.eq(following)
+                    with m.If(clearing):
+                        m.next = "sweep"
+                    with m.Else():
+                        m.next = "accumulate"
+                with m.Else():
+                    m.d.sync += [layer.eq(0), clearing.eq(0)]
+                    with m.If(~clearing):
+                        m.d.sync += timestep.eq(Mux(last_timestep, 0, wrap(timestep + 1, timestep.shape())))
+                    m.next = "accumulate"
+                    if is_current:
+                        with m.If(~clearing & ~last_timestep):
+                            if n_layers > 1:
+                                m.d.sync += row_base.eq(placement.row_base[1])
+                                m.next = "sweep"
+                            else:
+                                m.next = "wait"
+            if is_current and n_layers == 1:
+                with m.State("wait"), m.If(has_room):
+                    m.next = "sweep"
+
+        with m.If(self.i.valid & self.i.ready & self.i.payload.end):
+            m.d.sync += fed.eq(1)
+        with m.If(resume):
+            m.d.sync += fed.eq(0)
+
+        # With coding 'current' the first layer's sum serves all timesteps of a sample.
+        keeps_sum = (layer == 0) & ~initial[2] if is_current else 0
+        for fetcher, bank in zip(fetchers, banks):
+            m.d.comb += [
+                fetcher.broadcast_valid.eq(accept),
+                Value.cast(fetcher.broadcast).eq(Value.cast(event)),
+                fetcher.go.eq(go),
+                fetcher.resume.eq(resume),
+                bank.synapse_valid.eq(fetcher.synapse_valid),
+                bank.synapse.slot.eq(fetcher.synapse.slot | base),
+                bank.synapse.weight.eq(fetcher.synapse.weight),
+                bank.value.eq(fetcher.value),
+                bank.read_valid.eq(valid[0]),
+                bank.read_slot.eq(slot[0] | base),
+                bank.clear_valid.eq(valid[2] & ~keeps_sum),
+                bank.clear_slot.eq(slot[2] | base),
+                bank.write_valid.eq(valid[fire + 1]),
+                bank.write_slot.eq(slot[fire + 1] | base),
+                bank.write_initial.eq(initial[fire + 1]),
+            ]
+            if n_layers > 1:
+                m.d.comb += bank.layer.eq(layer)
+
+        # What the sweep shows, and what leaves.
+        shown = Signal()
+        spikes = Cat(bank.spike for bank in banks)
+        m.d.comb += shown.eq(valid[fire] & ~silent[fire])
+        m.d.sync += self.saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
+        for number in range(n_layers):
+            width = network.layers[number].membrane_width
+            m.d.comb += [
+                getattr(self, f"probe{number}_valid").eq(shown & (layer == number)),
+                getattr(self, f"probe{number}_slot").eq(wrap(slot[fire], unsigned(index_width(layers[number].n_slots)))),
+                getattr(self, f"probe{number}_spikes").eq(spikes),
+                getattr(self, f"probe{number}_membranes").eq(Cat(bank.membrane[:width] for bank in banks)),
+                getattr(self, f"probe{number}_phase").eq(Mux(layer == number, phase, IDLE)),
+            ]
+        if n_layers > 1:
+            word = hidden_fifo.i.payload
+            m.d.comb += [
+                word.end.eq(is_end[fire]),
+                word.slot.eq(wrap(slot[fire], word.slot.shape())),
+                word.mask.eq(spikes),
+                hidden_fifo.i.valid.eq(shown & ~last_layer & (word.mask.any() | word.end)),
+            ]
+        out = fifo.i.payload
+        m.d.comb += [
+            out.end.eq(is_end[fire]),
+            out.slot.eq(wrap(slot[fire], out.slot.shape())),
+            fifo.i.valid.eq(shown & last_layer & (out.mask.any() | out.end)),
+        ]
+        if layers[-1].spiking:
+            m.d.comb += out.mask.eq(spikes)
+        else:
+            in_last_slot = layers[-1].n_out - (layers[-1].n_slots - 1) * placement.lanes
+            used = Mux(is_end[fire], (1 << in_last_slot) - 1, (1 << placement.lanes) - 1)
+            # membrane_last looks at the last timestep alone.
+            m.d.comb += out.mask.eq(Mux(initial[fire], used, 0) if network.readout == "membrane_last" else used)
+            for lane, bank in enumerate(banks):
+                m.d.comb += out["values"][lane].eq(wrap(bank.membrane, signed(self.value_width)))
+        return m
