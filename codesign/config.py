@@ -459,6 +459,10 @@ class HardwareConfig(Section):
     lanes: list[Annotated[int, Field(ge=1, le=32)]] | Annotated[int, Field(ge=1, le=32)] = Field(
         default=1, description="lanes of every layer, or one number per layer"
     )
+    shape: Literal["streaming", "folded"] = Field(
+        default="streaming",
+        description="streaming: an engine per layer, all at work at once; folded: one engine, layers in turn, smaller",
+    )
     queue_depth: int = Field(default=8, ge=2, le=64, description="events that a lane may lag behind")
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
 

@@ -17,17 +17,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from codesign.errors import InputError, OutputError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
-from codesign.mapping import HardwareMap, LayerMap
+from codesign.mapping import FoldedMap, HardwareMap, LayerMap
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator
 from rtl_templates.engine import LayerEngine
+from rtl_templates.folded import FoldedEngine
+from rtl_templates.guard import AGE_BITS
 from rtl_templates.memories import BundlePlatform
 from rtl_templates.timing import timing_diagram
 from rtl_templates.vectors import write_vectors
 
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SIDECAR = "design.json"
 CLOCK_MHZ = 50
 TEMPLATES = Path(__file__).with_name("templates")
@@ -79,8 +81,8 @@ def write_bundle(
     sidecar = _sidecar(accelerator, name)
     with atomic_folder(folder) as temporary:
         write_text(temporary / f"{name}.v", source)
-        for layer in mapping.layers:
-            _write_images(temporary, layer)
+        for placement in [mapping.folded] if mapping.folded else mapping.layers:
+            _write_images(temporary, placement)
         _write_texts(temporary, sidecar, mapping, accelerator)
         if vectors is not None:
             write_vectors(temporary / "vectors", network, vectors)
@@ -138,12 +140,8 @@ def _builtin_yosys() -> Iterator[None]:
             os.environ["AMARANTH_USE_YOSYS"] = before
 
 
-def _image(layer: LayerMap, lane: int, role: str) -> str:
-    return f"images/l{layer.index}_p{lane}_{role}.mem"
-
-
-def _layer_memories(layer: LayerMap) -> Iterator[tuple[str, int, Record, list[int]]]:
-    """(role, lane, word, contents) of every image of a layer."""
+def _memories(layer: LayerMap | FoldedMap) -> Iterator[tuple[str, int, Record, list[int]]]:
+    """(role, lane, word, contents) of every image of a layer, or of a folded engine."""
     for lane in range(layer.lanes):
         yield "rows", lane, layer.row_record, layer.row_words(lane).tolist()
         yield "synapses", lane, layer.synapse_record, layer.synapse_words(lane).tolist()
@@ -151,10 +149,10 @@ def _layer_memories(layer: LayerMap) -> Iterator[tuple[str, int, Record, list[in
             yield "parameters", lane, layer.parameter_record, layer.parameter_words(lane).tolist()
 
 
-def _write_images(folder: Path, layer: LayerMap) -> None:
-    for role, lane, record, words in _layer_memories(layer):
+def _write_images(folder: Path, layer: LayerMap | FoldedMap) -> None:
+    for role, lane, record, words in _memories(layer):
         digits = -(-record.width // 4)
-        write_text(folder / _image(layer, lane, role), "".join(f"{word:0{digits}x}\n" for word in words))
+        write_text(folder / layer.image(lane, role), "".join(f"{word:0{digits}x}\n" for word in words))
 
 
 def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
@@ -169,17 +167,16 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
             }
         )
     words = {"input_word": accelerator.input_record, "output_word": accelerator.output_record}
-    layers = [
-        _layer_entry(network, layer, engine) for layer, engine in zip(mapping.layers, accelerator.engines, strict=True)
-    ]
+    folded = mapping.folded
+    engines = accelerator.engines * len(mapping.layers) if folded else accelerator.engines
+    layers = [_layer_entry(mapping, layer, engine, network) for layer, engine in zip(mapping.layers, engines, strict=True)]
     bits = {"rows": 0, "synapses": 0, "parameters": 0, "state": 0, "queues": 0}
-    for entry, engine in zip(layers, accelerator.engines, strict=True):
-        for memory in entry["memories"]:
-            bits[memory["role"]] += memory["depth"] * memory["width"]
-        bits["state"] += entry["lanes"] * entry["n_slots"] * engine.widths.memory_bits
-        bits["queues"] += entry["lanes"] * engine.queue_depth * engine.row_queue_width
-        bits["queues"] += engine.fifo_depth * engine.fifo_word_width
-    bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
+    for memory in {memory["image"]: memory for entry in layers for memory in entry["memories"]}.values():
+        bits[memory["role"]] += memory["depth"] * memory["width"]
+    for engine in accelerator.engines:
+        bits["state"] += engine.slots * engine.widths.memory_bits
+        bits["queues"] += engine.queue_bits
+    bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width + network.n_inputs * AGE_BITS
     return {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
@@ -200,13 +197,22 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "input_kinds": INPUT_KINDS,
         "output_kinds": OUTPUT_KINDS,
         "protocol_errors": list(PROTOCOL_ERRORS),
+        "shape": "folded" if folded else "streaming",
         "layers": layers,
         "memory_bits": bits,
     }
 
 
-def _layer_entry(network: FrozenNetwork, layer: LayerMap, engine: LayerEngine) -> dict[str, Any]:
-    frozen = network.layers[layer.index]
+def _layer_entry(
+    mapping: HardwareMap, layer: LayerMap, engine: LayerEngine | FoldedEngine, network: FrozenNetwork
+) -> dict[str, Any]:
+    frozen, folded, index = network.layers[layer.index], mapping.folded, layer.index
+    placement = folded or layer
+    row_base, slot_base = (folded.row_base[index], folded.slot_base[index]) if folded else (0, 0)
+    probe = f"engine0.probe{index}" if folded else f"engine{index}.probe"
+    constants = {
+        name: None if placement.parameter_record.has(name) else getattr(layer, name) for name in ("threshold", "bias")
+    }
     return {
         "index": layer.index,
         "n_in": layer.n_in,
@@ -215,29 +221,29 @@ def _layer_entry(network: FrozenNetwork, layer: LayerMap, engine: LayerEngine) -
         "n_slots": layer.n_slots,
         "lane": layer.lane.tolist(),
         "slot": layer.slot.tolist(),
-        "source_address": layer.source_address.tolist(),
+        "source_address": (layer.source_address + row_base).tolist(),
+        "slot_base": slot_base,
         "spiking": layer.spiking,
         "weight_bits": frozen.weight_bits,
         "fraction_bits": frozen.fraction_bits,
         "membrane_width": frozen.membrane_width,
         "state_width": engine.widths.state,
-        "sum_width": engine.widths.sum if engine.is_current else None,
+        "sum_width": engine.widths.sum if engine.widths.separate_sum else None,
         "queue_depth": engine.queue_depth,
         "fifo_depth": engine.fifo_depth,
-        "threshold": layer.threshold,
-        "bias": layer.bias,
+        **constants,
         "memories": [
             {
                 "role": role,
                 "lane": lane,
-                "image": _image(layer, lane, role),
+                "image": placement.image(lane, role),
                 "depth": len(words),
                 "width": record.width,
                 "fields": record.describe(),
             }
-            for role, lane, record, words in _layer_memories(layer)
+            for role, lane, record, words in _memories(placement)
         ],
-        "probe": {probe: f"engine{layer.index}.probe_{probe}" for probe in PROBES},
+        "probe": {name: f"{probe}_{name}" for name in PROBES},
     }
 
 
@@ -246,7 +252,7 @@ def _write_texts(folder: Path, sidecar: dict[str, Any], mapping: HardwareMap, ac
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    images = sorted(memory["image"] for layer in sidecar["layers"] for memory in layer["memories"])
+    images = sorted({memory["image"] for layer in sidecar["layers"] for memory in layer["memories"]})
     values = {
         **sidecar,
         "images": images,
@@ -272,9 +278,9 @@ def _write_texts(folder: Path, sidecar: dict[str, Any], mapping: HardwareMap, ac
     waivers = "".join(f'// {reason}\nlint_off -rule {rule} -file "*{name}.v"\n' for rule, reason in LINT_WAIVERS)
     write_text(folder / "lint.vlt", f"`verilator_config\n{waivers}")
     probes = "".join(
-        f'public_flat_rd -module "{name}_engine{layer["index"]}" -var "probe_{probe}"\n'
+        f'public_flat_rd -module "{name}_{module}" -var "{signal}"\n'
         for layer in sidecar["layers"]
-        for probe in PROBES
+        for module, signal in (probe.split(".") for probe in layer["probe"].values())
     )
     write_text(folder / "probes.vlt", f"`verilator_config\n{probes}")
     write_text(folder / "timing.svg", timing_diagram(accelerator.network))

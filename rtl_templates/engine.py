@@ -92,14 +92,16 @@ class LayerEngine(wiring.Component):
         )
 
     @property
-    def fifo_word_width(self) -> int:
-        """Bits of a word of the output FIFO."""
-        return Shape.cast(self.o.payload.shape()).width
+    def slots(self) -> int:
+        """Slots of all lanes."""
+        return self._placement.lanes * self._placement.n_slots
 
     @property
-    def row_queue_width(self) -> int:
-        """Bits of an entry of a lane's row queue."""
-        return 1 + self._placement.row_record.width + max(1, self.widths.value_bits)
+    def queue_bits(self) -> int:
+        """Bits of the lanes' row queues and of the output FIFO."""
+        row = 1 + self._placement.row_record.width + max(1, self.widths.value_bits)
+        word = Shape.cast(self.o.payload.shape()).width
+        return self._placement.lanes * self.queue_depth * row + self.fifo_depth * word
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()

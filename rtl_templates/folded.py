@@ -92,6 +92,11 @@ class FoldedEngine(wiring.Component):
         super().__init__(members)
 
     @property
+    def slots(self) -> int:
+        """Slots of all lanes."""
+        return self._placement.lanes * self._placement.n_slots
+
+    @property
     def queue_bits(self) -> int:
         """Bits of all queues: of rows, between layers, and before the readout."""
         lanes, row = self._placement.lanes, self._placement.row_record.width

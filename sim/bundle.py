@@ -13,12 +13,12 @@ from codesign.errors import InputError
 from codesign.files import file_hash
 
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SIDECAR = "design.json"
 
 _REQUIRED = (
     *("name", "network_hash", "files", "ports", "timesteps", "coding", "readout", "n_inputs", "n_outputs"),
-    *("input_word", "output_word", "input_kinds", "output_kinds", "protocol_errors", "layers"),
+    *("input_word", "output_word", "input_kinds", "output_kinds", "protocol_errors", "layers", "shape"),
 )
 
 

@@ -33,16 +33,25 @@ class DecodedLayer:
 def decode_bundle(bundle: Path) -> list[DecodedLayer]:
     """Decode every layer. Raises InputError for a damaged sidecar or image."""
     sidecar = read_sidecar(bundle)
-    return [_decode_layer(bundle, layer) for layer in sidecar["layers"]]
+    # The layers of a folded engine share their memories, each with rows and slots of its own.
+    rows: dict[str, list[Int]] = {}
+    for layer in sidecar["layers"]:
+        for memory in layer["memories"]:
+            if memory["role"] == "rows":
+                rows.setdefault(memory["image"], []).append(np.asarray(layer["source_address"], np.int64))
+    return [_decode_layer(bundle, layer, rows) for layer in sidecar["layers"]]
 
 
-def _decode_layer(bundle: Path, layer: dict[str, Any]) -> DecodedLayer:
+def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[Int]]) -> DecodedLayer:
     n_in, n_out, lanes, n_slots = layer["n_in"], layer["n_out"], layer["lanes"], layer["n_slots"]
     neuron = np.full((lanes, n_slots), -1, np.int64)
     neuron[layer["lane"], layer["slot"]] = np.arange(n_out)
     tables: dict[tuple[str, int], dict[str, Int]] = {}
+    taken: dict[int, Int] = {}
     for memory in layer["memories"]:
         tables[memory["role"], memory["lane"]] = unpack(read_image(bundle, memory), memory)
+        if memory["role"] == "rows":
+            taken[memory["lane"]] = np.concatenate(rows_of[memory["image"]])
     source_address = np.asarray(layer["source_address"], np.int64)
     stray: list[str] = []
     if np.unique(source_address).size != n_in:
@@ -52,10 +61,12 @@ def _decode_layer(bundle: Path, layer: dict[str, Any]) -> DecodedLayer:
     constants = {name: np.full(n_out, layer[name] or 0, np.int64) for name in ("threshold", "bias")}
     for lane in range(lanes):
         rows, synapses = tables["rows", lane], tables["synapses", lane]
-        unused = np.setdiff1d(np.arange(rows["count"].size), source_address)
+        unused = np.setdiff1d(np.arange(rows["count"].size), taken[lane])
         if rows["count"][unused].any():
             stray.append(f"lane {lane}: a row of no source holds synapses")
-        stored += int(rows["count"].sum())
+        if np.unique(taken[lane]).size != taken[lane].size:
+            stray.append(f"lane {lane}: two layers share a row")
+        stored += int(rows["count"][unused].sum() + rows["count"][np.unique(source_address)].sum())
         for source, address in enumerate(source_address):
             first, count = int(rows["start"][address]), int(rows["count"][address])
             slots, values = synapses["slot"][first : first + count], synapses["weight"][first : first + count]
@@ -69,7 +80,7 @@ def _decode_layer(bundle: Path, layer: dict[str, Any]) -> DecodedLayer:
             np.add.at(weights[source], targets[~lost], values[~lost])
         for name, values in tables.get(("parameters", lane), {}).items():
             held = neuron[lane] >= 0
-            constants[name][neuron[lane][held]] = values[held]
+            constants[name][neuron[lane][held]] = values[layer["slot_base"] :][:n_slots][held]
     return DecodedLayer(weights, stored, constants["threshold"], constants["bias"], tuple(stray))
 
 

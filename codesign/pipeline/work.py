@@ -137,7 +137,8 @@ def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration
     from codesign.mapping import map_network
 
     rates = None if calibration is None else source_rates(network, calibration)
-    return map_network(network, lanes_per_layer(hardware, len(network.layers)), rates)
+    lanes = lanes_per_layer(hardware, len(network.layers))
+    return map_network(network, lanes, rates, folded=hardware.shape == "folded")
 
 
 def fit(context: Context) -> Outcome:
