@@ -22,6 +22,7 @@ from codesign.errors import CapacityError, ToolError
 from codesign.estimate import memory_blocks
 from codesign.files import explain_write_errors, file_hash, write_json, write_text
 from codesign.progress import Progress, silent
+from sim.bundle import memory_images
 
 TOP = "top"
 REPORT = "report.json"
@@ -160,9 +161,7 @@ def _utilisation(folder: Path) -> dict[str, dict[str, int]]:
 def _check_memories(design: Design, board: Board) -> None:
     """Refuse at once what cannot fit: memory images beyond the device's block RAM, whatever synthesis does."""
     blocks = sum(
-        memory_blocks(memory["depth"], memory["width"], board.device.family)
-        for layer in design.sidecar["layers"]
-        for memory in layer["memories"]
+        memory_blocks(memory["depth"], memory["width"], board.device.family) for memory in memory_images(design.sidecar)
     )
     there = board.device.budget["bram"]
     if blocks > 2 * there:
@@ -186,8 +185,7 @@ def _too_large(design: Design, board: Board, over: dict[str, tuple[int, int]], a
         used, there = over["bram"]
         blocks = [
             memory_blocks(memory["depth"], memory["width"], board.device.family)
-            for layer in design.sidecar["layers"]
-            for memory in layer["memories"]
+            for memory in memory_images(design.sidecar)
             if memory["role"] == "synapses"
         ]
         kept = sum(blocks) - (used - there)

@@ -571,6 +571,10 @@ class Config(Section):
         lanes, count = self.hardware.lanes, self.network.n_layers
         if isinstance(lanes, list) and len(lanes) != count:
             raise ValueError(f"hardware.lanes has {len(lanes)} entries for {count} layers")
+        if self.hardware.shape == "folded" and isinstance(lanes, list) and len(set(lanes)) > 1:
+            raise ValueError("hardware.lanes differ, but hardware.shape = 'folded' has one engine; give one number")
+        if self.hardware.shape == "folded" and self.budget.active:
+            raise ValueError("[budget] knows what shape 'streaming' takes; leave hardware.shape out")
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.layouts import index_width, output_word
-from codesign.mapping import HardwareMap, LayerMap, fifo_depth, fire_latency
+from codesign.mapping import AGE_BITS, BLOCK_ROM_BITS, FoldedMap, HardwareMap, LayerMap, fifo_depth, fire_latency
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
 from codesign.stimulus import Stimulus
 
@@ -95,10 +95,10 @@ class LayerWidths:
     potential: int
 
     @classmethod
-    def of(cls, network: FrozenNetwork, index: int) -> LayerWidths:
+    def of(cls, network: FrozenNetwork, index: int, *, separate_sum: bool | None = None) -> LayerWidths:
         layer: FrozenLayer = network.layers[index]
         source_max = network.source_max(index)
-        is_current = index == 0 and network.coding.is_current
+        is_current = index == 0 and network.coding.is_current if separate_sum is None else separate_sum
         low, high = layer.sum_range(source_max)
         potential = max(signed_width(*layer.potential_range(source_max)), layer.fraction_bits + 2)
         rest = signed_width(
@@ -112,7 +112,9 @@ class LayerWidths:
 
 def memories(network: FrozenNetwork, mapping: HardwareMap, queue_depth: int = DEFAULT_QUEUE_DEPTH) -> list[Memory]:
     """Every memory of the accelerator, lane by lane."""
-    found: list[Memory] = []
+    found = [Memory("state", 0, max(2, network.n_inputs), AGE_BITS)]
+    if mapping.folded:
+        return found + _folded_memories(network, mapping.folded, queue_depth)
     for layer in mapping.layers:
         index = layer.index
         widths = LayerWidths.of(network, index)
@@ -135,6 +137,31 @@ def memories(network: FrozenNetwork, mapping: HardwareMap, queue_depth: int = DE
     return found
 
 
+def _folded_memories(network: FrozenNetwork, folded: FoldedMap, queue_depth: int) -> list[Memory]:
+    """As :func:`memories`, of the one engine; its layer is 0."""
+    found: list[Memory] = []
+    layers, last = folded.layers, folded.layers[-1]
+    widths = [LayerWidths.of(network, layer.index, separate_sum=True) for layer in layers]
+    value_bits = network.coding.input_bits if network.coding.is_current else 0
+    depth = min(queue_depth, 4) if folded.lanes == 1 else queue_depth
+    for lane in range(folded.lanes):
+        found.append(Memory("rows", 0, folded.n_addresses, folded.row_record.width))
+        found.append(Memory("synapses", 0, max(1, int(folded.lane_synapses[lane])), folded.synapse_record.width))
+        if folded.parameter_record.fields:
+            found.append(Memory("parameters", 0, folded.n_slots, folded.parameter_record.width))
+        found.append(Memory("state", 0, folded.n_slots, max(width.state for width in widths)))
+        found.append(Memory("state", 0, folded.n_slots, max(width.sum for width in widths)))
+        found.append(Memory("queues", 0, depth, 1 + folded.row_record.width + max(1, value_bits), False))
+    if len(layers) > 1:
+        hidden = layers[:-1]
+        most = max(fifo_depth(layer, network.timesteps, False) for layer in hidden)
+        word = 1 + index_width(max(layer.n_slots for layer in hidden)) + folded.lanes
+        found.append(Memory("queues", 0, most, word))
+    found.append(Memory("queues", 0, fifo_depth(last, network.timesteps, False), _fifo_width(network, last)))
+    found.append(Memory("state", 0, network.n_outputs, output_word(network).fields[-1].width, False))
+    return found
+
+
 def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
     values = 0 if layer.spiking else layer.lanes * network.layers[layer.index].membrane_width
     return 1 + index_width(layer.n_slots) + layer.lanes + values
@@ -143,6 +170,8 @@ def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
 def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic"]:
     """How yosys builds a memory: the cheapest of what can hold it."""
     read_only = memory.role in ("rows", "synapses", "parameters")
+    if read_only and memory.bits >= BLOCK_ROM_BITS:
+        return "block"
     costs: dict[Literal["block", "lutram", "logic"], float] = {
         "logic": memory.bits * (ROM_BIT_COST if read_only else RAM_BIT_COST)
     }
@@ -274,12 +303,11 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
     latencies, decisions = [], []
     free = [0.0] * len(mapping.layers)
     input_free = readout_free = 0.0
+    decide = _folded_decision if mapping.folded else _decision
     for sample in range(n_samples):
-        alone = _decision(network, mapping, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
+        alone = decide(network, mapping, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
         latencies.append(alone[0])
-        decision, free, input_free = _decision(
-            network, mapping, activities, peaks, sample, free, input_free, readout_free
-        )
+        decision, free, input_free = decide(network, mapping, activities, peaks, sample, free, input_free, readout_free)
         readout_free = decision
         decisions.append(decision)
     accumulate = [float((peak + FILL_CLOCKS * (peak > 0)).sum(axis=1).mean()) for peak in peaks]
@@ -342,6 +370,39 @@ def _decision(
     return decision, after, now
 
 
+def _folded_decision(
+    network: FrozenNetwork,
+    mapping: HardwareMap,
+    activities: Sequence[Activity],
+    peaks: Sequence[Float],
+    sample: int,
+    free: list[float],
+    input_free: float,
+    readout_free: float,
+) -> tuple[float, list[float], float]:
+    """As :func:`_decision` for the one engine, which does one thing after the other."""
+    is_current = network.coding.is_current
+    fire = fire_latency(True)
+    now = input_free
+    token = now
+    for t in range(network.timesteps):
+        for layer, peak in zip(mapping.layers, peaks, strict=True):
+            if layer.index > 0 or t == 0 or not is_current:
+                if layer.index == 0:
+                    count = float(activities[0].events[sample, t]) + (0 if is_current else 1)
+                    first, last = now + INPUT_CLOCKS, now + INPUT_CLOCKS + count
+                else:
+                    tokens = float(activities[layer.index].events[sample, t])
+                    first = token
+                    last = max(now - 1, first + tokens)
+                walked = max(now + 1, first + EVENT_CLOCKS) + peak[sample, t]
+                now = max(walked + BARRIER_CLOCKS, last + EVENT_CLOCKS)
+            token = now + fire + TOKEN_CLOCKS
+            now += layer.n_slots + fire + 1
+    decision = max(now + TOKEN_CLOCKS, readout_free) + READOUT_CLOCKS + network.n_outputs
+    return decision, free, now
+
+
 def estimate(
     network: FrozenNetwork,
     mapping: HardwareMap,
@@ -391,7 +452,8 @@ def _area(
     network: FrozenNetwork, mapping: HardwareMap, found: Sequence[Memory], family: str, queue_depth: int
 ) -> dict[str, Any]:
     features = np.array(area_features(network, mapping, family, queue_depth))
-    model: AreaModel | None = AREA_MODELS.get(family)
+    # The formulas are fitted on the streaming shape.
+    model: AreaModel | None = None if mapping.folded else AREA_MODELS.get(family)
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
     return {
         "lut": round(float(features @ model.lut.coefficients)) if model else None,

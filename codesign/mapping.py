@@ -23,6 +23,10 @@ from codesign.network import FrozenLayer, FrozenNetwork
 Int = npt.NDArray[np.int64]
 
 MAX_LANES = 32
+# Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
+BLOCK_ROM_BITS = 1024
+# Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
+AGE_BITS = 8
 BURST_WORDS = 256
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from codesign import golden
-from codesign.errors import CodesignError, InputError, ToolError
+from codesign.errors import CodesignError, InputError, ToolError, UnsupportedError
 from codesign.files import file_hash, write_json, write_text
 from codesign.mapping import HardwareMap, LayerMap, map_network
 from codesign.network import FrozenLayer, FrozenNetwork
@@ -69,10 +69,12 @@ def run_mutants(
     "control": {...}, "caught", "total"}``. ``caught`` means that the simulation found a differing value;
     ``decoder_catches`` whether decoding the images alone would have shown the fault (None for RTL).
     ``work`` is emptied first. Raises InputError if the bundle is not of the network,
-    UnsupportedError if the accelerator does not cover the network.
+    UnsupportedError if the accelerator does not cover the network or the bundle is folded.
     """
     network.require_hardware()
     bundle, work = Path(bundle), Path(work)
+    if read_sidecar(bundle)["shape"] != "streaming":
+        raise UnsupportedError(f"{bundle}: mutants are made of shape 'streaming' alone, this bundle is folded")
     chosen = stimulus.take(slice(0, samples))
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

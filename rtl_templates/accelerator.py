@@ -22,8 +22,9 @@ DEFAULT_QUEUE_DEPTH = 8
 class Accelerator(wiring.Component):
     """A whole frozen network.
 
-    Operation: samples stream in, output words stream out. Shape 'streaming': an engine per layer; they work on different
-    timesteps, and on different samples, at once. Shape 'folded': one engine, layers in turn. Arithmetic: :mod:`codesign.golden`, exactly.
+    Operation: samples stream in, output words stream out. Shape 'streaming': an engine per layer, which work on
+    different timesteps, and on different samples, at once. Shape 'folded': one engine, layers in turn. Arithmetic:
+    :mod:`codesign.golden`, exactly.
 
     Parameters
     ----------

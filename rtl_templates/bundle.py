@@ -17,13 +17,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from codesign.errors import InputError, OutputError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
-from codesign.mapping import FoldedMap, HardwareMap, LayerMap
+from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator
-from rtl_templates.engine import LayerEngine
+from rtl_templates.engine import PROBES, LayerEngine
 from rtl_templates.folded import FoldedEngine
-from rtl_templates.guard import AGE_BITS
 from rtl_templates.memories import BundlePlatform
 from rtl_templates.timing import timing_diagram
 from rtl_templates.vectors import write_vectors
@@ -33,7 +32,6 @@ FORMAT_VERSION = 2
 SIDECAR = "design.json"
 CLOCK_MHZ = 50
 TEMPLATES = Path(__file__).with_name("templates")
-PROBES = ("valid", "slot", "spikes", "membranes", "phase")
 
 # What Verilator's -Wall says about Verilog that was translated from another language.
 LINT_WAIVERS = (
@@ -121,9 +119,12 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
         flags=re.MULTILINE,
     )
     text = re.sub(r"\\\$auto\$verilog_backend\S+ ", "evaluate_once", text)
-    rom = (TEMPLATES / "rom.v").read_text(encoding="utf-8")
-    header = f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}\n\n"
-    return header + rom.replace("@NAME@", name) + "\n" + text.strip() + "\n"
+    template = (TEMPLATES / "rom.v").read_text(encoding="utf-8")
+    parts = [f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}\n"]
+    for module, style in ((f"{name}_rom", ""), (f"{name}_rom_block", '(* rom_style = "block" *)\n  ')):
+        if re.search(rf"^\s*{module} #", text, re.MULTILINE):
+            parts.append(template.replace("@MODULE@", module).replace("@STYLE@", style))
+    return "\n".join([*parts, text.strip()]) + "\n"
 
 
 @contextmanager
@@ -169,14 +170,18 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
     words = {"input_word": accelerator.input_record, "output_word": accelerator.output_record}
     folded = mapping.folded
     engines = accelerator.engines * len(mapping.layers) if folded else accelerator.engines
-    layers = [_layer_entry(mapping, layer, engine, network) for layer, engine in zip(mapping.layers, engines, strict=True)]
+    layers = [
+        _layer_entry(mapping, layer, engine, network) for layer, engine in zip(mapping.layers, engines, strict=True)
+    ]
     bits = {"rows": 0, "synapses": 0, "parameters": 0, "state": 0, "queues": 0}
     for memory in {memory["image"]: memory for entry in layers for memory in entry["memories"]}.values():
         bits[memory["role"]] += memory["depth"] * memory["width"]
     for engine in accelerator.engines:
         bits["state"] += engine.slots * engine.widths.memory_bits
         bits["queues"] += engine.queue_bits
-    bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width + network.n_inputs * AGE_BITS
+    bits["state"] += (
+        network.n_outputs * accelerator.output_record.fields[-1].width + max(2, network.n_inputs) * AGE_BITS
+    )
     return {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,

@@ -15,6 +15,7 @@ from rtl_templates.memories import StreamFifo
 from rtl_templates.neurons import NeuronBank, NeuronWidths
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
+PROBES = ("valid", "slot", "spikes", "membranes", "phase")
 
 
 def spike_word_layout(layer: LayerMap, value_width: int) -> data.StructLayout:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from codesign.layouts import index_width
 from codesign.mapping import HardwareMap, fifo_depth, fifo_margin, fire_latency
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
-from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, SWEEP, spike_word_layout
+from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, spike_word_layout
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
 from rtl_templates.neurons import NeuronBank, NeuronWidths
@@ -75,7 +75,7 @@ class FoldedEngine(wiring.Component):
         # The hidden FIFO is empty when a sweep starts; the other one has to have room for a sweep.
         self.hidden_depth = max((fifo_depth(layer, network.timesteps, False) for layer in hidden), default=0)
         self.fifo_depth = fifo_depth(last, network.timesteps, False)
-        members: dict[str, In | Out] = {
+        members: dict[str, Member] = {
             "i": In(stream.Signature(event_layout(network.n_inputs, self.widths.value_bits))),
             "o": Out(stream.Signature(token_layout(last, self.value_width))),
             "saturations": Out(range(placement.lanes + 1)),
@@ -149,12 +149,13 @@ class FoldedEngine(wiring.Component):
         reads_input = Signal()
         event = Signal(event_layout(placement.n_addresses, widths.value_bits))
         m.d.comb += [room.eq(Cat(fetcher.room for fetcher in fetchers).all())]
+        row_base = Signal(event.source.shape())
+        hidden_fifo = StreamFifo(spike_word_layout(self._words, 0), max(2, self.hidden_depth))
         if n_layers > 1:
-            m.submodules.hidden_fifo = hidden_fifo = StreamFifo(spike_word_layout(self._words, 0), self.hidden_depth)
+            m.submodules.hidden_fifo = hidden_fifo
             m.submodules.hidden_serializer = hidden_serializer = SpikeSerializer(self._words)
             wiring.connect(m, hidden_fifo.o, hidden_serializer.i)
             token = hidden_serializer.o
-            row_base = Signal(event.source.shape())
             m.d.comb += [
                 token.ready.eq(room & ~reads_input),
                 self.i.ready.eq(room & reads_input),
@@ -289,12 +290,13 @@ class FoldedEngine(wiring.Component):
         m.d.sync += self.saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
         for number in range(n_layers):
             width = network.layers[number].membrane_width
+            probe = {name: getattr(self, f"probe{number}_{name}") for name in PROBES}
             m.d.comb += [
-                getattr(self, f"probe{number}_valid").eq(shown & (layer == number)),
-                getattr(self, f"probe{number}_slot").eq(wrap(slot[fire], unsigned(index_width(layers[number].n_slots)))),
-                getattr(self, f"probe{number}_spikes").eq(spikes),
-                getattr(self, f"probe{number}_membranes").eq(Cat(bank.membrane[:width] for bank in banks)),
-                getattr(self, f"probe{number}_phase").eq(Mux(layer == number, phase, IDLE)),
+                probe["valid"].eq(shown & (layer == number)),
+                probe["slot"].eq(wrap(slot[fire], probe["slot"].shape())),
+                probe["spikes"].eq(spikes),
+                probe["membranes"].eq(Cat(bank.membrane[:width] for bank in banks)),
+                probe["phase"].eq(Mux(layer == number, phase, IDLE)),
             ]
         if n_layers > 1:
             word = hidden_fifo.i.payload

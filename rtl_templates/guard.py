@@ -7,15 +7,13 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import END, index_width, input_word
+from codesign.mapping import AGE_BITS
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.fetcher import event_layout
 from rtl_templates.memories import next_index
 
 DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = range(4)
-
-# 1,024 sources of 8 bits are one block memory on most devices.
-AGE_BITS = 8
 
 
 class InputGuard(wiring.Component):

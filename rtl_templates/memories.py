@@ -10,6 +10,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
+from codesign.mapping import BLOCK_ROM_BITS
 from rtl_templates.arithmetic import wrap
 
 
@@ -17,10 +18,15 @@ from rtl_templates.arithmetic import wrap
 class BundlePlatform:
     """Platform of the Verilog bundle: ROMs become instances of ``rom_module`` that read image files.
 
-    Without a platform (simulation in Python) a ROM is an initialised memory.
+    Those of :data:`codesign.mapping.BLOCK_ROM_BITS` and more are of ``<rom_module>_block``, which asks the tools for
+    block memory. Without a platform (simulation in Python) a ROM is an initialised memory.
     """
 
     rom_module: str
+
+    def module(self, bits: int) -> str:
+        """Module of a ROM of so many bits."""
+        return self.rom_module + ("_block" if bits >= BLOCK_ROM_BITS else "")
 
 
 class Rom(wiring.Component):
@@ -58,7 +64,7 @@ class Rom(wiring.Component):
         m.d.comb += Value.cast(self.data).eq(data)
         if isinstance(platform, BundlePlatform):
             m.submodules.rom = Instance(
-                platform.rom_module,
+                platform.module(self._width * len(self._words)),
                 p_WIDTH=self._width,
                 p_DEPTH=len(self._words),
                 p_ADDRESS_WIDTH=len(self.addr),
@@ -85,7 +91,7 @@ class StreamFifo(wiring.Component):
     Parameters
     ----------
     shape : shape of a word.
-    depth : words in the memory, 2 or more; one more waits at the output.
+    depth : words in the memory, a power of two, 2 or more; one more waits at the output.
 
     Members
     -------
@@ -93,12 +99,12 @@ class StreamFifo(wiring.Component):
 
     Raises
     ------
-    ValueError if ``depth`` is below 2.
+    ValueError if ``depth`` is not such a power of two.
     """
 
     def __init__(self, shape: ShapeLike, depth: int):
-        if depth < 2:
-            raise ValueError(f"depth {depth!r} must be 2 or more")
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth {depth!r} must be a power of two, 2 or more")
         self._shape = shape
         self._depth = depth
         super().__init__(
@@ -114,31 +120,31 @@ class StreamFifo(wiring.Component):
         width = Shape.cast(self._shape).width
         m.submodules.storage = storage = memory.Memory(shape=unsigned(width), depth=self._depth, init=[])
         write, read = storage.write_port(), storage.read_port()
-        head = Signal(range(self._depth))
-        tail = Signal(range(self._depth))
+        # Counts of the words that went in and out, modulo twice the depth: their difference is the level.
+        counter = unsigned(self._depth.bit_length())
+        address = unsigned(len(read.addr))
+        head = Signal(counter)
+        tail = Signal(counter)
         push = Signal()
         pull = Signal()
         m.d.comb += [
-            self.i.ready.eq(self.level != self._depth),
+            self.level.eq(wrap(tail - head, counter)),
+            self.i.ready.eq(~((tail ^ head) == self._depth)),
             push.eq(self.i.valid & self.i.ready),
-            pull.eq((self.level != 0) & (~self.o.valid | self.o.ready)),
+            pull.eq((tail != head) & (~self.o.valid | self.o.ready)),
             write.en.eq(push),
-            write.addr.eq(tail),
+            write.addr.eq(wrap(tail, address)),
             write.data.eq(Value.cast(self.i.payload)),
             read.en.eq(pull),
-            read.addr.eq(head),
+            read.addr.eq(wrap(head, address)),
             Value.cast(self.o.payload).eq(read.data),
         ]
         with m.If(push):
-            m.d.sync += tail.eq(next_index(tail, self._depth))
+            m.d.sync += tail.eq(wrap(tail + 1, counter))
         with m.If(pull):
-            m.d.sync += [head.eq(next_index(head, self._depth)), self.o.valid.eq(1)]
+            m.d.sync += [head.eq(wrap(head + 1, counter)), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        with m.If(push & ~pull):
-            m.d.sync += self.level.eq(wrap(self.level + 1, self.level.shape()))
-        with m.Elif(pull & ~push):
-            m.d.sync += self.level.eq(wrap(self.level - 1, self.level.shape()))
         return m
 
 

@@ -15,7 +15,6 @@ from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
 from rtl_templates.arithmetic import record_layout, saturate, wrap
 from rtl_templates.memories import Rom
 
-
 Key = TypeVar("Key")
 
 
@@ -39,9 +38,7 @@ class NeuronWidths:
     @classmethod
     def joined(cls, network: FrozenNetwork) -> NeuronWidths:
         """What the one engine of a folded accelerator needs: every layer's sum apart, the widest of each."""
-        found = [
-            cls(layer, network.source_max(index), is_current=True) for index, layer in enumerate(network.layers)
-        ]
+        found = [cls(layer, network.source_max(index), is_current=True) for index, layer in enumerate(network.layers)]
         widest = found[0]
         widest.sum = max(widths.sum for widths in found)
         widest.potential = max(widths.potential for widths in found)
@@ -95,9 +92,7 @@ class NeuronBank(wiring.Component):
     ValueError if ``lane`` is not one of the layer's.
     """
 
-    def __init__(
-        self, layers: Sequence[FrozenLayer], placement: LayerMap | FoldedMap, lane: int, widths: NeuronWidths
-    ):
+    def __init__(self, layers: Sequence[FrozenLayer], placement: LayerMap | FoldedMap, lane: int, widths: NeuronWidths):
         if not 0 <= lane < placement.lanes:
             raise ValueError(f"lane {lane!r} is outside 0..{placement.lanes - 1}")
         self._layers = tuple(layers)

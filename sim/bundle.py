@@ -44,6 +44,11 @@ def read_sidecar(bundle: Path) -> dict[str, Any]:
     return document
 
 
+def memory_images(sidecar: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every memory image once: the layers of a folded engine share theirs."""
+    return list({memory["image"]: memory for layer in sidecar["layers"] for memory in layer["memories"]}.values())
+
+
 def check_files(bundle: Path, sidecar: dict[str, Any]) -> None:
     """Raise InputError unless every file is there and is the one that the sidecar describes."""
     altered = altered_files(bundle, sidecar)
@@ -66,11 +71,10 @@ def altered_files(bundle: Path, sidecar: dict[str, Any]) -> list[str]:
             raise InputError(f"{path}: missing from the bundle; generate it again")
         if file_hash(path) != expected:
             altered.append(name)
-    for layer in sidecar["layers"]:
-        for memory in layer["memories"]:
-            if memory["image"] not in sidecar["files"]:
-                raise InputError(f"{bundle / memory['image']}: design.json states no hash of it; generate it again")
-            read_image(bundle, memory)
+    for memory in memory_images(sidecar):
+        if memory["image"] not in sidecar["files"]:
+            raise InputError(f"{bundle / memory['image']}: design.json states no hash of it; generate it again")
+        read_image(bundle, memory)
     return altered
 
 

@@ -27,7 +27,7 @@ from codesign.golden import check_stimulus
 from codesign.network import FrozenNetwork
 from codesign.progress import Progress, silent
 from codesign.stimulus import Stimulus
-from sim.bundle import SIDECAR, altered_files, read_sidecar
+from sim.bundle import SIDECAR, altered_files, memory_images, read_sidecar
 from sim.checker import Divergence, expected_counts, merge_counts
 from sim.decoder import compare_decoded
 from sim.harness import TB_SOURCES, TOP, testbench_source
@@ -249,11 +249,10 @@ class _Runner:
         """Write the job's request and start its process."""
         job.folder.mkdir(parents=True)
         job.stimulus.save(job.folder / "stimulus.npz")
-        for layer in self.sidecar["layers"]:
-            for memory in layer["memories"]:
-                copy = job.folder / memory["image"]
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.bundle / memory["image"], copy)
+        for memory in memory_images(self.sidecar):
+            copy = job.folder / memory["image"]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.bundle / memory["image"], copy)
         request = job.folder / "request.json"
         write_json(
             request,

@@ -17,13 +17,13 @@ from rtl_templates.bundle import write_bundle
 
 
 def random_bundle(
-    seed: int, folder: Path, *, samples: int = 6, max_width: int = 24, most_lanes: int = 4
+    seed: int, folder: Path, *, samples: int = 6, max_width: int = 24, most_lanes: int = 4, folded: bool = False
 ) -> tuple[FrozenNetwork, Stimulus]:
     """Bundle of a random network in ``folder``, the network, and a stimulus."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     lanes = random_lanes(rng, network, most_lanes)
-    write_bundle(network, map_network(network, lanes), folder)
+    write_bundle(network, map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded), folder)
     return network, random_stimulus(rng, network, samples)
 
 

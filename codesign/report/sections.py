@@ -222,6 +222,7 @@ def layers(record: Record) -> Section:
     verified = (record.verification or {}).get("samples")
     spikes_per_sample = record.figures.get("spikes_per_sample")
     described: list[dict[str, Any]] = record.sidecar["layers"] if record.sidecar else []
+    shared = record.sidecar is not None and record.sidecar["shape"] == "folded"
     head = [
         "layer", "inputs", "neurons", "synapses", "density", "weight bits", "membrane bits", "lanes",
         "memory, bits", "bits per synapse", "spikes per sample", "operations per sample", "lane use",
@@ -230,7 +231,7 @@ def layers(record: Record) -> Section:
     for index, (name, layer) in enumerate(zip(record.layer_names, network.layers, strict=True)):
         entry = described[index] if index < len(described) else None
         clocks = measured[index] if index < len(measured) else None
-        bits = sum(memory["depth"] * memory["width"] for memory in entry["memories"]) if entry else None
+        bits = sum(memory["depth"] * memory["width"] for memory in entry["memories"]) if entry and not shared else None
         rows.append(
             [
                 name,
@@ -253,7 +254,7 @@ def layers(record: Record) -> Section:
     section.caption(
         f"{network.timesteps} timesteps, input coding '{network.coding.kind}', readout '{network.readout}', "
         f"leak '{' / '.join(sorted(leak))}', reset '{network.layers[0].reset}'. Memory: row tables, synapses and "
-        "parameters in images."
+        f"parameters in images{', shared by all layers of the one engine' if shared else ''}."
     )
     if record.sidecar is None:
         gap(section, record, "lanes and memory", "generate")

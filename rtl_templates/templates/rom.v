@@ -1,5 +1,5 @@
 // Read-only memory with a registered output, filled from an image.
-module @NAME@_rom #(
+module @MODULE@ #(
   parameter WIDTH = 1,
   parameter DEPTH = 1,
   parameter ADDRESS_WIDTH = 1,
@@ -10,7 +10,7 @@ module @NAME@_rom #(
   input  wire [ADDRESS_WIDTH-1:0] addr,
   output reg  [WIDTH-1:0]         data
 );
-  reg [WIDTH-1:0] words [0:DEPTH-1];
+  @STYLE@reg [WIDTH-1:0] words [0:DEPTH-1];
   generate
     if (FILE != "") begin : image
       initial $readmemh(FILE, words);

@@ -55,6 +55,7 @@ def random_stimulus(network: FrozenNetwork, samples: int, rate: float = 0.3) -> 
 
 
 @pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize(
     ("coding", "widths", "lanes", "queue_depth"),
     [
@@ -64,12 +65,12 @@ def random_stimulus(network: FrozenNetwork, samples: int, rate: float = 0.3) -> 
         ("current", (32, 20, 9, 3), [8, 1, 3], 4),
     ],
 )
-def test_memory_bits_are_those_of_the_generated_bundle(coding, widths, lanes, queue_depth):
+def test_memory_bits_are_those_of_the_generated_bundle(coding, widths, lanes, queue_depth, folded):
     from rtl_templates import bundle
     from rtl_templates.accelerator import Accelerator
 
     network = random_network(widths, coding=coding)
-    mapping = map_network(network, lanes)
+    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
     # The sidecar alone: emitting the Verilog would take most of the time.
     sidecar = bundle._sidecar(Accelerator(network, mapping, queue_depth=queue_depth), "snn")
     # An accelerator that is never elaborated warns when it is collected: here, not in some later test.
@@ -88,7 +89,8 @@ def test_blocks_take_the_best_mode():
 
 def test_memories_go_where_they_cost_least():
     assert memory_kind(Memory("synapses", 0, 2000, 12), "ecp5") == "block"
-    assert memory_kind(Memory("rows", 0, 64, 16), "ecp5") == "logic"
+    assert memory_kind(Memory("rows", 0, 63, 16), "ecp5") == "logic"
+    assert memory_kind(Memory("rows", 0, 64, 16), "ecp5") == "block"
     assert memory_kind(Memory("state", 0, 64, 16), "ecp5") == "lutram"
     assert memory_kind(Memory("state", 0, 64, 16), "ice40") == "block"
     assert memory_kind(Memory("queues", 0, 8, 16, clocked=False), "ice40") == "logic"

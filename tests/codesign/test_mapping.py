@@ -127,6 +127,48 @@ def test_wrong_arguments_are_named(lanes, rates, message):
         map_network(network_of([np.ones((4, 3), int)]), lanes, rates)
 
 
+@pytest.mark.parametrize("seed", range(15))
+def test_layers_of_a_folded_engine_have_rows_and_slots_of_their_own(seed):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, max_width=20)
+    lanes = int(rng.integers(1, 6))
+    mapping = map_network(network, [lanes] * len(network.layers), folded=True)
+    folded = mapping.folded
+    assert mapping.lanes == [lanes] * len(network.layers)
+    for lane in range(lanes):
+        rows, synapses = (
+            record.unpack(words)
+            for record, words in (
+                (folded.row_record, folded.row_words(lane)),
+                (folded.synapse_record, folded.synapse_words(lane)),
+            )
+        )
+        taken, slots = set(), set()
+        for index, layer in enumerate(mapping.layers):
+            for address in range(layer.n_addresses):
+                place = folded.row_base[index] | address
+                assert place == folded.row_base[index] + address and place not in taken
+                taken.add(place)
+                first, count = layer.row_start[lane, address], layer.row_count[lane, address]
+                assert rows["count"][place] == count
+                found = slice(rows["start"][place], rows["start"][place] + count)
+                np.testing.assert_array_equal(synapses["slot"][found], layer.synapse_slot[lane][first : first + count])
+                weights = layer.synapse_weight[lane][first : first + count]
+                np.testing.assert_array_equal(synapses["weight"][found], weights)
+            for slot in range(layer.n_slots):
+                place = folded.slot_base[index] | slot
+                assert place == folded.slot_base[index] + slot and place not in slots
+                slots.add(place)
+        assert len(rows["count"]) == folded.n_addresses and max(taken) == folded.n_addresses - 1
+        assert sum(rows["count"]) == folded.lane_synapses[lane] and max(slots) == folded.n_slots - 1
+
+
+def test_a_folded_engine_has_one_number_of_lanes():
+    network = network_of([np.ones((4, 3), int), np.ones((3, 2), int)])
+    with pytest.raises(InputError, match="has one engine; give one number"):
+        map_network(network, [2, 1], folded=True)
+
+
 def test_a_million_synapses_are_placed_in_seconds():
     rng = np.random.default_rng(0)
     n_in, n_out, fan_out = 2000, 2000, 500

@@ -45,7 +45,7 @@ def test_small_networks_equal_the_golden_model(seed):
     run_random(seed, max_width=10)
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(12))
 def test_small_folded_networks_equal_the_golden_model(seed):
     run_random(seed, max_width=10, folded=True)
 

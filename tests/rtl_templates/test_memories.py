@@ -33,7 +33,7 @@ def test_an_empty_rom_is_refused():
         Rom(5, [], "images/x.mem")
 
 
-@pytest.mark.parametrize("depth", [2, 3, 8])
+@pytest.mark.parametrize("depth", [2, 4, 8])
 @pytest.mark.parametrize(("gap", "stall"), [(0.0, 0.0), (0.6, 0.0), (0.0, 0.7), (0.5, 0.5)])
 def test_fifo_keeps_order_under_any_gaps_and_backpressure(depth, gap, stall):
     rng = np.random.default_rng(depth)
@@ -67,6 +67,7 @@ def test_fifo_passes_a_word_a_clock():
     assert got == list(range(38))
 
 
-def test_fifo_depth_below_two_is_refused():
-    with pytest.raises(ValueError, match="depth 1 must be 2 or more"):
-        StreamFifo(8, 1)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_fifo_depth_that_is_no_power_of_two_is_refused(depth):
+    with pytest.raises(ValueError, match=f"depth {depth} must be a power of two, 2 or more"):
+        StreamFifo(8, depth)

@@ -18,9 +18,10 @@ from sim.decoder import compare_decoded, decode_bundle
 from sim.verify import verify_bundle
 
 
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_random_bundles_decode_to_their_networks(seed: int, tmp_path: Path) -> None:
-    network, _ = random_bundle(seed, tmp_path / "b", max_width=40, most_lanes=16)
+def test_random_bundles_decode_to_their_networks(seed: int, folded: bool, tmp_path: Path) -> None:
+    network, _ = random_bundle(seed, tmp_path / "b", max_width=40, most_lanes=16, folded=folded)
     for decoded, layer in zip(decode_bundle(tmp_path / "b"), network.layers, strict=True):
         assert np.array_equal(decoded.weights, layer.dense())
         assert np.array_equal(decoded.bias, layer.bias)
@@ -52,6 +53,26 @@ def test_a_changed_synapse_is_found(delivered) -> None:
     result = compare_decoded(bundle, network)
     assert not result["equal"] and result["differences"] == 1
     assert result["first"].startswith("layer 1: weight [")
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "message"),
+    [
+        (1, {"source_address": "the first layer's"}, "a row of no source holds synapses"),
+        (0, {"slot_base": 1}, "bias"),
+    ],
+)
+def test_layers_of_a_folded_engine_that_overlap_are_found(tmp_path: Path, layer, change, message) -> None:
+    network, _ = random_bundle(8, tmp_path / "b", max_width=12, folded=True)
+    document = sidecar(tmp_path / "b")
+    assert len(document["layers"]) > 1 and compare_decoded(tmp_path / "b", network)["equal"]
+    first, chosen = document["layers"][0], document["layers"][layer]
+    if "source_address" in change:
+        change = {"source_address": first["source_address"][: chosen["n_in"]]}
+    chosen |= change
+    (tmp_path / "b" / "design.json").write_text(json.dumps(document))
+    result = compare_decoded(tmp_path / "b", network)
+    assert not result["equal"] and message in result["first"]
 
 
 def test_a_network_of_another_depth_is_found(delivered) -> None:

@@ -60,11 +60,16 @@ def test_random_networks_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all(list(range(12)), tmp_path, max_width=24, most_lanes=4)
 
 
+def test_random_folded_networks_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all(list(range(3)), tmp_path, max_width=24, most_lanes=4, folded=True)
+
+
 @pytest.mark.deep
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("block", range(10))
-def test_many_random_networks_equal_their_rtl(block: int, tmp_path: Path) -> None:
+def test_many_random_networks_equal_their_rtl(block: int, folded: bool, tmp_path: Path) -> None:
     seeds = list(range(1000 + 30 * block, 1030 + 30 * block))
-    saturating = equal_for_all(seeds, tmp_path, max_width=70, most_lanes=16)
+    saturating = equal_for_all(seeds, tmp_path, max_width=70, most_lanes=16, folded=folded)
     print(f"seeds {seeds[0]}..{seeds[-1]}: {saturating:.0%} saturate")  # noqa: T201
     assert saturating >= 0.2
 
