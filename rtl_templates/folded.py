@@ -150,9 +150,9 @@ class FoldedEngine(wiring.Component):
         event = Signal(event_layout(placement.n_addresses, widths.value_bits))
         m.d.comb += [room.eq(Cat(fetcher.room for fetcher in fetchers).all())]
         row_base = Signal(event.source.shape())
-        hidden_fifo = StreamFifo(spike_word_layout(self._words, 0), max(2, self.hidden_depth))
+        hidden_fifo: StreamFifo | None = None
         if n_layers > 1:
-            m.submodules.hidden_fifo = hidden_fifo
+            m.submodules.hidden_fifo = hidden_fifo = StreamFifo(spike_word_layout(self._words, 0), self.hidden_depth)
             m.submodules.hidden_serializer = hidden_serializer = SpikeSerializer(self._words)
             wiring.connect(m, hidden_fifo.o, hidden_serializer.i)
             token = hidden_serializer.o
@@ -298,7 +298,7 @@ class FoldedEngine(wiring.Component):
                 probe["membranes"].eq(Cat(bank.membrane[:width] for bank in banks)),
                 probe["phase"].eq(Mux(layer == number, phase, IDLE)),
             ]
-        if n_layers > 1:
+        if hidden_fifo is not None:
             word = hidden_fifo.i.payload
             m.d.comb += [
                 word.end.eq(is_end[fire]),
