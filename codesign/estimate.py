@@ -47,7 +47,7 @@ RAM_BIT_COST = 1.0
 # Clocks of the engines' pipelines (see rtl_templates): from a word on s_axis to the event at the first layer, from an
 # event to its first synapse, from the last synapse to the sweep, from a slot's read to its event at the next layer,
 # from the last token to the first readout value, and from the end of a sweep until rows may start.
-INPUT_CLOCKS = 1
+INPUT_CLOCKS = 2
 EVENT_CLOCKS = 5
 BARRIER_CLOCKS = 5
 TOKEN_CLOCKS = 3

@@ -31,7 +31,7 @@ class InputGuard(wiring.Component):
        inserted. With coding 'current', ``tlast`` is what ends the sample, and no bit is set.
 
     The sample ends with its T-th end; the next word begins another. Bits are sticky until reset.
-    Latency 3 clocks, throughput one word a clock.
+    Latency 4 clocks, throughput one word a clock.
 
     A memory holds for every source the age in which it was last seen; each end begins a new age, so that forgetting
     takes no time. When the ages have been used up, every 255 ends, and after reset, the memory is cleared: n_inputs
@@ -77,41 +77,44 @@ class InputGuard(wiring.Component):
         clearing = Signal(init=1)
         cleared = Signal(address_shape)
 
+        # A word is looked up in one clock, compared into a register in the next, since block memory is slow to answer,
+        # and judged in the third.
+        looking = Signal()
+        looked = Signal(self.i.payload.shape(), reset_less=True)
         valid = Signal()
         is_end = Signal()
         is_last = Signal()
         in_range = Signal()
+        duplicate = Signal()
         source = Signal(word.source.shape(), reset_less=True)
         value = Signal(unsigned(max(1, self._network.coding.input_bits)), reset_less=True)
         consume = Signal()
         accept = Signal()
+        moves = Signal()
         m.d.comb += [
-            self.i.ready.eq(~clearing & (~valid | consume)),
+            moves.eq(looking & (~valid | consume)),
+            self.i.ready.eq(~clearing & (~looking | moves)),
             accept.eq(self.i.valid & self.i.ready),
             read.en.eq(accept),
             read.addr.eq(wrap(word.source, address_shape)),
         ]
         with m.If(accept):
-            m.d.sync += valid.eq(1)
-        with m.Elif(consume):
-            m.d.sync += valid.eq(0)
-        with m.If(accept):
+            m.d.sync += [looking.eq(1), looked.eq(self.i.payload)]
+        with m.Elif(moves):
+            m.d.sync += looking.eq(0)
+        with m.If(moves):
             m.d.sync += [
-                source.eq(word.source),
-                in_range.eq(word.source < n_inputs),
-                is_last.eq(self.i.payload.last),
+                valid.eq(1),
+                source.eq(looked.word.source),
+                in_range.eq(looked.word.source < n_inputs),
+                is_last.eq(looked.last),
             ]
             if self._is_current:
-                m.d.sync += value.eq(word.value)
+                m.d.sync += value.eq(looked.word.value)
             else:
-                m.d.sync += is_end.eq(word.kind == END)
-
-        # The memory is read a clock before the word is judged: a mark written in that clock is not in the data, and
-        # data read before the memory was cleared says nothing.
-        marked_before = Signal()
-        outdated = Signal()
-        duplicate = Signal()
-        m.d.comb += duplicate.eq(marked_before | (~outdated & (read.data == age)))
+                m.d.sync += is_end.eq(looked.word.kind == END)
+        with m.Elif(consume):
+            m.d.sync += valid.eq(0)
 
         # A word is held until everything that it causes has left. `settled`: its event part is done.
         dropping = Signal()
@@ -137,7 +140,7 @@ class InputGuard(wiring.Component):
             marks.eq(sends_event & free),
             ends.eq(sends_end & free),
             self.finished.eq(ends & at_last_end),
-            self.in_progress.eq(active | in_sample),
+            self.in_progress.eq(active | in_sample | (looking & ~dropping)),
             write.en.eq(marks | clearing),
             write.addr.eq(Mux(clearing, cleared, wrap(source, address_shape))),
             write.data.eq(Mux(clearing, 0, age)),
@@ -162,8 +165,27 @@ class InputGuard(wiring.Component):
             ]
             if self._is_current:
                 m.d.sync += self.o.payload.value.eq(value)
+        # What is read does not know the marks that are written from then on; a word that does not let the next one move
+        # when it is marked ends the timestep. After an end nothing has been seen; data read before the memory was cleared
+        # says nothing.
+        marked = Signal()
+        outdated = Signal()
+        marks_looked = marks & (source == looked.word.source)
         with m.If(accept):
-            m.d.sync += [marked_before.eq(marks & (source == word.source)), outdated.eq(0)]
+            m.d.sync += [marked.eq(marks & (source == word.source)), outdated.eq(0)]
+        with m.Elif(ends):
+            m.d.sync += marked.eq(0)
+        # Apart until the next clock, since nothing but the comparison fits behind the memory.
+        same_age = Signal()
+        known = Signal()
+        repeated = Signal()
+        with m.If(moves):
+            m.d.sync += [
+                same_age.eq(read.data == age),
+                known.eq(~ends & ~outdated & ~clearing),
+                repeated.eq(~ends & (marked | marks_looked)),
+            ]
+        m.d.comb += duplicate.eq((same_age & known) | repeated)
         with m.If(ends):
             m.d.sync += [
                 timestep.eq(Mux(at_last_end, 0, wrap(timestep + 1, timestep.shape()))),
