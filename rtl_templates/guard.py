@@ -165,9 +165,8 @@ class InputGuard(wiring.Component):
             ]
             if self._is_current:
                 m.d.sync += self.o.payload.value.eq(value)
-        # What is read does not know the marks that are written from then on; a word that does not let the next one move
-        # when it is marked ends the timestep. After an end nothing has been seen; data read before the memory was cleared
-        # says nothing.
+        # What is read does not know the marks written from then on; a word that does not let the next one move when it
+        # is marked ends the timestep. After an end nothing has been seen; data from before the clearing says nothing.
         marked = Signal()
         outdated = Signal()
         marks_looked = marks & (source == looked.word.source)

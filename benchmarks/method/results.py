@@ -95,6 +95,9 @@ def plots(documents: Documents, folder: Path) -> None:
                     label=preset,
                 )
         axes.set(xscale="log", xlabel="density, %", ylabel="test accuracy, %", title=name)
+        ticks = sorted({100 * item["target_density"] for item in chosen if item["preset"] != "dense"})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.set_xticks([], minor=True)
         axes.legend(fontsize=8)
         _save(figure, folder / f"method-{name}-accuracy.png")
         sparse = [item for item in chosen if item["preset"] != "dense"]
