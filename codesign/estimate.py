@@ -17,7 +17,17 @@ import numpy.typing as npt
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.layouts import index_width, output_word
-from codesign.mapping import AGE_BITS, BLOCK_ROM_BITS, FoldedMap, HardwareMap, LayerMap, fifo_depth, fire_latency
+from codesign.mapping import (
+    AGE_BITS,
+    BLOCK_ROM_BITS,
+    FoldedMap,
+    HardwareMap,
+    LayerMap,
+    fifo_depth,
+    fire_latency,
+    row_queue_depth,
+    seen_depth,
+)
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
 from codesign.stimulus import Stimulus
 
@@ -112,14 +122,14 @@ class LayerWidths:
 
 def memories(network: FrozenNetwork, mapping: HardwareMap, queue_depth: int = DEFAULT_QUEUE_DEPTH) -> list[Memory]:
     """Every memory of the accelerator, lane by lane."""
-    found = [Memory("state", 0, max(2, network.n_inputs), AGE_BITS)]
+    found = [Memory("state", 0, seen_depth(network.n_inputs), AGE_BITS)]
     if mapping.folded:
         return found + _folded_memories(network, mapping.folded, queue_depth)
     for layer in mapping.layers:
         index = layer.index
         widths = LayerWidths.of(network, index)
         value_bits = network.coding.input_bits if widths.sum else 0
-        depth = min(queue_depth, 4) if layer.lanes == 1 else queue_depth
+        depth = row_queue_depth(layer.lanes, queue_depth)
         for lane in range(layer.lanes):
             found.append(Memory("rows", index, layer.n_addresses, layer.row_record.width))
             found.append(Memory("synapses", index, max(1, int(layer.lane_synapses[lane])), layer.synapse_record.width))
@@ -143,7 +153,7 @@ def _folded_memories(network: FrozenNetwork, folded: FoldedMap, queue_depth: int
     layers, last = folded.layers, folded.layers[-1]
     widths = [LayerWidths.of(network, layer.index, separate_sum=True) for layer in layers]
     value_bits = network.coding.input_bits if network.coding.is_current else 0
-    depth = min(queue_depth, 4) if folded.lanes == 1 else queue_depth
+    depth = row_queue_depth(folded.lanes, queue_depth)
     for lane in range(folded.lanes):
         found.append(Memory("rows", 0, folded.n_addresses, folded.row_record.width))
         found.append(Memory("synapses", 0, max(1, int(folded.lane_synapses[lane])), folded.synapse_record.width))
@@ -303,11 +313,12 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
     latencies, decisions = [], []
     free = [0.0] * len(mapping.layers)
     input_free = readout_free = 0.0
-    decide = _folded_decision if mapping.folded else _decision
     for sample in range(n_samples):
-        alone = decide(network, mapping, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
+        alone = _decision(network, mapping, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
         latencies.append(alone[0])
-        decision, free, input_free = decide(network, mapping, activities, peaks, sample, free, input_free, readout_free)
+        decision, free, input_free = _decision(
+            network, mapping, activities, peaks, sample, free, input_free, readout_free
+        )
         readout_free = decision
         decisions.append(decision)
     accumulate = [float((peak + FILL_CLOCKS * (peak > 0)).sum(axis=1).mean()) for peak in peaks]
@@ -335,6 +346,11 @@ def _decision(
     readout_free: float,
 ) -> tuple[float, list[float], float]:
     """Clock of a sample's decision, when each layer may walk again, and when the input port is free."""
+    if mapping.folded:
+        decision, now = _folded_decision(
+            network, mapping.layers, activities, [peak[sample] for peak in peaks], sample, input_free
+        )
+        return max(decision, readout_free + READOUT_CLOCKS + network.n_outputs), free, now
     first: list[float] = []
     last: list[float] = []
     now = input_free
@@ -372,21 +388,18 @@ def _decision(
 
 def _folded_decision(
     network: FrozenNetwork,
-    mapping: HardwareMap,
+    layers: Sequence[LayerMap],
     activities: Sequence[Activity],
     peaks: Sequence[Float],
     sample: int,
-    free: list[float],
-    input_free: float,
-    readout_free: float,
-) -> tuple[float, list[float], float]:
-    """As :func:`_decision` for the one engine, which does one thing after the other."""
+    now: float,
+) -> tuple[float, float]:
+    """Clock of a sample's decision, and when the one engine, which does one thing after the other, is free again."""
     is_current = network.coding.is_current
     fire = fire_latency(True)
-    now = input_free
     token = now
     for t in range(network.timesteps):
-        for layer, peak in zip(mapping.layers, peaks, strict=True):
+        for layer, peak in zip(layers, peaks, strict=True):
             if layer.index > 0 or t == 0 or not is_current:
                 if layer.index == 0:
                     count = float(activities[0].events[sample, t]) + (0 if is_current else 1)
@@ -395,12 +408,11 @@ def _folded_decision(
                     tokens = float(activities[layer.index].events[sample, t])
                     first = token
                     last = max(now - 1, first + tokens)
-                walked = max(now + 1, first + EVENT_CLOCKS) + peak[sample, t]
+                walked = max(now + 1, first + EVENT_CLOCKS) + peak[t]
                 now = max(walked + BARRIER_CLOCKS, last + EVENT_CLOCKS)
             token = now + fire + TOKEN_CLOCKS
             now += layer.n_slots + fire + 1
-    decision = max(now + TOKEN_CLOCKS, readout_free) + READOUT_CLOCKS + network.n_outputs
-    return decision, free, now
+    return now + TOKEN_CLOCKS + READOUT_CLOCKS + network.n_outputs, now
 
 
 def estimate(

@@ -267,6 +267,16 @@ def fire_latency(is_current: bool) -> int:
     return 5 if is_current else 4
 
 
+def row_queue_depth(lanes: int, wanted: int) -> int:
+    """Rows that a lane may lag behind: a single lane has no other to wait for."""
+    return min(wanted, 4) if lanes == 1 else wanted
+
+
+def seen_depth(n_inputs: int) -> int:
+    """Words of the input guard's memory of ages."""
+    return max(2, n_inputs)
+
+
 def fifo_margin(is_current: bool) -> int:
     """Words that may still be on their way into a layer's output FIFO when a sweep is to start."""
     return fire_latency(is_current) + 2

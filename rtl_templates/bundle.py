@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from codesign.errors import InputError, OutputError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
-from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap
+from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator
@@ -180,7 +180,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         bits["state"] += engine.slots * engine.widths.memory_bits
         bits["queues"] += engine.queue_bits
     bits["state"] += (
-        network.n_outputs * accelerator.output_record.fields[-1].width + max(2, network.n_inputs) * AGE_BITS
+        network.n_outputs * accelerator.output_record.fields[-1].width + seen_depth(network.n_inputs) * AGE_BITS
     )
     return {
         "format": FORMAT_NAME,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency
+from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency, row_queue_depth
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
@@ -31,6 +33,27 @@ def spike_word_layout(layer: LayerMap, value_width: int) -> data.StructLayout:
     if value_width:
         fields["values"] = data.ArrayLayout(signed(value_width), layer.lanes)
     return data.StructLayout(fields)
+
+
+def sweep_stages(m: Module, count: int, slot_shape: Shape) -> tuple[list[Signal], ...]:
+    """Pipeline of a sweep: lists of slot, valid, initial, silent and is_end; entry k is of the slot read k clocks ago.
+
+    The first entries are the caller's to drive.
+    """
+    shapes = {
+        "slot": slot_shape,
+        "valid": unsigned(1),
+        "initial": unsigned(1),
+        "silent": unsigned(1),
+        "is_end": unsigned(1),
+    }
+    stages = tuple(
+        [Signal(shape, name=f"{name}_{k}", reset_less=k > 0 and name != "valid") for k in range(count)]
+        for name, shape in shapes.items()
+    )
+    for stage in stages:
+        m.d.sync += [late.eq(early) for early, late in pairwise(stage)]
+    return stages
 
 
 class LayerEngine(wiring.Component):
@@ -74,7 +97,7 @@ class LayerEngine(wiring.Component):
         self._last_only = network.readout == "membrane_last"
         self.is_current = index == 0 and network.coding.is_current
         self.widths = NeuronWidths(self._layer, network.source_max(index), is_current=self.is_current)
-        self.queue_depth = min(queue_depth, 4) if placement.lanes == 1 else queue_depth
+        self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
         self.value_width = 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
         self._margin = fifo_margin(self.is_current)
@@ -128,21 +151,7 @@ class LayerEngine(wiring.Component):
             accept.eq(self.i.valid & self.i.ready),
         ]
 
-        # Sweep control. Stage k of the pipeline handles the slot that was read k clocks ago.
-        stages = fire + 2
-        slot = [Signal(unsigned(index_width(n_slots)), name=f"slot_{k}", reset_less=k > 0) for k in range(stages)]
-        valid = [Signal(name=f"valid_{k}") for k in range(stages)]
-        initial = [Signal(name=f"initial_{k}", reset_less=k > 0) for k in range(stages)]
-        silent = [Signal(name=f"silent_{k}", reset_less=k > 0) for k in range(stages)]
-        is_end = [Signal(name=f"is_end_{k}", reset_less=k > 0) for k in range(stages)]
-        for k in range(1, stages):
-            m.d.sync += [
-                valid[k].eq(valid[k - 1]),
-                slot[k].eq(slot[k - 1]),
-                initial[k].eq(initial[k - 1]),
-                silent[k].eq(silent[k - 1]),
-                is_end[k].eq(is_end[k - 1]),
-            ]
+        slot, valid, initial, silent, is_end = sweep_stages(m, fire + 2, unsigned(index_width(n_slots)))
         timestep = Signal(unsigned(index_width(self._timesteps)))
         last_timestep = Signal()
         room = Signal()

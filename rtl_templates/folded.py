@@ -9,10 +9,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import HardwareMap, fifo_depth, fifo_margin, fire_latency
+from codesign.mapping import HardwareMap, fifo_depth, fifo_margin, fire_latency, row_queue_depth
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
-from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, spike_word_layout
+from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, spike_word_layout, sweep_stages
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
 from rtl_templates.neurons import NeuronBank, NeuronWidths
@@ -67,7 +67,7 @@ class FoldedEngine(wiring.Component):
         self._network = network
         self._placement = placement = mapping.folded
         self.widths = NeuronWidths.joined(network)
-        self.queue_depth = min(queue_depth, 4) if placement.lanes == 1 else queue_depth
+        self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
         last = placement.layers[-1]
         self.value_width = 0 if last.spiking else network.layers[-1].membrane_width
         hidden = placement.layers[:-1]
@@ -172,21 +172,7 @@ class FoldedEngine(wiring.Component):
                 Value.cast(event).eq(Value.cast(self.i.payload)),
             ]
 
-        # Sweep control. Stage k of the pipeline handles the slot that was read k clocks ago.
-        stages = fire + 2
-        slot = [Signal(slot_shape, name=f"slot_{k}", reset_less=k > 0) for k in range(stages)]
-        valid = [Signal(name=f"valid_{k}") for k in range(stages)]
-        initial = [Signal(name=f"initial_{k}", reset_less=k > 0) for k in range(stages)]
-        silent = [Signal(name=f"silent_{k}", reset_less=k > 0) for k in range(stages)]
-        is_end = [Signal(name=f"is_end_{k}", reset_less=k > 0) for k in range(stages)]
-        for k in range(1, stages):
-            m.d.sync += [
-                valid[k].eq(valid[k - 1]),
-                slot[k].eq(slot[k - 1]),
-                initial[k].eq(initial[k - 1]),
-                silent[k].eq(silent[k - 1]),
-                is_end[k].eq(is_end[k - 1]),
-            ]
+        slot, valid, initial, silent, is_end = sweep_stages(m, fire + 2, slot_shape)
         at_barrier = Signal()
         drained = Signal()
         has_room = Signal()

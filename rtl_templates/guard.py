@@ -7,7 +7,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import END, index_width, input_word
-from codesign.mapping import AGE_BITS
+from codesign.mapping import AGE_BITS, seen_depth
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.fetcher import event_layout
@@ -70,7 +70,7 @@ class InputGuard(wiring.Component):
         n_ends = 1 if self._is_current else self._network.timesteps
         word = self.i.payload.word
 
-        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=max(2, n_inputs), init=[])
+        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=seen_depth(n_inputs), init=[])
         write, read = seen.write_port(), seen.read_port()
         address_shape = unsigned(len(read.addr))
         age = Signal(unsigned(AGE_BITS), init=1)
@@ -193,8 +193,8 @@ class InputGuard(wiring.Component):
             with m.If(age == (1 << AGE_BITS) - 1):
                 m.d.sync += clearing.eq(1)
         with m.If(clearing):
-            m.d.sync += [cleared.eq(next_index(cleared, max(2, n_inputs))), outdated.eq(1)]
-            with m.If(cleared == max(2, n_inputs) - 1):
+            m.d.sync += [cleared.eq(next_index(cleared, seen_depth(n_inputs))), outdated.eq(1)]
+            with m.If(cleared == seen_depth(n_inputs) - 1):
                 m.d.sync += clearing.eq(0)
         with m.If(consume):
             m.d.sync += settled.eq(0)
