@@ -18,7 +18,7 @@ from codesign import golden
 from codesign.area_model import AREA_MODELS
 from codesign.config import Family, FreezeConfig
 from codesign.estimate import MAX_SAMPLES, estimate, source_rates
-from codesign.mapping import map_network
+from codesign.mapping import StateMemory, map_network
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 
@@ -58,6 +58,7 @@ class Budget:
     clock_mhz : clock that place and route must reach, None without.
     weight_bits, lanes : choices, ascending; lanes are the same for every layer, clamped to its width.
     queue_depth : events that a lane may lag behind.
+    state_memory : what the membranes' memories ask for.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Budget:
     weight_bits: tuple[int, ...]
     lanes: tuple[int, ...]
     queue_depth: int
+    state_memory: StateMemory = "auto"
 
     @property
     def margins(self) -> dict[str, float]:
@@ -146,7 +148,14 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
     found = []
     for lanes in budget.lanes:
         mapping = map_network(network, [lanes] * len(network.layers), rates)
-        document = estimate(network, mapping, stimulus=chosen, queue_depth=budget.queue_depth, trace=trace)
+        document = estimate(
+            network,
+            mapping,
+            stimulus=chosen,
+            queue_depth=budget.queue_depth,
+            state_memory=budget.state_memory,
+            trace=trace,
+        )
         figures = {"memory_bits": sum(document["memory_bits"].values()), "cycles": document["cycles"]["latency_cycles"]}
         if budget.family is not None:
             figures |= {kind: document["area"][budget.family][kind] for kind in ("lut", "ff", "bram", "dsp")}

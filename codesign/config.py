@@ -453,6 +453,9 @@ class FreezeConfig(Section):
     learning_rate: float = Field(default=5e-4, gt=0)
 
 
+StateMemory = Literal["auto", "block", "distributed"]
+
+
 class HardwareConfig(Section):
     """Shape of the accelerator."""
 
@@ -464,6 +467,9 @@ class HardwareConfig(Section):
         description="streaming: an engine per layer, all at work at once; folded: one engine, layers in turn, smaller",
     )
     queue_depth: int = Field(default=8, ge=2, le=64, description="events that a lane may lag behind")
+    state_memory: StateMemory = Field(
+        default="auto", description="membranes in block or distributed memory, or as the synthesis tool likes"
+    )
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
 
 

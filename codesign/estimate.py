@@ -23,8 +23,10 @@ from codesign.mapping import (
     FoldedMap,
     HardwareMap,
     LayerMap,
+    StateMemory,
     fifo_depth,
     fire_latency,
+    folded_fifo_depth,
     row_queue_depth,
     seen_depth,
 )
@@ -68,13 +70,17 @@ FILL_CLOCKS = 7
 
 @dataclass(frozen=True)
 class Memory:
-    """One memory of the accelerator: what it is for, and its shape; ``clocked`` if its read port has a register."""
+    """One memory of the accelerator: what it is for, and its shape; ``clocked`` if its read port has a register.
+
+    ``style`` : what it asks the synthesis tool for.
+    """
 
     role: str
     layer: int
     depth: int
     width: int
     clocked: bool = True
+    style: StateMemory = "auto"
 
     @property
     def bits(self) -> int:
@@ -120,11 +126,16 @@ class LayerWidths:
         return cls(0, potential, potential)
 
 
-def memories(network: FrozenNetwork, mapping: HardwareMap, queue_depth: int = DEFAULT_QUEUE_DEPTH) -> list[Memory]:
+def memories(
+    network: FrozenNetwork,
+    mapping: HardwareMap,
+    queue_depth: int = DEFAULT_QUEUE_DEPTH,
+    state_memory: StateMemory = "auto",
+) -> list[Memory]:
     """Every memory of the accelerator, lane by lane."""
     found = [Memory("state", 0, seen_depth(network.n_inputs), AGE_BITS)]
     if mapping.folded:
-        return found + _folded_memories(network, mapping.folded, queue_depth)
+        return found + _folded_memories(network, mapping.folded, queue_depth, state_memory)
     for layer in mapping.layers:
         index = layer.index
         widths = LayerWidths.of(network, index)
@@ -135,19 +146,20 @@ def memories(network: FrozenNetwork, mapping: HardwareMap, queue_depth: int = DE
             found.append(Memory("synapses", index, max(1, int(layer.lane_synapses[lane])), layer.synapse_record.width))
             if layer.parameter_record.fields:
                 found.append(Memory("parameters", index, layer.n_slots, layer.parameter_record.width))
-            found.append(Memory("state", index, layer.n_slots, widths.state))
+            found.append(Memory("state", index, layer.n_slots, widths.state, style=state_memory))
             if widths.sum:
-                found.append(Memory("state", index, layer.n_slots, widths.sum))
-            found.append(Memory("queues", index, depth, 1 + layer.row_record.width + max(1, value_bits), False))
-        found.append(
-            Memory("queues", index, fifo_depth(layer, network.timesteps, bool(widths.sum)), _fifo_width(network, layer))
-        )
-    values = output_word(network).fields[-1].width
-    found.append(Memory("state", len(mapping.layers) - 1, network.n_outputs, values, False))
-    return found
+                found.append(Memory("state", index, layer.n_slots, widths.sum, style=state_memory))
+            if depth:
+                found.append(Memory("queues", index, depth, 1 + layer.row_record.width + max(1, value_bits), False))
+        is_last = index == len(mapping.layers) - 1
+        words = fifo_depth(layer, network.timesteps, bool(widths.sum), is_last=is_last)
+        found.append(Memory("queues", index, words, _fifo_width(network, layer)))
+    return found + _readout_memory(network, len(mapping.layers) - 1)
 
 
-def _folded_memories(network: FrozenNetwork, folded: FoldedMap, queue_depth: int) -> list[Memory]:
+def _folded_memories(
+    network: FrozenNetwork, folded: FoldedMap, queue_depth: int, state_memory: StateMemory
+) -> list[Memory]:
     """As :func:`memories`, of the one engine; its layer is 0."""
     found: list[Memory] = []
     layers, last = folded.layers, folded.layers[-1]
@@ -159,17 +171,23 @@ def _folded_memories(network: FrozenNetwork, folded: FoldedMap, queue_depth: int
         found.append(Memory("synapses", 0, max(1, int(folded.lane_synapses[lane])), folded.synapse_record.width))
         if folded.parameter_record.fields:
             found.append(Memory("parameters", 0, folded.n_slots, folded.parameter_record.width))
-        found.append(Memory("state", 0, folded.n_slots, max(width.state for width in widths)))
-        found.append(Memory("state", 0, folded.n_slots, max(width.sum for width in widths)))
-        found.append(Memory("queues", 0, depth, 1 + folded.row_record.width + max(1, value_bits), False))
+        for width in (max(width.state for width in widths), max(width.sum for width in widths)):
+            found.append(Memory("state", 0, folded.n_slots, width, style=state_memory))
+        if depth:
+            found.append(Memory("queues", 0, depth, 1 + folded.row_record.width + max(1, value_bits), False))
     if len(layers) > 1:
         hidden = layers[:-1]
-        most = max(fifo_depth(layer, network.timesteps, False) for layer in hidden)
         word = 1 + index_width(max(layer.n_slots for layer in hidden)) + folded.lanes
-        found.append(Memory("queues", 0, most, word))
-    found.append(Memory("queues", 0, fifo_depth(last, network.timesteps, False), _fifo_width(network, last)))
-    found.append(Memory("state", 0, network.n_outputs, output_word(network).fields[-1].width, False))
-    return found
+        found.append(Memory("queues", 0, folded_fifo_depth(hidden), word))
+    found.append(Memory("queues", 0, folded_fifo_depth([last]), _fifo_width(network, last)))
+    return found + _readout_memory(network, 0)
+
+
+def _readout_memory(network: FrozenNetwork, layer: int) -> list[Memory]:
+    """The readout's values, which only the last timestep's membranes pass by."""
+    if network.readout == "membrane_last":
+        return []
+    return [Memory("state", layer, network.n_outputs, output_word(network).fields[-1].width, False)]
 
 
 def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
@@ -180,8 +198,10 @@ def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
 def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic"]:
     """How yosys builds a memory: the cheapest of what can hold it."""
     read_only = memory.role in ("rows", "synapses", "parameters")
-    if read_only and memory.bits >= BLOCK_ROM_BITS:
+    if (read_only and memory.bits >= BLOCK_ROM_BITS) or memory.style == "block":
         return "block"
+    if memory.style == "distributed":
+        return "lutram" if family in LUTRAM_COST else "logic"
     costs: dict[Literal["block", "lutram", "logic"], float] = {
         "logic": memory.bits * (ROM_BIT_COST if read_only else RAM_BIT_COST)
     }
@@ -212,9 +232,11 @@ def block_ram(found: Sequence[Memory], family: str) -> float:
     return total
 
 
-def area_features(network: FrozenNetwork, mapping: HardwareMap, family: str, queue_depth: int) -> list[float]:
+def area_features(
+    network: FrozenNetwork, mapping: HardwareMap, family: str, queue_depth: int, state_memory: StateMemory = "auto"
+) -> list[float]:
     """What the linear area model multiplies, in the order of :data:`codesign.area_model.FEATURES`."""
-    found = memories(network, mapping, queue_depth)
+    found = memories(network, mapping, queue_depth, state_memory)
     kinds = [memory_kind(memory, family) for memory in found]
     read_only = ("rows", "synapses", "parameters")
     pairs = list(zip(found, kinds, strict=True))
@@ -422,6 +444,7 @@ def estimate(
     stimulus: Stimulus | None = None,
     rates: Sequence[npt.NDArray] | None = None,
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
+    state_memory: StateMemory = "auto",
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
 ) -> dict[str, Any]:
@@ -436,7 +459,7 @@ def estimate(
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
-    found = memories(network, mapping, queue_depth)
+    found = memories(network, mapping, queue_depth, state_memory)
     bits = {
         role: sum(m.bits for m in found if m.role == role)
         for role in ("rows", "synapses", "parameters", "state", "queues")
@@ -456,14 +479,19 @@ def estimate(
         "clock_mhz": clock_mhz,
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
         "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
-        "area": {family: _area(network, mapping, found, family, queue_depth) for family in FAMILIES},
+        "area": {family: _area(network, mapping, found, family, queue_depth, state_memory) for family in FAMILIES},
     }
 
 
 def _area(
-    network: FrozenNetwork, mapping: HardwareMap, found: Sequence[Memory], family: str, queue_depth: int
+    network: FrozenNetwork,
+    mapping: HardwareMap,
+    found: Sequence[Memory],
+    family: str,
+    queue_depth: int,
+    state_memory: StateMemory,
 ) -> dict[str, Any]:
-    features = np.array(area_features(network, mapping, family, queue_depth))
+    features = np.array(area_features(network, mapping, family, queue_depth, state_memory))
     # The formulas are fitted on the streaming shape.
     model: AreaModel | None = None if mapping.folded else AREA_MODELS.get(family)
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0

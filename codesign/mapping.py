@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,11 @@ from codesign.layouts import Record, parameter_word, row_word, synapse_word
 from codesign.network import FrozenLayer, FrozenNetwork
 
 Int = npt.NDArray[np.int64]
+StateMemory = Literal["auto", "block", "distributed"]
 
 MAX_LANES = 32
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
-BLOCK_ROM_BITS = 1024
+BLOCK_ROM_BITS = 512
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
 BURST_WORDS = 256
@@ -268,8 +270,8 @@ def fire_latency(is_current: bool) -> int:
 
 
 def row_queue_depth(lanes: int, wanted: int) -> int:
-    """Rows that a lane may lag behind: a single lane has no other to wait for."""
-    return min(wanted, 4) if lanes == 1 else wanted
+    """Rows that a lane may lag behind; 0 for a single lane, which has no other to wait for and no queue."""
+    return 0 if lanes == 1 else wanted
 
 
 def seen_depth(n_inputs: int) -> int:
@@ -278,20 +280,26 @@ def seen_depth(n_inputs: int) -> int:
 
 
 def fifo_margin(is_current: bool) -> int:
-    """Words that may still be on their way into a layer's output FIFO when a sweep is to start."""
+    """Words that may still be on their way into a layer's output FIFO when a sweep is to start (shape 'streaming')."""
     return fire_latency(is_current) + 2
 
 
-def fifo_depth(layer: LayerMap, timesteps: int, is_current: bool) -> int:
-    """Words of a layer's output FIFO, a power of two: a sweep, what may be on its way, and a quarter more.
+def fifo_depth(layer: LayerMap, timesteps: int, is_current: bool, *, is_last: bool) -> int:
+    """Words of a layer's output FIFO in shape 'streaming', a power of two: a sweep and what may be on its way.
 
-    With coding 'current' the sweeps of a sample come in one burst. Holding them, within one small block memory, frees
-    the layer for the next sample while the layers behind it work through the burst.
+    Layers that feed another have a quarter of a sweep more. With coding 'current' the sweeps of a sample come in one
+    burst: holding them, within one small block memory, frees the layer for the next sample while the layers behind it
+    work through the burst.
     """
-    words = layer.n_slots + fifo_margin(is_current) + layer.n_slots // 4
+    words = layer.n_slots + fifo_margin(is_current) + (0 if is_last else layer.n_slots // 4)
     if is_current:
         words = max(words, min(timesteps * layer.n_slots + fifo_margin(is_current), BURST_WORDS))
     return 1 << (words - 1).bit_length()
+
+
+def folded_fifo_depth(layers: Sequence[LayerMap]) -> int:
+    """Words of a FIFO in shape 'folded', a power of two: the longest sweep; nothing is on its way when one starts."""
+    return max(2, 1 << (max(layer.n_slots for layer in layers) - 1).bit_length())
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ class Accelerator(wiring.Component):
     ----------
     network, mapping : the frozen network and its placement.
     queue_depth : rows that a lane may lag behind its layer's other lanes, 2 or more.
+    state_style : attribute ``ram_style`` of the membranes' memories ("block" or "distributed"); None for none.
 
     Members
     -------
@@ -48,7 +49,14 @@ class Accelerator(wiring.Component):
     ValueError if ``mapping`` is not of ``network`` or ``queue_depth`` is below 2.
     """
 
-    def __init__(self, network: FrozenNetwork, mapping: HardwareMap, *, queue_depth: int = DEFAULT_QUEUE_DEPTH):
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        mapping: HardwareMap,
+        *,
+        queue_depth: int = DEFAULT_QUEUE_DEPTH,
+        state_style: str | None = None,
+    ):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
         if queue_depth < 2:
@@ -56,9 +64,12 @@ class Accelerator(wiring.Component):
         self.network = network
         self.mapping = mapping
         self.engines: list[LayerEngine | FoldedEngine] = (
-            [FoldedEngine(network, mapping, queue_depth=queue_depth)]
+            [FoldedEngine(network, mapping, queue_depth=queue_depth, state_style=state_style)]
             if mapping.folded
-            else [LayerEngine(network, layer, queue_depth=queue_depth) for layer in mapping.layers]
+            else [
+                LayerEngine(network, layer, queue_depth=queue_depth, state_style=state_style)
+                for layer in mapping.layers
+            ]
         )
         self.input_record, self.output_record = input_word(network), output_word(network)
         super().__init__(

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from codesign.errors import InputError, OutputError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
-from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
+from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, StateMemory, seen_depth
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator
@@ -52,12 +52,14 @@ def write_bundle(
     *,
     name: str = "snn",
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
+    state_memory: StateMemory = "auto",
     vectors: Stimulus | None = None,
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
 
     name : name of the top module, of the pattern [a-z][a-z0-9_]*, at most 32 characters.
     queue_depth : rows that a lane may lag behind, 2..64.
+    state_memory : what the membranes' memories ask the synthesis tool for.
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth or mapping, and
@@ -74,7 +76,12 @@ def write_bundle(
         raise InputError("the mapping is of another network; map this network again")
     if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something that is not a bundle; choose another folder with -o")
-    accelerator = Accelerator(network, mapping, queue_depth=queue_depth)
+    accelerator = Accelerator(
+        network,
+        mapping,
+        queue_depth=queue_depth,
+        state_style=None if state_memory == "auto" else state_memory,
+    )
     source = emit_verilog(accelerator, name)
     sidecar = _sidecar(accelerator, name)
     with atomic_folder(folder) as temporary:

@@ -73,7 +73,9 @@ class LayerEngine(wiring.Component):
     ----------
     network : the frozen network.
     placement : placement of the layer.
-    queue_depth : rows that a lane may lag behind, 2 or more; a single lane needs at most 4.
+    queue_depth : rows that a lane may lag behind, 2 or more; a single lane has no queue.
+
+    state_style : attribute ``ram_style`` of the membranes' memories; None for none.
 
     Members
     -------
@@ -87,12 +89,15 @@ class LayerEngine(wiring.Component):
     ValueError if ``queue_depth`` is below 2.
     """
 
-    def __init__(self, network: FrozenNetwork, placement: LayerMap, *, queue_depth: int):
+    def __init__(
+        self, network: FrozenNetwork, placement: LayerMap, *, queue_depth: int, state_style: str | None = None
+    ):
         if queue_depth < 2:
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
         index = placement.index
         self._layer = network.layers[index]
         self._placement = placement
+        self._style = state_style
         self._timesteps = network.timesteps
         self._last_only = network.readout == "membrane_last"
         self.is_current = index == 0 and network.coding.is_current
@@ -101,7 +106,9 @@ class LayerEngine(wiring.Component):
         self.value_width = 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
         self._margin = fifo_margin(self.is_current)
-        self.fifo_depth = fifo_depth(placement, self._timesteps, self.is_current)
+        self.fifo_depth = fifo_depth(
+            placement, self._timesteps, self.is_current, is_last=index == len(network.layers) - 1
+        )
         super().__init__(
             {
                 "i": In(stream.Signature(event_layout(placement.n_addresses, self.widths.value_bits))),
@@ -136,7 +143,7 @@ class LayerEngine(wiring.Component):
         banks: list[NeuronBank] = []
         for lane in range(lanes):
             fetcher = SynapseFetcher(placement, lane, value_bits=widths.value_bits, depth=self.queue_depth)
-            bank = NeuronBank([self._layer], placement, lane, widths)
+            bank = NeuronBank([self._layer], placement, lane, widths, style=self._style)
             m.submodules[f"fetcher{lane}"] = fetcher
             m.submodules[f"neurons{lane}"] = bank
             fetchers.append(fetcher)
@@ -223,6 +230,11 @@ class LayerEngine(wiring.Component):
                 bank.write_slot.eq(slot[fire + 1]),
                 bank.write_initial.eq(initial[fire + 1]),
             ]
+            if placement.parameter_record.fields:
+                m.d.comb += [
+                    bank.parameter_valid.eq(valid[bank.parameter_clock]),
+                    bank.parameter_slot.eq(slot[bank.parameter_clock]),
+                ]
 
         # What the sweep shows, and what leaves.
         shown = Signal()

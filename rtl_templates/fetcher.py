@@ -29,14 +29,16 @@ class SynapseFetcher(wiring.Component):
     Operation: an event's row ``{start, count}`` is read; empty rows vanish, the others wait in a queue together
     with the ends of timesteps. The walker takes a row as soon as it has issued the last synapse of the row
     before: no bubble between rows. At an end it stops until ``resume``. Latency from an event to its first
-    synapse: 6 clocks. Throughput: one event a clock in, one synapse a clock out.
+    synapse: 6 clocks, 5 without queue. Throughput: one event a clock in, one synapse a clock out. Without queue
+    (``depth`` 0) two rows wait in the stages of the look-up, which stand still; enough for a lane that no other
+    waits for.
 
     Parameters
     ----------
     layer : placement of the layer, or of all layers of a folded engine.
     lane : number of the lane.
     value_bits : bits of the value that an event carries; 0 if none.
-    depth : rows that may wait, those being looked up included; 2 or more.
+    depth : rows that may wait, those being looked up included; 2 or more, or 0 for no queue.
 
     Members
     -------
@@ -50,12 +52,12 @@ class SynapseFetcher(wiring.Component):
 
     Raises
     ------
-    ValueError if ``depth`` is below 2 or ``lane`` is not one of the layer's.
+    ValueError if ``depth`` is 1 or below 0, or ``lane`` is not one of the layer's.
     """
 
     def __init__(self, layer: LayerMap | FoldedMap, lane: int, *, value_bits: int, depth: int):
-        if depth < 2:
-            raise ValueError(f"depth {depth!r} must be 2 or more")
+        if depth < 2 and depth != 0:
+            raise ValueError(f"depth {depth!r} must be 2 or more, or 0")
         if not 0 <= lane < layer.lanes:
             raise ValueError(f"lane {lane!r} is outside 0..{layer.lanes - 1}")
         self._layer = layer
@@ -99,53 +101,45 @@ class SynapseFetcher(wiring.Component):
         found_row = Signal(row, reset_less=True)
         found_value = Signal(value_shape, reset_less=True)
         discard = Signal()
-        discarded = Signal()
         m.d.comb += [
             rows.en.eq(self.broadcast_valid & ~self.broadcast.end),
             rows.addr.eq(wrap(self.broadcast.source, unsigned(len(rows.addr)))),
             discard.eq(looking & ~look_end & (rows.data.count == 0)),
         ]
-        m.d.sync += [
-            looking.eq(self.broadcast_valid),
-            look_end.eq(self.broadcast.end),
-            look_value.eq(event_value),
-            found.eq(looking & ~discard),
-            discarded.eq(discard),
-            found_end.eq(look_end),
-            found_row.eq(rows.data),
-            found_value.eq(look_value),
-        ]
-
-        # Queue. Its room is counted from the moment an event is given, hence it cannot overflow.
+        # The row that the walker takes next, and the one behind it.
         entry = data.StructLayout({"end": 1, "row": row, "value": value_shape})
-        width = Shape.cast(entry).width
-        m.submodules.queue = queue = memory.Memory(shape=unsigned(width), depth=self._depth, init=[])
-        write, read = queue.write_port(), queue.read_port(domain="comb")
-        head = Signal(range(self._depth))
-        tail = Signal(range(self._depth))
-        level = Signal(range(self._depth + 1))
-        reserved = Signal(range(self._depth + 1))
-        entering = Signal(entry)
-        first = data.View(entry, read.data)
+        first = Signal(entry)
+        occupied = Signal()
         pop = Signal()
+        moves_in = Signal()
+        moves_on = Signal()
+        with m.If(moves_in):
+            m.d.sync += [looking.eq(self.broadcast_valid), look_end.eq(self.broadcast.end), look_value.eq(event_value)]
+        with m.If(moves_on):
+            m.d.sync += [
+                found.eq(looking & ~discard),
+                found_end.eq(look_end),
+                found_row.eq(rows.data),
+                found_value.eq(look_value),
+            ]
+        entering = Signal(entry)
         m.d.comb += [
             entering.end.eq(found_end),
             entering.row.eq(found_row),
             entering.value.eq(found_value),
-            write.en.eq(found),
-            write.addr.eq(tail),
-            write.data.eq(Value.cast(entering)),
-            read.addr.eq(head),
-            self.room.eq(reserved != self._depth),
         ]
-        m.d.sync += [
-            level.eq(wrap(level + found - pop, level.shape())),
-            reserved.eq(wrap(reserved + self.broadcast_valid - pop - discarded, reserved.shape())),
-        ]
-        with m.If(found):
-            m.d.sync += tail.eq(next_index(tail, self._depth))
-        with m.If(pop):
-            m.d.sync += head.eq(next_index(head, self._depth))
+        if self._depth:
+            self._queue(m, entering, found, discard, first, occupied, pop)
+            m.d.comb += [moves_in.eq(1), moves_on.eq(1)]
+        else:
+            m.d.comb += [
+                first.eq(entering),
+                occupied.eq(found),
+                moves_on.eq(~found | pop),
+                # An empty row is let stand as well: its length comes late out of the memory.
+                moves_in.eq(~looking | moves_on),
+                self.room.eq(moves_in),
+            ]
 
         # Walker: `address` is read in every clock in which it is `active`.
         active = Signal()
@@ -153,10 +147,8 @@ class SynapseFetcher(wiring.Component):
         address = Signal.like(synapses.addr, reset_less=True)
         remaining = Signal.like(found_row.count, reset_less=True)
         walk_value = Signal(value_shape, reset_less=True)
-        occupied = Signal()
         load = Signal()
         m.d.comb += [
-            occupied.eq(level != 0),
             load.eq(self.go & occupied & ~first.end & (~active | is_final)),
             pop.eq(load | self.resume),
             synapses.en.eq(active),
@@ -194,3 +186,34 @@ class SynapseFetcher(wiring.Component):
             self.busy.eq(walking | Mux(occupied, ~first.end, found & ~found_end)),
         ]
         return m
+
+    def _queue(
+        self, m: Module, entering: Signal, push: Signal, discard: Signal, first: Signal, occupied: Signal, pop: Signal
+    ) -> None:
+        """Rows and ends in order. Room is counted from the moment an event is given: the queue cannot overflow."""
+        width = Shape.cast(entering.shape()).width
+        m.submodules.queue = queue = memory.Memory(shape=unsigned(width), depth=self._depth, init=[])
+        write, read = queue.write_port(), queue.read_port(domain="comb")
+        head = Signal(range(self._depth))
+        tail = Signal(range(self._depth))
+        level = Signal(range(self._depth + 1))
+        reserved = Signal(range(self._depth + 1))
+        discarded = Signal()
+        m.d.comb += [
+            write.en.eq(push),
+            write.addr.eq(tail),
+            write.data.eq(Value.cast(entering)),
+            read.addr.eq(head),
+            Value.cast(first).eq(read.data),
+            occupied.eq(level != 0),
+            self.room.eq(reserved != self._depth),
+        ]
+        m.d.sync += [
+            discarded.eq(discard),
+            level.eq(wrap(level + push - pop, level.shape())),
+            reserved.eq(wrap(reserved + self.broadcast_valid - pop - discarded, reserved.shape())),
+        ]
+        with m.If(push):
+            m.d.sync += tail.eq(next_index(tail, self._depth))
+        with m.If(pop):
+            m.d.sync += head.eq(next_index(head, self._depth))

@@ -9,7 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import HardwareMap, fifo_depth, fifo_margin, fire_latency, row_queue_depth
+from codesign.mapping import HardwareMap, fire_latency, folded_fifo_depth, row_queue_depth
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, spike_word_layout, sweep_stages
@@ -45,7 +45,9 @@ class FoldedEngine(wiring.Component):
     ----------
     network : the frozen network.
     mapping : its placement, with ``folded``.
-    queue_depth : rows that a lane may lag behind, 2 or more; a single lane needs at most 4.
+    queue_depth : rows that a lane may lag behind, 2 or more; a single lane has no queue.
+
+    state_style : attribute ``ram_style`` of the membranes' memories; None for none.
 
     Members
     -------
@@ -59,12 +61,15 @@ class FoldedEngine(wiring.Component):
     ValueError if ``queue_depth`` is below 2 or the mapping is not folded.
     """
 
-    def __init__(self, network: FrozenNetwork, mapping: HardwareMap, *, queue_depth: int):
+    def __init__(
+        self, network: FrozenNetwork, mapping: HardwareMap, *, queue_depth: int, state_style: str | None = None
+    ):
         if queue_depth < 2:
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
         if mapping.folded is None:
             raise ValueError("the mapping is not of shape 'folded'")
         self._network = network
+        self._style = state_style
         self._placement = placement = mapping.folded
         self.widths = NeuronWidths.joined(network)
         self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
@@ -73,8 +78,8 @@ class FoldedEngine(wiring.Component):
         hidden = placement.layers[:-1]
         self._words = _Words(last.lanes, last.lane_bits, max((layer.n_slots for layer in hidden), default=1))
         # The hidden FIFO is empty when a sweep starts; the other one has to have room for a sweep.
-        self.hidden_depth = max((fifo_depth(layer, network.timesteps, False) for layer in hidden), default=0)
-        self.fifo_depth = fifo_depth(last, network.timesteps, False)
+        self.hidden_depth = folded_fifo_depth(hidden) if hidden else 0
+        self.fifo_depth = folded_fifo_depth([last])
         members: dict[str, Member] = {
             "i": In(stream.Signature(event_layout(network.n_inputs, self.widths.value_bits))),
             "o": Out(stream.Signature(token_layout(last, self.value_width))),
@@ -117,7 +122,7 @@ class FoldedEngine(wiring.Component):
         banks: list[NeuronBank] = []
         for lane in range(placement.lanes):
             fetcher = SynapseFetcher(placement, lane, value_bits=widths.value_bits, depth=self.queue_depth)
-            bank = NeuronBank(network.layers, placement, lane, widths)
+            bank = NeuronBank(network.layers, placement, lane, widths, style=self._style)
             m.submodules[f"fetcher{lane}"] = fetcher
             m.submodules[f"neurons{lane}"] = bank
             fetchers.append(fetcher)
@@ -185,7 +190,7 @@ class FoldedEngine(wiring.Component):
         phase = Signal(unsigned(2))
         following = wrap(layer + 1, layer.shape())
         m.d.comb += [
-            has_room.eq(~last_layer | (fifo.level <= self.fifo_depth - layers[-1].n_slots - fifo_margin(False))),
+            has_room.eq(~last_layer | (fifo.level <= self.fifo_depth - layers[-1].n_slots)),
             at_barrier.eq(Cat(fetcher.waiting & ~bank.busy for fetcher, bank in zip(fetchers, banks)).all()),
             drained.eq(~Cat(valid[1:]).any()),
             is_end[0].eq(slot[0] == last_slot),
@@ -266,6 +271,11 @@ class FoldedEngine(wiring.Component):
                 bank.write_slot.eq(slot[fire + 1] | base),
                 bank.write_initial.eq(initial[fire + 1]),
             ]
+            if placement.parameter_record.fields:
+                m.d.comb += [
+                    bank.parameter_valid.eq(valid[bank.parameter_clock]),
+                    bank.parameter_slot.eq(slot[bank.parameter_clock] | base),
+                ]
             if n_layers > 1:
                 m.d.comb += bank.layer.eq(layer)
 

@@ -31,7 +31,7 @@ class InputGuard(wiring.Component):
        inserted. With coding 'current', ``tlast`` is what ends the sample, and no bit is set.
 
     The sample ends with its T-th end; the next word begins another. Bits are sticky until reset.
-    Latency 4 clocks, throughput one word a clock.
+    Latency 3 clocks, throughput one word a clock.
 
     A memory holds for every source the age in which it was last seen; each end begins a new age, so that forgetting
     takes no time. When the ages have been used up, every 255 ends, and after reset, the memory is cleared: n_inputs
@@ -47,7 +47,7 @@ class InputGuard(wiring.Component):
     o : Out(stream of event_layout).
     protocol_error : Out(4).
     in_progress : Out(1), a sample has begun and has not had all its ends.
-    finished : Out(1), pulse: the sample's last end enters the output register.
+    finished : Out(1), pulse: the sample's last end is taken.
     """
 
     def __init__(self, network: FrozenNetwork):
@@ -132,7 +132,7 @@ class InputGuard(wiring.Component):
         error = Signal(4)
         m.d.comb += [
             at_last_end.eq(timestep == n_ends - 1),
-            free.eq(~self.o.valid | self.o.ready),
+            free.eq(self.o.ready),
             active.eq(valid & ~dropping & ~clearing),
             is_event.eq(active & ~is_end & ~settled),
             sends_event.eq(is_event & in_range & ~duplicate),
@@ -157,14 +157,13 @@ class InputGuard(wiring.Component):
         with m.Else():
             m.d.comb += consume.eq(~clearing)
         m.d.sync += self.protocol_error.eq(self.protocol_error | error)
-        with m.If(free):
-            m.d.sync += [
-                self.o.valid.eq(sends_event | sends_end),
-                self.o.payload.end.eq(sends_end),
-                self.o.payload.source.eq(source),
-            ]
-            if self._is_current:
-                m.d.sync += self.o.payload.value.eq(value)
+        m.d.comb += [
+            self.o.valid.eq(sends_event | sends_end),
+            self.o.payload.end.eq(sends_end),
+            self.o.payload.source.eq(source),
+        ]
+        if self._is_current:
+            m.d.comb += self.o.payload.value.eq(value)
         # What is read does not know the marks written from then on; a word that does not let the next one move when it
         # is marked ends the timestep. After an end nothing has been seen; data from before the clearing says nothing.
         marked = Signal()

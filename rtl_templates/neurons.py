@@ -69,13 +69,15 @@ class NeuronBank(wiring.Component):
         state = leak(v) + bias, or bias if ``write_initial``
 
     A slot read in clock 0 shows s, v and ``saturated`` in clock ``fire`` (4; 5 for current) and must be written by
-    the caller's ``write_*`` in clock ``fire + 1``. The slot's sum is cleared by ``clear_*`` in clock 2.
+    the caller's ``write_*`` in clock ``fire + 1``. The slot's sum is cleared by ``clear_*`` in clock 2. Its parameters
+    are read by ``parameter_*`` in clock ``parameter_clock``, just before the first of them is used.
 
     Parameters
     ----------
     layers, placement : the frozen layer and its placement; all layers and their FoldedMap in a folded engine.
     lane : number of the lane.
     widths : NeuronWidths of the layer.
+    style : attribute ``ram_style`` of the state memories; None for none.
 
     Members
     -------
@@ -84,6 +86,7 @@ class NeuronBank(wiring.Component):
     busy : Out(1), a sum has not reached the last stage, which writes it at the end of its clock.
     read_valid, read_slot : In, start of a slot's sweep; no synapse may come in that clock or be ``busy``.
     clear_valid, clear_slot : In, clear the slot's sum (coding current).
+    parameter_valid, parameter_slot : In, if slots have parameters of their own.
     write_valid, write_slot, write_initial : In.
     spike : Out(1); membrane : Out(signed(W)); saturated : Out(1).
 
@@ -92,14 +95,25 @@ class NeuronBank(wiring.Component):
     ValueError if ``lane`` is not one of the layer's.
     """
 
-    def __init__(self, layers: Sequence[FrozenLayer], placement: LayerMap | FoldedMap, lane: int, widths: NeuronWidths):
+    def __init__(
+        self,
+        layers: Sequence[FrozenLayer],
+        placement: LayerMap | FoldedMap,
+        lane: int,
+        widths: NeuronWidths,
+        *,
+        style: str | None = None,
+    ):
         if not 0 <= lane < placement.lanes:
             raise ValueError(f"lane {lane!r} is outside 0..{placement.lanes - 1}")
         self._layers = tuple(layers)
         self._placement = placement
         self._lane = lane
         self._widths = widths
+        self._attributes = {} if style is None else {"ram_style": style}
         self.fire = fire_latency(widths.separate_sum)
+        record = placement.parameter_record
+        self.parameter_clock = self.fire - 3 if record.has("threshold") else self.fire
         slot = unsigned(index_width(placement.n_slots))
         weight = record_layout(placement.synapse_record)["weight"].shape
         super().__init__(
@@ -113,6 +127,7 @@ class NeuronBank(wiring.Component):
                 "read_slot": In(slot),
                 "clear_valid": In(1),
                 "clear_slot": In(slot),
+                **({"parameter_valid": In(1), "parameter_slot": In(slot)} if record.fields else {}),
                 "write_valid": In(1),
                 "write_slot": In(slot),
                 "write_initial": In(1),
@@ -127,7 +142,9 @@ class NeuronBank(wiring.Component):
         layers, widths, depth = self._layers, self._widths, max(2, self._placement.n_slots)
         slot_shape = self.read_slot.shape()
         accumulator_shape = signed(widths.sum if widths.separate_sum else widths.state)
-        m.submodules.accumulator = accumulator = memory.Memory(shape=accumulator_shape, depth=depth, init=[])
+        m.submodules.accumulator = accumulator = memory.Memory(
+            shape=accumulator_shape, depth=depth, init=[], attrs=self._attributes
+        )
         write, read = accumulator.write_port(), accumulator.read_port()
         address_shape = unsigned(len(read.addr))
 
@@ -176,13 +193,15 @@ class NeuronBank(wiring.Component):
             upper = wrap(base[shift:].as_signed() + product_2, signed(len(base) - shift))
             m.d.comb += total.eq(Cat(base[:shift], upper).as_signed())
 
-        # Parameters arrive one clock after the slot was read.
+        # Parameters arrive one clock after they were read: a threshold when it is compared.
         threshold, bias = self._parameters(m)
 
         # Potential, in stage fire - 2.
         u = Signal(signed(widths.potential), reset_less=True)
         if widths.separate_sum:
-            m.submodules.state = state = memory.Memory(shape=signed(widths.state), depth=depth, init=[])
+            m.submodules.state = state = memory.Memory(
+                shape=signed(widths.state), depth=depth, init=[], attrs=self._attributes
+            )
             state_write, state_read = state.write_port(), state.read_port()
             state_2 = Signal(signed(widths.state), reset_less=True)
             m.d.comb += [state_read.en.eq(self.read_valid), state_read.addr.eq(wrap(self.read_slot, address_shape))]
@@ -198,8 +217,7 @@ class NeuronBank(wiring.Component):
         else:
             state_write = write
             m.d.comb += u.eq(operand)
-        stage = self.fire - 2
-        spike, after = self._threshold(m, u, _delay(m, threshold, 1, stage))
+        spike, after = self._threshold(m, u, threshold)
         clipping = self._clipping()
         m.d.sync += [
             self.spike.eq(spike),
@@ -210,7 +228,7 @@ class NeuronBank(wiring.Component):
         leaked = Signal(self.membrane.shape(), reset_less=True)
         leaks = self._of_layer([layer.leak for layer in layers], lambda leak: _leak(self.membrane, leak))
         m.d.sync += leaked.eq(wrap(leaks, leaked.shape()))
-        bias_late = _delay(m, bias, 1, self.fire + 1)
+        bias_late = _delay(m, bias, self.fire - self.parameter_clock)
         state_shape = signed(widths.state)
         following = wrap(Mux(self.write_initial, bias_late, leaked + bias_late), state_shape)
 
@@ -232,7 +250,7 @@ class NeuronBank(wiring.Component):
         return m
 
     def _parameters(self, m: Module) -> tuple[Value | int, Value | int]:
-        """Threshold and bias of the slot read one clock ago, or their constants."""
+        """Threshold and bias of the slot whose parameters were read one clock ago, or their constants."""
         placement, record = self._placement, self._placement.parameter_record
         threshold: Value | int = 0 if placement.threshold is None else self._constant(placement.threshold)
         bias: Value | int = 0 if placement.bias is None else self._constant(placement.bias)
@@ -242,7 +260,10 @@ class NeuronBank(wiring.Component):
                 placement.parameter_words(self._lane).tolist(),
                 placement.image(self._lane, "parameters"),
             )
-            m.d.comb += [rom.en.eq(self.read_valid), rom.addr.eq(wrap(self.read_slot, unsigned(len(rom.addr))))]
+            m.d.comb += [
+                rom.en.eq(self.parameter_valid),
+                rom.addr.eq(wrap(self.parameter_slot, unsigned(len(rom.addr)))),
+            ]
             word = data.View(record_layout(record), Value.cast(rom.data))
             if record.has("threshold"):
                 threshold = word.threshold
@@ -332,11 +353,11 @@ def _leak(membrane: Signal, leak: Leak) -> Value:
     return (membrane * int(leak.multiplier)).shift_right(int(leak.shift))
 
 
-def _delay(m: Module, value: Value | int, now: int, then: int) -> Value | int:
-    """``value`` of clock ``now`` in clock ``then``; constants need no registers."""
+def _delay(m: Module, value: Value | int, clocks: int) -> Value | int:
+    """``value`` so many clocks later; constants need no registers."""
     if isinstance(value, int):
         return value
-    for _ in range(then - now):
+    for _ in range(clocks):
         following = Signal.like(value, reset_less=True)
         m.d.sync += following.eq(value)
         value = following

@@ -29,7 +29,8 @@ class Readout(wiring.Component):
     membrane, which equals u since the layer neither resets nor saturates); spikes are also sent on. After the
     T-th end the values leave in class order, each being replaced by its initial value, then the decision, the
     lowest class of those with the greatest value. Tokens of the next sample wait until then. Latency 3 clocks;
-    one token a clock; n_outputs + 1 clocks between samples.
+    one token a clock; n_outputs + 1 clocks between samples. With `membrane_last` nothing is kept: the last timestep's
+    membranes, which come in class order, leave as they come. Latency 1 clock.
 
     Parameters
     ----------
@@ -62,6 +63,48 @@ class Readout(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
+        if self._network.readout == "membrane_last":
+            self._pass(m)
+        else:
+            self._collect(m)
+        return m
+
+    def _pass(self, m: Module) -> None:
+        """Values of the last timestep leave at once; the best of them is the decision."""
+        network = self._network
+        token, word = self.i.payload, self.o.payload.word
+        index = Signal(unsigned(index_width(network.n_outputs)))
+        timestep = Signal(unsigned(index_width(network.timesteps)))
+        best = Signal(token.value.shape(), reset_less=True)
+        best_index = Signal.like(index, reset_less=True)
+        is_first = Signal(init=1)
+        decides = Signal()
+        m.d.comb += [
+            self.i.ready.eq(~self.o.valid | self.o.ready),
+            decides.eq(token.end & (timestep == network.timesteps - 1)),
+        ]
+        with m.If(self.i.ready):
+            m.d.sync += [
+                self.o.valid.eq(self.i.valid & (~token.end | decides)),
+                self.o.payload.last.eq(decides),
+                word.kind.eq(Mux(decides, DECISION, VALUE)),
+                word.index.eq(Mux(decides, best_index, index)),
+                word.value.eq(Mux(decides, 0, wrap(token.value, word.value.shape()))),
+            ]
+        with m.If(self.i.valid & self.i.ready):
+            with m.If(token.end):
+                m.d.sync += [
+                    index.eq(0),
+                    is_first.eq(1),
+                    timestep.eq(Mux(decides, 0, wrap(timestep + 1, timestep.shape()))),
+                ]
+            with m.Else():
+                m.d.sync += [index.eq(wrap(index + 1, index.shape())), is_first.eq(0)]
+                with m.If(is_first | (token.value > best)):
+                    m.d.sync += [best.eq(token.value), best_index.eq(index)]
+
+    def _collect(self, m: Module) -> None:
+        """Values are kept in a memory until the sample's end."""
         network, placement = self._network, self._placement
         n_out = network.n_outputs
         index_shape = unsigned(index_width(n_out))
@@ -150,9 +193,7 @@ class Readout(wiring.Component):
             membrane = Signal(self.i.payload.value.shape(), reset_less=True)
             with m.If(advance):
                 m.d.sync += membrane.eq(self.i.payload.value)
-            if network.readout == "membrane_last":
-                m.d.comb += new.eq(wrap(membrane, value_shape))
-            elif network.readout == "membrane_sum":
+            if network.readout == "membrane_sum":
                 m.d.comb += new.eq(wrap(old + membrane, value_shape))
             else:
                 m.d.comb += new.eq(Mux(membrane > old, wrap(membrane, value_shape), old))
@@ -189,4 +230,3 @@ class Readout(wiring.Component):
                     m.d.sync += [word.kind.eq(VALUE), word.index.eq(index_1), word.value.eq(old)]
                 with m.Case(_Step.DECISION):
                     m.d.sync += [word.kind.eq(DECISION), word.index.eq(best_index), self.o.payload.last.eq(1)]
-        return m

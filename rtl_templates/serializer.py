@@ -24,7 +24,7 @@ def token_layout(layer: LayerMap, value_width: int) -> data.StructLayout:
 class SpikeSerializer(wiring.Component):
     """Turns words of P lanes into one event a clock, lowest lane first, then the end of the timestep.
 
-    Latency 1 clock; throughput one event or end a clock, without bubbles between words.
+    Latency 1 clock, none for a single lane; throughput one event or end a clock, without bubbles between words.
     ``source`` is the hardware index, slot << lane_bits | lane.
 
     Parameters
@@ -57,6 +57,9 @@ class SpikeSerializer(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         lanes, lane_bits = self._layer.lanes, self._layer.lane_bits
+        if lanes == 1:
+            self._single(m)
+            return m
         word = Signal(self.i.payload.shape(), reset_less=True)
         valid = Signal()
         last = Signal()
@@ -80,3 +83,18 @@ class SpikeSerializer(wiring.Component):
         with m.Elif(self.o.ready):
             m.d.sync += word.mask.eq(rest)
         return m
+
+    def _single(self, m: Module) -> None:
+        """A word of one lane is an event, an end, or both, one after the other."""
+        word, sent, more = self.i.payload, Signal(), Signal()
+        m.d.comb += [
+            more.eq(word.mask & word.end & ~sent),
+            self.o.valid.eq(self.i.valid),
+            self.o.payload.end.eq(~word.mask | sent),
+            self.o.payload.source.eq(wrap(word.slot, self.o.payload.source.shape())),
+            self.i.ready.eq(self.o.ready & ~more),
+        ]
+        if self._value_width:
+            m.d.comb += self.o.payload.value.eq(word["values"][0])
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += sent.eq(more)

@@ -46,24 +46,20 @@ SETS: dict[str, dict[str, Any]] = {
                 {"kind": "pool"},
                 {"kind": "conv", "channels": 64, "norm": True},
                 {"kind": "pool"},
-                {"kind": "conv", "channels": 64, "norm": True},
+                {"kind": "conv", "channels": 128, "norm": True},
+                {"kind": "pool"},
+                {"kind": "conv", "channels": 256, "norm": True},
                 {"kind": "pool"},
             ],
             "timesteps": 2,
             "readout": "membrane_sum",
         },
-        "train": {
-            "epochs": 10,
-            "batch_size": 64,
-            "learning_rate": 2e-3,
-            # Erdős–Rényi would keep the first convolution and the classes whole, and 4 % of the rest at density 0.2.
-            "rewiring": {"distribution": "uniform"},
-        },
+        "train": {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3},
     },
 }
 # What is run where nothing else is asked for.
-DEFAULT_PRESETS = {"cifar10": ("adaptive", "fixed", "static", "dense")}
-DEFAULT_DENSITIES = {"cifar10": (0.2, 0.05)}
+DEFAULT_PRESETS = {"cifar10": ("dense", "adaptive-landing", "fixed-landing", "static", "adaptive", "fixed")}
+DEFAULT_DENSITIES = {"cifar10": (0.2,)}
 
 
 @dataclass(frozen=True, order=True)
@@ -85,11 +81,9 @@ class Run:
         for section, values in (overrides or {}).items():
             document.setdefault(section, {}).update(values)
         document["train"] |= {"seed": self.seed, "threads": 1}
-        shared = document["train"].pop("rewiring", {})
         preset = LANDING.get(self.preset, self.preset)
         rewiring: dict[str, Any] = {"preset": preset}
         if self.preset != "dense":
-            rewiring |= shared
             rewiring |= {"target_density": self.density, "min_fan_in": 0}
         if preset in ("adaptive", "fixed", "sap"):
             rewiring["start_density"] = max(START_DENSITY, self.density)

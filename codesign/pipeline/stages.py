@@ -28,7 +28,8 @@ def _training(context: Context) -> dict[str, Any]:
     """What shapes training; with a budget also what its formula reads."""
     options = _sections("data", "network", "train")(context)
     if context.config.budget.active:
-        kept = {"freeze": quantising(context.config.freeze), "queue_depth": context.config.hardware.queue_depth}
+        memories = context.config.hardware.model_dump(include={"queue_depth", "state_memory"})
+        kept = {"freeze": quantising(context.config.freeze), **memories}
         options |= _sections("budget")(context) | kept
         options["code"] = code_hash(FORMULA)
     return options

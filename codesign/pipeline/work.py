@@ -108,7 +108,7 @@ def generate(context: Context) -> Outcome:
     mapping = map_calibrated(network, hardware, load_calibration(folder))
     write_bundle(
         network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
-        vectors=_vectors(folder),
+        state_memory=hardware.state_memory, vectors=_vectors(folder),
     )  # fmt: skip
     return Outcome(figures=network_figures(network))
 
@@ -127,7 +127,9 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
     from codesign.estimate import estimate as estimate_mapped
 
     mapping = map_calibrated(network, hardware, calibration)
-    document = estimate_mapped(network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth)
+    document = estimate_mapped(
+        network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth, state_memory=hardware.state_memory
+    )
     return {**document, **(document["cycles"] or {})}
 
 

@@ -22,7 +22,7 @@ def row(layer, lane, source):
     return list(zip(layer.synapse_slot[lane][part].tolist(), layer.synapse_weight[lane][part].tolist(), strict=True))
 
 
-@pytest.mark.parametrize("depth", [2, 4, 8])
+@pytest.mark.parametrize("depth", [0, 2, 4, 8])
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
 def test_rows_leave_in_order_and_stop_at_the_end(density, depth):
     layer, lane = placement(density), 1
@@ -98,7 +98,7 @@ def test_no_bubble_between_rows():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="depth 1 must be 2 or more"):
+    with pytest.raises(ValueError, match="depth 1 must be 2 or more, or 0"):
         SynapseFetcher(placement(0.5), 0, value_bits=0, depth=1)
     with pytest.raises(ValueError, match=r"lane 3 is outside 0\.\.2"):
         SynapseFetcher(placement(0.5), 3, value_bits=0, depth=4)

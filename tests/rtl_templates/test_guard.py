@@ -188,4 +188,4 @@ def test_a_clean_stream_passes_a_word_a_clock():
     simulator = clocked(dut)
     simulator.add_testbench(bench)
     simulator.run()
-    assert sum(got) == len(words) - 3
+    assert sum(got) == len(words) - 2

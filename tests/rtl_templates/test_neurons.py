@@ -35,10 +35,14 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
     async def bench(ctx):
         nonlocal clips
 
+        def steps(clear: bool):
+            found = [("read", 0, True), ("clear", 2, clear), ("write", dut.fire + 1, True)]
+            return found + ([("parameter", dut.parameter_clock, True)] if placement.parameter_record.fields else [])
+
         async def sweep(initial: bool, clear: bool, show: bool):
             nonlocal clips
             for clock in range(layer.n_out + dut.fire + 2):
-                for name, stage, enable in (("read", 0, True), ("clear", 2, clear), ("write", dut.fire + 1, True)):
+                for name, stage, enable in steps(clear):
                     slot = clock - stage
                     on = enable and 0 <= slot < layer.n_out
                     ctx.set(getattr(dut, f"{name}_valid"), on)
