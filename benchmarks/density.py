@@ -3,9 +3,9 @@
 One architecture (784-128-10, 6-bit weights, 8 timesteps, coding 'current' with 4 bits, the first layer on 4 lanes) at
 several densities. Masks are random and nested: the first cells of one seeded permutation of each layer, so that every
 layer has exactly the density (rounded to a synapse) and a sparser network is a part of a denser one. Thresholds follow
-the standard deviation of a neuron's sums, so that neurons fire about as often at every density. Area and clock: yosys and
-nextpnr for the LFE5U-85F, one seed (`boards.synth`). Latency: simulation of the generated Verilog on MNIST's first test
-images, one at a time, every spike and membrane compared with the golden model.
+the standard deviation of a neuron's sums, so that neurons fire about as often at every density. Area and clock: yosys
+and nextpnr for the LFE5U-85F, one seed (`boards.synth`). Latency: simulation of the generated Verilog on MNIST's first
+test images, one at a time, every spike and membrane compared with the golden model.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def masked_weights(density: float, seed: int = 1) -> list[np.ndarray]:
     """Integer matrices of the two layers; the same cells have the same weights at every density."""
     rng = np.random.default_rng(seed)
     matrices = []
-    for n_in, n_out in zip(WIDTHS, WIDTHS[1:]):
+    for n_in, n_out in pairwise(WIDTHS):
         cells = n_in * n_out
         order = rng.permutation(cells)
         weights = rng.integers(1, WEIGHT_LIMIT + 1, cells) * rng.choice((-1, 1), cells)
@@ -123,7 +124,7 @@ def rises(rows: Sequence[dict[str, Any]], noise: float = 0.02) -> list[str]:
     return [
         f"{key} rises from {before[key]:,.0f} to {after[key]:,.0f} as density falls to {after['density']:g}"
         for key in FIGURES
-        for before, after in zip(rows, rows[1:])
+        for before, after in pairwise(rows)
         if before[key] is not None and after[key] is not None and after[key] > before[key] * (1 + noise)
     ]
 

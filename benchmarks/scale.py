@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ def random_network(n_synapses: int, seed: int = 1) -> FrozenNetwork:
     """Six layers of exactly ``n_synapses`` together, in proportion to the layers' sizes."""
     rng = np.random.default_rng(seed)
     widths = layer_widths(n_synapses)
-    cells = np.array([n_in * n_out for n_in, n_out in zip(widths, widths[1:])])
+    cells = np.array([n_in * n_out for n_in, n_out in pairwise(widths)])
     ends = np.rint(np.cumsum(cells) * (n_synapses / cells.sum())).astype(np.int64)
     weights, thresholds, biases = [], [], []
-    for n_in, n_out, count in zip(widths, widths[1:], np.diff(ends, prepend=0).tolist()):
+    for (n_in, n_out), count in zip(pairwise(widths), np.diff(ends, prepend=0).tolist(), strict=True):
         matrix = np.zeros(n_in * n_out, np.int64)
         chosen = rng.choice(matrix.size, count, replace=False, shuffle=False)
         matrix[chosen] = rng.integers(1, WEIGHT_LIMIT + 1, count) * rng.choice((-1, 1), count)
@@ -233,7 +234,8 @@ def table(figures: dict[str, Any]) -> str:
         rows.append(
             f"{entry['synapses']:10,} {entry['generate_seconds']:11.1f} {entry['generate_cpu_seconds']:7.1f} "
             f"{entry['generate_peak_bytes'] / 2**20:9,.0f} {entry['build_seconds']:8.1f} "
-            f"{entry['cycles_per_sample']:14,.0f} {entry['clocks_per_second']:10,.0f} {entry['samples_per_second']:10,.1f}"
+            f"{entry['cycles_per_sample']:14,.0f} {entry['clocks_per_second']:10,.0f} "
+            f"{entry['samples_per_second']:10,.1f}"
         )
     for lanes, entry in figures.get("test_set", {}).get("lanes", {}).items():
         rows.append(
