@@ -1,3 +1,7 @@
-from benchmarks.pipeline import main
+"""Measurements of the pipeline, of scale and of density: `python -m benchmarks`. Nothing imports them."""
 
-main()
+from benchmarks import density, pipeline, scale
+
+pipeline.main()
+scale.main([])
+density.main([])

@@ -1,7 +1,7 @@
 """Generates the top of the testbench: one delivered accelerator, a stream source, a stream sink, a probe per layer.
 
 The bus-functional modules in ``sim/tb`` are fixed; only what depends on the sidecar (widths, hierarchical
-names of the probes) is generated here.
+names of the probes) is generated here. The clock is a port, which ``tb/main.cpp`` drives.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from codesign.errors import InputError
 
 TB_FOLDER = Path(__file__).parent / "tb"
 TB_SOURCES = tuple(TB_FOLDER / name for name in ("stream_source.sv", "stream_sink.sv", "layer_probe.sv"))
+TB_MAIN = TB_FOLDER / "main.cpp"
 TOP = "codesign_tb"
 MAX_INPUT_WIDTH = 56
 
@@ -21,9 +22,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 
 _TEMPLATE = """\
 `timescale 1ns/1ns
-module {top};
+module {top} (input wire clk);
   // Written by cocotb, once per transaction.
-  reg        clk             /*verilator public_flat_rw*/ = 0;
   reg        rst             /*verilator public_flat_rw*/ = 1;
   reg        open            /*verilator public_flat_rw*/ = 0;
   reg        close           /*verilator public_flat_rw*/ = 0;

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,7 @@ from codesign.errors import ToolError
 from sim.harness import TOP
 
 CACHE_LIMIT_BYTES = 2 << 30
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 COMPILE_SECONDS = 1800
 PRECOMPILED = "precompiled.h"
 RUNTIME_HEADERS = (
@@ -40,6 +41,7 @@ RUNTIME_HEADERS = (
 )
 RUNTIME_SOURCES = ("verilated", "verilated_dpi", "verilated_vpi", "verilated_threads")
 TRACE_SOURCES = ("verilated_vcd_c",)
+RUNTIME_WHOLE = "whole"
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,12 @@ def build(
     *,
     trace: bool = False,
     optimise: str = "-O3",
+    main: Path | None = None,
     log: Path | None = None,
 ) -> Build:
     """Simulator of the module ``codesign_tb`` from generated ``texts`` (by file name) and ``sources``.
+
+    ``main`` is the C++ program that runs it, by default cocotb's, whose clocks are cocotb's.
 
     Builds are shared between processes: each is made in a folder of its own and renamed into place when
     complete. Raises ToolError with the compiler's first complaint.
@@ -133,7 +138,8 @@ def build(
     started = time.monotonic()
     digest = hashlib.sha256(f"{CACHE_VERSION} {tools.identity} {trace} {optimise}".encode())
     contents = {**{path.name: path.read_bytes() for path in sources}, **{n: t.encode() for n, t in texts.items()}}
-    for name, content in contents.items():
+    program = _cocotb_main() if main is None else main
+    for name, content in {**contents, "main.cpp": program.read_bytes()}.items():
         digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
     key = digest.hexdigest()[:32]
     target = cache_folder() / key
@@ -146,7 +152,7 @@ def build(
     try:
         for name, content in contents.items():
             (folder / name).write_bytes(content)
-        _compile(tools, folder, list(contents), trace, optimise, log)
+        _compile(tools, folder, list(contents), program, trace, optimise, log)
         _keep_only(folder, {TOP})
         _publish(folder, target, TOP)
     finally:
@@ -155,8 +161,14 @@ def build(
     return Build(target, key, time.monotonic() - started, False)
 
 
+def _cocotb_main() -> Path:
+    import cocotb_tools.config as cocotb_config
+
+    return cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"
+
+
 def _compile(
-    tools: Toolchain, folder: Path, names: Sequence[str], trace: bool, optimise: str, log: Path | None
+    tools: Toolchain, folder: Path, names: Sequence[str], main: Path, trace: bool, optimise: str, log: Path | None
 ) -> None:
     """Verilate and compile in ``folder``.
 
@@ -177,9 +189,10 @@ def _compile(
         *(("--trace-vcd",) if trace else ()),
         *names,
     ]
-    _execute(verilate, folder, environment, log)
-    runtime, header = _runtime(tools, trace, log), _header(tools, trace, optimise, log)
-    main = cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"
+    with ThreadPoolExecutor() as pool:
+        shared = pool.submit(_runtime, tools, trace, log), pool.submit(_header, tools, trace, optimise, log)
+        _execute(verilate, folder, environment, log)
+        runtime, header = (made.result() for made in shared)
     units = [path.name for path in sorted(folder.glob("Vtop*.cpp"))]
     # What runs once, such as the initial values, is not worth the compiler's time.
     slow = ('#pragma GCC push_options\n#pragma GCC optimize ("O0")\n', "#pragma GCC pop_options\n")
@@ -209,11 +222,15 @@ def _runtime(tools: Toolchain, trace: bool, log: Path | None) -> Path:
     sources = (*RUNTIME_SOURCES, *(TRACE_SOURCES if trace else ()))
 
     def make(folder: Path) -> None:
-        for name in sources:
+        def compile_one(name: str) -> None:
             source = str(tools.package / "include" / f"{name}.cpp")
             _execute(["c++", *flags, "-c", source, "-o", f"{name}.o"], folder, os.environ, log)
 
-    return _shared("runtime", tools, flags, f"{sources[-1]}.o", make)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(compile_one, sources))
+        (folder / RUNTIME_WHOLE).touch()
+
+    return _shared("runtime", tools, flags, RUNTIME_WHOLE, make)
 
 
 def _header(tools: Toolchain, trace: bool, optimise: str, log: Path | None) -> Path:

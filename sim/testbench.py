@@ -15,7 +15,6 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge, Timer
 
 from codesign import golden
@@ -62,14 +61,13 @@ class Driver:
         self.segment = -1
 
     async def start(self) -> None:
-        """Start the clock; the accelerator stays in reset."""
+        """Reset the accelerator, which stays in reset; the clock runs already (``tb/main.cpp``)."""
         self.dut.rst.value = 1
         self.dut.quiet_limit.value = self.request.quiet_limit
-        Clock(self.dut.clk, PERIOD_NS, unit="ns", impl="gpi").start(start_high=False)
         await self.clocks(4)
 
     async def clocks(self, count: int) -> None:
-        """Wait; signals written afterwards change at a falling edge."""
+        """Wait; signals written afterwards change at a falling edge or just after a rising one."""
         await Timer(count * PERIOD_NS, unit="ns")
 
     async def open(

@@ -30,7 +30,7 @@ from codesign.stimulus import Stimulus
 from sim.bundle import SIDECAR, altered_files, memory_images, read_sidecar
 from sim.checker import Divergence, expected_counts, merge_counts
 from sim.decoder import compare_decoded
-from sim.harness import TB_SOURCES, TOP, testbench_source
+from sim.harness import TB_MAIN, TB_SOURCES, TOP, testbench_source
 from sim.simulator import Build, build
 
 STRAIGHT: tuple[str, ...] = ("back_to_back", "one_at_a_time")
@@ -190,7 +190,8 @@ def build_simulator(
     """Simulator of the delivered Verilog inside the testbench, from the cache if nothing changed."""
     sources = [path for name in ("lint.vlt", "probes.vlt") if (path := bundle / name).is_file()]
     sources += [bundle / f"{sidecar['name']}.v", *TB_SOURCES]
-    return build({f"{TOP}.sv": testbench_source(sidecar)}, sources, trace=trace, log=log, optimise=optimise)
+    texts = {f"{TOP}.sv": testbench_source(sidecar)}
+    return build(texts, sources, trace=trace, log=log, optimise=optimise, main=TB_MAIN)
 
 
 def quiet_limit(network: FrozenNetwork, sidecar: dict[str, Any]) -> int:
