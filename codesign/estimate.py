@@ -31,6 +31,7 @@ from codesign.mapping import (
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
 from codesign.stimulus import Stimulus
 
+Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float64]
 
 MAX_SAMPLES = 100
@@ -257,6 +258,17 @@ def source_rates(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace
     return [events / len(stimulus) for events in (first, *(fired.sum(axis=(0, 1)) for fired in spikes))]
 
 
+def source_events(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Bool]:
+    """Which sources of each layer send an event in every single accumulation, as placement takes it.
+
+    bool (n_steps, n_in) for every layer; steps are samples for the first layer of coding 'current', else timesteps.
+    ``trace`` : as of :func:`source_rates`.
+    """
+    first = stimulus.dense() != 0 if stimulus.values is None else stimulus.values != 0
+    spikes = (trace or golden.run(network, stimulus, membranes=False)).spikes[:-1]
+    return [events.reshape(-1, events.shape[-1]) for events in (first, *spikes)]
+
+
 def activity(
     network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, trace: golden.Trace | None = None
 ) -> list[Activity]:
@@ -432,7 +444,8 @@ def estimate(
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
 
-    Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``cycles``
+    Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``placement``
+    (padding and balance by layer, see :meth:`codesign.mapping.HardwareMap.report`), ``cycles``
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
@@ -452,6 +465,7 @@ def estimate(
         "lanes": mapping.lanes,
         "memory_bits": bits,
         "bits_per_synapse": (bits["rows"] + bits["synapses"]) / max(1, network.n_synapses),
+        "placement": mapping.report(),
         "cycles": cycles,
         "clock_mhz": clock_mhz,
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
