@@ -60,11 +60,11 @@ RAM_BIT_COST = 1.0
 # from the last token to the first readout value, and from the end of a sweep until rows may start.
 INPUT_CLOCKS = 2
 EVENT_CLOCKS = 5
-BARRIER_CLOCKS = 5
+BARRIER_CLOCKS = 4
 TOKEN_CLOCKS = 3
 READOUT_CLOCKS = 4
 # Clocks in which lanes count as accumulating beside one per synapse, per timestep with events: filling and draining.
-FILL_CLOCKS = 7
+FILL_CLOCKS = 6
 
 
 @dataclass(frozen=True)
@@ -375,14 +375,20 @@ def _decision(
         is_current = layer.index == 0 and network.coding.is_current
         fire = fire_latency(is_current)
         go = after[layer.index]
+        swept = go - fire + 3
         starts: list[float] = []
         for step in range(len(first)):
-            walked = max(go, first[step] + EVENT_CLOCKS) + peak[sample, step]
-            start = max(walked + BARRIER_CLOCKS, last[step] + EVENT_CLOCKS)
+            start = last[step] + EVENT_CLOCKS
+            if peak[sample, step] > 0:
+                start = max(start, max(go, first[step] + EVENT_CLOCKS) + peak[sample, step] + BARRIER_CLOCKS)
+            else:
+                # No row, no walk: sweeps follow each other as soon as slot 0 has been written.
+                start = max(start, swept + (1 if layer.n_slots >= fire + 2 else fire + 1))
             sweeps = network.timesteps if is_current else 1
             spacing = layer.n_slots if layer.n_slots >= fire + 2 else layer.n_slots + fire + 1
             starts += [start + k * spacing for k in range(sweeps)]
-            go = starts[-1] + layer.n_slots + fire - 2
+            swept = starts[-1] + layer.n_slots
+            go = swept + fire - 3
             if layer.index == 0:
                 # Words of the next timestep wait until the lanes have walked those before.
                 pushed = max(0.0, start - BARRIER_CLOCKS - now)
