@@ -7,7 +7,7 @@ independent of their order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -330,6 +330,7 @@ def map_network(
     events: Sequence[npt.NDArray] | None = None,
     *,
     folded: bool = False,
+    placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
 ) -> HardwareMap:
     """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
 
@@ -337,10 +338,11 @@ def map_network(
         accumulations (samples of coding 'current', else timesteps) of calibration data, or only (n_in,), how often
         each source sends an event (any unit). Without it every source counts the same.
     folded : one engine for all layers, which therefore have the same lanes, and nothing is clamped.
+    placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
 
     Hidden neurons are placed by :func:`codesign.placement.place`; the last layer is placed in class order.
-    Deterministic. Raises InputError for lanes or events of the wrong shape or range, and UnsupportedError for a
-    network that the accelerator does not cover.
+    Deterministic. Raises InputError for lanes, events or places of the wrong shape or range, and UnsupportedError for
+    a network that the accelerator does not cover.
     """
     network.validate()
     network.require_hardware()
@@ -363,6 +365,18 @@ def map_network(
                 )
             if array.ndim == 2 and (array.dtype.kind == "f" or not len(array)):
                 raise InputError(f"events of layer {index} in single steps must be whole numbers, of one step or more")
+    placed = placed or {}
+    for index, lane in placed.items():
+        if not 0 <= index < len(network.layers) - 1:
+            raise InputError(f"placed: layer {index!r} is no hidden layer of {len(network.layers)} layers")
+        n_out = network.layers[index].n_out
+        used = lanes[index] if folded else min(lanes[index], n_out)
+        whole = np.shape(lane) == (n_out,) and np.asarray(lane).dtype.kind in "iu"
+        if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > -(-n_out // used):
+            raise InputError(
+                f"placed: layer {index} needs a lane of 0..{used - 1} for each of {n_out} neurons, the same at most "
+                f"{-(-n_out // used)} times"
+            )
     layers: list[LayerMap] = []
     for index, layer in enumerate(network.layers):
         if index == 0:
@@ -378,6 +392,7 @@ def map_network(
                 address,
                 n_addresses,
                 whole_events(None if events is None else events[index], layer.n_in),
+                placed.get(index),
                 is_last=is_last,
                 spiking=not (is_last and network.membrane_readout),
             )
@@ -392,13 +407,14 @@ def _map_layer(
     address: Int,
     n_addresses: int,
     events: Int,
+    placed: npt.NDArray[np.integer] | None,
     *,
     is_last: bool,
     spiking: bool,
 ) -> LayerMap:
     n_slots = -(-layer.n_out // lanes)
-    lane = np.arange(layer.n_out, dtype=np.int64) % lanes
-    if is_last or lanes == 1:
+    lane = np.arange(layer.n_out, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)
+    if is_last or lanes == 1 or placed is not None:
         balance = balance_of(layer, lane, lanes, events)
     else:
         lane, balance = place(layer, lanes, events, address)
