@@ -322,6 +322,12 @@ class RewiringConfig(Section):
         default=False, description="growth 'none': put the parameters back to their first values after each fall"
     )
     min_fan_in: int = Field(default=1, ge=0, description="synapses that every neuron keeps")
+    lane_balance: Annotated[int, Field(ge=2, le=32)] | None = Field(
+        default=None,
+        description="P: every source keeps as many connections to each of P banks of neurons (index modulo P) of a "
+        "dense layer, give or take one, so that P lanes have as much to do; a divisor of P unites banks; layers of "
+        "fewer than 2 P neurons stay free",
+    )
     layer_target: dict[str, Fraction] = Field(
         default_factory=dict,
         description="target density of single weight tensors by index or name, e.g. {'0' = 0.1}; target_density then "
@@ -347,6 +353,8 @@ class RewiringConfig(Section):
         rules = self.rules
         if rules.changes and rules.growth == "none" and not rules.falls:
             raise ValueError("growth = 'none' lets connections only go, which density_schedule = 'constant' forbids")
+        if self.lane_balance is not None and self.scope == "neuron":
+            raise ValueError("lane_balance has no choice left with scope = 'neuron'; use 'layer' or 'global'")
         if rules.falls and self.target_density > self.start_density:
             raise ValueError("target_density must not exceed start_density")
         return self
@@ -357,7 +365,7 @@ class RewiringConfig(Section):
         if self.preset in ("static", "dense"):
             kept = {"preset", "p", "q"}
         if self.preset == "static":
-            kept |= {"target_density", "distribution", "min_fan_in", "layer_target"}
+            kept |= {"target_density", "distribution", "min_fan_in", "layer_target", "lane_balance"}
         yield from ((name, f"preset = {self.preset!r}") for name in type(self).model_fields if name not in kept)
         if self.preset in ("static", "dense"):
             return

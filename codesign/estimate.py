@@ -33,6 +33,7 @@ from codesign.mapping import (
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
 from codesign.stimulus import Stimulus
 
+Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float64]
 
 MAX_SAMPLES = 100
@@ -61,11 +62,11 @@ RAM_BIT_COST = 1.0
 # from the last token to the first readout value, and from the end of a sweep until rows may start.
 INPUT_CLOCKS = 2
 EVENT_CLOCKS = 5
-BARRIER_CLOCKS = 5
+BARRIER_CLOCKS = 4
 TOKEN_CLOCKS = 3
 READOUT_CLOCKS = 4
 # Clocks in which lanes count as accumulating beside one per synapse, per timestep with events: filling and draining.
-FILL_CLOCKS = 7
+FILL_CLOCKS = 6
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,17 @@ def source_rates(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace
     return [events / len(stimulus) for events in (first, *(fired.sum(axis=(0, 1)) for fired in spikes))]
 
 
+def source_events(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Bool]:
+    """Which sources of each layer send an event in every single accumulation, as placement takes it.
+
+    bool (n_steps, n_in) for every layer; steps are samples for the first layer of coding 'current', else timesteps.
+    ``trace`` : as of :func:`source_rates`.
+    """
+    first = stimulus.dense() != 0 if stimulus.values is None else stimulus.values != 0
+    spikes = (trace or golden.run(network, stimulus, membranes=False)).spikes[:-1]
+    return [events.reshape(-1, events.shape[-1]) for events in (first, *spikes)]
+
+
 def activity(
     network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, trace: golden.Trace | None = None
 ) -> list[Activity]:
@@ -385,14 +397,20 @@ def _decision(
         is_current = layer.index == 0 and network.coding.is_current
         fire = fire_latency(is_current)
         go = after[layer.index]
+        swept = go - fire + 3
         starts: list[float] = []
         for step in range(len(first)):
-            walked = max(go, first[step] + EVENT_CLOCKS) + peak[sample, step]
-            start = max(walked + BARRIER_CLOCKS, last[step] + EVENT_CLOCKS)
+            start = last[step] + EVENT_CLOCKS
+            if peak[sample, step] > 0:
+                start = max(start, max(go, first[step] + EVENT_CLOCKS) + peak[sample, step] + BARRIER_CLOCKS)
+            else:
+                # No row, no walk: sweeps follow each other as soon as slot 0 has been written.
+                start = max(start, swept + (1 if layer.n_slots >= fire + 2 else fire + 1))
             sweeps = network.timesteps if is_current else 1
             spacing = layer.n_slots if layer.n_slots >= fire + 2 else layer.n_slots + fire + 1
             starts += [start + k * spacing for k in range(sweeps)]
-            go = starts[-1] + layer.n_slots + fire - 2
+            swept = starts[-1] + layer.n_slots
+            go = swept + fire - 3
             if layer.index == 0:
                 # Words of the next timestep wait until the lanes have walked those before.
                 pushed = max(0.0, start - BARRIER_CLOCKS - now)
@@ -455,7 +473,8 @@ def estimate(
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
 
-    Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``cycles``
+    Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``placement``
+    (padding and balance by layer, see :meth:`codesign.mapping.HardwareMap.report`), ``cycles``
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
@@ -475,6 +494,7 @@ def estimate(
         "lanes": mapping.lanes,
         "memory_bits": bits,
         "bits_per_synapse": (bits["rows"] + bits["synapses"]) / max(1, network.n_synapses),
+        "placement": mapping.report(),
         "cycles": cycles,
         "clock_mhz": clock_mhz,
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,

@@ -7,8 +7,7 @@ independent of their order.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from codesign.errors import InputError
 from codesign.layouts import Record, parameter_word, row_word, synapse_word
 from codesign.network import FrozenLayer, FrozenNetwork
+from codesign.placement import balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
 StateMemory = Literal["auto", "block", "distributed"]
@@ -47,6 +47,8 @@ class LayerMap:
     slot_threshold, slot_bias : int64 (lanes, n_slots); what each slot uses, padding included.
     spiking : False for the last layer of a membrane readout, whose thresholds are not used.
     weight_bits : bits of one weight.
+    balance : mean over greatest load of the lanes, summed over the accumulations that guided the placement; the lane
+        use that no overhead would leave. 1 is perfect.
     """
 
     index: int
@@ -69,6 +71,7 @@ class LayerMap:
     slot_bias: Int
     spiking: bool
     weight_bits: int
+    balance: float
 
     @property
     def lane_bits(self) -> int:
@@ -315,7 +318,7 @@ class HardwareMap:
         return [layer.lanes for layer in self.layers]
 
     def report(self) -> list[dict[str, float | int | list[int]]]:
-        """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them."""
+        """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them, balance of the loads."""
         return [
             {
                 "lanes": layer.lanes,
@@ -323,6 +326,7 @@ class HardwareMap:
                 "padding_slots": layer.padding_slots,
                 "lane_synapses": layer.lane_synapses.tolist(),
                 "imbalance": layer.imbalance,
+                "balance": layer.balance,
             }
             for layer in self.layers
         ]
@@ -331,19 +335,22 @@ class HardwareMap:
 def map_network(
     network: FrozenNetwork,
     lanes: Sequence[int],
-    rates: Sequence[npt.NDArray] | None = None,
+    events: Sequence[npt.NDArray] | None = None,
     *,
     folded: bool = False,
+    placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
 ) -> HardwareMap:
     """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
 
-    rates : per layer, float (n_in,); how often each source sends an event (any unit), measured on calibration
-        data. Without it every source counts the same.
+    events : what the placement is to suit, per layer: (n_steps, n_in), the events that each source sends in single
+        accumulations (samples of coding 'current', else timesteps) of calibration data, or only (n_in,), how often
+        each source sends an event (any unit). Without it every source counts the same.
     folded : one engine for all layers, which therefore have the same lanes, and nothing is clamped.
+    placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
 
-    Hidden neurons are placed by descending expected load onto the least loaded lane with a free slot; the last
-    layer is placed in class order. Raises InputError for lanes or rates of the wrong shape or range, and
-    UnsupportedError for a network that the accelerator does not cover.
+    Hidden neurons are placed by :func:`codesign.placement.place`; the last layer is placed in class order.
+    Deterministic. Raises InputError for lanes, events or places of the wrong shape or range, and UnsupportedError for
+    a network that the accelerator does not cover.
     """
     network.validate()
     network.require_hardware()
@@ -354,13 +361,30 @@ def map_network(
             raise InputError(f"lanes of layer {index} = {count!r} is outside 1..{MAX_LANES}")
     if folded and len(set(lanes)) > 1:
         raise InputError(f"lanes {list(lanes)} differ, but shape 'folded' has one engine; give one number")
-    if rates is not None:
-        if len(rates) != len(network.layers):
-            raise InputError(f"rates has {len(rates)} entries for {len(network.layers)} layers")
-        for index, (rate, layer) in enumerate(zip(rates, network.layers, strict=True)):
-            array = np.asarray(rate, np.float64)
-            if array.shape != (layer.n_in,) or not np.all(np.isfinite(array)) or np.any(array < 0):
-                raise InputError(f"rates of layer {index} must be {layer.n_in} numbers of 0 or more")
+    if events is not None:
+        if len(events) != len(network.layers):
+            raise InputError(f"events has {len(events)} entries for {len(network.layers)} layers")
+        for index, (found, layer) in enumerate(zip(events, network.layers, strict=True)):
+            array = np.asarray(found)
+            numbers = array.dtype.kind in "biuf" and bool(np.all(np.isfinite(array)) and np.all(array >= 0))
+            if array.ndim not in (1, 2) or array.shape[-1] != layer.n_in or not numbers:
+                raise InputError(
+                    f"events of layer {index} must be {layer.n_in} numbers of 0 or more, or such a row per step"
+                )
+            if array.ndim == 2 and (array.dtype.kind == "f" or not len(array)):
+                raise InputError(f"events of layer {index} in single steps must be whole numbers, of one step or more")
+    placed = placed or {}
+    for index, lane in placed.items():
+        if not 0 <= index < len(network.layers) - 1:
+            raise InputError(f"placed: layer {index!r} is no hidden layer of {len(network.layers)} layers")
+        n_out = network.layers[index].n_out
+        used = lanes[index] if folded else min(lanes[index], n_out)
+        whole = np.shape(lane) == (n_out,) and np.asarray(lane).dtype.kind in "iu"
+        if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > -(-n_out // used):
+            raise InputError(
+                f"placed: layer {index} needs a lane of 0..{used - 1} for each of {n_out} neurons, the same at most "
+                f"{-(-n_out // used)} times"
+            )
     layers: list[LayerMap] = []
     for index, layer in enumerate(network.layers):
         if index == 0:
@@ -375,7 +399,8 @@ def map_network(
                 lanes[index] if folded else min(lanes[index], layer.n_out),
                 address,
                 n_addresses,
-                None if rates is None else np.asarray(rates[index], np.float64),
+                whole_events(None if events is None else events[index], layer.n_in),
+                placed.get(index),
                 is_last=is_last,
                 spiking=not (is_last and network.membrane_readout),
             )
@@ -389,17 +414,22 @@ def _map_layer(
     lanes: int,
     address: Int,
     n_addresses: int,
-    rates: npt.NDArray[np.float64] | None,
+    events: Int,
+    placed: npt.NDArray[np.integer] | None,
     *,
     is_last: bool,
     spiking: bool,
 ) -> LayerMap:
     n_slots = -(-layer.n_out // lanes)
-    if is_last or lanes == 1:
-        neurons = np.arange(layer.n_out, dtype=np.int64)
-        lane, slot = neurons % lanes, neurons // lanes
+    lane = np.arange(layer.n_out, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)
+    if is_last or lanes == 1 or placed is not None:
+        balance = balance_of(layer, lane, lanes, events)
     else:
-        lane, slot = _place(layer, lanes, n_slots, rates)
+        lane, balance = place(layer, lanes, events, address)
+    # Slots of a lane follow the neurons' order, so that padding lies at the end of a lane.
+    order = np.argsort(lane, kind="stable")
+    slot = np.empty(layer.n_out, np.int64)
+    slot[order] = np.arange(layer.n_out) - np.searchsorted(lane[order], lane[order])
 
     sources = layer.sources
     order = np.lexsort((slot[layer.targets], address[sources], lane[layer.targets]))
@@ -448,25 +478,5 @@ def _map_layer(
         slot_bias=slot_bias,
         spiking=spiking,
         weight_bits=layer.weight_bits,
+        balance=balance,
     )
-
-
-def _place(layer: FrozenLayer, lanes: int, n_slots: int, rates: npt.NDArray[np.float64] | None) -> tuple[Int, Int]:
-    """Greedy balance: neurons by descending load to the least loaded lane with a free slot."""
-    per_synapse = None if rates is None else rates[layer.sources]
-    load = np.bincount(layer.targets, weights=per_synapse, minlength=layer.n_out).astype(np.float64)
-    lane = np.zeros(layer.n_out, np.int64)
-    used = [0] * lanes
-    heap = [(0.0, number) for number in range(lanes)]
-    for neuron in np.lexsort((np.arange(layer.n_out), -load)).tolist():
-        total, number = heapq.heappop(heap)
-        lane[neuron] = number
-        used[number] += 1
-        if used[number] < n_slots:
-            heapq.heappush(heap, (total + float(load[neuron]), number))
-    # Slots of a lane follow the neurons' order, so that padding lies at the end of a lane.
-    order = np.lexsort((np.arange(layer.n_out), lane))
-    slot = np.zeros(layer.n_out, np.int64)
-    first = np.searchsorted(lane[order], np.arange(lanes))
-    slot[order] = np.arange(layer.n_out) - first[lane[order]]
-    return lane, slot

@@ -66,8 +66,8 @@ class LayerEngine(wiring.Component):
     reset, since memories are not cleared by ``rst``. With coding 'current' one accumulation per sample is
     followed by T sweeps.
 
-    Throughput: P synapses a clock; a timestep costs, beside its synapses, n_slots clocks of sweep and about 12
-    of filling and draining.
+    Throughput: P synapses a clock; a timestep costs, beside its synapses, n_slots clocks of sweep and about 6
+    of filling and draining, or 1 if it has no event and the sweep is longer than its pipeline.
 
     Parameters
     ----------
@@ -170,8 +170,9 @@ class LayerEngine(wiring.Component):
         m.d.comb += [
             last_timestep.eq(timestep == self._timesteps - 1),
             room.eq(fifo.level <= self.fifo_depth - n_slots - self._margin),
-            at_barrier.eq(Cat(fetcher.waiting & ~bank.busy for fetcher, bank in zip(fetchers, banks)).all()),
-            drained.eq(~Cat(valid[1 : fire + 1]).any()),
+            at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
+            # The next sweep may follow at once if slot 0 has been written by then.
+            drained.eq(~Cat(valid[1 : fire + 1]).any() | (n_slots >= fire + 2)),
             is_end[0].eq(slot[0] == n_slots - 1),
             working.eq(Cat(fetcher.busy for fetcher in fetchers).any() | Cat(bank.busy for bank in banks).any()),
         ]
@@ -184,9 +185,9 @@ class LayerEngine(wiring.Component):
                     m.d.sync += slot[0].eq(0)
                     m.next = "accumulate"
             with m.State("accumulate"):
-                # A row that is started now reads its first membrane 3 clocks later, when the sweep has written.
+                # A row that is started now reads its first membrane 3 clocks later, when the sweep writes its last.
                 m.d.comb += [
-                    go.eq(~Cat(valid[1 : fire - 1]).any()),
+                    go.eq(~Cat(valid[1 : fire - 2]).any()),
                     self.probe_phase.eq(Mux(working, ACCUMULATE, IDLE)),
                 ]
                 with m.If(at_barrier & drained & room):
@@ -204,7 +205,6 @@ class LayerEngine(wiring.Component):
                     if self.is_current:
                         with m.If(last_timestep):
                             m.next = "accumulate"
-                        # The next sweep may follow at once if slot 0 has been written by then.
                         with m.Elif(~room | (n_slots < fire + 2)):
                             m.next = "wait"
                     else:

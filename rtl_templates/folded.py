@@ -191,7 +191,7 @@ class FoldedEngine(wiring.Component):
         following = wrap(layer + 1, layer.shape())
         m.d.comb += [
             has_room.eq(~last_layer | (fifo.level <= self.fifo_depth - layers[-1].n_slots)),
-            at_barrier.eq(Cat(fetcher.waiting & ~bank.busy for fetcher, bank in zip(fetchers, banks)).all()),
+            at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
             drained.eq(~Cat(valid[1:]).any()),
             is_end[0].eq(slot[0] == last_slot),
             working.eq(Cat(fetcher.busy for fetcher in fetchers).any() | Cat(bank.busy for bank in banks).any()),

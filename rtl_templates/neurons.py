@@ -84,7 +84,8 @@ class NeuronBank(wiring.Component):
     layer : In, which layer the bank works for (only with several); constant while a sweep is inside.
     synapse_valid : In(1); synapse : In({slot, weight}); value : In(unsigned).
     busy : Out(1), a sum has not reached the last stage, which writes it at the end of its clock.
-    read_valid, read_slot : In, start of a slot's sweep; no synapse may come in that clock or be ``busy``.
+    read_valid, read_slot : In, start of a slot's sweep; no synapse may come in that clock, nor have come in the one
+        before. A synapse may read a slot from the clock on in which its sweep is written.
     clear_valid, clear_slot : In, clear the slot's sum (coding current).
     parameter_valid, parameter_slot : In, if slots have parameters of their own.
     write_valid, write_slot, write_initial : In.
@@ -159,7 +160,7 @@ class NeuronBank(wiring.Component):
         forward_far_1 = Signal()
         operand = Signal(accumulator_shape, reset_less=True)
         total = Signal(accumulator_shape)
-        last_total = Signal(accumulator_shape, reset_less=True)
+        last_written = Signal(accumulator_shape, reset_less=True)
         if widths.value_bits:
             term: Value = self.synapse.weight * self.value
         else:
@@ -176,15 +177,16 @@ class NeuronBank(wiring.Component):
             slot_1.eq(self.synapse.slot),
             product_1.eq(term),
             forward_near_1.eq(self.synapse_valid & valid_1 & (self.synapse.slot == slot_1)),
-            forward_far_1.eq(self.synapse_valid & valid_2 & (self.synapse.slot == slot_2)),
+            # Whoever writes the word that is read in the same clock, and whoever reads it.
+            forward_far_1.eq(read.en & write.en & (read.addr == write.addr)),
             valid_2.eq(valid_1),
             slot_2.eq(slot_1),
             product_2.eq(product_1),
             forward_near_2.eq(forward_near_1),
-            operand.eq(Mux(forward_far_1, last_total, read.data)),
-            last_total.eq(total),
+            operand.eq(Mux(forward_far_1, last_written, read.data)),
+            last_written.eq(write.data),
         ]
-        base = Mux(forward_near_2, last_total, operand)
+        base = Mux(forward_near_2, last_written, operand)
         shift = layers[0].fraction_bits
         if widths.separate_sum or shift == 0:
             m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))

@@ -12,7 +12,8 @@ from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Sta
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
 
 CONTRACT = ("codesign/network", "codesign/golden.py", "codesign/stimulus.py")
-ESTIMATE = ("codesign/mapping.py", "codesign/layouts.py", "codesign/estimate.py", "codesign/area_model.py")
+MAPPING = ("codesign/mapping.py", "codesign/placement.py", "codesign/layouts.py")
+ESTIMATE = (*MAPPING, "codesign/estimate.py", "codesign/area_model.py")
 FORMULA = (*CONTRACT, *ESTIMATE, "codesign/budget.py", "boards/registry.py")
 DATA = ("codesign/data", "codesign/encoders.py")
 
@@ -95,7 +96,7 @@ STAGES: dict[str, Stage] = {
             inputs={NETWORK: "freeze"},
             optional_inputs=(STIMULUS, CALIBRATION),
             outputs=("bundle",),
-            code=(*CONTRACT, "codesign/mapping.py", "codesign/layouts.py", "rtl_templates"),
+            code=(*CONTRACT, *MAPPING, "rtl_templates"),
             options=_hardware,
             work=generate,
             hardware=True,

@@ -110,7 +110,7 @@ def generate(context: Context) -> Outcome:
         network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
         state_memory=hardware.state_memory, vectors=_vectors(folder),
     )  # fmt: skip
-    return Outcome(figures=network_figures(network))
+    return Outcome(figures=network_figures(network), details={"placement": mapping.report()})
 
 
 def estimate(context: Context) -> Outcome:
@@ -134,13 +134,13 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
 
 
 def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> HardwareMap:
-    """The network on the configured lanes, balanced by how often its sources send events in ``calibration``."""
-    from codesign.estimate import source_rates
+    """The network on the configured lanes, balanced on the events of ``calibration``."""
+    from codesign.estimate import source_events
     from codesign.mapping import map_network
 
-    rates = None if calibration is None else source_rates(network, calibration)
+    events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
-    return map_network(network, lanes, rates, folded=hardware.shape == "folded")
+    return map_network(network, lanes, events, folded=hardware.shape == "folded")
 
 
 def fit(context: Context) -> Outcome:

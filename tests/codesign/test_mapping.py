@@ -111,20 +111,24 @@ def test_a_layer_without_synapses_has_one_unused_word():
 
 
 @pytest.mark.parametrize(
-    ("lanes", "rates", "message"),
+    ("lanes", "events", "message"),
     [
         ([1, 1], None, "2 entries for 1 layers"),
         ([0], None, r"lanes of layer 0 = 0 is outside 1\.\.32"),
         ([33], None, r"lanes of layer 0 = 33 is outside"),
-        ([1], [], "rates has 0 entries"),
-        ([1], [np.ones(3)], "rates of layer 0 must be 4 numbers"),
-        ([1], [np.array([1, 1, 1, -1])], "rates of layer 0"),
-        ([1], [np.array([1, 1, 1, np.nan])], "rates of layer 0"),
+        ([1], [], "events has 0 entries"),
+        ([1], [np.ones(3)], "events of layer 0 must be 4 numbers"),
+        ([1], [np.array([1, 1, 1, -1])], "events of layer 0"),
+        ([1], [np.array([1, 1, 1, np.nan])], "events of layer 0"),
+        ([1], [np.float64(1)], "events of layer 0"),
+        ([1], [np.ones((2, 3), int)], "events of layer 0"),
+        ([1], [np.full((2, 4), 0.5)], "single steps must be whole numbers"),
+        ([1], [np.zeros((0, 4), int)], "of one step or more"),
     ],
 )
-def test_wrong_arguments_are_named(lanes, rates, message):
+def test_wrong_arguments_are_named(lanes, events, message):
     with pytest.raises(InputError, match=message):
-        map_network(network_of([np.ones((4, 3), int)]), lanes, rates)
+        map_network(network_of([np.ones((4, 3), int)]), lanes, events)
 
 
 @pytest.mark.parametrize("seed", range(15))

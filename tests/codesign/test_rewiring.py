@@ -25,6 +25,7 @@ from codesign.train.rewiring import (
     rewiring_fraction,
     turning_point,
 )
+from codesign.train.rewiring.balance import balanced_mask, balanced_order, bank_counts
 
 N = 400_000
 PRESETS = ("adaptive", "constant", "fixed", "set", "rigl", "sap", "static", "dense")
@@ -779,3 +780,85 @@ def test_the_readmes_example_runs(capsys):
     torch.manual_seed(0)
     exec(code, {})
     assert capsys.readouterr().out.startswith("0.0999")
+
+
+def bank_spread(mask, lanes):
+    """Largest difference between the banks of neurons in connections of one source."""
+    counts = bank_counts(np.asarray(mask), lanes)
+    return int((counts.max(axis=1) - counts.min(axis=1)).max())
+
+
+@pytest.mark.parametrize(("neurons", "sources", "lanes"), [(16, 40, 4), (35, 30, 8), (9, 5, 2), (13, 100, 3)])
+@pytest.mark.parametrize("density", [0.1, 0.37, 0.9])
+@pytest.mark.parametrize("min_fan_in", [0, 1, 3])
+def test_first_masks_in_balance_have_exact_counts_and_fan_in(neurons, sources, lanes, density, min_fan_in):
+    count = max(round(density * neurons * sources), min_fan_in * neurons)
+    mask = balanced_mask((neurons, sources), count, min_fan_in, lanes, np.random.default_rng(0))
+    assert mask.sum() == count and mask.sum(axis=1).min() >= min(min_fan_in, sources)
+    assert bank_spread(mask, lanes) <= 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.booleans(), st.integers(2, 5))
+def test_every_part_of_the_balanced_order_is_a_change_in_balance(seed, growing, lanes):
+    random = np.random.default_rng(seed)
+    shape = (int(random.integers(2 * lanes, 20)), int(random.integers(1, 9)))
+    mask = balanced_mask(shape, int(random.integers(0, math.prod(shape) + 1)), 0, lanes, random)
+    # Few distinct keys, so that ties are common; some candidates are withheld, as min_fan_in does.
+    keys = random.integers(0, 4, shape).astype(float)
+    candidates = (mask ^ growing) & (random.random(shape) < 0.9)
+    order = balanced_order(keys, candidates, mask, lanes, growing=growing)
+    assert np.unique(order).size == order.size and candidates.ravel()[order].all()
+    for position in order.tolist():
+        mask.ravel()[position] = growing
+        assert bank_spread(mask, lanes) <= 1
+    free = (mask ^ growing) & candidates
+    for position in np.flatnonzero(free).tolist():
+        # What was left out cannot go next either.
+        changed = mask.copy()
+        changed.ravel()[position] = growing
+        assert bank_spread(changed, lanes) > 1
+
+
+def test_the_balanced_order_follows_the_keys_where_it_may():
+    mask = np.ones((4, 2), bool)
+    keys = np.array([[1.0, 5.0], [8.0, 6.0], [2.0, 7.0], [9.0, 4.0]])
+    # Source 0: 1 goes, then of bank 1 the 8 before the 2; source 1: 4, 5, then 6 before 7.
+    order = balanced_order(keys, mask, mask, 2, growing=False)
+    assert keys.ravel()[order].tolist() == [1, 4, 5, 6, 7, 8, 2, 9]
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "dense"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_balance_is_kept_by_every_preset_to_the_exact_density(preset, scope):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(50, 24), nn.Linear(24, 5))
+    optimizer = torch.optim.Adam(model.parameters())
+    options = {"preset": preset, "target_density": 0.2, "lane_balance": 4}
+    if preset != "static":
+        options |= {"scope": scope, "rewire_until": 0.9}
+    if preset in ("adaptive", "constant", "fixed"):
+        options["score_batches"] = 2
+    rewirer = PQRewirer(model, optimizer, steps_per_epoch=3, epochs=12, **options)
+    changed = 0
+    for _ in range(36):
+        optimizer.zero_grad()
+        model(torch.randn(16, 50)).square().sum().backward()
+        optimizer.step()
+        changed += sum(change.pruned for change in rewirer.step())
+        assert bank_spread(rewirer.masks["0.weight"], 4) <= 1
+        # Two banks of a divisor of P are P / 2 banks each.
+        assert bank_spread(rewirer.masks["0.weight"], 2) <= 2
+    assert sum(rewirer.counts.values()) == round(0.2 * (50 * 24 + 24 * 5))
+    assert changed > 50 or preset == "static"
+
+
+def test_balance_within_single_neurons_is_refused():
+    with pytest.raises(InputError, match="lane_balance has no choice left with scope = 'neuron'"):
+        rewirer_of_options(lane_balance=4, scope="neuron")
+    with pytest.raises(InputError, match="lane_balance has no meaning with preset = 'dense'"):
+        rewirer_of_options(lane_balance=4, preset="dense")
+
+
+def rewirer_of_options(**options):
+    return PQRewirer(nn.Linear(8, 8), None, steps_per_epoch=1, epochs=4, **options)

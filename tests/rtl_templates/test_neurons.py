@@ -41,7 +41,7 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
 
         async def sweep(initial: bool, clear: bool, show: bool):
             nonlocal clips
-            for clock in range(layer.n_out + dut.fire + 2):
+            for clock in range(layer.n_out + dut.fire + 1):
                 for name, stage, enable in steps(clear):
                     slot = clock - stage
                     on = enable and 0 <= slot < layer.n_out
@@ -52,7 +52,12 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
                     got_spikes.append(ctx.get(dut.spike))
                     got_membranes.append(ctx.get(dut.membrane))
                     clips += ctx.get(dut.saturated)
-                await ctx.tick()
+                # In the clock that writes the last slot the next synapse may read already.
+                if clock < layer.n_out + dut.fire:
+                    await ctx.tick()
+
+        async def tick():
+            await ctx.tick()
             ctx.set(dut.write_valid, 0)
 
         async def accumulate(chosen):
@@ -64,21 +69,21 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
                 synapses = [synapses[k] for k in rng.permutation(len(synapses))]
             for slot, weight, value in synapses:
                 while rng.random() < 0.3:
-                    await ctx.tick()
+                    await tick()
                 ctx.set(dut.synapse, {"slot": slot, "weight": weight})
                 ctx.set(dut.value, value if widths.value_bits else 0)
                 ctx.set(dut.synapse_valid, 1)
-                await ctx.tick()
+                await tick()
                 ctx.set(dut.synapse_valid, 0)
-            await ctx.tick()
-            while ctx.get(dut.busy):
-                await ctx.tick()
-            await ctx.tick()
+            # The first clock in which the sweep may read: what was added last is written in it.
+            await tick()
 
         await sweep(True, True, False)
         for t in range(timesteps):
             if not is_current or t == 0:
                 await accumulate(sources[0 if is_current else t])
+            else:
+                await tick()
             await sweep(t == timesteps - 1, t == timesteps - 1, True)
 
     simulator = clocked(dut)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from codesign.config import RewiringConfig, parse_section
 from codesign.errors import InputError, UnsupportedError
+from codesign.train.rewiring.balance import balanced_mask, balanced_order, can_balance
 from codesign.train.rewiring.index import pq_index, rewiring_fraction
 from codesign.train.rewiring.schedule import change_epochs, turning_point
 from codesign.train.rewiring.start import apportion, layer_counts, random_mask
@@ -280,9 +281,17 @@ class PQRewirer:
         count = self._with_carry("rewire", units)
         # A unit without room for as many new connections would silently lose density.
         count = np.minimum(count, self._per_unit(unit_of, ~active))
+        keys, prunable = self._in_balance(magnitudes, prunable, active)
         count = np.minimum(count, self._per_unit(unit_of, prunable))
-        pruned = _smallest(magnitudes, prunable, unit_of, count)
-        grown = _smallest(-self._growth_scores(), ~active, unit_of, count)
+        scores = -self._growth_scores()
+        while True:
+            pruned = _smallest(keys, prunable, unit_of, count)
+            growth_keys, growable = self._in_balance(scores, ~active, active & ~pruned, growing=True)
+            room = self._per_unit(unit_of, growable)
+            if np.all(count <= room):
+                break
+            count = np.minimum(count, room)
+        grown = _smallest(growth_keys, growable, unit_of, count)
         self._scores.clear()
         return self._apply("rewire", units, pruned, grown)
 
@@ -295,7 +304,7 @@ class PQRewirer:
         magnitudes, active = self._magnitudes(), self._active()
         unit_of = self._unit_of()
         units = self._measured(magnitudes, active)
-        prunable = self._prunable(magnitudes, active)
+        keys, prunable = self._in_balance(magnitudes, self._prunable(magnitudes, active), active)
         room = self._per_unit(unit_of, prunable)
         wanted = np.minimum(self._with_carry("fall", units), room)
         counts = list(self.counts.values())
@@ -305,11 +314,17 @@ class PQRewirer:
             together, limits = wanted[chosen], room[chosen]
             part = self._part_of_the_way(excess, target) if paced else 0
             due = excess if final else min(excess, max(int(together.sum()), part))
+            if due > limits.sum():
+                raise InputError(
+                    f"train.rewiring: layers {members} cannot fall by {due} connections in balance: the strongest of "
+                    f"each neuron, which min_fan_in = {self.config.min_fan_in} keeps, lie too unevenly; lower "
+                    f"min_fan_in, or give up lane_balance"
+                )
             if due != together.sum():
                 base = together if together.sum() else limits
                 share = base * (due / max(1, base.sum()))
                 wanted[chosen] = apportion(np.minimum(share, limits), due, np.zeros_like(limits), limits)
-        pruned = _smallest(magnitudes, prunable, unit_of, wanted)
+        pruned = _smallest(keys, prunable, unit_of, wanted)
         changes = self._apply("fall", units, pruned, np.zeros_like(pruned))
         if self.config.restart:
             self._restart()
@@ -448,8 +463,14 @@ class PQRewirer:
                 for layer, count in zip(members, found, strict=True):
                     counts[layer] = count
         random = np.random.default_rng([self.seed, 3])
+
+        def first_mask(shape: tuple[int, ...], count: int) -> Bool:
+            if config.lane_balance is not None and can_balance(shape, config.lane_balance):
+                return balanced_mask(shape, count, config.min_fan_in, config.lane_balance, random)
+            return random_mask(shape, count, config.min_fan_in, random)
+
         return {
-            name: torch.from_numpy(random_mask(weight.shape, count, config.min_fan_in, random)).to(weight.device)
+            name: torch.from_numpy(first_mask(tuple(weight.shape), count)).to(weight.device)
             for (name, weight), count in zip(self.parameters.items(), counts, strict=True)
         }
 
@@ -554,6 +575,30 @@ class PQRewirer:
         # Among equals the later position is the stronger, because pruning takes the earlier one first.
         protected = _smallest(-magnitudes[::-1], active[::-1], rows[::-1], least)[::-1]
         return active & ~protected
+
+    def _in_balance(
+        self, keys: Values, candidates: Bool, active: Bool, *, growing: bool = False
+    ) -> tuple[Values, Bool]:
+        """Keys and candidates of which any number of the smallest may go (or come, ``growing``) in balance."""
+        lanes = self.config.lane_balance
+        if lanes is None:
+            return keys, candidates
+        keys, candidates, turn = keys.copy(), candidates.copy(), np.arange(keys.size)
+        for (start, end), shape, weight in zip(self._bounds, self._shapes, self.parameters.values(), strict=True):
+            if can_balance(tuple(weight.shape), lanes):
+                part = slice(start, end)
+                order = start + balanced_order(
+                    keys[part].reshape(shape), candidates[part].reshape(shape), active[part].reshape(shape), lanes,
+                    growing=growing,
+                )  # fmt: skip
+                candidates[part] = False
+                candidates[order] = True
+                # What has to wait for others comes just after the last of them.
+                keys[order] = np.maximum.accumulate(keys[order])
+                turn[order] = np.arange(order.size)
+        rank = np.empty(keys.size)
+        rank[np.lexsort((turn, keys))] = np.arange(keys.size)
+        return rank, candidates
 
     def _mean_index(self) -> float:
         units = self._measured(self._magnitudes(), self._active())

@@ -1,0 +1,187 @@
+"""Lane use of the accelerator by placement and mask: `python -m benchmarks.lanes [--json] [-o FOLDER]`.
+
+Trains MNIST 784-128-10 at 10 % density in the first layer with free masks and with masks in lane balance, and spoken
+digits with a free one; freezes, generates and simulates the delivered Verilog on test samples, every value checked.
+Runs that are there already (`-o`) are not trained again. Placements: `round-robin`, `mean-rate` (neurons by descending
+mean load to the least loaded lane) and `calibrated`, the compiler's.
+
+`lane_use` is synaptic operations / (lanes x clocks in which lanes accumulate), `bound` the same over the clocks that
+the fullest lane of each accumulation takes at least, and `input_bound` with as many clocks at least as the accumulation
+has events, because the port takes one a clock. `clocks` and `formula` are per sample: decision to decision, and the
+fullest lane's synapses of each accumulation plus the sweeps, of the slowest layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign.config import Config, load_config
+from codesign.estimate import activity, source_events, source_rates
+from codesign.files import write_json
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork
+from codesign.pipeline.runner import run_stages
+from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context
+from codesign.rundir import RunDirectory
+from codesign.stimulus import Stimulus
+
+LANES = (4, 8, 16)
+READOUT_LANES = 2
+BALANCED = (16,)
+PLACEMENTS = ("round-robin", "mean-rate", "calibrated")
+EXAMPLES = Path("examples")
+
+
+def configuration(name: str, seed: int, epochs: int | None, balance: int | None) -> Config:
+    """The example's configuration with fewer epochs, another seed, and masks in balance or not."""
+    changes = [f"train.seed={seed}"]
+    if epochs is not None:
+        changes += [f"train.epochs={epochs}", "freeze.epochs=2"]
+    if balance is not None:
+        changes.append(f"train.rewiring.lane_balance={balance}")
+    return load_config(EXAMPLES / f"{name}.toml", changes)
+
+
+def frozen(folder: Path, config: Config) -> dict[str, Any]:
+    """Figures of the run below ``folder``, trained and frozen if it is not yet."""
+    run = RunDirectory.create(folder)
+    with run.locked():
+        return run_stages(Context(run, config), ("train", "freeze"))
+
+
+def greedy(network: FrozenNetwork, lanes: int, rates: np.ndarray) -> np.ndarray:
+    """int64 (n_out,): first layer's neurons by descending mean load to the least loaded lane with a free slot."""
+    layer = network.layers[0]
+    load = np.bincount(layer.targets, weights=rates[layer.sources], minlength=layer.n_out)
+    total, used = np.zeros(lanes), np.zeros(lanes, np.int64)
+    lane = np.zeros(layer.n_out, np.int64)
+    for neuron in np.argsort(-load, kind="stable"):
+        free = np.flatnonzero(used < -(-layer.n_out // lanes))
+        lane[neuron] = chosen = free[np.argmin(total[free])]
+        total[chosen] += load[neuron]
+        used[chosen] += 1
+    return lane
+
+
+def measured(
+    network: FrozenNetwork, calibration: Stimulus, stimulus: Stimulus, lanes: int, placement: str, queue_depth: int
+) -> dict[str, Any]:
+    """Figures of one placement, the Verilog simulated on every sample of ``stimulus``."""
+    from rtl_templates.bundle import write_bundle
+    from sim.verify import verify_bundle
+
+    n_out = network.layers[0].n_out
+    placed = {
+        "round-robin": {0: np.arange(n_out) % lanes},
+        "mean-rate": {0: greedy(network, lanes, source_rates(network, calibration)[0])},
+        "calibrated": None,
+    }[placement]
+    mapping = map_network(network, [lanes, READOUT_LANES], source_events(network, calibration), placed=placed)
+    with tempfile.TemporaryDirectory() as work:
+        write_bundle(network, mapping, Path(work) / "bundle", name="snn", queue_depth=queue_depth)
+        found = verify_bundle(
+            Path(work) / "bundle", network, stimulus, Path(work) / "verify", stress_samples=1, workers=1,
+            latency=False, optimise="-O0",
+        )  # fmt: skip
+    if not found.passed:
+        raise SystemExit(f"{lanes} lanes, {placement}: hardware differs from software: {found.first_divergence}")
+    part = activity(network, mapping, stimulus)
+    peaks = [layer.loads.max(axis=2) for layer in part]
+    operations = part[0].loads.sum()
+    formulas = [
+        float(peak.sum(axis=1).mean()) + layer.n_slots * network.timesteps
+        for peak, layer in zip(peaks, mapping.layers, strict=True)
+    ]
+    return {
+        "lanes": lanes,
+        "placement": placement,
+        "queue_depth": queue_depth,
+        "samples": found.samples,
+        "lane_use": found.lane_use[0],
+        "bound": float(operations / (lanes * peaks[0].sum())),
+        "input_bound": float(operations / (lanes * np.maximum(peaks[0], part[0].events).sum())),
+        "balance": mapping.layers[0].balance,
+        "padding_slots": mapping.layers[0].padding_slots,
+        "accumulate_clocks": found.layers[0]["accumulate_clocks"] / found.samples,
+        "clocks": found.interval_cycles,
+        "formula": max(formulas),
+        "events_per_accumulation": float(part[0].events.mean()),
+        "operations_per_event": float(operations / part[0].events.sum()),
+    }
+
+
+def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Accuracy of every network, and measurements of the first seed's."""
+    masks = [("free", None), *((f"balanced {lanes}", lanes) for lanes in BALANCED)]
+    for seed in range(options.seeds if "mnist" in options.sets else 0):
+        for mask, balance in masks:
+            folder = options.output / f"mnist-{mask.replace(' ', '')}-s{seed}"
+            figures = frozen(folder, configuration("mnist", seed, options.epochs, balance))
+            kept = ("accuracy_float", "accuracy_frozen", "density", "layer_density", "synapses")
+            yield {"set": "mnist", "mask": mask, "seed": seed, **{key: figures[key] for key in kept}}
+            if seed == 0:
+                for entry in placements(folder, options, PLACEMENTS if balance is None else PLACEMENTS[-1:]):
+                    if balance is None or entry["lanes"] <= balance:
+                        yield {"set": "mnist", "mask": mask, **entry}
+    if "fsdd-spikes" not in options.sets:
+        return
+    folder = options.output / "fsdd-spikes"
+    frozen(folder, configuration("fsdd", 0, None if options.epochs is None else 10, None))
+    for entry in placements(folder, options, PLACEMENTS[-1:]):
+        yield {"set": "fsdd-spikes", "mask": "free", **entry}
+
+
+def placements(folder: Path, options: argparse.Namespace, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    network = FrozenNetwork.load(folder / NETWORK)
+    calibration = Stimulus.load(folder / CALIBRATION)
+    stimulus = Stimulus.load(folder / STIMULUS).take(slice(0, options.samples))
+    for lanes in options.lanes:
+        for name in names:
+            yield measured(network, calibration, stimulus, lanes, name, options.queue_depth)
+
+
+def line(row: dict[str, Any]) -> str:
+    if "lanes" not in row:
+        return (
+            f"{row['set']:12} {row['mask']:12} seed {row['seed']}: accuracy {row['accuracy_float']:.4f} float, "
+            f"{row['accuracy_frozen']:.4f} frozen, first layer {row['layer_density'][0]:.1%}, "
+            f"{row['synapses']:,} synapses"
+        )
+    return (
+        f"{row['set']:12} {row['mask']:12} {row['lanes']:2} lanes, {row['placement']:11}: "
+        f"lane use {row['lane_use']:.3f}, "
+        f"bound {row['bound']:.3f}, by the port {row['input_bound']:.3f}, {row['clocks']:8.1f} clocks a sample, "
+        f"formula {row['formula']:8.1f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lanes", description="lane use by placement and mask")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/lanes"), help="folder of the trained networks")
+    parser.add_argument("--sets", nargs="+", choices=("mnist", "fsdd-spikes"), default=["mnist", "fsdd-spikes"])
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of training; default 12")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds whose accuracy is compared; default 3")
+    parser.add_argument("--samples", type=int, default=100, help="test samples simulated; default 100")
+    parser.add_argument("--lanes", type=int, nargs="+", default=list(LANES))
+    parser.add_argument("--queue-depth", type=int, default=8)
+    options = parser.parse_args()
+    found = []
+    for row in rows(options):
+        found.append(row)
+        if not options.json:
+            print(line(row), flush=True)
+    write_json(options.output / "lanes.json", {"rows": found})
+    if options.json:
+        print(json.dumps({"rows": found}))
+
+
+if __name__ == "__main__":
+    main()
