@@ -37,6 +37,8 @@ PORTS = {
 def check_ports(sidecar: dict[str, Any]) -> None:
     """Raise InputError unless the sidecar's ports are those of an accelerator."""
     found = {port["name"]: port["direction"] for port in sidecar["ports"]}
+    if int(sidecar.get("input_words", 1)) > 1:
+        raise InputError("the board's link sends one word a beat; generate with hardware.input_words = 1")
     if found != PORTS:
         wrong = sorted(set(found.items()) ^ set(PORTS.items()))[0][0]
         raise InputError(f"design.json: port {wrong!r} is not as an accelerator's; generate the bundle again")

@@ -475,6 +475,7 @@ class HardwareConfig(Section):
         description="streaming: an engine per layer, all at work at once; folded: one engine, layers in turn, smaller",
     )
     queue_depth: int = Field(default=8, ge=2, le=64, description="events that a lane may lag behind")
+    input_words: int = Field(default=1, ge=1, le=8, description="words of an input beat; boards' links send one")
     state_memory: StateMemory = Field(
         default="auto", description="membranes in block or distributed memory, or as the synthesis tool likes"
     )

@@ -10,6 +10,7 @@ from codesign.layouts import input_word, output_word
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
+from rtl_templates.beats import BeatSplitter
 from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard
@@ -32,10 +33,13 @@ class Accelerator(wiring.Component):
     queue_depth : rows that a lane may lag behind its layer's other lanes, 2 or more.
     state_style : attribute ``ram_style`` of the membranes' memories ("block" or "distributed"); None for none.
 
+    input_words : words of an input beat.
+
     Members
     -------
-    s_axis_tdata, s_axis_tvalid, s_axis_tready, s_axis_tlast : AXI4-Stream of codesign.layouts.input_word, padded
-        to whole bytes; taken in clocks with tvalid and tready.
+    s_axis_tdata, s_axis_tvalid, s_axis_tready, s_axis_tlast : AXI4-Stream of codesign.layouts.input_word, each padded
+        to whole bytes; taken in clocks with tvalid and tready. With several words a beat also s_axis_tkeep: the first
+        word always counts, the others up to the first whose lowest byte is not kept.
     m_axis_tdata, m_axis_tvalid, m_axis_tready, m_axis_tlast : AXI4-Stream of codesign.layouts.output_word, padded
         to whole bytes; held while tvalid without tready.
     busy : Out(1), a sample is inside.
@@ -46,7 +50,7 @@ class Accelerator(wiring.Component):
 
     Raises
     ------
-    ValueError if ``mapping`` is not of ``network`` or ``queue_depth`` is below 2.
+    ValueError if ``mapping`` is not of ``network``, ``queue_depth`` is below 2 or ``input_words`` below 1.
     """
 
     def __init__(
@@ -56,11 +60,15 @@ class Accelerator(wiring.Component):
         *,
         queue_depth: int = DEFAULT_QUEUE_DEPTH,
         state_style: str | None = None,
+        input_words: int = 1,
     ):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
         if queue_depth < 2:
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
+        if input_words < 1:
+            raise ValueError(f"input_words {input_words!r} must be 1 or more")
+        self.input_words = input_words
         self.network = network
         self.mapping = mapping
         self.engines: list[LayerEngine | FoldedEngine] = (
@@ -74,7 +82,8 @@ class Accelerator(wiring.Component):
         self.input_record, self.output_record = input_word(network), output_word(network)
         super().__init__(
             {
-                "s_axis_tdata": In(self.input_record.stream_width),
+                "s_axis_tdata": In(input_words * self.input_record.stream_width),
+                **({"s_axis_tkeep": In(input_words * self.input_record.stream_width // 8)} if input_words > 1 else {}),
                 "s_axis_tvalid": In(1),
                 "s_axis_tready": Out(1),
                 "s_axis_tlast": In(1),
@@ -95,11 +104,23 @@ class Accelerator(wiring.Component):
         network = self.network
         m.submodules.guard = guard = InputGuard(network)
         in_word = Value.cast(guard.i.payload.word)
+        word, last, valid, ready = self.s_axis_tdata, self.s_axis_tlast, self.s_axis_tvalid, self.s_axis_tready
+        if self.input_words > 1:
+            m.submodules.splitter = splitter = BeatSplitter(self.input_words, self.input_record.stream_width)
+            m.d.comb += [
+                Value.cast(splitter.i.payload.words).eq(self.s_axis_tdata),
+                splitter.i.payload.keep.eq(self.s_axis_tkeep),
+                splitter.i.payload.last.eq(last),
+                splitter.i.valid.eq(valid),
+                ready.eq(splitter.i.ready),
+            ]
+            word, last = splitter.o.payload.word, splitter.o.payload.last
+            valid, ready = splitter.o.valid, splitter.o.ready
         m.d.comb += [
-            in_word.eq(wrap(self.s_axis_tdata, unsigned(len(in_word)))),
-            guard.i.payload.last.eq(self.s_axis_tlast),
-            guard.i.valid.eq(self.s_axis_tvalid),
-            self.s_axis_tready.eq(guard.i.ready),
+            in_word.eq(wrap(word, unsigned(len(in_word)))),
+            guard.i.payload.last.eq(last),
+            guard.i.valid.eq(valid),
+            ready.eq(guard.i.ready),
         ]
         source = guard.o
         value_width = 0

@@ -53,6 +53,7 @@ def write_bundle(
     name: str = "snn",
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
     state_memory: StateMemory = "auto",
+    input_words: int = 1,
     vectors: Stimulus | None = None,
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
@@ -60,6 +61,7 @@ def write_bundle(
     name : name of the top module, of the pattern [a-z][a-z0-9_]*, at most 32 characters.
     queue_depth : rows that a lane may lag behind, 2..64.
     state_memory : what the membranes' memories ask the synthesis tool for.
+    input_words : words of an input beat, 1..8.
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth or mapping, and
@@ -72,6 +74,8 @@ def write_bundle(
         raise InputError(f"name {name!r} of the top module must match [a-z][a-z0-9_]{{0,31}}")
     if not 2 <= queue_depth <= 64:
         raise InputError(f"queue_depth = {queue_depth!r} is outside 2..64")
+    if not 1 <= input_words <= 8:
+        raise InputError(f"input_words = {input_words!r} is outside 1..8")
     if mapping.network_hash != network.hash:
         raise InputError("the mapping is of another network; map this network again")
     if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):
@@ -81,6 +85,7 @@ def write_bundle(
         mapping,
         queue_depth=queue_depth,
         state_style=None if state_memory == "auto" else state_memory,
+        input_words=input_words,
     )
     source = emit_verilog(accelerator, name)
     sidecar = _sidecar(accelerator, name)
@@ -186,9 +191,9 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
     for engine in accelerator.engines:
         bits["state"] += engine.slots * engine.widths.memory_bits
         bits["queues"] += engine.queue_bits
-    bits["state"] += (
-        network.n_outputs * accelerator.output_record.fields[-1].width + seen_depth(network.n_inputs) * AGE_BITS
-    )
+    bits["state"] += seen_depth(network.n_inputs) * AGE_BITS
+    if network.readout != "membrane_last":
+        bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
     return {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
@@ -205,6 +210,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "readout": network.readout,
         "n_inputs": network.n_inputs,
         "n_outputs": network.n_outputs,
+        "input_words": accelerator.input_words,
         **{key: {"width": record.stream_width, "fields": record.describe()} for key, record in words.items()},
         "input_kinds": INPUT_KINDS,
         "output_kinds": OUTPUT_KINDS,

@@ -49,7 +49,8 @@ module {top} (input wire clk);
   reg  [31:0] quiet = 0;
   reg         counting = 0, open_before = 0, close_before = 0;
   wire        opening = open && !open_before, closing = close && !close_before;
-  wire [{input_width_1}:0] s_tdata;
+  wire [{beat_width_1}:0] s_tdata;
+  wire [{beat_width_1}/8:0] s_tkeep;
   wire        s_tvalid, s_tlast, s_tready;
   wire [{output_width_1}:0] m_tdata;
   wire        m_tvalid, m_tlast, m_tready;
@@ -61,10 +62,10 @@ module {top} (input wire clk);
   reg  [63:0] busy_clocks = 0, idle_decisions = 0;
   integer     status_file = 0;
 
-  stream_source #(.WIDTH({input_width})) source (
+  stream_source #(.WIDTH({word_stride}), .WORDS({input_words})) source (
     .clk(clk), .open(opening), .segment(segment), .word_limit(word_limit), .gap(gap), .seed(seed), .isolate(isolate),
-    .decisions(decisions), .cycle(cycle), .tdata(s_tdata), .tvalid(s_tvalid), .tlast(s_tlast), .tready(s_tready),
-    .close(closing), .words_sent(words_sent));
+    .decisions(decisions), .cycle(cycle), .tdata(s_tdata), .tkeep(s_tkeep), .tvalid(s_tvalid), .tlast(s_tlast),
+    .tready(s_tready), .close(closing), .words_sent(words_sent));
 
   stream_sink #(.WIDTH({output_width}), .WORDS({output_words})) sink (
     .clk(clk), .open(opening), .segment(segment), .stall(stall), .seed(seed), .cycle(cycle), .tdata(m_tdata),
@@ -73,7 +74,7 @@ module {top} (input wire clk);
 
   {name} dut (
     .clk(clk), .rst(rst),
-    .s_axis_tdata(s_tdata), .s_axis_tvalid(s_tvalid), .s_axis_tready(s_tready), .s_axis_tlast(s_tlast),
+    .s_axis_tdata(s_tdata), {keep}.s_axis_tvalid(s_tvalid), .s_axis_tready(s_tready), .s_axis_tlast(s_tlast),
     .m_axis_tdata(m_tdata), .m_axis_tvalid(m_tvalid), .m_axis_tready(m_tready), .m_axis_tlast(m_tlast),
     .busy(busy), .protocol_error(protocol_error), .saturation_count(saturation_count),
     .cycle_count(cycle_count), .network_hash(network_hash));
@@ -149,11 +150,14 @@ def testbench_source(sidecar: dict[str, Any]) -> str:
     input_width, output_width = sidecar["input_word"]["width"], sidecar["output_word"]["width"]
     if input_width > MAX_INPUT_WIDTH:
         raise InputError(f"design.json: input words of {input_width} bits, the testbench sends up to {MAX_INPUT_WIDTH}")
+    stride, beat = -(-input_width // 8) * 8, int(sidecar.get("input_words", 1))
     return _TEMPLATE.format(
         top=TOP,
         name=_hierarchical(sidecar["name"]),
-        input_width=input_width,
-        input_width_1=input_width - 1,
+        word_stride=stride,
+        input_words=beat,
+        beat_width_1=beat * stride - 1,
+        keep=".s_axis_tkeep(s_tkeep), " if beat > 1 else "",
         output_width=output_width,
         output_width_1=output_width - 1,
         output_words=words(output_width),

@@ -23,7 +23,8 @@ def random_bundle(
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     lanes = random_lanes(rng, network, most_lanes)
-    write_bundle(network, map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded), folder)
+    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
+    write_bundle(network, mapping, folder, input_words=(1, 4, 2)[seed % 3])
     return network, random_stimulus(rng, network, samples)
 
 

@@ -108,7 +108,7 @@ def generate(context: Context) -> Outcome:
     mapping = map_calibrated(network, hardware, load_calibration(folder))
     write_bundle(
         network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
-        state_memory=hardware.state_memory, vectors=_vectors(folder),
+        state_memory=hardware.state_memory, input_words=hardware.input_words, vectors=_vectors(folder),
     )  # fmt: skip
     return Outcome(figures=network_figures(network), details={"placement": mapping.report()})
 

@@ -1,0 +1,202 @@
+"""Design points of the accelerator: `python -m benchmarks.accelerator --design small|balanced|fast [--json]`.
+
+small, balanced and fast are one frozen network, `examples/mnist-small.toml` (MNIST 784-128-10), trained on the first use
+and kept below ``--work``; a run folder or frozen file given with ``--network`` and a stimulus are used instead.
+events-fast and events-small are a seeded random network of 64-32-10 at 10 % density with 4-bit weights, on seeded binary
+events at a mean rate of 10 %. Every figure is of the delivered Verilog: cycles and accuracy from simulation, every spike
+and membrane compared with the golden model; area and clock from yosys and nextpnr, the clock as the median of the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign import golden
+from codesign.errors import CodesignError, InputError
+from codesign.files import write_json
+from codesign.mapping import HardwareMap, StateMemory, map_network
+from codesign.network import FrozenNetwork, Leak
+from codesign.stimulus import Stimulus
+
+CONFIG = Path(__file__).resolve().parents[1] / "examples" / "mnist-small.toml"
+SEEDS = (1, 2, 3)
+EVENT_TIMESTEPS = 50
+EVENT_SAMPLES = 100
+
+
+@dataclass(frozen=True)
+class DesignPoint:
+    """A network, the shape of its accelerator, and the devices on which it is placed."""
+
+    network: str
+    targets: tuple[str, ...]
+    lanes: tuple[int, ...]
+    shape: str = "streaming"
+    queue_depth: int = 8
+    state_memory: StateMemory = "auto"
+    input_words: int = 1
+
+
+DESIGNS = {
+    "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), shape="folded"),
+    "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), queue_depth=4, state_memory="block"),
+    "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), state_memory="block", input_words=4),
+    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), queue_depth=4),
+    "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1)),
+}
+
+
+def event_network(seed: int = 1) -> FrozenNetwork:
+    """64-32-10, a tenth of the synapses of each layer, weights -7..7 without 0; thresholds make a tenth fire."""
+    rng = np.random.default_rng(seed)
+    matrices = []
+    for n_in, n_out in ((64, 32), (32, 10)):
+        weights = rng.integers(1, 8, n_in * n_out) * rng.choice((-1, 1), n_in * n_out)
+        weights[rng.permutation(n_in * n_out)[round(0.1 * n_in * n_out) :]] = 0
+        matrices.append(weights.reshape(n_in, n_out))
+    return FrozenNetwork.from_arrays(
+        matrices, threshold=[8, 4], timesteps=EVENT_TIMESTEPS, leak=Leak("shift", 2), fraction_bits=0, membrane_width=8
+    )
+
+
+def event_stimulus(seed: int = 2) -> Stimulus:
+    """Independent binary events, a tenth of all sources and timesteps."""
+    rng = np.random.default_rng(seed)
+    dense = rng.random((EVENT_SAMPLES, EVENT_TIMESTEPS, 64)) < 0.1
+    return Stimulus.from_dense(dense, np.full(EVENT_SAMPLES, -1, np.int32))
+
+
+def trained(work: Path) -> Path:
+    """Run folder of the trained and frozen network; trained now, or gone on with, if it is not whole."""
+    folder = work / "mnist-small"
+    for arguments in (["train", str(CONFIG), "-o", str(folder)], ["freeze", str(folder)]):
+        if not (folder / "network.safetensors").is_file():
+            subprocess.run([sys.executable, "-m", "codesign", *arguments], check=True, stdout=sys.stderr)
+    return folder
+
+
+def load(design: DesignPoint, work: Path, given: Path | None) -> tuple[FrozenNetwork, Stimulus, Stimulus]:
+    """The design's network, its test samples, and the samples that guide the placement."""
+    if design.network == "events":
+        return event_network(), event_stimulus(), event_stimulus(seed=3)
+    folder = given or trained(work)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no run folder; give one that `codesign freeze` has finished")
+    network = FrozenNetwork.load(folder / "network.safetensors")
+    return network, Stimulus.load(folder / "stimulus.npz"), Stimulus.load(folder / "calibration.npz")
+
+
+def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -> HardwareMap:
+    from codesign.estimate import source_events
+
+    events = source_events(network, calibration)
+    return map_network(network, design.lanes, events, folded=design.shape == "folded")
+
+
+def accuracy(network: FrozenNetwork, stimulus: Stimulus) -> float | None:
+    """Of the golden model; None without labels."""
+    if (stimulus.labels < 0).any():
+        return None
+    return float(np.mean(golden.run(network, stimulus, membranes=False).decisions == stimulus.labels))
+
+
+def measure(
+    name: str, work: Path, *, given: Path | None = None, samples: int | None = None, seeds: Sequence[int] = SEEDS
+) -> dict[str, Any]:
+    """All figures of a design point: keys as in a manifest, area and clock by target."""
+    from boards.synth import synth_bundle
+    from codesign.config import SynthConfig
+    from codesign.pipeline.figures import network_figures
+    from rtl_templates.bundle import write_bundle
+    from sim.verify import verify_bundle
+
+    design = DESIGNS[name]
+    network, stimulus, calibration = load(design, work, given)
+    if samples is not None:
+        stimulus = stimulus.take(slice(0, samples))
+    mapping = mapped(network, design, calibration)
+    bundle = work / name / "bundle"
+    sidecar = write_bundle(
+        network, mapping, bundle, queue_depth=design.queue_depth, state_memory=design.state_memory,
+        input_words=design.input_words,
+    )  # fmt: skip
+    found = verify_bundle(bundle, network, stimulus, work / name / "verify", waves=False)
+    if not found.passed:
+        raise SystemExit(f"{name}: hardware differs from software: {found.first_divergence}")
+    config = SynthConfig.model_validate({"families": [], "fmax": list(design.targets), "seeds": list(seeds)})
+    placed = synth_bundle(bundle, config, work / name / "synth")["placed"]
+    bits = sidecar["memory_bits"]
+    clocks = {target: entry["fmax_mhz"] for target, entry in placed.items()}
+    return {
+        "design": name,
+        **network_figures(network),
+        "shape": design.shape,
+        "lanes": mapping.lanes,
+        "input_bits_per_clock": next(p["width"] for p in sidecar["ports"] if p["name"] == "s_axis_tdata"),
+        "accuracy_frozen": accuracy(network, stimulus),
+        "accuracy_hardware": found.accuracy_hardware,
+        "samples_verified": found.samples,
+        "mismatches": found.mismatches,
+        "compared": found.comparisons,
+        "saturations": found.saturations,
+        "spikes_per_sample": found.spikes_per_sample,
+        "cycles_per_sample": found.cycles_per_sample,
+        "latency_cycles": found.latency_cycles,
+        "interval_cycles": found.interval_cycles,
+        "cycles_per_timestep": None if found.interval_cycles is None else found.interval_cycles / network.timesteps,
+        "synaptic_operations_per_sample": found.synaptic_operations_per_sample,
+        "lane_use": found.lane_use,
+        "memory_bits": bits,
+        "bits_per_synapse": (bits["rows"] + bits["synapses"]) / network.n_synapses,
+        "area": {t: {kind: entry[kind] for kind in ("lut", "ff", "bram", "dsp")} for t, entry in placed.items()},
+        "fmax_mhz": clocks,
+        "latency_us": {t: found.latency_cycles / mhz for t, mhz in clocks.items() if mhz and found.latency_cycles},
+        "interval_us": {t: found.interval_cycles / mhz for t, mhz in clocks.items() if mhz and found.interval_cycles},
+        "placed_seeds": {t: entry["seeds"] for t, entry in placed.items()},
+    }
+
+
+def line(figures: dict[str, Any], target: str) -> str:
+    area, mhz = figures["area"][target], figures["fmax_mhz"][target]
+    clock = "does not fit" if mhz is None else f"{mhz:6.1f} MHz  latency {figures['latency_us'][target]:8.2f} us"
+    return (
+        f"{figures['design']:13} {target:11} {area['lut']:6} lut {area['bram']:4} bram {area['dsp']:3} dsp  {clock}  "
+        f"{figures['latency_cycles']:8.1f} clocks, back to back {figures['interval_cycles']:8.1f} "
+        f"({figures['cycles_per_timestep']:.1f} a timestep)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="design points of the accelerator, measured")
+    parser.add_argument("--design", choices=DESIGNS, action="append", help="default: all")
+    parser.add_argument("--network", type=Path, help="run folder whose network the MNIST designs take")
+    parser.add_argument("--work", type=Path, default=Path("runs/accelerator"), help="where everything is kept")
+    parser.add_argument("--samples", type=int, help="simulate the first samples only")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="of place and route")
+    parser.add_argument("--json", action="store_true", help="print JSON: one object for one design, else a list")
+    given = parser.parse_args(arguments)
+    found = []
+    try:
+        for name in given.design or DESIGNS:
+            figures = measure(name, given.work, given=given.network, samples=given.samples, seeds=given.seeds)
+            write_json(given.work / name / "figures.json", figures)
+            found.append(figures)
+            if not given.json:
+                print("\n".join(line(figures, target) for target in figures["area"]), flush=True)
+    except CodesignError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    if given.json:
+        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
