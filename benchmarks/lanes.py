@@ -33,8 +33,8 @@ from codesign.rundir import RunDirectory
 from codesign.stimulus import Stimulus
 
 LANES = (4, 8, 16)
-READOUT_LANES = 2
-BALANCED = (16,)
+READOUT_LANES = 5
+BALANCED = (8, 16)
 PLACEMENTS = ("round-robin", "mean-rate", "calibrated")
 EXAMPLES = Path("examples")
 

@@ -65,7 +65,7 @@ def windows(events: npt.NDArray[np.generic], order: Int) -> Any:
     A step that is one stretch is left out, since it is its own window.
     """
     arrival = np.argsort(order, kind="stable")
-    ordered = sparse.csr_matrix(events[:, arrival])
+    ordered: Any = sparse.csr_matrix(events[:, arrival])
     before = np.cumsum(ordered.data) - ordered.data
     steps = np.repeat(np.arange(ordered.shape[0]), np.diff(ordered.indptr))
     totals = np.bincount(steps, weights=ordered.data, minlength=ordered.shape[0])
@@ -112,7 +112,7 @@ def _loads(layer: FrozenLayer, events: Any) -> Loads:
     synapses = sparse.csr_matrix(
         (np.ones(layer.targets.size, np.int64), layer.targets, layer.indptr), shape=(layer.n_in, layer.n_out)
     )
-    found = sparse.csr_matrix(events).astype(np.int64) @ synapses
+    found: Any = sparse.csr_matrix(events).astype(np.int64) @ synapses
     return np.ascontiguousarray(found.toarray().T.astype(np.int32))
 
 
