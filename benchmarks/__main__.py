@@ -1,7 +1,8 @@
-"""Measurements of the pipeline, of scale and of density: `python -m benchmarks`. Nothing imports them."""
+"""Measurements of the pipeline, of scale, of density and of the design points: `python -m benchmarks`."""
 
-from benchmarks import density, pipeline, scale
+from benchmarks import accelerator, density, pipeline, scale
 
 pipeline.main()
 scale.main([])
 density.main([])
+accelerator.main([])

@@ -1,10 +1,11 @@
-"""Design points of the accelerator: `python -m benchmarks.accelerator --design small|balanced|fast [--json]`.
+"""Design points of the accelerator: `python benchmarks/accelerator.py --design small|balanced|fast [--json]`.
 
-small, balanced and fast are one frozen network, `examples/mnist-small.toml` (MNIST 784-128-10), trained on the first use
-and kept below ``--work``; a run folder or frozen file given with ``--network`` and a stimulus are used instead.
-events-fast and events-small are a seeded random network of 64-32-10 at 10 % density with 4-bit weights, on seeded binary
-events at a mean rate of 10 %. Every figure is of the delivered Verilog: cycles and accuracy from simulation, every spike
-and membrane compared with the golden model; area and clock from yosys and nextpnr, the clock as the median of the seeds.
+small, balanced and fast are one frozen network, `examples/mnist-small.toml` (MNIST 784-128-10), trained on the first
+use and kept below ``--work``, or that of the run folder given with ``--network``. events-fast and events-small are a
+seeded random network of 64-32-10 at 10 % density with 4-bit weights, on seeded binary events at a mean rate of 10 %.
+
+Every figure is of the delivered Verilog: cycles and accuracy from simulation, every spike and membrane compared with
+the golden model; area and clock from yosys and nextpnr, the clock as the median of the seeds.
 """
 
 from __future__ import annotations
