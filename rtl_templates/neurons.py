@@ -82,7 +82,8 @@ class NeuronBank(wiring.Component):
     layer : In, which layer the bank works for (only with several); constant while a sweep is inside.
     synapse_valid : In(1); synapse : In({slot, weight}); value : In(unsigned).
     busy : Out(1), a sum has not reached the last stage, which writes it at the end of its clock.
-    read_valid, read_slot : In, start of a slot's sweep; no synapse may come in that clock or be ``busy``.
+    read_valid, read_slot : In, start of a slot's sweep; no synapse may come or be ``busy`` in that clock or the one
+        before.
     clear_valid, clear_slot : In, clear the slot's sum (coding current).
     write_valid, write_slot, write_initial : In.
     spike : Out(1); membrane : Out(signed(W)); saturated : Out(1).

@@ -1,0 +1,334 @@
+"""All proofs: what is shown, of which component, how far it reaches, and the defects that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from amaranth.hdl import unsigned
+
+from codesign.mapping import fire_latency, map_network
+from codesign.network import FrozenNetwork, InputCoding, Leak
+from rtl_templates.accelerator import Accelerator
+from rtl_templates.engine import LayerEngine
+from rtl_templates.fetcher import SynapseFetcher
+from rtl_templates.folded import FoldedEngine
+from rtl_templates.guard import InputGuard
+from rtl_templates.memories import StreamFifo
+from rtl_templates.neurons import NeuronBank
+from rtl_templates.readout import Readout
+from rtl_templates.serializer import SpikeSerializer
+
+from .defects import Defect, Edit, Narrower
+from .engines import DecisionHarness, EngineHarness
+from .harness import Harness
+from .lif import COMPARES, BankHarness, bank_layer, every_mode
+from .streams import PortRuleHarness, ProgressHarness, RuleHarness
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One proof.
+
+    name : as `python -m tests.proofs NAME` takes it.
+    states : the property. of : component and widths.
+    mode : `prove` (k-induction: at every time) or `bmc` (within ``depth`` clocks of the start).
+    start : `reset` (from registers and memories that held anything) or `any state`.
+    harness : makes the harness. defects : what must break it.
+    cover_depth : clocks within which every cover is reached.
+    fast : part of the default tests.
+    """
+
+    name: str
+    states: str
+    of: str
+    mode: str
+    depth: int
+    harness: Callable[[], Harness]
+    defects: tuple[Defect, ...]
+    cover_depth: int
+    start: str = "reset"
+    fast: bool = False
+
+
+FLIP = {">=": ">", ">": ">="}
+LEAKS = {
+    "none": (Leak(), Leak("shift", 1)),
+    "shift": (Leak("shift", 2), Leak("shift", 3)),
+    "multiply": (Leak("multiply", 3, 5), Leak("multiply", 3, 6)),
+}
+SIZES = {
+    4: dict(weights=[3, -4, 3, -3], threshold=[5, 9], bias=[0, -3], reset_value=-2, fraction_bits=1),
+    10: dict(weights=[31, -32, 31, -31], threshold=[150, 77], bias=[5, -40], reset_value=-37, fraction_bits=2),
+    16: dict(weights=[127, -128, 127, -127], threshold=[9000, 15], bias=[7, -300], reset_value=99, fraction_bits=6),
+}
+
+
+def _bank_depth(n_slots: int, window: int, is_current: bool) -> int:
+    """Clocks of reset, sweeps, window and waiting."""
+    sweep = n_slots + fire_latency(is_current) + 1
+    return 1 + sweep + window + 4 + sweep * (2 if is_current else 1)
+
+
+def _modes(width: int, leak: Leak, **changes):
+    size = dict(SIZES[width])
+    size["weights"] = [max(weight, -127) for weight in size["weights"]]
+    return every_mode(leak, n_out=2, membrane_width=width, **{**size, **changes})
+
+
+def _fire(width: int, kind: str, input_bits: int, *, modes: slice = slice(None), fast: bool = False) -> Proof:
+    leak, other = LEAKS[kind]
+    coding = "current" if input_bits else "events"
+    window = 2
+
+    def harness(**seeded) -> Harness:
+        return BankHarness(_modes(width, leak)[modes], input_bits=input_bits, window=window, **seeded)
+
+    def built(change: Callable) -> Callable[[], Harness]:
+        return lambda: harness(built=[change(layer) for layer in _modes(width, leak)[modes]])
+
+    def later(reset: str) -> str:
+        return {"subtract": "zero", "zero": "subtract", "value": "none", "none": "value"}[reset]
+
+    depth = _bank_depth(2, window, input_bits > 0)
+    return Proof(
+        f"fire-{coding}-{kind}-{width}",
+        "the sweep is leak, sum, bias, compare, reset and saturation, exactly",
+        f"NeuronBank, W = {width}, {coding}, leak {kind}, all resets and compares",
+        "bmc",
+        depth,
+        harness,
+        (
+            Defect("compare flipped", harness=built(lambda layer: replace(layer, compare=FLIP[layer.compare]))),
+            Defect("another leak", harness=built(lambda layer: replace(layer, leak=other))),
+            Defect("another reset", harness=built(lambda layer: replace(layer, reset=later(layer.reset)))),
+        ),
+        depth,
+        fast=fast,
+    )
+
+
+def _integrator() -> Proof:
+    layer = bank_layer(n_out=2, membrane_width=9, leak=Leak("shift", 2), reset="none", **SIZES[10])
+
+    def harness(**seeded) -> Harness:
+        return BankHarness([layer], window=2, readout="membrane_last", **seeded)
+
+    depth = _bank_depth(2, 2, False)
+    return Proof(
+        "fire-integrator",
+        "a layer of a membrane readout shows u and never fires",
+        "NeuronBank, W = 9, events, leak shift",
+        "bmc",
+        depth,
+        harness,
+        (Defect("another leak", harness=lambda: harness(built=[replace(layer, leak=Leak("shift", 1))])),),
+        depth,
+    )
+
+
+def _forwarding(input_bits: int) -> Proof:
+    coding = "current" if input_bits else "events"
+    window = 6
+    layer = bank_layer(n_out=2, membrane_width=6, weights=[3, -3] * 3, threshold=[9, 5], bias=[0, 1])
+
+    def harness(**seeded) -> Harness:
+        return BankHarness([layer], input_bits=input_bits, window=window, **seeded)
+
+    def dropped(which: str) -> Defect:
+        return Defect(
+            f"{which} synapse not forwarded",
+            Edit(NeuronBank, rf"forward_{which}_1\.eq\(", f"forward_{which}_1.eq(0 & "),
+            harness,
+        )
+
+    depth = _bank_depth(2, window, input_bits > 0)
+    return Proof(
+        f"forwarding-{coding}",
+        "synapses of any slots in any clocks add up as in a memory that is written at once",
+        f"NeuronBank, {coding}, every pattern of {window} clocks on 2 slots",
+        "bmc",
+        depth,
+        harness,
+        (dropped("near"), dropped("far"), Defect("sum one bit narrower", harness=lambda: harness(narrower=1))),
+        depth,
+        fast=not input_bits,
+    )
+
+
+def _network(
+    *, current: bool = False, layers: int = 1, timesteps: int = 1, readout: str = "spike_count", full: bool = True
+) -> FrozenNetwork:
+    """A tiny network, whose first source has no synapses unless ``full``."""
+    first = np.array([[3, -4], [3, -4]] if full else [[0, 0], [3, -4]])
+    return FrozenNetwork.from_arrays(
+        [first, np.array([[2, -3], [-1, 3]])][:layers],
+        threshold=[4, 2][:layers],
+        bias=[1, 0][:layers],
+        timesteps=timesteps,
+        coding=InputCoding("current", 2) if current else InputCoding("events"),
+        leak=Leak("shift", 1),
+        membrane_width=[5, 4][:layers],
+        readout=readout,
+    )
+
+
+def _engine(*, folded: bool, current: bool = False, lanes: int = 1, fast: bool = False) -> Proof:
+    n_layers = 2 if folded else 1
+    network = _network(current=current, layers=n_layers, timesteps=2)
+    mapping = map_network(network, [lanes] * n_layers, folded=folded)
+    ends = 1 if current else 2
+    shape, coding = "folded" if folded else "streaming", "current" if current else "events"
+    name, depth = ("FoldedEngine" if folded else "LayerEngine"), ENGINE_DEPTH[folded]
+
+    def harness() -> Harness:
+        return EngineHarness(network, mapping, ends=ends)
+
+    return Proof(
+        f"engine-{shape}-{coding}" + (f"-{lanes}" if lanes > 1 else ""),
+        "no sum overflows with the emitted weights: every membrane and spike of two timesteps is the arithmetic's",
+        f"{name}, 2 inputs, {n_layers} layer(s) of 2, {lanes} lane(s), {coding}",
+        "bmc",
+        depth,
+        harness,
+        (
+            Defect("sums one bit narrower", Narrower(), harness),
+            Defect(
+                "sweep before the last synapse",
+                Edit(SynapseFetcher, r"\& ~walking\)", ")"),
+                harness,
+            ),
+        ),
+        depth,
+        fast=fast,
+    )
+
+
+ENGINE_DEPTH = {False: 46, True: 60}
+
+
+def _rules() -> list[Proof]:
+    network, two = _network(layers=1, timesteps=2), _network(layers=2, timesteps=2)
+    streaming, folded = map_network(two, [2, 1]), map_network(two, [2, 2], folded=True)
+    overwritten = (r"(?<=free\.eq\()~self\.o\.valid \| self\.o\.ready", "1")
+    guard = Defect("word overwritten", Edit(InputGuard, *overwritten))
+    readout = Defect("word overwritten", Edit(Readout, *overwritten))
+    fifo = Defect("word overwritten", Edit(StreamFifo, r"\(~self\.o\.valid \| self\.o\.ready\)", "1"))
+    serializer = Defect("next event without ready", Edit(SpikeSerializer, r"m\.Elif\(self\.o\.ready\)", "m.Else()"))
+    found: list[tuple[str, str, Callable[[], Harness], Defect, int, bool]] = [
+        ("guard", "InputGuard, 2 inputs", lambda: RuleHarness(InputGuard(network)), guard, 14, True),
+        ("guard-current", "InputGuard, coding current", lambda: RuleHarness(InputGuard(_network(current=True))), guard, 14, False),
+        ("fifo", "StreamFifo, 4 words of 4 bits", lambda: RuleHarness(StreamFifo(unsigned(4), 4)), fifo, 8, True),
+        ("serializer", "SpikeSerializer, 2 lanes", lambda: RuleHarness(SpikeSerializer(streaming.layers[0])), serializer, 8, True),
+        ("readout", "Readout, 2 classes", lambda: RuleHarness(Readout(network, map_network(network, [1]).layers[0], 0)), readout, 14, True),
+        ("engine-streaming", "LayerEngine.o", lambda: RuleHarness(LayerEngine(two, streaming.layers[0], queue_depth=2)), fifo, 26, False),
+        ("engine-folded", "FoldedEngine.o", lambda: RuleHarness(FoldedEngine(two, folded, queue_depth=2)), serializer, 50, False),
+        ("top-streaming", "Accelerator m_axis, streaming", lambda: PortRuleHarness(Accelerator(two, streaming, queue_depth=2)), readout, 60, False),
+        ("top-folded", "Accelerator m_axis, folded", lambda: PortRuleHarness(Accelerator(two, folded, queue_depth=2)), readout, 60, False),
+    ]  # fmt: skip
+    return [
+        Proof(
+            f"stream-{name}",
+            "a word that is offered stays the same until it is taken, whatever comes in",
+            of,
+            "prove",
+            # The defect shows before this in the base case.
+            cover,
+            harness,
+            (replace(defect, harness=harness),),
+            cover,
+            fast=fast,
+        )
+        for name, of, harness, defect, cover, fast in found
+    ]
+
+
+def _progress() -> list[Proof]:
+    network, two = _network(timesteps=2), _network(layers=2, timesteps=2)
+    streaming = map_network(two, [2, 1])
+    stuck = Edit(StreamFifo, r"\(tail != head\) \&", "(tail == head) &")
+    found = [
+        ("fifo", "StreamFifo", lambda: ProgressHarness(StreamFifo(unsigned(2), 4), 5), Defect("output never loaded", stuck), 5),
+        (
+            "serializer",
+            "SpikeSerializer, 2 lanes",
+            lambda: ProgressHarness(SpikeSerializer(streaming.layers[0]), 7),
+            Defect("word never ends", Edit(SpikeSerializer, r"& last\)", "& ~last)")),
+            7,
+        ),
+        (
+            "guard",
+            "InputGuard, 2 inputs, 2 timesteps",
+            lambda: ProgressHarness(InputGuard(network), 12, gives=False),
+            Defect("dropped words stay", Edit(InputGuard, r"consume\.eq\(~clearing\)", "consume.eq(0)")),
+            12,
+        ),
+        (
+            "readout",
+            "Readout, 2 classes",
+            lambda: ProgressHarness(Readout(network, map_network(network, [1]).layers[0], 0), 16, gives=False),
+            Defect("waits at the values", Edit(Readout, r"done\.eq\(~sends \| free\)", "done.eq(~sends)")),
+            16,
+        ),
+    ]  # fmt: skip
+    return [
+        Proof(
+            f"progress-{name}",
+            f"takes a word at least every {limit} clocks from a source that always offers, for a sink that takes at "
+            "least every second clock",
+            of,
+            "bmc",
+            limit + 2,
+            harness,
+            (replace(defect, harness=harness),),
+            limit + 6,
+            start="any state",
+            fast=name == "fifo",
+        )
+        for name, of, harness, defect, limit in found
+    ]
+
+
+def _decision(*, folded: bool, current: bool = False) -> Proof:
+    network = _network(current=current, layers=1, timesteps=1, full=False)
+    mapping = map_network(network, [1], folded=folded)
+    shape, coding = "folded" if folded else "streaming", "current" if current else "events"
+    taken, decided, depth = 45, 45, 60
+
+    def harness() -> Harness:
+        return DecisionHarness(network, mapping, taken=taken, decided=decided)
+
+    return Proof(
+        f"decision-{shape}-{coding}",
+        f"a word waits less than {taken} clocks, a decision comes within {decided} clocks of the sample's end or of the "
+        "decision before, for a sink that takes at least every second clock",
+        f"Accelerator, {shape}, 2 inputs, 2 classes, 1 timestep, {coding}",
+        "bmc",
+        depth,
+        harness,
+        (Defect("room of empty rows lost", Edit(SynapseFetcher, r" - discarded", ""), harness),),
+        depth,
+    )
+
+
+def all_proofs() -> list[Proof]:
+    """Every proof, the cheap ones first within each kind."""
+    fires = [_fire(width, kind, bits, fast=(width, kind, bits) == (4, "multiply", 0))
+             for width in (4, 10) for bits in (0, 2) for kind in LEAKS]
+    return [
+        *fires,
+        _fire(16, "shift", 0, modes=slice(0, 4)),
+        _integrator(),
+        *(_forwarding(bits) for bits in (0, 2)),
+        _engine(folded=False, fast=True),
+        _engine(folded=False, current=True),
+        _engine(folded=False, lanes=2),
+        _engine(folded=True),
+        *_rules(),
+        *_progress(),
+        *(_decision(folded=folded, current=current) for folded in (False, True) for current in (False, True)),
+    ]
+
+
+__all__ = ["COMPARES", "Proof", "all_proofs"]
