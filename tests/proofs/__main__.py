@@ -37,7 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         verdicts = _run(proofs, options.keep or Path(temporary), options.jobs, options.timeout)
     _say(_markdown(verdicts) if options.markdown else _table(verdicts))
     failed = [verdict.proof.name for verdict in verdicts if not verdict.ok]
-    _say(f"{len(verdicts) - len(failed)} of {len(verdicts)} proofs hold" + "".join(f"\nfailed: {name}" for name in failed))
+    _say(
+        f"{len(verdicts) - len(failed)} of {len(verdicts)} proofs hold"
+        + "".join(f"\nfailed: {name}" for name in failed)
+    )
     return 1 if failed else 0
 
 

@@ -39,7 +39,8 @@ class Verdict:
     def line(self) -> str:
         statuses = ", ".join(f"{name} {status}" for name, status in self.statuses.items())
         notes = "".join(f"\n{note}" for note in self.notes)
-        return f"{'ok  ' if self.ok else 'BAD '} {self.proof.name:28} {self.seconds:6.1f} s  {self.mode}: {statuses}{notes}"
+        head = f"{'ok  ' if self.ok else 'BAD '} {self.proof.name:28} {self.seconds:6.1f} s"
+        return f"{head}  {self.mode}: {statuses}{notes}"
 
 
 def check(proof: Proof, folder: Path, *, timeout: float = 600) -> Verdict:

@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+
 """A whole engine against the arithmetic, with emitted weights, and the accelerator's way from sample to decision."""
 
 from __future__ import annotations
@@ -57,9 +59,7 @@ class EngineHarness(Harness):
             value = self.free(word.value.shape(), "value")
             m.d.comb += word.value.eq(value)
         known = Array(seen)[source]
-        self.assume(
-            ~dut.i.valid | end | ((source < network.n_inputs) & ~known), taken & ~end & seen.any()
-        )
+        self.assume(~dut.i.valid | end | ((source < network.n_inputs) & ~known), taken & ~end & seen.any())
         first = network.layers[0]
         low, high = first.sum_range(network.source_max(0))
         shape = signed(signed_width(int(low.min()), int(high.max())) + 1)

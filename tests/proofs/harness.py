@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+
 """What every harness has: reset, free inputs, stated assumptions with their covers, and the rules of a stream."""
 
 from __future__ import annotations

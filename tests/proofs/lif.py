@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+
 """The neurons of a lane against the arithmetic of ARCHITECTURE.md, whose results Amaranth makes as wide as they get."""
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from .harness import Harness
 
 RESETS = ("subtract", "zero", "value", "none")
 COMPARES = (">=", ">")
+
+
 def leak_of(leak: Leak, v: Value) -> Value:
     """leak(v) = v | v - (v >> k) | (v * m) >> n, with >> arithmetic."""
     if leak.kind == "none":
@@ -28,7 +32,12 @@ def leak_of(leak: Leak, v: Value) -> Value:
 def fire_of(layer: FrozenLayer, u: Value, threshold: Value, spiking: bool) -> tuple[Value, Value, Value]:
     """(s, v, saturated) of u: compare, reset, saturate."""
     s = Value.cast(0) if not spiking else u > threshold if layer.compare == ">" else u >= threshold
-    after = {"subtract": u - threshold, "zero": Const(0), "value": Const(layer.reset_value, signed(layer.membrane_width)), "none": u}
+    after = {
+        "subtract": u - threshold,
+        "zero": Const(0),
+        "value": Const(layer.reset_value, signed(layer.membrane_width)),
+        "none": u,
+    }
     r = Mux(s, after[layer.reset], u)
     low, high = -(1 << (layer.membrane_width - 1)), (1 << (layer.membrane_width - 1)) - 1
     return s, Mux(r < low, low, Mux(r > high, high, r)), (r < low) | (r > high)
@@ -100,17 +109,16 @@ class BankHarness(Harness):
         m.d.sync += count.eq(Mux(done, 0, count + 1))
         with m.If(done):
             m.d.sync += step.eq(step + 1)
-        with m.If(self.running):
-            with m.Switch(step):
-                for sweep, at in enumerate((0, 3, 4)[:sweeps]):
-                    with m.Case(at):
-                        # The next thing comes in the clock after the last slot was written.
-                        m.d.comb += [number.eq(sweep), done.eq(count == n_slots + fire), sweeping.eq(count < n_slots)]
-                with m.Case(1):
-                    m.d.comb += [in_window.eq(1), done.eq(count == self.window - 1)]
-                with m.Case(2):
-                    # The sweep begins in the clock after the first one in which nothing is on its way.
-                    m.d.comb += done.eq(~first.busy)
+        with m.If(self.running), m.Switch(step):
+            for sweep, at in enumerate((0, 3, 4)[:sweeps]):
+                with m.Case(at):
+                    # The next thing comes in the clock after the last slot was written.
+                    m.d.comb += [number.eq(sweep), done.eq(count == n_slots + fire), sweeping.eq(count < n_slots)]
+            with m.Case(1):
+                m.d.comb += [in_window.eq(1), done.eq(count == self.window - 1)]
+            with m.Case(2):
+                # The sweep begins in the clock after the first one in which nothing is on its way.
+                m.d.comb += done.eq(~first.busy)
         with m.Else():
             m.d.sync += count.eq(0)
 
@@ -184,9 +192,8 @@ class BankHarness(Harness):
             self.require(~judged | (bank.saturated == saturated) if self.spiking else ~judged | ~bank.saturated)
             with m.If(shows):
                 m.d.sync += v.eq(Mux(shown_initial, 0, bank.membrane))
-            if self.spiking:
+            if self.spiking and index == 0:
                 self.cover(judged & s, judged & ~s)
-
 
     @staticmethod
     def of_slot(numbers: np.ndarray, slot: Value) -> Value:
@@ -211,5 +218,6 @@ def bank_layer(
 def every_mode(leak: Leak, **parameters) -> list[FrozenLayer]:
     """The layers of all resets and compares."""
     return [
-        bank_layer(leak=leak, reset=reset, compare=compare, **parameters) for reset, compare in product(RESETS, COMPARES)
+        bank_layer(leak=leak, reset=reset, compare=compare, **parameters)
+        for reset, compare in product(RESETS, COMPARES)
     ]

@@ -19,6 +19,7 @@ TASKS = ("prove", "bmc", "cover")
 SCRIPT = """[options]
 mode {mode}
 depth {depth}
+vcd {vcd}
 
 [engines]
 smtbmc bitwuzla
@@ -80,10 +81,10 @@ def run(
 
     Raises ToolError if a tool is not installed.
     """
-    if find_spec("bitwuzla") is None:
-        raise ToolError("bitwuzla (proofs) is not installed; run `pip install bitwuzla`")
     if mode not in TASKS:
         raise ValueError(f"mode {mode!r} is none of {', '.join(TASKS)}")
+    if find_spec("bitwuzla") is None:
+        raise ToolError("bitwuzla (proofs) is not installed; run `pip install bitwuzla`")
     sby, folder = tool_path("sby"), folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     name = mode
@@ -92,6 +93,8 @@ def run(
         SCRIPT.format(
             mode=mode,
             depth=depth,
+            # Writing them takes longer than finding them.
+            vcd="off" if mode == "cover" else "on",
             name=name,
         ),
         encoding="utf-8",

@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+
 """The rules of streams: a word that is offered is kept until it is taken; nothing waits for ever."""
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def patient(harness: Harness, ready: Value, patience: int) -> None:
 
 
 def within(harness: Harness, event: ValueLike, limit: int, name: str, *, waiting: ValueLike = 1) -> Signal:
-    """Require that while ``waiting`` there is an ``event`` at least every ``limit`` clocks; returns the clocks since."""
+    """Require that while ``waiting`` there is an ``event`` at least every ``limit`` clocks; returns the time since."""
     since = Signal(range(limit + 2), name=f"{name}_since")
     event, waiting = Value.cast(event), Value.cast(waiting)
     with harness.m.If(harness.running):
