@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Const, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Mux, Signal, Value, signed
 
 from codesign.layouts import END, EVENT
 from codesign.mapping import HardwareMap
@@ -21,13 +21,16 @@ from .streams import patient, within
 class EngineHarness(Harness):
     """An engine from its reset on: what every sweep shows is the arithmetic of the events that came.
 
-    Sources in any order and at any time, each at most once between two ends, which the guard sees to. Input stops
-    after ``ends`` ends, so that the depth bounds the run. Membranes and spikes of every neuron are compared.
+    Sources in any order, each at most once between two ends, which the guard sees to; with ``gaps`` at any time, else
+    as soon as they are taken. Input stops after ``ends`` ends, so that the depth bounds the run. Membranes and spikes
+    of every neuron are compared.
     """
 
-    def __init__(self, network: FrozenNetwork, mapping: HardwareMap, *, ends: int, queue_depth: int = 2):
+    def __init__(
+        self, network: FrozenNetwork, mapping: HardwareMap, *, ends: int, gaps: bool = True, queue_depth: int = 2
+    ):
         super().__init__()
-        self.network, self.mapping, self.ends = network, mapping, ends
+        self.network, self.mapping, self.ends, self.gaps = network, mapping, ends, gaps
         self.dut: LayerEngine | FoldedEngine = (
             FoldedEngine(network, mapping, queue_depth=queue_depth)
             if mapping.folded
@@ -44,7 +47,7 @@ class EngineHarness(Harness):
         # What comes in.
         n_ends = Signal(range(self.ends + 1))
         word = dut.i.payload
-        offer, end = self.free(1, "offer"), self.free(1, "end")
+        offer, end = self.free(1, "offer") if self.gaps else Const(1), self.free(1, "end")
         source = self.free(word.source.shape(), "source")
         taken = Signal()
         seen = Signal(network.n_inputs)
@@ -63,6 +66,7 @@ class EngineHarness(Harness):
         first = network.layers[0]
         low, high = first.sum_range(network.source_max(0))
         shape = signed(signed_width(int(low.min()), int(high.max())) + 1)
+        extremes = [int(a) if -a > b else int(b) for a, b in zip(low, high, strict=True)]
         dense = first.dense()
         sums = [[Signal(shape, name=f"sum{t}_{j}") for j in range(first.n_out)] for t in range(self.ends)]
         with m.If(taken):
@@ -75,6 +79,9 @@ class EngineHarness(Harness):
                         for j, total in enumerate(sums[t]):
                             weight = Array([Const(int(w), signed(8)) for w in dense[:, j]])[source]
                             m.d.sync += total.eq(total + weight * value)
+
+        # The bounds that the sums' widths are made from.
+        self.cover(*(Cat(sums[t][j] == bound for t in range(self.ends)).all() for j, bound in enumerate(extremes)))
 
         # What must be shown. `turn` counts the first layer's sweeps; the others follow it within the timestep.
         layers = network.layers if isinstance(dut, FoldedEngine) else network.layers[:1]
@@ -119,7 +126,7 @@ class EngineHarness(Harness):
                     m.d.sync += step.eq(Mux(step == network.timesteps - 1, 0, step + 1))
                 total = self.ends * network.timesteps if is_current else self.ends
                 self.cover(last & (turn == total - (1 if index == 0 else 0)))
-                self.cover(last & spikes.any())
+                self.cover(valid & spikes.any())
             else:
                 following = network.layers[index + 1].dense()
                 acc = [
@@ -131,18 +138,30 @@ class EngineHarness(Harness):
 class DecisionHarness(Harness):
     """An accelerator from its reset on: words are taken, and each sample's decision is given, within bounds.
 
-    Any events in any order, duplicates too; only each sample ends properly. The sink is fair.
+    Any events in any order, duplicates too; only each sample ends properly. With ``gaps`` words come at any time, else
+    one is always offered. The sink takes a word at least every ``patience`` + 1 clocks.
     """
 
-    def __init__(self, network: FrozenNetwork, mapping: HardwareMap, *, taken: int, decided: int, patience: int = 1):
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        mapping: HardwareMap,
+        *,
+        taken: int,
+        decided: int,
+        patience: int = 1,
+        gaps: bool = False,
+    ):
         super().__init__()
+        self.gaps = gaps
         self.network, self.dut = network, Accelerator(network, mapping, queue_depth=2)
         self.taken, self.decided, self.patience = taken, decided, patience
 
     def build(self) -> None:
         m, dut, network = self.m, self.dut, self.network
         m.submodules.dut = dut
-        valid, source, last = self.free(1, "valid"), self.free(dut.input_record.fields[0].width, "source"), Signal()
+        valid = self.free(1, "valid") if self.gaps else Const(1)
+        source, last = self.free(dut.input_record.fields[0].width, "source"), Signal()
         step = Signal(range(max(2, network.timesteps)))
         if network.coding.is_current:
             extra = self.free(dut.input_record.fields[1].width, "value")
