@@ -71,7 +71,7 @@ SIZES: dict[int, dict[str, Any]] = {
         "reset_value": -37,
         "fraction_bits": 2,
     },
-    16: {"weights": [127, -127] * 2, "threshold": [9000, 15], "bias": [7, -300], "reset_value": 99, "fraction_bits": 6},
+    16: {"weights": [127, -127], "threshold": [9000, 15], "bias": [7, -300], "reset_value": 99, "fraction_bits": 6},
 }
 
 
@@ -88,7 +88,8 @@ def _modes(width: int, leak: Leak) -> list[FrozenLayer]:
 def _fire(width: int, kind: str, input_bits: int, *, modes: slice = slice(None), fast: bool = False) -> Proof:
     leak, other = LEAKS[kind]
     coding = "current" if input_bits else "events"
-    window = 2
+    # As many synapses as reach the bounds of the sum.
+    window = len(SIZES[width]["weights"]) // 2
     layers = _modes(width, leak)[modes]
 
     def harness(**seeded) -> Harness:
@@ -371,7 +372,7 @@ def _decision(*, folded: bool, current: bool = False) -> Proof:
     )
     mapping = map_network(network, [1], folded=folded)
     shape, coding = "folded" if folded else "streaming", "current" if current else "events"
-    taken, decided, depth = 32, 28, 40
+    taken, decided, depth = (36, 36, 46) if folded else (32, 28, 40)
 
     def harness() -> Harness:
         return DecisionHarness(network, mapping, taken=taken, decided=decided)
@@ -395,7 +396,7 @@ def all_proofs() -> list[Proof]:
     return [
         _fire(4, "multiply", 0, modes=slice(0, None, 5), fast=True),
         *fires,
-        _fire(16, "shift", 0, modes=slice(0, None, 5)),
+        *(_fire(16, kind, 0) for kind in ("none", "shift")),
         _integrator(),
         *(_forwarding(bits) for bits in (0, 2)),
         _engine(30, folded=False, fast=True),

@@ -179,7 +179,7 @@ class BankHarness(Harness):
         for index, (bank, layer) in enumerate(zip(self.banks, self.layers, strict=True)):
             v = Signal(signed(layer.membrane_width), name=f"v{index}")
             threshold, bias = (self.of_slot(numbers, watched) for numbers in (layer.threshold, layer.bias))
-            u = leak_of(layer.leak, v) + (acc << layer.fraction_bits) + bias
+            u = leak_of(layer.leak, v) + bias + (acc << layer.fraction_bits)
             s, after, saturated = fire_of(layer, u, threshold, self.spiking)
             judged = Signal(name=f"judged{index}")
             m.d.comb += judged.eq(shows & (shown_number != 0))
