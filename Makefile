@@ -14,7 +14,7 @@ SOURCES := codesign rtl_templates sim boards tests examples benchmarks docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help venv demo report test test-deep bench lint format build clean
+.PHONY: help venv demo report test test-deep prove bench lint format build clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -35,13 +35,16 @@ report: $(STAMP) ## write the demo's report again
 	$(BIN)/codesign report runs/demo
 
 # Test processes share the cores already; threads of their own would only wait for each other.
-test test-deep: export OMP_NUM_THREADS = 1
+test test-deep prove: export OMP_NUM_THREADS = 1
 
 test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not deep"
 
 test-deep: $(STAMP) ## the slow tests
 	$(BIN)/python -m pytest -n $(JOBS) -m deep
+
+prove: $(STAMP) ## prove the components with SymbiYosys, about half an hour
+	$(BIN)/python -m tests.proofs --jobs $(JOBS)
 
 bench: $(STAMP) ## measure the figures of the README
 	$(BIN)/python -m benchmarks

