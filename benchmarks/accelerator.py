@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -103,6 +104,19 @@ def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -
     return map_network(network, design.lanes, events, folded=design.shape == "folded")
 
 
+def information_bound(network: FrozenNetwork) -> float:
+    """Bits that mask and weights need per synapse: log2 of the number of masks with as many synapses, and the weights.
+
+    A weight that is not 0 is one of 2^b - 2 values.
+    """
+    total = 0.0
+    for layer in network.layers:
+        cells, count = layer.n_in * layer.n_out, layer.n_synapses
+        masks = math.lgamma(cells + 1) - math.lgamma(count + 1) - math.lgamma(cells - count + 1)
+        total += masks / math.log(2) + count * math.log2((1 << layer.weight_bits) - 2)
+    return total / network.n_synapses
+
+
 def accuracy(network: FrozenNetwork, stimulus: Stimulus) -> float | None:
     """Of the golden model; None without labels."""
     if (stimulus.labels < 0).any():
@@ -158,6 +172,7 @@ def measure(
         "lane_use": found.lane_use,
         "memory_bits": bits,
         "bits_per_synapse": (bits["rows"] + bits["synapses"]) / network.n_synapses,
+        "bits_per_synapse_bound": information_bound(network),
         "area": {t: {kind: entry[kind] for kind in ("lut", "ff", "bram", "dsp")} for t, entry in placed.items()},
         "fmax_mhz": clocks,
         "latency_us": {t: found.latency_cycles / mhz for t, mhz in clocks.items() if mhz and found.latency_cycles},
