@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fast", action="store_true", help="those of the default tests alone")
     parser.add_argument("--jobs", type=int, default=1, help="proofs at a time")
     parser.add_argument("--keep", type=Path, help="folder for everything that the tools write; temporary by default")
+    parser.add_argument("--waveform", action="store_true", help="write traces as VCD too (slow); goes with --keep")
     parser.add_argument("--timeout", type=float, default=600, help="seconds that one run of the solver may take")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/proofs.md")
     options = parser.parse_args(arguments)
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             _say(f"{proof.name:28} {'fast' if proof.fast else '    '} {proof.of}: {proof.states}")
         return 0
     with tempfile.TemporaryDirectory() as temporary:
-        verdicts = _run(proofs, options.keep or Path(temporary), options.jobs, options.timeout)
+        verdicts = _run(proofs, options.keep or Path(temporary), options)
     _say(_markdown(verdicts) if options.markdown else _table(verdicts))
     failed = [verdict.proof.name for verdict in verdicts if not verdict.ok]
     _say(
@@ -44,10 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run(proofs: list[Proof], folder: Path, jobs: int, timeout: float) -> list[Verdict]:
+def _run(proofs: list[Proof], folder: Path, options: argparse.Namespace) -> list[Verdict]:
     verdicts = {}
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        futures = [pool.submit(check, proof, folder / proof.name, timeout=timeout) for proof in proofs]
+    keywords = {"waveform": options.waveform, "timeout": options.timeout}
+    with ThreadPoolExecutor(max_workers=options.jobs) as pool:
+        futures = [pool.submit(check, proof, folder / proof.name, **keywords) for proof in proofs]
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 verdict = future.result()

@@ -296,7 +296,7 @@ def _rules() -> list[Proof]:
             "FoldedEngine.o, 2 lanes",
             lambda: RuleHarness(FoldedEngine(two, folded, queue_depth=2)),
             serializer,
-            50,
+            66,
             False,
         ),
         (
@@ -322,8 +322,7 @@ def _rules() -> list[Proof]:
             "a word that is offered stays the same until it is taken, whatever comes in",
             of,
             "prove",
-            # The defect shows before this in the base case.
-            cover,
+            10,
             harness,
             (replace(defect, harness=harness),),
             cover,
@@ -423,7 +422,7 @@ def all_proofs() -> list[Proof]:
         *(_fire(16, kind, 0) for kind in ("none", "shift")),
         _integrator(),
         *(_forwarding(bits) for bits in (0, 2)),
-        _engine(30, folded=False, fast=True),
+        _engine(30, folded=False),
         _engine(36, folded=False, current=True),
         _engine(30, folded=False, lanes=2),
         _engine(80, folded=True),

@@ -43,12 +43,13 @@ class Verdict:
         return f"{head}  {self.mode}: {statuses}{notes}"
 
 
-def check(proof: Proof, folder: Path, *, timeout: float = 600) -> Verdict:
-    """Run a proof, its covers and its defects in ``folder``."""
+def check(proof: Proof, folder: Path, *, waveform: bool = False, timeout: float = 600) -> Verdict:
+    """Run a proof, its covers and its defects in ``folder``; ``waveform`` as for :func:`.sby.run`."""
     verdict = Verdict(proof)
 
     def task(name: str, rtlil: str, mode: str, depth: int, wanted: str) -> None:
-        result = sby.run(rtlil, folder / name.replace(" ", "-"), mode=mode, depth=depth, timeout=timeout)
+        place = folder / name.replace(" ", "-")
+        result = sby.run(rtlil, place, mode=mode, depth=depth, waveform=waveform, timeout=timeout)
         status = result.status
         if status == "FAIL" and mode != "cover" and result.trace is None:
             status = "FAIL without a counterexample"

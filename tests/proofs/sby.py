@@ -51,7 +51,7 @@ class Result:
     status : PASS, FAIL (with a counterexample, or with a cover that is out of reach), UNKNOWN (the induction does not
         close), TIMEOUT or ERROR.
     seconds : processor time, which does not depend on what else the machine does.
-    trace : the counterexample, if there is one.
+    trace : the counterexample (a Yosys witness), if there is one.
     log : everything that the tools have said.
     """
 
@@ -73,11 +73,13 @@ def run(
     *,
     mode: str,
     depth: int,
+    waveform: bool = False,
     timeout: float = 600,
 ) -> Result:
     """Run one task on the module ``top`` of ``rtlil``.
 
     mode : `prove` (k-induction, whose k is at most ``depth``), `bmc` (every state within ``depth`` clocks) or `cover`.
+    waveform : write traces as VCD too, which takes longer than finding them.
 
     Raises ToolError if a tool is not installed.
     """
@@ -93,8 +95,7 @@ def run(
         SCRIPT.format(
             mode=mode,
             depth=depth,
-            # Writing them takes longer than finding them.
-            vcd="off" if mode == "cover" else "on",
+            vcd="on" if waveform else "off",
             name=name,
         ),
         encoding="utf-8",
@@ -120,7 +121,7 @@ def run(
             kill_group(process)
     status_file = folder / name / "status"
     status = "TIMEOUT" if seconds is None else status_file.read_text().split()[0] if status_file.is_file() else "ERROR"
-    traces = sorted((folder / name).glob("engine_0/trace.vcd"))
+    traces = sorted((folder / name).glob("engine_0/trace.yw"))
     text = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
     return Result(status, timeout if seconds is None else seconds, traces[0] if traces else None, text)
 
