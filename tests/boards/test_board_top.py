@@ -49,3 +49,9 @@ def test_sidecar_of_something_else_is_refused(lanes):
     sidecar["ports"][5]["name"] = "extra"
     with pytest.raises(InputError, match=r"port .* is not as an accelerator's"):
         board_verilog(sidecar, 12)
+
+
+def test_beats_of_several_words_are_refused(lanes):
+    sidecar = json.loads((lanes.bundle / "design.json").read_text()) | {"input_words": 4}
+    with pytest.raises(InputError, match=r"one word a beat; generate with hardware\.input_words = 1"):
+        board_verilog(sidecar, 12)

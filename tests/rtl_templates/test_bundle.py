@@ -229,6 +229,23 @@ def test_bad_names_are_refused(tmp_path, name):
         write_bundle(network, mapping, tmp_path / "bundle", name=name)
 
 
+def test_wide_beats_are_described(tmp_path):
+    network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=1)
+    sidecar = write_bundle(network, map_network(network, [1]), tmp_path / "bundle", input_words=4)
+    ports = {port["name"]: port["width"] for port in sidecar["ports"]}
+    assert (ports["s_axis_tdata"], ports["s_axis_tkeep"], sidecar["input_words"]) == (32, 4, 4)
+    assert "4 words a beat" in (tmp_path / "bundle" / "README.md").read_text()
+    with pytest.raises(InputError, match="input_words = 9 is outside"):
+        write_bundle(network, map_network(network, [1]), tmp_path / "other", input_words=9)
+
+
+@pytest.mark.parametrize("state_memory", ["block", "distributed"])
+def test_membranes_ask_for_the_memory_that_is_wanted(state_memory, tmp_path):
+    network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=1)
+    write_bundle(network, map_network(network, [1]), tmp_path / "bundle", state_memory=state_memory)
+    assert f'ram_style = "{state_memory}"' in (tmp_path / "bundle" / "snn.v").read_text()
+
+
 @pytest.mark.parametrize("depth", [1, 65])
 def test_bad_queue_depths_are_refused(tmp_path, depth):
     network, mapping, _ = case("events")
