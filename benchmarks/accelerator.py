@@ -31,6 +31,8 @@ from codesign.stimulus import Stimulus
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "mnist-small.toml"
 SEEDS = (1, 2, 3)
+# Beside the targets, which are placed: yosys alone, for comparison with what others publish.
+FAMILIES = ["xilinx"]
 EVENT_TIMESTEPS = 50
 EVENT_SAMPLES = 100
 
@@ -127,7 +129,7 @@ def accuracy(network: FrozenNetwork, stimulus: Stimulus) -> float | None:
 def measure(
     name: str, work: Path, *, given: Path | None = None, samples: int | None = None, seeds: Sequence[int] = SEEDS
 ) -> dict[str, Any]:
-    """All figures of a design point: keys as in a manifest, area and clock by target."""
+    """All figures of a design point: keys as in a manifest, area by target and family, clock by target."""
     from boards.synth import synth_bundle
     from codesign.config import SynthConfig
     from codesign.pipeline.figures import network_figures
@@ -147,8 +149,9 @@ def measure(
     found = verify_bundle(bundle, network, stimulus, work / name / "verify", waves=False)
     if not found.passed:
         raise SystemExit(f"{name}: hardware differs from software: {found.first_divergence}")
-    config = SynthConfig.model_validate({"families": [], "fmax": list(design.targets), "seeds": list(seeds)})
-    placed = synth_bundle(bundle, config, work / name / "synth")["placed"]
+    config = SynthConfig.model_validate({"families": FAMILIES, "fmax": list(design.targets), "seeds": list(seeds)})
+    synthesised = synth_bundle(bundle, config, work / name / "synth")
+    placed = synthesised["placed"]
     bits = sidecar["memory_bits"]
     clocks = {target: entry["fmax_mhz"] for target, entry in placed.items()}
     return {
@@ -173,7 +176,10 @@ def measure(
         "memory_bits": bits,
         "bits_per_synapse": (bits["rows"] + bits["synapses"]) / network.n_synapses,
         "bits_per_synapse_bound": information_bound(network),
-        "area": {t: {kind: entry[kind] for kind in ("lut", "ff", "bram", "dsp")} for t, entry in placed.items()},
+        "area": {
+            key: {kind: entry[kind] for kind in ("lut", "ff", "bram", "dsp")}
+            for key, entry in (placed | synthesised["area"]).items()
+        },
         "fmax_mhz": clocks,
         "latency_us": {t: found.latency_cycles / mhz for t, mhz in clocks.items() if mhz and found.latency_cycles},
         "interval_us": {t: found.interval_cycles / mhz for t, mhz in clocks.items() if mhz and found.interval_cycles},
@@ -207,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(given.work / name / "figures.json", figures)
             found.append(figures)
             if not given.json:
-                print("\n".join(line(figures, target) for target in figures["area"]), flush=True)
+                print("\n".join(line(figures, target) for target in figures["fmax_mhz"]), flush=True)
     except CodesignError as error:
         sys.exit(f"{parser.prog}: {error}")
     if given.json:

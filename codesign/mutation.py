@@ -383,6 +383,10 @@ class Scene:
     trace: golden.Trace
 
 
+# A class's value against the best so far; it comes from the memory, or with readout membrane_last from the token.
+BETTER = r"(?P<new>\$signed\((?:old|i__payload\[[0-9:]+\])\)) > \$signed\(best\)"
+
+
 @dataclass(frozen=True)
 class RtlEdit:
     """A textual edit of the delivered Verilog.
@@ -555,8 +559,8 @@ RTL_EDITS = (
     RtlEdit(
         "membranes one behind",
         NEURONS,
-        r"last_total <= [^;]+;",
-        "last_total <= operand;",
+        r"last_written <= [^;]+;",
+        "last_written <= operand;",
         "a forwarded sum lacks the weight before it",
         applies=lambda scene: _collisions(scene, 1) + _collisions(scene, 2) >= COLLISIONS,
     ),
@@ -601,16 +605,16 @@ RTL_EDITS = (
     RtlEdit(
         "argmax takes the least",
         r"readout",
-        r"\$signed\(old\) > \$signed\(best\)",
-        "$signed(old) < $signed(best)",
+        BETTER,
+        r"\g<new> < $signed(best)",
         "some sample's classes differ, and the greatest is not the least",
         applies=lambda scene: bool((scene.trace.values.argmin(axis=1) != scene.trace.values.argmax(axis=1)).any()),
     ),
     RtlEdit(
         "tie to the highest class",
         r"readout",
-        r"\$signed\(old\) > \$signed\(best\)",
-        "$signed(old) >= $signed(best)",
+        BETTER,
+        r"\g<new> >= $signed(best)",
         "some sample has two greatest values",
         applies=_has_tie,
     ),
