@@ -121,7 +121,7 @@ def _fire(width: int, kind: str, input_bits: int, *, modes: slice = slice(None),
 
 
 def _integrator() -> Proof:
-    layer = bank_layer(n_out=2, membrane_width=9, leak=Leak("shift", 2), reset="none", **SIZES[10])
+    layer = bank_layer(n_out=2, membrane_width=10, leak=Leak("shift", 2), reset="none", **SIZES[10])
 
     def harness(**seeded) -> Harness:
         return BankHarness([layer], window=2, readout="membrane_last", **seeded)
@@ -130,7 +130,7 @@ def _integrator() -> Proof:
     return Proof(
         "fire-integrator",
         "a layer of a membrane readout shows u and never fires",
-        "NeuronBank, W = 9, events, leak shift",
+        "NeuronBank, W = 10, events, leak shift",
         "bmc",
         depth,
         harness,
