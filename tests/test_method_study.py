@@ -19,7 +19,8 @@ DIGITS = {
 def test_the_plan_has_every_preset_density_and_seed_once():
     runs = planned(["mnist", "fsdd-spikes"], None, None, (0, 1, 2))
     assert len(set(runs)) == len(runs) == 2 * 3 * (7 * 4 + 1 + 3 * 4)
-    assert {run.preset for run in planned(["cifar10"], None, None, (0,))} == {"adaptive", "fixed", "static", "dense"}
+    presets = {"adaptive", "fixed", "adaptive-landing", "fixed-landing", "static", "dense"}
+    assert {run.preset for run in planned(["cifar10"], None, None, (0,))} == presets
 
 
 @pytest.mark.parametrize("name", sorted(SETS))
