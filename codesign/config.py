@@ -393,7 +393,11 @@ class TrainConfig(Section):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    amp: bool = Field(default=False, description="matrix products in bfloat16; needs a CUDA device")
+    amp: bool | Literal["auto"] = Field(
+        default=False,
+        description="products in bfloat16: on a CUDA device, or on a processor with AMX or AVX-512 for it; 'auto': "
+        "where the device has it",
+    )
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
     surrogate_width: float = Field(default=1.0, gt=0, description="in thresholds; the smaller, the steeper")
     surrogate_area: float = Field(

@@ -42,19 +42,19 @@ SETS: dict[str, dict[str, Any]] = {
         "data": {"set": "cifar10", "coding": "current", "input_bits": 4, "validation": 5000, "flip_augmentation": True},
         "network": {
             "layers": [
-                {"kind": "conv", "channels": 32, "norm": True},
+                {"kind": "conv", "channels": 48, "norm": True},
                 {"kind": "pool"},
-                {"kind": "conv", "channels": 64, "norm": True},
+                {"kind": "conv", "channels": 96, "norm": True},
                 {"kind": "pool"},
-                {"kind": "conv", "channels": 128, "norm": True},
+                {"kind": "conv", "channels": 192, "norm": True},
                 {"kind": "pool"},
-                {"kind": "conv", "channels": 256, "norm": True},
+                {"kind": "conv", "channels": 512, "norm": True},
                 {"kind": "pool"},
             ],
             "timesteps": 2,
             "readout": "membrane_sum",
         },
-        "train": {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3},
+        "train": {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3, "amp": "auto"},
     },
 }
 # What is run where nothing else is asked for.

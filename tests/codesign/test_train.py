@@ -188,9 +188,20 @@ def test_clipping_bounds_the_gradient(tmp_path, digits):
     assert found[1e-6] < 24 * 10 * 1e-2 * 1e-6 < 1e-3 < found[None]
 
 
-def test_mixed_precision_is_refused_on_the_cpu(tmp_path, digits):
-    with pytest.raises(UnsupportedError, match=r"train\.amp needs a CUDA device"):
+def test_mixed_precision_needs_a_processor_with_bfloat16(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(UnsupportedError, match=r"train\.amp: this processor has no bfloat16"):
         train(tiny(amp=True), digits, tmp_path)
+    plain = train(tiny(epochs=3), digits, tmp_path / "plain")
+    assert train(tiny(epochs=3, amp="auto"), digits, tmp_path / "auto").history == plain.history
+
+
+def test_mixed_precision_on_the_cpu_learns_and_rounds(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    plain = train(tiny(epochs=6), digits, tmp_path / "plain")
+    rounded = train(tiny(epochs=6, amp="auto"), digits, tmp_path / "rounded")
+    assert rounded.history != plain.history
+    assert abs(rounded.accuracy_validation - plain.accuracy_validation) < 0.1
 
 
 def test_automatic_device_is_the_cpu_without_a_gpu(tmp_path, digits):
