@@ -25,7 +25,7 @@ import numpy as np
 from codesign import golden
 from codesign.errors import CodesignError, InputError
 from codesign.files import write_json
-from codesign.mapping import HardwareMap, StateMemory, map_network
+from codesign.mapping import HardwareMap, StateMemory, Synapses, map_network
 from codesign.network import FrozenNetwork, Leak
 from codesign.stimulus import Stimulus
 
@@ -48,12 +48,14 @@ class DesignPoint:
     queue_depth: int = 8
     state_memory: StateMemory = "auto"
     input_words: int = 1
+    synapses: Synapses = "plain"
 
 
 DESIGNS = {
     "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), shape="folded"),
     "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), queue_depth=4, state_memory="block"),
     "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), state_memory="block", input_words=4),
+    "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), synapses="compact"),
     "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), queue_depth=4),
     "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1)),
 }
@@ -103,7 +105,7 @@ def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -
     from codesign.estimate import source_events
 
     events = source_events(network, calibration)
-    return map_network(network, design.lanes, events, folded=design.shape == "folded")
+    return map_network(network, design.lanes, events, folded=design.shape == "folded", synapses=design.synapses)
 
 
 def information_bound(network: FrozenNetwork) -> float:

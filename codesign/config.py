@@ -466,6 +466,7 @@ class FreezeConfig(Section):
 
 
 StateMemory = Literal["auto", "block", "distributed"]
+Synapses = Literal["plain", "compact"]
 
 
 class HardwareConfig(Section):
@@ -482,6 +483,11 @@ class HardwareConfig(Section):
     input_words: int = Field(default=1, ge=1, le=8, description="words of an input beat; boards' links send one")
     state_memory: StateMemory = Field(
         default="auto", description="membranes in block or distributed memory, or as the synthesis tool likes"
+    )
+    synapses: Synapses = Field(
+        default="plain",
+        description="compact: rows in groups, gaps for slots and codes for weights, whichever take the fewest bits in "
+        "each layer; less memory for more logic",
     )
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
 
@@ -594,6 +600,8 @@ class Config(Section):
             raise ValueError("hardware.lanes differ, but hardware.shape = 'folded' has one engine; give one number")
         if self.hardware.shape == "folded" and self.budget.active:
             raise ValueError("[budget] knows what shape 'streaming' takes; leave hardware.shape out")
+        if self.hardware.synapses == "compact" and self.budget.active:
+            raise ValueError("[budget] knows what plain synapses take; leave hardware.synapses out")
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

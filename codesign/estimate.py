@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
+from codesign.encoding import row_entry
 from codesign.layouts import index_width, output_word
 from codesign.mapping import (
     AGE_BITS,
@@ -143,15 +144,19 @@ def memories(
         value_bits = network.coding.input_bits if widths.sum else 0
         depth = row_queue_depth(layer.lanes, queue_depth)
         for lane in range(layer.lanes):
-            found.append(Memory("rows", index, layer.n_addresses, layer.row_record.width))
-            found.append(Memory("synapses", index, max(1, int(layer.lane_synapses[lane])), layer.synapse_record.width))
+            found.append(Memory("rows", index, layer.row_depth, layer.row_record.width))
+            found.append(
+                Memory("synapses", index, max(1, int(layer.row_lengths[lane].sum())), layer.synapse_record.width)
+            )
             if layer.parameter_record.fields:
                 found.append(Memory("parameters", index, layer.n_slots, layer.parameter_record.width))
             found.append(Memory("state", index, layer.n_slots, widths.state, style=state_memory))
             if widths.sum:
                 found.append(Memory("state", index, layer.n_slots, widths.sum, style=state_memory))
             if depth:
-                found.append(Memory("queues", index, depth, 1 + layer.row_record.width + max(1, value_bits), False))
+                found.append(
+                    Memory("queues", index, depth, 1 + row_entry(layer.row_record).width + max(1, value_bits), False)
+                )
         is_last = index == len(mapping.layers) - 1
         words = fifo_depth(layer, network.timesteps, bool(widths.sum), is_last=is_last)
         found.append(Memory("queues", index, words, _fifo_width(network, layer)))
@@ -168,14 +173,14 @@ def _folded_memories(
     value_bits = network.coding.input_bits if network.coding.is_current else 0
     depth = row_queue_depth(folded.lanes, queue_depth)
     for lane in range(folded.lanes):
-        found.append(Memory("rows", 0, folded.n_addresses, folded.row_record.width))
-        found.append(Memory("synapses", 0, max(1, int(folded.lane_synapses[lane])), folded.synapse_record.width))
+        found.append(Memory("rows", 0, folded.row_depth, folded.row_record.width))
+        found.append(Memory("synapses", 0, max(1, int(folded.row_lengths[lane].sum())), folded.synapse_record.width))
         if folded.parameter_record.fields:
             found.append(Memory("parameters", 0, folded.n_slots, folded.parameter_record.width))
         for width in (max(width.state for width in widths), max(width.sum for width in widths)):
             found.append(Memory("state", 0, folded.n_slots, width, style=state_memory))
         if depth:
-            found.append(Memory("queues", 0, depth, 1 + folded.row_record.width + max(1, value_bits), False))
+            found.append(Memory("queues", 0, depth, 1 + row_entry(folded.row_record).width + max(1, value_bits), False))
     if len(layers) > 1:
         hidden = layers[:-1]
         word = 1 + index_width(max(layer.n_slots for layer in hidden)) + folded.lanes
@@ -258,7 +263,7 @@ def area_features(
 class Activity:
     """What reaches a layer in each timestep of N samples.
 
-    events : float64 (N, steps); input events. loads : float64 (N, steps, lanes); synapses that each lane walks.
+    events : float64 (N, steps); input events. loads : float64 (N, steps, lanes); synapse words that each lane walks.
     steps is 1 for coding 'current' (one accumulation per sample), else the timesteps.
     """
 
@@ -299,7 +304,7 @@ def activity(
     result = []
     for layer in mapping.layers:
         counts = np.zeros((layer.n_in, layer.lanes))
-        counts[:] = layer.row_count[:, layer.source_address].T
+        counts[:] = layer.row_lengths[:, layer.source_address].T
         if layer.index > 0:
             events = trace.spikes[layer.index - 1].astype(np.float64)
         elif stimulus.values is not None:
@@ -318,7 +323,7 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
     result = []
     for layer, rate in zip(mapping.layers, rates, strict=True):
         steps = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
-        loads = layer.row_count[:, layer.source_address] @ np.asarray(rate, np.float64)
+        loads = layer.row_lengths[:, layer.source_address] @ np.asarray(rate, np.float64)
         result.append(
             Activity(
                 np.full((1, steps), float(np.sum(rate)) / steps),
@@ -512,8 +517,9 @@ def _area(
     state_memory: StateMemory,
 ) -> dict[str, Any]:
     features = np.array(area_features(network, mapping, family, queue_depth, state_memory))
-    # The formulas are fitted on the streaming shape.
-    model: AreaModel | None = None if mapping.folded else AREA_MODELS.get(family)
+    # The formulas are fitted on the streaming shape with plain words.
+    fitted = not mapping.folded and all(layer.encoding.is_plain for layer in mapping.layers)
+    model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
     return {
         "lut": round(float(features @ model.lut.coefficients)) if model else None,

@@ -134,11 +134,6 @@ def output_word(network: FrozenNetwork) -> Record:
     )
 
 
-def row_word(n_synapses: int, longest_row: int) -> Record:
-    """Where a source's synapses lie in a lane of ``n_synapses``: {start, count}."""
-    return Record((Field("start", index_width(n_synapses)), Field("count", index_width(longest_row + 1))))
-
-
 def synapse_word(n_slots: int, weight_bits: int) -> Record:
     """One synapse: {slot, weight}."""
     return Record((Field("slot", index_width(n_slots)), Field("weight", weight_bits, signed=True)))

@@ -8,21 +8,23 @@ independent of their order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from codesign.encoding import PLAIN, Encoding, smallest
 from codesign.errors import InputError
-from codesign.layouts import Record, parameter_word, row_word, synapse_word
+from codesign.layouts import Record, parameter_word, synapse_word
 from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.placement import balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
 StateMemory = Literal["auto", "block", "distributed"]
+Synapses = Literal["plain", "compact"]
 
 MAX_LANES = 32
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
@@ -49,6 +51,7 @@ class LayerMap:
     weight_bits : bits of one weight.
     balance : mean over greatest load of the lanes, summed over the accumulations that guided the placement; the lane
         use that no overhead would leave. 1 is perfect.
+    encoding : how rows and synapses lie in memory.
     """
 
     index: int
@@ -72,6 +75,7 @@ class LayerMap:
     spiking: bool
     weight_bits: int
     balance: float
+    encoding: Encoding = PLAIN
 
     @property
     def lane_bits(self) -> int:
@@ -105,12 +109,35 @@ class LayerMap:
         return float(synapses.max() / synapses.mean()) if synapses.any() else 1.0
 
     @cached_property
-    def row_record(self) -> Record:
-        return row_word(int(self.lane_synapses.max()), int(self.row_count.max()))
+    def _columns(self) -> list[tuple[dict[str, Int], Int]]:
+        """Of each lane: the fields of its synapse words, and the words of each row."""
+        return [
+            self.encoding.synapse_columns(count, slot, weight)
+            for count, slot, weight in zip(self.row_count, self.synapse_slot, self.synapse_weight, strict=True)
+        ]
 
     @cached_property
-    def synapse_record(self) -> Record:
+    def row_lengths(self) -> Int:
+        """int64 (lanes, n_addresses): words of each row, escapes included; the clocks that it is walked in."""
+        return np.array([words for _, words in self._columns])
+
+    @cached_property
+    def row_record(self) -> Record:
+        return self.encoding.row_record(int(self.row_lengths.sum(axis=1).max()), int(self.row_lengths.max()))
+
+    @property
+    def row_depth(self) -> int:
+        """Words of each row table."""
+        return -(-self.n_addresses // self.encoding.row_group)
+
+    @property
+    def given_record(self) -> Record:
+        """What a lane's neurons are given for a synapse: {slot, weight}."""
         return synapse_word(self.n_slots, self.weight_bits)
+
+    @property
+    def synapse_record(self) -> Record:
+        return self.encoding.synapse_record(self.n_slots, self.weight_bits)
 
     @cached_property
     def parameter_record(self) -> Record:
@@ -126,17 +153,19 @@ class LayerMap:
         """Path of a memory's image in the bundle."""
         return f"images/l{self.index}_p{lane}_{role}.mem"
 
-    def row_words(self, lane: int) -> npt.NDArray[np.int64]:
+    def row_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's row table."""
-        return self.row_record.pack({"start": self.row_start[lane], "count": self.row_count[lane]})
+        lengths = self.row_lengths[lane]
+        starts = self.row_start[lane] if self.encoding.gap_bits is None else _starts(lengths)
+        return self.row_record.pack(self.encoding.row_columns(starts, lengths))
 
     def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
         """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
         if self.synapse_weight[lane].size == 0:
             return np.zeros(1, np.int64)
-        return self.synapse_record.pack({"slot": self.synapse_slot[lane], "weight": self.synapse_weight[lane]})
+        return self.synapse_record.pack(self._columns[lane][0])
 
-    def parameter_words(self, lane: int) -> npt.NDArray:
+    def parameter_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's parameter memory; empty if there is none."""
         record = self.parameter_record
         if not record.fields:
@@ -184,17 +213,41 @@ class FoldedMap:
         """int64 (lanes,): synapses of each lane."""
         return np.sum([layer.lane_synapses for layer in self.layers], axis=0)
 
-    @cached_property
-    def row_record(self) -> Record:
-        longest = max(int(layer.row_count.max()) for layer in self.layers)
-        return row_word(int(self.lane_synapses.max()), longest)
+    @property
+    def encoding(self) -> Encoding:
+        """That of all layers."""
+        return self.layers[0].encoding
 
     @cached_property
+    def row_lengths(self) -> Int:
+        """int64 (lanes, n_addresses): words of each row, escapes included; 0 between the layers."""
+        words = np.zeros((self.lanes, self.n_addresses), np.int64)
+        for base, layer in zip(self.row_base, self.layers, strict=True):
+            words[:, base : base + layer.n_addresses] = layer.row_lengths
+        return words
+
+    @cached_property
+    def row_record(self) -> Record:
+        return self.encoding.row_record(int(self.row_lengths.sum(axis=1).max()), int(self.row_lengths.max()))
+
+    @property
+    def row_depth(self) -> int:
+        """Words of each row table."""
+        return -(-self.n_addresses // self.encoding.row_group)
+
+    @property
+    def _widest(self) -> tuple[int, int]:
+        """Slots of the largest layer, and bits of the widest weight."""
+        return max(layer.n_slots for layer in self.layers), max(layer.weight_bits for layer in self.layers)
+
+    @property
+    def given_record(self) -> Record:
+        """What a lane's neurons are given for a synapse: {slot within the layer, weight}."""
+        return synapse_word(*self._widest)
+
+    @property
     def synapse_record(self) -> Record:
-        """{slot within the layer, weight}."""
-        return synapse_word(
-            max(layer.n_slots for layer in self.layers), max(layer.weight_bits for layer in self.layers)
-        )
+        return self.encoding.synapse_record(*self._widest)
 
     @property
     def threshold(self) -> list[int] | None:
@@ -222,29 +275,19 @@ class FoldedMap:
         """Path of a memory's image in the bundle."""
         return f"images/p{lane}_{role}.mem"
 
-    def row_words(self, lane: int) -> npt.NDArray[np.int64]:
+    def row_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's row table; starts count from the begin of the shared synapse memory."""
-        starts, counts = np.zeros(self.n_addresses, np.int64), np.zeros(self.n_addresses, np.int64)
-        first = 0
-        for base, layer in zip(self.row_base, self.layers, strict=True):
-            rows = slice(base, base + layer.n_addresses)
-            counts[rows] = layer.row_count[lane]
-            starts[rows] = np.where(counts[rows] > 0, layer.row_start[lane] + first, 0)
-            first += int(layer.lane_synapses[lane])
-        return self.row_record.pack({"start": starts, "count": counts})
+        words = self.row_lengths[lane]
+        return self.row_record.pack(self.encoding.row_columns(_starts(words), words))
 
     def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
         """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
         if not self.lane_synapses[lane]:
             return np.zeros(1, np.int64)
-        return self.synapse_record.pack(
-            {
-                "slot": np.concatenate([layer.synapse_slot[lane] for layer in self.layers]),
-                "weight": np.concatenate([layer.synapse_weight[lane] for layer in self.layers]),
-            }
-        )
+        columns = [layer._columns[lane][0] for layer in self.layers]
+        return self.synapse_record.pack({name: np.concatenate([part[name] for part in columns]) for name in columns[0]})
 
-    def parameter_words(self, lane: int) -> npt.NDArray:
+    def parameter_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's parameter memory, zeros between the layers; empty if there is none."""
         record = self.parameter_record
         if not record.fields:
@@ -255,6 +298,11 @@ class FoldedMap:
             columns["threshold"][slots] = layer.slot_threshold[lane] if layer.spiking else 0
             columns["bias"][slots] = layer.slot_bias[lane]
         return record.pack({field.name: columns[field.name] for field in record})
+
+
+def _starts(lengths: Int) -> Int:
+    """First word of each row of rows that lie one after the other; 0 of empty ones."""
+    return np.where(lengths > 0, np.cumsum(lengths) - lengths, 0)
 
 
 def _aligned(sizes: Sequence[int]) -> list[int]:
@@ -339,6 +387,7 @@ def map_network(
     *,
     folded: bool = False,
     placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
+    synapses: Synapses = "plain",
 ) -> HardwareMap:
     """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
 
@@ -347,6 +396,7 @@ def map_network(
         each source sends an event (any unit). Without it every source counts the same.
     folded : one engine for all layers, which therefore have the same lanes, and nothing is clamped.
     placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
+    synapses : 'compact' for the encoding of the fewest bits, chosen for each layer, or for all of a folded engine.
 
     Hidden neurons are placed by :func:`codesign.placement.place`; the last layer is placed in class order.
     Deterministic. Raises InputError for lanes, events or places of the wrong shape or range, and UnsupportedError for
@@ -405,7 +455,32 @@ def map_network(
                 spiking=not (is_last and network.membrane_readout),
             )
         )
+    if synapses == "compact":
+        layers = _compact(layers, folded)
     return HardwareMap(network.hash, tuple(layers), FoldedMap(tuple(layers)) if folded else None)
+
+
+def _compact(layers: Sequence[LayerMap], folded: bool) -> list[LayerMap]:
+    """The layers with the encodings of the fewest bits."""
+    if not folded:
+        return [
+            replace(layer, encoding=smallest(_stored([layer]), layer.n_slots, layer.weight_bits)) for layer in layers
+        ]
+    widest = max(layer.n_slots for layer in layers), max(layer.weight_bits for layer in layers)
+    encoding = smallest(_stored(layers), *widest)
+    return [replace(layer, encoding=encoding) for layer in layers]
+
+
+def _stored(layers: Sequence[LayerMap]) -> list[tuple[Int, Int, Int]]:
+    """Rows, slots and weights of each lane, all layers together."""
+    return [
+        (
+            np.concatenate([layer.row_count[lane] for layer in layers]),
+            np.concatenate([layer.synapse_slot[lane] for layer in layers]),
+            np.concatenate([layer.synapse_weight[lane] for layer in layers]),
+        )
+        for lane in range(layers[0].lanes)
+    ]
 
 
 def _map_layer(

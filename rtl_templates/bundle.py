@@ -250,6 +250,7 @@ def _layer_entry(
         "queue_depth": engine.queue_depth,
         "fifo_depth": engine.fifo_depth,
         **constants,
+        "encoding": placement.encoding.describe(),
         "memories": [
             {
                 "role": role,

@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, s
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from codesign.encoding import row_entry
 from codesign.layouts import index_width
 from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency, row_queue_depth
 from codesign.network import FrozenNetwork
@@ -130,7 +131,7 @@ class LayerEngine(wiring.Component):
     @property
     def queue_bits(self) -> int:
         """Bits of the lanes' row queues and of the output FIFO."""
-        row = 1 + self._placement.row_record.width + max(1, self.widths.value_bits)
+        row = 1 + row_entry(self._placement.row_record).width + max(1, self.widths.value_bits)
         word = Shape.cast(self.o.payload.shape()).width
         return self._placement.lanes * self.queue_depth * row + self.fifo_depth * word
 

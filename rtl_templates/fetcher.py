@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from codesign.encoding import row_entry
 from codesign.layouts import index_width
 from codesign.mapping import FoldedMap, LayerMap
 from rtl_templates.arithmetic import record_layout, wrap
@@ -24,14 +25,15 @@ def event_layout(n_addresses: int, value_bits: int = 0) -> data.StructLayout:
 
 
 class SynapseFetcher(wiring.Component):
-    """Looks events up in one lane's row table and walks their rows, one synapse a clock.
+    """Looks events up in one lane's row table and walks their rows, one synapse word a clock.
 
-    Operation: an event's row ``{start, count}`` is read; empty rows vanish, the others wait in a queue together
+    Operation: an event's row is read; empty rows vanish, the others wait in a queue together
     with the ends of timesteps. The walker takes a row as soon as it has issued the last synapse of the row
     before: no bubble between rows. At an end it stops until ``resume``. Latency from an event to its first
     synapse: 6 clocks, 5 without queue. Throughput: one event a clock in, one synapse a clock out. Without queue
     (``depth`` 0) two rows wait in the stages of the look-up, which stand still; enough for a lane that no other
-    waits for.
+    waits for. Grouped rows (:class:`codesign.encoding.Encoding`) take a clock more, in which the counts before the
+    row's are added; gaps and codebooks take one more behind the synapse memory. An escape word gives no synapse.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ class SynapseFetcher(wiring.Component):
                 "waiting": Out(1),
                 "busy": Out(1),
                 "synapse_valid": Out(1),
-                "synapse": Out(record_layout(layer.synapse_record)),
+                "synapse": Out(record_layout(layer.given_record)),
                 "value": Out(unsigned(max(1, value_bits))),
             }
         )
@@ -82,8 +84,11 @@ class SynapseFetcher(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         layer, lane = self._layer, self._lane
-        row = record_layout(layer.row_record)
-        m.submodules.rows = rows = Rom(row, layer.row_words(lane).tolist(), layer.image(lane, "rows"))
+        encoding = layer.encoding
+        row = record_layout(row_entry(layer.row_record))
+        m.submodules.rows = rows = Rom(
+            record_layout(layer.row_record), layer.row_words(lane).tolist(), layer.image(lane, "rows")
+        )
         m.submodules.synapses = synapses = Rom(
             record_layout(layer.synapse_record), layer.synapse_words(lane).tolist(), layer.image(lane, "synapses")
         )
@@ -101,10 +106,10 @@ class SynapseFetcher(wiring.Component):
         found_row = Signal(row, reset_less=True)
         found_value = Signal(value_shape, reset_less=True)
         discard = Signal()
+        group_bits = encoding.row_group.bit_length() - 1
         m.d.comb += [
             rows.en.eq(self.broadcast_valid & ~self.broadcast.end),
-            rows.addr.eq(wrap(self.broadcast.source, unsigned(len(rows.addr)))),
-            discard.eq(looking & ~look_end & (rows.data.count == 0)),
+            rows.addr.eq(wrap(self.broadcast.source[group_bits:], unsigned(len(rows.addr)))),
         ]
         # The row that the walker takes next, and the one behind it.
         entry = data.StructLayout({"end": 1, "row": row, "value": value_shape})
@@ -115,12 +120,33 @@ class SynapseFetcher(wiring.Component):
         moves_on = Signal()
         with m.If(moves_in):
             m.d.sync += [looking.eq(self.broadcast_valid), look_end.eq(self.broadcast.end), look_value.eq(event_value)]
+        ahead, ahead_end, ahead_value = looking, look_end, look_value
+        ahead_row: Value = Value.cast(rows.data)
+        moves_up = moves_on
+        if group_bits:
+            look_member = Signal(group_bits, reset_less=True)
+            ahead, ahead_end, ahead_value = Signal(), Signal(), Signal(value_shape, reset_less=True)
+            grouped = Signal(record_layout(layer.row_record), reset_less=True)
+            member = Signal(group_bits, reset_less=True)
+            moves_up = Signal()
+            with m.If(moves_in):
+                m.d.sync += look_member.eq(self.broadcast.source[:group_bits])
+            with m.If(moves_up):
+                m.d.sync += [
+                    ahead.eq(looking),
+                    ahead_end.eq(look_end),
+                    ahead_value.eq(look_value),
+                    Value.cast(grouped).eq(Value.cast(rows.data)),
+                    member.eq(look_member),
+                ]
+            ahead_row = _member(m, grouped, member, row)
+        m.d.comb += discard.eq(ahead & ~ahead_end & (data.View(row, ahead_row).count == 0))
         with m.If(moves_on):
             m.d.sync += [
-                found.eq(looking & ~discard),
-                found_end.eq(look_end),
-                found_row.eq(rows.data),
-                found_value.eq(look_value),
+                found.eq(ahead & ~discard),
+                found_end.eq(ahead_end),
+                Value.cast(found_row).eq(ahead_row),
+                found_value.eq(ahead_value),
             ]
         entering = Signal(entry)
         m.d.comb += [
@@ -131,15 +157,19 @@ class SynapseFetcher(wiring.Component):
         if self._depth:
             self._queue(m, entering, found, discard, first, occupied, pop)
             m.d.comb += [moves_in.eq(1), moves_on.eq(1)]
+            if group_bits:
+                m.d.comb += moves_up.eq(1)
         else:
             m.d.comb += [
                 first.eq(entering),
                 occupied.eq(found),
                 moves_on.eq(~found | pop),
                 # An empty row is let stand as well: its length comes late out of the memory.
-                moves_in.eq(~looking | moves_on),
+                moves_in.eq(~looking | moves_up),
                 self.room.eq(moves_in),
             ]
+            if group_bits:
+                m.d.comb += moves_up.eq(~ahead | moves_on)
 
         # Walker: `address` is read in every clock in which it is `active`.
         active = Signal()
@@ -172,20 +202,62 @@ class SynapseFetcher(wiring.Component):
 
         reading = Signal()
         read_value = Signal(value_shape, reset_less=True)
+        m.d.sync += [reading.eq(active), read_value.eq(walk_value)]
+        word, word_valid, word_value = Value.cast(synapses.data), reading, read_value
+        decoding = Const(0)
+        if encoding.gap_bits is not None or encoding.codebook is not None:
+            # Block memory is slow to answer: its word is taken first, and decoded in the clock after.
+            decoding = Signal()
+            taken = Signal(record_layout(layer.synapse_record), reset_less=True)
+            word_value = Signal(value_shape, reset_less=True)
+            m.d.sync += [decoding.eq(reading), Value.cast(taken).eq(word), word_value.eq(read_value)]
+            opening = Signal()
+            if encoding.gap_bits is not None:
+                # Whether the word is its row's first.
+                opens = Signal()
+                opens_read = Signal()
+                m.d.sync += [opens_read.eq(opens), opening.eq(opens_read)]
+                with m.If(load):
+                    m.d.sync += opens.eq(1)
+                with m.Elif(active):
+                    m.d.sync += opens.eq(0)
+            word, word_valid = self._decoded(m, taken, decoding, opening)
         m.d.sync += [
-            reading.eq(active),
-            read_value.eq(walk_value),
-            self.synapse_valid.eq(reading),
-            Value.cast(self.synapse).eq(Value.cast(synapses.data)),
-            self.value.eq(read_value),
+            self.synapse_valid.eq(word_valid),
+            Value.cast(self.synapse).eq(word),
+            self.value.eq(word_value),
         ]
         walking = Signal()
         m.d.comb += [
-            walking.eq(active | reading | self.synapse_valid),
+            walking.eq(active | reading | decoding | self.synapse_valid),
             self.waiting.eq(occupied & first.end & ~walking),
             self.busy.eq(walking | Mux(occupied, ~first.end, found & ~found_end)),
         ]
         return m
+
+    def _decoded(self, m: Module, taken: data.View, valid: Signal, opening: Signal) -> tuple[Value, Value]:
+        """{slot, weight} of a word of gaps or codes, and whether there is a synapse in it."""
+        encoding, given = self._layer.encoding, Signal(self.synapse.shape())
+        holds: Value = Value.cast(valid)
+        if encoding.gap_bits is None:
+            m.d.comb += given.slot.eq(taken.slot)
+        else:
+            # An escape passes over slots; a synapse passes over its own as well.
+            is_escape = Value.cast(taken.gap).all()
+            following = Signal(given.slot.shape(), reset_less=True)
+            before = Mux(opening, 0, following)
+            m.d.comb += given.slot.eq(wrap(before + taken.gap, given.slot.shape()))
+            with m.If(valid):
+                m.d.sync += following.eq(wrap(before + taken.gap + ~is_escape, following.shape()))
+            holds = valid & ~is_escape
+        if encoding.codebook is None:
+            m.d.comb += given.weight.eq(taken.weight)
+        else:
+            with m.Switch(taken.code):
+                for code, weight in enumerate(encoding.codebook):
+                    with m.Case(code):
+                        m.d.comb += given.weight.eq(weight)
+        return Value.cast(given), holds
 
     def _queue(
         self, m: Module, entering: Signal, push: Signal, discard: Signal, first: Signal, occupied: Signal, pop: Signal
@@ -217,3 +289,19 @@ class SynapseFetcher(wiring.Component):
             m.d.sync += tail.eq(next_index(tail, self._depth))
         with m.If(pop):
             m.d.sync += head.eq(next_index(head, self._depth))
+
+
+def _member(m: Module, grouped: data.View, member: Signal, row: data.StructLayout) -> Value:
+    """Row {start, count} of one of the sources that share a word."""
+    counts = [grouped[f"count{k}"] for k in range(1 << len(member))]
+    passed: list[Value] = [Mux(member > k, count, 0) for k, count in enumerate(counts[:-1])]
+    while len(passed) > 1:
+        passed = [a + b for a, b in zip(passed[::2], passed[1::2])] + passed[len(passed) & ~1 :]
+    start = Signal(row["start"].shape)
+    count = Signal(row["count"].shape)
+    m.d.comb += start.eq(wrap(grouped.start + passed[0], start.shape()))
+    with m.Switch(member):
+        for k, value in enumerate(counts):
+            with m.Case(k):
+                m.d.comb += count.eq(value)
+    return Cat(start, count)

@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, s
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
+from codesign.encoding import row_entry
 from codesign.layouts import index_width
 from codesign.mapping import HardwareMap, fire_latency, folded_fifo_depth, row_queue_depth
 from codesign.network import FrozenNetwork
@@ -104,7 +105,7 @@ class FoldedEngine(wiring.Component):
     @property
     def queue_bits(self) -> int:
         """Bits of all queues: of rows, between layers, and before the readout."""
-        lanes, row = self._placement.lanes, self._placement.row_record.width
+        lanes, row = self._placement.lanes, row_entry(self._placement.row_record).width
         return (
             lanes * self.queue_depth * (1 + row + max(1, self.widths.value_bits))
             + self.hidden_depth * Shape.cast(spike_word_layout(self._words, 0)).width

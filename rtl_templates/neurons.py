@@ -116,7 +116,7 @@ class NeuronBank(wiring.Component):
         record = placement.parameter_record
         self.parameter_clock = self.fire - 3 if record.has("threshold") else self.fire
         slot = unsigned(index_width(placement.n_slots))
-        weight = record_layout(placement.synapse_record)["weight"].shape
+        weight = record_layout(placement.given_record)["weight"].shape
         super().__init__(
             {
                 **({"layer": In(range(len(self._layers)))} if len(self._layers) > 1 else {}),

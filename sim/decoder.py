@@ -49,10 +49,12 @@ def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[I
     tables: dict[tuple[str, int], dict[str, Int]] = {}
     taken: dict[int, Int] = {}
     for memory in layer["memories"]:
-        tables[memory["role"], memory["lane"]] = unpack(read_image(bundle, memory), memory)
+        table = unpack(read_image(bundle, memory), memory)
+        tables[memory["role"], memory["lane"]] = _ungrouped(table) if memory["role"] == "rows" else table
         if memory["role"] == "rows":
             taken[memory["lane"]] = np.concatenate(rows_of[memory["image"]])
     source_address = np.asarray(layer["source_address"], np.int64)
+    encoding = layer.get("encoding", {})
     stray: list[str] = []
     if np.unique(source_address).size != n_in:
         stray.append("two sources share a row")
@@ -66,12 +68,17 @@ def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[I
             stray.append(f"lane {lane}: a row of no source holds synapses")
         if np.unique(taken[lane]).size != taken[lane].size:
             stray.append(f"lane {lane}: two layers share a row")
-        stored += int(rows["count"][unused].sum() + rows["count"][np.unique(source_address)].sum())
+        stored += int(rows["count"][unused].sum())
+        counted: set[int] = set()
         for source, address in enumerate(source_address):
             first, count = int(rows["start"][address]), int(rows["count"][address])
-            slots, values = synapses["slot"][first : first + count], synapses["weight"][first : first + count]
-            if slots.size != count:
+            if first + count > next(iter(synapses.values())).size:
                 stray.append(f"lane {lane}: the row of source {source} runs past the memory")
+            slots, values = _walked(
+                {name: column[first : first + count] for name, column in synapses.items()}, encoding
+            )
+            stored += 0 if address in counted else slots.size
+            counted.add(address)
             outside = slots >= n_slots
             targets = neuron[lane, np.where(outside, 0, slots)]
             lost = outside | (targets < 0)
@@ -82,6 +89,26 @@ def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[I
             held = neuron[lane] >= 0
             constants[name][neuron[lane][held]] = values[layer["slot_base"] :][:n_slots][held]
     return DecodedLayer(weights, stored, constants["threshold"], constants["bias"], tuple(stray))
+
+
+def _ungrouped(table: dict[str, Int]) -> dict[str, Int]:
+    """start and count of every row, where one word may hold several rows that lie one after the other."""
+    if "count" in table:
+        return table
+    counts = np.stack([table[f"count{k}"] for k in range(len(table) - 1)], axis=1)
+    starts = table["start"][:, None] + np.cumsum(counts, axis=1) - counts
+    return {"start": starts.ravel(), "count": counts.ravel()}
+
+
+def _walked(words: dict[str, Int], encoding: dict[str, Any]) -> tuple[Int, Int]:
+    """Slots and weights of a row's words."""
+    values = words["weight"] if "weight" in words else np.asarray(encoding["codebook"], np.int64)[words["code"]]
+    if "slot" in words:
+        return words["slot"], values
+    escape = (1 << encoding["gap_bits"]) - 1
+    holds = words["gap"] != escape
+    slots = np.cumsum(words["gap"] + holds) - 1
+    return slots[holds], values[holds]
 
 
 def compare_decoded(bundle: Path, network: FrozenNetwork) -> dict[str, Any]:

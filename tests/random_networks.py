@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from codesign.encoding import ROW_GROUPS, Encoding
+from codesign.mapping import FoldedMap, HardwareMap, LayerMap
 from codesign.network import (
     CodingKind,
     CompareKind,
@@ -141,3 +143,19 @@ def random_stimulus(rng: np.random.Generator, network: FrozenNetwork, n: int) ->
         stimulus = Stimulus.from_dense(rng.random(shape) < activity[:, None, None], labels)
     stimulus.validate()
     return stimulus
+
+
+def random_encodings(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMap:
+    """The mapping with an encoding of any kind in each layer, or one for all of a folded engine."""
+
+    def encoding(layers: tuple[LayerMap, ...]) -> Encoding:
+        held = np.unique(np.concatenate([weights for layer in layers for weights in layer.synapse_weight]))
+        gap_bits = int(rng.integers(0, 5)) or None
+        return Encoding(int(rng.choice(ROW_GROUPS)), gap_bits, tuple(held.tolist()) if rng.random() < 0.5 else None)
+
+    if mapping.folded:
+        chosen = encoding(mapping.layers)
+        layers = tuple(replace(layer, encoding=chosen) for layer in mapping.layers)
+        return HardwareMap(mapping.network_hash, layers, FoldedMap(layers))
+    layers = tuple(replace(layer, encoding=encoding((layer,))) for layer in mapping.layers)
+    return HardwareMap(mapping.network_hash, layers)

@@ -140,7 +140,7 @@ def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration
 
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
-    return map_network(network, lanes, events, folded=hardware.shape == "folded")
+    return map_network(network, lanes, events, folded=hardware.shape == "folded", synapses=hardware.synapses)
 
 
 def fit(context: Context) -> Outcome:

@@ -10,7 +10,6 @@ from codesign.layouts import (
     input_word,
     output_word,
     parameter_word,
-    row_word,
     synapse_word,
 )
 from codesign.network import FrozenNetwork, InputCoding
@@ -71,7 +70,6 @@ def test_words_of_a_network():
 
 
 def test_words_of_memories():
-    assert [(f.name, f.width, f.signed) for f in row_word(1000, 16)] == [("start", 10, False), ("count", 5, False)]
     assert [(f.name, f.width, f.signed) for f in synapse_word(1, 2)] == [("slot", 1, False), ("weight", 2, True)]
     assert [(f.name, f.width) for f in parameter_word((-8, 7), (0, 8))] == [("threshold", 4), ("bias", 5)]
     assert parameter_word(None, None).fields == ()
