@@ -467,6 +467,7 @@ class FreezeConfig(Section):
 
 StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
+Pipeline = Literal["deep", "short"]
 
 
 class HardwareConfig(Section):
@@ -488,6 +489,10 @@ class HardwareConfig(Section):
         default="plain",
         description="compact: rows in groups, gaps for slots and codes for weights, whichever take the fewest bits in "
         "each layer; less memory for more logic",
+    )
+    pipeline: Pipeline = Field(
+        default="deep",
+        description="short: fewer registers in the lanes, so fewer cells and clocks, and a slower clock; for small devices",
     )
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
 
@@ -602,6 +607,8 @@ class Config(Section):
             raise ValueError("[budget] knows what shape 'streaming' takes; leave hardware.shape out")
         if self.hardware.synapses == "compact" and self.budget.active:
             raise ValueError("[budget] knows what plain synapses take; leave hardware.synapses out")
+        if self.hardware.pipeline == "short" and self.budget.active:
+            raise ValueError("[budget] knows what deep pipelines take; leave hardware.pipeline out")
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

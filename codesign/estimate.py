@@ -517,8 +517,10 @@ def _area(
     state_memory: StateMemory,
 ) -> dict[str, Any]:
     features = np.array(area_features(network, mapping, family, queue_depth, state_memory))
-    # The formulas are fitted on the streaming shape with plain words.
-    fitted = not mapping.folded and all(layer.encoding.is_plain for layer in mapping.layers)
+    # The formulas are fitted on the streaming shape with plain words and deep pipelines.
+    fitted = not mapping.folded and all(
+        layer.encoding.is_plain and layer.pipeline == "deep" for layer in mapping.layers
+    )
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
     return {

@@ -25,6 +25,7 @@ from codesign.placement import balance_of, place, whole_events
 Int = npt.NDArray[np.int64]
 StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
+Pipeline = Literal["deep", "short"]
 
 MAX_LANES = 32
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
@@ -52,6 +53,7 @@ class LayerMap:
     balance : mean over greatest load of the lanes, summed over the accumulations that guided the placement; the lane
         use that no overhead would leave. 1 is perfect.
     encoding : how rows and synapses lie in memory.
+    pipeline : how many registers cut the lanes' datapath.
     """
 
     index: int
@@ -76,6 +78,7 @@ class LayerMap:
     weight_bits: int
     balance: float
     encoding: Encoding = PLAIN
+    pipeline: Pipeline = "deep"
 
     @property
     def lane_bits(self) -> int:
@@ -218,6 +221,11 @@ class FoldedMap:
         """That of all layers."""
         return self.layers[0].encoding
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """That of all layers."""
+        return self.layers[0].pipeline
+
     @cached_property
     def row_lengths(self) -> Int:
         """int64 (lanes, n_addresses): words of each row, escapes included; 0 between the layers."""
@@ -315,9 +323,17 @@ def _aligned(sizes: Sequence[int]) -> list[int]:
     return bases
 
 
-def fire_latency(is_current: bool) -> int:
-    """Clocks of the fire sweep from reading a slot to its spike and membrane."""
-    return 5 if is_current else 4
+def fire_latency(is_current: bool, pipeline: Pipeline = "deep") -> int:
+    """Clocks of the fire sweep from reading a slot to its spike and membrane.
+
+    Short: potential, comparison, reset and saturation in one clock, after the sum is added (coding 'current').
+    """
+    return (4 if pipeline == "deep" else 2) + is_current
+
+
+def write_latency(is_current: bool, pipeline: Pipeline = "deep") -> int:
+    """Clocks from reading a slot to writing its next state; deep: the leak has a clock of its own."""
+    return fire_latency(is_current, pipeline) + (pipeline == "deep")
 
 
 def row_queue_depth(lanes: int, wanted: int) -> int:
@@ -330,9 +346,9 @@ def seen_depth(n_inputs: int) -> int:
     return max(2, n_inputs)
 
 
-def fifo_margin(is_current: bool) -> int:
+def fifo_margin(is_current: bool, pipeline: Pipeline = "deep") -> int:
     """Words that may still be on their way into a layer's output FIFO when a sweep is to start (shape 'streaming')."""
-    return fire_latency(is_current) + 2
+    return fire_latency(is_current, pipeline) + 2
 
 
 def fifo_depth(layer: LayerMap, timesteps: int, is_current: bool, *, is_last: bool) -> int:
@@ -342,9 +358,10 @@ def fifo_depth(layer: LayerMap, timesteps: int, is_current: bool, *, is_last: bo
     burst: holding them, within one small block memory, frees the layer for the next sample while the layers behind it
     work through the burst.
     """
-    words = layer.n_slots + fifo_margin(is_current) + (0 if is_last else layer.n_slots // 4)
+    margin = fifo_margin(is_current, layer.pipeline)
+    words = layer.n_slots + margin + (0 if is_last else layer.n_slots // 4)
     if is_current:
-        words = max(words, min(timesteps * layer.n_slots + fifo_margin(is_current), BURST_WORDS))
+        words = max(words, min(timesteps * layer.n_slots + margin, BURST_WORDS))
     return 1 << (words - 1).bit_length()
 
 
@@ -388,6 +405,7 @@ def map_network(
     folded: bool = False,
     placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
     synapses: Synapses = "plain",
+    pipeline: Pipeline = "deep",
 ) -> HardwareMap:
     """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
 
@@ -397,6 +415,7 @@ def map_network(
     folded : one engine for all layers, which therefore have the same lanes, and nothing is clamped.
     placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
     synapses : 'compact' for the encoding of the fewest bits, chosen for each layer, or for all of a folded engine.
+    pipeline : 'short' for fewer registers, and a slower clock.
 
     Hidden neurons are placed by :func:`codesign.placement.place`; the last layer is placed in class order.
     Deterministic. Raises InputError for lanes, events or places of the wrong shape or range, and UnsupportedError for
@@ -455,6 +474,7 @@ def map_network(
                 spiking=not (is_last and network.membrane_readout),
             )
         )
+    layers = [replace(layer, pipeline=pipeline) for layer in layers]
     if synapses == "compact":
         layers = _compact(layers, folded)
     return HardwareMap(network.hash, tuple(layers), FoldedMap(tuple(layers)) if folded else None)

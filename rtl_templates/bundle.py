@@ -251,6 +251,7 @@ def _layer_entry(
         "fifo_depth": engine.fifo_depth,
         **constants,
         "encoding": placement.encoding.describe(),
+        "pipeline": placement.pipeline,
         "memories": [
             {
                 "role": role,

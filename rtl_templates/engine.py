@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from codesign.encoding import row_entry
 from codesign.layouts import index_width
-from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency, row_queue_depth
+from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency, row_queue_depth, write_latency
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
@@ -106,7 +106,7 @@ class LayerEngine(wiring.Component):
         self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
         self.value_width = 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
-        self._margin = fifo_margin(self.is_current)
+        self._margin = fifo_margin(self.is_current, placement.pipeline)
         self.fifo_depth = fifo_depth(
             placement, self._timesteps, self.is_current, is_last=index == len(network.layers) - 1
         )
@@ -139,7 +139,7 @@ class LayerEngine(wiring.Component):
         m = Module()
         placement, widths = self._placement, self.widths
         lanes, n_slots = placement.lanes, placement.n_slots
-        fire = fire_latency(self.is_current)
+        fire, stages = fire_latency(self.is_current, placement.pipeline), write_latency(self.is_current, placement.pipeline)
         fetchers: list[SynapseFetcher] = []
         banks: list[NeuronBank] = []
         for lane in range(lanes):
@@ -159,7 +159,7 @@ class LayerEngine(wiring.Component):
             accept.eq(self.i.valid & self.i.ready),
         ]
 
-        slot, valid, initial, silent, is_end = sweep_stages(m, fire + 2, unsigned(index_width(n_slots)))
+        slot, valid, initial, silent, is_end = sweep_stages(m, stages + 1, unsigned(index_width(n_slots)))
         timestep = Signal(unsigned(index_width(self._timesteps)))
         last_timestep = Signal()
         room = Signal()
@@ -173,7 +173,7 @@ class LayerEngine(wiring.Component):
             room.eq(fifo.level <= self.fifo_depth - n_slots - self._margin),
             at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
             # The next sweep may follow at once if slot 0 has been written by then.
-            drained.eq(~Cat(valid[1 : fire + 1]).any() | (n_slots >= fire + 2)),
+            drained.eq(~Cat(valid[1:stages]).any() | (n_slots > stages)),
             is_end[0].eq(slot[0] == n_slots - 1),
             working.eq(Cat(fetcher.busy for fetcher in fetchers).any() | Cat(bank.busy for bank in banks).any()),
         ]
@@ -186,9 +186,10 @@ class LayerEngine(wiring.Component):
                     m.d.sync += slot[0].eq(0)
                     m.next = "accumulate"
             with m.State("accumulate"):
-                # A row that is started now reads its first membrane 3 clocks later, when the sweep writes its last.
+                # A row that is started now reads its first membrane 3 clocks later at the earliest, or 2 with a short
+                # pipeline, when the sweep writes its last at the latest.
                 m.d.comb += [
-                    go.eq(~Cat(valid[1 : fire - 2]).any()),
+                    go.eq(~Cat(valid[1 : stages - 3]).any()),
                     self.probe_phase.eq(Mux(working, ACCUMULATE, IDLE)),
                 ]
                 with m.If(at_barrier & drained & room):
@@ -206,7 +207,7 @@ class LayerEngine(wiring.Component):
                     if self.is_current:
                         with m.If(last_timestep):
                             m.next = "accumulate"
-                        with m.Elif(~room | (n_slots < fire + 2)):
+                        with m.Elif(~room | (n_slots <= stages)):
                             m.next = "wait"
                     else:
                         m.next = "accumulate"
@@ -227,9 +228,9 @@ class LayerEngine(wiring.Component):
                 bank.read_slot.eq(slot[0]),
                 bank.clear_valid.eq(valid[2] & initial[2]),
                 bank.clear_slot.eq(slot[2]),
-                bank.write_valid.eq(valid[fire + 1]),
-                bank.write_slot.eq(slot[fire + 1]),
-                bank.write_initial.eq(initial[fire + 1]),
+                bank.write_valid.eq(valid[stages]),
+                bank.write_slot.eq(slot[stages]),
+                bank.write_initial.eq(initial[stages]),
             ]
             if placement.parameter_record.fields:
                 m.d.comb += [

@@ -33,7 +33,8 @@ class SynapseFetcher(wiring.Component):
     synapse: 6 clocks, 5 without queue. Throughput: one event a clock in, one synapse a clock out. Without queue
     (``depth`` 0) two rows wait in the stages of the look-up, which stand still; enough for a lane that no other
     waits for. Grouped rows (:class:`codesign.encoding.Encoding`) take a clock more, in which the counts before the
-    row's are added; gaps and codebooks take one more behind the synapse memory. An escape word gives no synapse.
+    row's are added; gaps and codebooks take one more behind the synapse memory. An escape word gives no synapse. With
+    a short pipeline the registers behind both memories are left out: 2 clocks less, and without queue one row waits.
 
     Parameters
     ----------
@@ -140,14 +141,19 @@ class SynapseFetcher(wiring.Component):
                     member.eq(look_member),
                 ]
             ahead_row = _member(m, grouped, member, row)
+        is_short = layer.pipeline == "short"
         m.d.comb += discard.eq(ahead & ~ahead_end & (data.View(row, ahead_row).count == 0))
-        with m.If(moves_on):
-            m.d.sync += [
-                found.eq(ahead & ~discard),
-                found_end.eq(ahead_end),
-                Value.cast(found_row).eq(ahead_row),
-                found_value.eq(ahead_value),
-            ]
+        looked_up = [
+            found.eq(ahead & ~discard),
+            found_end.eq(ahead_end),
+            Value.cast(found_row).eq(ahead_row),
+            found_value.eq(ahead_value),
+        ]
+        if is_short:
+            m.d.comb += looked_up
+        else:
+            with m.If(moves_on):
+                m.d.sync += looked_up
         entering = Signal(entry)
         m.d.comb += [
             entering.end.eq(found_end),
@@ -163,8 +169,8 @@ class SynapseFetcher(wiring.Component):
             m.d.comb += [
                 first.eq(entering),
                 occupied.eq(found),
-                moves_on.eq(~found | pop),
-                # An empty row is let stand as well: its length comes late out of the memory.
+                # A deep pipeline lets an empty row stand as well: its length comes late out of the memory.
+                moves_on.eq(pop | discard if is_short else ~found | pop),
                 moves_in.eq(~looking | moves_up),
                 self.room.eq(moves_in),
             ]
@@ -222,11 +228,15 @@ class SynapseFetcher(wiring.Component):
                 with m.Elif(active):
                     m.d.sync += opens.eq(0)
             word, word_valid = self._decoded(m, taken, decoding, opening)
-        m.d.sync += [
+        given = [
             self.synapse_valid.eq(word_valid),
             Value.cast(self.synapse).eq(word),
             self.value.eq(word_value),
         ]
+        if is_short:
+            m.d.comb += given
+        else:
+            m.d.sync += given
         walking = Signal()
         m.d.comb += [
             walking.eq(active | reading | decoding | self.synapse_valid),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from codesign.encoding import row_entry
 from codesign.layouts import index_width
-from codesign.mapping import HardwareMap, fire_latency, folded_fifo_depth, row_queue_depth
+from codesign.mapping import HardwareMap, fire_latency, folded_fifo_depth, row_queue_depth, write_latency
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, spike_word_layout, sweep_stages
@@ -117,7 +117,7 @@ class FoldedEngine(wiring.Component):
         network, placement, widths = self._network, self._placement, self.widths
         layers, n_layers = placement.layers, len(placement.layers)
         is_current = network.coding.is_current
-        fire = fire_latency(True)
+        fire, stages = fire_latency(True, placement.pipeline), write_latency(True, placement.pipeline)
         slot_shape = unsigned(index_width(placement.n_slots))
         fetchers: list[SynapseFetcher] = []
         banks: list[NeuronBank] = []
@@ -178,7 +178,7 @@ class FoldedEngine(wiring.Component):
                 Value.cast(event).eq(Value.cast(self.i.payload)),
             ]
 
-        slot, valid, initial, silent, is_end = sweep_stages(m, fire + 2, slot_shape)
+        slot, valid, initial, silent, is_end = sweep_stages(m, stages + 1, slot_shape)
         at_barrier = Signal()
         drained = Signal()
         has_room = Signal()
@@ -268,9 +268,9 @@ class FoldedEngine(wiring.Component):
                 bank.read_slot.eq(slot[0] | base),
                 bank.clear_valid.eq(valid[2] & ~keeps_sum),
                 bank.clear_slot.eq(slot[2] | base),
-                bank.write_valid.eq(valid[fire + 1]),
-                bank.write_slot.eq(slot[fire + 1] | base),
-                bank.write_initial.eq(initial[fire + 1]),
+                bank.write_valid.eq(valid[stages]),
+                bank.write_slot.eq(slot[stages] | base),
+                bank.write_initial.eq(initial[stages]),
             ]
             if placement.parameter_record.fields:
                 m.d.comb += [

@@ -10,7 +10,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
-from codesign.mapping import FoldedMap, LayerMap, fire_latency
+from codesign.mapping import FoldedMap, LayerMap, fire_latency, write_latency
 from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
 from rtl_templates.arithmetic import record_layout, saturate, wrap
 from rtl_templates.memories import Rom
@@ -69,7 +69,8 @@ class NeuronBank(wiring.Component):
         state = leak(v) + bias, or bias if ``write_initial``
 
     A slot read in clock 0 shows s, v and ``saturated`` in clock ``fire`` (4; 5 for current) and must be written by
-    the caller's ``write_*`` in clock ``fire + 1``. The slot's sum is cleared by ``clear_*`` in clock 2. Its parameters
+    the caller's ``write_*`` in clock ``stages`` (one later). With a short pipeline a synapse takes 2 clocks, and a slot
+    shows and is written in clock 2, or 3 for current. The slot's sum is cleared by ``clear_*`` in clock 2. Its parameters
     are read by ``parameter_*`` in clock ``parameter_clock``, just before the first of them is used.
 
     Parameters
@@ -112,9 +113,12 @@ class NeuronBank(wiring.Component):
         self._lane = lane
         self._widths = widths
         self._attributes = {} if style is None else {"ram_style": style}
-        self.fire = fire_latency(widths.separate_sum)
+        self.is_short = placement.pipeline == "short"
+        self.fire = fire_latency(widths.separate_sum, placement.pipeline)
+        self.stages = write_latency(widths.separate_sum, placement.pipeline)
         record = placement.parameter_record
-        self.parameter_clock = self.fire - 3 if record.has("threshold") else self.fire
+        compared = self.fire - (1 if self.is_short else 2)
+        self.parameter_clock = (compared if record.has("threshold") else self.stages) - 1
         slot = unsigned(index_width(placement.n_slots))
         weight = record_layout(placement.given_record)["weight"].shape
         super().__init__(
@@ -149,44 +153,30 @@ class NeuronBank(wiring.Component):
         write, read = accumulator.write_port(), accumulator.read_port()
         address_shape = unsigned(len(read.addr))
 
-        # Accumulation. A synapse's word is read in clock 0, chosen in 1, added and written in 2; what the two
-        # synapses before it have added is not yet in the memory then.
-        slot_1 = Signal(slot_shape, reset_less=True)
-        slot_2 = Signal(slot_shape, reset_less=True)
-        valid_1 = Signal()
-        valid_2 = Signal()
-        forward_near_1 = Signal()
-        forward_near_2 = Signal()
-        forward_far_1 = Signal()
         operand = Signal(accumulator_shape, reset_less=True)
         total = Signal(accumulator_shape)
         last_written = Signal(accumulator_shape, reset_less=True)
-        if widths.value_bits:
-            term: Value = self.synapse.weight * self.value
-        else:
-            term = self.synapse.weight
-        product_1 = Signal(term.shape(), reset_less=True)
+        term: Value = self.synapse.weight * self.value if widths.value_bits else self.synapse.weight
+        # Whoever writes the word that is read in the same clock, and whoever reads it.
+        forward_far_1 = Signal()
+        # What a synapse valid_2 to, by how much, and where to.
+        valid_2 = Signal()
         product_2 = Signal(term.shape(), reset_less=True)
+        slot_2 = Signal(slot_shape, reset_less=True)
+        base: Value
         m.d.comb += [
             read.en.eq(self.synapse_valid | self.read_valid),
             read.addr.eq(wrap(Mux(self.read_valid, self.read_slot, self.synapse.slot), address_shape)),
-            self.busy.eq(valid_1),
         ]
-        m.d.sync += [
-            valid_1.eq(self.synapse_valid),
-            slot_1.eq(self.synapse.slot),
-            product_1.eq(term),
-            forward_near_1.eq(self.synapse_valid & valid_1 & (self.synapse.slot == slot_1)),
-            # Whoever writes the word that is read in the same clock, and whoever reads it.
-            forward_far_1.eq(read.en & write.en & (read.addr == write.addr)),
-            valid_2.eq(valid_1),
-            slot_2.eq(slot_1),
-            product_2.eq(product_1),
-            forward_near_2.eq(forward_near_1),
-            operand.eq(Mux(forward_far_1, last_written, read.data)),
-            last_written.eq(write.data),
-        ]
-        base = Mux(forward_near_2, last_written, operand)
+        m.d.sync += [forward_far_1.eq(read.en & write.en & (read.addr == write.addr)), last_written.eq(write.data)]
+        if self.is_short:
+            # A synapse's word is read in clock 0, added to and written in 1.
+            m.d.sync += [valid_2.eq(self.synapse_valid), slot_2.eq(self.synapse.slot), product_2.eq(term)]
+            base = operand
+            m.d.comb += operand.eq(Mux(forward_far_1, last_written, read.data))
+        else:
+            base = self._chosen(m, valid_2, product_2, slot_2, term, operand, last_written)
+            m.d.sync += operand.eq(Mux(forward_far_1, last_written, read.data))
         shift = layers[0].fraction_bits
         if widths.separate_sum or shift == 0:
             m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))
@@ -198,7 +188,7 @@ class NeuronBank(wiring.Component):
         # Parameters arrive one clock after they were read: a threshold when it is compared.
         threshold, bias = self._parameters(m)
 
-        # Potential, in stage fire - 2.
+        # Potential, in stage fire - 2; short: in stage fire - 1.
         u = Signal(signed(widths.potential), reset_less=True)
         if widths.separate_sum:
             m.submodules.state = state = memory.Memory(
@@ -207,8 +197,11 @@ class NeuronBank(wiring.Component):
             state_write, state_read = state.write_port(), state.read_port()
             state_2 = Signal(signed(widths.state), reset_less=True)
             m.d.comb += [state_read.en.eq(self.read_valid), state_read.addr.eq(wrap(self.read_slot, address_shape))]
+            if self.is_short:
+                m.d.comb += state_2.eq(state_read.data)
+            else:
+                m.d.sync += state_2.eq(state_read.data)
             m.d.sync += [
-                state_2.eq(state_read.data),
                 u.eq(
                     wrap(
                         state_2 + self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left),
@@ -229,8 +222,11 @@ class NeuronBank(wiring.Component):
 
         leaked = Signal(self.membrane.shape(), reset_less=True)
         leaks = self._of_layer([layer.leak for layer in layers], lambda leak: _leak(self.membrane, leak))
-        m.d.sync += leaked.eq(wrap(leaks, leaked.shape()))
-        bias_late = _delay(m, bias, self.fire - self.parameter_clock)
+        if self.is_short:
+            m.d.comb += leaked.eq(wrap(leaks, leaked.shape()))
+        else:
+            m.d.sync += leaked.eq(wrap(leaks, leaked.shape()))
+        bias_late = _delay(m, bias, self.stages - 1 - self.parameter_clock)
         state_shape = signed(widths.state)
         following = wrap(Mux(self.write_initial, bias_late, leaked + bias_late), state_shape)
 
@@ -250,6 +246,38 @@ class NeuronBank(wiring.Component):
                 write.data.eq(Mux(valid_2, total, following)),
             ]
         return m
+
+    def _chosen(
+        self,
+        m: Module,
+        valid_2: Signal,
+        product_2: Signal,
+        slot_2: Signal,
+        term: Value,
+        operand: Signal,
+        last_written: Signal,
+    ) -> Value:
+        """Deep accumulation: a synapse's word is read in clock 0, chosen in 1, added to and written in 2.
+
+        What the synapse before it has added is not yet in the memory then, nor met when it was read.
+        """
+        slot_1 = Signal.like(slot_2, reset_less=True)
+        product_1 = Signal.like(product_2, reset_less=True)
+        valid_1 = Signal()
+        forward_near_1 = Signal()
+        forward_near_2 = Signal()
+        m.d.comb += self.busy.eq(valid_1)
+        m.d.sync += [
+            valid_1.eq(self.synapse_valid),
+            slot_1.eq(self.synapse.slot),
+            product_1.eq(term),
+            forward_near_1.eq(self.synapse_valid & valid_1 & (self.synapse.slot == slot_1)),
+            valid_2.eq(valid_1),
+            slot_2.eq(slot_1),
+            product_2.eq(product_1),
+            forward_near_2.eq(forward_near_1),
+        ]
+        return Mux(forward_near_2, last_written, operand)
 
     def _parameters(self, m: Module) -> tuple[Value | int, Value | int]:
         """Threshold and bias of the slot whose parameters were read one clock ago, or their constants."""
@@ -274,14 +302,15 @@ class NeuronBank(wiring.Component):
         return threshold, bias
 
     def _threshold(self, m: Module, u: Signal, threshold: Value | int) -> tuple[Value, Value]:
-        """The spike and the value after reset, one clock after ``u``."""
+        """The spike and the value after reset, one clock after ``u``; short: in the same."""
         u_next = Signal.like(u, reset_less=True)
-        m.d.sync += u_next.eq(u)
+        domain = m.d.comb if self.is_short else m.d.sync
+        domain += u_next.eq(u)
         if not any(self._spiking):
             return Value.cast(0), u_next
         exact = u - threshold
         difference = Signal(exact.shape(), reset_less=True)
-        m.d.sync += difference.eq(exact)
+        domain += difference.eq(exact)
         spiking = self._spiking
         compares = [layer.compare if fires else None for layer, fires in zip(self._layers, spiking, strict=True)]
         spike = Signal()

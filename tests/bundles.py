@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from random_networks import random_encodings, random_lanes, random_network, random_stimulus
+from random_networks import random_variant, random_lanes, random_network, random_stimulus
 
 from codesign.files import file_hash
 from codesign.mapping import map_network
@@ -24,15 +24,15 @@ def random_bundle(
     max_width: int = 24,
     most_lanes: int = 4,
     folded: bool = False,
-    encoded: bool = False,
+    varied: bool = False,
 ) -> tuple[FrozenNetwork, Stimulus]:
     """Bundle of a random network in ``folder``, the network, and a stimulus."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     lanes = random_lanes(rng, network, most_lanes)
     mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
-    if encoded:
-        mapping = random_encodings(rng, mapping)
+    if varied:
+        mapping = random_variant(rng, mapping)
     write_bundle(network, mapping, folder, input_words=(1, 4, 2)[seed % 3])
     return network, random_stimulus(rng, network, samples)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from codesign.encoding import ROW_GROUPS, Encoding
-from codesign.mapping import FoldedMap, HardwareMap, LayerMap
+from codesign.mapping import FoldedMap, HardwareMap, LayerMap, Pipeline
 from codesign.network import (
     CodingKind,
     CompareKind,
@@ -145,17 +145,18 @@ def random_stimulus(rng: np.random.Generator, network: FrozenNetwork, n: int) ->
     return stimulus
 
 
-def random_encodings(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMap:
-    """The mapping with an encoding of any kind in each layer, or one for all of a folded engine."""
+def random_variant(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMap:
+    """The mapping with any pipeline and encoding in each layer, or one for all of a folded engine."""
 
-    def encoding(layers: tuple[LayerMap, ...]) -> Encoding:
+    def variant(layers: tuple[LayerMap, ...]) -> tuple[LayerMap, ...]:
         held = np.unique(np.concatenate([weights for layer in layers for weights in layer.synapse_weight]))
         gap_bits = int(rng.integers(0, 5)) or None
-        return Encoding(int(rng.choice(ROW_GROUPS)), gap_bits, tuple(held.tolist()) if rng.random() < 0.5 else None)
+        book = tuple(held.tolist()) if rng.random() < 0.5 else None
+        encoding = Encoding(int(rng.choice(ROW_GROUPS)), gap_bits, book)
+        pipeline: Pipeline = "short" if rng.random() < 0.6 else "deep"
+        return tuple(replace(layer, encoding=encoding, pipeline=pipeline) for layer in layers)
 
     if mapping.folded:
-        chosen = encoding(mapping.layers)
-        layers = tuple(replace(layer, encoding=chosen) for layer in mapping.layers)
+        layers = variant(mapping.layers)
         return HardwareMap(mapping.network_hash, layers, FoldedMap(layers))
-    layers = tuple(replace(layer, encoding=encoding((layer,))) for layer in mapping.layers)
-    return HardwareMap(mapping.network_hash, layers)
+    return HardwareMap(mapping.network_hash, tuple(one for layer in mapping.layers for one in variant((layer,))))

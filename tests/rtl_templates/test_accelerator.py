@@ -4,7 +4,7 @@
 
 import numpy as np
 import pytest
-from random_networks import random_encodings, random_lanes, random_network, random_stimulus
+from random_networks import random_variant, random_lanes, random_network, random_stimulus
 from simulate import check, sample_words, simulate
 from streams import clocked
 from test_guard import model
@@ -17,15 +17,15 @@ from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
 
 
-def run_random(seed, max_width, samples=3, folded=False, encoded=False):
+def run_random(seed, max_width, samples=3, folded=False, varied=False):
     """Odd seeds with random gaps and backpressure, every third with a reset in the middle."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     stimulus = random_stimulus(rng, network, samples)
     lanes = random_lanes(rng, network)
     mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
-    if encoded:
-        mapping = random_encodings(rng, mapping)
+    if varied:
+        mapping = random_variant(rng, mapping)
     words = [word for sample in range(samples) for word in sample_words(network, stimulus, sample, rng)]
     observed = simulate(
         network,
@@ -54,14 +54,14 @@ def test_small_folded_networks_equal_the_golden_model(seed):
 
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_networks_with_encoded_synapses_equal_the_golden_model(seed, folded):
-    run_random(seed, max_width=14, folded=folded, encoded=True)
+def test_varied_networks_equal_the_golden_model(seed, folded):
+    run_random(seed, max_width=14, folded=folded, varied=True)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("seed", range(1100, 1130))
-def test_wider_networks_with_encoded_synapses_equal_the_golden_model(seed):
-    run_random(seed, max_width=24, folded=seed % 2 == 1, encoded=True)
+def test_wider_varied_networks_equal_the_golden_model(seed):
+    run_random(seed, max_width=24, folded=seed % 2 == 1, varied=True)
 
 
 @pytest.mark.deep

@@ -22,11 +22,11 @@ ENCODINGS = [
 ]
 
 
-def placement(density, n_in=24, n_out=20, lanes=3, seed=0, encoding=PLAIN):
+def placement(density, n_in=24, n_out=20, lanes=3, seed=0, encoding=PLAIN, pipeline="deep"):
     rng = np.random.default_rng(seed)
     weights = rng.integers(1, 8, (n_in, n_out)) * (rng.random((n_in, n_out)) < density)
     layer = map_network(FrozenNetwork.from_arrays([weights], threshold=1, timesteps=1), [lanes]).layers[0]
-    return replace(layer, encoding=encoding)
+    return replace(layer, encoding=encoding, pipeline=pipeline)
 
 
 def row(layer, lane, source):
@@ -38,8 +38,9 @@ def row(layer, lane, source):
 @pytest.mark.parametrize("depth", [0, 2, 4, 8])
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_rows_leave_in_order_and_stop_at_the_end(density, depth, encoding):
-    layer, lane = placement(density, encoding=encoding), 1
+@pytest.mark.parametrize("pipeline", ["deep", "short"])
+def test_rows_leave_in_order_and_stop_at_the_end(density, depth, encoding, pipeline):
+    layer, lane = placement(density, encoding=encoding, pipeline=pipeline), 1
     dut = SynapseFetcher(layer, lane, value_bits=3, depth=depth)
     rng = np.random.default_rng(depth)
     sources = [rng.permutation(24)[: rng.integers(0, 20)].tolist() for _ in range(4)]
@@ -82,8 +83,9 @@ def test_rows_leave_in_order_and_stop_at_the_end(density, depth, encoding):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_bubble_between_rows(encoding):
-    layer = placement(0.4, encoding=encoding)
+@pytest.mark.parametrize("pipeline", ["deep", "short"])
+def test_no_bubble_between_rows(encoding, pipeline):
+    layer = placement(0.4, encoding=encoding, pipeline=pipeline)
     assert (layer.row_count[0] == 1).any() and (layer.row_count[0] > 2).any()
     dut = SynapseFetcher(layer, 0, value_bits=0, depth=8)
     valid = []

@@ -13,12 +13,12 @@ from codesign.network import FrozenLayer, FrozenNetwork, InputCoding
 from rtl_templates.neurons import NeuronBank, NeuronWidths
 
 
-def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, timesteps: int = 4):
+def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, timesteps: int = 4, pipeline="deep"):
     """Random synapse streams (many hits of the same slot) through one lane; compares spikes and membranes."""
     rng = np.random.default_rng(seed)
     coding = InputCoding("current", source_max.bit_length()) if is_current else InputCoding("events")
     network = FrozenNetwork((layer,), timesteps, coding)
-    placement = map_network(network, [1]).layers[0]
+    placement = map_network(network, [1], pipeline=pipeline).layers[0]
     widths = NeuronWidths(layer, source_max, is_current=is_current)
     dut = NeuronBank([layer], placement, 0, widths)
     sources = [
@@ -36,12 +36,12 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
         nonlocal clips
 
         def steps(clear: bool):
-            found = [("read", 0, True), ("clear", 2, clear), ("write", dut.fire + 1, True)]
+            found = [("read", 0, True), ("clear", 2, clear), ("write", dut.stages, True)]
             return found + ([("parameter", dut.parameter_clock, True)] if placement.parameter_record.fields else [])
 
         async def sweep(initial: bool, clear: bool, show: bool):
             nonlocal clips
-            for clock in range(layer.n_out + dut.fire + 1):
+            for clock in range(layer.n_out + dut.stages):
                 for name, stage, enable in steps(clear):
                     slot = clock - stage
                     on = enable and 0 <= slot < layer.n_out
@@ -53,7 +53,7 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
                     got_membranes.append(ctx.get(dut.membrane))
                     clips += ctx.get(dut.saturated)
                 # In the clock that writes the last slot the next synapse may read already.
-                if clock < layer.n_out + dut.fire:
+                if clock < layer.n_out + dut.stages - 1:
                     await ctx.tick()
 
         async def tick():
@@ -97,12 +97,13 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
 
 @pytest.mark.parametrize("is_current", [False, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_bank_equals_the_golden_arithmetic(seed, is_current):
+@pytest.mark.parametrize("pipeline", ["deep", "short"])
+def test_bank_equals_the_golden_arithmetic(seed, is_current, pipeline):
     rng = np.random.default_rng(seed)
     source_max = (1 << int(rng.integers(1, 9))) - 1 if is_current else 1
     n_in, n_out = int(rng.integers(2, 12)), int(rng.choice([1, 2, 3, 8]))
     layer = random_layer(rng, n_in, n_out, source_max=source_max, timesteps=4, membrane_readout=False)
-    run_bank(layer, source_max, is_current, seed)
+    run_bank(layer, source_max, is_current, seed, pipeline=pipeline)
 
 
 def test_widths_are_those_of_the_worst_sums():

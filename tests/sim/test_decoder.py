@@ -18,11 +18,11 @@ from sim.decoder import compare_decoded, decode_bundle
 from sim.verify import verify_bundle
 
 
-@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("varied", [False, True])
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_random_bundles_decode_to_their_networks(seed: int, folded: bool, encoded: bool, tmp_path: Path) -> None:
-    network, _ = random_bundle(seed, tmp_path / "b", max_width=40, most_lanes=16, folded=folded, encoded=encoded)
+def test_random_bundles_decode_to_their_networks(seed: int, folded: bool, varied: bool, tmp_path: Path) -> None:
+    network, _ = random_bundle(seed, tmp_path / "b", max_width=40, most_lanes=16, folded=folded, varied=varied)
     for decoded, layer in zip(decode_bundle(tmp_path / "b"), network.layers, strict=True):
         assert np.array_equal(decoded.weights, layer.dense())
         assert np.array_equal(decoded.bias, layer.bias)

@@ -64,15 +64,15 @@ def test_random_folded_networks_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all(list(range(3)), tmp_path, max_width=24, most_lanes=4, folded=True)
 
 
-def test_random_networks_with_encoded_synapses_equal_their_rtl(tmp_path: Path) -> None:
-    equal_for_all([0], tmp_path, max_width=24, most_lanes=4, encoded=True)
-    equal_for_all([1], tmp_path, max_width=24, most_lanes=4, encoded=True, folded=True)
+def test_random_varied_networks_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all([0], tmp_path, max_width=24, most_lanes=4, varied=True)
+    equal_for_all([1], tmp_path, max_width=24, most_lanes=4, varied=True, folded=True)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("folded", [False, True])
-def test_many_random_networks_with_encoded_synapses_equal_their_rtl(folded: bool, tmp_path: Path) -> None:
-    equal_for_all(list(range(1300, 1330)), tmp_path, max_width=70, most_lanes=16, folded=folded, encoded=True)
+def test_many_random_varied_networks_equal_their_rtl(folded: bool, tmp_path: Path) -> None:
+    equal_for_all(list(range(1300, 1330)), tmp_path, max_width=70, most_lanes=16, folded=folded, varied=True)
 
 
 @pytest.mark.deep
