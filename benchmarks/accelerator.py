@@ -25,7 +25,7 @@ import numpy as np
 from codesign import golden
 from codesign.errors import CodesignError, InputError
 from codesign.files import write_json
-from codesign.mapping import HardwareMap, StateMemory, Synapses, map_network
+from codesign.mapping import HardwareMap, Pipeline, StateMemory, Synapses, map_network
 from codesign.network import FrozenNetwork, Leak
 from codesign.stimulus import Stimulus
 
@@ -49,15 +49,19 @@ class DesignPoint:
     state_memory: StateMemory = "auto"
     input_words: int = 1
     synapses: Synapses = "plain"
+    pipeline: Pipeline = "deep"
+    input_checks: bool = True
+    counters: bool = True
 
 
+TINY: dict[str, Any] = {"pipeline": "short", "input_checks": False, "counters": False}
 DESIGNS = {
     "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), shape="folded"),
     "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), queue_depth=4, state_memory="block"),
     "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), state_memory="block", input_words=4),
     "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), synapses="compact"),
-    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), queue_depth=4),
-    "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1)),
+    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), queue_depth=4, **TINY),
+    "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1), **TINY),
 }
 
 
@@ -146,6 +150,7 @@ def measure(
     bundle = work / name / "bundle"
     sidecar = write_bundle(
         network, mapping, bundle, queue_depth=design.queue_depth, state_memory=design.state_memory,
+            input_checks=design.input_checks, counters=design.counters,
         input_words=design.input_words,
     )  # fmt: skip
     found = verify_bundle(bundle, network, stimulus, work / name / "verify", waves=False)

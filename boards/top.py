@@ -39,6 +39,8 @@ def check_ports(sidecar: dict[str, Any]) -> None:
     found = {port["name"]: port["direction"] for port in sidecar["ports"]}
     if int(sidecar.get("input_words", 1)) > 1:
         raise InputError("the board's link sends one word a beat; generate with hardware.input_words = 1")
+    if not sidecar.get("input_checks", True):
+        raise InputError("a board's line may garble words; generate with hardware.input_checks = true")
     if found != PORTS:
         wrong = sorted(set(found.items()) ^ set(PORTS.items()))[0][0]
         raise InputError(f"design.json: port {wrong!r} is not as an accelerator's; generate the bundle again")

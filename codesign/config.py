@@ -482,6 +482,11 @@ class HardwareConfig(Section):
     )
     queue_depth: int = Field(default=8, ge=2, le=64, description="events that a lane may lag behind")
     input_words: int = Field(default=1, ge=1, le=8, description="words of an input beat; boards' links send one")
+    input_checks: bool = Field(
+        default=True,
+        description="false: the host keeps the rules of the input, and what breaks them is undefined; boards need true",
+    )
+    counters: bool = Field(default=True, description="count saturations and clocks; false: the ports stay 0")
     state_memory: StateMemory = Field(
         default="auto", description="membranes in block or distributed memory, or as the synthesis tool likes"
     )
@@ -492,7 +497,7 @@ class HardwareConfig(Section):
     )
     pipeline: Pipeline = Field(
         default="deep",
-        description="short: fewer registers in the lanes, so fewer cells and clocks, and a slower clock; for small devices",
+        description="short: fewer registers in the lanes, so fewer cells and clocks, and a slower clock",
     )
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
 

@@ -133,9 +133,10 @@ def memories(
     mapping: HardwareMap,
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
     state_memory: StateMemory = "auto",
+    input_checks: bool = True,
 ) -> list[Memory]:
     """Every memory of the accelerator, lane by lane."""
-    found = [Memory("state", 0, seen_depth(network.n_inputs), AGE_BITS)]
+    found = [Memory("state", 0, seen_depth(network.n_inputs), AGE_BITS)] if input_checks else []
     if mapping.folded:
         return found + _folded_memories(network, mapping.folded, queue_depth, state_memory)
     for layer in mapping.layers:
@@ -468,6 +469,7 @@ def estimate(
     rates: Sequence[npt.NDArray] | None = None,
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
     state_memory: StateMemory = "auto",
+    input_checks: bool = True,
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
 ) -> dict[str, Any]:
@@ -483,7 +485,7 @@ def estimate(
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
-    found = memories(network, mapping, queue_depth, state_memory)
+    found = memories(network, mapping, queue_depth, state_memory, input_checks)
     bits = {
         role: sum(m.bits for m in found if m.role == role)
         for role in ("rows", "synapses", "parameters", "state", "queues")
@@ -504,7 +506,10 @@ def estimate(
         "clock_mhz": clock_mhz,
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
         "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
-        "area": {family: _area(network, mapping, found, family, queue_depth, state_memory) for family in FAMILIES},
+        "area": {
+            family: _area(network, mapping, found, family, queue_depth, state_memory, input_checks)
+            for family in FAMILIES
+        },
     }
 
 
@@ -515,12 +520,12 @@ def _area(
     family: str,
     queue_depth: int,
     state_memory: StateMemory,
+    input_checks: bool,
 ) -> dict[str, Any]:
     features = np.array(area_features(network, mapping, family, queue_depth, state_memory))
-    # The formulas are fitted on the streaming shape with plain words and deep pipelines.
-    fitted = not mapping.folded and all(
-        layer.encoding.is_plain and layer.pipeline == "deep" for layer in mapping.layers
-    )
+    # The formulas are fitted on the streaming shape with plain words, deep pipelines and checked input.
+    plain = all(layer.encoding.is_plain and layer.pipeline == "deep" for layer in mapping.layers)
+    fitted = plain and input_checks and not mapping.folded
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
     return {

@@ -13,7 +13,7 @@ from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine
-from rtl_templates.guard import InputGuard
+from rtl_templates.guard import InputGuard, TrustedInput
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
 
@@ -32,8 +32,9 @@ class Accelerator(wiring.Component):
     network, mapping : the frozen network and its placement.
     queue_depth : rows that a lane may lag behind its layer's other lanes, 2 or more.
     state_style : attribute ``ram_style`` of the membranes' memories ("block" or "distributed"); None for none.
-
     input_words : words of an input beat.
+    input_checks : False trusts the host to keep the rules of the input; ``protocol_error`` stays 0.
+    counters : False leaves ``saturation_count`` and ``cycle_count`` at 0.
 
     Members
     -------
@@ -61,6 +62,8 @@ class Accelerator(wiring.Component):
         queue_depth: int = DEFAULT_QUEUE_DEPTH,
         state_style: str | None = None,
         input_words: int = 1,
+        input_checks: bool = True,
+        counters: bool = True,
     ):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
@@ -69,6 +72,7 @@ class Accelerator(wiring.Component):
         if input_words < 1:
             raise ValueError(f"input_words {input_words!r} must be 1 or more")
         self.input_words = input_words
+        self.input_checks, self.counters = input_checks, counters
         self.network = network
         self.mapping = mapping
         self.engines: list[LayerEngine | FoldedEngine] = (
@@ -102,7 +106,7 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         network = self.network
-        m.submodules.guard = guard = InputGuard(network)
+        m.submodules.guard = guard = (InputGuard if self.input_checks else TrustedInput)(network)
         in_word = Value.cast(guard.i.payload.word)
         word, last, valid, ready = self.s_axis_tdata, self.s_axis_tlast, self.s_axis_tvalid, self.s_axis_tready
         if self.input_words > 1:
@@ -147,17 +151,20 @@ class Accelerator(wiring.Component):
         capacity = 8 + sum(engine.queue_depth + engine.fifo_depth + 4 for engine in self.engines)
         in_flight = Signal(range(capacity + 1))
         decided = Signal()
-        saturated = Signal.like(popcount([engine.saturations for engine in self.engines]))
         m.d.comb += [
             decided.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
             self.busy.eq(guard.in_progress | (in_flight != 0)),
             self.protocol_error.eq(guard.protocol_error),
             self.network_hash.eq(Const(int(network.hash[:16], 16), 64)),
         ]
-        m.d.sync += [
-            in_flight.eq(wrap(in_flight + guard.finished - decided, in_flight.shape())),
-            saturated.eq(popcount([engine.saturations for engine in self.engines])),
-            self.saturation_count.eq(wrap(self.saturation_count + saturated, unsigned(32))),
-            self.cycle_count.eq(wrap(self.cycle_count + 1, unsigned(32))),
-        ]
+        m.d.sync += in_flight.eq(wrap(in_flight + guard.finished - decided, in_flight.shape()))
+        if self.counters:
+            saturated = Signal.like(popcount([engine.saturations for engine in self.engines]))
+            m.d.sync += [
+                saturated.eq(popcount([engine.saturations for engine in self.engines])),
+                self.saturation_count.eq(wrap(self.saturation_count + saturated, unsigned(32))),
+                self.cycle_count.eq(wrap(self.cycle_count + 1, unsigned(32))),
+            ]
+        else:
+            m.d.comb += [self.saturation_count.eq(0), self.cycle_count.eq(0)]
         return m

@@ -54,6 +54,8 @@ def write_bundle(
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
     state_memory: StateMemory = "auto",
     input_words: int = 1,
+    input_checks: bool = True,
+    counters: bool = True,
     vectors: Stimulus | None = None,
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
@@ -62,6 +64,7 @@ def write_bundle(
     queue_depth : rows that a lane may lag behind, 2..64.
     state_memory : what the membranes' memories ask the synthesis tool for.
     input_words : words of an input beat, 1..8.
+    input_checks, counters : as of :class:`rtl_templates.accelerator.Accelerator`.
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth or mapping, and
@@ -86,6 +89,8 @@ def write_bundle(
         queue_depth=queue_depth,
         state_style=None if state_memory == "auto" else state_memory,
         input_words=input_words,
+        input_checks=input_checks,
+        counters=counters,
     )
     source = emit_verilog(accelerator, name)
     sidecar = _sidecar(accelerator, name)
@@ -191,7 +196,8 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
     for engine in accelerator.engines:
         bits["state"] += engine.slots * engine.widths.memory_bits
         bits["queues"] += engine.queue_bits
-    bits["state"] += seen_depth(network.n_inputs) * AGE_BITS
+    if accelerator.input_checks:
+        bits["state"] += seen_depth(network.n_inputs) * AGE_BITS
     if network.readout != "membrane_last":
         bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
     return {
@@ -211,6 +217,8 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "n_inputs": network.n_inputs,
         "n_outputs": network.n_outputs,
         "input_words": accelerator.input_words,
+        "input_checks": accelerator.input_checks,
+        "counters": accelerator.counters,
         **{key: {"width": record.stream_width, "fields": record.describe()} for key, record in words.items()},
         "input_kinds": INPUT_KINDS,
         "output_kinds": OUTPUT_KINDS,

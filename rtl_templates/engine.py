@@ -139,7 +139,10 @@ class LayerEngine(wiring.Component):
         m = Module()
         placement, widths = self._placement, self.widths
         lanes, n_slots = placement.lanes, placement.n_slots
-        fire, stages = fire_latency(self.is_current, placement.pipeline), write_latency(self.is_current, placement.pipeline)
+        fire, stages = (
+            fire_latency(self.is_current, placement.pipeline),
+            write_latency(self.is_current, placement.pipeline),
+        )
         fetchers: list[SynapseFetcher] = []
         banks: list[NeuronBank] = []
         for lane in range(lanes):

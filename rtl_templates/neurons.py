@@ -70,8 +70,8 @@ class NeuronBank(wiring.Component):
 
     A slot read in clock 0 shows s, v and ``saturated`` in clock ``fire`` (4; 5 for current) and must be written by
     the caller's ``write_*`` in clock ``stages`` (one later). With a short pipeline a synapse takes 2 clocks, and a slot
-    shows and is written in clock 2, or 3 for current. The slot's sum is cleared by ``clear_*`` in clock 2. Its parameters
-    are read by ``parameter_*`` in clock ``parameter_clock``, just before the first of them is used.
+    shows and is written in clock 2, or 3 for current. The slot's sum is cleared by ``clear_*`` in clock 2. Its
+    parameters are read by ``parameter_*`` in clock ``parameter_clock``, just before the first of them is used.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from random_networks import random_variant, random_lanes, random_network, random_stimulus
+from random_networks import random_lanes, random_network, random_stimulus, random_variant
 
 from codesign.files import file_hash
 from codesign.mapping import map_network
@@ -33,7 +33,8 @@ def random_bundle(
     mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
     if varied:
         mapping = random_variant(rng, mapping)
-    write_bundle(network, mapping, folder, input_words=(1, 4, 2)[seed % 3])
+    words = (1, 4, 2)[seed % 3]
+    write_bundle(network, mapping, folder, input_words=words, input_checks=not varied, counters=not varied)
     return network, random_stimulus(rng, network, samples)
 
 

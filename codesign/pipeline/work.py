@@ -108,7 +108,8 @@ def generate(context: Context) -> Outcome:
     mapping = map_calibrated(network, hardware, load_calibration(folder))
     write_bundle(
         network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
-        state_memory=hardware.state_memory, input_words=hardware.input_words, vectors=_vectors(folder),
+        state_memory=hardware.state_memory, input_words=hardware.input_words, input_checks=hardware.input_checks,
+        counters=hardware.counters, vectors=_vectors(folder),
     )  # fmt: skip
     return Outcome(figures=network_figures(network), details={"placement": mapping.report()})
 
@@ -128,8 +129,9 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
 
     mapping = map_calibrated(network, hardware, calibration)
     document = estimate_mapped(
-        network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth, state_memory=hardware.state_memory
-    )
+        network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth, state_memory=hardware.state_memory,
+        input_checks=hardware.input_checks,
+    )  # fmt: skip
     return {**document, **(document["cycles"] or {})}
 
 

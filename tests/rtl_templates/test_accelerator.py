@@ -4,7 +4,7 @@
 
 import numpy as np
 import pytest
-from random_networks import random_variant, random_lanes, random_network, random_stimulus
+from random_networks import random_lanes, random_network, random_stimulus, random_variant
 from simulate import check, sample_words, simulate
 from streams import clocked
 from test_guard import model
