@@ -30,6 +30,7 @@ from codesign.mapping import (
     folded_fifo_depth,
     row_queue_depth,
     seen_depth,
+    write_latency,
 )
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
 from codesign.stimulus import Stimulus
@@ -58,7 +59,7 @@ LUTRAM_SHAPE = {"ecp5": (16, 4), "xilinx": (32, 6), "gowin": (16, 4)}
 ROM_BIT_COST = 1 / 16
 RAM_BIT_COST = 1.0
 
-# Clocks of the engines' pipelines (see rtl_templates): from a word on s_axis to the event at the first layer, from an
+# Clocks of the engines' deep pipelines (see rtl_templates): from a word on s_axis to the event at the first layer, from an
 # event to its first synapse, from the last synapse to the sweep, from a slot's read to its event at the next layer,
 # from the last token to the first readout value, and from the end of a sweep until rows may start.
 INPUT_CLOCKS = 2
@@ -361,7 +362,10 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
         )
         readout_free = decision
         decisions.append(decision)
-    accumulate = [float((peak + FILL_CLOCKS * (peak > 0)).sum(axis=1).mean()) for peak in peaks]
+    fills = [FILL_CLOCKS + sum(_fetch_clocks(layer)) - EVENT_CLOCKS - BARRIER_CLOCKS for layer in mapping.layers]
+    accumulate = [
+        float((peak + fill * (peak > 0)).sum(axis=1).mean()) for peak, fill in zip(peaks, fills, strict=True)
+    ]
     synapses = [float(part.loads.sum(axis=(1, 2)).mean()) for part in activities]
     return {
         "latency_cycles": float(np.mean(latencies)),
@@ -373,6 +377,14 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
             for layer, total, clocks in zip(mapping.layers, synapses, accumulate, strict=True)
         ],
     }
+
+
+def _fetch_clocks(layer: LayerMap) -> tuple[int, int]:
+    """From an event to its first synapse, and from the last synapse to the sweep."""
+    grouped = layer.encoding.row_group > 1
+    decoded = layer.encoding.gap_bits is not None or layer.encoding.codebook is not None
+    short = layer.pipeline == "short"
+    return EVENT_CLOCKS + grouped + decoded - 2 * short, BARRIER_CLOCKS + decoded - short
 
 
 def _decision(
@@ -401,25 +413,28 @@ def _decision(
     after = list(free)
     for layer, peak in zip(mapping.layers, peaks, strict=True):
         is_current = layer.index == 0 and network.coding.is_current
-        fire = fire_latency(is_current)
+        fire, stages = fire_latency(is_current, layer.pipeline), write_latency(is_current, layer.pipeline)
+        event_clocks, barrier_clocks = _fetch_clocks(layer)
+        # Clocks from the end of a sweep until rows may start.
+        settling = max(0, stages - 4)
         go = after[layer.index]
-        swept = go - fire + 3
+        swept = go - settling
         starts: list[float] = []
         for step in range(len(first)):
-            start = last[step] + EVENT_CLOCKS
+            start = last[step] + event_clocks
             if peak[sample, step] > 0:
-                start = max(start, max(go, first[step] + EVENT_CLOCKS) + peak[sample, step] + BARRIER_CLOCKS)
+                start = max(start, max(go, first[step] + event_clocks) + peak[sample, step] + barrier_clocks)
             else:
                 # No row, no walk: sweeps follow each other as soon as slot 0 has been written.
-                start = max(start, swept + (1 if layer.n_slots >= fire + 2 else fire + 1))
+                start = max(start, swept + (1 if layer.n_slots > stages else stages))
             sweeps = network.timesteps if is_current else 1
-            spacing = layer.n_slots if layer.n_slots >= fire + 2 else layer.n_slots + fire + 1
+            spacing = layer.n_slots if layer.n_slots > stages else layer.n_slots + stages
             starts += [start + k * spacing for k in range(sweeps)]
             swept = starts[-1] + layer.n_slots
-            go = swept + fire - 3
+            go = swept + settling
             if layer.index == 0:
                 # Words of the next timestep wait until the lanes have walked those before.
-                pushed = max(0.0, start - BARRIER_CLOCKS - now)
+                pushed = max(0.0, start - barrier_clocks - now)
                 now += pushed if step + 1 == len(first) else 0.0
         after[layer.index] = go
         fired = activities[layer.index + 1].events[sample] if layer.index + 1 < len(mapping.layers) else None
@@ -442,7 +457,9 @@ def _folded_decision(
 ) -> tuple[float, float]:
     """Clock of a sample's decision, and when the one engine, which does one thing after the other, is free again."""
     is_current = network.coding.is_current
-    fire = fire_latency(True)
+    pipeline = layers[0].pipeline
+    fire, stages = fire_latency(True, pipeline), write_latency(True, pipeline)
+    event_clocks, barrier_clocks = _fetch_clocks(layers[0])
     token = now
     for t in range(network.timesteps):
         for layer, peak in zip(layers, peaks, strict=True):
@@ -454,10 +471,10 @@ def _folded_decision(
                     tokens = float(activities[layer.index].events[sample, t])
                     first = token
                     last = max(now - 1, first + tokens)
-                walked = max(now + 1, first + EVENT_CLOCKS) + peak[t]
-                now = max(walked + BARRIER_CLOCKS, last + EVENT_CLOCKS)
+                walked = max(now + 1, first + event_clocks) + peak[t]
+                now = max(walked + barrier_clocks, last + event_clocks)
             token = now + fire + TOKEN_CLOCKS
-            now += layer.n_slots + fire + 1
+            now += layer.n_slots + stages
     return now + TOKEN_CLOCKS + READOUT_CLOCKS + network.n_outputs, now
 
 

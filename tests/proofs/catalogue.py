@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import unsigned
 
-from codesign.mapping import fire_latency, map_network
+from codesign.encoding import Encoding
+from codesign.mapping import HardwareMap, Pipeline, map_network, write_latency
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.beats import BeatSplitter
@@ -56,6 +57,8 @@ class Proof:
     fast: bool = False
 
 
+_SUFFIX: dict[Pipeline, str] = {"deep": "", "short": "-short"}
+_REMARK: dict[Pipeline, str] = {"deep": "", "short": ", short pipeline"}
 FLIP = {">=": ">", ">": ">="}
 LEAKS = {
     "none": (Leak(), Leak("shift", 1)),
@@ -76,9 +79,9 @@ SIZES: dict[int, dict[str, Any]] = {
 }
 
 
-def _bank_depth(n_slots: int, window: int, is_current: bool) -> int:
+def _bank_depth(n_slots: int, window: int, is_current: bool, pipeline: Pipeline = "deep") -> int:
     """Clocks of reset, sweeps, window and waiting."""
-    sweep = n_slots + fire_latency(is_current) + 1
+    sweep = n_slots + write_latency(is_current, pipeline)
     return 1 + sweep + window + 4 + sweep * (2 if is_current else 1)
 
 
@@ -86,7 +89,15 @@ def _modes(width: int, leak: Leak) -> list[FrozenLayer]:
     return every_mode(leak, n_out=2, membrane_width=width, **SIZES[width])
 
 
-def _fire(width: int, kind: str, input_bits: int, *, modes: slice = slice(None), fast: bool = False) -> Proof:
+def _fire(
+    width: int,
+    kind: str,
+    input_bits: int,
+    *,
+    modes: slice = slice(None),
+    fast: bool = False,
+    pipeline: Pipeline = "deep",
+) -> Proof:
     leak, other = LEAKS[kind]
     coding = "current" if input_bits else "events"
     # As many synapses as reach the bounds of the sum.
@@ -94,7 +105,7 @@ def _fire(width: int, kind: str, input_bits: int, *, modes: slice = slice(None),
     layers = _modes(width, leak)[modes]
 
     def harness(**seeded) -> Harness:
-        return BankHarness(layers, input_bits=input_bits, window=window, **seeded)
+        return BankHarness(layers, input_bits=input_bits, window=window, pipeline=pipeline, **seeded)
 
     def built(name: str, change: Callable[[FrozenLayer], FrozenLayer]) -> Defect:
         return Defect(name, harness=lambda: harness(built=[change(layer) for layer in layers]))
@@ -105,12 +116,12 @@ def _fire(width: int, kind: str, input_bits: int, *, modes: slice = slice(None),
         "shift": built("another leak", lambda layer: replace(layer, leak=other)),
         "multiply": built("another reset", lambda layer: replace(layer, reset=resets[layer.reset])),
     }
-    depth = _bank_depth(2, window, input_bits > 0)
+    depth = _bank_depth(2, window, input_bits > 0, pipeline)
     names = "all resets and compares" if modes == slice(None) else ", ".join(f"{x.reset} {x.compare}" for x in layers)
     return Proof(
-        f"fire-{coding}-{kind}-{width}" + ("" if modes == slice(None) else f"-{len(layers)}"),
+        f"fire-{coding}-{kind}-{width}" + ("" if modes == slice(None) else f"-{len(layers)}") + _SUFFIX[pipeline],
         "a sweep is sum, leak, bias, compare, reset and saturation, exactly",
-        f"NeuronBank, W = {width}, {coding}, leak {kind}, {names}",
+        f"NeuronBank, W = {width}, {coding}, leak {kind}, {names}" + _REMARK[pipeline],
         "bmc",
         depth,
         harness,
@@ -139,14 +150,14 @@ def _integrator() -> Proof:
     )
 
 
-def _forwarding(input_bits: int) -> Proof:
+def _forwarding(input_bits: int, pipeline: Pipeline = "deep") -> Proof:
     coding = "current" if input_bits else "events"
     window = 5
     # Narrow numbers: what is forwarded to whom does not depend on their width.
     layer = bank_layer(n_out=2, membrane_width=4, weights=[1, -1] * 3, threshold=[2, 1], bias=[0, 1])
 
     def harness(**seeded) -> Harness:
-        return BankHarness([layer], input_bits=input_bits, window=window, **seeded)
+        return BankHarness([layer], input_bits=input_bits, window=window, pipeline=pipeline, **seeded)
 
     def dropped(which: str) -> Defect:
         return Defect(
@@ -155,15 +166,17 @@ def _forwarding(input_bits: int) -> Proof:
             harness,
         )
 
-    depth = _bank_depth(2, window, input_bits > 0)
+    depth = _bank_depth(2, window, input_bits > 0, pipeline)
+    # A short pipeline has nothing between the synapse that reads and the one that writes.
+    pairs = (dropped("near"), dropped("far")) if pipeline == "deep" else (dropped("far"),)
     return Proof(
-        f"forwarding-{coding}",
+        f"forwarding-{coding}{_SUFFIX[pipeline]}",
         "synapses of any slots in any clocks add up as in a memory that is written at once",
-        f"NeuronBank, {coding}, every pattern of {window} clocks on 2 slots",
+        f"NeuronBank, {coding}, every pattern of {window} clocks on 2 slots{_REMARK[pipeline]}",
         "bmc",
         depth,
         harness,
-        (dropped("near"), dropped("far"), Defect("sum one bit narrower", harness=lambda: harness(narrower=1))),
+        (*pairs, Defect("sum one bit narrower", harness=lambda: harness(narrower=1))),
         depth,
         fast=not input_bits,
     )
@@ -186,10 +199,18 @@ def _network(
     )
 
 
-def _engine(depth: int, *, folded: bool, current: bool = False, lanes: int = 1, fast: bool = False) -> Proof:
+def _engine(
+    depth: int, *, folded: bool, current: bool = False, lanes: int = 1, fast: bool = False, variant: str = ""
+) -> Proof:
     n_layers = 2 if folded else 1
     network = _network(current=current, layers=n_layers, timesteps=2)
-    mapping = map_network(network, [lanes] * n_layers, folded=folded)
+    mapping = map_network(
+        network, [lanes] * n_layers, folded=folded, pipeline="short" if variant == "short" else "deep"
+    )
+    if variant == "encoded":
+        # Gaps of one bit: the second slot of a row that lacks the first needs an escape.
+        layers = tuple(replace(layer, encoding=Encoding(2, 1, (-4, 3))) for layer in mapping.layers)
+        mapping = HardwareMap(mapping.network_hash, layers)
     shape, coding = "folded" if folded else "streaming", "current" if current else "events"
     name = "FoldedEngine" if folded else "LayerEngine"
     layers, of_lanes = "2 layers" if folded else "1 layer", "1 lane" if lanes == 1 else f"{lanes} lanes"
@@ -198,11 +219,12 @@ def _engine(depth: int, *, folded: bool, current: bool = False, lanes: int = 1, 
         return EngineHarness(network, mapping, ends=1 if current else 2, gaps=not folded)
 
     early = Edit(SynapseFetcher, r"\& ~walking\)", ")")
+    remark = {"": "", "short": ", short pipeline", "encoded": ", rows in groups, gaps, codes"}[variant]
     return Proof(
-        f"engine-{shape}-{coding}" + (f"-{lanes}" if lanes > 1 else ""),
+        f"engine-{shape}-{coding}" + (f"-{lanes}" if lanes > 1 else "") + (variant and f"-{variant}"),
         "every membrane and spike of two timesteps is the arithmetic's: with the emitted weights no sum overflows, and "
         "none is missed",
-        f"{name}, 2 inputs, {layers} of 2, {of_lanes}, {coding}" + (", input without gaps" if folded else ""),
+        f"{name}, 2 inputs, {layers} of 2, {of_lanes}, {coding}" + (", input without gaps" if folded else "") + remark,
         "bmc",
         depth,
         harness,
@@ -421,10 +443,18 @@ def all_proofs() -> list[Proof]:
         *fires,
         *(_fire(16, kind, 0) for kind in ("none", "shift")),
         _integrator(),
+        *(
+            _fire(width, kind, bits, pipeline="short")
+            for width, kind, bits in ((4, "multiply", 0), (10, "shift", 0), (4, "shift", 2))
+        ),
         *(_forwarding(bits) for bits in (0, 2)),
+        *(_forwarding(bits, "short") for bits in (0, 2)),
         _engine(30, folded=False),
         _engine(36, folded=False, current=True),
         _engine(30, folded=False, lanes=2),
+        _engine(26, folded=False, variant="short"),
+        _engine(32, folded=False, current=True, variant="short"),
+        _engine(34, folded=False, variant="encoded"),
         _engine(80, folded=True),
         *_rules(),
         *_progress(),

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from amaranth.hdl import Array, Const, Mux, Signal, Value, signed, unsigned
 
-from codesign.mapping import map_network
+from codesign.mapping import Pipeline, map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
 from rtl_templates.neurons import NeuronBank, NeuronWidths
 
@@ -57,6 +57,7 @@ class BankHarness(Harness):
     window : clocks in which a synapse, of any slot and weight, may come.
     built : what the banks are made from, if not from the specified ``layers``: how a defect is seeded.
     narrower : bits by which the sums are too narrow: another defect.
+    pipeline : of the banks.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class BankHarness(Harness):
         readout: str = "spike_count",
         built: Sequence[FrozenLayer] | None = None,
         narrower: int = 0,
+        pipeline: Pipeline = "deep",
     ):
         super().__init__()
         self.layers = layers
@@ -79,7 +81,8 @@ class BankHarness(Harness):
         self.banks = []
         for layer in built or layers:
             # One timestep suffices: the bank does not count them.
-            placement = map_network(FrozenNetwork((layer,), 1, coding, readout), [1]).layers[0]
+            network = FrozenNetwork((layer,), 1, coding, readout)
+            placement = map_network(network, [1], pipeline=pipeline).layers[0]
             widths = NeuronWidths(layer, self.source_max, is_current=self.is_current)
             if widths.separate_sum:
                 widths.sum -= narrower
@@ -91,7 +94,7 @@ class BankHarness(Harness):
     def build(self) -> None:
         m, n_slots = self.m, self.layers[0].n_out
         first = self.banks[0]
-        fire = first.fire
+        fire, stages = first.fire, first.stages
         watched = self.constant(unsigned(max(1, (n_slots - 1).bit_length())), "watched")
         if n_slots & (n_slots - 1):
             self.assume(watched < n_slots, self.running & (watched == n_slots - 1))
@@ -102,7 +105,7 @@ class BankHarness(Harness):
 
         # The schedule: sweep, window of synapses, wait until none is on its way, sweep, and with a current once more.
         step = Signal(range(sweeps + 3))
-        count = Signal(range(max(n_slots + fire, self.window) + 1))
+        count = Signal(range(max(n_slots + stages, self.window)))
         done = Signal()
         sweeping, in_window = Signal(), Signal()
         number = Signal(range(sweeps))
@@ -112,7 +115,7 @@ class BankHarness(Harness):
         with m.If(self.running), m.Switch(step):
             for sweep, at in enumerate((0, 3, 4)[:sweeps]):
                 # A synapse may come in the clock in which the last slot is written, a sweep in the one after.
-                last = n_slots + fire - (1 if sweep == 0 else 0)
+                last = n_slots + stages - (2 if sweep == 0 else 1)
                 with m.Case(at):
                     m.d.comb += [number.eq(sweep), done.eq(count == last), sweeping.eq(count < n_slots)]
             with m.Case(1):
@@ -156,9 +159,9 @@ class BankHarness(Harness):
                 bank.read_slot.eq(count),
                 bank.clear_valid.eq(late(sweeping & clear, 2, f"clear{index}")),
                 bank.clear_slot.eq(late(count, 2, f"clear_slot{index}")),
-                bank.write_valid.eq(late(sweeping, fire + 1, f"write{index}")),
-                bank.write_slot.eq(late(count, fire + 1, f"write_slot{index}")),
-                bank.write_initial.eq(late(chosen, fire + 1, f"write_initial{index}")),
+                bank.write_valid.eq(late(sweeping, stages, f"write{index}")),
+                bank.write_slot.eq(late(count, stages, f"write_slot{index}")),
+                bank.write_initial.eq(late(chosen, stages, f"write_initial{index}")),
             ]
             if hasattr(bank, "parameter_valid"):
                 clock = bank.parameter_clock
@@ -172,14 +175,14 @@ class BankHarness(Harness):
         low, high = int(low.min()), int(high.max())
         acc = Signal(signed(signed_width(low, high)))
         term = synapse["weight"] * synapse["value"] if self.is_current else synapse["weight"]
-        total = acc + Mux(synapse["valid"] & (synapse["slot"] == watched), term, 0)
         shows = late(sweeping & (count == watched), fire, "shows")
         shown_number = late(number, fire, "shown_number")
         shown_initial = late(chosen, fire, "shown_initial")
         shown_clear = late(clear, fire, "shown_clear")
+        # A short pipeline shows the last slot in the first clock in which a synapse may come.
+        kept = Mux(shows & shown_clear, 0, acc)
+        total = kept + Mux(synapse["valid"] & (synapse["slot"] == watched), term, 0)
         m.d.sync += acc.eq(total)
-        with m.If(shows & shown_clear):
-            m.d.sync += acc.eq(0)
         self.assume((total >= low) & (total <= high), total == low, total == high)
         self.cover(shows & (shown_number == sweeps - 1))
 
