@@ -109,7 +109,14 @@ def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -
     from codesign.estimate import source_events
 
     events = source_events(network, calibration)
-    return map_network(network, design.lanes, events, folded=design.shape == "folded", synapses=design.synapses)
+    return map_network(
+        network,
+        design.lanes,
+        events,
+        folded=design.shape == "folded",
+        synapses=design.synapses,
+        pipeline=design.pipeline,
+    )
 
 
 def information_bound(network: FrozenNetwork) -> float:
