@@ -39,13 +39,17 @@ PLACEMENTS = ("round-robin", "mean-rate", "calibrated")
 EXAMPLES = Path("examples")
 
 
-def configuration(name: str, seed: int, epochs: int | None, balance: int | None) -> Config:
-    """The example's configuration with fewer epochs, another seed, and masks in balance or not."""
+def configuration(
+    name: str, seed: int, epochs: int | None, balance: int | None, density: float | None = None
+) -> Config:
+    """The example's configuration with fewer epochs, another seed or density, and masks in balance or not."""
     changes = [f"train.seed={seed}"]
     if epochs is not None:
         changes += [f"train.epochs={epochs}", "freeze.epochs=2"]
     if balance is not None:
         changes.append(f"train.rewiring.lane_balance={balance}")
+    if density is not None:
+        changes += [f"train.rewiring.target_density={density}", f"train.rewiring.start_density={max(0.3, density)}"]
     return load_config(EXAMPLES / f"{name}.toml", changes)
 
 
@@ -122,8 +126,9 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     masks = [("free", None), *((f"balanced {lanes}", lanes) for lanes in BALANCED)]
     for seed in range(options.seeds if "mnist" in options.sets else 0):
         for mask, balance in masks:
-            folder = options.output / f"mnist-{mask.replace(' ', '')}-s{seed}"
-            figures = frozen(folder, configuration("mnist", seed, options.epochs, balance))
+            level = "" if options.density is None else f"-d{options.density:g}"
+            folder = options.output / f"mnist-{mask.replace(' ', '')}{level}-s{seed}"
+            figures = frozen(folder, configuration("mnist", seed, options.epochs, balance, options.density))
             kept = ("accuracy_float", "accuracy_frozen", "density", "layer_density", "synapses")
             yield {"set": "mnist", "mask": mask, "seed": seed, **{key: figures[key] for key in kept}}
             if seed == 0:
@@ -169,6 +174,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=("mnist", "fsdd-spikes"), default=["mnist", "fsdd-spikes"])
     parser.add_argument("--epochs", type=int, default=12, help="epochs of training; default 12")
     parser.add_argument("--seeds", type=int, default=3, help="seeds whose accuracy is compared; default 3")
+    parser.add_argument("--density", type=float, help="target density of MNIST's networks; default the example's")
     parser.add_argument("--samples", type=int, default=100, help="test samples simulated; default 100")
     parser.add_argument("--lanes", type=int, nargs="+", default=list(LANES))
     parser.add_argument("--queue-depth", type=int, default=8)
