@@ -144,11 +144,11 @@ class Design:
 def wrapper_source(design: Design) -> str:
     """Verilog of the out-of-context wrapper and a black box of the accelerator.
 
-    The network hash is constant and stays unconnected; all other ports are registered.
+    A constant network hash stays unconnected; all other ports are registered.
     """
-    ports = design.sidecar["ports"]
+    ports, constants = design.sidecar["ports"], () if "load" in design.sidecar else ("network_hash",)
     inputs = [(p["name"], p["width"]) for p in ports if p["direction"] == "input" and p["name"] not in ("clk", "rst")]
-    outputs = [(p["name"], p["width"]) for p in ports if p["direction"] == "output" and p["name"] != "network_hash"]
+    outputs = [(p["name"], p["width"]) for p in ports if p["direction"] == "output" and p["name"] not in constants]
     n_in, n_out = sum(w for _, w in inputs), sum(w for _, w in outputs)
     links = [".clk(clk)", ".rst(rst_q)"]
     for names, bus in ((inputs, "in"), (outputs, "out")):

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from amaranth.back import verilog
-from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockSignal, Const, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
 
 from boards.link import HostLink
@@ -32,6 +32,16 @@ PORTS = {
     "cycle_count": "output",
     "network_hash": "output",
 }
+# The link brings no networks: a loadable machine keeps the one that it was built with.
+LOAD_PORTS = {
+    "l_axis_tdata": "input",
+    "l_axis_tvalid": "input",
+    "l_axis_tready": "output",
+    "l_axis_tlast": "input",
+    "expected_hash": "input",
+    "loaded": "output",
+    "load_error": "output",
+}
 
 
 def check_ports(sidecar: dict[str, Any]) -> None:
@@ -41,15 +51,21 @@ def check_ports(sidecar: dict[str, Any]) -> None:
         raise InputError("the board's link sends one word a beat; generate with hardware.input_words = 1")
     if not sidecar.get("input_checks", True):
         raise InputError("a board's line may garble words; generate with hardware.input_checks = true")
-    if found != PORTS:
-        wrong = sorted(set(found.items()) ^ set(PORTS.items()))[0][0]
+    expected = PORTS | (LOAD_PORTS if "load" in sidecar else {})
+    if found != expected:
+        wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
         raise InputError(f"design.json: port {wrong!r} is not as an accelerator's; generate the bundle again")
+
+
+def port_width(sidecar: dict[str, Any], name: str) -> int:
+    """Bits of one of the accelerator's ports."""
+    return next(port["width"] for port in sidecar["ports"] if port["name"] == name)
 
 
 class BoardTop(Elaboratable):
     """Accelerator and link in the ``sync`` domain.
 
-    The accelerator is reset by the domain's reset and by the link.
+    The accelerator is reset by the domain's reset and by the link. The load port of a loadable one is idle.
 
     Parameters
     ----------
@@ -69,6 +85,10 @@ class BoardTop(Elaboratable):
         m.submodules.link = link = HostLink(
             sidecar["input_word"]["width"], sidecar["output_word"]["width"], self.divisor
         )
+        idle: dict[str, Any] = {}
+        if "load" in sidecar:
+            inputs = [name for name, way in LOAD_PORTS.items() if way == "input"]
+            idle = {f"i_{name}": Const(0, port_width(sidecar, name)) for name in inputs}
         m.submodules.accelerator = Instance(
             sidecar["name"],
             i_clk=ClockSignal(),
@@ -86,6 +106,7 @@ class BoardTop(Elaboratable):
             o_saturation_count=link.saturation_count,
             o_cycle_count=link.cycle_count,
             o_network_hash=link.network_hash,
+            **idle,
         )
         m.d.comb += [link.rx.eq(self.uart_rx), self.uart_tx.eq(link.tx)]
         return m

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.errors import InputError
+from codesign.errors import InputError, UnsupportedError
 from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
 
 MAX_TRAINED_SHIFT = 12
@@ -470,6 +470,22 @@ Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
 
 
+class CapacityConfig(Section):
+    """What a loadable machine is to hold at most; what is left out is as the network needs that it is built with."""
+
+    inputs: Count | None = Field(default=None, description="inputs")
+    timesteps: Count | None = Field(default=None, description="timesteps")
+    neurons: list[Count] | None = Field(default=None, description="neurons of each hidden layer")
+    synapses: list[Count] | Count | None = Field(
+        default=None,
+        description="words of each lane's synapse memory, one number or one per layer; default: what the fullest lane "
+        "needs, to the next power of two",
+    )
+    weight_bits: int | None = Field(default=None, ge=2, le=8)
+    membrane_width: int | None = Field(default=None, ge=4, le=32)
+    headroom: int = Field(default=1, ge=0, le=16, description="bits beyond this network's weighted sums and biases")
+
+
 class HardwareConfig(Section):
     """Shape of the accelerator."""
 
@@ -500,6 +516,16 @@ class HardwareConfig(Section):
         description="short: fewer registers in the lanes, so fewer cells and clocks, and a slower clock",
     )
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
+    loadable: bool = Field(
+        default=False, description="other networks can be loaded while the machine runs (shape 'streaming')"
+    )
+    capacity: CapacityConfig = CapacityConfig()
+
+    @model_validator(mode="after")
+    def _loads(self) -> HardwareConfig:
+        if not self.loadable and self.capacity != CapacityConfig():
+            raise ValueError("capacity is that of a loadable machine; it needs loadable = true")
+        return self
 
 
 Limit = Annotated[int, Field(ge=1)]
@@ -614,6 +640,12 @@ class Config(Section):
             raise ValueError("[budget] knows what plain synapses take; leave hardware.synapses out")
         if self.hardware.pipeline == "short" and self.budget.active:
             raise ValueError("[budget] knows what deep pipelines take; leave hardware.pipeline out")
+        if self.hardware.loadable and self.budget.active:
+            raise ValueError("[budget] knows what a machine with one network takes; leave hardware.loadable out")
+        if self.hardware.loadable:
+            for key, built in (("shape", "streaming"), ("synapses", "plain"), ("input_checks", True)):
+                if getattr(self.hardware, key) != built:
+                    raise UnsupportedError(f"hardware.loadable is built for {key} = {built!r} alone; leave {key} out")
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

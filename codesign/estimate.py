@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
+from codesign.capacity import Capacity
 from codesign.encoding import row_entry
 from codesign.layouts import index_width, output_word
 from codesign.mapping import (
@@ -75,7 +76,7 @@ FILL_CLOCKS = 6
 class Memory:
     """One memory of the accelerator: what it is for, and its shape; ``clocked`` if its read port has a register.
 
-    ``style`` : what it asks the synthesis tool for.
+    ``style`` : what it asks the synthesis tool for. ``loadable`` : a load writes it.
     """
 
     role: str
@@ -84,6 +85,7 @@ class Memory:
     width: int
     clocked: bool = True
     style: StateMemory = "auto"
+    loadable: bool = False
 
     @property
     def bits(self) -> int:
@@ -137,21 +139,26 @@ def memories(
     input_checks: bool = True,
 ) -> list[Memory]:
     """Every memory of the accelerator, lane by lane."""
-    found = [Memory("state", 0, seen_depth(network.n_inputs), AGE_BITS)] if input_checks else []
+    found = [Memory("state", 0, seen_depth(mapping.layers[0].n_addresses), AGE_BITS)] if input_checks else []
     if mapping.folded:
         return found + _folded_memories(network, mapping.folded, queue_depth, state_memory)
     for layer in mapping.layers:
         index = layer.index
         widths = LayerWidths.of(network, index)
+        if mapping.capacity:
+            room = mapping.capacity.layers[index]
+            widths = LayerWidths(room.sum_width if widths.sum else 0, room.state_width, room.potential_width)
         value_bits = network.coding.input_bits if widths.sum else 0
         depth = row_queue_depth(layer.lanes, queue_depth)
         for lane in range(layer.lanes):
-            found.append(Memory("rows", index, layer.row_depth, layer.row_record.width))
-            found.append(
-                Memory("synapses", index, max(1, int(layer.row_lengths[lane].sum())), layer.synapse_record.width)
-            )
-            if layer.parameter_record.fields:
-                found.append(Memory("parameters", index, layer.n_slots, layer.parameter_record.width))
+            images = [
+                ("rows", layer.row_depth, layer.row_record),
+                ("synapses", layer.synapse_depth(lane), layer.synapse_record),
+                ("parameters", layer.n_slots, layer.parameter_record),
+            ]
+            for role, words, record in images:
+                if record.fields:
+                    found.append(Memory(role, index, words, record.width, loadable=bool(layer.capacity)))
             found.append(Memory("state", index, layer.n_slots, widths.state, style=state_memory))
             if widths.sum:
                 found.append(Memory("state", index, layer.n_slots, widths.sum, style=state_memory))
@@ -160,9 +167,10 @@ def memories(
                     Memory("queues", index, depth, 1 + row_entry(layer.row_record).width + max(1, value_bits), False)
                 )
         is_last = index == len(mapping.layers) - 1
-        words = fifo_depth(layer, network.timesteps, bool(widths.sum), is_last=is_last)
+        timesteps = mapping.capacity.timesteps if mapping.capacity else network.timesteps
+        words = fifo_depth(layer, timesteps, bool(widths.sum), is_last=is_last)
         found.append(Memory("queues", index, words, _fifo_width(network, layer)))
-    return found + _readout_memory(network, len(mapping.layers) - 1)
+    return found + _readout_memory(network, len(mapping.layers) - 1, mapping.capacity)
 
 
 def _folded_memories(
@@ -191,22 +199,24 @@ def _folded_memories(
     return found + _readout_memory(network, 0)
 
 
-def _readout_memory(network: FrozenNetwork, layer: int) -> list[Memory]:
+def _readout_memory(network: FrozenNetwork, layer: int, capacity: Capacity | None = None) -> list[Memory]:
     """The readout's values, which only the last timestep's membranes pass by."""
     if network.readout == "membrane_last":
         return []
-    return [Memory("state", layer, network.n_outputs, output_word(network).fields[-1].width, False)]
+    return [Memory("state", layer, network.n_outputs, output_word(network, capacity).fields[-1].width, False)]
 
 
 def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
-    values = 0 if layer.spiking else layer.lanes * network.layers[layer.index].membrane_width
+    membrane = (layer.capacity or network).layers[layer.index].membrane_width
+    values = 0 if layer.spiking else layer.lanes * membrane
     return 1 + index_width(layer.n_slots) + layer.lanes + values
 
 
 def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic"]:
     """How yosys builds a memory: the cheapest of what can hold it."""
-    read_only = memory.role in ("rows", "synapses", "parameters")
-    if (read_only and memory.bits >= BLOCK_ROM_BITS) or memory.style == "block":
+    has_image = memory.role in ("rows", "synapses", "parameters")
+    read_only = has_image and not memory.loadable
+    if (has_image and memory.bits >= BLOCK_ROM_BITS) or memory.style == "block":
         return "block"
     if memory.style == "distributed":
         return "lutram" if family in LUTRAM_COST else "logic"
@@ -540,9 +550,9 @@ def _area(
     input_checks: bool,
 ) -> dict[str, Any]:
     features = np.array(area_features(network, mapping, family, queue_depth, state_memory))
-    # The formulas are fitted on the streaming shape with plain words, deep pipelines and checked input.
+    # The formulas are fitted on the streaming shape with plain words, deep pipelines, checked input and one network.
     plain = all(layer.encoding.is_plain and layer.pipeline == "deep" for layer in mapping.layers)
-    fitted = plain and input_checks and not mapping.folded
+    fitted = plain and input_checks and not mapping.folded and mapping.capacity is None
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
     return {

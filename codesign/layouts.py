@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.network import FrozenNetwork, signed_width
+
+if TYPE_CHECKING:
+    from codesign.capacity import Capacity
 
 EVENT, END = 0, 1
 SPIKE, VALUE, DECISION = 0, 1, 2
@@ -114,22 +117,25 @@ class Record:
         ]
 
 
-def input_word(network: FrozenNetwork) -> Record:
-    """Word of ``s_axis``: {source, kind} for events, {source, value} for coding 'current'."""
-    source = Field("source", index_width(network.n_inputs))
+def input_word(network: FrozenNetwork, capacity: Capacity | None = None) -> Record:
+    """Word of ``s_axis``: {source, kind} for events, {source, value} for coding 'current'.
+
+    ``capacity`` : of a loadable machine, whose words have room for every network that fits it.
+    """
+    source = Field("source", index_width(capacity.n_inputs if capacity else network.n_inputs))
     if network.coding.is_current:
         return Record((source, Field("value", network.coding.input_bits)))
     return Record((source, Field("kind", 1)))
 
 
-def output_word(network: FrozenNetwork) -> Record:
-    """Word of ``m_axis``: {kind, timestep, index, value}."""
+def output_word(network: FrozenNetwork, capacity: Capacity | None = None) -> Record:
+    """Word of ``m_axis``: {kind, timestep, index, value}; ``capacity`` as of :func:`input_word`."""
     return Record(
         (
             Field("kind", 2),
-            Field("timestep", index_width(network.timesteps)),
+            Field("timestep", index_width(capacity.timesteps if capacity else network.timesteps)),
             Field("index", index_width(network.n_outputs)),
-            Field("value", signed_width(*network.value_range()), signed=True),
+            Field("value", capacity.value_width if capacity else signed_width(*network.value_range()), signed=True),
         )
     )
 

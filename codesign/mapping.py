@@ -16,8 +16,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from codesign.capacity import (
+    Capacity,
+    CapacityOptions,
+    check_fits,
+    plan_capacity,
+    stored_thresholds,
+    synapse_words,
+)
 from codesign.encoding import PLAIN, Encoding, smallest
-from codesign.errors import InputError
+from codesign.errors import CapacityError, InputError
 from codesign.layouts import Record, parameter_word, synapse_word
 from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.placement import balance_of, place, whole_events
@@ -54,6 +62,7 @@ class LayerMap:
         use that no overhead would leave. 1 is perfect.
     encoding : how rows and synapses lie in memory.
     pipeline : how many registers cut the lanes' datapath.
+    capacity : of a loadable machine, from which slots, addresses, words and depths follow; else None.
     """
 
     index: int
@@ -79,6 +88,7 @@ class LayerMap:
     balance: float
     encoding: Encoding = PLAIN
     pipeline: Pipeline = "deep"
+    capacity: Capacity | None = None
 
     @property
     def lane_bits(self) -> int:
@@ -126,6 +136,8 @@ class LayerMap:
 
     @cached_property
     def row_record(self) -> Record:
+        if self.capacity:
+            return self.capacity.record(self.index, "rows")
         return self.encoding.row_record(int(self.row_lengths.sum(axis=1).max()), int(self.row_lengths.max()))
 
     @property
@@ -136,15 +148,21 @@ class LayerMap:
     @property
     def given_record(self) -> Record:
         """What a lane's neurons are given for a synapse: {slot, weight}."""
+        if self.capacity:
+            return self.synapse_record
         return synapse_word(self.n_slots, self.weight_bits)
 
     @property
     def synapse_record(self) -> Record:
+        if self.capacity:
+            return self.capacity.record(self.index, "synapses")
         return self.encoding.synapse_record(self.n_slots, self.weight_bits)
 
     @cached_property
     def parameter_record(self) -> Record:
         """Word of a slot's parameters; no fields if threshold and bias are constants or unused."""
+        if self.capacity:
+            return self.capacity.record(self.index, "parameters")
         return parameter_word(
             (int(self.slot_threshold.min()), int(self.slot_threshold.max()))
             if self.spiking and self.threshold is None
@@ -162,11 +180,16 @@ class LayerMap:
         starts = self.row_start[lane] if self.encoding.gap_bits is None else _starts(lengths)
         return self.row_record.pack(self.encoding.row_columns(starts, lengths))
 
+    def synapse_depth(self, lane: int) -> int:
+        """Words of a lane's synapse memory."""
+        if self.capacity:
+            return self.capacity.layers[self.index].synapses
+        return max(1, int(self.row_lengths[lane].sum()))
+
     def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
-        """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
-        if self.synapse_weight[lane].size == 0:
-            return np.zeros(1, np.int64)
-        return self.synapse_record.pack(self._columns[lane][0])
+        """Contents of a lane's synapse memory, zeros behind the synapses; they are never read."""
+        words = self.synapse_record.pack(self._columns[lane][0])
+        return np.pad(words, (0, self.synapse_depth(lane) - words.size))
 
     def parameter_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's parameter memory; empty if there is none."""
@@ -188,6 +211,7 @@ class FoldedMap:
     """
 
     layers: tuple[LayerMap, ...]
+    capacity = None
 
     @property
     def lanes(self) -> int:
@@ -382,6 +406,11 @@ class HardwareMap:
     def lanes(self) -> list[int]:
         return [layer.lanes for layer in self.layers]
 
+    @property
+    def capacity(self) -> Capacity | None:
+        """Of a loadable machine; None if the network is fixed."""
+        return self.layers[0].capacity
+
     def report(self) -> list[dict[str, float | int | list[int]]]:
         """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them, balance of the loads."""
         return [
@@ -421,6 +450,69 @@ def map_network(
     Deterministic. Raises InputError for lanes, events or places of the wrong shape or range, and UnsupportedError for
     a network that the accelerator does not cover.
     """
+    _check_arguments(network, lanes, events, folded=folded)
+    placed = placed or {}
+    for index, lane in placed.items():
+        if not 0 <= index < len(network.layers) - 1:
+            raise InputError(f"placed: layer {index!r} is no hidden layer of {len(network.layers)} layers")
+        n_out = network.layers[index].n_out
+        used = lanes[index] if folded else min(lanes[index], n_out)
+        whole = np.shape(lane) == (n_out,) and np.asarray(lane).dtype.kind in "iu"
+        if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > -(-n_out // used):
+            raise InputError(
+                f"placed: layer {index} needs a lane of 0..{used - 1} for each of {n_out} neurons, the same at most "
+                f"{-(-n_out // used)} times"
+            )
+    used_lanes = [count if folded else min(count, layer.n_out) for count, layer in zip(lanes, network.layers)]
+    layers = [replace(layer, pipeline=pipeline) for layer in _place_layers(network, used_lanes, events, placed)]
+    if synapses == "compact":
+        layers = _compact(layers, folded)
+    return HardwareMap(network.hash, tuple(layers), FoldedMap(tuple(layers)) if folded else None)
+
+
+def map_loadable(
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    events: Sequence[npt.NDArray] | None = None,
+    *,
+    options: CapacityOptions | None = None,
+    pipeline: Pipeline = "deep",
+) -> HardwareMap:
+    """As :func:`map_network`, for a loadable machine that boots with ``network`` and has the capacity of ``options``.
+
+    Also raises InputError for options that are less than the network.
+    """
+    _check_arguments(network, lanes, events)
+    chosen = options or CapacityOptions()
+    plan = plan_capacity(network, lanes, chosen)
+    layers = _place_layers(network, [layer.lanes for layer in plan.layers], events, {}, plan)
+    capacity = plan.with_synapses(synapse_words(chosen, [int(layer.lane_synapses.max()) for layer in layers]))
+    return HardwareMap(network.hash, tuple(replace(layer, capacity=capacity, pipeline=pipeline) for layer in layers))
+
+
+def map_loaded(network: FrozenNetwork, capacity: Capacity) -> HardwareMap:
+    """Place a network on the lanes of a loadable machine; slots without a neuron stay silent.
+
+    Raises CapacityError if it does not fit, and UnsupportedError if the accelerator does not cover it.
+    """
+    lanes = [layer.lanes for layer in capacity.layers]
+    _check_arguments(network, lanes, None)
+    check_fits(network, capacity)
+    layers = _place_layers(network, lanes, None, {}, capacity)
+    for layer, room in zip(layers, capacity.layers, strict=True):
+        fullest = int(layer.lane_synapses.max())
+        if fullest > room.synapses:
+            raise CapacityError(
+                f"layer {layer.index}: the network needs {fullest} synapses on a lane, the machine has "
+                f"{room.synapses}; generate one with more hardware.capacity.synapses"
+            )
+    return HardwareMap(network.hash, layers)
+
+
+def _check_arguments(
+    network: FrozenNetwork, lanes: Sequence[int], events: Sequence[npt.NDArray] | None, *, folded: bool = False
+) -> None:
+    """Raise what :func:`map_network` raises for a network, lanes and events that it cannot use."""
     network.validate()
     network.require_hardware()
     if len(lanes) != len(network.layers):
@@ -442,22 +534,21 @@ def map_network(
                 )
             if array.ndim == 2 and (array.dtype.kind == "f" or not len(array)):
                 raise InputError(f"events of layer {index} in single steps must be whole numbers, of one step or more")
-    placed = placed or {}
-    for index, lane in placed.items():
-        if not 0 <= index < len(network.layers) - 1:
-            raise InputError(f"placed: layer {index!r} is no hidden layer of {len(network.layers)} layers")
-        n_out = network.layers[index].n_out
-        used = lanes[index] if folded else min(lanes[index], n_out)
-        whole = np.shape(lane) == (n_out,) and np.asarray(lane).dtype.kind in "iu"
-        if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > -(-n_out // used):
-            raise InputError(
-                f"placed: layer {index} needs a lane of 0..{used - 1} for each of {n_out} neurons, the same at most "
-                f"{-(-n_out // used)} times"
-            )
+
+
+def _place_layers(
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    events: Sequence[npt.NDArray] | None,
+    placed: Mapping[int, npt.NDArray[np.integer]],
+    capacity: Capacity | None = None,
+) -> tuple[LayerMap, ...]:
+    """Every layer on exactly ``lanes[l]`` lanes."""
     layers: list[LayerMap] = []
     for index, layer in enumerate(network.layers):
         if index == 0:
-            address, n_addresses = np.arange(layer.n_in, dtype=np.int64), layer.n_in
+            n_addresses = capacity.n_inputs if capacity else layer.n_in
+            address = np.arange(layer.n_in, dtype=np.int64)
         else:
             address, n_addresses = layers[-1].hardware_index, layers[-1].n_slots << layers[-1].lane_bits
         is_last = index == len(network.layers) - 1
@@ -465,19 +556,17 @@ def map_network(
             _map_layer(
                 layer,
                 index,
-                lanes[index] if folded else min(lanes[index], layer.n_out),
+                lanes[index],
                 address,
                 n_addresses,
                 whole_events(None if events is None else events[index], layer.n_in),
                 placed.get(index),
+                capacity,
                 is_last=is_last,
                 spiking=not (is_last and network.membrane_readout),
             )
         )
-    layers = [replace(layer, pipeline=pipeline) for layer in layers]
-    if synapses == "compact":
-        layers = _compact(layers, folded)
-    return HardwareMap(network.hash, tuple(layers), FoldedMap(tuple(layers)) if folded else None)
+    return tuple(layers)
 
 
 def _compact(layers: Sequence[LayerMap], folded: bool) -> list[LayerMap]:
@@ -511,11 +600,12 @@ def _map_layer(
     n_addresses: int,
     events: Int,
     placed: npt.NDArray[np.integer] | None,
+    capacity: Capacity | None,
     *,
     is_last: bool,
     spiking: bool,
 ) -> LayerMap:
-    n_slots = -(-layer.n_out // lanes)
+    n_slots = capacity.layers[index].n_slots if capacity else -(-layer.n_out // lanes)
     lane = np.arange(layer.n_out, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)
     if is_last or lanes == 1 or placed is not None:
         balance = balance_of(layer, lane, lanes, events)
@@ -547,11 +637,14 @@ def _map_layer(
     quiet = 1 if layer.compare == ">=" else 0
     slot_bias = np.zeros((lanes, n_slots), np.int64)
     slot_bias[lane, slot] = layer.bias
-    slot_threshold = np.full((lanes, n_slots), max(quiet, int(layer.threshold.max())), np.int64)
-    slot_threshold[lane, slot] = layer.threshold
+    thresholds = stored_thresholds(layer, capacity.layers[index]) if capacity and spiking else layer.threshold
+    slot_threshold = np.full((lanes, n_slots), max(quiet, int(thresholds.max())), np.int64)
+    slot_threshold[lane, slot] = thresholds
     threshold, bias = int(layer.threshold[0]), int(layer.bias[0])
     same_threshold = bool(np.all(layer.threshold == threshold)) and (not has_padding or threshold >= quiet)
     same_bias = bool(np.all(layer.bias == bias)) and (not has_padding or bias == 0)
+    # A machine that takes other networks has no constants of this one.
+    same_threshold, same_bias = same_threshold and capacity is None, same_bias and capacity is None
     return LayerMap(
         index=index,
         n_in=layer.n_in,
@@ -574,4 +667,5 @@ def _map_layer(
         spiking=spiking,
         weight_bits=layer.weight_bits,
         balance=balance,
+        capacity=capacity,
     )

@@ -69,12 +69,15 @@ def run_mutants(
     "control": {...}, "caught", "total"}``. ``caught`` means that the simulation found a differing value;
     ``decoder_catches`` whether decoding the images alone would have shown the fault (None for RTL).
     ``work`` is emptied first. Raises InputError if the bundle is not of the network,
-    UnsupportedError if the accelerator does not cover the network or the bundle is folded.
+    UnsupportedError if the accelerator does not cover the network, or the bundle is folded or loadable.
     """
     network.require_hardware()
     bundle, work = Path(bundle), Path(work)
-    if read_sidecar(bundle)["shape"] != "streaming":
+    sidecar = read_sidecar(bundle)
+    if sidecar["shape"] != "streaming":
         raise UnsupportedError(f"{bundle}: mutants are made of shape 'streaming' alone, this bundle is folded")
+    if "load" in sidecar:
+        raise UnsupportedError(f"{bundle}: mutants are made of machines with one network, this one is loadable")
     chosen = stimulus.take(slice(0, samples))
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Elaboratable, Module, Signal, Value, unsigned
+from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from codesign.capacity import LOAD_ERRORS
 from codesign.layouts import input_word, output_word
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
@@ -14,6 +15,7 @@ from rtl_templates.beats import BeatSplitter
 from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard, TrustedInput
+from rtl_templates.loader import NetworkLoader
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
 
@@ -29,7 +31,8 @@ class Accelerator(wiring.Component):
 
     Parameters
     ----------
-    network, mapping : the frozen network and its placement.
+    network, mapping : the frozen network and its placement. A mapping with a capacity makes a loadable machine, which
+        starts with this network.
     queue_depth : rows that a lane may lag behind its layer's other lanes, 2 or more.
     state_style : attribute ``ram_style`` of the membranes' memories ("block" or "distributed"); None for none.
     input_words : words of an input beat.
@@ -48,6 +51,9 @@ class Accelerator(wiring.Component):
     saturation_count, cycle_count : Out(32), since reset, wrapping. A sample's saturations are counted when its
         decision is given.
     network_hash : Out(64), first 8 bytes of the network hash, big-endian.
+    l_axis_tdata, l_axis_tvalid, l_axis_tready, l_axis_tlast : AXI4-Stream of load images, bytes; of a loadable machine,
+        as are expected_hash : In(64), loaded : Out(1), load_error : Out(4); see :class:`NetworkLoader`. A load waits
+        until no sample is inside, and starts the machine afresh as a reset does.
 
     Raises
     ------
@@ -83,7 +89,10 @@ class Accelerator(wiring.Component):
                 for layer in mapping.layers
             ]
         )
-        self.input_record, self.output_record = input_word(network), output_word(network)
+        self.capacity = mapping.capacity
+        self.loader = NetworkLoader(network, self.capacity) if self.capacity else None
+        self.input_record = input_word(network, self.capacity)
+        self.output_record = output_word(network, self.capacity)
         super().__init__(
             {
                 "s_axis_tdata": In(input_words * self.input_record.stream_width),
@@ -100,17 +109,52 @@ class Accelerator(wiring.Component):
                 "saturation_count": Out(32),
                 "cycle_count": Out(32),
                 "network_hash": Out(64),
+                **(
+                    {
+                        "l_axis_tdata": In(8),
+                        "l_axis_tvalid": In(1),
+                        "l_axis_tready": Out(1),
+                        "l_axis_tlast": In(1),
+                        "expected_hash": In(64),
+                        "loaded": Out(1),
+                        "load_error": Out(len(LOAD_ERRORS)),
+                    }
+                    if self.capacity
+                    else {}
+                ),
             }
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        network = self.network
-        m.submodules.guard = guard = (InputGuard if self.input_checks else TrustedInput)(network)
+        network, loader = self.network, self.loader
+        # A loadable machine stands still, as if reset, from a load's first word to its end.
+        restart = Signal()
+        # No sample is half sent.
+        between = Signal(init=1)
+
+        def working(component: wiring.Component) -> Elaboratable:
+            return ResetInserter(restart)(component) if loader else component
+
+        guard = InputGuard(network, self.capacity) if self.input_checks else TrustedInput(network)
+        m.submodules.guard = working(guard)
         in_word = Value.cast(guard.i.payload.word)
         word, last, valid, ready = self.s_axis_tdata, self.s_axis_tlast, self.s_axis_tvalid, self.s_axis_tready
+        if loader:
+            # Nothing comes in while the loader holds the door, except for the rest of a sample.
+            closed, valid, ready = Signal(), Signal(), Signal()
+            m.d.comb += [
+                closed.eq(restart | (loader.hold & between)),
+                valid.eq(self.s_axis_tvalid & ~closed),
+                self.s_axis_tready.eq(ready & ~closed),
+            ]
+            with m.If(self.s_axis_tvalid & self.s_axis_tready):
+                m.d.sync += between.eq(self.s_axis_tlast)
+            with m.If(restart):
+                m.d.sync += between.eq(1)
         if self.input_words > 1:
-            m.submodules.splitter = splitter = BeatSplitter(self.input_words, self.input_record.stream_width)
+            splitter = BeatSplitter(self.input_words, self.input_record.stream_width)
+            m.submodules.splitter = working(splitter)
             m.d.comb += [
                 Value.cast(splitter.i.payload.words).eq(self.s_axis_tdata),
                 splitter.i.payload.keep.eq(self.s_axis_tkeep),
@@ -129,16 +173,17 @@ class Accelerator(wiring.Component):
         source = guard.o
         value_width = 0
         for index, engine in enumerate(self.engines):
-            m.submodules[f"engine{index}"] = engine
+            m.submodules[f"engine{index}"] = working(engine)
             wiring.connect(m, source, engine.i)
             if isinstance(engine, FoldedEngine):
                 source, value_width = engine.o, engine.value_width
                 continue
             serializer = SpikeSerializer(self.mapping.layers[index], engine.value_width)
-            m.submodules[f"serializer{index}"] = serializer
+            m.submodules[f"serializer{index}"] = working(serializer)
             wiring.connect(m, engine.o, serializer.i)
             source, value_width = serializer.o, engine.value_width
-        m.submodules.readout = readout = Readout(network, self.mapping.layers[-1], value_width)
+        readout = Readout(network, self.mapping.layers[-1], value_width)
+        m.submodules.readout = working(readout)
         wiring.connect(m, source, readout.i)
         m.d.comb += [
             self.m_axis_tdata.eq(Value.cast(readout.o.payload.word)),
@@ -155,7 +200,7 @@ class Accelerator(wiring.Component):
             decided.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
             self.busy.eq(guard.in_progress | (in_flight != 0)),
             self.protocol_error.eq(guard.protocol_error),
-            self.network_hash.eq(Const(int(network.hash[:16], 16), 64)),
+            self.network_hash.eq(loader.network_hash if loader else Const(int(network.hash[:16], 16), 64)),
         ]
         m.d.sync += in_flight.eq(wrap(in_flight + guard.finished - decided, in_flight.shape()))
         if self.counters:
@@ -165,6 +210,37 @@ class Accelerator(wiring.Component):
                 self.saturation_count.eq(wrap(self.saturation_count + saturated, unsigned(32))),
                 self.cycle_count.eq(wrap(self.cycle_count + 1, unsigned(32))),
             ]
+            if loader:
+                with m.If(restart):
+                    m.d.sync += [saturated.eq(0), self.saturation_count.eq(0)]
         else:
             m.d.comb += [self.saturation_count.eq(0), self.cycle_count.eq(0)]
+        if loader:
+            m.submodules.loader = loader
+            # Every sample has one tlast and one decision, whatever its framing.
+            inside = Signal(range(capacity + self.input_words + 1))
+            entered = self.s_axis_tvalid & self.s_axis_tready & self.s_axis_tlast
+            m.d.sync += inside.eq(wrap(inside + entered - decided, inside.shape()))
+            with m.If(restart):
+                m.d.sync += [inside.eq(0), in_flight.eq(0)]
+            registers = loader.registers
+            m.d.comb += [
+                restart.eq(~loader.loaded),
+                loader.i.payload.data.eq(self.l_axis_tdata),
+                loader.i.payload.last.eq(self.l_axis_tlast),
+                loader.i.valid.eq(self.l_axis_tvalid),
+                self.l_axis_tready.eq(loader.i.ready),
+                loader.expected_hash.eq(self.expected_hash),
+                loader.idle.eq(between & (inside == 0)),
+                self.loaded.eq(loader.loaded),
+                self.load_error.eq(loader.load_error),
+                guard.n_inputs.eq(registers.n_inputs),
+                readout.last_timestep.eq(registers.last_timestep),
+            ]
+            if not network.coding.is_current:
+                m.d.comb += guard.last_timestep.eq(registers.last_timestep)
+            for index, (engine, layer) in enumerate(zip(self.engines, self.mapping.layers, strict=True)):
+                m.d.comb += [engine.last_timestep.eq(registers.last_timestep), engine.load.eq(loader.bus)]
+                if layer.spiking:
+                    m.d.comb += engine.clip.eq(registers[f"clip{index}"])
         return m

@@ -40,6 +40,20 @@ def saturate(value: Value, width: int) -> tuple[Value, Value]:
     return Mux(clipped, limit, value[:width]).as_signed(), clipped
 
 
+def saturate_within(value: Value, width: int, clip: Value) -> tuple[Value, Value]:
+    """As :func:`saturate` into W' bits, W' <= ``width``, in ``width`` bits; W' is chosen while the machine runs.
+
+    ``clip`` : width - 1 bits, ones from bit W' - 1 up.
+    """
+    value = wrap(value, signed(max(len(value), width + 1)))
+    sign = value[-1]
+    differs = value[:-1] ^ sign.replicate(len(value) - 1)
+    clipped = (differs[: width - 1] & clip).any() | differs[width - 1 :].any()
+    # A limit has the sign's bits where W' bits have none, and its inverse below.
+    limit = Cat(clip ^ (~sign).replicate(width - 1), sign)
+    return Mux(clipped, limit, value[:width]).as_signed(), clipped
+
+
 def popcount(bits: Sequence[Value]) -> Value:
     """Number of ones, by a balanced tree of adders."""
     terms: list[Value] = list(bits)

@@ -14,6 +14,7 @@ from amaranth.back import verilog
 from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
 from codesign.errors import InputError, OutputError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
@@ -60,6 +61,7 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
 
+    mapping : with a capacity (:func:`codesign.mapping.map_loadable`) the machine is loadable.
     name : name of the top module, of the pattern [a-z][a-z0-9_]*, at most 32 characters.
     queue_depth : rows that a lane may lag behind, 2..64.
     state_memory : what the membranes' memories ask the synthesis tool for.
@@ -100,7 +102,7 @@ def write_bundle(
             _write_images(temporary, placement)
         _write_texts(temporary, sidecar, mapping, accelerator)
         if vectors is not None:
-            write_vectors(temporary / "vectors", network, vectors)
+            write_vectors(temporary / "vectors", network, vectors, mapping.capacity)
         sidecar["files"] = {
             path.relative_to(temporary).as_posix(): file_hash(path)
             for path in sorted(temporary.rglob("*"))
@@ -117,7 +119,7 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
         text = verilog.convert(
             accelerator,
             name=name,
-            platform=BundlePlatform(f"{name}_rom"),
+            platform=BundlePlatform(f"{name}_rom", f"{name}_ram"),
             ports=ports,
             emit_src=False,
             strip_internal_attrs=True,
@@ -136,11 +138,13 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
         flags=re.MULTILINE,
     )
     text = re.sub(r"\\\$auto\$verilog_backend\S+ ", "evaluate_once", text)
-    template = (TEMPLATES / "rom.v").read_text(encoding="utf-8")
     parts = [f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}\n"]
-    for module, style in ((f"{name}_rom", ""), (f"{name}_rom_block", '(* rom_style = "block" *)\n  ')):
-        if re.search(rf"^\s*{module} #", text, re.MULTILINE):
-            parts.append(template.replace("@MODULE@", module).replace("@STYLE@", style))
+    for kind in ("rom", "ram"):
+        template = (TEMPLATES / f"{kind}.v").read_text(encoding="utf-8")
+        styles = {f"{name}_{kind}": "", f"{name}_{kind}_block": f'(* {kind}_style = "block" *)\n  '}
+        for module, style in styles.items():
+            if re.search(rf"^\s*{module} #", text, re.MULTILINE):
+                parts.append(template.replace("@MODULE@", module).replace("@STYLE@", style))
     return "\n".join([*parts, text.strip()]) + "\n"
 
 
@@ -197,7 +201,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         bits["state"] += engine.slots * engine.widths.memory_bits
         bits["queues"] += engine.queue_bits
     if accelerator.input_checks:
-        bits["state"] += seen_depth(network.n_inputs) * AGE_BITS
+        bits["state"] += seen_depth(mapping.layers[0].n_addresses) * AGE_BITS
     if network.readout != "membrane_last":
         bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
     return {
@@ -226,6 +230,22 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "shape": "folded" if folded else "streaming",
         "layers": layers,
         "memory_bits": bits,
+        **({"load": _load_entry(mapping.capacity, mapping, network)} if mapping.capacity else {}),
+    }
+
+
+def _load_entry(capacity: Capacity, mapping: HardwareMap, network: FrozenNetwork) -> dict[str, Any]:
+    """What a load compiler has to know of a loadable machine."""
+    return {
+        "format": FORMAT,
+        "magic": MAGIC.decode(),
+        "layout": f"{capacity.layout_id(network):016x}",
+        "errors": list(LOAD_ERRORS),
+        "image_bytes": capacity.image_bytes,
+        "registers": capacity.registers.describe(),
+        "memories": [mapping.layers[memory.layer].image(memory.lane, memory.role) for memory in capacity.memories],
+        "capacity": capacity.to_json(),
+        "fixed": fixed_terms(network),
     }
 
 
@@ -252,7 +272,7 @@ def _layer_entry(
         "spiking": layer.spiking,
         "weight_bits": frozen.weight_bits,
         "fraction_bits": frozen.fraction_bits,
-        "membrane_width": frozen.membrane_width,
+        "membrane_width": len(engine.probe_membranes) // layer.lanes if mapping.capacity else frozen.membrane_width,
         "state_width": engine.widths.state,
         "sum_width": engine.widths.sum if engine.widths.separate_sum else None,
         "queue_depth": engine.queue_depth,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, signed, unsigned
@@ -14,7 +15,7 @@ from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency, ro
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
-from rtl_templates.memories import StreamFifo
+from rtl_templates.memories import StreamFifo, load_bus
 from rtl_templates.neurons import NeuronBank, NeuronWidths
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
@@ -84,6 +85,8 @@ class LayerEngine(wiring.Component):
     o : Out(stream of spike_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; see ARCHITECTURE.md.
+    last_timestep, load : In, of a loadable machine: T - 1, and the load bus. clip : In, if the layer spikes, as of
+        :class:`NeuronBank`.
 
     Raises
     ------
@@ -98,11 +101,17 @@ class LayerEngine(wiring.Component):
         index = placement.index
         self._layer = network.layers[index]
         self._placement = placement
+        self._capacity = capacity = placement.capacity
+        if capacity:
+            self._layer = replace(self._layer, membrane_width=capacity.layers[index].membrane_width)
         self._style = state_style
-        self._timesteps = network.timesteps
+        self._timesteps = capacity.timesteps if capacity else network.timesteps
         self._last_only = network.readout == "membrane_last"
         self.is_current = index == 0 and network.coding.is_current
-        self.widths = NeuronWidths(self._layer, network.source_max(index), is_current=self.is_current)
+        if capacity:
+            self.widths = NeuronWidths.of_capacity(capacity.layers[index], network, is_current=self.is_current)
+        else:
+            self.widths = NeuronWidths(self._layer, network.source_max(index), is_current=self.is_current)
         self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
         self.value_width = 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
@@ -120,8 +129,19 @@ class LayerEngine(wiring.Component):
                 "probe_spikes": Out(unsigned(placement.lanes)),
                 "probe_membranes": Out(unsigned(placement.lanes * self._layer.membrane_width)),
                 "probe_phase": Out(unsigned(2)),
+                **(
+                    {"last_timestep": In(unsigned(index_width(self._timesteps))), "load": In(load_bus(capacity))}
+                    if capacity
+                    else {}
+                ),
+                **({"clip": In(unsigned(self._layer.membrane_width - 1))} if self._clips else {}),
             }
         )
+
+    @property
+    def _clips(self) -> bool:
+        """True if the width into which membranes are clipped is a signal."""
+        return self._capacity is not None and self._placement.spiking
 
     @property
     def slots(self) -> int:
@@ -172,7 +192,7 @@ class LayerEngine(wiring.Component):
         resume = Signal()
         working = Signal()
         m.d.comb += [
-            last_timestep.eq(timestep == self._timesteps - 1),
+            last_timestep.eq(timestep == (self.last_timestep if self._capacity else self._timesteps - 1)),
             room.eq(fifo.level <= self.fifo_depth - n_slots - self._margin),
             at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
             # The next sweep may follow at once if slot 0 has been written by then.
@@ -240,6 +260,11 @@ class LayerEngine(wiring.Component):
                     bank.parameter_valid.eq(valid[bank.parameter_clock]),
                     bank.parameter_slot.eq(slot[bank.parameter_clock]),
                 ]
+
+            if self._capacity:
+                m.d.comb += [fetcher.load.eq(self.load), bank.load.eq(self.load)]
+            if self._clips:
+                m.d.comb += bank.clip.eq(self.clip)
 
         # What the sweep shows, and what leaves.
         shown = Signal()

@@ -10,7 +10,7 @@ from codesign.encoding import row_entry
 from codesign.layouts import index_width
 from codesign.mapping import FoldedMap, LayerMap
 from rtl_templates.arithmetic import record_layout, wrap
-from rtl_templates.memories import Rom, next_index
+from rtl_templates.memories import Rom, load_bus, load_place, next_index
 
 
 def event_layout(n_addresses: int, value_bits: int = 0) -> data.StructLayout:
@@ -52,6 +52,7 @@ class SynapseFetcher(wiring.Component):
     waiting : Out(1), at an end, and the last synapse before it has left.
     busy : Out(1), rows or synapses of the current timestep are inside.
     synapse_valid : Out(1); synapse : Out({slot, weight}); value : Out(value_bits or 1).
+    load : In(load_bus), of a loadable machine.
 
     Raises
     ------
@@ -79,6 +80,7 @@ class SynapseFetcher(wiring.Component):
                 "synapse_valid": Out(1),
                 "synapse": Out(record_layout(layer.given_record)),
                 "value": Out(unsigned(max(1, value_bits))),
+                **({"load": In(load_bus(layer.capacity))} if layer.capacity else {}),
             }
         )
 
@@ -88,11 +90,19 @@ class SynapseFetcher(wiring.Component):
         encoding = layer.encoding
         row = record_layout(row_entry(layer.row_record))
         m.submodules.rows = rows = Rom(
-            record_layout(layer.row_record), layer.row_words(lane).tolist(), layer.image(lane, "rows")
+            record_layout(layer.row_record),
+            layer.row_words(lane).tolist(),
+            layer.image(lane, "rows"),
+            load_place(layer, "rows", lane),
         )
         m.submodules.synapses = synapses = Rom(
-            record_layout(layer.synapse_record), layer.synapse_words(lane).tolist(), layer.image(lane, "synapses")
+            record_layout(layer.synapse_record),
+            layer.synapse_words(lane).tolist(),
+            layer.image(lane, "synapses"),
+            load_place(layer, "synapses", lane),
         )
+        if layer.capacity:
+            m.d.comb += [rows.load.eq(self.load), synapses.load.eq(self.load)]
         value_shape = self.value.shape()
         event_value = Signal(value_shape)
         if self._value_bits:

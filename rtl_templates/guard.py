@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
+from codesign.capacity import Capacity
 from codesign.layouts import END, index_width, input_word
 from codesign.mapping import AGE_BITS, seen_depth
 from codesign.network import FrozenNetwork
@@ -16,12 +17,13 @@ from rtl_templates.memories import next_index
 DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = range(4)
 
 
-def _members(network: FrozenNetwork) -> dict[str, Member]:
+def _members(network: FrozenNetwork, capacity: Capacity | None = None) -> dict[str, Member]:
     """Ports of a door."""
-    word = data.StructLayout({"word": record_layout(input_word(network)), "last": 1})
+    word = data.StructLayout({"word": record_layout(input_word(network, capacity)), "last": 1})
+    n_inputs = capacity.n_inputs if capacity else network.n_inputs
     return {
         "i": In(stream.Signature(word)),
-        "o": Out(stream.Signature(event_layout(network.n_inputs, network.coding.input_bits))),
+        "o": Out(stream.Signature(event_layout(n_inputs, network.coding.input_bits))),
         "protocol_error": Out(4),
         "in_progress": Out(1),
         "finished": Out(1),
@@ -52,6 +54,7 @@ class InputGuard(wiring.Component):
     Parameters
     ----------
     network : the frozen network.
+    capacity : of a loadable machine, whose inputs and timesteps are signals.
 
     Members
     -------
@@ -60,20 +63,33 @@ class InputGuard(wiring.Component):
     protocol_error : Out(4).
     in_progress : Out(1), a sample has begun and has not had all its ends.
     finished : Out(1), pulse: the sample's last end is taken.
+    n_inputs : In, of a loadable machine; constant while a sample is inside.
+    last_timestep : In, T - 1, the same, unless the coding is 'current'.
     """
 
-    def __init__(self, network: FrozenNetwork):
+    def __init__(self, network: FrozenNetwork, capacity: Capacity | None = None):
         self._network = network
+        self._capacity = capacity
+        self._most_inputs = capacity.n_inputs if capacity else network.n_inputs
+        self._most_timesteps = capacity.timesteps if capacity else network.timesteps
         self._is_current = network.coding.is_current
-        super().__init__(_members(network))
+        self._counts = capacity is not None and not self._is_current
+        members = _members(network, capacity)
+        if capacity:
+            members["n_inputs"] = In(unsigned(capacity.n_inputs.bit_length()))
+        if self._counts:
+            members["last_timestep"] = In(unsigned(index_width(self._most_timesteps)))
+        super().__init__(members)
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        n_inputs = self._network.n_inputs
-        n_ends = 1 if self._is_current else self._network.timesteps
+        most_inputs = self._most_inputs
+        n_inputs = self.n_inputs if self._capacity else most_inputs
+        n_ends = 1 if self._is_current else self._most_timesteps
+        last_end = self.last_timestep if self._counts else n_ends - 1
         word = self.i.payload.word
 
-        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=seen_depth(n_inputs), init=[])
+        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=seen_depth(most_inputs), init=[])
         write, read = seen.write_port(), seen.read_port()
         address_shape = unsigned(len(read.addr))
         age = Signal(unsigned(AGE_BITS), init=1)
@@ -134,7 +150,7 @@ class InputGuard(wiring.Component):
         ends = Signal()
         error = Signal(4)
         m.d.comb += [
-            at_last_end.eq(timestep == n_ends - 1),
+            at_last_end.eq(timestep == last_end),
             free.eq(self.o.ready),
             active.eq(valid & ~dropping & ~clearing),
             is_event.eq(active & ~is_end & ~settled),
@@ -195,8 +211,8 @@ class InputGuard(wiring.Component):
             with m.If(age == (1 << AGE_BITS) - 1):
                 m.d.sync += clearing.eq(1)
         with m.If(clearing):
-            m.d.sync += [cleared.eq(next_index(cleared, seen_depth(n_inputs))), outdated.eq(1)]
-            with m.If(cleared == seen_depth(n_inputs) - 1):
+            m.d.sync += [cleared.eq(next_index(cleared, seen_depth(most_inputs))), outdated.eq(1)]
+            with m.If(cleared == seen_depth(most_inputs) - 1):
                 m.d.sync += clearing.eq(0)
         with m.If(consume):
             m.d.sync += settled.eq(0)

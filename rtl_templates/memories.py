@@ -1,4 +1,4 @@
-"""Memories: read-only ones that become ``$readmemh`` images in the bundle, and a stream FIFO."""
+"""Memories: those that become ``$readmemh`` images in the bundle, read-only or loadable, and a stream FIFO."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, Mux, Shape, ShapeLike, Signal, Value, unsigned
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from codesign.capacity import Capacity, Role
 from codesign.layouts import index_width
-from codesign.mapping import BLOCK_ROM_BITS
+from codesign.mapping import BLOCK_ROM_BITS, FoldedMap, LayerMap
 from rtl_templates.arithmetic import wrap
 
 
@@ -18,53 +19,93 @@ from rtl_templates.arithmetic import wrap
 class BundlePlatform:
     """Platform of the Verilog bundle: ROMs become instances of ``rom_module`` that read image files.
 
-    Those of :data:`codesign.mapping.BLOCK_ROM_BITS` and more are of ``<rom_module>_block``, which asks the tools for
-    block memory. Without a platform (simulation in Python) a ROM is an initialised memory.
+    Those that can be loaded are of ``ram_module``. Memories of :data:`codesign.mapping.BLOCK_ROM_BITS` and more are of
+    ``<module>_block``, which asks the tools for block memory. Without a platform (simulation in Python) a ROM is an
+    initialised memory.
     """
 
     rom_module: str
+    ram_module: str
 
-    def module(self, bits: int) -> str:
-        """Module of a ROM of so many bits."""
-        return self.rom_module + ("_block" if bits >= BLOCK_ROM_BITS else "")
+    def module(self, bits: int, *, loadable: bool) -> str:
+        """Module of a memory of so many bits."""
+        return (self.ram_module if loadable else self.rom_module) + ("_block" if bits >= BLOCK_ROM_BITS else "")
+
+
+def load_bus(capacity: Capacity) -> data.StructLayout:
+    """What a load sends to all memories at once: with ``valid``, ``data`` for an ``address`` of a ``memory``.
+
+    ``memory`` is a number in the order of :attr:`codesign.capacity.Capacity.memories`.
+    """
+    memories = capacity.memories
+    return data.StructLayout(
+        {
+            "valid": unsigned(1),
+            "memory": unsigned(index_width(len(memories))),
+            "address": unsigned(max(index_width(memory.depth) for memory in memories)),
+            "data": unsigned(max(memory.record.width for memory in memories)),
+        }
+    )
+
+
+def load_place(placement: LayerMap | FoldedMap, role: Role, lane: int) -> tuple[int, data.StructLayout] | None:
+    """Number of a memory on the load bus, and the bus; None if the machine is not loadable."""
+    capacity = placement.capacity
+    if not isinstance(placement, LayerMap) or capacity is None:
+        return None
+    return capacity.number(placement.index, role, lane), load_bus(capacity)
 
 
 class Rom(wiring.Component):
-    """Read-only memory with a registered output.
+    """Memory with a registered output that is read-only in operation.
 
     Operation: in a clock with ``en`` the word at ``addr`` is read and shown on ``data`` from the next clock on,
-    until the next read. Latency 1, throughput 1 word a clock. ``data`` is undefined before the first read.
+    until the next read. Latency 1, throughput 1 word a clock. ``data`` is undefined before the first read. If the
+    memory can be loaded, a clock in which ``load`` names it writes a word and reads none.
 
     Parameters
     ----------
     shape : shape of a word.
     words : contents as unsigned integers, at least one.
     image : path of the image in the bundle, relative to its folder.
+    place : the memory's number on the load bus, and the bus's layout; None if it cannot be loaded.
 
     Members
     -------
     en : In(1); addr : In(index_width(depth)); data : Out(shape).
+    load : In(load_bus), if it can be loaded. Nothing may be read in a clock with ``load.valid``.
 
     Raises
     ------
     ValueError if ``words`` is empty.
     """
 
-    def __init__(self, shape: ShapeLike, words: Sequence[int], image: str):
+    def __init__(
+        self, shape: ShapeLike, words: Sequence[int], image: str, place: tuple[int, data.StructLayout] | None = None
+    ):
         if len(words) < 1:
             raise ValueError(f"words {words!r} of {image} must hold at least one word")
         self._words = words
         self._image = image
+        self._place = place
         self._width = Shape.cast(shape).width
-        super().__init__({"en": In(1), "addr": In(index_width(len(words))), "data": Out(shape)})
+        members = {"en": In(1), "addr": In(index_width(len(words))), "data": Out(shape)}
+        super().__init__(members | ({"load": In(place[1])} if place else {}))
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         data = Signal(self._width)
         m.d.comb += Value.cast(self.data).eq(data)
+        write_en, write_addr, write_data = Signal(), Signal.like(self.addr), Signal(self._width)
+        if self._place:
+            m.d.comb += [
+                write_en.eq(self.load.valid & (self.load.memory == self._place[0])),
+                write_addr.eq(wrap(self.load.address, self.addr.shape())),
+                write_data.eq(wrap(self.load.data, unsigned(self._width))),
+            ]
         if isinstance(platform, BundlePlatform):
             m.submodules.rom = Instance(
-                platform.module(self._width * len(self._words)),
+                platform.module(self._width * len(self._words), loadable=bool(self._place)),
                 p_WIDTH=self._width,
                 p_DEPTH=len(self._words),
                 p_ADDRESS_WIDTH=len(self.addr),
@@ -73,12 +114,20 @@ class Rom(wiring.Component):
                 i_en=self.en,
                 i_addr=self.addr,
                 o_data=data,
+                **(
+                    {"i_write_en": write_en, "i_write_addr": write_addr, "i_write_data": write_data}
+                    if self._place
+                    else {}
+                ),
             )
         else:
             words = [int(word) for word in self._words]
             m.submodules.rom = rom = memory.Memory(shape=unsigned(self._width), depth=max(2, len(words)), init=words)
             port = rom.read_port()
-            m.d.comb += [port.en.eq(self.en), port.addr.eq(self.addr), data.eq(port.data)]
+            m.d.comb += [port.en.eq(self.en & ~write_en), port.addr.eq(self.addr), data.eq(port.data)]
+            if self._place:
+                write = rom.write_port()
+                m.d.comb += [write.en.eq(write_en), write.addr.eq(write_addr), write.data.eq(write_data)]
         return m
 
 

@@ -9,11 +9,12 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, s
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from codesign.capacity import LayerCapacity
 from codesign.layouts import index_width
 from codesign.mapping import FoldedMap, LayerMap, fire_latency, write_latency
 from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
-from rtl_templates.arithmetic import record_layout, saturate, wrap
-from rtl_templates.memories import Rom
+from rtl_templates.arithmetic import record_layout, saturate, saturate_within, wrap
+from rtl_templates.memories import Rom, load_bus, load_place
 
 Key = TypeVar("Key")
 
@@ -45,6 +46,15 @@ class NeuronWidths:
         widest.state = max(widths.state for widths in found)
         widest.value_bits = network.coding.input_bits if network.coding.is_current else 0
         return widest
+
+    @classmethod
+    def of_capacity(cls, layer: LayerCapacity, network: FrozenNetwork, *, is_current: bool) -> NeuronWidths:
+        """What a layer of a loadable machine has room for."""
+        widths = cls.__new__(cls)
+        widths.separate_sum = is_current
+        widths.sum, widths.state, widths.potential = layer.sum_width, layer.state_width, layer.potential_width
+        widths.value_bits = network.coding.input_bits if is_current else 0
+        return widths
 
     @property
     def memory_bits(self) -> int:
@@ -90,6 +100,8 @@ class NeuronBank(wiring.Component):
     clear_valid, clear_slot : In, clear the slot's sum (coding current).
     parameter_valid, parameter_slot : In, if slots have parameters of their own.
     write_valid, write_slot, write_initial : In.
+    clip : In(W - 1), of a loadable machine's spiking layer: ones from bit W' - 1 up, where W' <= W is the width into
+        which v is clipped; constant while a sample is inside. load : In(load_bus), of a loadable machine.
     spike : Out(1); membrane : Out(signed(W)); saturated : Out(1).
 
     Raises
@@ -121,6 +133,9 @@ class NeuronBank(wiring.Component):
         self.parameter_clock = (compared if record.has("threshold") else self.stages) - 1
         slot = unsigned(index_width(placement.n_slots))
         weight = record_layout(placement.given_record)["weight"].shape
+        width = max(layer.membrane_width for layer in self._layers)
+        self._capacity = placement.capacity
+        self._clips = self._capacity is not None and any(self._spiking)
         super().__init__(
             {
                 **({"layer": In(range(len(self._layers)))} if len(self._layers) > 1 else {}),
@@ -137,8 +152,10 @@ class NeuronBank(wiring.Component):
                 "write_slot": In(slot),
                 "write_initial": In(1),
                 "spike": Out(1),
-                "membrane": Out(signed(max(layer.membrane_width for layer in self._layers))),
+                "membrane": Out(signed(width)),
                 "saturated": Out(1),
+                **({"clip": In(unsigned(width - 1))} if self._clips else {}),
+                **({"load": In(load_bus(self._capacity))} if self._capacity else {}),
             }
         )
 
@@ -216,8 +233,8 @@ class NeuronBank(wiring.Component):
         clipping = self._clipping()
         m.d.sync += [
             self.spike.eq(spike),
-            self.membrane.eq(self._of_layer(clipping, lambda key: _clip(after, *key)[0])),
-            self.saturated.eq(self._of_layer(clipping, lambda key: _clip(after, *key)[1])),
+            self.membrane.eq(self._of_layer(clipping, lambda key: self._clip(after, *key)[0])),
+            self.saturated.eq(self._of_layer(clipping, lambda key: self._clip(after, *key)[1])),
         ]
 
         leaked = Signal(self.membrane.shape(), reset_less=True)
@@ -289,7 +306,10 @@ class NeuronBank(wiring.Component):
                 record_layout(record),
                 placement.parameter_words(self._lane).tolist(),
                 placement.image(self._lane, "parameters"),
+                load_place(placement, "parameters", self._lane),
             )
+            if self._capacity:
+                m.d.comb += rom.load.eq(self.load)
             m.d.comb += [
                 rom.en.eq(self.parameter_valid),
                 rom.addr.eq(wrap(self.parameter_slot, unsigned(len(rom.addr)))),
@@ -345,6 +365,12 @@ class NeuronBank(wiring.Component):
             found.append((width, True) if fires else (wider[0], True) if wider else (width, False))
         return found
 
+    def _clip(self, value: Value, width: int, may_clip: bool) -> tuple[Value, Value]:
+        """``value`` in ``width`` bits, and whether it was clipped."""
+        if not may_clip:
+            return wrap(value, signed(width)), Value.cast(0)
+        return saturate_within(value, width, self.clip) if self._clips else saturate(value, width)
+
     def _of_layer(self, keys: Sequence[Key], build: Callable[[Key], Value]) -> Value:
         """What ``build`` makes of the key of the layer at work; built once where several have the same."""
         first, *others = dict.fromkeys(keys)
@@ -369,10 +395,6 @@ def _compare(difference: Signal, compare: str | None) -> Value:
     if compare is None:
         return Value.cast(0)
     return difference >= 0 if compare == ">=" else difference > 0
-
-
-def _clip(value: Value, width: int, may_clip: bool) -> tuple[Value, Value]:
-    return saturate(value, width) if may_clip else (wrap(value, signed(width)), Value.cast(0))
 
 
 def _leak(membrane: Signal, leak: Leak) -> Value:

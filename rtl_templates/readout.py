@@ -42,6 +42,7 @@ class Readout(wiring.Component):
     -------
     i : In(stream of token_layout).
     o : Out(stream of {word, last}); ``word`` as codesign.layouts.output_word, ``last`` on the decision.
+    last_timestep : In, T - 1, of a loadable machine; constant while a sample is inside.
 
     Raises
     ------
@@ -53,13 +54,20 @@ class Readout(wiring.Component):
             raise ValueError(f"value_width {value_width!r} does not go with readout {network.readout!r}")
         self._network = network
         self._placement = placement
-        self._record = output_word(network)
+        capacity = placement.capacity
+        self._timesteps = capacity.timesteps if capacity else network.timesteps
+        self._record = output_word(network, capacity)
         super().__init__(
             {
                 "i": In(stream.Signature(token_layout(placement, value_width))),
                 "o": Out(stream.Signature(data.StructLayout({"word": record_layout(self._record), "last": 1}))),
+                **({"last_timestep": In(unsigned(index_width(self._timesteps)))} if capacity else {}),
             }
         )
+
+    @property
+    def _last_timestep(self) -> Value | int:
+        return self.last_timestep if self._placement.capacity else self._timesteps - 1
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -74,14 +82,14 @@ class Readout(wiring.Component):
         network = self._network
         token, word = self.i.payload, self.o.payload.word
         index = Signal(unsigned(index_width(network.n_outputs)))
-        timestep = Signal(unsigned(index_width(network.timesteps)))
+        timestep = Signal(unsigned(index_width(self._timesteps)))
         best = Signal(token.value.shape(), reset_less=True)
         best_index = Signal.like(index, reset_less=True)
         is_first = Signal(init=1)
         decides = Signal()
         m.d.comb += [
             self.i.ready.eq(~self.o.valid | self.o.ready),
-            decides.eq(token.end & (timestep == network.timesteps - 1)),
+            decides.eq(token.end & (timestep == self._last_timestep)),
         ]
         with m.If(self.i.ready):
             m.d.sync += [
@@ -128,8 +136,8 @@ class Readout(wiring.Component):
         valid_1 = Signal()
         step_1 = Signal(_Step)
         index_1 = Signal(index_shape, reset_less=True)
-        timestep = Signal(unsigned(index_width(network.timesteps)))
-        timestep_1 = Signal(unsigned(index_width(network.timesteps)), reset_less=True)
+        timestep = Signal(unsigned(index_width(self._timesteps)))
+        timestep_1 = Signal(unsigned(index_width(self._timesteps)), reset_less=True)
         advance = Signal()
         counter = Signal(index_shape)
         at_last = Signal()
@@ -150,7 +158,7 @@ class Readout(wiring.Component):
                 ]
                 with m.If(advance & self.i.valid & self.i.payload.end):
                     m.d.sync += timestep.eq(wrap(timestep + 1, timestep.shape()))
-                    with m.If(timestep == network.timesteps - 1):
+                    with m.If(timestep == self._last_timestep):
                         m.d.sync += timestep.eq(0)
                         m.next = "values"
             with m.State("values"):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign import golden
+from codesign.capacity import Capacity
 from codesign.files import write_json, write_text
 from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
 from codesign.network import FrozenNetwork
@@ -18,9 +19,14 @@ Words = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
 
 
-def encode_words(network: FrozenNetwork, stimulus: Stimulus, sample: int) -> tuple[Words, Flags]:
-    """Input words of one sample, sources ascending: words (n,) as integers, and tlast, bool (n,)."""
-    record = input_word(network)
+def encode_words(
+    network: FrozenNetwork, stimulus: Stimulus, sample: int, capacity: Capacity | None = None
+) -> tuple[Words, Flags]:
+    """Input words of one sample, sources ascending: words (n,) as integers, and tlast, bool (n,).
+
+    ``capacity`` : of a loadable machine.
+    """
+    record = input_word(network, capacity)
     if stimulus.values is not None:
         values = stimulus.values[sample].astype(np.int64)
         sources = np.flatnonzero(values) if values.any() else np.zeros(1, np.int64)
@@ -34,9 +40,14 @@ def encode_words(network: FrozenNetwork, stimulus: Stimulus, sample: int) -> tup
     return words, np.arange(words.size) == words.size - 1
 
 
-def expected_words(network: FrozenNetwork, trace: golden.Trace, sample: int) -> tuple[Words, Flags]:
-    """Output words of one sample, spikes of a timestep in ascending order: words (n,), and tlast, bool (n,)."""
-    record = output_word(network)
+def expected_words(
+    network: FrozenNetwork, trace: golden.Trace, sample: int, capacity: Capacity | None = None
+) -> tuple[Words, Flags]:
+    """Output words of one sample, spikes of a timestep in ascending order: words (n,), and tlast, bool (n,).
+
+    ``capacity`` : of a loadable machine.
+    """
+    record = output_word(network, capacity)
     timesteps, neurons = np.nonzero(trace.spikes[-1][sample])
     spikes = record.pack({"kind": SPIKE, "timestep": timesteps, "index": neurons, "value": 0})
     classes = np.arange(network.n_outputs)
@@ -46,14 +57,14 @@ def expected_words(network: FrozenNetwork, trace: golden.Trace, sample: int) -> 
     return words, np.arange(words.size) == words.size - 1
 
 
-def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus) -> None:
+def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, capacity: Capacity | None = None) -> None:
     """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
     trace = golden.run(network, stimulus)
     columns = {
-        "input": [encode_words(network, stimulus, sample) for sample in range(len(stimulus))],
-        "output": [expected_words(network, trace, sample) for sample in range(len(stimulus))],
+        "input": [encode_words(network, stimulus, sample, capacity) for sample in range(len(stimulus))],
+        "output": [expected_words(network, trace, sample, capacity) for sample in range(len(stimulus))],
     }
-    records = {"input": input_word(network), "output": output_word(network)}
+    records = {"input": input_word(network, capacity), "output": output_word(network, capacity)}
     for name, samples in columns.items():
         lines: list[str] = []
         for words, last in samples:

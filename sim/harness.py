@@ -14,6 +14,7 @@ from codesign.errors import InputError
 
 TB_FOLDER = Path(__file__).parent / "tb"
 TB_SOURCES = tuple(TB_FOLDER / name for name in ("stream_source.sv", "stream_sink.sv", "layer_probe.sv"))
+LOAD_SOURCE = TB_FOLDER / "load_source.sv"
 TB_MAIN = TB_FOLDER / "main.cpp"
 TOP = "codesign_tb"
 MAX_INPUT_WIDTH = 56
@@ -61,7 +62,7 @@ module {top} (input wire clk);
   wire [63:0] network_hash;
   reg  [63:0] busy_clocks = 0, idle_decisions = 0;
   integer     status_file = 0;
-
+{load_source}
   stream_source #(.WIDTH({word_stride}), .WORDS({input_words})) source (
     .clk(clk), .open(opening), .segment(segment), .word_limit(word_limit), .gap(gap), .seed(seed), .isolate(isolate),
     .decisions(decisions), .cycle(cycle), .tdata(s_tdata), .tkeep(s_tkeep), .tvalid(s_tvalid), .tlast(s_tlast),
@@ -77,7 +78,7 @@ module {top} (input wire clk);
     .s_axis_tdata(s_tdata), {keep}.s_axis_tvalid(s_tvalid), .s_axis_tready(s_tready), .s_axis_tlast(s_tlast),
     .m_axis_tdata(m_tdata), .m_axis_tvalid(m_tvalid), .m_axis_tready(m_tready), .m_axis_tlast(m_tlast),
     .busy(busy), .protocol_error(protocol_error), .saturation_count(saturation_count),
-    .cycle_count(cycle_count), .network_hash(network_hash));
+    .cycle_count(cycle_count), .network_hash(network_hash){load_ports});
 
 {probes}
   always @(posedge clk) begin
@@ -125,9 +126,42 @@ _STATUS = """\
               clocks{index}[3]);"""
 
 
+_LOAD_SOURCE = """
+  // Load images: written and read by cocotb.
+  reg         load_start    /*verilator public_flat_rw*/ = 0;
+  reg  [31:0] load_number   /*verilator public_flat_rw*/ = 0;
+  reg  [31:0] load_limit    /*verilator public_flat_rw*/ = 0;
+  reg  [31:0] load_gap      /*verilator public_flat_rw*/ = 0;
+  reg  [63:0] expected_hash /*verilator public_flat_rw*/ = 0;
+  wire [31:0] load_taken    /*verilator public_flat_rd*/;
+  wire        load_done     /*verilator public_flat_rd*/;
+  wire        loaded        /*verilator public_flat_rd*/;
+  wire [{load_error_width_1}:0] load_error /*verilator public_flat_rd*/;
+  wire [63:0] hash_now      /*verilator public_flat_rd*/;
+  reg         load_before = 0;
+  wire [7:0]  l_tdata;
+  wire        l_tvalid, l_tlast, l_tready;
+  assign hash_now = network_hash;
+  always @(posedge clk) load_before <= load_start;
+
+  load_source images (
+    .clk(clk), .start(load_start && !load_before), .number(load_number), .limit(load_limit), .gap(load_gap),
+    .tdata(l_tdata), .tvalid(l_tvalid), .tlast(l_tlast), .tready(l_tready), .taken(load_taken), .done(load_done));
+"""
+
+_LOAD_PORTS = """,
+    .l_axis_tdata(l_tdata), .l_axis_tvalid(l_tvalid), .l_axis_tready(l_tready), .l_axis_tlast(l_tlast),
+    .expected_hash(expected_hash), .loaded(loaded), .load_error(load_error)"""
+
+
 def words(bits: int) -> int:
     """Number of 32-bit words that hold ``bits`` bits."""
     return -(-bits // 32)
+
+
+def testbench_files(sidecar: dict[str, Any]) -> tuple[Path, ...]:
+    """Bus-functional modules that the testbench of this accelerator needs."""
+    return (*TB_SOURCES, *((LOAD_SOURCE,) if "load" in sidecar else ()))
 
 
 def testbench_source(sidecar: dict[str, Any]) -> str:
@@ -150,6 +184,10 @@ def testbench_source(sidecar: dict[str, Any]) -> str:
     input_width, output_width = sidecar["input_word"]["width"], sidecar["output_word"]["width"]
     if input_width > MAX_INPUT_WIDTH:
         raise InputError(f"design.json: input words of {input_width} bits, the testbench sends up to {MAX_INPUT_WIDTH}")
+    load = {"load_source": "", "load_ports": ""}
+    if "load" in sidecar:
+        load["load_source"] = _LOAD_SOURCE.format(load_error_width_1=len(sidecar["load"]["errors"]) - 1)
+        load["load_ports"] = _LOAD_PORTS
     stride, beat = -(-input_width // 8) * 8, int(sidecar.get("input_words", 1))
     return _TEMPLATE.format(
         top=TOP,
@@ -164,6 +202,7 @@ def testbench_source(sidecar: dict[str, Any]) -> str:
         error_width_1=len(sidecar["protocol_errors"]) - 1,
         probes="\n".join(probes),
         status="\n".join(status),
+        **load,
     )
 
 

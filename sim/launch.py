@@ -20,7 +20,7 @@ def main(path: Path) -> None:
     request = json.loads(path.read_text(encoding="utf-8"))
     runner = get_runner("verilator")
     runner.test(
-        test_module="sim.testbench",
+        test_module=request["module"],
         hdl_toplevel=TOP,
         hdl_toplevel_lang="verilog",
         build_dir=request["build"],

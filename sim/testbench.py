@@ -56,19 +56,29 @@ class Request:
 class Driver:
     """Sends word files through the stream source, a segment at a time."""
 
-    def __init__(self, dut: Any, request: Request, progress: Path) -> None:
-        self.dut, self.request, self.progress = dut, request, progress
+    def __init__(
+        self, dut: Any, folder: Path, network: FrozenNetwork, sidecar: dict[str, Any], quiet_limit: int, progress: Path
+    ) -> None:
+        self.dut, self.folder, self.progress, self.quiet_limit = dut, folder, progress, quiet_limit
+        self.network, self.sidecar = network, sidecar
         self.segment = -1
 
     async def start(self) -> None:
         """Reset the accelerator, which stays in reset; the clock runs already (``tb/main.cpp``)."""
         self.dut.rst.value = 1
-        self.dut.quiet_limit.value = self.request.quiet_limit
+        self.dut.quiet_limit.value = self.quiet_limit
         await self.clocks(4)
 
     async def clocks(self, count: int) -> None:
         """Wait; signals written afterwards change at a falling edge or just after a rising one."""
         await Timer(count * PERIOD_NS, unit="ns")
+
+    async def reset(self, clocks: int = 4) -> None:
+        """Reset the accelerator for some clocks."""
+        self.dut.rst.value = 1
+        await self.clocks(clocks)
+        self.dut.rst.value = 0
+        await self.clocks(1)
 
     async def open(
         self,
@@ -83,7 +93,7 @@ class Driver:
         """Open a new segment, whose words wait to be sent, and reset the accelerator (unless 0 clocks are given)."""
         dut = self.dut
         self.segment += 1
-        write_words(self.request.folder / f"segment{self.segment}_words.bin", words)
+        write_words(self.folder / f"segment{self.segment}_words.bin", words)
         dut.segment.value = self.segment
         dut.sample_count.value = len(words)
         dut.word_limit.value = 0
@@ -136,7 +146,7 @@ class Driver:
         await self.clocks(3)
         self.dut.close.value = 0
         await self.clocks(1)
-        return read_recording(self.request.folder, self.segment, self.request.sidecar)
+        return read_recording(self.folder, self.segment, self.sidecar)
 
     async def abort(self, reset_clocks: int) -> None:
         """Reset the accelerator in the middle of what it does; the segment's recordings are not used."""
@@ -149,7 +159,7 @@ class Driver:
         await self.clocks(1)
 
     def _beat_limit(self, samples: int) -> int:
-        network = self.request.network
+        network = self.network
         return (samples + 1) * (network.timesteps * network.n_outputs + network.n_outputs + 1) + 1000
 
 
@@ -165,7 +175,9 @@ class Phase:
         self.extra: dict[str, Any] = {}
 
     def driver(self, dut: Any) -> Driver:
-        return Driver(dut, self.request, self.request.folder / f"progress_{self.name}.txt")
+        request = self.request
+        progress = request.folder / f"progress_{self.name}.txt"
+        return Driver(dut, request.folder, request.network, request.sidecar, request.quiet_limit, progress)
 
     def expect(self, stimulus: Stimulus) -> golden.Trace:
         return golden.run(self.request.network, stimulus)

@@ -30,7 +30,7 @@ from codesign.stimulus import Stimulus
 from sim.bundle import SIDECAR, altered_files, memory_images, read_sidecar
 from sim.checker import Divergence, expected_counts, merge_counts
 from sim.decoder import compare_decoded
-from sim.harness import TB_MAIN, TB_SOURCES, TOP, testbench_source
+from sim.harness import TB_MAIN, TOP, testbench_files, testbench_source
 from sim.simulator import Build, build
 
 STRAIGHT: tuple[str, ...] = ("back_to_back", "one_at_a_time")
@@ -90,7 +90,7 @@ class Verification:
 
 
 @dataclass
-class _Job:
+class Job:
     """One simulator process: some phases over a run of samples."""
 
     folder: Path
@@ -148,7 +148,7 @@ def verify_bundle(
     decoder = (
         compare_decoded(bundle, network) if decode else {"equal": True, "compared": 0, "differences": 0, "first": None}
     )
-    _prepare(work)
+    prepare(work)
     progress(0, 0, "building the simulator")
     simulator = build_simulator(bundle, sidecar, log=work / "build.log", optimise=optimise or _optimise(stimulus))
     built = time.monotonic()
@@ -157,7 +157,7 @@ def verify_bundle(
     runner = _Runner(bundle, network, work, simulator, seed)
     runner.run(jobs, workers or os.cpu_count() or 1, progress)
     simulated = time.monotonic()
-    phases = [_phase_results(job) for job in jobs]
+    phases = [phase_results(job) for job in jobs]
     first = min(
         (
             Divergence(**result["first_divergence"])
@@ -190,7 +190,7 @@ def build_simulator(
 ) -> Build:
     """Simulator of the delivered Verilog inside the testbench, from the cache if nothing changed."""
     sources = [path for name in ("lint.vlt", "probes.vlt") if (path := bundle / name).is_file()]
-    sources += [bundle / f"{sidecar['name']}.v", *TB_SOURCES]
+    sources += [bundle / f"{sidecar['name']}.v", *testbench_files(sidecar)]
     texts = {f"{TOP}.sv": testbench_source(sidecar)}
     return build(texts, sources, trace=trace, log=log, optimise=optimise, main=TB_MAIN)
 
@@ -208,7 +208,8 @@ def _optimise(stimulus: Stimulus) -> str:
     return "-O2" if len(stimulus) > SMALL_RUN else "-O0"
 
 
-def _prepare(work: Path) -> None:
+def prepare(work: Path) -> None:
+    """Make an empty folder of ``work``."""
     with explain_write_errors(work):
         if work.exists():
             shutil.rmtree(work)
@@ -223,7 +224,7 @@ def _plan(
     workers: int,
     latency: bool,
     checks: bool,
-) -> list[_Job]:
+) -> list[Job]:
     """``checks`` : the accelerator checks its input, so that protocol violations have a defined outcome."""
     count = len(stimulus)
     straight = STRAIGHT if latency else STRAIGHT[:1]
@@ -237,12 +238,12 @@ def _plan(
     for number, start in enumerate(range(0, count, chunk)):
         part = stimulus.take(slice(start, start + chunk))
         phases = {name: list(range(len(part))) for name in straight}
-        jobs.append(_Job(work / f"job{number}", start, part, phases))
+        jobs.append(Job(work / f"job{number}", start, part, phases))
     if stressed:
         if len(jobs) == 1:
             jobs[0].phases.update(stressed)
         else:
-            jobs.append(_Job(work / "stress", 0, stimulus.take(stress), stressed))
+            jobs.append(Job(work / "stress", 0, stimulus.take(stress), stressed))
     return jobs
 
 
@@ -255,50 +256,24 @@ class _Runner:
         self.network_path = work / "network.safetensors"
         network.save(self.network_path)
 
-    def start(self, job: _Job, *, waves: bool = False) -> None:
+    def start(self, job: Job, *, waves: bool = False) -> None:
         """Write the job's request and start its process."""
         job.folder.mkdir(parents=True)
         job.stimulus.save(job.folder / "stimulus.npz")
-        for memory in memory_images(self.sidecar):
-            copy = job.folder / memory["image"]
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.bundle / memory["image"], copy)
-        request = job.folder / "request.json"
-        write_json(
-            request,
-            {
-                "build": str(self.simulator.folder),
-                "sidecar": str(self.bundle / SIDECAR),
-                "network": str(self.network_path),
-                "stimulus": str(job.folder / "stimulus.npz"),
-                "first_sample": job.first_sample,
-                "seed": self.seed,
-                "phases": job.phases,
-                "quiet_limit": quiet_limit(self.network, self.sidecar),
-                "waves": waves,
-            },
-        )
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PYTEST", "COCOTB", "WAVES", "GUI", "COV_CORE"))
+        request = {
+            "module": "sim.testbench",
+            "sidecar": str(self.bundle / SIDECAR),
+            "network": str(self.network_path),
+            "stimulus": str(job.folder / "stimulus.npz"),
+            "first_sample": job.first_sample,
+            "seed": self.seed,
+            "phases": job.phases,
+            "quiet_limit": quiet_limit(self.network, self.sidecar),
+            "waves": waves,
         }
-        package_root = str(Path(__file__).resolve().parents[1])
-        environment["PYTHONPATH"] = os.pathsep.join([package_root, *filter(None, [environment.get("PYTHONPATH")])])
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            environment[name] = "1"
-        with (job.folder / "launch.log").open("wb") as log:
-            job.process = subprocess.Popen(
-                [sys.executable, "-m", "sim.launch", str(request)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=job.folder,
-                start_new_session=True,
-            )
+        job.process = start_simulation(job.folder, self.bundle, self.sidecar, self.simulator, request)
 
-    def run(self, jobs: Sequence[_Job], workers: int, progress: Progress, *, waves: bool = False) -> None:
+    def run(self, jobs: Sequence[Job], workers: int, progress: Progress, *, waves: bool = False) -> None:
         """Run all jobs, at most ``workers`` at a time."""
         waiting, running = list(jobs), []
         total = sum(job.steps for job in jobs)
@@ -317,7 +292,38 @@ class _Runner:
             raise
 
 
-def _samples_done(job: _Job) -> int:
+def start_simulation(
+    folder: Path, bundle: Path, sidecar: dict[str, Any], simulator: Build, request: dict[str, Any]
+) -> subprocess.Popen[bytes]:
+    """Process in ``folder``, with the bundle's images beside it, of what ``request`` names (:mod:`sim.launch`)."""
+    for memory in memory_images(sidecar):
+        copy = folder / memory["image"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle / memory["image"], copy)
+    path = folder / "request.json"
+    write_json(path, {"build": str(simulator.folder), **request})
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST", "COCOTB", "WAVES", "GUI", "COV_CORE"))
+    }
+    package_root = str(Path(__file__).resolve().parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join([package_root, *filter(None, [environment.get("PYTHONPATH")])])
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment[name] = "1"
+    with (folder / "launch.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sim.launch", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
+        )
+
+
+def _samples_done(job: Job) -> int:
     done = 0
     for path in job.folder.glob("progress_*.txt") if job.folder.is_dir() else ():
         with suppress(OSError, ValueError):
@@ -325,14 +331,24 @@ def _samples_done(job: _Job) -> int:
     return min(done, job.steps)
 
 
-def _kill(job: _Job) -> None:
+def _kill(job: Job) -> None:
     if job.process is not None and job.process.poll() is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(job.process.pid, signal.SIGKILL)
         job.process.wait()
 
 
-def _phase_results(job: _Job) -> dict[str, dict[str, Any]]:
+def wait_for(job: Job) -> None:
+    """Wait for a job's process, which ends with this one if it is interrupted."""
+    try:
+        if job.process is not None:
+            job.process.wait()
+    except BaseException:
+        _kill(job)
+        raise
+
+
+def phase_results(job: Job) -> dict[str, dict[str, Any]]:
     """Results of a finished job. Raises ToolError unless exactly the requested tests ran to their end."""
     from cocotb_tools.check_results import get_results
 
@@ -353,7 +369,7 @@ def _phase_results(job: _Job) -> dict[str, dict[str, Any]]:
     return phases
 
 
-def _last_error(job: _Job) -> str:
+def _last_error(job: Job) -> str:
     for name in ("simulation.log", "launch.log"):
         path = job.folder / name
         if path.is_file():
@@ -382,9 +398,9 @@ def _record_waveform(
     kept: Path | None = None
     for number, start in enumerate(dict.fromkeys((sample, max(0, sample - 1)))):
         chosen = stimulus.take(slice(start, sample + 1))
-        job = _Job(work / f"waves{number}", start, chosen, {first.phase: list(range(len(chosen)))})
+        job = Job(work / f"waves{number}", start, chosen, {first.phase: list(range(len(chosen)))})
         runner.run([job], 1, silent, waves=True)
-        result = _phase_results(job)[first.phase]
+        result = phase_results(job)[first.phase]
         kept = job.folder / "dump.vcd"
         if result["mismatches"]:
             break
@@ -395,7 +411,7 @@ def _record_waveform(
     return replace(first, waveform=str(waveform))
 
 
-def _keep_observed(jobs: Sequence[_Job], first: Divergence | None, work: Path) -> None:
+def _keep_observed(jobs: Sequence[Job], first: Divergence | None, work: Path) -> None:
     """Keep the spikes and membranes recorded of one sample, the first that differs if any does, for the report."""
     kept = [path for job in jobs if (path := job.folder / OBSERVED).is_file()]
     for path in kept:
@@ -411,7 +427,7 @@ def _merge(
     network: FrozenNetwork,
     sidecar: dict[str, Any],
     stimulus: Stimulus,
-    jobs: Sequence[_Job],
+    jobs: Sequence[Job],
     phases: Sequence[dict[str, dict[str, Any]]],
     first: Divergence | None,
     files_hash: str,

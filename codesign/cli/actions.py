@@ -16,7 +16,7 @@ from codesign.cli.console import console
 from codesign.cli.targets import execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
-from codesign.files import write_json, write_text
+from codesign.files import write_bytes, write_json, write_text
 from codesign.pipeline.stage import NETWORK, STIMULUS, Context
 from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.processes import process_count, process_rank
@@ -97,6 +97,29 @@ def generate(target: Path, output: Path | None, overrides: Sequence[str] | None,
     if device is not None:
         check_fits(_estimate(target, overrides), device)
     stage("generate", target, output, overrides, None)
+
+
+def load(target: Path, machine: Path, output: Path) -> None:
+    from codesign.load import compile_load
+    from codesign.network import FrozenNetwork
+    from sim.bundle import check_files, read_sidecar
+
+    path = target / NETWORK if expect(target, "run", "network") == "run" else target
+    bundle = machine / "bundle" if expect(machine, "run", "bundle") == "run" else machine
+    network, sidecar = FrozenNetwork.load(path), read_sidecar(bundle)
+    check_files(bundle, sidecar)
+    try:
+        found = compile_load(network, sidecar)
+    except (CapacityError, UnsupportedError) as error:
+        raise type(error)(f"{path} on {bundle}: {error}") from None
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; name the file to write with -o")
+    write_bytes(output, found.image)
+    described = output.with_name(f"{output.name}.json")
+    write_json(described, found.sidecar)
+    document = {"image": str(output), "sidecar": str(described), "bytes": len(found.image)}
+    document |= {"network_hash": network.hash, "layout": sidecar["load"]["layout"]}
+    console.finish(document, f"{output}: {len(found.image)} bytes, network {network.hash[:16]}")
 
 
 def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) -> None:

@@ -102,6 +102,21 @@ def generate(
     _actions(json).generate(network, output, overrides, device)
 
 
+@app.command(epilog="Example: codesign load runs/other/network.safetensors runs/machine/bundle -o other.bin")
+def load(
+    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory or frozen network")],
+    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="a loadable machine: run directory or bundle")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="load image to write")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compile a network for a loadable machine: the bytes for its port l_axis. Exits with 6 if it does not fit.
+
+    Beside FILE, FILE.json says where the network's neurons are, as the bundle's design.json does for the first network.
+    """
+    _actions(json).load(network, bundle, output)
+
+
 @app.command(epilog="Example: codesign verify runs/digits/bundle --network net.safetensors --samples stimulus.npz")
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="run directory or bundle")],

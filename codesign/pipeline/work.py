@@ -137,12 +137,23 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
 
 def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> HardwareMap:
     """The network on the configured lanes, balanced on the events of ``calibration``."""
+    from codesign.capacity import CapacityOptions
     from codesign.estimate import source_events
-    from codesign.mapping import map_network
+    from codesign.mapping import map_loadable, map_network
 
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
-    return map_network(network, lanes, events, folded=hardware.shape == "folded", synapses=hardware.synapses)
+    if hardware.loadable:
+        options = CapacityOptions(**hardware.capacity.model_dump())
+        return map_loadable(network, lanes, events, options=options, pipeline=hardware.pipeline)
+    return map_network(
+        network,
+        lanes,
+        events,
+        folded=hardware.shape == "folded",
+        synapses=hardware.synapses,
+        pipeline=hardware.pipeline,
+    )
 
 
 def fit(context: Context) -> Outcome:

@@ -11,6 +11,9 @@ from boards.top import board_verilog
 from boards.uart import uart_divisor
 from codesign import golden
 from codesign.errors import InputError
+from codesign.mapping import map_loadable
+from codesign.network import FrozenNetwork
+from rtl_templates.bundle import write_bundle
 
 pytestmark = pytest.mark.hardware
 
@@ -48,6 +51,18 @@ def test_sidecar_of_something_else_is_refused(lanes):
     sidecar = json.loads((lanes.bundle / "design.json").read_text())
     sidecar["ports"][5]["name"] = "extra"
     with pytest.raises(InputError, match=r"port .* is not as an accelerator's"):
+        board_verilog(sidecar, 12)
+
+
+def test_a_loadable_machine_keeps_its_own_network_on_a_board(tmp_path):
+    network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=2)
+    sidecar = write_bundle(network, map_loadable(network, [1]), tmp_path / "b")
+    text = board_verilog(sidecar, 12)
+    instance = text[text.index(" accelerator (") :].split(");\n")[0]
+    for port, value in (("l_axis_tvalid", "1'h0"), ("expected_hash", "64'h0000000000000000")):
+        assert f".{port}({value})" in instance
+    sidecar["ports"] = [port for port in sidecar["ports"] if port["name"] != "loaded"]
+    with pytest.raises(InputError, match=r"port 'loaded' is not as an accelerator's"):
         board_verilog(sidecar, 12)
 
 

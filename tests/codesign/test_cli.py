@@ -34,7 +34,7 @@ samples = 4
 stress_samples = 2
 """
 
-COMMANDS = ("run", "train", "freeze", "generate", "verify", "estimate", "synth", "build", "explore", "report",
+COMMANDS = ("run", "train", "freeze", "generate", "load", "verify", "estimate", "synth", "build", "explore", "report",
             "predict", "boards", "doctor", "init", "data list", "data get")  # fmt: skip
 
 
@@ -122,6 +122,15 @@ def test_version(call):
         (["verify", "."], 2, ["neither a run directory"]),
         (["generate", "bad.safetensors", "-o", "out"], 2, ["bad.safetensors"]),
         (["generate", "bad.safetensors"], 2, ["-o DIR"]),
+        (["load", "tiny.toml", "runs", "-o", "out.bin"], 2, ["tiny.toml: is a configuration"]),
+        (["load", "bad.safetensors", "none"], 2, ["--output"]),
+        (["load", "bad.safetensors", "none", "-o", "out.bin"], 2, ["none: no such file or folder"]),
+        (["run", "tiny.toml", "--set", "hardware.capacity.inputs=99"], 2, ["hardware", "needs loadable = true"]),
+        (
+            ["run", "tiny.toml", "--set", "hardware.loadable=true", "--set", "hardware.shape='folded'"],
+            3,
+            ["hardware.loadable is built for shape 'streaming' alone"],
+        ),
         (["report", "tiny.toml"], 2, ["tiny.toml: is a configuration", "expected a run directory"]),
         (["run", "tiny.toml", "--set", "train.epoch=3"], 2, ["train.epoch", "'epochs'"]),
         (["run", "tiny.toml", "--set", "network.hidden=[-3]"], 2, ["network.hidden", "-3"]),
@@ -426,6 +435,65 @@ def test_verification_needs_a_compiler(call, generated, trained, tmp_path, monke
     )
     assert code == 5
     assert one_line("\n".join(line for line in err.splitlines() if line != "verify"))
+
+
+def test_a_network_is_compiled_for_a_loadable_machine(call, generated, trained, tmp_path):
+    network = trained / "network.safetensors"
+    code, _, _ = call("generate", network, "-o", tmp_path / "m", "--set", "hardware.loadable=true",
+                      "--set", "hardware.capacity.inputs=70")  # fmt: skip
+    assert code == 0
+    image = tmp_path / "out" / "net.bin"
+    code, out, _ = call("load", trained, tmp_path / "m", "-o", image, "--json")
+    assert code == 0
+    document = json.loads(out)
+    sidecar = read_sidecar(tmp_path / "m" / "bundle")
+    assert document["bytes"] == image.stat().st_size == sidecar["load"]["image_bytes"]
+    assert json.loads(Path(document["sidecar"]).read_text()) == sidecar
+    assert document["network_hash"] == sidecar["network_hash"] and document["layout"] == sidecar["load"]["layout"]
+    code, out, _ = call("load", network, tmp_path / "m" / "bundle", "-o", tmp_path / "again.bin")
+    assert code == 0 and "again.bin" in out
+    assert (tmp_path / "again.bin").read_bytes() == image.read_bytes()
+    code, _, err = call("load", network, generated, "-o", image)
+    assert code == 3
+    assert "not loadable" in one_line(err)
+    code, _, err = call("load", network, tmp_path / "m", "-o", tmp_path)
+    assert code == 7
+    assert "is a folder" in one_line(err)
+    code, _, err = call("verify", tmp_path / "m" / "bundle", "--network", network, "--samples",
+                        trained / "stimulus.npz", "--mutants")  # fmt: skip
+    assert code == 3
+    assert "this one is loadable" in err
+    code, out, _ = call("estimate", tmp_path / "m", "--json")
+    estimate = json.loads(out)
+    assert code == 0 and estimate["memory_bits"] == sidecar["memory_bits"]
+    assert estimate["area"]["ecp5"]["lut"] is None
+
+
+def test_a_network_beyond_the_capacity_is_exit_code_6(call, generated, tmp_path):
+    from codesign.network import FrozenNetwork
+
+    network = FrozenNetwork.load(generated / "network.safetensors")
+    smaller = FrozenNetwork.from_arrays(
+        [np.eye(5, layer.n_out, dtype=int) if index == 0 else layer.dense()
+         for index, layer in enumerate(network.layers)],
+        threshold=[layer.threshold for layer in network.layers],
+        bias=[layer.bias for layer in network.layers],
+        timesteps=1,
+        coding=network.coding,
+        readout=network.readout,
+        leak=[layer.leak for layer in network.layers],
+        reset=[layer.reset for layer in network.layers],
+        fraction_bits=[layer.fraction_bits for layer in network.layers],
+        membrane_width=[layer.membrane_width for layer in network.layers],
+    )  # fmt: skip
+    smaller.save(tmp_path / "small.safetensors")
+    code, _, _ = call("generate", tmp_path / "small.safetensors", "-o", tmp_path / "m",
+                      "--set", "hardware.loadable=true")  # fmt: skip
+    assert code == 0
+    code, _, err = call("load", generated, tmp_path / "m", "-o", tmp_path / "x.bin")
+    assert code == 6
+    assert "needs 64 inputs, the machine has 5" in one_line(err)
+    assert not (tmp_path / "x.bin").exists()
 
 
 def test_run_starts_from_a_configuration_or_a_run(call, generated):

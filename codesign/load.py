@@ -1,0 +1,96 @@
+"""Compiles a frozen network into a load image of a loadable machine.
+
+Everything that is known of the machine is in its bundle's sidecar. A network that the machine cannot run is refused
+here, in one line; the machine itself knows an image of another machine by its layout id.
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from codesign.capacity import FORMAT, HASH_BYTES, LAYOUT_BYTES, MAGIC, Capacity, LoadMemory, check_terms
+from codesign.errors import InputError, UnsupportedError
+from codesign.mapping import HardwareMap, map_loaded
+from codesign.network import FrozenNetwork
+
+
+@dataclass(frozen=True)
+class Load:
+    """A network for one machine.
+
+    image : what goes into the machine's port ``l_axis``, byte by byte.
+    sidecar : the machine's, with this network's hash, inputs, timesteps and placement, so that words and probes can be
+        read; its ``files`` and images are still those of the delivered bundle.
+    """
+
+    image: bytes
+    sidecar: dict[str, Any]
+
+
+def compile_load(network: FrozenNetwork, sidecar: dict[str, Any]) -> Load:
+    """Load image of ``network`` for the machine that ``sidecar`` (a bundle's design.json) describes.
+
+    Deterministic. Raises UnsupportedError if the machine is not loadable or its fixed terms differ, CapacityError if
+    the network exceeds its capacity, and InputError if the sidecar is damaged.
+    """
+    load = sidecar.get("load")
+    if load is None:
+        raise UnsupportedError("the machine is not loadable; generate it with hardware.loadable = true")
+    if not isinstance(load, dict) or load.get("format") != FORMAT:
+        raise InputError("design.json: load images of another format; generate the bundle again")
+    capacity = Capacity.from_json(load.get("capacity", {}))
+    network.require_hardware()
+    check_terms(network, load["fixed"])
+    layout = capacity.layout_id(network)
+    if f"{layout:016x}" != load["layout"]:
+        raise InputError("design.json: capacity and layout id do not belong together; generate the bundle again")
+    mapping = map_loaded(network, capacity)
+    body = b"".join(
+        [
+            MAGIC,
+            layout.to_bytes(LAYOUT_BYTES, "little"),
+            int(network.hash[:16], 16).to_bytes(HASH_BYTES, "little"),
+            _registers(network, capacity),
+            *(_contents(mapping, memory) for memory in capacity.memories),
+        ]
+    )
+    return Load(body + zlib.crc32(body).to_bytes(4, "little"), _sidecar(network, mapping, sidecar))
+
+
+def _registers(network: FrozenNetwork, capacity: Capacity) -> bytes:
+    record = capacity.registers
+    return int(record.pack(capacity.register_values(network))[0]).to_bytes(record.stream_width // 8, "little")
+
+
+def _contents(mapping: HardwareMap, memory: LoadMemory) -> bytes:
+    layer = mapping.layers[memory.layer]
+    words = {"rows": layer.row_words, "synapses": layer.synapse_words, "parameters": layer.parameter_words}
+    found = words[memory.role](memory.lane)
+    if memory.word_bytes <= 8:
+        return found.astype("<u8").view(np.uint8).reshape(-1, 8)[:, : memory.word_bytes].tobytes()
+    return b"".join(int(word).to_bytes(memory.word_bytes, "little") for word in found)
+
+
+def _sidecar(network: FrozenNetwork, mapping: HardwareMap, machine: dict[str, Any]) -> dict[str, Any]:
+    sidecar = copy.deepcopy(machine)
+    sidecar |= {
+        "network_hash": network.hash,
+        "timesteps": network.timesteps,
+        "coding": network.coding.kind,
+        "n_inputs": network.n_inputs,
+    }
+    for entry, layer in zip(sidecar["layers"], mapping.layers, strict=True):
+        entry |= {
+            "n_in": layer.n_in,
+            "n_out": layer.n_out,
+            "lane": layer.lane.tolist(),
+            "slot": layer.slot.tolist(),
+            "source_address": layer.source_address.tolist(),
+            "weight_bits": layer.weight_bits,
+        }
+    return sidecar

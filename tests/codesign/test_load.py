@@ -1,0 +1,344 @@
+"""Load images: they hold the network, padding changes nothing, and what does not fit is refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import small_bundle, small_network
+from loadable import ROOM, random_machine, samples_of, small_machine, small_variant, variant
+
+from codesign import golden
+from codesign.capacity import Capacity, CapacityOptions, plan_capacity
+from codesign.errors import CapacityError, CodesignError, InputError, UnsupportedError
+from codesign.files import write_json
+from codesign.load import compile_load
+from codesign.mapping import map_loadable, map_network
+from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.stimulus import Stimulus
+from sim.bundle import memory_images, read_sidecar, unpack
+from sim.decoder import compare_decoded
+
+
+@pytest.fixture(scope="module", params=["current", "events"])
+def machine(request, tmp_path_factory) -> tuple[Path, list[FrozenNetwork], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp(request.param) / "b"
+    networks, sidecar = small_machine(folder, request.param)
+    return folder, networks, sidecar
+
+
+def parts(image: bytes, sidecar: dict[str, Any]) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """Registers by name and memories by image, read from a load image as ARCHITECTURE.md describes it."""
+    load = sidecar["load"]
+    assert len(image) == load["image_bytes"]
+    assert image[:4] == load["magic"].encode()
+    assert int.from_bytes(image[4:12], "little") == int(load["layout"], 16)
+    assert int.from_bytes(image[12:20], "little") == int(sidecar["network_hash"][:16], 16)
+    assert zlib.crc32(image[:-4]) == int.from_bytes(image[-4:], "little")
+    bits = max(field["offset"] + field["width"] for field in load["registers"])
+    place = 20 + -(-bits // 8)
+    word = int.from_bytes(image[20:place], "little")
+    registers = {field["name"]: (word >> field["offset"]) & ((1 << field["width"]) - 1) for field in load["registers"]}
+    memories, shapes = {}, {memory["image"]: memory for memory in memory_images(sidecar)}
+    for name in load["memories"]:
+        size, depth = -(-shapes[name]["width"] // 8), shapes[name]["depth"]
+        memories[name] = [
+            int.from_bytes(image[place + size * k : place + size * (k + 1)], "little") for k in range(depth)
+        ]
+        place += size * depth
+    assert place == len(image) - 4 and set(memories) == set(shapes)
+    return registers, memories
+
+
+def whole_machine(network: FrozenNetwork, image: bytes, sidecar: dict[str, Any]) -> FrozenNetwork:
+    """Everything that the image puts into the machine, every slot a neuron of its hardware index, as a network."""
+    registers, memories = parts(image, sidecar)
+    layers = []
+    for entry, frozen in zip(sidecar["layers"], network.layers, strict=True):
+        tables: dict[tuple[str, int], dict[str, np.ndarray]] = {
+            (memory["role"], memory["lane"]): unpack(memories[memory["image"]], memory) for memory in entry["memories"]
+        }
+        lanes, n_slots = entry["lanes"], entry["n_slots"]
+        step = 1 << (lanes - 1).bit_length()
+        weights = np.zeros((tables["rows", 0]["start"].size, n_slots * step), np.int64)
+        constants = {name: np.full(n_slots * step, default) for name, default in (("threshold", 1), ("bias", 0))}
+        for lane in range(lanes):
+            rows, synapses = tables["rows", lane], tables["synapses", lane]
+            for address, (start, count) in enumerate(zip(rows["start"], rows["count"], strict=True)):
+                for k in range(start, start + count):
+                    weights[address, synapses["slot"][k] * step + lane] += synapses["weight"][k]
+            for name, values in tables["parameters", lane].items():
+                constants[name][lane::step] = values
+        clip = registers.get(f"clip{entry['index']}")
+        width = entry["membrane_width"]
+        layers.append(
+            FrozenLayer.from_dense(
+                weights,
+                **constants,
+                leak=frozen.leak,
+                reset=frozen.reset,
+                reset_value=frozen.reset_value,
+                compare=frozen.compare,
+                fraction_bits=frozen.fraction_bits,
+                membrane_width=width if clip is None else width - int(clip).bit_count(),
+            )
+        )
+    return FrozenNetwork(tuple(layers), registers["last_timestep"] + 1, network.coding, network.readout)
+
+
+def with_more_inputs(stimulus: Stimulus, n_inputs: int) -> Stimulus:
+    """The same samples, sources beyond silent."""
+    if stimulus.values is not None:
+        wide = np.pad(stimulus.values, ((0, 0), (0, n_inputs - stimulus.n_inputs)))
+        return replace(stimulus, n_inputs=n_inputs, values=wide)
+    return replace(stimulus, n_inputs=n_inputs)
+
+
+def assert_neutral(network: FrozenNetwork, sidecar: dict[str, Any], stimulus: Stimulus) -> None:
+    """The golden model of all that is in the machine does what the network does, and nothing else."""
+    load = compile_load(network, sidecar)
+    whole = whole_machine(network, load.image, load.sidecar)
+    expected = golden.run(network, stimulus)
+    found = golden.run(whole, with_more_inputs(stimulus, whole.n_inputs))
+    for index, entry in enumerate(load.sidecar["layers"]):
+        step = 1 << (entry["lanes"] - 1).bit_length()
+        places = np.array(entry["slot"]) * step + np.array(entry["lane"])
+        rest = np.setdiff1d(np.arange(whole.layers[index].n_out), places)
+        for name in ("spikes", "membranes"):
+            have = getattr(found, name)[index]
+            np.testing.assert_array_equal(have[:, :, places], getattr(expected, name)[index], f"{name} {index}")
+            assert not have[:, :, rest].any(), f"{name} of padding in layer {index}"
+    np.testing.assert_array_equal(found.saturations, expected.saturations)
+
+
+def test_padding_changes_nothing(machine) -> None:
+    _, networks, sidecar = machine
+    for number, network in enumerate(networks):
+        stimulus = samples_of(network, number, 6)
+        assert golden.run(network, stimulus).spikes[-1].any()
+        assert_neutral(network, sidecar, stimulus)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.deep) for seed in range(1, 12))])
+def test_padding_changes_nothing_on_random_machines(seed: int, tmp_path: Path) -> None:
+    _, others, sidecar = random_machine(seed, tmp_path / "b", max_width=14, most_lanes=4)
+    for number, network in enumerate(others):
+        assert_neutral(network, sidecar, samples_of(network, number))
+
+
+def test_the_decoder_finds_the_network_in_its_image(machine, tmp_path: Path) -> None:
+    """The testbench's decoder, which knows nothing of loads, on a bundle whose images are those of the load."""
+    folder, networks, sidecar = machine
+    for network in networks:
+        load = compile_load(network, sidecar)
+        shutil.rmtree(tmp_path / "b", ignore_errors=True)
+        shutil.copytree(folder, tmp_path / "b")
+        widths = {memory["image"]: memory["width"] for memory in memory_images(sidecar)}
+        for name, words in parts(load.image, load.sidecar)[1].items():
+            (tmp_path / "b" / name).write_text("".join(f"{word:0{-(-widths[name] // 4)}x}\n" for word in words))
+        write_json(tmp_path / "b" / "design.json", load.sidecar)
+        result = compare_decoded(tmp_path / "b", network)
+        assert result["equal"] and result["compared"] > 0, result["first"]
+
+
+def test_the_image_of_the_build_network_is_what_the_bundle_holds(machine) -> None:
+    folder, (own, *_), sidecar = machine
+    load = compile_load(own, sidecar)
+    for name, words in parts(load.image, sidecar)[1].items():
+        assert words == [int(line, 16) for line in (folder / name).read_text().split()]
+    assert load.sidecar == sidecar
+    assert compile_load(own, sidecar).image == load.image
+
+
+def test_memories_are_rounded_up_and_widths_have_headroom() -> None:
+    network = small_network("events")
+    plain, mapping = map_network(network, [3, 2]), map_loadable(network, [3, 2])
+    capacity = mapping.capacity
+    assert capacity is not None and capacity.n_inputs == 20 and capacity.timesteps == 4
+    for layer, room in zip(plain.layers, capacity.layers, strict=True):
+        fullest = int(layer.lane_synapses.max())
+        assert fullest <= room.synapses < 2 * fullest and room.synapses.bit_count() == 1
+    tight = map_loadable(network, [3, 2], options=CapacityOptions(headroom=0)).capacity
+    assert tight is not None
+    for one, other in zip(capacity.layers, tight.layers, strict=True):
+        assert (one.sum_width, one.bias_width) == (other.sum_width + 1, other.bias_width + 1)
+        assert one.potential_width > other.potential_width and one.threshold_width > one.potential_width
+
+
+def test_a_threshold_out_of_reach_is_stored_as_the_largest(of_events) -> None:
+    network = small_variant(1, "events", n_in=9, hidden=5, timesteps=6, width=8)
+    threshold = network.layers[0].threshold.copy()
+    threshold[0] = 1 << 40
+    network = changed(network, threshold=threshold)
+    assert_neutral(network, of_events, samples_of(network, 1, 6))
+
+
+def changed(network: FrozenNetwork, index: int = 0, **fields: Any) -> FrozenNetwork:
+    layers = list(network.layers)
+    layers[index] = replace(layers[index], **fields)
+    return network.with_layers(layers)
+
+
+def of_sizes(n_in: int, hidden: int, n_out: int = 5, **fields: Any) -> FrozenNetwork:
+    parameters = {"timesteps": 3, "leak": Leak("shift", 2), "fraction_bits": 2, "membrane_width": 9, **fields}
+    weights = [np.eye(n_in, hidden, dtype=int), np.eye(hidden, n_out, dtype=int)]
+    return FrozenNetwork.from_arrays(weights, threshold=9, **parameters)
+
+
+OTHERS: dict[str, tuple[FrozenNetwork, type[CodesignError], str]] = {
+    "inputs": (of_sizes(26, 5), CapacityError, "needs 26 inputs, the machine has 25; .*hardware.capacity.inputs"),
+    "neurons": (of_sizes(20, 18), CapacityError, "layer 0: the network needs 18 neurons, the machine has 17"),
+    "timesteps": (of_sizes(20, 5, timesteps=7), CapacityError, "needs 7 timesteps, the machine has 6"),
+    "synapses": (
+        FrozenNetwork.from_arrays(
+            [np.ones((25, 17), int), np.ones((17, 5), int)],
+            threshold=9, timesteps=3, leak=Leak("shift", 2), fraction_bits=2, membrane_width=9,
+        ),
+        CapacityError,
+        "layer 0: the network needs 150 synapses on a lane, the machine has 64; .*hardware.capacity.synapses",
+    ),
+    "weights": (
+        FrozenNetwork.from_arrays(
+            [16 * np.eye(20, 5, dtype=int), np.eye(5, dtype=int)],
+            threshold=9, timesteps=3, leak=Leak("shift", 2), fraction_bits=2, membrane_width=9,
+        ),
+        CapacityError,
+        "layer 0: the network needs 6 weight bits, the machine has 5",
+    ),
+    "membranes": (of_sizes(20, 5, membrane_width=10), CapacityError, "needs 10 membrane bits, the machine has 9"),
+    "sums": (
+        FrozenNetwork.from_arrays(
+            [np.full((20, 5), 15), np.eye(5, dtype=int)],
+            threshold=9, timesteps=3, leak=Leak("shift", 2), fraction_bits=2, membrane_width=9,
+        ),
+        CapacityError,
+        "layer 0: the network needs 10 bits of weighted sum, the machine has 9; .*hardware.capacity.headroom",
+    ),
+    "biases": (of_sizes(20, 5, bias=128), CapacityError, "needs 9 bits of bias, the machine has 8"),
+    "thresholds": (
+        changed(of_sizes(20, 5), threshold=np.full(5, -(1 << 30))),
+        CapacityError,
+        "layer 0: the network needs 31 bits of threshold",
+    ),
+    "layers": (
+        FrozenNetwork.from_arrays([np.eye(5, dtype=int)], threshold=9, timesteps=3),
+        UnsupportedError,
+        "layers: the network has 1, the machine 2, which was fixed when it was built",
+    ),
+    "classes": (of_sizes(20, 5, 4), UnsupportedError, "n outputs: the network has 4, the machine 5"),
+    "leak": (
+        of_sizes(20, 5, leak=[Leak("shift", 2), Leak("multiply", 4, 13)]),
+        UnsupportedError,
+        r"layer 1: leak: the network has \(v \* 13\) >> 4, the machine v - \(v >> 2\)",
+    ),
+    "reset": (of_sizes(20, 5, reset="zero"), UnsupportedError, "layer 0: reset: the network has zero, .* subtract"),
+    "compare": (of_sizes(20, 5, compare=">"), UnsupportedError, "layer 0: compare: the network has >, the machine >="),
+    "fraction": (of_sizes(20, 5, fraction_bits=1), UnsupportedError, "layer 0: fraction bits: the network has 1"),
+    "coding": (
+        of_sizes(20, 5, coding=InputCoding("current", 4)),
+        UnsupportedError,
+        "coding: the network has current, the machine events",
+    ),
+    "readout": (
+        of_sizes(20, 5, readout="membrane_last", reset=["subtract", "none"], membrane_width=[9, 16]),
+        UnsupportedError,
+        "readout: the network has membrane_last, the machine spike_count",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_events(tmp_path_factory) -> dict[str, Any]:
+    return small_machine(tmp_path_factory.mktemp("refusals") / "b", "events")[1]
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_does_not_fit_is_refused_in_one_line(what: str, of_events) -> None:
+    network, error, message = OTHERS[what]
+    with pytest.raises(error, match=message) as caught:
+        compile_load(network, of_events)
+    assert "\n" not in str(caught.value)
+    compile_load(of_sizes(25, 17), of_events)
+
+
+def test_event_codings_are_one_to_the_machine(of_events) -> None:
+    network = of_sizes(20, 5, coding=InputCoding("rate"))
+    assert compile_load(network, of_events).sidecar["coding"] == "rate"
+
+
+def test_a_machine_of_one_network_is_not_loadable(tmp_path: Path) -> None:
+    network, _ = small_bundle(tmp_path / "b")
+    sidecar = read_sidecar(tmp_path / "b")
+    with pytest.raises(UnsupportedError, match=r"not loadable; generate it with hardware.loadable = true"):
+        compile_load(network, sidecar)
+
+
+def damage(change: Any) -> Any:
+    def apply(sidecar: dict[str, Any]) -> dict[str, Any]:
+        found = copy.deepcopy(sidecar)
+        change(found["load"])
+        return found
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda load: load.update(format=2), "load images of another format"),
+        (lambda load: load["capacity"].update(n_inputs=24), "capacity and layout id do not belong together"),
+        (lambda load: load["capacity"].pop("layers"), "capacity: 'layers'"),
+        (lambda load: load["capacity"]["layers"][0].pop("lanes"), "capacity: .*lanes"),
+        (lambda load: load["capacity"].update(more=1), "capacity: .*more"),
+        (lambda load: load["capacity"].update(timesteps="6"), "no list of whole numbers"),
+        (lambda load: load["capacity"].update(layers=[]), "no list of whole numbers"),
+    ],
+)
+def test_a_damaged_sidecar_is_refused(change: Any, message: str, of_events) -> None:
+    with pytest.raises(InputError, match=message):
+        compile_load(of_sizes(20, 5), damage(change)(of_events))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": 19}, "hardware.capacity.inputs = 19 is below the 20 of the network itself"),
+        ({"timesteps": 3}, "hardware.capacity.timesteps = 3 is below the 4"),
+        ({"neurons": [11]}, "hardware.capacity.neurons = 11 is below the 12"),
+        ({"neurons": [12, 5]}, "hardware.capacity.neurons has 2 entries for 1 hidden layers"),
+        ({"synapses": 3}, r"hardware.capacity.synapses = 3 is below the \d+"),
+        ({"synapses": [64]}, "hardware.capacity.synapses has 1 entries for 2 layers"),
+        ({"weight_bits": 4}, "hardware.capacity.weight_bits = 4 is below the 5"),
+        ({"weight_bits": 9}, "hardware.capacity.weight_bits = 9 is beyond 8"),
+        ({"membrane_width": 8}, "hardware.capacity.membrane_width = 8 is below the 9"),
+        ({"headroom": 17}, "hardware.capacity.headroom = 17 is outside 0..16"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        map_loadable(small_network("events"), [3, 2], options=CapacityOptions(**options))
+
+
+def test_capacity_survives_its_document() -> None:
+    capacity = plan_capacity(small_network("current"), [3, 2], ROOM)
+    assert Capacity.from_json(capacity.to_json()) == capacity
+
+
+def test_variants_reach_other_sizes() -> None:
+    """The generator of networks for one machine differs in what a load may change."""
+    rng = np.random.default_rng(0)
+    base = small_variant(1, "events", n_in=12, hidden=9, timesteps=6, width=9)
+    found = [variant(rng, base) for _ in range(30)]
+    for sizes in (
+        {network.n_inputs for network in found},
+        {network.layers[0].n_out for network in found},
+        {network.timesteps for network in found},
+        {network.layers[0].membrane_width for network in found},
+    ):
+        assert len(sizes) > 3
