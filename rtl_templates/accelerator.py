@@ -77,6 +77,8 @@ class Accelerator(wiring.Component):
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
         if input_words < 1:
             raise ValueError(f"input_words {input_words!r} must be 1 or more")
+        if mapping.capacity and not input_checks:
+            raise ValueError("a loadable machine needs input_checks")
         self.input_words = input_words
         self.input_checks, self.counters = input_checks, counters
         self.network = network

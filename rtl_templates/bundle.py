@@ -15,7 +15,7 @@ from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
-from codesign.errors import InputError, OutputError
+from codesign.errors import InputError, OutputError, UnsupportedError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
 from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, StateMemory, seen_depth
@@ -81,6 +81,8 @@ def write_bundle(
         raise InputError(f"queue_depth = {queue_depth!r} is outside 2..64")
     if not 1 <= input_words <= 8:
         raise InputError(f"input_words = {input_words!r} is outside 1..8")
+    if mapping.capacity and not input_checks:
+        raise UnsupportedError("a loadable machine checks its input; leave hardware.input_checks out")
     if mapping.network_hash != network.hash:
         raise InputError("the mapping is of another network; map this network again")
     if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):

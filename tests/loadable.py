@@ -100,7 +100,9 @@ def random_machine(
     most = max(-(-layer.n_in * layer.n_out // min(p, layer.n_out)) for layer, p in zip(network.layers, lanes))
     options = CapacityOptions(synapses=max(1, most), headroom=int(rng.integers(6, 12)))
     input_words = (1, 4, 2)[seed % 3]
-    sidecar = write_bundle(network, map_loadable(network, lanes, options=options), folder, input_words=input_words)
+    pipeline = "short" if seed % 4 == 2 else "deep"
+    mapping = map_loadable(network, lanes, options=options, pipeline=pipeline)
+    sidecar = write_bundle(network, mapping, folder, input_words=input_words, counters=seed % 5 != 4)
     others: list[FrozenNetwork] = []
     for _ in range(200):
         candidate = variant(rng, network)

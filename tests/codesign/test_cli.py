@@ -129,7 +129,7 @@ def test_version(call):
         (
             ["run", "tiny.toml", "--set", "hardware.loadable=true", "--set", "hardware.shape='folded'"],
             3,
-            ["hardware.loadable is built for shape 'streaming' alone"],
+            ["hardware.loadable is built for shape = 'streaming' alone"],
         ),
         (["report", "tiny.toml"], 2, ["tiny.toml: is a configuration", "expected a run directory"]),
         (["run", "tiny.toml", "--set", "train.epoch=3"], 2, ["train.epoch", "'epochs'"]),
