@@ -11,7 +11,7 @@ from test_guard import model
 
 from codesign import golden
 from codesign.layouts import END, EVENT, input_word
-from codesign.mapping import map_network
+from codesign.mapping import map_loadable, map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
@@ -190,3 +190,5 @@ def test_wrong_arguments_are_named():
         Accelerator(network, map_network(other, [1]))
     with pytest.raises(ValueError, match="queue_depth 1 must be 2 or more"):
         Accelerator(network, map_network(network, [1]), queue_depth=1)
+    with pytest.raises(ValueError, match="a loadable machine needs input_checks"):
+        Accelerator(network, map_loadable(network, [1]), input_checks=False)

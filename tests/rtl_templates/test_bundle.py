@@ -14,21 +14,22 @@ import pytest
 from random_networks import random_lanes, random_network, random_stimulus
 
 from boards.tools import compiled_tool
-from codesign.errors import InputError, OutputError
+from codesign.errors import InputError, OutputError, UnsupportedError
 from codesign.files import file_hash, tree_hash
-from codesign.mapping import map_network
+from codesign.mapping import map_loadable, map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
 from rtl_templates.bundle import LINT_WAIVERS, write_bundle
 
 HERE = Path(__file__).parent
-CASES = {"current": ("current", 3), "events": ("events", 4)}
+CASES = {"current": ("current", 3), "events": ("events", 4), "loadable": ("events", 4)}
 
 
 def case(name):
     coding, seed = CASES[name]
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=12, max_layers=2, coding=coding)
-    return network, map_network(network, random_lanes(rng, network, 4)), random_stimulus(rng, network, 3)
+    place = map_loadable if name == "loadable" else map_network
+    return network, place(network, random_lanes(rng, network, 4)), random_stimulus(rng, network, 3)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -120,10 +121,11 @@ def play(folder, sidecar, random):
     """Golden vectors through the delivered Verilog in Icarus; returns what it printed."""
     lines = {name: len((folder / f"vectors/{name}.mem").read_text().split()) for name in ("input", "output")}
     program = folder.parent / f"{folder.name}_{random}.vvp"
+    loadable = ["-DLOADABLE"] if "load" in sidecar else []
     subprocess.run(
         ["iverilog", "-g2012", f"-DNAME={sidecar['name']}", f"-DIN_WIDTH={sidecar['input_word']['width']}",
          f"-DOUT_WIDTH={sidecar['output_word']['width']}", f"-DIN_WORDS={lines['input']}",
-         f"-DOUT_WORDS={lines['output']}", f"-DRANDOM={random}", "-s", "vectors_tb", "-o", str(program),
+         f"-DOUT_WORDS={lines['output']}", f"-DRANDOM={random}", *loadable, "-s", "vectors_tb", "-o", str(program),
          str(HERE / "vectors_tb.v"), f"{sidecar['name']}.v"],
         cwd=folder, check=True,
     )  # fmt: skip
@@ -251,6 +253,12 @@ def test_bad_queue_depths_are_refused(tmp_path, depth):
     network, mapping, _ = case("events")
     with pytest.raises(InputError, match=f"queue_depth = {depth} is outside"):
         write_bundle(network, mapping, tmp_path / "bundle", queue_depth=depth)
+
+
+def test_a_loadable_machine_needs_input_checks(tmp_path):
+    network, mapping, _ = case("loadable")
+    with pytest.raises(UnsupportedError, match="a loadable machine checks its input"):
+        write_bundle(network, mapping, tmp_path / "bundle", input_checks=False)
 
 
 def test_a_mapping_of_another_network_is_refused(tmp_path):

@@ -19,6 +19,9 @@ module vectors_tb;
     #1 rst = 0;
   end
   `NAME dut (
+`ifdef LOADABLE
+    .l_axis_tdata(8'd0), .l_axis_tvalid(1'b0), .l_axis_tlast(1'b0), .expected_hash(64'd0),
+`endif
     .clk(clk), .rst(rst), .s_axis_tdata(in_words[in_position][IN_WIDTH-1:0]), .s_axis_tvalid(in_valid),
     .s_axis_tready(in_ready), .s_axis_tlast(in_words[in_position][IN_WIDTH]), .m_axis_tdata(out_data),
     .m_axis_tvalid(out_valid), .m_axis_tready(out_ready), .m_axis_tlast(out_last), .busy(busy),
