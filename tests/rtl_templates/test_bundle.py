@@ -75,9 +75,9 @@ def test_ports_and_probes_are_in_the_verilog(bundle):
     text = (folder / "snn_test.v").read_text()
     modules = re.findall(r"^module (\S+?)[ (]", text, re.MULTILINE)
     assert modules.count("snn_test") == 1 and all(module.startswith("snn_test") for module in modules)
-    header = re.search(r"^module snn_test\((.*?)\);", text, re.MULTILINE)
+    header = re.search(r"^module snn_test\((.*?)\);", text, re.MULTILINE | re.DOTALL)
     assert header is not None
-    assert set(header[1].replace(" ", "").split(",")) == {port["name"] for port in sidecar["ports"]}
+    assert set("".join(header[1].split()).split(",")) == {port["name"] for port in sidecar["ports"]}
     for layer in sidecar["layers"]:
         body = text.split(f"module snn_test_engine{layer['index']}(")[-1].split(
             f"module snn_test_engine{layer['index']} ("
