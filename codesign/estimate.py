@@ -60,9 +60,9 @@ LUTRAM_SHAPE = {"ecp5": (16, 4), "xilinx": (32, 6), "gowin": (16, 4)}
 ROM_BIT_COST = 1 / 16
 RAM_BIT_COST = 1.0
 
-# Clocks of the engines' deep pipelines (see rtl_templates): from a word on s_axis to the event at the first layer, from an
-# event to its first synapse, from the last synapse to the sweep, from a slot's read to its event at the next layer,
-# from the last token to the first readout value, and from the end of a sweep until rows may start.
+# Clocks of the engines' pipelines, deep ones (see rtl_templates): from a word on s_axis to the event at the first
+# layer, from an event to its first synapse, from the last synapse to the sweep, from a slot's read to its event at the
+# next layer, from the last token to the first readout value, and from the end of a sweep until rows may start.
 INPUT_CLOCKS = 2
 EVENT_CLOCKS = 5
 BARRIER_CLOCKS = 4
@@ -373,9 +373,7 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
         readout_free = decision
         decisions.append(decision)
     fills = [FILL_CLOCKS + sum(_fetch_clocks(layer)) - EVENT_CLOCKS - BARRIER_CLOCKS for layer in mapping.layers]
-    accumulate = [
-        float((peak + fill * (peak > 0)).sum(axis=1).mean()) for peak, fill in zip(peaks, fills, strict=True)
-    ]
+    accumulate = [float((peak + fill * (peak > 0)).sum(axis=1).mean()) for peak, fill in zip(peaks, fills, strict=True)]
     synapses = [float(part.loads.sum(axis=(1, 2)).mean()) for part in activities]
     return {
         "latency_cycles": float(np.mean(latencies)),
