@@ -112,8 +112,9 @@ def plots(documents: Documents, folder: Path) -> None:
             left.plot(epochs, [100 * row["density"] for row in item["trajectory"]], label=item["preset"])
             right.plot(epochs, [mean(row["index"]) for row in item["trajectory"]], label=item["preset"])
         left.set(yscale="log", xlabel="epoch", ylabel="density, %")
+        _plain_numbers(left.yaxis)
         right.set(xlabel="epoch", ylabel="PQ index, mean of the layers")
-        right.legend(fontsize=7)
+        right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.suptitle(f"{name}, target {100 * least:g} %")
         _save(figure, folder / f"method-{name}-trajectory.png")
         figure = Figure(figsize=(7, 3.6), layout="constrained")
@@ -127,7 +128,10 @@ def plots(documents: Documents, folder: Path) -> None:
                 width,
                 label=item["preset"],
             )
+        numbers = range(len(shown[0]["layer_density"]))
+        axes.set_xticks([number + 0.4 - width / 2 for number in numbers], [str(number) for number in numbers])
         axes.set(yscale="log", xlabel="layer", ylabel="density, %", title=f"{name}, target {100 * least:g} %")
+        _plain_numbers(axes.yaxis)
         axes.legend(fontsize=7)
         _save(figure, folder / f"method-{name}-layers.png")
 
@@ -135,3 +139,11 @@ def plots(documents: Documents, folder: Path) -> None:
 def _save(figure: Any, path: Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def _plain_numbers(axis: Any) -> None:
+    """2 and 30 in place of powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
