@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from codesign.early_exit import MAX_MARGIN, early_exit_problem
 from codesign.errors import InputError, UnsupportedError
 from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
 
@@ -515,6 +516,11 @@ class HardwareConfig(Section):
         default="deep",
         description="short: fewer registers in the lanes, so fewer cells and clocks, and a slower clock",
     )
+    early_exit: Literal["off", "certain"] | Annotated[int, Field(ge=1, le=MAX_MARGIN)] = Field(
+        default="off",
+        description="decide a sample before its last timestep: certain, when no class can overtake any more (readout "
+        "spike_count), or when the first class leads by this margin; adds latency counters",
+    )
     name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
     loadable: bool = Field(
         default=False, description="other networks can be loaded while the machine runs (shape 'streaming')"
@@ -643,9 +649,19 @@ class Config(Section):
         if self.hardware.loadable and self.budget.active:
             raise ValueError("[budget] knows what a machine with one network takes; leave hardware.loadable out")
         if self.hardware.loadable:
-            for key, built in (("shape", "streaming"), ("synapses", "plain"), ("input_checks", True)):
+            for key, built in (
+                ("shape", "streaming"),
+                ("synapses", "plain"),
+                ("input_checks", True),
+                ("early_exit", "off"),
+            ):
                 if getattr(self.hardware, key) != built:
                     raise UnsupportedError(f"hardware.loadable is built for {key} = {built!r} alone; leave {key} out")
+        if self.hardware.early_exit != "off" and self.budget.active:
+            raise ValueError("[budget] does not know what early exit takes; leave hardware.early_exit out")
+        problem = early_exit_problem(self.network.readout, self.hardware.early_exit)
+        if problem is not None:
+            raise ValueError(f"hardware.{problem}")
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

@@ -12,6 +12,8 @@ uses its spikes of the same t; a recurrent one those of t - 1, silence before ti
 x by its sums over s x s windows. With coding 'current' the input's x is the sample's values, summed once per
 sample and added at every timestep. With a membrane readout the last layer emits no spikes. ``>>`` is arithmetic.
 All sums are exact int64; the frozen network's validation bounds them below 2^62.
+
+Early exit: :mod:`codesign.early_exit` says after which timestep a sample's values count.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from codesign.early_exit import EarlyExit, check_early_exit, exit_timesteps
 from codesign.errors import InputError
 from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection, SumPool, Synapses
 from codesign.stimulus import Stimulus
@@ -40,14 +43,19 @@ class Trace:
     values : int64 (N, n_outputs); readout values.
     spikes : one bool (N, timesteps, n_out) per layer; empty unless recorded.
     membranes : one int64 (N, timesteps, n_out) per layer, v after reset and saturation; empty unless recorded.
+    exits : int64 (N,); last timestep that counts, timesteps - 1 without early exit.
     saturations : int64 (N,); times a stored membrane was clipped.
     synaptic_operations : int64 (N, n_layers); synapses and taps walked by events (by nonzero inputs for 'current').
         An event walks the taps of its pool's window if there is one; a recurrent event walks at the next timestep.
-    spike_counts : int64 (N, n_layers); spikes over all timesteps.
+    spike_counts : int64 (N, n_layers); spikes.
+
+    Spikes and membranes are of all timesteps, also of those after an early exit, as if there were none; everything
+    else is of the timesteps that count.
     """
 
     decisions: npt.NDArray[np.int32]
     values: npt.NDArray[np.int64]
+    exits: npt.NDArray[np.int64]
     spikes: list[npt.NDArray[np.bool_]]
     membranes: list[npt.NDArray[np.int64]]
     saturations: npt.NDArray[np.int64]
@@ -55,17 +63,25 @@ class Trace:
     spike_counts: npt.NDArray[np.int64]
 
 
-def run(network: FrozenNetwork, stimulus: Stimulus, *, membranes: bool = True, spikes: bool = True) -> Trace:
+def run(
+    network: FrozenNetwork,
+    stimulus: Stimulus,
+    *,
+    membranes: bool = True,
+    spikes: bool = True,
+    early_exit: EarlyExit = "off",
+) -> Trace:
     """Run every sample of ``stimulus``, a chunk at a time; memory grows with what is recorded.
 
-    Raises InputError if the stimulus does not fit the network.
+    Raises InputError if the stimulus or the early exit does not fit the network.
     """
     check_stimulus(network, stimulus)
+    check_early_exit(network, early_exit)
     matrices = [[projection_matrices(projection) for projection in layer.projections] for layer in network.layers]
     widest = max(network.n_inputs // network.timesteps, *(layer.n_out for layer in network.layers))
     chunk = max(1, CHUNK_BYTES // (8 * widest * network.timesteps))
     parts = [
-        _run_chunk(network, matrices, stimulus.take(slice(start, start + chunk)), membranes, spikes)
+        _run_chunk(network, matrices, stimulus.take(slice(start, start + chunk)), membranes, spikes, early_exit)
         for start in range(0, max(len(stimulus), 1), chunk)
     ]
     count = len(network.layers)
@@ -74,7 +90,7 @@ def run(network: FrozenNetwork, stimulus: Stimulus, *, membranes: bool = True, s
         membranes=[np.concatenate([part.membranes[i] for part in parts]) for i in range(count if membranes else 0)],
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("decisions", "values", "saturations", "synaptic_operations", "spike_counts")
+            for name in ("decisions", "values", "exits", "saturations", "synaptic_operations", "spike_counts")
         },
     )
 
@@ -159,13 +175,13 @@ def lif_steps(
 
     ``recurrence`` gives the sums, int64 (N, n_out), that the layer's own spikes of the timestep before add.
     Returns spikes (bool), stored membranes v and potentials u (int64), all (N, timesteps, n_out), and
-    the number of saturations per sample, int64 (N,).
+    the number of saturations, int64 (N, timesteps).
     """
     n_samples, timesteps, n_out = sums.shape
     spikes = np.zeros((n_samples, timesteps, n_out), bool)
     stored = np.zeros((n_samples, timesteps, n_out), np.int64)
     potentials = np.zeros((n_samples, timesteps, n_out), np.int64)
-    saturations = np.zeros(n_samples, np.int64)
+    saturations = np.zeros((n_samples, timesteps), np.int64)
     v = np.zeros((n_samples, n_out), np.int64)
     for t in range(timesteps):
         total = sums[:, t]
@@ -187,7 +203,7 @@ def lif_steps(
         else:
             after = u
         v = np.clip(after, layer.membrane_min, layer.membrane_max)
-        saturations += np.count_nonzero(v != after, axis=1)
+        saturations[:, t] = np.count_nonzero(v != after, axis=1)
         spikes[:, t], stored[:, t], potentials[:, t] = s, v, u
     return spikes, stored, potentials, saturations
 
@@ -195,27 +211,32 @@ def lif_steps(
 def readout_values(
     network: FrozenNetwork, spikes: npt.NDArray[np.bool_], potentials: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Readout values, int64 (N, n_outputs), from the last layer's spikes and potentials u."""
+    """Readout values after each timestep, int64 (N, timesteps, n_outputs), from the last layer's spikes and u."""
     if network.readout == "spike_count":
-        return spikes.sum(axis=1, dtype=np.int64)
+        return spikes.cumsum(axis=1, dtype=np.int64)
     if network.readout == "membrane_last":
-        return potentials[:, -1]
+        return potentials
     if network.readout == "membrane_sum":
-        return potentials.sum(axis=1)
-    return potentials.max(axis=1)
+        return potentials.cumsum(axis=1)
+    return np.maximum.accumulate(potentials, axis=1)
 
 
 def _run_chunk(
-    network: FrozenNetwork, matrices: list[list[Any]], stimulus: Stimulus, record_membranes: bool, record_spikes: bool
+    network: FrozenNetwork,
+    matrices: list[list[Any]],
+    stimulus: Stimulus,
+    record_membranes: bool,
+    record_spikes: bool,
+    early_exit: EarlyExit,
 ) -> Trace:
     n_samples, timesteps = len(stimulus), network.timesteps
     count = len(network.layers)
     events = {INPUT: _input_events(stimulus)}
     spikes: list[npt.NDArray[np.bool_]] = []
     membranes: list[npt.NDArray[np.int64]] = []
-    saturations = np.zeros(n_samples, np.int64)
-    operations = np.zeros((n_samples, count), np.int64)
-    spike_counts = np.zeros((n_samples, count), np.int64)
+    saturations = np.zeros((n_samples, timesteps), np.int64)
+    operations = np.zeros((n_samples, timesteps, count), np.int64)
+    spike_counts = np.zeros((n_samples, timesteps, count), np.int64)
     fired = np.zeros((n_samples, timesteps, 0), bool)
     potentials = np.zeros((n_samples, timesteps, 0), np.int64)
     for index, layer in enumerate(network.layers):
@@ -229,7 +250,7 @@ def _run_chunk(
             rows = 1 if projection.source == INPUT and stimulus.is_current else timesteps
             found = weighted_sums(sources, factors).toarray().reshape(n_samples, rows, layer.n_out)
             parts.append(np.broadcast_to(found, (n_samples, timesteps, layer.n_out)))
-            operations[:, index] += ((sources != 0) @ fan_out(factors)).reshape(n_samples, rows).sum(axis=1)
+            operations[:, :rows, index] += ((sources != 0) @ fan_out(factors)).reshape(n_samples, rows)
 
         fired, stored, potentials, clipped = lif_steps(
             layer,
@@ -238,23 +259,27 @@ def _run_chunk(
             recurrence=partial(_recurrent_sums, own) if own else None,
         )
         for factors in own:
-            operations[:, index] += fired[:, :-1].sum(axis=1) @ fan_out(factors)
+            operations[:, 1:, index] += fired[:, :-1] @ fan_out(factors)
         events[index] = _as_events(fired.reshape(n_samples * timesteps, layer.n_out))
         saturations += clipped
-        spike_counts[:, index] = fired.sum(axis=(1, 2))
+        spike_counts[:, :, index] = fired.sum(axis=2)
         if record_spikes:
             spikes.append(fired)
         if record_membranes:
             membranes.append(stored)
-    values = readout_values(network, fired, potentials)
+    running = readout_values(network, fired, potentials)
+    exits = exit_timesteps(running, early_exit)
+    values = running[np.arange(n_samples), exits]
+    counts = np.arange(timesteps) <= exits[:, None]
     return Trace(
         decisions=np.argmax(values, axis=1).astype(np.int32),
         values=values,
+        exits=exits,
         spikes=spikes,
         membranes=membranes,
-        saturations=saturations,
-        synaptic_operations=operations,
-        spike_counts=spike_counts,
+        saturations=(saturations * counts).sum(axis=1),
+        synaptic_operations=(operations * counts[:, :, None]).sum(axis=1),
+        spike_counts=(spike_counts * counts[:, :, None]).sum(axis=1),
     )
 
 

@@ -46,6 +46,8 @@ FIGURES = (
     "events_dropped",
     "spikes_per_sample",
     "cycles_per_sample",
+    "timesteps_per_sample",
+    "saved_cycles",
     "synaptic_operations_per_sample",
     "lane_use",
     "bits_per_synapse",

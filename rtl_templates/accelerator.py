@@ -7,11 +7,13 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.capacity import LOAD_ERRORS
+from codesign.early_exit import EarlyExit, check_early_exit
 from codesign.layouts import input_word, output_word
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.beats import BeatSplitter
+from rtl_templates.early_exit import ExitCounters
 from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard, TrustedInput
@@ -20,6 +22,7 @@ from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
 
 DEFAULT_QUEUE_DEPTH = 8
+EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
 
 
 class Accelerator(wiring.Component):
@@ -37,7 +40,8 @@ class Accelerator(wiring.Component):
     state_style : attribute ``ram_style`` of the membranes' memories ("block" or "distributed"); None for none.
     input_words : words of an input beat.
     input_checks : False trusts the host to keep the rules of the input; ``protocol_error`` stays 0.
-    counters : False leaves ``saturation_count`` and ``cycle_count`` at 0.
+    counters : False leaves ``saturation_count`` and ``cycle_count``, and those of early exit, at 0.
+    early_exit : "off", or the rule by which samples are decided before their last timestep.
 
     Members
     -------
@@ -51,13 +55,15 @@ class Accelerator(wiring.Component):
     saturation_count, cycle_count : Out(32), since reset, wrapping. A sample's saturations are counted when its
         decision is given.
     network_hash : Out(64), first 8 bytes of the network hash, big-endian.
+    latency_cycles, exit_count, timestep_count : Out(32), only with early exit; see :class:`ExitCounters`.
     l_axis_tdata, l_axis_tvalid, l_axis_tready, l_axis_tlast : AXI4-Stream of load images, bytes; of a loadable machine,
         as are expected_hash : In(64), loaded : Out(1), load_error : Out(4); see :class:`NetworkLoader`. A load waits
         until no sample is inside, and starts the machine afresh as a reset does.
 
     Raises
     ------
-    ValueError if ``mapping`` is not of ``network``, ``queue_depth`` is below 2 or ``input_words`` below 1.
+    ValueError if ``mapping`` is not of ``network``, ``queue_depth`` is below 2 or ``input_words`` below 1; InputError
+    if the network's readout cannot exit by ``early_exit``.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Accelerator(wiring.Component):
         input_words: int = 1,
         input_checks: bool = True,
         counters: bool = True,
+        early_exit: EarlyExit = "off",
     ):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
@@ -79,15 +86,20 @@ class Accelerator(wiring.Component):
             raise ValueError(f"input_words {input_words!r} must be 1 or more")
         if mapping.capacity and not input_checks:
             raise ValueError("a loadable machine needs input_checks")
+        if mapping.capacity and early_exit != "off":
+            raise ValueError("a loadable machine has no early exit")
+        check_early_exit(network, early_exit)
         self.input_words = input_words
         self.input_checks, self.counters = input_checks, counters
+        self.early_exit: EarlyExit = early_exit
+        self.exits = early_exit != "off"
         self.network = network
         self.mapping = mapping
         self.engines: list[LayerEngine | FoldedEngine] = (
-            [FoldedEngine(network, mapping, queue_depth=queue_depth, state_style=state_style)]
+            [FoldedEngine(network, mapping, queue_depth=queue_depth, state_style=state_style, can_silence=self.exits)]
             if mapping.folded
             else [
-                LayerEngine(network, layer, queue_depth=queue_depth, state_style=state_style)
+                LayerEngine(network, layer, queue_depth=queue_depth, state_style=state_style, can_silence=self.exits)
                 for layer in mapping.layers
             ]
         )
@@ -124,6 +136,7 @@ class Accelerator(wiring.Component):
                     if self.capacity
                     else {}
                 ),
+                **({name: Out(32) for name in EXIT_COUNTERS} if self.exits else {}),
             }
         )
 
@@ -138,7 +151,13 @@ class Accelerator(wiring.Component):
         def working(component: wiring.Component) -> Elaboratable:
             return ResetInserter(restart)(component) if loader else component
 
-        guard = InputGuard(network, self.capacity) if self.input_checks else TrustedInput(network)
+        # With coding 'current' all input is in before the first timestep ends.
+        can_drop = self.exits and not network.coding.is_current
+        guard = (
+            InputGuard(network, self.capacity, can_drop=can_drop)
+            if self.input_checks
+            else TrustedInput(network, can_drop=can_drop)
+        )
         m.submodules.guard = working(guard)
         in_word = Value.cast(guard.i.payload.word)
         word, last, valid, ready = self.s_axis_tdata, self.s_axis_tlast, self.s_axis_tvalid, self.s_axis_tready
@@ -154,6 +173,18 @@ class Accelerator(wiring.Component):
                 m.d.sync += between.eq(self.s_axis_tlast)
             with m.If(restart):
                 m.d.sync += between.eq(1)
+        exit_counters = ExitCounters(network.timesteps) if self.exits and self.counters else None
+        if exit_counters is not None:
+            m.submodules.exit_counters = exit_counters
+            ready = Signal()
+            valid = self.s_axis_tvalid & exit_counters.opens
+            m.d.comb += [
+                self.s_axis_tready.eq(ready & exit_counters.opens),
+                exit_counters.cycle.eq(self.cycle_count),
+                exit_counters.taken.eq(self.s_axis_tvalid & self.s_axis_tready),
+                exit_counters.last.eq(self.s_axis_tlast),
+                *(getattr(self, name).eq(getattr(exit_counters, name)) for name in EXIT_COUNTERS),
+            ]
         if self.input_words > 1:
             splitter = BeatSplitter(self.input_words, self.input_record.stream_width)
             m.submodules.splitter = working(splitter)
@@ -184,7 +215,7 @@ class Accelerator(wiring.Component):
             m.submodules[f"serializer{index}"] = working(serializer)
             wiring.connect(m, engine.o, serializer.i)
             source, value_width = serializer.o, engine.value_width
-        readout = Readout(network, self.mapping.layers[-1], value_width)
+        readout = Readout(network, self.mapping.layers[-1], value_width, early_exit=self.early_exit)
         m.submodules.readout = working(readout)
         wiring.connect(m, source, readout.i)
         m.d.comb += [
@@ -194,17 +225,38 @@ class Accelerator(wiring.Component):
             readout.o.ready.eq(self.m_axis_tready),
         ]
 
-        # Samples between the door and the decision; every one occupies at least a word of some queue.
+        # Samples between the door and the decision; every one occupies at least a word of some queue. With early exit
+        # none counts before the guard has sent its last end, and the sample that the readout exits is that of a stage
+        # whose own last end is not ahead.
         capacity = 8 + sum(engine.queue_depth + engine.fifo_depth + 4 for engine in self.engines)
         in_flight = Signal(range(capacity + 1))
         decided = Signal()
         m.d.comb += [
             decided.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
-            self.busy.eq(guard.in_progress | (in_flight != 0)),
             self.protocol_error.eq(guard.protocol_error),
             self.network_hash.eq(loader.network_hash if loader else Const(int(network.hash[:16], 16), 64)),
         ]
-        m.d.sync += in_flight.eq(wrap(in_flight + guard.finished - decided, in_flight.shape()))
+        if self.exits:
+            # A decision may leave long before the sample's last end is through: a sample is inside until then.
+            through = readout.closed
+            m.d.comb += self.busy.eq(guard.in_progress | (in_flight != 0) | readout.busy)
+            if can_drop:
+                m.d.comb += guard.drop.eq(readout.exited & (in_flight == 0))
+            for index, engine in enumerate(self.engines):
+                ahead = Signal.like(in_flight, name=f"ahead{index}")
+                m.d.sync += ahead.eq(wrap(ahead + engine.sample_end - through, ahead.shape()))
+                m.d.comb += engine.silence.eq(readout.exited & (ahead == 0))
+            if exit_counters is None:
+                m.d.comb += [getattr(self, name).eq(0) for name in EXIT_COUNTERS]
+            else:
+                m.d.comb += [
+                    exit_counters.decided.eq(decided),
+                    exit_counters.timestep.eq(readout.o.payload.word.timestep),
+                ]
+        else:
+            through = decided
+            m.d.comb += self.busy.eq(guard.in_progress | (in_flight != 0))
+        m.d.sync += in_flight.eq(wrap(in_flight + guard.finished - through, in_flight.shape()))
         if self.counters:
             saturated = Signal.like(popcount([engine.saturations for engine in self.engines]))
             m.d.sync += [

@@ -15,6 +15,7 @@ from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
+from codesign.early_exit import EarlyExit
 from codesign.errors import InputError, OutputError, UnsupportedError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
@@ -22,6 +23,7 @@ from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, StateMe
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator
+from rtl_templates.early_exit import STARTS_DEPTH
 from rtl_templates.engine import PROBES, LayerEngine
 from rtl_templates.folded import FoldedEngine
 from rtl_templates.memories import BundlePlatform
@@ -57,6 +59,7 @@ def write_bundle(
     input_words: int = 1,
     input_checks: bool = True,
     counters: bool = True,
+    early_exit: EarlyExit = "off",
     vectors: Stimulus | None = None,
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
@@ -67,9 +70,10 @@ def write_bundle(
     state_memory : what the membranes' memories ask the synthesis tool for.
     input_words : words of an input beat, 1..8.
     input_checks, counters : as of :class:`rtl_templates.accelerator.Accelerator`.
+    early_exit : "off", "certain" or a margin: samples may be decided before their last timestep (codesign.early_exit).
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
-    A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth or mapping, and
+    A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth, mapping or early exit, and
     OutputError if the folder holds something else or cannot be written, UnsupportedError for a network that the
     accelerator does not cover.
     """
@@ -95,6 +99,7 @@ def write_bundle(
         input_words=input_words,
         input_checks=input_checks,
         counters=counters,
+        early_exit=early_exit,
     )
     source = emit_verilog(accelerator, name)
     sidecar = _sidecar(accelerator, name)
@@ -104,7 +109,7 @@ def write_bundle(
             _write_images(temporary, placement)
         _write_texts(temporary, sidecar, mapping, accelerator)
         if vectors is not None:
-            write_vectors(temporary / "vectors", network, vectors, mapping.capacity)
+            write_vectors(temporary / "vectors", network, vectors, mapping.capacity, early_exit)
         sidecar["files"] = {
             path.relative_to(temporary).as_posix(): file_hash(path)
             for path in sorted(temporary.rglob("*"))
@@ -202,6 +207,8 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
     for engine in accelerator.engines:
         bits["state"] += engine.slots * engine.widths.memory_bits
         bits["queues"] += engine.queue_bits
+    if accelerator.exits and accelerator.counters:
+        bits["queues"] += STARTS_DEPTH * 32
     if accelerator.input_checks:
         bits["state"] += seen_depth(mapping.layers[0].n_addresses) * AGE_BITS
     if network.readout != "membrane_last":
@@ -225,6 +232,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "input_words": accelerator.input_words,
         "input_checks": accelerator.input_checks,
         "counters": accelerator.counters,
+        "early_exit": accelerator.early_exit,
         **{key: {"width": record.stream_width, "fields": record.describe()} for key, record in words.items()},
         "input_kinds": INPUT_KINDS,
         "output_kinds": OUTPUT_KINDS,

@@ -78,12 +78,15 @@ class LayerEngine(wiring.Component):
     queue_depth : rows that a lane may lag behind, 2 or more; a single lane has no queue.
 
     state_style : attribute ``ram_style`` of the membranes' memories; None for none.
+    can_silence : whether there are ``silence`` and ``sample_end``, for early exit.
 
     Members
     -------
     i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
     o : Out(stream of spike_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
+    silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
+        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
     probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; see ARCHITECTURE.md.
     last_timestep, load : In, of a loadable machine: T - 1, and the load bus. clip : In, if the layer spikes, as of
         :class:`NeuronBank`.
@@ -94,7 +97,13 @@ class LayerEngine(wiring.Component):
     """
 
     def __init__(
-        self, network: FrozenNetwork, placement: LayerMap, *, queue_depth: int, state_style: str | None = None
+        self,
+        network: FrozenNetwork,
+        placement: LayerMap,
+        *,
+        queue_depth: int,
+        state_style: str | None = None,
+        can_silence: bool = False,
     ):
         if queue_depth < 2:
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
@@ -105,6 +114,7 @@ class LayerEngine(wiring.Component):
         if capacity:
             self._layer = replace(self._layer, membrane_width=capacity.layers[index].membrane_width)
         self._style = state_style
+        self._can_silence = can_silence
         self._timesteps = capacity.timesteps if capacity else network.timesteps
         self._last_only = network.readout == "membrane_last"
         self.is_current = index == 0 and network.coding.is_current
@@ -135,6 +145,7 @@ class LayerEngine(wiring.Component):
                     else {}
                 ),
                 **({"clip": In(unsigned(self._layer.membrane_width - 1))} if self._clips else {}),
+                **({"silence": In(1), "sample_end": Out(1)} if can_silence else {}),
             }
         )
 
@@ -288,6 +299,10 @@ class LayerEngine(wiring.Component):
             m.d.comb += word.mask.eq(Mux(initial[fire], used, 0) if self._last_only else used)
             for lane, bank in enumerate(banks):
                 m.d.comb += word["values"][lane].eq(bank.membrane)
+        if self._can_silence:
+            m.d.comb += self.sample_end.eq(shown & is_end[fire] & initial[fire])
+            with m.If(self.silence):
+                m.d.comb += word.mask.eq(0)
         m.d.comb += [
             Value.cast(fifo.i.payload).eq(Value.cast(word)),
             fifo.i.valid.eq(shown & (word.mask.any() | word.end)),

@@ -49,12 +49,15 @@ class FoldedEngine(wiring.Component):
     queue_depth : rows that a lane may lag behind, 2 or more; a single lane has no queue.
 
     state_style : attribute ``ram_style`` of the membranes' memories; None for none.
+    can_silence : whether there are ``silence`` and ``sample_end``, for early exit.
 
     Members
     -------
     i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
     o : Out(stream of token_layout of the last layer).
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
+    silence : In(1); no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the sample's last word
+        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
     probe<l>_valid, probe<l>_slot, probe<l>_spikes, probe<l>_membranes, probe<l>_phase : Out, for each layer.
 
     Raises
@@ -63,7 +66,13 @@ class FoldedEngine(wiring.Component):
     """
 
     def __init__(
-        self, network: FrozenNetwork, mapping: HardwareMap, *, queue_depth: int, state_style: str | None = None
+        self,
+        network: FrozenNetwork,
+        mapping: HardwareMap,
+        *,
+        queue_depth: int,
+        state_style: str | None = None,
+        can_silence: bool = False,
     ):
         if queue_depth < 2:
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
@@ -71,6 +80,7 @@ class FoldedEngine(wiring.Component):
             raise ValueError("the mapping is not of shape 'folded'")
         self._network = network
         self._style = state_style
+        self._can_silence = can_silence
         self._placement = placement = mapping.folded
         self.widths = NeuronWidths.joined(network)
         self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
@@ -85,6 +95,7 @@ class FoldedEngine(wiring.Component):
             "i": In(stream.Signature(event_layout(network.n_inputs, self.widths.value_bits))),
             "o": Out(stream.Signature(token_layout(last, self.value_width))),
             "saturations": Out(range(placement.lanes + 1)),
+            **({"silence": In(1), "sample_end": Out(1)} if can_silence else {}),
         }
         for layer in placement.layers:
             width = network.layers[layer.index].membrane_width
@@ -318,4 +329,10 @@ class FoldedEngine(wiring.Component):
             m.d.comb += out.mask.eq(Mux(initial[fire], used, 0) if network.readout == "membrane_last" else used)
             for lane, bank in enumerate(banks):
                 m.d.comb += out["values"][lane].eq(wrap(bank.membrane, signed(self.value_width)))
+        if self._can_silence:
+            m.d.comb += self.sample_end.eq(shown & last_layer & is_end[fire] & initial[fire])
+            with m.If(self.silence):
+                m.d.comb += out.mask.eq(0)
+                if hidden_fifo is not None:
+                    m.d.comb += hidden_fifo.i.payload.mask.eq(0)
         return m

@@ -17,7 +17,7 @@ from rtl_templates.memories import next_index
 DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = range(4)
 
 
-def _members(network: FrozenNetwork, capacity: Capacity | None = None) -> dict[str, Member]:
+def _members(network: FrozenNetwork, capacity: Capacity | None = None, *, can_drop: bool = False) -> dict[str, Member]:
     """Ports of a door."""
     word = data.StructLayout({"word": record_layout(input_word(network, capacity)), "last": 1})
     n_inputs = capacity.n_inputs if capacity else network.n_inputs
@@ -27,6 +27,7 @@ def _members(network: FrozenNetwork, capacity: Capacity | None = None) -> dict[s
         "protocol_error": Out(4),
         "in_progress": Out(1),
         "finished": Out(1),
+        **({"drop": In(1)} if can_drop else {}),
     }
 
 
@@ -55,10 +56,12 @@ class InputGuard(wiring.Component):
     ----------
     network : the frozen network.
     capacity : of a loadable machine, whose inputs and timesteps are signals.
+    can_drop : whether there is ``drop``.
 
     Members
     -------
     i : In(stream of {word, last}); ``word`` as codesign.layouts.input_word.
+    drop : In(1), only with ``can_drop``: events are checked as ever but not passed on; one that waits is withdrawn.
     o : Out(stream of event_layout).
     protocol_error : Out(4).
     in_progress : Out(1), a sample has begun and has not had all its ends.
@@ -67,14 +70,15 @@ class InputGuard(wiring.Component):
     last_timestep : In, T - 1, the same, unless the coding is 'current'.
     """
 
-    def __init__(self, network: FrozenNetwork, capacity: Capacity | None = None):
+    def __init__(self, network: FrozenNetwork, capacity: Capacity | None = None, *, can_drop: bool = False):
         self._network = network
+        self._can_drop = can_drop
         self._capacity = capacity
         self._most_inputs = capacity.n_inputs if capacity else network.n_inputs
         self._most_timesteps = capacity.timesteps if capacity else network.timesteps
         self._is_current = network.coding.is_current
         self._counts = capacity is not None and not self._is_current
-        members = _members(network, capacity)
+        members = _members(network, capacity, can_drop=can_drop)
         if capacity:
             members["n_inputs"] = In(unsigned(capacity.n_inputs.bit_length()))
         if self._counts:
@@ -149,14 +153,16 @@ class InputGuard(wiring.Component):
         marks = Signal()
         ends = Signal()
         error = Signal(4)
+        passes = is_event & in_range & ~duplicate
         m.d.comb += [
             at_last_end.eq(timestep == last_end),
             free.eq(self.o.ready),
             active.eq(valid & ~dropping & ~clearing),
             is_event.eq(active & ~is_end & ~settled),
-            sends_event.eq(is_event & in_range & ~duplicate),
+            sends_event.eq(passes & ~self.drop if self._can_drop else passes),
             sends_end.eq(active & ~sends_event & (is_end | is_last)),
-            marks.eq(sends_event & free),
+            # A dropped event is marked all the same, so that its repetition is an error.
+            marks.eq(passes & (self.drop | free) if self._can_drop else sends_event & free),
             ends.eq(sends_end & free),
             self.finished.eq(ends & at_last_end),
             self.in_progress.eq(active | in_sample | (looking & ~dropping)),
@@ -234,9 +240,10 @@ class TrustedInput(wiring.Component):
     Latency 0 clocks, throughput one word a clock; with coding 'current' a sample's last word takes two.
     """
 
-    def __init__(self, network: FrozenNetwork):
+    def __init__(self, network: FrozenNetwork, *, can_drop: bool = False):
         self._is_current = network.coding.is_current
-        super().__init__(_members(network))
+        self._can_drop = can_drop
+        super().__init__(_members(network, can_drop=can_drop))
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -262,6 +269,9 @@ class TrustedInput(wiring.Component):
                 m.d.sync += sent.eq(last & ~sent)
         else:
             m.d.comb += [ends.eq(word.kind == END), self.i.ready.eq(self.o.ready)]
+        if self._can_drop:
+            with m.If(self.drop & ~ends):
+                m.d.comb += [self.o.valid.eq(0), self.i.ready.eq(1)]
         m.d.comb += self.finished.eq(moves & ends & last)
         with m.If(moves):
             m.d.sync += self.in_progress.eq(~self.finished)

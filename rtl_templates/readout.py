@@ -8,10 +8,12 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed, unsig
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from codesign.early_exit import EarlyExit
 from codesign.layouts import DECISION, SPIKE, VALUE, index_width, output_word
 from codesign.mapping import LayerMap
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import record_layout, wrap
+from rtl_templates.early_exit import LeadTracker
 from rtl_templates.serializer import token_layout
 
 
@@ -32,24 +34,32 @@ class Readout(wiring.Component):
     one token a clock; n_outputs + 1 clocks between samples. With `membrane_last` nothing is kept: the last timestep's
     membranes, which come in class order, leave as they come. Latency 1 clock.
 
+    With early exit the values are judged after each end but the last, in about 6 clocks (:class:`LeadTracker`). If the
+    sample may be decided, values and decision leave, and its tokens are ignored up to its T-th end. The decision
+    says after which timestep it was made, T - 1 without exit.
+
     Parameters
     ----------
     network : the frozen network.
     placement : placement of the last layer.
     value_width : bits of a membrane; 0 for readout `spike_count`.
+    early_exit : "off", or a rule that codesign.early_exit.check_early_exit allows.
 
     Members
     -------
     i : In(stream of token_layout).
     o : Out(stream of {word, last}); ``word`` as codesign.layouts.output_word, ``last`` on the decision.
     last_timestep : In, T - 1, of a loadable machine; constant while a sample is inside.
+    exited : Out(1), only with early exit: the sample at hand was decided, its T-th end has not come.
+    closed : Out(1), only with early exit, pulse: the sample's T-th end is taken.
+    busy : Out(1), only with early exit: a word has yet to be taken.
 
     Raises
     ------
     ValueError if ``value_width`` does not go with the network's readout.
     """
 
-    def __init__(self, network: FrozenNetwork, placement: LayerMap, value_width: int):
+    def __init__(self, network: FrozenNetwork, placement: LayerMap, value_width: int, *, early_exit: EarlyExit = "off"):
         if (value_width > 0) != network.membrane_readout:
             raise ValueError(f"value_width {value_width!r} does not go with readout {network.readout!r}")
         self._network = network
@@ -57,11 +67,13 @@ class Readout(wiring.Component):
         capacity = placement.capacity
         self._timesteps = capacity.timesteps if capacity else network.timesteps
         self._record = output_word(network, capacity)
+        self._early_exit = early_exit
         super().__init__(
             {
                 "i": In(stream.Signature(token_layout(placement, value_width))),
                 "o": Out(stream.Signature(data.StructLayout({"word": record_layout(self._record), "last": 1}))),
                 **({"last_timestep": In(unsigned(index_width(self._timesteps)))} if capacity else {}),
+                **({} if early_exit == "off" else {"exited": Out(1), "closed": Out(1), "busy": Out(1)}),
             }
         )
 
@@ -142,7 +154,15 @@ class Readout(wiring.Component):
         counter = Signal(index_shape)
         at_last = Signal()
         m.d.comb += at_last.eq(counter == n_out - 1)
-        with m.FSM(init="clear"):
+        is_update = self.i.valid & ~self.i.payload.end
+        exits = self._early_exit != "off"
+        exited = Signal()
+        leaves = Signal()
+        ended = Signal.like(timestep)
+        settling = Signal(range(LeadTracker.LATENCY))
+        judged = Signal()
+        decides = Signal()
+        with m.FSM(init="clear") as fsm:
             with m.State("clear"):
                 m.d.comb += [valid.eq(1), step.eq(_Step.CLEAR), index.eq(counter)]
                 with m.If(advance):
@@ -152,15 +172,39 @@ class Readout(wiring.Component):
             with m.State("collect"):
                 m.d.comb += [
                     self.i.ready.eq(advance),
-                    valid.eq(self.i.valid & ~self.i.payload.end),
+                    valid.eq(is_update & ~exited if exits else is_update),
                     step.eq(_Step.UPDATE),
                     index.eq(token_index),
                 ]
                 with m.If(advance & self.i.valid & self.i.payload.end):
                     m.d.sync += timestep.eq(wrap(timestep + 1, timestep.shape()))
+                    if exits:
+                        m.d.sync += ended.eq(Mux(exited, ended, timestep))
+                        with m.If(~exited):
+                            m.next = "judge"
                     with m.If(timestep == self._last_timestep):
                         m.d.sync += timestep.eq(0)
-                        m.next = "values"
+                        if exits:
+                            m.d.comb += self.closed.eq(1)
+                            m.d.sync += exited.eq(0)
+                            with m.If(~exited):
+                                m.next = "values"
+                        else:
+                            m.next = "values"
+            if exits:
+                # The timestep's last update may still wait for the output.
+                with m.State("judge"):
+                    with m.If(valid_1):
+                        m.d.sync += settling.eq(0)
+                    with m.Elif(settling != LeadTracker.LATENCY - 1):
+                        m.d.sync += settling.eq(wrap(settling + 1, settling.shape()))
+                    with m.Else():
+                        m.d.comb += judged.eq(1)
+                        m.d.sync += [settling.eq(0), exited.eq(leaves)]
+                        with m.If(leaves):
+                            m.next = "values"
+                        with m.Else():
+                            m.next = "collect"
             with m.State("values"):
                 m.d.comb += [valid.eq(1), step.eq(_Step.VALUE), index.eq(counter)]
                 with m.If(advance):
@@ -170,8 +214,11 @@ class Readout(wiring.Component):
             with m.State("decide"):
                 m.d.comb += [valid.eq(1), step.eq(_Step.DECISION)]
                 with m.If(advance):
+                    if exits:
+                        m.d.comb += decides.eq(1)
                     m.next = "collect"
 
+        answering = fsm.ongoing("values") | fsm.ongoing("decide") if exits else 0
         forward = Signal()
         forwarded = Signal(value_shape, reset_less=True)
         old = Signal(value_shape)
@@ -238,3 +285,19 @@ class Readout(wiring.Component):
                     m.d.sync += [word.kind.eq(VALUE), word.index.eq(index_1), word.value.eq(old)]
                 with m.Case(_Step.DECISION):
                     m.d.sync += [word.kind.eq(DECISION), word.index.eq(best_index), self.o.payload.last.eq(1)]
+                    if exits:
+                        m.d.sync += word.timestep.eq(ended)
+        if exits:
+            m.submodules.tracker = tracker = LeadTracker(value_shape, n_out, network.timesteps, self._early_exit)
+            # Counts go on from timestep to timestep; membranes are all given anew.
+            restarts = (judged | decides) if network.membrane_readout else decides
+            m.d.comb += [
+                tracker.valid.eq(executes & (step_1 == _Step.UPDATE)),
+                tracker.index.eq(index_1),
+                tracker.value.eq(new),
+                tracker.clear.eq(restarts),
+                tracker.left.eq(network.timesteps - 1 - ended),
+                leaves.eq(tracker.leaves),
+                self.exited.eq(exited),
+                self.busy.eq((valid_1 & sends) | self.o.valid | answering),
+            ]

@@ -74,11 +74,16 @@ class Comparison:
         got: npt.NDArray[Any],
         axes: tuple[str, ...],
         samples: npt.NDArray[np.integer] | None = None,
+        where: npt.NDArray[np.bool_] | None = None,
         **place: int,
     ) -> None:
-        """Compare two arrays; ``axes`` names their dimensions (sample, timestep, neuron)."""
-        self.counts[what] = self.counts.get(what, 0) + int(expected.size)
-        different = np.flatnonzero(expected != got)
+        """Compare two arrays; ``axes`` names their dimensions (sample, timestep, neuron).
+
+        ``where`` : elements that are compared, of the arrays' shape; default all.
+        """
+        chosen = np.ones(expected.shape, bool) if where is None else where
+        self.counts[what] = self.counts.get(what, 0) + int(np.count_nonzero(chosen))
+        different = np.flatnonzero((expected != got) & chosen)
         if different.size == 0:
             return
         self.mismatches += int(different.size)
@@ -116,19 +121,33 @@ def check_segment(
     every layer and timestep, the sweep's order, output spikes as sets per timestep, readout values,
     decisions, the order and the unused fields of output words, the saturation count, protocol errors, the
     network hash, the cycle counter, and that nothing follows the last decision.
+
+    With early exit (``expected`` is a trace with it) spikes and membranes are those of the timesteps that count; the
+    others depend on when the input came. There must be sweeps for all, and no output spikes of the others. The
+    saturation count is at least that of the timesteps that count, and equal if all of them do. Decisions say after
+    which timestep they were made, and the counters of exits, timesteps and latency are compared.
     """
     count = len(samples)
+    exits = sidecar.get("early_exit", "off") != "off"
+    saturations = int(expected.saturations.sum())
     if hung:
         done = min(int(recording.output["last"].sum()), count - 1)
         comparison.value("hang", 0, 1, sample=int(samples[done]))
     for entry, layer in zip(sidecar["layers"], recording.layers, strict=True):
         index = entry["index"]
-        _check_layer(comparison, entry, layer, expected.spikes[index], expected.membranes[index], samples)
-    _check_output(comparison, network, expected, recording.output, samples)
+        _check_layer(
+            comparison, entry, layer, expected.spikes[index], expected.membranes[index], expected.exits, samples
+        )
+    _check_output(comparison, network, expected, recording.output, samples, exits=exits)
     status = recording.status
     counters = sidecar.get("counters", True)
-    saturations = int(expected.saturations.sum()) & 0xFFFFFFFF if counters else 0
-    comparison.value("saturation_count", saturations, status["saturation_count"])
+    if not counters or (expected.exits == network.timesteps - 1).all():
+        wanted = saturations & 0xFFFFFFFF if counters else 0
+        comparison.value("saturation_count", wanted, status["saturation_count"])
+    else:
+        comparison.value("saturations_missed", 0, max(0, saturations - status["saturation_count"]))
+    if exits:
+        _check_exit_counters(comparison, network, expected, recording, counters=counters)
     comparison.value("protocol_error", protocol_error, status["protocol_error"])
     comparison.value("network_hash", int(network.hash[:16], 16), status["network_hash"])
     comparison.value("unstable_output_words", 0, status["unstable"])
@@ -144,15 +163,30 @@ def check_segment(
         comparison.value("busy_at_decision", int(output["last"].sum()), int((output["busy"] & output["last"]).sum()))
 
 
+def _check_exit_counters(
+    comparison: Comparison, network: FrozenNetwork, expected: golden.Trace, recording: Recording, *, counters: bool
+) -> None:
+    """Exits and timesteps of all samples, and the latency of the last one; all 0 without ``counters``."""
+    status = recording.status
+    decided = recording.output["cycle"][recording.output["last"] == 1]
+    latency = int(decided[-1] - recording.starts[-1]) if decided.size and recording.starts.size else 0
+    early = int((expected.exits < network.timesteps - 1).sum())
+    timesteps = int((expected.exits + 1).sum())
+    for name, wanted in (("exit_count", early), ("timestep_count", timesteps), ("latency_cycles", latency)):
+        comparison.value(name, wanted if counters else 0, status[name])
+
+
 def _check_layer(
     comparison: Comparison,
     entry: dict[str, Any],
     recording: LayerRecording,
     spikes: npt.NDArray[np.bool_],
     membranes: npt.NDArray[np.int64],
+    exits: npt.NDArray[np.int64],
     samples: npt.NDArray[np.integer],
 ) -> None:
     count, timesteps, n_out = spikes.shape
+    counts = np.broadcast_to((np.arange(timesteps) <= exits[:, None])[:, :, None], spikes.shape)
     n_slots, index = int(entry["n_slots"]), int(entry["index"])
     sweeps = count * timesteps
     slots = recording.slots
@@ -193,6 +227,7 @@ def _check_layer(
             got.reshape(want.shape),
             ("sample", "timestep", "neuron"),
             samples,
+            counts,
             layer=index,
         )
 
@@ -203,6 +238,8 @@ def _check_output(
     expected: golden.Trace,
     output: dict[str, npt.NDArray[np.int64]],
     samples: npt.NDArray[np.integer],
+    *,
+    exits: bool,
 ) -> None:
     count, timesteps, n_outputs = expected.spikes[-1].shape
     last_layer = len(network.layers) - 1
@@ -217,9 +254,10 @@ def _check_output(
     comparison.value("output_words_out_of_range", 0, int((of_spike & ~in_range).sum()))
     cells = (sample * timesteps + timestep) * n_outputs + index
     got = np.bincount(cells[in_range], minlength=count * timesteps * n_outputs).reshape(expected.spikes[-1].shape)
+    counts = np.arange(timesteps) <= expected.exits[:, None]
     comparison.values(
         "output_spikes",
-        expected.spikes[-1].astype(np.int64),
+        (expected.spikes[-1] & counts[:, :, None]).astype(np.int64),
         got,
         ("sample", "timestep", "neuron"),
         samples,
@@ -243,6 +281,11 @@ def _check_output(
     decisions = np.full(count, -1, np.int64)
     decisions[sample[of_decision]] = index[of_decision]
     comparison.values("decisions", expected.decisions.astype(np.int64), decisions, ("sample",), samples)
+    made = np.full(count, -1, np.int64)
+    made[sample[of_decision]] = timestep[of_decision]
+    comparison.values(
+        "decision_timesteps", expected.exits if exits else np.zeros_like(made), made, ("sample",), samples
+    )
 
     # Framing: one decision a sample, on its last word; kinds in order; timesteps in order; unused fields 0.
     number = np.bincount(sample[of_decision], minlength=count)[:count]
@@ -251,7 +294,7 @@ def _check_output(
     same = inside[1:] & (sample[1:] == sample[:-1])
     order = kind * timesteps + np.where(kind == 0, timestep, 0)
     comparison.value("output_order", 0, int((same & (order[1:] < order[:-1])).sum()))
-    unused = ((kind != 0) & (timestep != 0)) | ((kind != 1) & (value != 0)) | (kind > 2)
+    unused = ((kind != 0) & (kind != 2) & (timestep != 0)) | ((kind != 1) & (value != 0)) | (kind > 2)
     comparison.value("unused_fields", 0, int((inside & unused).sum()))
 
 
@@ -264,15 +307,20 @@ def _rank_within(sample: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]) -
     return running - 1 - before[sample]
 
 
-def expected_counts(network: FrozenNetwork, n_samples: int) -> dict[str, int]:
-    """How many values of each kind a complete comparison of ``n_samples`` in one segment must make."""
-    neurons = sum(layer.n_out for layer in network.layers) * network.timesteps * n_samples
+def expected_counts(network: FrozenNetwork, n_samples: int, n_timesteps: int | None = None) -> dict[str, int]:
+    """How many values of each kind a complete comparison of ``n_samples`` in one segment must make.
+
+    ``n_timesteps`` : timesteps that count, of all samples together; default all.
+    """
+    steps = network.timesteps * n_samples if n_timesteps is None else n_timesteps
+    neurons = sum(layer.n_out for layer in network.layers) * steps
     return {
         "spikes": neurons,
         "membranes": neurons,
         "output_spikes": network.n_outputs * network.timesteps * n_samples,
         "values": network.n_outputs * n_samples,
         "decisions": n_samples,
+        "decision_timesteps": n_samples,
     }
 
 

@@ -18,6 +18,7 @@ LOAD_SOURCE = TB_FOLDER / "load_source.sv"
 TB_MAIN = TB_FOLDER / "main.cpp"
 TOP = "codesign_tb"
 MAX_INPUT_WIDTH = 56
+EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 
@@ -56,17 +57,17 @@ module {top} (input wire clk);
   wire [{output_width_1}:0] m_tdata;
   wire        m_tvalid, m_tlast, m_tready;
   wire [31:0] beats, unstable;
-  wire        busy;
+  wire        busy            /*verilator public_flat_rd*/;
   wire [{error_width_1}:0] protocol_error;
   wire [31:0] saturation_count, cycle_count;
   wire [63:0] network_hash;
-  reg  [63:0] busy_clocks = 0, idle_decisions = 0;
+{exit_wires}  reg  [63:0] busy_clocks = 0, idle_decisions = 0;
   integer     status_file = 0;
 {load_source}
   stream_source #(.WIDTH({word_stride}), .WORDS({input_words})) source (
     .clk(clk), .open(opening), .segment(segment), .word_limit(word_limit), .gap(gap), .seed(seed), .isolate(isolate),
-    .decisions(decisions), .cycle(cycle), .tdata(s_tdata), .tkeep(s_tkeep), .tvalid(s_tvalid), .tlast(s_tlast),
-    .tready(s_tready), .close(closing), .words_sent(words_sent));
+    .decisions(decisions), .busy(busy), .cycle(cycle), .tdata(s_tdata), .tkeep(s_tkeep), .tvalid(s_tvalid),
+    .tlast(s_tlast), .tready(s_tready), .close(closing), .words_sent(words_sent));
 
   stream_sink #(.WIDTH({output_width}), .WORDS({output_words})) sink (
     .clk(clk), .open(opening), .segment(segment), .stall(stall), .seed(seed), .cycle(cycle), .tdata(m_tdata),
@@ -78,7 +79,7 @@ module {top} (input wire clk);
     .s_axis_tdata(s_tdata), {keep}.s_axis_tvalid(s_tvalid), .s_axis_tready(s_tready), .s_axis_tlast(s_tlast),
     .m_axis_tdata(m_tdata), .m_axis_tvalid(m_tvalid), .m_axis_tready(m_tready), .m_axis_tlast(m_tlast),
     .busy(busy), .protocol_error(protocol_error), .saturation_count(saturation_count),
-    .cycle_count(cycle_count), .network_hash(network_hash){load_ports});
+    .cycle_count(cycle_count), .network_hash(network_hash){exit_ports}{load_ports});
 
 {probes}
   always @(posedge clk) begin
@@ -152,6 +153,8 @@ _LOAD_SOURCE = """
 _LOAD_PORTS = """,
     .l_axis_tdata(l_tdata), .l_axis_tvalid(l_tvalid), .l_axis_tready(l_tready), .l_axis_tlast(l_tlast),
     .expected_hash(expected_hash), .loaded(loaded), .load_error(load_error)"""
+_COUNTER = """\
+      $fwrite(status_file, "{name} %0d\\n", {name});"""
 
 
 def words(bits: int) -> int:
@@ -188,6 +191,8 @@ def testbench_source(sidecar: dict[str, Any]) -> str:
     if "load" in sidecar:
         load["load_source"] = _LOAD_SOURCE.format(load_error_width_1=len(sidecar["load"]["errors"]) - 1)
         load["load_ports"] = _LOAD_PORTS
+    counters = EXIT_COUNTERS if sidecar.get("early_exit", "off") != "off" else ()
+    status += [_COUNTER.format(name=name) for name in counters]
     stride, beat = -(-input_width // 8) * 8, int(sidecar.get("input_words", 1))
     return _TEMPLATE.format(
         top=TOP,
@@ -196,6 +201,8 @@ def testbench_source(sidecar: dict[str, Any]) -> str:
         input_words=beat,
         beat_width_1=beat * stride - 1,
         keep=".s_axis_tkeep(s_tkeep), " if beat > 1 else "",
+        exit_wires="".join(f"  wire [31:0] {name};\n" for name in counters),
+        exit_ports="".join(f", .{name}({name})" for name in counters),
         output_width=output_width,
         output_width_1=output_width - 1,
         output_words=words(output_width),

@@ -18,6 +18,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge, Timer
 
 from codesign import golden
+from codesign.early_exit import EarlyExit
 from codesign.files import write_json
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
@@ -48,6 +49,7 @@ class Request:
         self.phases: dict[str, list[int]] = document["phases"]
         self.quiet_limit = int(document["quiet_limit"])
         self.encoder = InputEncoder(self.sidecar)
+        self.early_exit: EarlyExit = self.sidecar.get("early_exit", "off")
 
     def samples(self, phase: str) -> np.ndarray:
         return np.array(self.phases[phase], np.int64)
@@ -140,7 +142,14 @@ class Driver:
         await self.clocks(1)
 
     async def close(self) -> Recording:
-        """Wait for stray words, end the segment and read what the monitors recorded."""
+        """Wait for stray words, end the segment and read what the monitors recorded.
+
+        After an early exit the sample has timesteps left to go through.
+        """
+        waited = 0
+        while self.request.early_exit != "off" and int(self.dut.busy.value) and waited < self.request.quiet_limit:
+            await self.clocks(DRAIN_CLOCKS)
+            waited += DRAIN_CLOCKS
         await self.clocks(DRAIN_CLOCKS)
         self.dut.close.value = 1
         await self.clocks(3)
@@ -180,7 +189,7 @@ class Phase:
         return Driver(dut, request.folder, request.network, request.sidecar, request.quiet_limit, progress)
 
     def expect(self, stimulus: Stimulus) -> golden.Trace:
-        return golden.run(self.request.network, stimulus)
+        return golden.run(self.request.network, stimulus, early_exit=self.request.early_exit)
 
     def check(
         self,
@@ -255,7 +264,8 @@ async def _straight(dut: Any, name: str, *, isolate: bool) -> None:
     phase.extra["hardware_decisions"] = [*decided.tolist(), *[-1] * (len(stimulus) - len(decided))]
     phase.extra["saturations"] = int(expected.saturations.sum())
     phase.extra["synaptic_operations"] = expected.synaptic_operations.sum(axis=0).tolist()
-    phase.extra["spikes"] = [int(spikes.sum()) for spikes in expected.spikes]
+    phase.extra["spikes"] = expected.spike_counts.sum(axis=0).tolist()
+    phase.extra["timesteps"] = int((expected.exits + 1).sum())
     phase.finish()
 
 
@@ -318,7 +328,7 @@ async def protocol_errors(dut: Any) -> None:
     await driver.start()
     request = phase.request
     kinds: list[str] = []
-    understood_samples = 0
+    understood_samples = understood_timesteps = 0
     for sample in phase.samples:
         stimulus = request.stimulus.take([int(sample)])
         good = request.encoder.sample(stimulus, 0)
@@ -328,11 +338,13 @@ async def protocol_errors(dut: Any) -> None:
             await driver.open([bad, good, good])
             hung = await driver.run(len(understood))
             recording = await driver.close()
-            # The framing flags of the source do not know how the guard splits ill-framed samples.
-            recording = replace(recording, starts=np.arange(len(understood)))
+            # The framing flags of the source do not know that the guard drops a sample after an overrun.
+            recording = replace(recording, starts=recording.starts[-len(understood) :])
+            expected = phase.expect(understood)
+            understood_timesteps += int((expected.exits + 1).sum())
             phase.check(
                 recording,
-                phase.expect(understood),
+                expected,
                 np.full(len(understood), sample),
                 protocol_error=errors,
                 hung=hung,
@@ -345,4 +357,5 @@ async def protocol_errors(dut: Any) -> None:
             break
     phase.extra["kinds"] = kinds
     phase.extra["understood_samples"] = understood_samples
+    phase.extra["understood_timesteps"] = understood_timesteps
     phase.finish()

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign import golden
 from codesign.errors import InputError, ToolError
 from codesign.files import explain_write_errors, tree_hash, write_json
 from codesign.golden import check_stimulus
@@ -51,6 +52,7 @@ class Verification:
     cycles_per_sample : first word to last decision over samples, back to back. latency_cycles : first word
     accepted to decision accepted, one sample at a time. interval_cycles : between decisions, back to back.
     layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x accumulate).
+    mean_timesteps : timesteps that counted, per sample; fewer than the network's with early exit.
     altered : files of the bundle that are not those that its sidecar describes; they are simulated as they are.
     decoder : equality of the images with the frozen network (:func:`sim.decoder.compare_decoded`).
     """
@@ -72,6 +74,7 @@ class Verification:
     decoder: dict[str, Any]
     phases: dict[str, dict[str, Any]]
     simulated_cycles: int
+    mean_timesteps: float
     altered: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -142,6 +145,7 @@ def verify_bundle(
         )
     check_stimulus(network, stimulus)
     stimulus.validate()
+    early_exit = sidecar.get("early_exit", "off")
     if len(stimulus) == 0:
         raise InputError("the stimulus has no samples: nothing to verify")
     files_hash = tree_hash(bundle)
@@ -173,7 +177,10 @@ def verify_bundle(
         first = _record_waveform(bundle, network, sidecar, stimulus, work, first, seed)
     _keep_observed(jobs, first, work)
     result = _merge(network, sidecar, stimulus, jobs, phases, first, files_hash, decoder, altered)
-    _assert_counts(network, result, len(stimulus), min(stress_samples, len(stimulus)), latency)
+    exits = np.full(len(stimulus), network.timesteps - 1)
+    if early_exit != "off":
+        exits = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit).exits
+    _assert_counts(network, result, exits, min(stress_samples, len(stimulus)), latency)
     result.seconds.update(
         build=round(built - started, 3),
         simulate=round(simulated - built, 3),
@@ -470,7 +477,7 @@ def _merge(
             entry["samples"] += result["samples"]
             entry["mismatches"] += result["mismatches"]
             entry["comparisons"] = merge_counts([entry["comparisons"], result["comparisons"]])
-            for key in ("kinds", "understood_samples"):
+            for key in ("kinds", "understood_samples", "understood_timesteps"):
                 if key in result:
                     entry[key] = result[key]
     return Verification(
@@ -491,6 +498,7 @@ def _merge(
         decoder=decoder,
         phases=by_phase,
         simulated_cycles=sum(int(result.get("simulated_cycles", 0)) for part in phases for result in part.values()),
+        mean_timesteps=sum(int(part["timesteps"]) for _, part in straight) / count,
         altered=altered,
     )
 
@@ -500,20 +508,26 @@ def _mean(arrays: Sequence[np.ndarray]) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _assert_counts(network: FrozenNetwork, result: Verification, samples: int, stressed: int, latency: bool) -> None:
-    """A comparison that was not made must not pass for one that found no difference."""
+def _assert_counts(
+    network: FrozenNetwork, result: Verification, exits: np.ndarray, stressed: int, latency: bool
+) -> None:
+    """A comparison that was not made must not pass for one that found no difference.
+
+    ``exits`` : int64 (N,), last timestep that counts of every sample.
+    """
     if result.mismatches:
         return
-    protocol = result.phases.get("protocol_errors", {}).get("understood_samples", 0)
+    protocol = result.phases.get("protocol_errors", {})
+    samples, part = (len(exits), int((exits + 1).sum())), (stressed, int((exits[:stressed] + 1).sum()))
     times = {
         "back_to_back": samples,
-        "one_at_a_time": samples if latency else 0,
-        "backpressure": BACKPRESSURE_ROUNDS * stressed,
-        "reset_mid_sample": stressed,
-        "protocol_errors": protocol,
+        "one_at_a_time": samples if latency else (0, 0),
+        "backpressure": (BACKPRESSURE_ROUNDS * part[0], BACKPRESSURE_ROUNDS * part[1]),
+        "reset_mid_sample": part,
+        "protocol_errors": (protocol.get("understood_samples", 0), protocol.get("understood_timesteps", 0)),
     }
-    for name, expected in times.items():
+    for name, (count, timesteps) in times.items():
         made = result.phases.get(name, {"comparisons": {}})["comparisons"]
-        for kind, wanted in expected_counts(network, expected).items():
+        for kind, wanted in expected_counts(network, count, timesteps).items():
             if made.get(kind, 0) != wanted:
                 raise ToolError(f"{name}: {made.get(kind, 0)} comparisons of {kind}, expected {wanted}")

@@ -180,7 +180,8 @@ def estimate_table(document: Mapping[str, Any]) -> Table:
     parts = [f"{sum(document['memory_bits'].values())} bits of memory"]
     parts.append(f"{document['bits_per_synapse']:.1f} bits per synapse")
     if document["cycles"]:
-        parts.append(f"{document['latency_cycles']:.0f} cycles from first input to decision")
+        whole = "" if document.get("early_exit", "off") == "off" else ", of a whole sample, without early exit"
+        parts.append(f"{document['latency_cycles']:.0f} cycles from first input to decision{whole}")
     table.caption = ", ".join(parts)
     return table
 
@@ -309,6 +310,11 @@ def _verdict(figures: Mapping[str, Any]) -> str:
     text = f"{figures['samples_verified']} samples, {figures['mismatches']} mismatches"
     if figures["accuracy_hardware"] is not None:
         text += f", hardware accuracy {100 * figures['accuracy_hardware']:.2f} %"
+    if figures.get("saved_cycles") is not None:
+        text += (
+            f"; early exit: {figures['timesteps_per_sample']:.2f} timesteps a sample, "
+            f"about {figures['saved_cycles']:.0f} cycles saved"
+        )
     return text
 
 

@@ -11,7 +11,7 @@ from codesign.pipeline.budget import Choice
 from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Stage, code_hash
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
 
-CONTRACT = ("codesign/network", "codesign/golden.py", "codesign/stimulus.py")
+CONTRACT = ("codesign/network", "codesign/golden.py", "codesign/early_exit.py", "codesign/stimulus.py")
 MAPPING = ("codesign/mapping.py", "codesign/placement.py", "codesign/layouts.py")
 ESTIMATE = (*MAPPING, "codesign/estimate.py", "codesign/area_model.py")
 FORMULA = (*CONTRACT, *ESTIMATE, "codesign/budget.py", "boards/registry.py")
@@ -124,7 +124,7 @@ STAGES: dict[str, Stage] = {
             name="verify",
             inputs={NETWORK: "freeze", STIMULUS: "freeze", "bundle": "generate"},
             outputs=("verify",),
-            code=(*CONTRACT, "sim"),
+            code=(*CONTRACT, "sim", "codesign/estimate.py"),
             options=_sections("verify", "budget"),
             work=verify,
             hardware=True,

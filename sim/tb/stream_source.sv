@@ -3,7 +3,7 @@
 //
 // The file holds 64-bit big-endian records {flags[7:0], word[55:0]}: flags bit 0 = tlast, bit 1 = first word of a
 // sample. `word_limit` bounds how many words of the segment may be sent; `isolate` holds a sample's first word back
-// until every earlier sample has ended with a decision.
+// until every earlier sample has ended with a decision and nothing of it is left inside.
 module stream_source #(
     parameter int WIDTH = 8,   // of a word within a beat
     parameter int WORDS = 1
@@ -17,6 +17,7 @@ module stream_source #(
     input  wire [31:0]      seed,
     input  wire             isolate,
     input  wire [31:0]      decisions,
+    input  wire             busy,
     input  wire [63:0]      cycle,
     output reg  [WORDS*WIDTH-1:0] tdata,
     output reg  [WORDS*WIDTH/8-1:0] tkeep,
@@ -63,7 +64,7 @@ module stream_source #(
       end
       if (!tvalid || tready) begin
         if (has_ahead && words_taken < word_limit && {24'd0, lfsr[7:0]} >= gap
-            && !(isolate && ahead[57] && decisions != samples)) begin
+            && !(isolate && ahead[57] && (decisions != samples || busy))) begin
           first <= ahead[57];
           tvalid <= 1;
           tdata <= 0;

@@ -129,7 +129,7 @@ def test_quantised_forward_equals_the_golden_model(name):
     values = golden.readout_values(
         frozen, trace.spikes[-1], potentials[-1].transpose(0, 1).double().numpy().astype(np.int64)
     )
-    assert np.array_equal(values, trace.values)
+    assert np.array_equal(values[:, -1], trace.values)
     for plan, layer in zip(model.plans, frozen.layers, strict=True):
         assert [p.source for p in layer.projections] == [p.source for p in plan.projections]
     if name == "saturating":

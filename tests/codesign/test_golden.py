@@ -239,8 +239,8 @@ MUTATIONS = {
         "np.argmax(values, axis=1)",
         "(values.shape[1] - 1 - np.argmax(values[:, ::-1], axis=1))",
     ),
-    "last membrane is the first": ("readout_values", "potentials[:, -1]", "potentials[:, 0]"),
-    "maximum is the last": ("readout_values", "potentials.max(axis=1)", "potentials[:, -1]"),
+    "last membrane is the first": ("readout_values", "return potentials\n", "return potentials[:, ::-1]\n"),
+    "maximum is the last": ("readout_values", "np.maximum.accumulate(potentials, axis=1)", "potentials"),
     "second layer a timestep late": (
         "_run_chunk",
         "_as_events(fired.reshape",

@@ -308,7 +308,7 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "channels exchanged": ("convolution_matrix", [("convolution.in_channel[taps", "convolution.out_channel[taps")]),
     "every projection from the layer before": ("_run_chunk", [("events[projection.source]", "events[index - 1]")]),
     "only the first projection": ("_run_chunk", [("reduce(np.add, parts)", "parts[0]")]),
-    "last recurrent spike walks": ("_run_chunk", [("fired[:, :-1]", "fired")]),
+    "last recurrent spike walks": ("_run_chunk", [("[:, 1:, index] += fired[:, :-1]", "[:, :, index] += fired")]),
     "an operation per pooled event": ("fan_out", [("matrices[0] @ counts", "(matrices[0] @ counts) * 0 + 1")]),
 }  # fmt: skip
 

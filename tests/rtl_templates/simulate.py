@@ -9,6 +9,7 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from codesign import golden
+from codesign.early_exit import EarlyExit
 from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, input_word, output_word
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
@@ -18,7 +19,11 @@ from rtl_templates.accelerator import Accelerator
 
 @dataclass
 class Observed:
-    """What came out: decoded output words, and per layer the probed (slot, spikes, membranes) words."""
+    """What came out: decoded output words, and per layer the probed (slot, spikes, membranes) words.
+
+    ``latencies`` : clocks from a sample's first word to its decision. ``counters`` : those of early exit, after each
+    decision.
+    """
 
     words: list[dict[str, int]] = field(default_factory=list)
     last: list[bool] = field(default_factory=list)
@@ -27,6 +32,8 @@ class Observed:
     protocol_error: int = 0
     busy: int = 0
     cycles: int = 0
+    latencies: list[int] = field(default_factory=list)
+    counters: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 def sample_words(
@@ -60,13 +67,14 @@ def simulate(
     queue_depth: int = 8,
     reset_at: int | None = None,
     limit: int = 200_000,
+    early_exit: EarlyExit = "off",
 ) -> Observed:
     """Feed ``words`` and run until ``decisions`` decisions have come, then until idle.
 
     With ``rng``: random gaps before words and random backpressure. ``reset_at``: after that many words, reset for a
     clock and start over with the first word; what came before is forgotten.
     """
-    dut = Accelerator(network, mapping, queue_depth=queue_depth)
+    dut = Accelerator(network, mapping, queue_depth=queue_depth, early_exit=early_exit)
     observed = Observed(probes=[[] for _ in mapping.layers])
     record = output_word(network)
     gap, stall = (0.0, 0.0) if rng is None else (float(rng.choice([0, 0.3, 0.8])), float(rng.choice([0, 0.5, 0.9])))
@@ -85,6 +93,7 @@ def simulate(
     async def bench(ctx):
         position, done, restart = 0, 0, reset_at
         valid = False
+        starts, decided = [], False
         for cycle in range(limit):
             if not valid and position < len(words) and (rng is None or rng.random() >= gap):
                 valid = True
@@ -98,23 +107,33 @@ def simulate(
                 await ctx.tick()
                 ctx.set(reset, 0)
                 position, done, restart, valid = 0, 0, None, False
-                for name in ("words", "last", "saturations"):
+                for name in ("words", "last", "saturations", "latencies", "counters"):
                     getattr(observed, name).clear()
+                starts, decided = [], False
                 for probe in observed.probes:
                     probe.clear()
                 continue
+            if decided and dut.exits:
+                observed.counters.append(
+                    (ctx.get(dut.latency_cycles), ctx.get(dut.exit_count), ctx.get(dut.timestep_count))
+                )
+            decided = False
             taken = valid and ctx.get(dut.s_axis_tready)
             if ready and ctx.get(dut.m_axis_tvalid):
                 word = ctx.get(dut.m_axis_tdata)
                 observed.words.append({name: int(value[0]) for name, value in record.unpack([word]).items()})
                 observed.last.append(bool(ctx.get(dut.m_axis_tlast)))
                 if observed.last[-1]:
+                    decided = True
+                    observed.latencies.append(cycle - starts[done])
                     done += 1
                     observed.saturations.append(ctx.get(dut.saturation_count))
             for layer, (probe_valid, *signals) in zip(observed.probes, probes):
                 if ctx.get(probe_valid):
                     layer.append(tuple(ctx.get(signal) for signal in signals))
             if taken:
+                if position == 0 or words[position - 1][1]:
+                    starts.append(cycle)
                 position, valid = position + 1, False
             if done >= decisions and position == len(words) and not ctx.get(dut.busy):
                 observed.cycles = cycle
@@ -134,9 +153,16 @@ def simulate(
     return observed
 
 
-def check(network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, observed: Observed) -> int:
+def check(
+    network: FrozenNetwork,
+    mapping: HardwareMap,
+    stimulus: Stimulus,
+    observed: Observed,
+    early_exit: EarlyExit = "off",
+) -> int:
     """Compare everything observed with the golden model; returns the number of values compared."""
-    trace = golden.run(network, stimulus)
+    trace = golden.run(network, stimulus, early_exit=early_exit)
+    counts = np.arange(network.timesteps) <= trace.exits[:, None]
     n_samples, timesteps = len(stimulus), network.timesteps
     compared = 0
     for index, layer in enumerate(mapping.layers):
@@ -154,12 +180,13 @@ def check(network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, obse
                 membranes[step, neuron] = raw - ((raw >> (width - 1)) << width)
                 spikes[step, neuron] = (fired >> lane) & 1
         shape = (n_samples, timesteps, layer.n_out)
-        np.testing.assert_array_equal(spikes.reshape(shape), trace.spikes[index], f"spikes of layer {index}")
-        np.testing.assert_array_equal(membranes.reshape(shape), trace.membranes[index], f"membranes of layer {index}")
-        compared += spikes.size + membranes.size
+        for what, got, want in (("spikes", spikes, trace.spikes), ("membranes", membranes, trace.membranes)):
+            got, want = got.reshape(shape)[counts], want[index][counts]
+            np.testing.assert_array_equal(got, want, f"{what} of layer {index}")
+            compared += want.size
     position = 0
     for sample in range(n_samples):
-        for t in range(timesteps):
+        for t in range(int(trace.exits[sample]) + 1):
             expected = set(np.flatnonzero(trace.spikes[-1][sample, t]).tolist())
             words = observed.words[position : position + len(expected)]
             assert all(word["kind"] == SPIKE and word["timestep"] == t and word["value"] == 0 for word in words)
@@ -170,11 +197,16 @@ def check(network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, obse
             assert observed.words[position] == {"kind": VALUE, "timestep": 0, "index": neuron, "value": value}
             position += 1
         decision = int(trace.decisions[sample])
-        assert observed.words[position] == {"kind": DECISION, "timestep": 0, "index": decision, "value": 0}
+        made = 0 if early_exit == "off" else int(trace.exits[sample])
+        assert observed.words[position] == {"kind": DECISION, "timestep": made, "index": decision, "value": 0}
         assert observed.last[position] and sum(observed.last[: position + 1]) == sample + 1
         position += 1
         compared += network.n_outputs + 1
         assert observed.saturations[sample] >= int(trace.saturations[: sample + 1].sum())
     assert position == len(observed.words)
-    assert observed.saturations[-1] == int(trace.saturations.sum())
+    if counts.all():
+        assert observed.saturations[-1] == int(trace.saturations.sum())
+    if early_exit != "off":
+        early, steps = np.cumsum(trace.exits < timesteps - 1), np.cumsum(trace.exits + 1)
+        assert observed.counters == list(zip(observed.latencies, early.tolist(), steps.tolist(), strict=True))
     return compared
