@@ -85,6 +85,8 @@ def write_bundle(
         raise InputError(f"queue_depth = {queue_depth!r} is outside 2..64")
     if not 1 <= input_words <= 8:
         raise InputError(f"input_words = {input_words!r} is outside 1..8")
+    if mapping.capacity and early_exit != "off":
+        raise UnsupportedError("a loadable machine has no early exit; leave hardware.early_exit out")
     if mapping.capacity and not input_checks:
         raise UnsupportedError("a loadable machine checks its input; leave hardware.input_checks out")
     if mapping.network_hash != network.hash:

@@ -146,8 +146,8 @@ class Driver:
 
         After an early exit the sample has timesteps left to go through.
         """
-        waited = 0
-        while self.request.early_exit != "off" and int(self.dut.busy.value) and waited < self.request.quiet_limit:
+        waited, exits = 0, self.sidecar.get("early_exit", "off") != "off"
+        while exits and int(self.dut.busy.value) and waited < self.quiet_limit:
             await self.clocks(DRAIN_CLOCKS)
             waited += DRAIN_CLOCKS
         await self.clocks(DRAIN_CLOCKS)
