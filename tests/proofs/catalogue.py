@@ -159,16 +159,16 @@ def _forwarding(input_bits: int, pipeline: Pipeline = "deep") -> Proof:
     def harness(**seeded) -> Harness:
         return BankHarness([layer], input_bits=input_bits, window=window, pipeline=pipeline, **seeded)
 
-    def dropped(which: str) -> Defect:
+    def dropped(which: str, place: str = "elaborate") -> Defect:
         return Defect(
             f"{which} synapse not forwarded",
-            Edit(NeuronBank, rf"forward_{which}_1\.eq\(", f"forward_{which}_1.eq(0 & "),
+            Edit(NeuronBank, rf"forward_{which}_1\.eq\(", f"forward_{which}_1.eq(0 & ", place),
             harness,
         )
 
     depth = _bank_depth(2, window, input_bits > 0, pipeline)
     # A short pipeline has nothing between the synapse that reads and the one that writes.
-    pairs = (dropped("near"), dropped("far")) if pipeline == "deep" else (dropped("far"),)
+    pairs = (dropped("near", "_chosen"), dropped("far")) if pipeline == "deep" else (dropped("far"),)
     return Proof(
         f"forwarding-{coding}{_SUFFIX[pipeline]}",
         "synapses of any slots in any clocks add up as in a memory that is written at once",

@@ -62,8 +62,14 @@ def check(proof: Proof, folder: Path, *, waveform: bool = False, timeout: float 
     task("proof", text, proof.mode, proof.depth, "PASS")
     task("cover", text, "cover", proof.cover_depth, "PASS")
     for defect in proof.defects:
+        try:
+            text = seeded(defect)
+        except LookupError as error:
+            verdict.statuses[defect.name] = "LOST"
+            verdict.notes.append(str(error))
+            continue
         # A defect must be shown by a run of the component, which the induction does not give.
-        task(defect.name, seeded(defect), "bmc", max(proof.depth, proof.cover_depth), "FAIL")
+        task(defect.name, text, "bmc", max(proof.depth, proof.cover_depth), "FAIL")
     return verdict
 
 
