@@ -184,7 +184,7 @@ class LayerMap:
         """Words of a lane's synapse memory."""
         if self.capacity:
             return self.capacity.layers[self.index].synapses
-        return max(1, int(self.row_lengths[lane].sum()))
+        return max(1, next(iter(self._columns[lane][0].values())).size)
 
     def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
         """Contents of a lane's synapse memory, zeros behind the synapses; they are never read."""
