@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from codesign.config import Config, parse_config
+from codesign.config import Config, HardwareConfig, parse_config
 from codesign.errors import CapacityError, CodesignError, InputError, MismatchError, OutputError, ToolError
+from codesign.network import FrozenNetwork
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
+from codesign.pipeline.work import map_calibrated
 from codesign.rundir import FIGURES, RunDirectory
 
 
@@ -247,3 +250,15 @@ def test_each_input_of_a_stage_is_an_output_of_the_stage_named():
         for path, verb in stage.inputs.items():
             assert path in STAGES[verb].outputs
         assert set(stage.optional_inputs) <= {output for other in STAGES.values() for output in other.outputs}
+
+
+def test_choices_of_hardware_reach_the_mapping():
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 8, (30, 24)) * (rng.random((30, 24)) < 0.2)
+    network = FrozenNetwork.from_arrays([weights], threshold=1, timesteps=1)
+    plain = map_calibrated(network, HardwareConfig(lanes=2), None)
+    chosen = map_calibrated(network, HardwareConfig(lanes=2, synapses="compact", pipeline="short"), None)
+    folded = map_calibrated(network, HardwareConfig(shape="folded"), None)
+    assert (plain.layers[0].pipeline, plain.layers[0].encoding.is_plain, plain.folded) == ("deep", True, None)
+    assert (chosen.layers[0].pipeline, chosen.layers[0].encoding.is_plain) == ("short", False)
+    assert folded.folded is not None
