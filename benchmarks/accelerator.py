@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from codesign import golden
+from codesign.choices import Pipeline, StateMemory, Synapses
 from codesign.errors import CodesignError, InputError
 from codesign.files import write_json
-from codesign.mapping import HardwareMap, Pipeline, StateMemory, Synapses, map_network
+from codesign.mapping import HardwareMap, map_network
 from codesign.network import FrozenNetwork, Leak
 from codesign.stimulus import Stimulus
 

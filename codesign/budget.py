@@ -16,9 +16,10 @@ import numpy as np
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS
+from codesign.choices import StateMemory
 from codesign.config import Family, FreezeConfig
 from codesign.estimate import MAX_SAMPLES, estimate, source_rates
-from codesign.mapping import StateMemory, map_network
+from codesign.mapping import map_network
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from codesign.choices import Pipeline, StateMemory, Synapses
 from codesign.early_exit import MAX_MARGIN, early_exit_problem
 from codesign.errors import InputError, UnsupportedError
 from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
@@ -464,11 +465,6 @@ class FreezeConfig(Section):
     membrane_width: int | None = Field(default=None, ge=4, le=32, description="default: derived from training data")
     epochs: int = Field(default=10, ge=0, description="quantisation-aware epochs at fixed connectivity")
     learning_rate: float = Field(default=5e-4, gt=0)
-
-
-StateMemory = Literal["auto", "block", "distributed"]
-Synapses = Literal["plain", "compact"]
-Pipeline = Literal["deep", "short"]
 
 
 class CapacityConfig(Section):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.capacity import Capacity
+from codesign.choices import StateMemory
 from codesign.encoding import row_entry
 from codesign.layouts import index_width, output_word
 from codesign.mapping import (
@@ -25,7 +26,6 @@ from codesign.mapping import (
     FoldedMap,
     HardwareMap,
     LayerMap,
-    StateMemory,
     fifo_depth,
     fire_latency,
     folded_fifo_depth,

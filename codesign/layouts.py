@@ -140,11 +140,6 @@ def output_word(network: FrozenNetwork, capacity: Capacity | None = None) -> Rec
     )
 
 
-def synapse_word(n_slots: int, weight_bits: int) -> Record:
-    """One synapse: {slot, weight}."""
-    return Record((Field("slot", index_width(n_slots)), Field("weight", weight_bits, signed=True)))
-
-
 def parameter_word(threshold: tuple[int, int] | None, bias: tuple[int, int] | None) -> Record:
     """Parameters of one slot: {threshold, bias}, each given by its range or absent if None."""
     fields = []

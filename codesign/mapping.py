@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +24,14 @@ from codesign.capacity import (
     stored_thresholds,
     synapse_words,
 )
+from codesign.choices import Pipeline, Synapses
 from codesign.encoding import PLAIN, Encoding, smallest
 from codesign.errors import CapacityError, InputError
-from codesign.layouts import Record, parameter_word, synapse_word
+from codesign.layouts import Record, parameter_word
 from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.placement import balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
-StateMemory = Literal["auto", "block", "distributed"]
-Synapses = Literal["plain", "compact"]
-Pipeline = Literal["deep", "short"]
 
 MAX_LANES = 32
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
@@ -150,7 +148,7 @@ class LayerMap:
         """What a lane's neurons are given for a synapse: {slot, weight}."""
         if self.capacity:
             return self.synapse_record
-        return synapse_word(self.n_slots, self.weight_bits)
+        return PLAIN.synapse_record(self.n_slots, self.weight_bits)
 
     @property
     def synapse_record(self) -> Record:
@@ -275,7 +273,7 @@ class FoldedMap:
     @property
     def given_record(self) -> Record:
         """What a lane's neurons are given for a synapse: {slot within the layer, weight}."""
-        return synapse_word(*self._widest)
+        return PLAIN.synapse_record(*self._widest)
 
     @property
     def synapse_record(self) -> Record:

@@ -15,11 +15,12 @@ from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
+from codesign.choices import StateMemory
 from codesign.early_exit import EarlyExit
 from codesign.errors import InputError, OutputError, UnsupportedError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
-from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, StateMemory, seen_depth
+from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator

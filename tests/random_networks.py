@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from codesign.choices import Pipeline
 from codesign.encoding import ROW_GROUPS, Encoding
-from codesign.mapping import FoldedMap, HardwareMap, LayerMap, Pipeline
+from codesign.mapping import FoldedMap, HardwareMap, LayerMap
 from codesign.network import (
     CodingKind,
     CompareKind,

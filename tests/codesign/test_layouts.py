@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codesign.encoding import PLAIN
 from codesign.layouts import (
     Field,
     Record,
@@ -10,7 +11,6 @@ from codesign.layouts import (
     input_word,
     output_word,
     parameter_word,
-    synapse_word,
 )
 from codesign.network import FrozenNetwork, InputCoding
 
@@ -70,6 +70,9 @@ def test_words_of_a_network():
 
 
 def test_words_of_memories():
-    assert [(f.name, f.width, f.signed) for f in synapse_word(1, 2)] == [("slot", 1, False), ("weight", 2, True)]
+    assert [(f.name, f.width, f.signed) for f in PLAIN.synapse_record(1, 2)] == [
+        ("slot", 1, False),
+        ("weight", 2, True),
+    ]
     assert [(f.name, f.width) for f in parameter_word((-8, 7), (0, 8))] == [("threshold", 4), ("bias", 5)]
     assert parameter_word(None, None).fields == ()

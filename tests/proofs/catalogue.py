@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import unsigned
 
+from codesign.choices import Pipeline
 from codesign.encoding import Encoding
-from codesign.mapping import HardwareMap, Pipeline, map_network, write_latency
+from codesign.mapping import HardwareMap, map_network, write_latency
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.beats import BeatSplitter

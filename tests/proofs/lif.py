@@ -10,7 +10,8 @@ from itertools import product
 import numpy as np
 from amaranth.hdl import Array, Const, Mux, Signal, Value, signed, unsigned
 
-from codesign.mapping import Pipeline, map_network
+from codesign.choices import Pipeline
+from codesign.mapping import map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
 from rtl_templates.neurons import NeuronBank, NeuronWidths
 
