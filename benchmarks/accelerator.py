@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from codesign import golden
-from codesign.choices import Pipeline, StateMemory, Synapses
+from codesign.choices import BLOCK_ROM_BITS, Pipeline, StateMemory, Synapses
 from codesign.errors import CodesignError, InputError
 from codesign.files import write_json
 from codesign.mapping import HardwareMap, map_network
@@ -51,17 +51,28 @@ class DesignPoint:
     input_words: int = 1
     synapses: Synapses = "plain"
     pipeline: Pipeline = "deep"
+    lockstep: bool = False
     input_checks: bool = True
     counters: bool = True
+    spike_fifos: bool = True
+    output_spikes: bool = True
+    block_rom_bits: int = BLOCK_ROM_BITS
 
 
-TINY: dict[str, Any] = {"pipeline": "short", "input_checks": False, "counters": False}
+TINY: dict[str, Any] = {
+    "pipeline": "short",
+    "input_checks": False,
+    "counters": False,
+    "spike_fifos": False,
+    "output_spikes": False,
+}
 DESIGNS = {
     "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), shape="folded"),
     "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), queue_depth=4, state_memory="block"),
     "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), state_memory="block", input_words=4),
     "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), synapses="compact"),
-    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), queue_depth=4, **TINY),
+    # Its first row table has 576 bits and goes into logic; words of three lanes take two blocks.
+    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), lockstep=True, block_rom_bits=600, **TINY),
     "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1), **TINY),
 }
 
@@ -117,6 +128,7 @@ def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -
         folded=design.shape == "folded",
         synapses=design.synapses,
         pipeline=design.pipeline,
+        lockstep=design.lockstep,
     )
 
 
@@ -158,8 +170,8 @@ def measure(
     bundle = work / name / "bundle"
     sidecar = write_bundle(
         network, mapping, bundle, queue_depth=design.queue_depth, state_memory=design.state_memory,
-            input_checks=design.input_checks, counters=design.counters,
-        input_words=design.input_words,
+        input_checks=design.input_checks, counters=design.counters, input_words=design.input_words,
+        spike_fifos=design.spike_fifos, output_spikes=design.output_spikes, block_rom_bits=design.block_rom_bits,
     )  # fmt: skip
     found = verify_bundle(bundle, network, stimulus, work / name / "verify", waves=False)
     if not found.passed:

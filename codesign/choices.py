@@ -8,4 +8,7 @@ StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
 
-__all__ = ["Pipeline", "StateMemory", "Synapses"]
+# Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
+BLOCK_ROM_BITS = 512
+
+__all__ = ["BLOCK_ROM_BITS", "Pipeline", "StateMemory", "Synapses"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.choices import Pipeline, StateMemory, Synapses
+from codesign.choices import BLOCK_ROM_BITS, Pipeline, StateMemory, Synapses
 from codesign.early_exit import MAX_MARGIN, early_exit_problem
 from codesign.errors import InputError, UnsupportedError
 from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
@@ -483,6 +483,15 @@ class CapacityConfig(Section):
     headroom: int = Field(default=1, ge=0, le=16, description="bits beyond this network's weighted sums and biases")
 
 
+# What makes a machine leaner, and what it is otherwise.
+LEAN: dict[str, object] = {
+    "lockstep": False,
+    "spike_fifos": True,
+    "output_spikes": True,
+    "block_rom_bits": BLOCK_ROM_BITS,
+}
+
+
 class HardwareConfig(Section):
     """Shape of the accelerator."""
 
@@ -511,6 +520,25 @@ class HardwareConfig(Section):
     pipeline: Pipeline = Field(
         default="deep",
         description="short: fewer registers in the lanes, so fewer cells and clocks, and a slower clock",
+    )
+    lockstep: bool = Field(
+        default=False,
+        description="a layer's lanes walk each row together, from one memory: less logic and fewer memories, and lanes "
+        "wait for each other (shape 'streaming', plain synapses)",
+    )
+    spike_fifos: bool = Field(
+        default=True,
+        description="FIFOs behind the layers; false: a layer waits for the one behind it (shape 'streaming')",
+    )
+    output_spikes: bool = Field(
+        default=True,
+        description="send the last layer's spikes; false: only counts, which then lie beside the membranes, and the "
+        "decision (readout spike_count, shape 'streaming')",
+    )
+    block_rom_bits: int = Field(
+        default=BLOCK_ROM_BITS,
+        ge=0,
+        description="rows, synapses and parameters of as many bits ask for block memory; less is left to the tool",
     )
     early_exit: Literal["off", "certain"] | Annotated[int, Field(ge=1, le=MAX_MARGIN)] = Field(
         default="off",
@@ -642,6 +670,21 @@ class Config(Section):
             raise ValueError("[budget] knows what plain synapses take; leave hardware.synapses out")
         if self.hardware.pipeline == "short" and self.budget.active:
             raise ValueError("[budget] knows what deep pipelines take; leave hardware.pipeline out")
+        for key, built in LEAN.items():
+            if getattr(self.hardware, key) != built and self.budget.active:
+                raise ValueError(f"[budget] knows what {key} = {built!r} takes; leave hardware.{key} out")
+        for key in ("lockstep", "spike_fifos", "output_spikes"):
+            if getattr(self.hardware, key) == LEAN[key]:
+                continue
+            for other, needed in (("shape", "streaming"), ("loadable", False), ("early_exit", "off")):
+                if getattr(self.hardware, other) != needed and (key, other) != ("lockstep", "early_exit"):
+                    raise UnsupportedError(
+                        f"hardware.{key} is built for {other} = {needed!r} alone; leave one of them out"
+                    )
+        if self.hardware.lockstep and self.hardware.synapses != "plain":
+            raise UnsupportedError("hardware.lockstep is built for synapses = 'plain' alone; leave one of them out")
+        if not self.hardware.output_spikes and self.network.readout != "spike_count":
+            raise ValueError("hardware.output_spikes = false needs network.readout = 'spike_count'")
         if self.hardware.loadable and self.budget.active:
             raise ValueError("[budget] knows what a machine with one network takes; leave hardware.loadable out")
         if self.hardware.loadable:

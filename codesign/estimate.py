@@ -17,20 +17,21 @@ import numpy.typing as npt
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.capacity import Capacity
-from codesign.choices import StateMemory
+from codesign.choices import BLOCK_ROM_BITS, StateMemory
 from codesign.encoding import row_entry
-from codesign.layouts import index_width, output_word
+from codesign.layouts import Record, index_width, output_word
 from codesign.mapping import (
     AGE_BITS,
-    BLOCK_ROM_BITS,
     FoldedMap,
     HardwareMap,
     LayerMap,
+    count_bits,
     fifo_depth,
     fire_latency,
     folded_fifo_depth,
     row_queue_depth,
     seen_depth,
+    settling_clocks,
     write_latency,
 )
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
@@ -137,44 +138,60 @@ def memories(
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
     state_memory: StateMemory = "auto",
     input_checks: bool = True,
+    spike_fifos: bool = True,
+    output_spikes: bool = True,
+    block_rom_bits: int = BLOCK_ROM_BITS,
 ) -> list[Memory]:
-    """Every memory of the accelerator, lane by lane."""
+    """Every memory of the accelerator, lane by lane; keywords as of :func:`estimate`."""
     found = [Memory("state", 0, seen_depth(mapping.layers[0].n_addresses), AGE_BITS)] if input_checks else []
     if mapping.folded:
-        return found + _folded_memories(network, mapping.folded, queue_depth, state_memory)
+        return found + _folded_memories(network, mapping.folded, queue_depth, state_memory, block_rom_bits)
     for layer in mapping.layers:
         index = layer.index
+        is_last = index == len(mapping.layers) - 1
         widths = LayerWidths.of(network, index)
         if mapping.capacity:
             room = mapping.capacity.layers[index]
             widths = LayerWidths(room.sum_width if widths.sum else 0, room.state_width, room.potential_width)
         value_bits = network.coding.input_bits if widths.sum else 0
-        depth = row_queue_depth(layer.lanes, queue_depth)
+        counted = count_bits(network) if is_last and not output_spikes else 0
+        depth = row_queue_depth(layer.fetchers, queue_depth)
         for lane in range(layer.lanes):
-            images = [
-                ("rows", layer.row_depth, layer.row_record),
-                ("synapses", layer.synapse_depth(lane), layer.synapse_record),
-                ("parameters", layer.n_slots, layer.parameter_record),
+            images: list[tuple[str, int, Record]] = [("parameters", layer.n_slots, layer.parameter_record)]
+            if lane < layer.fetchers:
+                images = [
+                    ("rows", layer.row_depth, layer.row_record),
+                    ("synapses", layer.synapse_depth(lane), layer.synapse_record),
+                    *images,
+                ]
+            found += [
+                _image(role, index, words, record, block_rom_bits, loadable=bool(layer.capacity))
+                for role, words, record in images
+                if record.fields
             ]
-            for role, words, record in images:
-                if record.fields:
-                    found.append(Memory(role, index, words, record.width, loadable=bool(layer.capacity)))
-            found.append(Memory("state", index, layer.n_slots, widths.state, style=state_memory))
+            found.append(Memory("state", index, layer.n_slots, counted + widths.state, style=state_memory))
             if widths.sum:
                 found.append(Memory("state", index, layer.n_slots, widths.sum, style=state_memory))
             if depth:
                 found.append(
                     Memory("queues", index, depth, 1 + row_entry(layer.row_record).width + max(1, value_bits), False)
                 )
-        is_last = index == len(mapping.layers) - 1
-        timesteps = mapping.capacity.timesteps if mapping.capacity else network.timesteps
-        words = fifo_depth(layer, timesteps, bool(widths.sum), is_last=is_last)
-        found.append(Memory("queues", index, words, _fifo_width(network, layer)))
-    return found + _readout_memory(network, len(mapping.layers) - 1, mapping.capacity)
+        if spike_fifos:
+            timesteps = mapping.capacity.timesteps if mapping.capacity else network.timesteps
+            words = fifo_depth(layer, timesteps, bool(widths.sum), is_last=is_last)
+            values = layer.lanes * (1 + counted) if counted else None
+            found.append(Memory("queues", index, words, _fifo_width(network, layer, values)))
+    return found + (_readout_memory(network, len(mapping.layers) - 1, mapping.capacity) if output_spikes else [])
+
+
+def _image(role: str, layer: int, depth: int, record: Record, block_rom_bits: int, *, loadable: bool = False) -> Memory:
+    """A memory with an image, which asks for blocks from so many bits on."""
+    style: StateMemory = "block" if depth * record.width >= block_rom_bits else "auto"
+    return Memory(role, layer, depth, record.width, style=style, loadable=loadable)
 
 
 def _folded_memories(
-    network: FrozenNetwork, folded: FoldedMap, queue_depth: int, state_memory: StateMemory
+    network: FrozenNetwork, folded: FoldedMap, queue_depth: int, state_memory: StateMemory, block_rom_bits: int
 ) -> list[Memory]:
     """As :func:`memories`, of the one engine; its layer is 0."""
     found: list[Memory] = []
@@ -183,10 +200,11 @@ def _folded_memories(
     value_bits = network.coding.input_bits if network.coding.is_current else 0
     depth = row_queue_depth(folded.lanes, queue_depth)
     for lane in range(folded.lanes):
-        found.append(Memory("rows", 0, folded.row_depth, folded.row_record.width))
-        found.append(Memory("synapses", 0, max(1, int(folded.row_lengths[lane].sum())), folded.synapse_record.width))
+        synapses = max(1, int(folded.row_lengths[lane].sum()))
+        found.append(_image("rows", 0, folded.row_depth, folded.row_record, block_rom_bits))
+        found.append(_image("synapses", 0, synapses, folded.synapse_record, block_rom_bits))
         if folded.parameter_record.fields:
-            found.append(Memory("parameters", 0, folded.n_slots, folded.parameter_record.width))
+            found.append(_image("parameters", 0, folded.n_slots, folded.parameter_record, block_rom_bits))
         for width in (max(width.state for width in widths), max(width.sum for width in widths)):
             found.append(Memory("state", 0, folded.n_slots, width, style=state_memory))
         if depth:
@@ -206,9 +224,11 @@ def _readout_memory(network: FrozenNetwork, layer: int, capacity: Capacity | Non
     return [Memory("state", layer, network.n_outputs, output_word(network, capacity).fields[-1].width, False)]
 
 
-def _fifo_width(network: FrozenNetwork, layer: LayerMap) -> int:
-    membrane = (layer.capacity or network).layers[layer.index].membrane_width
-    values = 0 if layer.spiking else layer.lanes * membrane
+def _fifo_width(network: FrozenNetwork, layer: LayerMap, values: int | None = None) -> int:
+    """Bits of a word of a sweep; ``values`` : those of the values in it, default: membranes where they are read out."""
+    if values is None:
+        membrane = (layer.capacity or network).layers[layer.index].membrane_width
+        values = 0 if layer.spiking else layer.lanes * membrane
     return 1 + index_width(layer.n_slots) + layer.lanes + values
 
 
@@ -216,7 +236,7 @@ def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logi
     """How yosys builds a memory: the cheapest of what can hold it."""
     has_image = memory.role in ("rows", "synapses", "parameters")
     read_only = has_image and not memory.loadable
-    if (has_image and memory.bits >= BLOCK_ROM_BITS) or memory.style == "block":
+    if memory.style == "block":
         return "block"
     if memory.style == "distributed":
         return "lutram" if family in LUTRAM_COST else "logic"
@@ -275,12 +295,14 @@ def area_features(
 class Activity:
     """What reaches a layer in each timestep of N samples.
 
-    events : float64 (N, steps); input events. loads : float64 (N, steps, lanes); synapse words that each lane walks.
+    events : float64 (N, steps); input events. loads : float64 (N, steps, lanes); clocks in which each lane walks.
+    operations : float64 (N, steps); synaptic operations of all lanes. Fewer than loads where a word holds no synapse.
     steps is 1 for coding 'current' (one accumulation per sample), else the timesteps.
     """
 
     events: Float
     loads: Float
+    operations: Float
 
 
 def source_rates(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Float]:
@@ -323,7 +345,8 @@ def activity(
             events = (stimulus.values != 0)[:, None, :].astype(np.float64)
         else:
             events = stimulus.dense().astype(np.float64)
-        result.append(Activity(events.sum(axis=2), events @ counts))
+        synapses = layer.row_count[:, layer.source_address].sum(axis=0).astype(np.float64)
+        result.append(Activity(events.sum(axis=2), events @ counts, events @ synapses))
     return result
 
 
@@ -336,10 +359,12 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
     for layer, rate in zip(mapping.layers, rates, strict=True):
         steps = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
         loads = layer.row_lengths[:, layer.source_address] @ np.asarray(rate, np.float64)
+        operations = float(layer.row_count[:, layer.source_address].sum(axis=0) @ np.asarray(rate, np.float64))
         result.append(
             Activity(
                 np.full((1, steps), float(np.sum(rate)) / steps),
                 np.broadcast_to(loads / steps, (1, steps, layer.lanes)).copy(),
+                np.full((1, steps), operations / steps),
             )
         )
     return result
@@ -355,7 +380,7 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
     many lanes with short queues wait more than this says. Against simulation of seven networks of
     :mod:`boards.calibrate`, 20 samples each: latency within 3 %, interval within 5 %, five of the intervals within 1 %.
 
-    Early exit is not counted: all samples are taken as whole.
+    Early exit is not counted: all samples are taken as whole. Nor is what sweeps wait for without FIFOs behind them.
 
     Returns ``latency_cycles`` (first input word to decision, samples alone), ``interval_cycles`` (between decisions,
     back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
@@ -376,7 +401,7 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
         decisions.append(decision)
     fills = [FILL_CLOCKS + sum(_fetch_clocks(layer)) - EVENT_CLOCKS - BARRIER_CLOCKS for layer in mapping.layers]
     accumulate = [float((peak + fill * (peak > 0)).sum(axis=1).mean()) for peak, fill in zip(peaks, fills, strict=True)]
-    synapses = [float(part.loads.sum(axis=(1, 2)).mean()) for part in activities]
+    synapses = [float(part.operations.sum(axis=1).mean()) for part in activities]
     return {
         "latency_cycles": float(np.mean(latencies)),
         "interval_cycles": float(np.diff(decisions).mean()) if n_samples > 1 else None,
@@ -426,7 +451,7 @@ def _decision(
         fire, stages = fire_latency(is_current, layer.pipeline), write_latency(is_current, layer.pipeline)
         event_clocks, barrier_clocks = _fetch_clocks(layer)
         # Clocks from the end of a sweep until rows may start.
-        settling = max(0, stages - 4)
+        settling = settling_clocks(is_current, layer.pipeline) - 1
         go = after[layer.index]
         swept = go - settling
         starts: list[float] = []
@@ -497,6 +522,9 @@ def estimate(
     queue_depth: int = DEFAULT_QUEUE_DEPTH,
     state_memory: StateMemory = "auto",
     input_checks: bool = True,
+    spike_fifos: bool = True,
+    output_spikes: bool = True,
+    block_rom_bits: int = BLOCK_ROM_BITS,
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
 ) -> dict[str, Any]:
@@ -504,6 +532,7 @@ def estimate(
 
     stimulus : samples whose events are counted (the first 100); without it, ``rates`` (mean events per sample and
         source of every layer); without both there are no cycles.
+    queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits : as of the bundle.
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
 
@@ -512,7 +541,10 @@ def estimate(
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
-    found = memories(network, mapping, queue_depth, state_memory, input_checks)
+    found = memories(
+        network, mapping, queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits
+    )
+    as_fitted = input_checks and spike_fifos and output_spikes and block_rom_bits == BLOCK_ROM_BITS
     bits = {
         role: sum(m.bits for m in found if m.role == role)
         for role in ("rows", "synapses", "parameters", "state", "queues")
@@ -534,8 +566,7 @@ def estimate(
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
         "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
         "area": {
-            family: _area(network, mapping, found, family, queue_depth, state_memory, input_checks)
-            for family in FAMILIES
+            family: _area(network, mapping, found, family, queue_depth, state_memory, as_fitted) for family in FAMILIES
         },
     }
 
@@ -547,12 +578,12 @@ def _area(
     family: str,
     queue_depth: int,
     state_memory: StateMemory,
-    input_checks: bool,
+    as_fitted: bool,
 ) -> dict[str, Any]:
     features = np.array(area_features(network, mapping, family, queue_depth, state_memory))
     # The formulas are fitted on the streaming shape with plain words, deep pipelines, checked input and one network.
-    plain = all(layer.encoding.is_plain and layer.pipeline == "deep" for layer in mapping.layers)
-    fitted = plain and input_checks and not mapping.folded and mapping.capacity is None
+    plain = all(layer.encoding.is_plain and layer.pipeline == "deep" and not layer.lockstep for layer in mapping.layers)
+    fitted = plain and as_fitted and not mapping.folded and mapping.capacity is None
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
     return {

@@ -27,15 +27,13 @@ from codesign.capacity import (
 from codesign.choices import Pipeline, Synapses
 from codesign.encoding import PLAIN, Encoding, smallest
 from codesign.errors import CapacityError, InputError
-from codesign.layouts import Record, parameter_word
+from codesign.layouts import Record, index_width, parameter_word
 from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.placement import balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
 
 MAX_LANES = 32
-# Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
-BLOCK_ROM_BITS = 512
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
 BURST_WORDS = 256
@@ -61,6 +59,8 @@ class LayerMap:
     encoding : how rows and synapses lie in memory.
     pipeline : how many registers cut the lanes' datapath.
     capacity : of a loadable machine, from which slots, addresses, words and depths follow; else None.
+    lockstep : whether all lanes walk a row at once: one row table and one synapse memory, whose words hold a slot and a
+        weight for each lane. A lane with fewer synapses in a row than another adds 0 to slot 0 meanwhile.
     """
 
     index: int
@@ -87,6 +87,12 @@ class LayerMap:
     encoding: Encoding = PLAIN
     pipeline: Pipeline = "deep"
     capacity: Capacity | None = None
+    lockstep: bool = False
+
+    @property
+    def fetchers(self) -> int:
+        """Row tables and synapse memories, each with a fetcher: one per lane, or one for all in lock step."""
+        return 1 if self.lockstep else self.lanes
 
     @property
     def lane_bits(self) -> int:
@@ -122,9 +128,16 @@ class LayerMap:
     @cached_property
     def _columns(self) -> list[tuple[dict[str, Int], Int]]:
         """Of each lane: the fields of its synapse words, and the words of each row."""
-        return [
+        found = [
             self.encoding.synapse_columns(count, slot, weight)
             for count, slot, weight in zip(self.row_count, self.synapse_slot, self.synapse_weight, strict=True)
+        ]
+        if not self.lockstep:
+            return found
+        longest = np.max([words for _, words in found], axis=0)
+        return [
+            ({name: _spread(column, words, longest) for name, column in columns.items()}, longest)
+            for columns, words in found
         ]
 
     @cached_property
@@ -151,10 +164,20 @@ class LayerMap:
         return PLAIN.synapse_record(self.n_slots, self.weight_bits)
 
     @property
+    def fetched_record(self) -> Record:
+        """What a fetcher gives: {slot, weight} for its lane, or {slot0, weight0, slot1, ...} for all in lock step."""
+        return self.synapse_record if self.lockstep else self.given_record
+
+    @property
     def synapse_record(self) -> Record:
         if self.capacity:
             return self.capacity.record(self.index, "synapses")
-        return self.encoding.synapse_record(self.n_slots, self.weight_bits)
+        own = self.encoding.synapse_record(self.n_slots, self.weight_bits)
+        if not self.lockstep:
+            return own
+        return Record(
+            tuple(replace(field, name=f"{field.name}{lane}") for lane in range(self.lanes) for field in own.fields)
+        )
 
     @cached_property
     def parameter_record(self) -> Record:
@@ -169,13 +192,16 @@ class LayerMap:
         )
 
     def image(self, lane: int, role: str) -> str:
-        """Path of a memory's image in the bundle."""
+        """Path of a memory's image in the bundle; rows and synapses in lock step are of no lane."""
+        if self.lockstep and role != "parameters":
+            return f"images/l{self.index}_{role}.mem"
         return f"images/l{self.index}_p{lane}_{role}.mem"
 
     def row_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's row table."""
         lengths = self.row_lengths[lane]
-        starts = self.row_start[lane] if self.encoding.gap_bits is None else _starts(lengths)
+        moved = self.lockstep or self.encoding.gap_bits is not None
+        starts = _starts(lengths) if moved else self.row_start[lane]
         return self.row_record.pack(self.encoding.row_columns(starts, lengths))
 
     def synapse_depth(self, lane: int) -> int:
@@ -186,7 +212,12 @@ class LayerMap:
 
     def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
         """Contents of a lane's synapse memory, zeros behind the synapses; they are never read."""
-        words = self.synapse_record.pack(self._columns[lane][0])
+        columns = self._columns[lane][0]
+        if self.lockstep:
+            columns = {
+                f"{name}{p}": column for p, (part, _) in enumerate(self._columns) for name, column in part.items()
+            }
+        words = self.synapse_record.pack(columns)
         return np.pad(words, (0, self.synapse_depth(lane) - words.size))
 
     def parameter_words(self, lane: int) -> npt.NDArray[Any]:
@@ -239,6 +270,11 @@ class FoldedMap:
         return np.sum([layer.lane_synapses for layer in self.layers], axis=0)
 
     @property
+    def fetchers(self) -> int:
+        """Row tables and synapse memories, one of each per lane."""
+        return self.lanes
+
+    @property
     def encoding(self) -> Encoding:
         """That of all layers."""
         return self.layers[0].encoding
@@ -274,6 +310,11 @@ class FoldedMap:
     def given_record(self) -> Record:
         """What a lane's neurons are given for a synapse: {slot within the layer, weight}."""
         return PLAIN.synapse_record(*self._widest)
+
+    @property
+    def fetched_record(self) -> Record:
+        """What a fetcher gives for its lane."""
+        return self.given_record
 
     @property
     def synapse_record(self) -> Record:
@@ -330,6 +371,14 @@ class FoldedMap:
         return record.pack({field.name: columns[field.name] for field in record})
 
 
+def _spread(column: Int, words: Int, wanted: Int) -> Int:
+    """A lane's words, row by row, with zeros behind each row up to ``wanted`` words."""
+    place = np.arange(column.size) + np.repeat(np.cumsum(wanted - words) - (wanted - words), words)
+    found = np.zeros(int(wanted.sum()), np.int64)
+    found[place] = column
+    return found
+
+
 def _starts(lengths: Int) -> Int:
     """First word of each row of rows that lie one after the other; 0 of empty ones."""
     return np.where(lengths > 0, np.cumsum(lengths) - lengths, 0)
@@ -358,9 +407,19 @@ def write_latency(is_current: bool, pipeline: Pipeline = "deep") -> int:
     return fire_latency(is_current, pipeline) + (pipeline == "deep")
 
 
-def row_queue_depth(lanes: int, wanted: int) -> int:
-    """Rows that a lane may lag behind; 0 for a single lane, which has no other to wait for and no queue."""
-    return 0 if lanes == 1 else wanted
+def settling_clocks(is_current: bool, pipeline: Pipeline = "deep") -> int:
+    """Clocks from a sweep's last read to the first that may start a row, whose membrane is read 3 or 2 clocks later."""
+    return write_latency(is_current, pipeline) - (3 if pipeline == "deep" else 2)
+
+
+def row_queue_depth(fetchers: int, wanted: int) -> int:
+    """Rows that a fetcher may lag behind; 0 for a single one, which has no other to wait for and no queue."""
+    return 0 if fetchers == 1 else wanted
+
+
+def count_bits(network: FrozenNetwork) -> int:
+    """Bits of a count of a neuron's spikes in one sample."""
+    return index_width(network.timesteps + 1)
 
 
 def seen_depth(n_inputs: int) -> int:
@@ -433,6 +492,7 @@ def map_network(
     placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
     synapses: Synapses = "plain",
     pipeline: Pipeline = "deep",
+    lockstep: bool = False,
 ) -> HardwareMap:
     """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
 
@@ -443,12 +503,15 @@ def map_network(
     placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
     synapses : 'compact' for the encoding of the fewest bits, chosen for each layer, or for all of a folded engine.
     pipeline : 'short' for fewer registers, and a slower clock.
+    lockstep : lanes of a layer walk each row together (:attr:`LayerMap.lockstep`); plain synapses and not folded.
 
     Hidden neurons are placed by :func:`codesign.placement.place`; the last layer is placed in class order.
     Deterministic. Raises InputError for lanes, events or places of the wrong shape or range, and UnsupportedError for
     a network that the accelerator does not cover.
     """
     _check_arguments(network, lanes, events, folded=folded)
+    if lockstep and (folded or synapses != "plain"):
+        raise InputError("lanes in lock step take shape 'streaming' and plain synapses; leave the others out")
     placed = placed or {}
     for index, lane in placed.items():
         if not 0 <= index < len(network.layers) - 1:
@@ -462,7 +525,8 @@ def map_network(
                 f"{-(-n_out // used)} times"
             )
     used_lanes = [count if folded else min(count, layer.n_out) for count, layer in zip(lanes, network.layers)]
-    layers = [replace(layer, pipeline=pipeline) for layer in _place_layers(network, used_lanes, events, placed)]
+    found = _place_layers(network, used_lanes, events, placed, lockstep=lockstep)
+    layers = [replace(layer, pipeline=pipeline) for layer in found]
     if synapses == "compact":
         layers = _compact(layers, folded)
     return HardwareMap(network.hash, tuple(layers), FoldedMap(tuple(layers)) if folded else None)
@@ -540,6 +604,8 @@ def _place_layers(
     events: Sequence[npt.NDArray] | None,
     placed: Mapping[int, npt.NDArray[np.integer]],
     capacity: Capacity | None = None,
+    *,
+    lockstep: bool = False,
 ) -> tuple[LayerMap, ...]:
     """Every layer on exactly ``lanes[l]`` lanes."""
     layers: list[LayerMap] = []
@@ -562,6 +628,8 @@ def _place_layers(
                 capacity,
                 is_last=is_last,
                 spiking=not (is_last and network.membrane_readout),
+                # A single lane waits for no other.
+                lockstep=lockstep and lanes[index] > 1,
             )
         )
     return tuple(layers)
@@ -602,13 +670,14 @@ def _map_layer(
     *,
     is_last: bool,
     spiking: bool,
+    lockstep: bool,
 ) -> LayerMap:
     n_slots = capacity.layers[index].n_slots if capacity else -(-layer.n_out // lanes)
     lane = np.arange(layer.n_out, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)
     if is_last or lanes == 1 or placed is not None:
-        balance = balance_of(layer, lane, lanes, events)
+        balance = balance_of(layer, lane, lanes, events, lockstep=lockstep)
     else:
-        lane, balance = place(layer, lanes, events, address)
+        lane, balance = place(layer, lanes, events, address, lockstep=lockstep)
     # Slots of a lane follow the neurons' order, so that padding lies at the end of a lane.
     order = np.argsort(lane, kind="stable")
     slot = np.empty(layer.n_out, np.int64)
@@ -666,4 +735,5 @@ def _map_layer(
         weight_bits=layer.weight_bits,
         balance=balance,
         capacity=capacity,
+        lockstep=lockstep,
     )

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from codesign import golden
+from codesign.encoding import PLAIN
 from codesign.errors import CodesignError, InputError, ToolError, UnsupportedError
 from codesign.files import file_hash, write_json, write_text
 from codesign.mapping import HardwareMap, LayerMap, map_network
@@ -69,13 +70,19 @@ def run_mutants(
     "control": {...}, "caught", "total"}``. ``caught`` means that the simulation found a differing value;
     ``decoder_catches`` whether decoding the images alone would have shown the fault (None for RTL).
     ``work`` is emptied first. Raises InputError if the bundle is not of the network,
-    UnsupportedError if the accelerator does not cover the network, or the bundle is folded or loadable.
+    UnsupportedError if the accelerator does not cover the network, or the bundle is folded, loadable or lean.
     """
     network.require_hardware()
     bundle, work = Path(bundle), Path(work)
     sidecar = read_sidecar(bundle)
     if sidecar["shape"] != "streaming":
         raise UnsupportedError(f"{bundle}: mutants are made of shape 'streaming' alone, this bundle is folded")
+    for layer in sidecar["layers"]:
+        if layer["lockstep"] or not layer["fifo_depth"] or layer["encoding"] != PLAIN.describe():
+            raise UnsupportedError(
+                f"{bundle}: mutants are made of machines with plain synapses, FIFOs and lanes of their own; generate "
+                "one without hardware.synapses, lockstep and spike_fifos to have them"
+            )
     if "load" in sidecar:
         raise UnsupportedError(f"{bundle}: mutants are made of machines with one network, this one is loadable")
     chosen = stimulus.take(slice(0, samples))

@@ -3,8 +3,8 @@
 Lanes are decoupled within an accumulation (a timestep, or a sample of coding 'current') and meet at its end. Its time
 is therefore the load of the fullest lane, and what counts is the sum of these maxima over real accumulations: mean
 rates say nothing of them. A short queue lets no lane run far ahead, so that each stretch of events is also to be even.
-Both are minimised on calibration data, by exchanges of two neurons that lower the sum. Deterministic: whole numbers
-alone, ties by index.
+Both are minimised on calibration data, by exchanges of two neurons that lower the sum. Lanes in lock step meet after
+every row: then it is the sum over events of the row's maximum. Deterministic: whole numbers alone, ties by index.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ RATE_STEPS = 255
 WORK = 1 << 30
 
 
-def place(layer: FrozenLayer, lanes: int, events: npt.NDArray[np.generic], order: Int) -> tuple[Int, float]:
+def place(
+    layer: FrozenLayer, lanes: int, events: npt.NDArray[np.generic], order: Int, *, lockstep: bool = False
+) -> tuple[Int, float]:
     """Lane of each neuron, ``ceil(n_out / lanes)`` on a lane at most, and the balance reached on ``events``.
 
     Two first placements are compared: neurons by descending mean load to the least loaded lane, and the banks of a
@@ -37,15 +39,19 @@ def place(layer: FrozenLayer, lanes: int, events: npt.NDArray[np.generic], order
 
     events : int64 (n_steps, n_in); events that each source sends in single accumulations.
     order : int64 (n_in,); place of each source in the order in which events arrive.
+    lockstep : whether lanes meet after every row.
 
     Returns int64 (n_out,), and the mean over the greatest load of the lanes, summed over steps; 1 is perfect.
     """
     n_slots = -(-layer.n_out // lanes)
-    events = _chosen(layer, events)
-    stretches = windows(events, order)
-    stretches = stretches[_spread(stretches.shape[0], _most_rows(layer) - len(events))]
-    whole = _loads(layer, events)
-    cost = np.concatenate([whole, _loads(layer, stretches)], axis=1)
+    if lockstep:
+        whole = cost = _row_loads(layer, events, _most_rows(layer))
+    else:
+        events = _chosen(layer, events)
+        stretches = windows(events, order)
+        stretches = stretches[_spread(stretches.shape[0], _most_rows(layer) - len(events))]
+        whole = _loads(layer, events)
+        cost = np.concatenate([whole, _loads(layer, stretches)], axis=1)
     mean = whole.sum(axis=1, dtype=np.int64)
     starts = [_greedy(mean, lanes, n_slots), _banks(layer.trained_index % lanes, mean, lanes, n_slots)]
     lane = min(starts, key=lambda start: _peaks(cost, start, lanes))
@@ -54,8 +60,12 @@ def place(layer: FrozenLayer, lanes: int, events: npt.NDArray[np.generic], order
     return lane, _balance(whole, lane, lanes)
 
 
-def balance_of(layer: FrozenLayer, lane: Int, lanes: int, events: npt.NDArray[np.generic]) -> float:
+def balance_of(
+    layer: FrozenLayer, lane: Int, lanes: int, events: npt.NDArray[np.generic], *, lockstep: bool = False
+) -> float:
     """Balance of a placement on ``events``, as of :func:`place`."""
+    if lockstep:
+        return _balance(_row_loads(layer, events, _most_rows(layer)), lane, lanes)
     return _balance(_loads(layer, _chosen(layer, events)), lane, lanes)
 
 
@@ -114,6 +124,15 @@ def _loads(layer: FrozenLayer, events: Any) -> Loads:
     )
     found: Any = sparse.csr_matrix(events).astype(np.int64) @ synapses
     return np.ascontiguousarray(found.toarray().T.astype(np.int32))
+
+
+def _row_loads(layer: FrozenLayer, events: npt.NDArray[np.generic], most: int) -> Loads:
+    """int32 (n_out, n_rows): of the sources that send most events, their number if the source reaches the neuron."""
+    sent = events.sum(axis=0, dtype=np.int64)
+    sources = np.sort(np.argsort(-sent, kind="stable")[:most])
+    reached = np.zeros((layer.n_in, layer.n_out), np.int32)
+    reached[layer.sources, layer.targets] = 1
+    return np.ascontiguousarray((reached * sent[:, None])[sources].T.astype(np.int32))
 
 
 def _balance(loads: Loads, lane: Int, lanes: int) -> float:

@@ -25,6 +25,23 @@ DEFAULT_QUEUE_DEPTH = 8
 EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
 
 
+def lean_problem(
+    network: FrozenNetwork, mapping: HardwareMap, early_exit: EarlyExit, *, spike_fifos: bool, output_spikes: bool
+) -> str | None:
+    """Why a machine cannot do without FIFOs or output spikes; None if it can, or has both."""
+    name = "spike_fifos" if not spike_fifos else "output_spikes"
+    if spike_fifos and output_spikes:
+        return None
+    if mapping.folded or mapping.capacity or early_exit != "off":
+        machine = (
+            "of shape 'folded'" if mapping.folded else "that is loadable" if mapping.capacity else "with early exit"
+        )
+        return f"{name} = false is not built for a machine {machine}"
+    if not output_spikes and network.readout != "spike_count":
+        return f"output_spikes = false belongs to readout 'spike_count', this network has {network.readout!r}"
+    return None
+
+
 class Accelerator(wiring.Component):
     """A whole frozen network.
 
@@ -42,6 +59,9 @@ class Accelerator(wiring.Component):
     input_checks : False trusts the host to keep the rules of the input; ``protocol_error`` stays 0.
     counters : False leaves ``saturation_count`` and ``cycle_count``, and those of early exit, at 0.
     early_exit : "off", or the rule by which samples are decided before their last timestep.
+    spike_fifos : False leaves out the FIFOs behind the layers' sweeps, which then wait for the layer behind.
+    output_spikes : False sends values and decision alone (readout 'spike_count').
+    With one of the last two the shape is 'streaming', the machine not loadable, and there is no early exit.
 
     Members
     -------
@@ -62,8 +82,8 @@ class Accelerator(wiring.Component):
 
     Raises
     ------
-    ValueError if ``mapping`` is not of ``network``, ``queue_depth`` is below 2 or ``input_words`` below 1; InputError
-    if the network's readout cannot exit by ``early_exit``.
+    ValueError if ``mapping`` is not of ``network``, ``queue_depth`` is below 2 or ``input_words`` below 1, and for
+    options that exclude each other; InputError if the network's readout cannot exit by ``early_exit``.
     """
 
     def __init__(
@@ -77,6 +97,8 @@ class Accelerator(wiring.Component):
         input_checks: bool = True,
         counters: bool = True,
         early_exit: EarlyExit = "off",
+        spike_fifos: bool = True,
+        output_spikes: bool = True,
     ):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
@@ -89,6 +111,10 @@ class Accelerator(wiring.Component):
         if mapping.capacity and early_exit != "off":
             raise ValueError("a loadable machine has no early exit")
         check_early_exit(network, early_exit)
+        problem = lean_problem(network, mapping, early_exit, spike_fifos=spike_fifos, output_spikes=output_spikes)
+        if problem is not None:
+            raise ValueError(problem)
+        self.spike_fifos, self.output_spikes = spike_fifos, output_spikes
         self.input_words = input_words
         self.input_checks, self.counters = input_checks, counters
         self.early_exit: EarlyExit = early_exit
@@ -99,7 +125,15 @@ class Accelerator(wiring.Component):
             [FoldedEngine(network, mapping, queue_depth=queue_depth, state_style=state_style, can_silence=self.exits)]
             if mapping.folded
             else [
-                LayerEngine(network, layer, queue_depth=queue_depth, state_style=state_style, can_silence=self.exits)
+                LayerEngine(
+                    network,
+                    layer,
+                    queue_depth=queue_depth,
+                    state_style=state_style,
+                    can_silence=self.exits,
+                    spike_fifo=spike_fifos,
+                    counts=not output_spikes and layer.index == len(mapping.layers) - 1,
+                )
                 for layer in mapping.layers
             ]
         )

@@ -15,7 +15,7 @@ from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
-from codesign.choices import StateMemory
+from codesign.choices import BLOCK_ROM_BITS, StateMemory
 from codesign.early_exit import EarlyExit
 from codesign.errors import InputError, OutputError, UnsupportedError
 from codesign.files import atomic_folder, file_hash, write_json, write_text
@@ -23,7 +23,7 @@ from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
 from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
-from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator
+from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator, lean_problem
 from rtl_templates.early_exit import STARTS_DEPTH
 from rtl_templates.engine import PROBES, LayerEngine
 from rtl_templates.folded import FoldedEngine
@@ -61,6 +61,9 @@ def write_bundle(
     input_checks: bool = True,
     counters: bool = True,
     early_exit: EarlyExit = "off",
+    spike_fifos: bool = True,
+    output_spikes: bool = True,
+    block_rom_bits: int = BLOCK_ROM_BITS,
     vectors: Stimulus | None = None,
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
@@ -70,8 +73,9 @@ def write_bundle(
     queue_depth : rows that a lane may lag behind, 2..64.
     state_memory : what the membranes' memories ask the synthesis tool for.
     input_words : words of an input beat, 1..8.
-    input_checks, counters : as of :class:`rtl_templates.accelerator.Accelerator`.
+    input_checks, counters, spike_fifos, output_spikes : as of :class:`rtl_templates.accelerator.Accelerator`.
     early_exit : "off", "certain" or a margin: samples may be decided before their last timestep (codesign.early_exit).
+    block_rom_bits : read-only memories of as many bits ask for block memory, smaller ones for nothing; 0 or more.
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth, mapping or early exit, and
@@ -90,6 +94,11 @@ def write_bundle(
         raise UnsupportedError("a loadable machine has no early exit; leave hardware.early_exit out")
     if mapping.capacity and not input_checks:
         raise UnsupportedError("a loadable machine checks its input; leave hardware.input_checks out")
+    problem = lean_problem(network, mapping, early_exit, spike_fifos=spike_fifos, output_spikes=output_spikes)
+    if problem is not None:
+        raise UnsupportedError(f"hardware.{problem}; leave it out")
+    if block_rom_bits < 0:
+        raise InputError(f"block_rom_bits = {block_rom_bits!r} must be 0 or more")
     if mapping.network_hash != network.hash:
         raise InputError("the mapping is of another network; map this network again")
     if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):
@@ -103,8 +112,10 @@ def write_bundle(
         input_checks=input_checks,
         counters=counters,
         early_exit=early_exit,
+        spike_fifos=spike_fifos,
+        output_spikes=output_spikes,
     )
-    source = emit_verilog(accelerator, name)
+    source = emit_verilog(accelerator, name, block_rom_bits)
     sidecar = _sidecar(accelerator, name)
     with atomic_folder(folder) as temporary:
         write_text(temporary / f"{name}.v", source)
@@ -112,7 +123,10 @@ def write_bundle(
             _write_images(temporary, placement)
         _write_texts(temporary, sidecar, mapping, accelerator)
         if vectors is not None:
-            write_vectors(temporary / "vectors", network, vectors, mapping.capacity, early_exit)
+            folder_of_vectors = temporary / "vectors"
+            write_vectors(
+                folder_of_vectors, network, vectors, mapping.capacity, early_exit, output_spikes=output_spikes
+            )
         sidecar["files"] = {
             path.relative_to(temporary).as_posix(): file_hash(path)
             for path in sorted(temporary.rglob("*"))
@@ -122,14 +136,14 @@ def write_bundle(
     return sidecar
 
 
-def emit_verilog(accelerator: Accelerator, name: str) -> str:
+def emit_verilog(accelerator: Accelerator, name: str, block_rom_bits: int = BLOCK_ROM_BITS) -> str:
     """Verilog of the accelerator, one file, top module ``name``; every other module's name begins with ``name_``."""
     ports = {member: (getattr(accelerator, member), None) for member in accelerator.signature.members}
     with _builtin_yosys():
         text = verilog.convert(
             accelerator,
             name=name,
-            platform=BundlePlatform(f"{name}_rom", f"{name}_ram"),
+            platform=BundlePlatform(f"{name}_rom", f"{name}_ram", block_rom_bits),
             ports=ports,
             emit_src=False,
             strip_internal_attrs=True,
@@ -173,10 +187,11 @@ def _builtin_yosys() -> Iterator[None]:
 
 
 def _memories(layer: LayerMap | FoldedMap) -> Iterator[tuple[str, int, Record, list[int]]]:
-    """(role, lane, word, contents) of every image of a layer, or of a folded engine."""
+    """(role, lane, word, contents) of every image of a layer, or of a folded engine; lane 0 for all in lock step."""
     for lane in range(layer.lanes):
-        yield "rows", lane, layer.row_record, layer.row_words(lane).tolist()
-        yield "synapses", lane, layer.synapse_record, layer.synapse_words(lane).tolist()
+        if lane < layer.fetchers:
+            yield "rows", lane, layer.row_record, layer.row_words(lane).tolist()
+            yield "synapses", lane, layer.synapse_record, layer.synapse_words(lane).tolist()
         if layer.parameter_record.fields:
             yield "parameters", lane, layer.parameter_record, layer.parameter_words(lane).tolist()
 
@@ -214,7 +229,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         bits["queues"] += STARTS_DEPTH * 32
     if accelerator.input_checks:
         bits["state"] += seen_depth(mapping.layers[0].n_addresses) * AGE_BITS
-    if network.readout != "membrane_last":
+    if network.readout != "membrane_last" and accelerator.output_spikes:
         bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
     return {
         "format": FORMAT_NAME,
@@ -236,6 +251,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "input_checks": accelerator.input_checks,
         "counters": accelerator.counters,
         "early_exit": accelerator.early_exit,
+        "output_spikes": accelerator.output_spikes,
         **{key: {"width": record.stream_width, "fields": record.describe()} for key, record in words.items()},
         "input_kinds": INPUT_KINDS,
         "output_kinds": OUTPUT_KINDS,
@@ -293,6 +309,7 @@ def _layer_entry(
         **constants,
         "encoding": placement.encoding.describe(),
         "pipeline": placement.pipeline,
+        "lockstep": layer.lockstep,
         "memories": [
             {
                 "role": role,

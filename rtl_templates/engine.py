@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.encoding import row_entry
 from codesign.layouts import index_width
-from codesign.mapping import LayerMap, fifo_depth, fifo_margin, fire_latency, row_queue_depth, write_latency
+from codesign.mapping import (
+    LayerMap,
+    count_bits,
+    fifo_depth,
+    fifo_margin,
+    fire_latency,
+    row_queue_depth,
+    settling_clocks,
+    write_latency,
+)
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
@@ -25,7 +34,7 @@ PROBES = ("valid", "slot", "spikes", "membranes", "phase")
 def spike_word_layout(layer: LayerMap, value_width: int) -> data.StructLayout:
     """One slot of a sweep: ``mask`` of the lanes that have something to say, and whether the timestep ends with it.
 
-    ``value_width`` > 0 (last layer of a membrane readout): ``values`` holds each lane's membrane.
+    ``value_width`` > 0 (last layer of a membrane readout, or one that counts): ``values`` holds each lane's value.
     """
     fields: dict[str, Shape | data.Layout] = {
         "end": unsigned(1),
@@ -71,6 +80,11 @@ class LayerEngine(wiring.Component):
     Throughput: P synapses a clock; a timestep costs, beside its synapses, n_slots clocks of sweep and about 6
     of filling and draining, or 1 if it has no event and the sweep is longer than its pipeline.
 
+    Without a FIFO the words leave as the sweep makes them, and the whole engine stands still while one is not taken.
+    Lanes in lock step (``placement.lockstep``) share a fetcher, whose words hold a synapse for each of them. A last
+    layer that ``counts`` says how often each neuron has fired in a sample, with the sample's last timestep, and
+    nothing else.
+
     Parameters
     ----------
     network : the frozen network.
@@ -79,6 +93,8 @@ class LayerEngine(wiring.Component):
 
     state_style : attribute ``ram_style`` of the membranes' memories; None for none.
     can_silence : whether there are ``silence`` and ``sample_end``, for early exit.
+    spike_fifo : False for an engine without output FIFO.
+    counts : whether spikes are counted beside the membranes (last layer of readout 'spike_count').
 
     Members
     -------
@@ -93,7 +109,8 @@ class LayerEngine(wiring.Component):
 
     Raises
     ------
-    ValueError if ``queue_depth`` is below 2.
+    ValueError if ``queue_depth`` is below 2, if an engine without FIFO is to be silenced or loaded, or if a layer is to
+    count whose spikes are not read out.
     """
 
     def __init__(
@@ -104,9 +121,16 @@ class LayerEngine(wiring.Component):
         queue_depth: int,
         state_style: str | None = None,
         can_silence: bool = False,
+        spike_fifo: bool = True,
+        counts: bool = False,
     ):
         if queue_depth < 2:
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
+        if not spike_fifo and (can_silence or placement.capacity):
+            raise ValueError("an engine without FIFO can neither be silenced nor loaded")
+        is_last = placement.index == len(network.layers) - 1
+        if counts and (not is_last or network.readout != "spike_count" or placement.capacity):
+            raise ValueError(f"layer {placement.index} of readout {network.readout!r} does not count")
         index = placement.index
         self._layer = network.layers[index]
         self._placement = placement
@@ -116,19 +140,19 @@ class LayerEngine(wiring.Component):
         self._style = state_style
         self._can_silence = can_silence
         self._timesteps = capacity.timesteps if capacity else network.timesteps
-        self._last_only = network.readout == "membrane_last"
+        self._counts = counts
+        self._last_only = counts or network.readout == "membrane_last"
         self.is_current = index == 0 and network.coding.is_current
         if capacity:
             self.widths = NeuronWidths.of_capacity(capacity.layers[index], network, is_current=self.is_current)
         else:
             self.widths = NeuronWidths(self._layer, network.source_max(index), is_current=self.is_current)
-        self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
-        self.value_width = 0 if placement.spiking else self._layer.membrane_width
+        self.widths.count = count_bits(network) if counts else 0
+        self.queue_depth = row_queue_depth(placement.fetchers, queue_depth)
+        self.value_width = 1 + self.widths.count if counts else 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
         self._margin = fifo_margin(self.is_current, placement.pipeline)
-        self.fifo_depth = fifo_depth(
-            placement, self._timesteps, self.is_current, is_last=index == len(network.layers) - 1
-        )
+        self.fifo_depth = fifo_depth(placement, self._timesteps, self.is_current, is_last=is_last) if spike_fifo else 0
         super().__init__(
             {
                 "i": In(stream.Signature(event_layout(placement.n_addresses, self.widths.value_bits))),
@@ -164,7 +188,7 @@ class LayerEngine(wiring.Component):
         """Bits of the lanes' row queues and of the output FIFO."""
         row = 1 + row_entry(self._placement.row_record).width + max(1, self.widths.value_bits)
         word = Shape.cast(self.o.payload.shape()).width
-        return self._placement.lanes * self.queue_depth * row + self.fifo_depth * word
+        return self._placement.fetchers * self.queue_depth * row + self.fifo_depth * word
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -174,22 +198,35 @@ class LayerEngine(wiring.Component):
             fire_latency(self.is_current, placement.pipeline),
             write_latency(self.is_current, placement.pipeline),
         )
+        has_fifo = self.fifo_depth > 0
         fetchers: list[SynapseFetcher] = []
         banks: list[NeuronBank] = []
-        for lane in range(lanes):
-            fetcher = SynapseFetcher(placement, lane, value_bits=widths.value_bits, depth=self.queue_depth)
-            bank = NeuronBank([self._layer], placement, lane, widths, style=self._style)
-            m.submodules[f"fetcher{lane}"] = fetcher
-            m.submodules[f"neurons{lane}"] = bank
+        for number in range(placement.fetchers):
+            fetcher = SynapseFetcher(
+                placement, number, value_bits=widths.value_bits, depth=self.queue_depth, can_hold=not has_fifo
+            )
+            m.submodules[f"fetcher{number}"] = fetcher
             fetchers.append(fetcher)
+        for lane in range(lanes):
+            bank = NeuronBank([self._layer], placement, lane, widths, style=self._style)
+            m.submodules[f"neurons{lane}"] = bank
             banks.append(bank)
+        # A row that is started now reads its first membrane 3 clocks later at the earliest, or 2 with a short pipeline,
+        # when the sweep writes its last at the latest: so many clocks after that was read.
+        settling = settling_clocks(self.is_current, placement.pipeline)
         layout = self.o.payload.shape()
-        m.submodules.fifo = fifo = StreamFifo(layout, self.fifo_depth)
+        # An engine that cannot keep a word stands still until it is taken.
+        moves = Signal(init=1)
+        if not has_fifo:
+            m.d.comb += moves.eq(~self.o.valid | self.o.ready)
+
+        def while_moving(value: Value) -> Value:
+            return value if has_fifo else value & moves
 
         # Events to every lane at once.
         accept = Signal()
         m.d.comb += [
-            self.i.ready.eq(Cat(fetcher.room for fetcher in fetchers).all()),
+            self.i.ready.eq(while_moving(Cat(fetcher.room for fetcher in fetchers).all())),
             accept.eq(self.i.valid & self.i.ready),
         ]
 
@@ -204,7 +241,6 @@ class LayerEngine(wiring.Component):
         working = Signal()
         m.d.comb += [
             last_timestep.eq(timestep == (self.last_timestep if self._capacity else self._timesteps - 1)),
-            room.eq(fifo.level <= self.fifo_depth - n_slots - self._margin),
             at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
             # The next sweep may follow at once if slot 0 has been written by then.
             drained.eq(~Cat(valid[1:stages]).any() | (n_slots > stages)),
@@ -220,10 +256,8 @@ class LayerEngine(wiring.Component):
                     m.d.sync += slot[0].eq(0)
                     m.next = "accumulate"
             with m.State("accumulate"):
-                # A row that is started now reads its first membrane 3 clocks later at the earliest, or 2 with a short
-                # pipeline, when the sweep writes its last at the latest.
                 m.d.comb += [
-                    go.eq(~Cat(valid[1 : stages - 3]).any()),
+                    go.eq(~Cat(valid[1:settling]).any()),
                     self.probe_phase.eq(Mux(working, ACCUMULATE, IDLE)),
                 ]
                 with m.If(at_barrier & drained & room):
@@ -237,6 +271,8 @@ class LayerEngine(wiring.Component):
                 ]
                 m.d.sync += slot[0].eq(wrap(slot[0] + 1, slot[0].shape()))
                 with m.If(is_end[0]):
+                    if settling == 0:
+                        m.d.comb += go.eq(1)
                     m.d.sync += [slot[0].eq(0), timestep.eq(next_timestep)]
                     if self.is_current:
                         with m.If(last_timestep):
@@ -249,14 +285,23 @@ class LayerEngine(wiring.Component):
                 with m.State("wait"), m.If(drained & room):
                     m.next = "sweep"
 
-        for fetcher, bank in zip(fetchers, banks):
+        for fetcher in fetchers:
             m.d.comb += [
                 fetcher.broadcast_valid.eq(accept),
                 Value.cast(fetcher.broadcast).eq(Value.cast(self.i.payload)),
                 fetcher.go.eq(go),
                 fetcher.resume.eq(resume),
+            ]
+            if not has_fifo:
+                m.d.comb += fetcher.hold.eq(~moves)
+        for lane, bank in enumerate(banks):
+            fetcher = fetchers[lane % len(fetchers)]
+            synapse = Value.cast(fetcher.synapse)
+            if placement.lockstep:
+                synapse = synapse.word_select(lane, len(synapse) // lanes)
+            m.d.comb += [
                 bank.synapse_valid.eq(fetcher.synapse_valid),
-                Value.cast(bank.synapse).eq(Value.cast(fetcher.synapse)),
+                Value.cast(bank.synapse).eq(synapse),
                 bank.value.eq(fetcher.value),
                 bank.read_valid.eq(valid[0]),
                 bank.read_slot.eq(slot[0]),
@@ -268,7 +313,7 @@ class LayerEngine(wiring.Component):
             ]
             if placement.parameter_record.fields:
                 m.d.comb += [
-                    bank.parameter_valid.eq(valid[bank.parameter_clock]),
+                    bank.parameter_valid.eq(while_moving(valid[bank.parameter_clock])),
                     bank.parameter_slot.eq(slot[bank.parameter_clock]),
                 ]
 
@@ -282,30 +327,40 @@ class LayerEngine(wiring.Component):
         spikes = Cat(bank.spike for bank in banks)
         m.d.comb += [
             shown.eq(valid[fire] & ~silent[fire]),
-            self.probe_valid.eq(shown),
+            self.probe_valid.eq(while_moving(shown)),
             self.probe_slot.eq(slot[fire]),
             self.probe_spikes.eq(spikes),
             self.probe_membranes.eq(Cat(bank.membrane for bank in banks)),
         ]
-        m.d.sync += self.saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
+        saturations = Signal.like(self.saturations)
+        m.d.sync += saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
+        # What stands still is not to be counted twice.
+        m.d.comb += self.saturations.eq(saturations if has_fifo else Mux(moves, saturations, 0))
         word = Signal(layout)
         m.d.comb += [word.end.eq(is_end[fire]), word.slot.eq(slot[fire])]
-        if placement.spiking:
+        if not self.value_width:
             m.d.comb += word.mask.eq(spikes)
         else:
             in_last_slot = placement.n_out - (n_slots - 1) * lanes
             used = Mux(is_end[fire], (1 << in_last_slot) - 1, (1 << lanes) - 1)
-            # membrane_last looks at the last timestep alone.
+            # membrane_last looks at the last timestep alone; counts are whole then.
             m.d.comb += word.mask.eq(Mux(initial[fire], used, 0) if self._last_only else used)
             for lane, bank in enumerate(banks):
-                m.d.comb += word["values"][lane].eq(bank.membrane)
+                m.d.comb += word["values"][lane].eq(bank.count if self._counts else bank.membrane)
         if self._can_silence:
             m.d.comb += self.sample_end.eq(shown & is_end[fire] & initial[fire])
             with m.If(self.silence):
                 m.d.comb += word.mask.eq(0)
+        leaves = Signal()
+        m.d.comb += leaves.eq(shown & (word.mask.any() | word.end))
+        if not has_fifo:
+            m.d.comb += [Value.cast(self.o.payload).eq(Value.cast(word)), self.o.valid.eq(leaves), room.eq(1)]
+            return EnableInserter(moves)(m)
+        m.submodules.fifo = fifo = StreamFifo(layout, self.fifo_depth)
         m.d.comb += [
             Value.cast(fifo.i.payload).eq(Value.cast(word)),
-            fifo.i.valid.eq(shown & (word.mask.any() | word.end)),
+            fifo.i.valid.eq(leaves),
+            room.eq(fifo.level <= self.fifo_depth - n_slots - self._margin),
         ]
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         return m

@@ -42,6 +42,7 @@ class SynapseFetcher(wiring.Component):
     lane : number of the lane.
     value_bits : bits of the value that an event carries; 0 if none.
     depth : rows that may wait, those being looked up included; 2 or more, or 0 for no queue.
+    can_hold : whether there is ``hold``.
 
     Members
     -------
@@ -51,19 +52,22 @@ class SynapseFetcher(wiring.Component):
     resume : In(1), pulse: forget the end at which the walker waits.
     waiting : Out(1), at an end, and the last synapse before it has left.
     busy : Out(1), rows or synapses of the current timestep are inside.
-    synapse_valid : Out(1); synapse : Out({slot, weight}); value : Out(value_bits or 1).
+    synapse_valid : Out(1); synapse : Out({slot, weight}, of each lane if they are in lock step); value : Out(value_bits
+        or 1).
     load : In(load_bus), of a loadable machine.
+    hold : In(1), given while the registers are not enabled: memories that are instances are not read either.
 
     Raises
     ------
-    ValueError if ``depth`` is 1 or below 0, or ``lane`` is not one of the layer's.
+    ValueError if ``depth`` is 1 or below 0, or ``lane`` is not one of the layer's fetchers.
     """
 
-    def __init__(self, layer: LayerMap | FoldedMap, lane: int, *, value_bits: int, depth: int):
+    def __init__(self, layer: LayerMap | FoldedMap, lane: int, *, value_bits: int, depth: int, can_hold: bool = False):
         if depth < 2 and depth != 0:
             raise ValueError(f"depth {depth!r} must be 2 or more, or 0")
-        if not 0 <= lane < layer.lanes:
-            raise ValueError(f"lane {lane!r} is outside 0..{layer.lanes - 1}")
+        if not 0 <= lane < layer.fetchers:
+            raise ValueError(f"lane {lane!r} is outside 0..{layer.fetchers - 1}")
+        self._can_hold = can_hold
         self._layer = layer
         self._lane = lane
         self._value_bits = value_bits
@@ -78,9 +82,10 @@ class SynapseFetcher(wiring.Component):
                 "waiting": Out(1),
                 "busy": Out(1),
                 "synapse_valid": Out(1),
-                "synapse": Out(record_layout(layer.given_record)),
+                "synapse": Out(record_layout(layer.fetched_record)),
                 "value": Out(unsigned(max(1, value_bits))),
                 **({"load": In(load_bus(layer.capacity))} if layer.capacity else {}),
+                **({"hold": In(1)} if can_hold else {}),
             }
         )
 
@@ -197,7 +202,7 @@ class SynapseFetcher(wiring.Component):
         m.d.comb += [
             load.eq(self.go & occupied & ~first.end & (~active | is_final)),
             pop.eq(load | self.resume),
-            synapses.en.eq(active),
+            synapses.en.eq(active & ~self.hold if self._can_hold else active),
             synapses.addr.eq(address),
         ]
         with m.If(load):

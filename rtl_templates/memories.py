@@ -10,8 +10,9 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.capacity import Capacity, Role
+from codesign.choices import BLOCK_ROM_BITS
 from codesign.layouts import index_width
-from codesign.mapping import BLOCK_ROM_BITS, FoldedMap, LayerMap
+from codesign.mapping import FoldedMap, LayerMap
 from rtl_templates.arithmetic import wrap
 
 
@@ -19,17 +20,17 @@ from rtl_templates.arithmetic import wrap
 class BundlePlatform:
     """Platform of the Verilog bundle: ROMs become instances of ``rom_module`` that read image files.
 
-    Those that can be loaded are of ``ram_module``. Memories of :data:`codesign.mapping.BLOCK_ROM_BITS` and more are of
-    ``<module>_block``, which asks the tools for block memory. Without a platform (simulation in Python) a ROM is an
-    initialised memory.
+    Those that can be loaded are of ``ram_module``. Memories of ``block_rom_bits`` and more are of ``<module>_block``,
+    which asks the tools for block memory. Without a platform (simulation in Python) a ROM is an initialised memory.
     """
 
     rom_module: str
     ram_module: str
+    block_rom_bits: int = BLOCK_ROM_BITS
 
     def module(self, bits: int, *, loadable: bool) -> str:
         """Module of a memory of so many bits."""
-        return (self.ram_module if loadable else self.rom_module) + ("_block" if bits >= BLOCK_ROM_BITS else "")
+        return (self.ram_module if loadable else self.rom_module) + ("_block" if bits >= self.block_rom_bits else "")
 
 
 def load_bus(capacity: Capacity) -> data.StructLayout:

@@ -24,6 +24,7 @@ class NeuronWidths:
 
     Without a current: the memory holds ``leak(v) + bias + (partial sum << F)``, whose bounds are those of u.
     With one (``separate_sum``): ``sum`` holds the unshifted sum of products, ``state`` holds ``leak(v) + bias``.
+    ``count`` : bits of a count of the sample's spikes that lies beside the state, 0 without.
     """
 
     def __init__(self, layer: FrozenLayer, source_max: int, *, is_current: bool):
@@ -35,6 +36,7 @@ class NeuronWidths:
         self.potential = max(signed_width(*layer.potential_range(source_max)), layer.fraction_bits + 2)
         self.state = signed_width(rest_low, rest_high) if is_current else self.potential
         self.value_bits = source_max.bit_length() if is_current else 0
+        self.count = 0
 
     @classmethod
     def joined(cls, network: FrozenNetwork) -> NeuronWidths:
@@ -54,12 +56,13 @@ class NeuronWidths:
         widths.separate_sum = is_current
         widths.sum, widths.state, widths.potential = layer.sum_width, layer.state_width, layer.potential_width
         widths.value_bits = network.coding.input_bits if is_current else 0
+        widths.count = 0
         return widths
 
     @property
     def memory_bits(self) -> int:
         """Bits that a slot takes in the state memories."""
-        return self.state + (self.sum if self.separate_sum else 0)
+        return self.count + self.state + (self.sum if self.separate_sum else 0)
 
 
 class NeuronBank(wiring.Component):
@@ -103,6 +106,7 @@ class NeuronBank(wiring.Component):
     clip : In(W - 1), of a loadable machine's spiking layer: ones from bit W' - 1 up, where W' <= W is the width into
         which v is clipped; constant while a sample is inside. load : In(load_bus), of a loadable machine.
     spike : Out(1); membrane : Out(signed(W)); saturated : Out(1).
+    count : Out(widths.count), if there is one: spikes of the slot in this sample, the one shown included.
 
     Raises
     ------
@@ -154,6 +158,7 @@ class NeuronBank(wiring.Component):
                 "spike": Out(1),
                 "membrane": Out(signed(width)),
                 "saturated": Out(1),
+                **({"count": Out(unsigned(widths.count))} if widths.count else {}),
                 **({"clip": In(unsigned(width - 1))} if self._clips else {}),
                 **({"load": In(load_bus(self._capacity))} if self._capacity else {}),
             }
@@ -163,7 +168,9 @@ class NeuronBank(wiring.Component):
         m = Module()
         layers, widths, depth = self._layers, self._widths, max(2, self._placement.n_slots)
         slot_shape = self.read_slot.shape()
-        accumulator_shape = signed(widths.sum if widths.separate_sum else widths.state)
+        # A count lies below the state that it is stored with, so that sums pass it by.
+        beside_sum = 0 if widths.separate_sum else widths.count
+        accumulator_shape = signed(widths.sum if widths.separate_sum else widths.state + beside_sum)
         m.submodules.accumulator = accumulator = memory.Memory(
             shape=accumulator_shape, depth=depth, init=[], attrs=self._attributes
         )
@@ -194,11 +201,11 @@ class NeuronBank(wiring.Component):
         else:
             base = self._chosen(m, valid_2, product_2, slot_2, term, operand, last_written)
             m.d.sync += operand.eq(Mux(forward_far_1, last_written, read.data))
-        shift = layers[0].fraction_bits
-        if widths.separate_sum or shift == 0:
+        shift = 0 if widths.separate_sum else layers[0].fraction_bits + beside_sum
+        if shift == 0:
             m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))
         else:
-            # The shifted weight leaves the lowest F bits alone.
+            # The shifted weight leaves the lowest bits alone.
             upper = wrap(base[shift:].as_signed() + product_2, signed(len(base) - shift))
             m.d.comb += total.eq(Cat(base[:shift], upper).as_signed())
 
@@ -209,10 +216,11 @@ class NeuronBank(wiring.Component):
         u = Signal(signed(widths.potential), reset_less=True)
         if widths.separate_sum:
             m.submodules.state = state = memory.Memory(
-                shape=signed(widths.state), depth=depth, init=[], attrs=self._attributes
+                shape=signed(widths.state + widths.count), depth=depth, init=[], attrs=self._attributes
             )
             state_write, state_read = state.write_port(), state.read_port()
-            state_2 = Signal(signed(widths.state), reset_less=True)
+            state_2 = Signal(signed(widths.state + widths.count), reset_less=True)
+            stored = state_2
             m.d.comb += [state_read.en.eq(self.read_valid), state_read.addr.eq(wrap(self.read_slot, address_shape))]
             if self.is_short:
                 m.d.comb += state_2.eq(state_read.data)
@@ -221,14 +229,15 @@ class NeuronBank(wiring.Component):
             m.d.sync += [
                 u.eq(
                     wrap(
-                        state_2 + self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left),
+                        state_2.shift_right(widths.count)
+                        + self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left),
                         signed(widths.potential),
                     )
                 ),
             ]
         else:
-            state_write = write
-            m.d.comb += u.eq(operand)
+            state_write, stored = write, operand
+            m.d.comb += u.eq(operand.shift_right(widths.count))
         spike, after = self._threshold(m, u, threshold)
         clipping = self._clipping()
         m.d.sync += [
@@ -246,6 +255,11 @@ class NeuronBank(wiring.Component):
         bias_late = _delay(m, bias, self.stages - 1 - self.parameter_clock)
         state_shape = signed(widths.state)
         following = wrap(Mux(self.write_initial, bias_late, leaked + bias_late), state_shape)
+        if widths.count:
+            before = _delay(m, stored[: widths.count], self.fire - (1 if self.is_short else 2))
+            m.d.comb += self.count.eq(wrap(before + self.spike, self.count.shape()))
+            counted = _delay(m, self.count, self.stages - self.fire)
+            following = Cat(Mux(self.write_initial, 0, counted), following).as_signed()
 
         if widths.separate_sum:
             m.d.comb += [

@@ -31,8 +31,9 @@ class Readout(wiring.Component):
     membrane, which equals u since the layer neither resets nor saturates); spikes are also sent on. After the
     T-th end the values leave in class order, each being replaced by its initial value, then the decision, the
     lowest class of those with the greatest value. Tokens of the next sample wait until then. Latency 3 clocks;
-    one token a clock; n_outputs + 1 clocks between samples. With `membrane_last` nothing is kept: the last timestep's
-    membranes, which come in class order, leave as they come. Latency 1 clock.
+    one token a clock; n_outputs + 1 clocks between samples. With `membrane_last`, or if the last layer counts its
+    spikes itself, nothing is kept: the values, which come in class order with the last timestep, leave as they come.
+    Latency 1 clock.
 
     With early exit the values are judged after each end but the last, in about 6 clocks (:class:`LeadTracker`). If the
     sample may be decided, values and decision leave, and its tokens are ignored up to its T-th end. The decision
@@ -42,7 +43,7 @@ class Readout(wiring.Component):
     ----------
     network : the frozen network.
     placement : placement of the last layer.
-    value_width : bits of a membrane; 0 for readout `spike_count`.
+    value_width : bits of the values that the last layer sends: of a membrane, or of a count; 0 if it sends spikes.
     early_exit : "off", or a rule that codesign.early_exit.check_early_exit allows.
 
     Members
@@ -56,14 +57,16 @@ class Readout(wiring.Component):
 
     Raises
     ------
-    ValueError if ``value_width`` does not go with the network's readout.
+    ValueError if ``value_width`` does not go with the network's readout, or a count with early exit.
     """
 
     def __init__(self, network: FrozenNetwork, placement: LayerMap, value_width: int, *, early_exit: EarlyExit = "off"):
-        if (value_width > 0) != network.membrane_readout:
+        counted = value_width > 0 and network.readout == "spike_count"
+        if (network.membrane_readout and not value_width) or (counted and early_exit != "off"):
             raise ValueError(f"value_width {value_width!r} does not go with readout {network.readout!r}")
         self._network = network
         self._placement = placement
+        self._passes = counted or network.readout == "membrane_last"
         capacity = placement.capacity
         self._timesteps = capacity.timesteps if capacity else network.timesteps
         self._record = output_word(network, capacity)
@@ -83,7 +86,7 @@ class Readout(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        if self._network.readout == "membrane_last":
+        if self._passes:
             self._pass(m)
         else:
             self._collect(m)

@@ -42,12 +42,19 @@ def encode_words(
 
 
 def expected_words(
-    network: FrozenNetwork, trace: golden.Trace, sample: int, capacity: Capacity | None = None, *, exits: bool = False
+    network: FrozenNetwork,
+    trace: golden.Trace,
+    sample: int,
+    capacity: Capacity | None = None,
+    *,
+    exits: bool = False,
+    output_spikes: bool = True,
 ) -> tuple[Words, Flags]:
     """Output words of one sample, spikes of a timestep in ascending order: words (n,), and tlast, bool (n,).
 
     ``capacity`` : of a loadable machine.
     ``exits`` : the trace is one with early exit, whose decisions say after which timestep they were made.
+    ``output_spikes`` : whether spikes are sent.
     """
     record = output_word(network, capacity)
     timesteps, neurons = np.nonzero(trace.spikes[-1][sample, : int(trace.exits[sample]) + 1])
@@ -56,7 +63,7 @@ def expected_words(
     values = record.pack({"kind": VALUE, "timestep": 0, "index": classes, "value": trace.values[sample]})
     made = int(trace.exits[sample]) if exits else 0
     decision = record.pack({"kind": DECISION, "timestep": made, "index": trace.decisions[sample], "value": 0})
-    words = np.concatenate((spikes, values, decision))
+    words = np.concatenate((spikes[: None if output_spikes else 0], values, decision))
     return words, np.arange(words.size) == words.size - 1
 
 
@@ -66,13 +73,18 @@ def write_vectors(
     stimulus: Stimulus,
     capacity: Capacity | None = None,
     early_exit: EarlyExit = "off",
+    *,
+    output_spikes: bool = True,
 ) -> None:
     """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
     trace = golden.run(network, stimulus, early_exit=early_exit)
     exits = early_exit != "off"
     columns = {
         "input": [encode_words(network, stimulus, sample, capacity) for sample in range(len(stimulus))],
-        "output": [expected_words(network, trace, sample, capacity, exits=exits) for sample in range(len(stimulus))],
+        "output": [
+            expected_words(network, trace, sample, capacity, exits=exits, output_spikes=output_spikes)
+            for sample in range(len(stimulus))
+        ],
     }
     records = {"input": input_word(network, capacity), "output": output_word(network, capacity)}
     for name, samples in columns.items():

@@ -138,7 +138,15 @@ def check_segment(
         _check_layer(
             comparison, entry, layer, expected.spikes[index], expected.membranes[index], expected.exits, samples
         )
-    _check_output(comparison, network, expected, recording.output, samples, exits=exits)
+    _check_output(
+        comparison,
+        network,
+        expected,
+        recording.output,
+        samples,
+        exits=exits,
+        output_spikes=sidecar.get("output_spikes", True),
+    )
     status = recording.status
     counters = sidecar.get("counters", True)
     if not counters or (expected.exits == network.timesteps - 1).all():
@@ -240,6 +248,7 @@ def _check_output(
     samples: npt.NDArray[np.integer],
     *,
     exits: bool,
+    output_spikes: bool,
 ) -> None:
     count, timesteps, n_outputs = expected.spikes[-1].shape
     last_layer = len(network.layers) - 1
@@ -248,13 +257,14 @@ def _check_output(
     inside = sample < count
     comparison.value("words_after_last_decision", 0, int((~inside).sum()))
 
-    # Spikes: every cell (sample, timestep, class) must hold exactly as many words as the golden model has spikes.
+    # Spikes: every cell (sample, timestep, class) must hold exactly as many words as the golden model has spikes, or
+    # none at all if they are not sent.
     of_spike = inside & (kind == 0)
     in_range = of_spike & (timestep < timesteps) & (index < n_outputs)
     comparison.value("output_words_out_of_range", 0, int((of_spike & ~in_range).sum()))
     cells = (sample * timesteps + timestep) * n_outputs + index
     got = np.bincount(cells[in_range], minlength=count * timesteps * n_outputs).reshape(expected.spikes[-1].shape)
-    counts = np.arange(timesteps) <= expected.exits[:, None]
+    counts = (np.arange(timesteps) <= expected.exits[:, None]) & output_spikes
     comparison.values(
         "output_spikes",
         (expected.spikes[-1] & counts[:, :, None]).astype(np.int64),

@@ -61,14 +61,20 @@ def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[I
     weights = np.zeros((n_in, n_out), np.int64)
     stored = 0
     constants = {name: np.full(n_out, layer[name] or 0, np.int64) for name in ("threshold", "bias")}
+    lockstep = layer.get("lockstep", False)
     for lane in range(lanes):
-        rows, synapses = tables["rows", lane], tables["synapses", lane]
+        # Lanes in lock step share rows and words; each has its own fields in them.
+        shared = 0 if lockstep else lane
+        rows, synapses = tables["rows", shared], tables["synapses", shared]
+        if lockstep:
+            synapses = {name: synapses[f"{name}{lane}"] for name in ("slot", "weight")}
+        taken[lane] = taken[shared]
         unused = np.setdiff1d(np.arange(rows["count"].size), taken[lane])
         if rows["count"][unused].any():
             stray.append(f"lane {lane}: a row of no source holds synapses")
         if np.unique(taken[lane]).size != taken[lane].size:
             stray.append(f"lane {lane}: two layers share a row")
-        stored += int(rows["count"][unused].sum())
+        stored += 0 if lockstep else int(rows["count"][unused].sum())
         counted: set[int] = set()
         for source, address in enumerate(source_address):
             first, count = int(rows["start"][address]), int(rows["count"][address])
@@ -77,6 +83,10 @@ def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[I
             slots, values = _walked(
                 {name: column[first : first + count] for name, column in synapses.items()}, encoding
             )
+            if lockstep:
+                # A lane without a synapse in a word adds 0 to its first slot.
+                holds = (slots != 0) | (values != 0)
+                slots, values = slots[holds], values[holds]
             stored += 0 if address in counted else slots.size
             counted.add(address)
             outside = slots >= n_slots

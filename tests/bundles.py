@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from random_networks import random_lanes, random_network, random_stimulus, random_variant
+from random_networks import random_lanes, random_lean, random_network, random_stimulus, random_variant
 
 from codesign.files import file_hash
 from codesign.mapping import map_network
@@ -25,6 +25,7 @@ def random_bundle(
     most_lanes: int = 4,
     folded: bool = False,
     varied: bool = False,
+    lean: bool = False,
 ) -> tuple[FrozenNetwork, Stimulus]:
     """Bundle of a random network in ``folder``, the network, and a stimulus."""
     rng = np.random.default_rng(seed)
@@ -33,8 +34,11 @@ def random_bundle(
     mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
     if varied:
         mapping = random_variant(rng, mapping)
+    options: dict[str, bool] = {}
+    if lean:
+        mapping, options = random_lean(rng, network, lanes)
     words = (1, 4, 2)[seed % 3]
-    write_bundle(network, mapping, folder, input_words=words, input_checks=not varied, counters=not varied)
+    write_bundle(network, mapping, folder, input_words=words, input_checks=not varied, counters=not varied, **options)
     return network, random_stimulus(rng, network, samples)
 
 

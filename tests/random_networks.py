@@ -12,7 +12,7 @@ import numpy as np
 
 from codesign.choices import Pipeline
 from codesign.encoding import ROW_GROUPS, Encoding
-from codesign.mapping import FoldedMap, HardwareMap, LayerMap
+from codesign.mapping import FoldedMap, HardwareMap, LayerMap, map_network
 from codesign.network import (
     CodingKind,
     CompareKind,
@@ -144,6 +144,18 @@ def random_stimulus(rng: np.random.Generator, network: FrozenNetwork, n: int) ->
         stimulus = Stimulus.from_dense(rng.random(shape) < activity[:, None, None], labels)
     stimulus.validate()
     return stimulus
+
+
+def random_lean(
+    rng: np.random.Generator, network: FrozenNetwork, lanes: list[int]
+) -> tuple[HardwareMap, dict[str, bool]]:
+    """A mapping, perhaps in lock step, and options that leave out FIFOs, output spikes or both."""
+    mapping = map_network(
+        network, lanes, lockstep=bool(rng.random() < 0.6), pipeline="short" if rng.random() < 0.5 else "deep"
+    )
+    counts = network.readout == "spike_count"
+    spike_fifos, output_spikes = bool(rng.random() < 0.3), not counts or bool(rng.random() < 0.4)
+    return mapping, {"spike_fifos": spike_fifos, "output_spikes": output_spikes}
 
 
 def random_variant(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMap:

@@ -109,7 +109,8 @@ def generate(context: Context) -> Outcome:
     write_bundle(
         network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
         state_memory=hardware.state_memory, input_words=hardware.input_words, input_checks=hardware.input_checks,
-        counters=hardware.counters, early_exit=hardware.early_exit, vectors=_vectors(folder),
+        counters=hardware.counters, early_exit=hardware.early_exit, spike_fifos=hardware.spike_fifos,
+        output_spikes=hardware.output_spikes, block_rom_bits=hardware.block_rom_bits, vectors=_vectors(folder),
     )  # fmt: skip
     return Outcome(figures=network_figures(network), details={"placement": mapping.report()})
 
@@ -130,7 +131,8 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
     mapping = map_calibrated(network, hardware, calibration)
     document = estimate_mapped(
         network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth, state_memory=hardware.state_memory,
-        input_checks=hardware.input_checks,
+        input_checks=hardware.input_checks, spike_fifos=hardware.spike_fifos,
+        output_spikes=hardware.output_spikes, block_rom_bits=hardware.block_rom_bits,
     )  # fmt: skip
     return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit}
 
@@ -153,6 +155,7 @@ def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration
         folded=hardware.shape == "folded",
         synapses=hardware.synapses,
         pipeline=hardware.pipeline,
+        lockstep=hardware.lockstep,
     )
 
 

@@ -131,6 +131,21 @@ def test_version(call):
             3,
             ["hardware.loadable is built for shape = 'streaming' alone"],
         ),
+        *(
+            (["run", "tiny.toml", "--set", f"hardware.{lean}", "--set", f"hardware.{other}"], 3, [words])
+            for lean, other, words in (
+                ("lockstep=true", "shape='folded'", "lockstep is built for shape = 'streaming' alone"),
+                ("lockstep=true", "synapses='compact'", "lockstep is built for synapses = 'plain' alone"),
+                ("spike_fifos=false", "loadable=true", "spike_fifos is built for loadable = False alone"),
+                ("spike_fifos=false", "early_exit=2", "spike_fifos is built for early_exit = 'off' alone"),
+            )
+        ),
+        (
+            ["run", "tiny.toml", "--set", "hardware.output_spikes=false", "--set", "network.readout='membrane_sum'"],
+            2,
+            ["output_spikes = false needs network.readout = 'spike_count'"],
+        ),
+        (["run", "tiny.toml", "--set", "hardware.block_rom_bits=-1"], 2, ["block_rom_bits", "greater than or equal"]),
         (["report", "tiny.toml"], 2, ["tiny.toml: is a configuration", "expected a run directory"]),
         (["run", "tiny.toml", "--set", "train.epoch=3"], 2, ["train.epoch", "'epochs'"]),
         (["run", "tiny.toml", "--set", "network.hidden=[-3]"], 2, ["network.hidden", "-3"]),

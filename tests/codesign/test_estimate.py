@@ -78,6 +78,28 @@ def test_memory_bits_are_those_of_the_generated_bundle(coding, widths, lanes, qu
     assert estimate(network, mapping, queue_depth=queue_depth)["memory_bits"] == sidecar["memory_bits"]
 
 
+@pytest.mark.parametrize("coding", ["events", "current"])
+def test_memory_bits_of_lean_machines_are_those_of_the_generated_bundle(coding):
+    from rtl_templates import bundle
+    from rtl_templates.accelerator import Accelerator
+
+    network = random_network((30, 17, 5), coding=coding)
+    mapping = map_network(network, [4, 2], lockstep=True)
+    lean = {"spike_fifos": False, "output_spikes": False}
+    sidecar = bundle._sidecar(Accelerator(network, mapping, **lean), "snn")
+    gc.collect()
+    result = estimate(network, mapping, **lean)
+    assert result["memory_bits"] == sidecar["memory_bits"]
+    assert result["area"]["ecp5"]["lut"] is None, "the formula is not fitted on such machines"
+
+
+def test_small_images_go_where_they_are_told():
+    network = random_network((64, 32, 10), density=0.1)
+    mapping = map_network(network, [1, 1])
+    blocks = [estimate(network, mapping, block_rom_bits=bits)["area"]["ice40"]["bram"] for bits in (0, 512, 10**6)]
+    assert blocks[0] > blocks[1] >= blocks[2]
+
+
 def test_blocks_take_the_best_mode():
     assert memory_blocks(256, 16, "ice40") == 1
     assert memory_blocks(257, 16, "ice40") == 2

@@ -25,6 +25,33 @@ def rebuild(layer):
     return matrix
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_words_in_lock_step_hold_a_synapse_of_each_lane_or_add_nothing(seed):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng)
+    mapping = map_network(network, random_lanes(rng, network), lockstep=True)
+    for layer, frozen in zip(mapping.layers, network.layers, strict=True):
+        assert layer.lockstep == (layer.lanes > 1) and layer.fetchers == 1
+        rows = layer.row_record.unpack(layer.row_words(0))
+        words = layer.synapse_record.unpack(layer.synapse_words(0))
+        dense = np.zeros((layer.n_in, layer.lanes, layer.n_slots), np.int64)
+        for source, address in enumerate(layer.source_address):
+            first, count = int(rows["start"][address]), int(rows["count"][address])
+            assert count == layer.row_count[:, address].max() == layer.row_lengths[0, address]
+            for lane in range(layer.lanes):
+                suffix = str(lane) if layer.lockstep else ""
+                for word in range(first, first + count):
+                    dense[source, lane, words[f"slot{suffix}"][word]] += words[f"weight{suffix}"][word]
+        np.testing.assert_array_equal(dense[:, layer.lane, layer.slot], frozen.dense())
+        assert np.count_nonzero(dense) == np.count_nonzero(frozen.dense())
+
+
+@pytest.mark.parametrize("options", [{"folded": True}, {"synapses": "compact"}])
+def test_lock_step_excludes_what_it_is_not_built_for(options):
+    with pytest.raises(InputError, match="lanes in lock step take shape 'streaming' and plain synapses"):
+        map_network(network_of([[[1, 1]]]), [2], lockstep=True, **options)
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_every_synapse_and_parameter_is_in_its_place(seed):
     rng = np.random.default_rng(seed)

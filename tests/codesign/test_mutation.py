@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import small_bundle
+from bundles import random_bundle, small_bundle
 
 from codesign import mutation
-from codesign.errors import ToolError
+from codesign.errors import ToolError, UnsupportedError
 from codesign.mutation import RTL_EDITS, Mutant, RtlEdit, apply_rtl_edit, run_mutants
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
@@ -44,6 +44,12 @@ def test_enough_mutants_apply_and_their_hashes_are_right(case: Case, kind: str, 
         decoded = compare_decoded(mutant.bundle, case[1])
         assert decoded["equal"] is (kind == "rtl"), mutant.name
         assert read_sidecar(mutant.bundle)["files"] != read_sidecar(case[0])["files"]
+
+
+def test_lean_machines_have_no_mutants(tmp_path: Path) -> None:
+    network, stimulus = random_bundle(2, tmp_path / "b", lean=True)
+    with pytest.raises(UnsupportedError, match="mutants are made of machines with plain synapses, FIFOs and lanes"):
+        mutation.run_mutants(tmp_path / "b", network, stimulus, tmp_path / "work")
 
 
 def test_mutants_are_the_same_for_the_same_seed(case: Case, tmp_path: Path) -> None:

@@ -48,6 +48,24 @@ def test_no_other_placement_of_a_small_layer_is_better(seed):
     assert balance == pytest.approx((layer.dense() != 0)[None].repeat(9, 0)[events > 0].sum() / (2 * found))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_other_placement_in_lock_step_is_better(seed):
+    rng = np.random.default_rng(seed)
+    layer = random_layer(rng, 12, 6, 0.5)
+    events = (rng.random((9, 12)) < 0.4).astype(np.int64)
+    # Lanes meet after every row: every event is a step of its own.
+    rows = np.repeat(np.eye(12, dtype=np.int64), events.sum(axis=0), axis=0)
+    lane, balance = place(layer, 2, events, np.arange(12), lockstep=True)
+    best = min(
+        peaks(layer, np.isin(np.arange(6), chosen).astype(int), 2, rows)
+        for chosen in itertools.combinations(range(6), 3)
+    )
+    found = peaks(layer, lane, 2, rows)
+    assert best <= found <= 1.05 * best
+    assert balance == balance_of(layer, lane, 2, events, lockstep=True)
+    assert balance == pytest.approx((rows @ (layer.dense() != 0)).sum() / (2 * found))
+
+
 def test_steps_are_balanced_that_differ_while_their_mean_does_not():
     # Two kinds of samples, each of which drives neurons of its own, all alike on average.
     hidden = np.zeros((2, 8), int)

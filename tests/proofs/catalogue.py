@@ -205,8 +205,13 @@ def _engine(
 ) -> Proof:
     n_layers = 2 if folded else 1
     network = _network(current=current, layers=n_layers, timesteps=2)
+    lean = variant == "lean"
     mapping = map_network(
-        network, [lanes] * n_layers, folded=folded, pipeline="short" if variant == "short" else "deep"
+        network,
+        [lanes] * n_layers,
+        folded=folded,
+        pipeline="short" if variant in ("short", "lean") else "deep",
+        lockstep=lean,
     )
     if variant == "encoded":
         # Gaps of one bit: the second slot of a row that lacks the first needs an escape.
@@ -217,10 +222,17 @@ def _engine(
     layers, of_lanes = "2 layers" if folded else "1 layer", "1 lane" if lanes == 1 else f"{lanes} lanes"
 
     def harness() -> Harness:
-        return EngineHarness(network, mapping, ends=1 if current else 2, gaps=not folded)
+        options = {"spike_fifo": False, "counts": True} if lean else {}
+        return EngineHarness(network, mapping, ends=1 if current else 2, gaps=not folded, **options)
 
     early = Edit(SynapseFetcher, r"\& ~walking\)", ")")
-    remark = {"": "", "short": ", short pipeline", "encoded": ", rows in groups, gaps, codes"}[variant]
+    remark = {
+        "": "",
+        "short": ", short pipeline",
+        "encoded": ", rows in groups, gaps, codes",
+        "lean": ", lock step, no FIFO, counts, short pipeline",
+    }[variant]
+    moving = Defect("moves on while it stands still", Edit(LayerEngine, r"EnableInserter\(moves\)\(m\)", "m"), harness)
     return Proof(
         f"engine-{shape}-{coding}" + (f"-{lanes}" if lanes > 1 else "") + (variant and f"-{variant}"),
         "every membrane and spike of two timesteps is the arithmetic's: with the emitted weights no sum overflows, and "
@@ -232,6 +244,7 @@ def _engine(
         (
             Defect("sums one bit narrower", Narrower(), harness),
             Defect("sweep before the last synapse", early, harness),
+            *([moving] if lean else []),
         ),
         depth,
         fast=fast,
@@ -241,6 +254,7 @@ def _engine(
 def _rules() -> list[Proof]:
     network, two = _network(layers=1, timesteps=2), _network(layers=2, timesteps=2)
     streaming, folded = map_network(two, [2, 1]), map_network(two, [2, 2], folded=True)
+    lean = map_network(two, [2, 1], lockstep=True, pipeline="short")
     guard = Defect("word overwritten", Edit(InputGuard, r"(?<=free\.eq\()self\.o\.ready", "1"))
     full = r"~self\.o\.valid \| self\.o\.ready"
     readout = Defect("word overwritten", Edit(Readout, rf"(?<=free\.eq\(){full}", "1", "_collect"))
@@ -311,6 +325,14 @@ def _rules() -> list[Proof]:
             "LayerEngine.o, 2 lanes",
             lambda: RuleHarness(LayerEngine(two, streaming.layers[0], queue_depth=2)),
             fifo,
+            26,
+            False,
+        ),
+        (
+            "engine-lean",
+            "LayerEngine.o, 2 lanes in lock step, no FIFO",
+            lambda: RuleHarness(LayerEngine(two, lean.layers[0], queue_depth=2, spike_fifo=False)),
+            Defect("word overwritten", Edit(LayerEngine, rf"(?<=moves\.eq\(){full}", "1")),
             26,
             False,
         ),
@@ -407,7 +429,7 @@ def _progress() -> list[Proof]:
     ]
 
 
-def _decision(*, folded: bool, current: bool = False) -> Proof:
+def _decision(*, folded: bool, current: bool = False, lean: bool = False) -> Proof:
     # As small as a network can be, one source of which has no synapse: what waits for what is all the same.
     network = FrozenNetwork.from_arrays(
         [np.array([[0], [1]])],
@@ -416,18 +438,20 @@ def _decision(*, folded: bool, current: bool = False) -> Proof:
         coding=InputCoding("current", 1) if current else InputCoding("events"),
         membrane_width=2,
     )
-    mapping = map_network(network, [1], folded=folded)
+    mapping = map_network(network, [1], folded=folded, pipeline="short" if lean else "deep")
     shape, coding = "folded" if folded else "streaming", "current" if current else "events"
+    options = {"spike_fifos": False, "output_spikes": False} if lean else {}
     taken, decided, depth = (36, 36, 46) if folded else (32, 28, 40)
 
     def harness() -> Harness:
-        return DecisionHarness(network, mapping, taken=taken, decided=decided)
+        return DecisionHarness(network, mapping, taken=taken, decided=decided, **options)
 
     return Proof(
-        f"decision-{shape}-{coding}",
+        f"decision-{shape}-{coding}" + ("-lean" if lean else ""),
         f"an offered word waits less than {taken} clocks, a decision within {decided} of the sample's end or "
         "of the decision before it; a word is always offered, the sink takes one at least every second clock",
-        f"Accelerator, {shape}, 2 inputs, 1 class, 1 timestep, {coding}",
+        f"Accelerator, {shape}, 2 inputs, 1 class, 1 timestep, {coding}"
+        + (", no FIFOs, counts alone, short pipeline" if lean else ""),
         "bmc",
         depth,
         harness,
@@ -456,10 +480,12 @@ def all_proofs() -> list[Proof]:
         _engine(26, folded=False, variant="short"),
         _engine(32, folded=False, current=True, variant="short"),
         _engine(34, folded=False, variant="encoded"),
+        _engine(28, folded=False, lanes=2, variant="lean"),
         _engine(80, folded=True),
         *_rules(),
         *_progress(),
         *(_decision(folded=folded, current=current) for folded in (False, True) for current in (False, True)),
+        _decision(folded=False, lean=True),
     ]
 
 

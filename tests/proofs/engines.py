@@ -27,14 +27,21 @@ class EngineHarness(Harness):
     """
 
     def __init__(
-        self, network: FrozenNetwork, mapping: HardwareMap, *, ends: int, gaps: bool = True, queue_depth: int = 2
+        self,
+        network: FrozenNetwork,
+        mapping: HardwareMap,
+        *,
+        ends: int,
+        gaps: bool = True,
+        queue_depth: int = 2,
+        **options: bool,
     ):
         super().__init__()
         self.network, self.mapping, self.ends, self.gaps = network, mapping, ends, gaps
         self.dut: LayerEngine | FoldedEngine = (
             FoldedEngine(network, mapping, queue_depth=queue_depth)
             if mapping.folded
-            else LayerEngine(network, mapping.layers[0], queue_depth=queue_depth)
+            else LayerEngine(network, mapping.layers[0], queue_depth=queue_depth, **options)
         )
 
     def build(self) -> None:
@@ -151,10 +158,11 @@ class DecisionHarness(Harness):
         decided: int,
         patience: int = 1,
         gaps: bool = False,
+        **options: bool,
     ):
         super().__init__()
         self.gaps = gaps
-        self.network, self.dut = network, Accelerator(network, mapping, queue_depth=2)
+        self.network, self.dut = network, Accelerator(network, mapping, queue_depth=2, **options)
         self.taken, self.decided, self.patience = taken, decided, patience
 
     def build(self) -> None:

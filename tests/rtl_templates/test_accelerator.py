@@ -4,7 +4,7 @@
 
 import numpy as np
 import pytest
-from random_networks import random_lanes, random_network, random_stimulus, random_variant
+from random_networks import random_lanes, random_lean, random_network, random_stimulus, random_variant
 from simulate import check, sample_words, simulate
 from streams import clocked
 from test_guard import model
@@ -17,7 +17,7 @@ from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
 
 
-def run_random(seed, max_width, samples=3, folded=False, varied=False):
+def run_random(seed, max_width, samples=3, folded=False, varied=False, lean=False):
     """Odd seeds with random gaps and backpressure, every third with a reset in the middle."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
@@ -26,6 +26,9 @@ def run_random(seed, max_width, samples=3, folded=False, varied=False):
     mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
     if varied:
         mapping = random_variant(rng, mapping)
+    options = {}
+    if lean:
+        mapping, options = random_lean(rng, network, lanes)
     words = [word for sample in range(samples) for word in sample_words(network, stimulus, sample, rng)]
     observed = simulate(
         network,
@@ -35,8 +38,9 @@ def run_random(seed, max_width, samples=3, folded=False, varied=False):
         rng=rng if seed % 2 else None,
         queue_depth=int(rng.choice([2, 3, 8])),
         reset_at=int(rng.integers(1, len(words) + 1)) if seed % 3 == 0 else None,
+        **options,
     )
-    compared = check(network, mapping, stimulus, observed)
+    compared = check(network, mapping, stimulus, observed, output_spikes=options.get("output_spikes", True))
     assert observed.protocol_error == 0
     neurons = sum(layer.n_out for layer in network.layers)
     assert compared == samples * (2 * network.timesteps * neurons + 1 + network.n_outputs)
@@ -56,6 +60,17 @@ def test_small_folded_networks_equal_the_golden_model(seed):
 @pytest.mark.parametrize("seed", range(8))
 def test_varied_networks_equal_the_golden_model(seed, folded):
     run_random(seed, max_width=14, folded=folded, varied=True)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_lean_networks_equal_the_golden_model(seed):
+    run_random(seed, max_width=12, lean=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", range(1200, 1230))
+def test_wider_lean_networks_equal_the_golden_model(seed):
+    run_random(seed, max_width=24, lean=True)
 
 
 @pytest.mark.deep

@@ -261,6 +261,27 @@ def test_a_loadable_machine_needs_input_checks(tmp_path):
         write_bundle(network, mapping, tmp_path / "bundle", input_checks=False)
 
 
+@pytest.mark.parametrize("option", ["spike_fifos", "output_spikes"])
+def test_machines_that_cannot_be_lean_say_so(option, tmp_path):
+    network = FrozenNetwork.from_arrays([np.ones((2, 2), int)], threshold=1, timesteps=2)
+    for mapping, exits, words in (
+        (map_network(network, [1], folded=True), "off", "of shape 'folded'"),
+        (map_loadable(network, [1]), "off", "that is loadable"),
+        (map_network(network, [1]), "certain", "with early exit"),
+    ):
+        with pytest.raises(UnsupportedError, match=f"hardware.{option} = false is not built for a machine {words}"):
+            write_bundle(network, mapping, tmp_path / "bundle", early_exit=exits, **{option: False})
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_membranes_that_are_read_out_are_not_counted(tmp_path):
+    network = FrozenNetwork.from_arrays(
+        [np.ones((2, 2), int)], threshold=1, timesteps=2, readout="membrane_sum", reset="none"
+    )
+    with pytest.raises(UnsupportedError, match="output_spikes = false belongs to readout 'spike_count'"):
+        write_bundle(network, map_network(network, [1]), tmp_path / "bundle", output_spikes=False)
+
+
 def test_a_mapping_of_another_network_is_refused(tmp_path):
     _, mapping, _ = case("events")
     network, _, _ = case("current")

@@ -17,12 +17,17 @@ from sim.bundle import check_files, read_sidecar
 from sim.decoder import compare_decoded, decode_bundle
 from sim.verify import verify_bundle
 
+KINDS = [(folded, varied, False) for folded in (False, True) for varied in (False, True)] + [(False, False, True)]
 
-@pytest.mark.parametrize("varied", [False, True])
-@pytest.mark.parametrize("folded", [False, True])
+
+@pytest.mark.parametrize(("folded", "varied", "lean"), KINDS)
 @pytest.mark.parametrize("seed", range(3))
-def test_random_bundles_decode_to_their_networks(seed: int, folded: bool, varied: bool, tmp_path: Path) -> None:
-    network, _ = random_bundle(seed, tmp_path / "b", max_width=40, most_lanes=16, folded=folded, varied=varied)
+def test_random_bundles_decode_to_their_networks(
+    seed: int, folded: bool, varied: bool, lean: bool, tmp_path: Path
+) -> None:
+    network, _ = random_bundle(
+        seed, tmp_path / "b", max_width=40, most_lanes=16, folded=folded, varied=varied, lean=lean
+    )
     for decoded, layer in zip(decode_bundle(tmp_path / "b"), network.layers, strict=True):
         assert np.array_equal(decoded.weights, layer.dense())
         assert np.array_equal(decoded.bias, layer.bias)

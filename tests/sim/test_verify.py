@@ -69,6 +69,15 @@ def test_random_varied_networks_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all([1], tmp_path, max_width=24, most_lanes=4, varied=True, folded=True)
 
 
+def test_random_lean_networks_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all([0, 1], tmp_path, max_width=24, most_lanes=4, lean=True)
+
+
+@pytest.mark.deep
+def test_many_random_lean_networks_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all(list(range(1400, 1430)), tmp_path, max_width=70, most_lanes=16, lean=True)
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize("folded", [False, True])
 def test_many_random_varied_networks_equal_their_rtl(folded: bool, tmp_path: Path) -> None:
