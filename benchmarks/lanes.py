@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign.choices import Pipeline
 from codesign.config import Config, load_config
 from codesign.estimate import activity, source_events, source_rates
 from codesign.files import write_json
@@ -75,7 +76,13 @@ def greedy(network: FrozenNetwork, lanes: int, rates: np.ndarray) -> np.ndarray:
 
 
 def measured(
-    network: FrozenNetwork, calibration: Stimulus, stimulus: Stimulus, lanes: int, placement: str, queue_depth: int
+    network: FrozenNetwork,
+    calibration: Stimulus,
+    stimulus: Stimulus,
+    lanes: int,
+    placement: str,
+    queue_depth: int,
+    pipeline: Pipeline,
 ) -> dict[str, Any]:
     """Figures of one placement, the Verilog simulated on every sample of ``stimulus``."""
     from rtl_templates.bundle import write_bundle
@@ -87,7 +94,9 @@ def measured(
         "mean-rate": {0: greedy(network, lanes, source_rates(network, calibration)[0])},
         "calibrated": None,
     }[placement]
-    mapping = map_network(network, [lanes, READOUT_LANES], source_events(network, calibration), placed=placed)
+    mapping = map_network(
+        network, [lanes, READOUT_LANES], source_events(network, calibration), placed=placed, pipeline=pipeline
+    )
     with tempfile.TemporaryDirectory() as work:
         write_bundle(network, mapping, Path(work) / "bundle", name="snn", queue_depth=queue_depth)
         found = verify_bundle(
@@ -107,6 +116,7 @@ def measured(
         "lanes": lanes,
         "placement": placement,
         "queue_depth": queue_depth,
+        "pipeline": pipeline,
         "samples": found.samples,
         "lane_use": found.lane_use[0],
         "bound": float(operations / (lanes * peaks[0].sum())),
@@ -149,7 +159,7 @@ def placements(folder: Path, options: argparse.Namespace, names: tuple[str, ...]
     stimulus = Stimulus.load(folder / STIMULUS).take(slice(0, options.samples))
     for lanes in options.lanes:
         for name in names:
-            yield measured(network, calibration, stimulus, lanes, name, options.queue_depth)
+            yield measured(network, calibration, stimulus, lanes, name, options.queue_depth, options.pipeline)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -178,6 +188,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100, help="test samples simulated; default 100")
     parser.add_argument("--lanes", type=int, nargs="+", default=list(LANES))
     parser.add_argument("--queue-depth", type=int, default=8)
+    parser.add_argument("--pipeline", choices=("deep", "short"), default="deep")
     options = parser.parse_args()
     found = []
     for row in rows(options):

@@ -133,7 +133,7 @@ class Identity:
 class SampleResult:
     """What the accelerator did with one sample.
 
-    spikes : bool (timesteps, n_outputs), of the last layer; all False with a membrane readout.
+    spikes : bool (timesteps, n_outputs), of the last layer; all False if they are not sent.
     values : int64 (n_outputs,), readout values.
     decision : class that the accelerator chose.
     attempts : times the sample was sent, 1 if nothing went wrong.
