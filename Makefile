@@ -46,7 +46,7 @@ test-deep: $(STAMP) ## the slow tests
 prove: $(STAMP) ## prove the components with SymbiYosys, about half an hour
 	$(BIN)/python -m tests.proofs --jobs $(JOBS)
 
-bench: $(STAMP) ## measure the figures of the README
+bench: $(STAMP) ## measure the accelerator: benchmarks/releases keeps the figures
 	$(BIN)/python -m benchmarks
 
 lint: $(STAMP) ## style, types and import directions

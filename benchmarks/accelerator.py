@@ -180,6 +180,7 @@ def measure(
     synthesised = synth_bundle(bundle, config, work / name / "synth")
     placed = synthesised["placed"]
     bits = sidecar["memory_bits"]
+    operations = found.synaptic_operations_per_sample
     clocks = {target: entry["fmax_mhz"] for target, entry in placed.items()}
     return {
         "design": name,
@@ -198,7 +199,7 @@ def measure(
         "latency_cycles": found.latency_cycles,
         "interval_cycles": found.interval_cycles,
         "cycles_per_timestep": None if found.interval_cycles is None else found.interval_cycles / network.timesteps,
-        "synaptic_operations_per_sample": found.synaptic_operations_per_sample,
+        "synaptic_operations_per_sample": operations,
         "lane_use": found.lane_use,
         "memory_bits": bits,
         "bits_per_synapse": (bits["rows"] + bits["synapses"]) / network.n_synapses,
@@ -210,6 +211,14 @@ def measure(
         "fmax_mhz": clocks,
         "latency_us": {t: found.latency_cycles / mhz for t, mhz in clocks.items() if mhz and found.latency_cycles},
         "interval_us": {t: found.interval_cycles / mhz for t, mhz in clocks.items() if mhz and found.interval_cycles},
+        "synaptic_operations_per_second": (
+            rates := {
+                t: operations * 1e6 * mhz / found.interval_cycles
+                for t, mhz in clocks.items()
+                if mhz and found.interval_cycles
+            }
+        ),
+        "synaptic_operations_per_second_and_lut": {t: rate / placed[t]["lut"] for t, rate in rates.items()},
         "placed_seeds": {t: entry["seeds"] for t, entry in placed.items()},
     }
 
@@ -224,7 +233,8 @@ def line(figures: dict[str, Any], target: str) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Figures of the designs, which are printed too."""
     parser = argparse.ArgumentParser(description="design points of the accelerator, measured")
     parser.add_argument("--design", choices=DESIGNS, action="append", help="default: all")
     parser.add_argument("--network", type=Path, help="run folder whose network the MNIST designs take")
@@ -245,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"{parser.prog}: {error}")
     if given.json:
         print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+    return found
 
 
 if __name__ == "__main__":

@@ -178,7 +178,8 @@ def _cell(value: float | None, digits: int = 0) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The figures, which are printed too."""
     parser = argparse.ArgumentParser(description="area, memory and latency over density")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--plot", type=Path, help="also draw the figures to this PNG or SVG")
@@ -197,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.plot:
         draw(rows, chosen.plot)
     print(json.dumps(figures) if chosen.json else "\n".join([table(rows), *figures["rises"]]))
+    return figures
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +91,11 @@ def measure(folder: Path) -> dict[str, Any]:
     return figures
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> dict[str, Any]:
+    """The figures, which are printed too."""
     parser = argparse.ArgumentParser(description="speed of the pipeline's parts")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder))
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
@@ -114,6 +115,7 @@ def main() -> None:
     print(json.dumps(machine), "simulation on one core, start of the simulator included")
     if arguments.json:
         write_json(arguments.json, {**machine, **figures})
+    return {**machine, **figures}
 
 
 if __name__ == "__main__":

@@ -245,7 +245,8 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join([*rows, f"load of the machine {figures['load']:.1f} on {figures['cores']} cores"])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The figures, which are printed too."""
     parser = argparse.ArgumentParser(description="generator and simulator from 1,000 to 1,000,000 synapses")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="synapses of the networks")
@@ -257,6 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.mnist:
         figures["test_set"] = measure_test_set(*chosen.mnist, chosen.workers)
     print(json.dumps(figures) if chosen.json else table(figures))
+    return figures
 
 
 if __name__ == "__main__":
