@@ -414,6 +414,7 @@ def used_resources(utilization: Mapping[str, Mapping[str, int]], kind: str = "us
         "lut": ("ICESTORM_LC", "TRELLIS_COMB"),
         "ff": ("TRELLIS_FF",),
         "bram": ("ICESTORM_RAM", "DP16KD"),
+        "spram": ("ICESTORM_SPRAM",),
         "dsp": ("ICESTORM_DSP", "MULT18X18D"),
     }
     return {
@@ -440,6 +441,7 @@ def _placed(target: str, yosys: dict[str, Any], reports: dict[int, dict[str, Any
         "ff": used["ff"] - wrapper_ffs if "ff" in used else int(count_cells(yosys["cells"], flow.ffs)),
         "bram": used["bram"],
         "dsp": used.get("dsp", 0),
+        "spram": used.get("spram", 0),
         "wrapper": {"lut": wrapper_luts, "ff": wrapper_ffs},
         "budget": dict(device.budget),
         "seeds": {},

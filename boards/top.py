@@ -51,6 +51,8 @@ def check_ports(sidecar: dict[str, Any]) -> None:
         raise InputError("the board's link sends one word a beat; generate with hardware.input_words = 1")
     if not sidecar.get("input_checks", True):
         raise InputError("a board's line may garble words; generate with hardware.input_checks = true")
+    if sidecar.get("load", {}).get("boot") is not None:
+        raise InputError("the board's link loads no network; generate with hardware.synapse_memory = 'auto'")
     if sidecar.get("early_exit", "off") != "off":
         raise InputError("the board's link does not know early exit; generate with hardware.early_exit = 'off'")
     expected = PORTS | (LOAD_PORTS if "load" in sidecar else {})

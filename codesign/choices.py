@@ -7,8 +7,9 @@ from typing import Literal
 StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
+SynapseMemory = Literal["auto", "spram"]
 
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
 BLOCK_ROM_BITS = 512
 
-__all__ = ["BLOCK_ROM_BITS", "Pipeline", "StateMemory", "Synapses"]
+__all__ = ["BLOCK_ROM_BITS", "Pipeline", "StateMemory", "SynapseMemory", "Synapses"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.choices import BLOCK_ROM_BITS, Pipeline, StateMemory, Synapses
+from codesign.choices import BLOCK_ROM_BITS, Pipeline, StateMemory, SynapseMemory, Synapses
 from codesign.early_exit import MAX_MARGIN, early_exit_problem
 from codesign.errors import InputError, UnsupportedError
 from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
@@ -512,6 +512,11 @@ class HardwareConfig(Section):
     state_memory: StateMemory = Field(
         default="auto", description="membranes in block or distributed memory, or as the synthesis tool likes"
     )
+    synapse_memory: SynapseMemory = Field(
+        default="auto",
+        description="spram: synapses in single-port RAM (iCE40 UP5K), which needs loadable = true; the machine starts "
+        "without a network, and its first load is the bundle's boot.bin",
+    )
     synapses: Synapses = Field(
         default="plain",
         description="compact: rows in groups, gaps for slots and codes for weights, whichever take the fewest bits in "
@@ -555,6 +560,8 @@ class HardwareConfig(Section):
     def _loads(self) -> HardwareConfig:
         if not self.loadable and self.capacity != CapacityConfig():
             raise ValueError("capacity is that of a loadable machine; it needs loadable = true")
+        if not self.loadable and self.synapse_memory == "spram":
+            raise ValueError("synapse_memory = 'spram' has no contents before a load; it needs loadable = true")
         return self
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.capacity import Capacity
-from codesign.choices import BLOCK_ROM_BITS, StateMemory
+from codesign.choices import BLOCK_ROM_BITS, StateMemory, SynapseMemory
 from codesign.encoding import row_entry
 from codesign.layouts import Record, index_width, output_word
 from codesign.mapping import (
@@ -40,6 +40,8 @@ from codesign.stimulus import Stimulus
 Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float64]
 
+MemoryStyle = StateMemory | Literal["spram"]
+
 MAX_SAMPLES = 100
 DEFAULT_QUEUE_DEPTH = 8
 FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
@@ -58,6 +60,7 @@ BLOCK_SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
 BLOCK_COST = {"ice40": 64.0, "ecp5": 128.0, "xilinx": 257.0, "gowin": 128.0}
 LUTRAM_COST = {"ecp5": 4.0, "xilinx": 8.0, "gowin": 4.0}
 LUTRAM_SHAPE = {"ecp5": (16, 4), "xilinx": (32, 6), "gowin": (16, 4)}
+SPRAM_SHAPE = (16384, 16)
 ROM_BIT_COST = 1 / 16
 RAM_BIT_COST = 1.0
 
@@ -85,7 +88,7 @@ class Memory:
     depth: int
     width: int
     clocked: bool = True
-    style: StateMemory = "auto"
+    style: MemoryStyle = "auto"
     loadable: bool = False
 
     @property
@@ -141,6 +144,7 @@ def memories(
     spike_fifos: bool = True,
     output_spikes: bool = True,
     block_rom_bits: int = BLOCK_ROM_BITS,
+    synapse_memory: SynapseMemory = "auto",
 ) -> list[Memory]:
     """Every memory of the accelerator, lane by lane; keywords as of :func:`estimate`."""
     found = [Memory("state", 0, seen_depth(mapping.layers[0].n_addresses), AGE_BITS)] if input_checks else []
@@ -165,7 +169,15 @@ def memories(
                     *images,
                 ]
             found += [
-                _image(role, index, words, record, block_rom_bits, loadable=bool(layer.capacity))
+                _image(
+                    role,
+                    index,
+                    words,
+                    record,
+                    block_rom_bits,
+                    loadable=bool(layer.capacity),
+                    spram=role == "synapses" and synapse_memory == "spram",
+                )
                 for role, words, record in images
                 if record.fields
             ]
@@ -184,9 +196,18 @@ def memories(
     return found + (_readout_memory(network, len(mapping.layers) - 1, mapping.capacity) if output_spikes else [])
 
 
-def _image(role: str, layer: int, depth: int, record: Record, block_rom_bits: int, *, loadable: bool = False) -> Memory:
+def _image(
+    role: str,
+    layer: int,
+    depth: int,
+    record: Record,
+    block_rom_bits: int,
+    *,
+    loadable: bool = False,
+    spram: bool = False,
+) -> Memory:
     """A memory with an image, which asks for blocks from so many bits on."""
-    style: StateMemory = "block" if depth * record.width >= block_rom_bits else "auto"
+    style: MemoryStyle = "spram" if spram else "block" if depth * record.width >= block_rom_bits else "auto"
     return Memory(role, layer, depth, record.width, style=style, loadable=loadable)
 
 
@@ -232,8 +253,10 @@ def _fifo_width(network: FrozenNetwork, layer: LayerMap, values: int | None = No
     return 1 + index_width(layer.n_slots) + layer.lanes + values
 
 
-def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic"]:
-    """How yosys builds a memory: the cheapest of what can hold it."""
+def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic", "spram"]:
+    """How yosys builds a memory: the cheapest of what can hold it. Single-port RAM is where it is asked for."""
+    if memory.style == "spram":
+        return "spram"
     has_image = memory.role in ("rows", "synapses", "parameters")
     read_only = has_image and not memory.loadable
     if memory.style == "block":
@@ -268,6 +291,12 @@ def block_ram(found: Sequence[Memory], family: str) -> float:
             is_half = family == "xilinx" and memory.bits <= 18 * 1024
             total += 0.5 if is_half else memory_blocks(memory.depth, memory.width, family)
     return total
+
+
+def single_ports(memory: Memory) -> int:
+    """Single-port RAMs of an iCE40 UP5K that a memory takes."""
+    depth, width = SPRAM_SHAPE
+    return -(-memory.depth // depth) * -(-memory.width // width)
 
 
 def area_features(
@@ -525,6 +554,7 @@ def estimate(
     spike_fifos: bool = True,
     output_spikes: bool = True,
     block_rom_bits: int = BLOCK_ROM_BITS,
+    synapse_memory: SynapseMemory = "auto",
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
 ) -> dict[str, Any]:
@@ -532,7 +562,8 @@ def estimate(
 
     stimulus : samples whose events are counted (the first 100); without it, ``rates`` (mean events per sample and
         source of every layer); without both there are no cycles.
-    queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits : as of the bundle.
+    queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits, synapse_memory : as
+        of the bundle.
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
 
@@ -542,8 +573,9 @@ def estimate(
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
     found = memories(
-        network, mapping, queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits
-    )
+        network, mapping, queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits,
+        synapse_memory,
+    )  # fmt: skip
     as_fitted = input_checks and spike_fifos and output_spikes and block_rom_bits == BLOCK_ROM_BITS
     bits = {
         role: sum(m.bits for m in found if m.role == role)
@@ -590,6 +622,7 @@ def _area(
         "lut": round(float(features @ model.lut.coefficients)) if model else None,
         "ff": round(float(features @ model.ff.coefficients)) if model else None,
         "bram": block_ram(found, family),
+        "spram": sum(single_ports(m) for m in found if memory_kind(m, family) == "spram"),
         "dsp": 0 if family == "ice40" else current_lanes,
         "error": {"lut": model.lut.error, "ff": model.ff.error} if model else None,
     }

@@ -50,16 +50,21 @@ def compile_load(network: FrozenNetwork, sidecar: dict[str, Any]) -> Load:
     if f"{layout:016x}" != load["layout"]:
         raise InputError("design.json: capacity and layout id do not belong together; generate the bundle again")
     mapping = map_loaded(network, capacity)
+    return Load(load_image(network, mapping, capacity), _sidecar(network, mapping, sidecar))
+
+
+def load_image(network: FrozenNetwork, mapping: HardwareMap, capacity: Capacity) -> bytes:
+    """Load image of a network, placed as ``mapping`` says, for a machine of this capacity."""
     body = b"".join(
         [
             MAGIC,
-            layout.to_bytes(LAYOUT_BYTES, "little"),
+            capacity.layout_id(network).to_bytes(LAYOUT_BYTES, "little"),
             int(network.hash[:16], 16).to_bytes(HASH_BYTES, "little"),
             _registers(network, capacity),
             *(_contents(mapping, memory) for memory in capacity.memories),
         ]
     )
-    return Load(body + zlib.crc32(body).to_bytes(4, "little"), _sidecar(network, mapping, sidecar))
+    return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 def _registers(network: FrozenNetwork, capacity: Capacity) -> bytes:

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.capacity import LOAD_ERRORS
+from codesign.choices import SynapseMemory
 from codesign.early_exit import EarlyExit, check_early_exit
 from codesign.layouts import input_word, output_word
 from codesign.mapping import HardwareMap
@@ -61,7 +62,8 @@ class Accelerator(wiring.Component):
     early_exit : "off", or the rule by which samples are decided before their last timestep.
     spike_fifos : False leaves out the FIFOs behind the layers' sweeps, which then wait for the layer behind.
     output_spikes : False sends values and decision alone (readout 'spike_count').
-    With one of the last two the shape is 'streaming', the machine not loadable, and there is no early exit.
+    With one of these two the shape is 'streaming', the machine not loadable, and there is no early exit.
+    synapse_memory : "spram" for single-port RAM, of a loadable machine, which then starts without a network.
 
     Members
     -------
@@ -99,6 +101,7 @@ class Accelerator(wiring.Component):
         early_exit: EarlyExit = "off",
         spike_fifos: bool = True,
         output_spikes: bool = True,
+        synapse_memory: SynapseMemory = "auto",
     ):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
@@ -114,7 +117,10 @@ class Accelerator(wiring.Component):
         problem = lean_problem(network, mapping, early_exit, spike_fifos=spike_fifos, output_spikes=output_spikes)
         if problem is not None:
             raise ValueError(problem)
+        if synapse_memory == "spram" and not mapping.capacity:
+            raise ValueError("single-port RAM has no contents; the machine must be loadable")
         self.spike_fifos, self.output_spikes = spike_fifos, output_spikes
+        self.starts_empty = synapse_memory == "spram"
         self.input_words = input_words
         self.input_checks, self.counters = input_checks, counters
         self.early_exit: EarlyExit = early_exit
@@ -133,12 +139,13 @@ class Accelerator(wiring.Component):
                     can_silence=self.exits,
                     spike_fifo=spike_fifos,
                     counts=not output_spikes and layer.index == len(mapping.layers) - 1,
+                    spram=self.starts_empty,
                 )
                 for layer in mapping.layers
             ]
         )
         self.capacity = mapping.capacity
-        self.loader = NetworkLoader(network, self.capacity) if self.capacity else None
+        self.loader = NetworkLoader(network, self.capacity, starts_empty=self.starts_empty) if self.capacity else None
         self.input_record = input_word(network, self.capacity)
         self.output_record = output_word(network, self.capacity)
         super().__init__(

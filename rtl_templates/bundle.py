@@ -15,11 +15,12 @@ from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
-from codesign.choices import BLOCK_ROM_BITS, StateMemory
+from codesign.choices import BLOCK_ROM_BITS, StateMemory, SynapseMemory
 from codesign.early_exit import EarlyExit
 from codesign.errors import InputError, OutputError, UnsupportedError
-from codesign.files import atomic_folder, file_hash, write_json, write_text
+from codesign.files import atomic_folder, file_hash, write_bytes, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
+from codesign.load import load_image
 from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
@@ -35,6 +36,7 @@ FORMAT_NAME = "codesign-bundle"
 FORMAT_VERSION = 2
 SIDECAR = "design.json"
 CLOCK_MHZ = 50
+BOOT = "boot.bin"
 TEMPLATES = Path(__file__).with_name("templates")
 
 # What Verilator's -Wall says about Verilog that was translated from another language.
@@ -64,6 +66,7 @@ def write_bundle(
     spike_fifos: bool = True,
     output_spikes: bool = True,
     block_rom_bits: int = BLOCK_ROM_BITS,
+    synapse_memory: SynapseMemory = "auto",
     vectors: Stimulus | None = None,
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
@@ -76,6 +79,8 @@ def write_bundle(
     input_checks, counters, spike_fifos, output_spikes : as of :class:`rtl_templates.accelerator.Accelerator`.
     early_exit : "off", "certain" or a margin: samples may be decided before their last timestep (codesign.early_exit).
     block_rom_bits : read-only memories of as many bits ask for block memory, smaller ones for nothing; 0 or more.
+    synapse_memory : "spram" for single-port RAM (iCE40 UP5K), of a loadable machine, which then starts without a
+        network; the bundle has the load image of this one, ``boot.bin``.
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth, mapping or early exit, and
@@ -97,6 +102,10 @@ def write_bundle(
     problem = lean_problem(network, mapping, early_exit, spike_fifos=spike_fifos, output_spikes=output_spikes)
     if problem is not None:
         raise UnsupportedError(f"hardware.{problem}; leave it out")
+    if synapse_memory == "spram" and not mapping.capacity:
+        raise UnsupportedError(
+            "hardware.synapse_memory = 'spram' has no contents before a load; generate with hardware.loadable = true"
+        )
     if block_rom_bits < 0:
         raise InputError(f"block_rom_bits = {block_rom_bits!r} must be 0 or more")
     if mapping.network_hash != network.hash:
@@ -114,6 +123,7 @@ def write_bundle(
         early_exit=early_exit,
         spike_fifos=spike_fifos,
         output_spikes=output_spikes,
+        synapse_memory=synapse_memory,
     )
     source = emit_verilog(accelerator, name, block_rom_bits)
     sidecar = _sidecar(accelerator, name)
@@ -122,6 +132,8 @@ def write_bundle(
         for placement in [mapping.folded] if mapping.folded else mapping.layers:
             _write_images(temporary, placement)
         _write_texts(temporary, sidecar, mapping, accelerator)
+        if mapping.capacity and accelerator.starts_empty:
+            write_bytes(temporary / BOOT, load_image(network, mapping, mapping.capacity))
         if vectors is not None:
             folder_of_vectors = temporary / "vectors"
             write_vectors(
@@ -143,7 +155,7 @@ def emit_verilog(accelerator: Accelerator, name: str, block_rom_bits: int = BLOC
         text = verilog.convert(
             accelerator,
             name=name,
-            platform=BundlePlatform(f"{name}_rom", f"{name}_ram", block_rom_bits),
+            platform=BundlePlatform(f"{name}_rom", f"{name}_ram", f"{name}_spram", block_rom_bits),
             ports=ports,
             emit_src=False,
             strip_internal_attrs=True,
@@ -163,7 +175,7 @@ def emit_verilog(accelerator: Accelerator, name: str, block_rom_bits: int = BLOC
     )
     text = re.sub(r"\\\$auto\$verilog_backend\S+ ", "evaluate_once", text)
     parts = [f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}\n"]
-    for kind in ("rom", "ram"):
+    for kind in ("rom", "ram", "spram"):
         template = (TEMPLATES / f"{kind}.v").read_text(encoding="utf-8")
         styles = {f"{name}_{kind}": "", f"{name}_{kind}_block": f'(* {kind}_style = "block" *)\n  '}
         for module, style in styles.items():
@@ -259,11 +271,17 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "shape": "folded" if folded else "streaming",
         "layers": layers,
         "memory_bits": bits,
-        **({"load": _load_entry(mapping.capacity, mapping, network)} if mapping.capacity else {}),
+        **(
+            {"load": _load_entry(mapping.capacity, mapping, network, starts_empty=accelerator.starts_empty)}
+            if mapping.capacity
+            else {}
+        ),
     }
 
 
-def _load_entry(capacity: Capacity, mapping: HardwareMap, network: FrozenNetwork) -> dict[str, Any]:
+def _load_entry(
+    capacity: Capacity, mapping: HardwareMap, network: FrozenNetwork, *, starts_empty: bool
+) -> dict[str, Any]:
     """What a load compiler has to know of a loadable machine."""
     return {
         "format": FORMAT,
@@ -271,6 +289,7 @@ def _load_entry(capacity: Capacity, mapping: HardwareMap, network: FrozenNetwork
         "layout": f"{capacity.layout_id(network):016x}",
         "errors": list(LOAD_ERRORS),
         "image_bytes": capacity.image_bytes,
+        "boot": BOOT if starts_empty else None,
         "registers": capacity.registers.describe(),
         "memories": [mapping.layers[memory.layer].image(memory.lane, memory.role) for memory in capacity.memories],
         "capacity": capacity.to_json(),

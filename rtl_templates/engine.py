@@ -94,6 +94,7 @@ class LayerEngine(wiring.Component):
     state_style : attribute ``ram_style`` of the membranes' memories; None for none.
     can_silence : whether there are ``silence`` and ``sample_end``, for early exit.
     spike_fifo : False for an engine without output FIFO.
+    spram : whether synapses are in single-port RAM, of a loadable machine.
     counts : whether spikes are counted beside the membranes (last layer of readout 'spike_count').
 
     Members
@@ -123,6 +124,7 @@ class LayerEngine(wiring.Component):
         can_silence: bool = False,
         spike_fifo: bool = True,
         counts: bool = False,
+        spram: bool = False,
     ):
         if queue_depth < 2:
             raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
@@ -141,6 +143,7 @@ class LayerEngine(wiring.Component):
         self._can_silence = can_silence
         self._timesteps = capacity.timesteps if capacity else network.timesteps
         self._counts = counts
+        self._spram = spram
         self._last_only = counts or network.readout == "membrane_last"
         self.is_current = index == 0 and network.coding.is_current
         if capacity:
@@ -203,7 +206,12 @@ class LayerEngine(wiring.Component):
         banks: list[NeuronBank] = []
         for number in range(placement.fetchers):
             fetcher = SynapseFetcher(
-                placement, number, value_bits=widths.value_bits, depth=self.queue_depth, can_hold=not has_fifo
+                placement,
+                number,
+                value_bits=widths.value_bits,
+                depth=self.queue_depth,
+                can_hold=not has_fifo,
+                spram=self._spram,
             )
             m.submodules[f"fetcher{number}"] = fetcher
             fetchers.append(fetcher)

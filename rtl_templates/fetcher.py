@@ -43,6 +43,7 @@ class SynapseFetcher(wiring.Component):
     value_bits : bits of the value that an event carries; 0 if none.
     depth : rows that may wait, those being looked up included; 2 or more, or 0 for no queue.
     can_hold : whether there is ``hold``.
+    spram : whether synapses are in single-port RAM, of a loadable machine.
 
     Members
     -------
@@ -62,12 +63,22 @@ class SynapseFetcher(wiring.Component):
     ValueError if ``depth`` is 1 or below 0, or ``lane`` is not one of the layer's fetchers.
     """
 
-    def __init__(self, layer: LayerMap | FoldedMap, lane: int, *, value_bits: int, depth: int, can_hold: bool = False):
+    def __init__(
+        self,
+        layer: LayerMap | FoldedMap,
+        lane: int,
+        *,
+        value_bits: int,
+        depth: int,
+        can_hold: bool = False,
+        spram: bool = False,
+    ):
         if depth < 2 and depth != 0:
             raise ValueError(f"depth {depth!r} must be 2 or more, or 0")
         if not 0 <= lane < layer.fetchers:
             raise ValueError(f"lane {lane!r} is outside 0..{layer.fetchers - 1}")
         self._can_hold = can_hold
+        self._spram = spram
         self._layer = layer
         self._lane = lane
         self._value_bits = value_bits
@@ -105,6 +116,7 @@ class SynapseFetcher(wiring.Component):
             layer.synapse_words(lane).tolist(),
             layer.image(lane, "synapses"),
             load_place(layer, "synapses", lane),
+            starts_empty=self._spram,
         )
         if layer.capacity:
             m.d.comb += [rows.load.eq(self.load), synapses.load.eq(self.load)]

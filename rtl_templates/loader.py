@@ -39,12 +39,13 @@ class NetworkLoader(wiring.Component):
     the bus one clock after its last byte.
 
     Registers, hash and ``loaded`` survive ``rst``, as the memories do; an image that ``rst`` cuts off is dropped. They
-    start with the build network.
+    start with the build network, or with none if the machine ``starts_empty``.
 
     Parameters
     ----------
     network : the build network.
     capacity : of the machine.
+    starts_empty : whether memories hold no network before the first load.
 
     Members
     -------
@@ -63,11 +64,12 @@ class NetworkLoader(wiring.Component):
     ValueError if the network does not have the capacity's layers.
     """
 
-    def __init__(self, network: FrozenNetwork, capacity: Capacity):
+    def __init__(self, network: FrozenNetwork, capacity: Capacity, *, starts_empty: bool = False):
         if len(network.layers) != len(capacity.layers):
             raise ValueError(f"network of {len(network.layers)} layers for a capacity of {len(capacity.layers)}")
         self._capacity = capacity
-        self._start_hash = int(network.hash[:16], 16)
+        self._starts_empty = starts_empty
+        self._start_hash = 0 if starts_empty else int(network.hash[:16], 16)
         self._start_registers = int(capacity.registers.pack(capacity.register_values(network))[0])
         self._identity = MAGIC + capacity.layout_id(network).to_bytes(LAYOUT_BYTES, "little")
         super().__init__(
@@ -92,7 +94,7 @@ class NetworkLoader(wiring.Component):
         count = Signal(range(max(HEADER_BYTES, register_bytes, CRC_BYTES)))
         identical = Signal()
         incoming = Signal(8 * HASH_BYTES, reset_less=True)
-        whole = Signal(init=1, reset_less=True)
+        whole = Signal(init=not self._starts_empty, reset_less=True)
         held_hash = Signal(64, init=self._start_hash, reset_less=True)
         registers = Signal(8 * register_bytes, init=self._start_registers, reset_less=True)
         asked = Signal()

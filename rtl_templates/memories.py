@@ -21,11 +21,13 @@ class BundlePlatform:
     """Platform of the Verilog bundle: ROMs become instances of ``rom_module`` that read image files.
 
     Those that can be loaded are of ``ram_module``. Memories of ``block_rom_bits`` and more are of ``<module>_block``,
-    which asks the tools for block memory. Without a platform (simulation in Python) a ROM is an initialised memory.
+    which asks the tools for block memory; those of ``spram_module`` are for single-port RAM and read no image. Without
+    a platform (simulation in Python) a ROM is an initialised memory.
     """
 
     rom_module: str
     ram_module: str
+    spram_module: str
     block_rom_bits: int = BLOCK_ROM_BITS
 
     def module(self, bits: int, *, loadable: bool) -> str:
@@ -70,6 +72,7 @@ class Rom(wiring.Component):
     words : contents as unsigned integers, at least one.
     image : path of the image in the bundle, relative to its folder.
     place : the memory's number on the load bus, and the bus's layout; None if it cannot be loaded.
+    starts_empty : whether it is of single-port RAM, and holds nothing before a load.
 
     Members
     -------
@@ -78,14 +81,23 @@ class Rom(wiring.Component):
 
     Raises
     ------
-    ValueError if ``words`` is empty.
+    ValueError if ``words`` is empty, or if a memory that starts empty cannot be loaded.
     """
 
     def __init__(
-        self, shape: ShapeLike, words: Sequence[int], image: str, place: tuple[int, data.StructLayout] | None = None
+        self,
+        shape: ShapeLike,
+        words: Sequence[int],
+        image: str,
+        place: tuple[int, data.StructLayout] | None = None,
+        *,
+        starts_empty: bool = False,
     ):
         if len(words) < 1:
             raise ValueError(f"words {words!r} of {image} must hold at least one word")
+        if starts_empty and place is None:
+            raise ValueError(f"{image} starts empty and cannot be loaded")
+        self._starts_empty = starts_empty
         self._words = words
         self._image = image
         self._place = place
@@ -105,12 +117,13 @@ class Rom(wiring.Component):
                 write_data.eq(wrap(self.load.data, unsigned(self._width))),
             ]
         if isinstance(platform, BundlePlatform):
+            module = platform.module(self._width * len(self._words), loadable=bool(self._place))
             m.submodules.rom = Instance(
-                platform.module(self._width * len(self._words), loadable=bool(self._place)),
+                platform.spram_module if self._starts_empty else module,
                 p_WIDTH=self._width,
                 p_DEPTH=len(self._words),
                 p_ADDRESS_WIDTH=len(self.addr),
-                p_FILE=self._image,
+                **({} if self._starts_empty else {"p_FILE": self._image}),
                 i_clk=ClockSignal(),
                 i_en=self.en,
                 i_addr=self.addr,
@@ -122,7 +135,7 @@ class Rom(wiring.Component):
                 ),
             )
         else:
-            words = [int(word) for word in self._words]
+            words = [0 if self._starts_empty else int(word) for word in self._words]
             m.submodules.rom = rom = memory.Memory(shape=unsigned(self._width), depth=max(2, len(words)), init=words)
             port = rom.read_port()
             m.d.comb += [port.en.eq(self.en & ~write_en), port.addr.eq(self.addr), data.eq(port.data)]

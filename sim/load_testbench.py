@@ -21,11 +21,10 @@ from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 from sim.checker import Comparison, check_segment, merge_counts
 from sim.framing import interpret, violations
-from sim.testbench import FOREVER, Driver
+from sim.testbench import FOREVER, POLL_CLOCKS, Driver
 from sim.words import InputEncoder, Words
 
 STALLED_CLOCKS = 300
-POLL_CLOCKS = 500
 
 
 class Resident:
@@ -44,24 +43,9 @@ class Session:
     def __init__(self, dut: Any, driver: Driver, rng: np.random.Generator) -> None:
         self.dut, self.driver, self.rng = dut, driver, rng
         self.comparison = Comparison("")
-        self.images = 0
 
     def begin(self, name: str) -> None:
         self.comparison = Comparison(name)
-
-    async def send(self, image: Path, expected_hash: int, gap: int, limit: int = FOREVER) -> None:
-        """Start to send an image; ``limit`` bytes are offered at first."""
-        dut = self.dut
-        (self.driver.folder / f"load{self.images}.bin").write_bytes(image.read_bytes())
-        dut.load_number.value = self.images
-        dut.load_gap.value = gap
-        dut.load_limit.value = limit
-        dut.expected_hash.value = expected_hash
-        dut.load_start.value = 1
-        await self.driver.clocks(2)
-        dut.load_start.value = 0
-        await self.driver.clocks(1)
-        self.images += 1
 
     async def sent(self, n_bytes: int, gap: int) -> None:
         """Wait until the machine has taken the whole image, or for much longer than that takes."""
@@ -115,7 +99,7 @@ class Session:
         # A sample of one word is inside when that word is, for as long as its decision waits.
         self.dut.stall.value = 256
         await driver.run_words(max(1, len(words) // 2))
-        await self.send(image, expected_hash, gap, limit=1)
+        await self.driver.send_image(image, expected_hash, gap, limit=1)
         await driver.clocks(STALLED_CLOCKS)
         self.comparison.value("bytes_taken_inside_a_sample", 0, int(self.dut.load_taken.value))
         self.dut.stall.value = 0
@@ -175,7 +159,7 @@ async def loads(dut: Any) -> None:
             else:
                 # What the ports have counted of the network before must not be taken for this step's.
                 await driver.reset()
-                await session.send(image, expected, gap)
+                await driver.send_image(image, expected, gap)
             await session.sent(image.stat().st_size, gap)
             session.status(step["load_error"], int(step["network_hash"], 16))
         if step["network"] is None:

@@ -307,6 +307,9 @@ def start_simulation(
         copy = folder / memory["image"]
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle / memory["image"], copy)
+    boot = sidecar.get("load", {}).get("boot")
+    if boot is not None:
+        shutil.copyfile(bundle / boot, folder / boot)
     path = folder / "request.json"
     write_json(path, {"build": str(simulator.folder), **request})
     environment = {

@@ -110,7 +110,8 @@ def generate(context: Context) -> Outcome:
         network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
         state_memory=hardware.state_memory, input_words=hardware.input_words, input_checks=hardware.input_checks,
         counters=hardware.counters, early_exit=hardware.early_exit, spike_fifos=hardware.spike_fifos,
-        output_spikes=hardware.output_spikes, block_rom_bits=hardware.block_rom_bits, vectors=_vectors(folder),
+        output_spikes=hardware.output_spikes, block_rom_bits=hardware.block_rom_bits,
+        synapse_memory=hardware.synapse_memory, vectors=_vectors(folder),
     )  # fmt: skip
     return Outcome(figures=network_figures(network), details={"placement": mapping.report()})
 
@@ -133,6 +134,7 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
         network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth, state_memory=hardware.state_memory,
         input_checks=hardware.input_checks, spike_fifos=hardware.spike_fifos,
         output_spikes=hardware.output_spikes, block_rom_bits=hardware.block_rom_bits,
+        synapse_memory=hardware.synapse_memory,
     )  # fmt: skip
     return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit}
 

@@ -112,7 +112,8 @@ def test_blocks_take_the_best_mode():
 def test_memories_go_where_they_cost_least():
     assert memory_kind(Memory("synapses", 0, 2000, 12), "ecp5") == "block"
     assert memory_kind(Memory("rows", 0, 31, 16), "ecp5") == "logic"
-    assert memory_kind(Memory("rows", 0, 32, 16), "ecp5") == "block"
+    assert memory_kind(Memory("rows", 0, 32, 16, style="block"), "ecp5") == "block"
+    assert memory_kind(Memory("synapses", 0, 32, 16, style="spram"), "ice40") == "spram"
     assert memory_kind(Memory("state", 0, 64, 16), "ecp5") == "lutram"
     assert memory_kind(Memory("state", 0, 64, 16, style="block"), "ecp5") == "block"
     assert memory_kind(Memory("state", 0, 2000, 16, style="distributed"), "ecp5") == "lutram"
