@@ -145,6 +145,7 @@ def test_version(call):
             2,
             ["output_spikes = false needs network.readout = 'spike_count'"],
         ),
+        (["run", "tiny.toml", "--set", "hardware.synapse_memory='spram'"], 2, ["no contents before a load"]),
         (["run", "tiny.toml", "--set", "hardware.block_rom_bits=-1"], 2, ["block_rom_bits", "greater than or equal"]),
         (["report", "tiny.toml"], 2, ["tiny.toml: is a configuration", "expected a run directory"]),
         (["run", "tiny.toml", "--set", "train.epoch=3"], 2, ["train.epoch", "'epochs'"]),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from amaranth.hdl import Const, Elaboratable, Module, Signal
-from loadable import flipped, load_step, port_hash, random_machine, samples_of, small_machine
+from bundles import small_network, stamp
+from loadable import flipped, load_step, port_hash, random_machine, samples_of, small_machine, small_variant
 
 from codesign.capacity import HEADER_BYTES
-from codesign.errors import InputError
+from codesign.errors import InputError, ToolError, UnsupportedError
 from codesign.load import compile_load
-from codesign.mapping import map_loadable
+from codesign.mapping import map_loadable, map_network
 from rtl_templates import arithmetic, loader, neurons
 from rtl_templates.bundle import write_bundle
 from rtl_templates.guard import InputGuard
 from sim.loads import LoadStep, verify_loads
+from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
 
@@ -48,6 +51,40 @@ def test_three_networks_in_one_simulation_and_every_refusal(coding: str, tmp_pat
     assert list(result.steps) == [step.name for step in steps]
     assert result.steps["wider, in mid-sample"]["bytes_taken_inside_a_sample"] == 1
     assert all(result.steps[step.name]["load_error"] == 1 for step in steps[1:])
+
+
+def test_a_machine_without_contents_runs_what_was_delivered_with_it(tmp_path: Path) -> None:
+    network, bundle = small_network("current"), tmp_path / "b"
+    written = write_bundle(network, map_loadable(network, [3, 2]), bundle, synapse_memory="spram")
+    boot = bundle / "boot.bin"
+    assert boot.read_bytes() == compile_load(network, written).image
+    assert written["load"]["boot"] == "boot.bin" and "boot.bin" in written["files"]
+    result = verify_bundle(bundle, network, samples_of(network, 1), tmp_path / "work", stress_samples=2, waves=False)
+    assert result.passed and result.samples == 3, str(result.first_divergence)
+    smaller = small_variant(1, "current", n_in=9, hidden=5, timesteps=4, width=8)
+    steps = [
+        LoadStep("own", None, network, samples_of(network, 1)),
+        load_step("another", smaller, compile_load(smaller, written), 2),
+    ]
+    assert verify_loads(bundle, steps, tmp_path / "loads").passed
+
+    # Another row with a checksum that is right is a difference; a wrong checksum is a network that never came.
+    whole = boot.read_bytes()
+    body = flipped(whole, HEADER_BYTES + 40)[:-4]
+    boot.write_bytes(body + zlib.crc32(body).to_bytes(4, "little"))
+    stamp(bundle, "boot.bin")
+    wrong = verify_bundle(bundle, network, samples_of(network, 1), tmp_path / "wrong", stress_samples=2, waves=False)
+    assert not wrong.passed and wrong.mismatches > 0
+    boot.write_bytes(flipped(whole, HEADER_BYTES + 40))
+    stamp(bundle, "boot.bin")
+    with pytest.raises(ToolError, match=r"boot\.bin is refused, load_error 1000"):
+        verify_bundle(bundle, network, samples_of(network, 1), tmp_path / "none", stress_samples=2, waves=False)
+
+
+def test_only_a_loadable_machine_starts_without_contents(tmp_path: Path) -> None:
+    network = small_network("events")
+    with pytest.raises(UnsupportedError, match="'spram' has no contents before a load"):
+        write_bundle(network, map_network(network, [1, 1]), tmp_path / "b", synapse_memory="spram")
 
 
 def random_loads(seed: int, folder: Path, **options: int) -> None:
