@@ -169,9 +169,8 @@ class SynapseFetcher(wiring.Component):
                 ]
             ahead_row = _member(m, grouped, member, row)
         is_short = layer.pipeline == "short"
-        m.d.comb += discard.eq(ahead & ~ahead_end & (data.View(row, ahead_row).count == 0))
         looked_up = [
-            found.eq(ahead & ~discard),
+            found.eq(ahead),
             found_end.eq(ahead_end),
             Value.cast(found_row).eq(ahead_row),
             found_value.eq(ahead_value),
@@ -181,6 +180,9 @@ class SynapseFetcher(wiring.Component):
         else:
             with m.If(moves_on):
                 m.d.sync += looked_up
+        # Lengths come late out of a memory: a deep pipeline looks at them a clock later.
+        held = Signal()
+        m.d.comb += [discard.eq(found & ~found_end & (found_row.count == 0)), held.eq(found & ~discard)]
         entering = Signal(entry)
         m.d.comb += [
             entering.end.eq(found_end),
@@ -188,16 +190,19 @@ class SynapseFetcher(wiring.Component):
             entering.value.eq(found_value),
         ]
         if self._depth:
-            self._queue(m, entering, found, discard, first, occupied, pop)
+            freed = discard
+            if is_short:
+                freed = Signal()
+                m.d.sync += freed.eq(discard)
+            self._queue(m, entering, held, freed, first, occupied, pop)
             m.d.comb += [moves_in.eq(1), moves_on.eq(1)]
             if group_bits:
                 m.d.comb += moves_up.eq(1)
         else:
             m.d.comb += [
                 first.eq(entering),
-                occupied.eq(found),
-                # A deep pipeline lets an empty row stand as well: its length comes late out of the memory.
-                moves_on.eq(pop | discard if is_short else ~found | pop),
+                occupied.eq(held),
+                moves_on.eq(pop | discard if is_short else ~held | pop),
                 moves_in.eq(~looking | moves_up),
                 self.room.eq(moves_in),
             ]
@@ -268,7 +273,7 @@ class SynapseFetcher(wiring.Component):
         m.d.comb += [
             walking.eq(active | reading | decoding | self.synapse_valid),
             self.waiting.eq(occupied & first.end & ~walking),
-            self.busy.eq(walking | Mux(occupied, ~first.end, found & ~found_end)),
+            self.busy.eq(walking | Mux(occupied, ~first.end, held & ~found_end)),
         ]
         return m
 
@@ -297,7 +302,7 @@ class SynapseFetcher(wiring.Component):
         return Value.cast(given), holds
 
     def _queue(
-        self, m: Module, entering: Signal, push: Signal, discard: Signal, first: Signal, occupied: Signal, pop: Signal
+        self, m: Module, entering: Signal, push: Signal, freed: Signal, first: Signal, occupied: Signal, pop: Signal
     ) -> None:
         """Rows and ends in order. Room is counted from the moment an event is given: the queue cannot overflow."""
         width = Shape.cast(entering.shape()).width
@@ -307,7 +312,6 @@ class SynapseFetcher(wiring.Component):
         tail = Signal(range(self._depth))
         level = Signal(range(self._depth + 1))
         reserved = Signal(range(self._depth + 1))
-        discarded = Signal()
         m.d.comb += [
             write.en.eq(push),
             write.addr.eq(tail),
@@ -318,9 +322,8 @@ class SynapseFetcher(wiring.Component):
             self.room.eq(reserved != self._depth),
         ]
         m.d.sync += [
-            discarded.eq(discard),
             level.eq(wrap(level + push - pop, level.shape())),
-            reserved.eq(wrap(reserved + self.broadcast_valid - pop - discarded, reserved.shape())),
+            reserved.eq(wrap(reserved + self.broadcast_valid - pop - freed, reserved.shape())),
         ]
         with m.If(push):
             m.d.sync += tail.eq(next_index(tail, self._depth))
