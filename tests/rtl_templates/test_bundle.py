@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,14 +22,15 @@ from codesign.network import FrozenNetwork, InputCoding, Leak
 from rtl_templates.bundle import LINT_WAIVERS, write_bundle
 
 HERE = Path(__file__).parent
-CASES = {"current": ("current", 3), "events": ("events", 4), "loadable": ("events", 4)}
+CASES = {"current": ("current", 3), "events": ("events", 4), "loadable": ("events", 4), "lean": ("events", 9)}
+LEAN = {"spike_fifos": False, "output_spikes": False}
 
 
 def case(name):
     coding, seed = CASES[name]
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=12, max_layers=2, coding=coding)
-    place = map_loadable if name == "loadable" else map_network
+    place = {"loadable": map_loadable, "lean": partial(map_network, lockstep=True)}.get(name, map_network)
     return network, place(network, random_lanes(rng, network, 4)), random_stimulus(rng, network, 3)
 
 
@@ -36,7 +38,8 @@ def case(name):
 def bundle(request, tmp_path_factory):
     network, mapping, stimulus = case(request.param)
     folder = tmp_path_factory.mktemp("bundle") / request.param
-    sidecar = write_bundle(network, mapping, folder, name="snn_test", vectors=stimulus)
+    options = LEAN if request.param == "lean" else {}
+    sidecar = write_bundle(network, mapping, folder, name="snn_test", vectors=stimulus, **options)
     return network, mapping, folder, sidecar
 
 
