@@ -45,12 +45,14 @@ class FreezeResult:
 
     network : the frozen network, dead code removed.
     test_stimulus : the encoded test samples with their labels.
+    decisions : int32 (N,); of the frozen network on them, by the golden model.
     figures : accuracies on the test samples and sizes, keys as in the manifest's figures.
     details : validation accuracies, history of the fine-tuning, event counts of all three sets, removed neurons.
     """
 
     network: FrozenNetwork
     test_stimulus: Stimulus
+    decisions: np.ndarray
     figures: dict[str, Any]
     details: dict[str, Any]
 
@@ -96,14 +98,14 @@ def freeze(
     }
     scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding.is_current else 1.0
     in_float = evaluate(network, Batches(stimulus, scale, device=device).ordered(EVALUATION_BATCH), config.train)
-    figures = {"accuracy_float": in_float.accuracy, **frozen_figures(frozen, stimulus)}
+    trace = golden.run(frozen, stimulus, membranes=False, spikes=False)
+    figures = {"accuracy_float": in_float.accuracy, **frozen_figures(frozen, stimulus, trace)}
     figures |= {"events_merged": counts.merged, "events_dropped": counts.dropped}
-    return FreezeResult(frozen, stimulus, figures, details)
+    return FreezeResult(frozen, stimulus, trace.decisions, figures, details)
 
 
-def frozen_figures(network: FrozenNetwork, stimulus: Stimulus) -> dict[str, Any]:
-    """Figures of a frozen network on labelled samples, from the golden model."""
-    trace = golden.run(network, stimulus, membranes=False, spikes=False)
+def frozen_figures(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace) -> dict[str, Any]:
+    """Figures of a frozen network on labelled samples, from the golden model's trace of them."""
     return {
         "accuracy_frozen": _accuracy(trace.decisions, stimulus.labels),
         "balanced_accuracy": balanced_accuracy(trace.decisions, stimulus.labels),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from codesign.early_exit import EarlyExit
 from codesign.layouts import DECISION, SPIKE, VALUE, index_width, output_word
-from codesign.mapping import LayerMap
+from codesign.mapping import LayerMap, count_bits
 from codesign.network import FrozenNetwork
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.early_exit import LeadTracker
@@ -61,8 +61,8 @@ class Readout(wiring.Component):
     """
 
     def __init__(self, network: FrozenNetwork, placement: LayerMap, value_width: int, *, early_exit: EarlyExit = "off"):
-        counted = value_width > 0 and network.readout == "spike_count"
-        if (network.membrane_readout and not value_width) or (counted and early_exit != "off"):
+        counted = network.readout == "spike_count" and value_width == 1 + count_bits(network)
+        if (value_width > 0) != (network.membrane_readout or counted) or (counted and early_exit != "off"):
             raise ValueError(f"value_width {value_width!r} does not go with readout {network.readout!r}")
         self._network = network
         self._placement = placement

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NETWORK = "network.safetensors"
 STIMULUS = "stimulus.npz"
 CALIBRATION = "calibration.npz"
+DECISIONS = "decisions.npz"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 from codesign.budget import quantising
 from codesign.config_text import plain
 from codesign.pipeline.budget import Choice
-from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Stage, code_hash
+from codesign.pipeline.stage import CALIBRATION, DECISIONS, NETWORK, STIMULUS, Context, Stage, code_hash
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
 
 CONTRACT = ("codesign/network", "codesign/golden.py", "codesign/early_exit.py", "codesign/stimulus.py")
@@ -85,7 +85,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="freeze",
             inputs={"checkpoints": "train"},
-            outputs=(NETWORK, STIMULUS, CALIBRATION),
+            outputs=(NETWORK, STIMULUS, CALIBRATION, DECISIONS),
             code=(*CONTRACT, *DATA, "codesign/train", "codesign/freeze.py", "codesign/deadcode.py"),
             options=_freezing,
             external=_data_hash,
@@ -150,7 +150,16 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="report",
             inputs={NETWORK: "freeze"},
-            optional_inputs=(STIMULUS, "bundle", "verify", "synth", "budget", "metrics.jsonl", "estimate.json"),
+            optional_inputs=(
+                STIMULUS,
+                DECISIONS,
+                "bundle",
+                "verify",
+                "synth",
+                "budget",
+                "metrics.jsonl",
+                "estimate.json",
+            ),
             outputs=("report.html",),
             code=("codesign/report", "codesign/plots.py", "codesign/templates"),
             options=_shown_figures,

@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from codesign.budget import CURES, Budget, Demand, demands, nearest, shortage
 from codesign.config import Config, HardwareConfig, VerifyConfig, lanes_per_layer
 from codesign.errors import CapacityError, InputError, MismatchError
-from codesign.files import write_json
+from codesign.files import atomic_path, write_json
 from codesign.network import FrozenNetwork
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
-from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context, Outcome
+from codesign.pipeline.stage import CALIBRATION, DECISIONS, NETWORK, STIMULUS, Context, Outcome
 from codesign.progress import Progress
 from codesign.stimulus import Stimulus
 
@@ -95,6 +97,8 @@ def freeze(context: Context) -> Outcome:
     result.network.save(folder / NETWORK)
     result.test_stimulus.save(folder / STIMULUS)
     calibration.save(folder / CALIBRATION)
+    with atomic_path(folder / DECISIONS) as path, path.open("wb") as file:
+        np.savez(file, decisions=result.decisions, network_hash=np.array(result.network.hash))
     figures = {**result.figures, **network_figures(result.network)}
     return Outcome(figures=figures, details={**result.details, **record})
 

@@ -60,15 +60,15 @@ def write_figure(folder: str | Path, path: str | Path) -> Path:
     Raises InputError unless the run is trained, frozen and verified.
     """
     record = collect(Path(folder))
-    trace, stimulus = record.trace, record.stimulus
-    if trace is None or stimulus is None or record.observed is None or not record.history:
+    decisions, stimulus, network = record.decisions, record.stimulus, record.network
+    if decisions is None or stimulus is None or network is None or record.observed is None or not record.history:
         raise InputError(f"{folder}: not trained, frozen and verified yet; run: codesign run {folder}")
     if Path(path).suffix not in (".png", ".svg"):
         raise InputError(f"{path}: the picture's name must end in .png or .svg")
     layers, picture = sections.raster_layers(record)
     rows, quantised = sections.training_rows(record)
     known = stimulus.labels >= 0
-    matrix = sections.confusion_matrix(stimulus.labels[known], trace.decisions[known], trace.values.shape[1])
+    matrix = sections.confusion_matrix(stimulus.labels[known], decisions[known], network.n_outputs)
     figure = plots.summary(
         layers, picture, rows, record.layer_names, quantised, matrix, sections.class_names(record, len(matrix))
     )

@@ -16,6 +16,7 @@ from codesign import golden
 from codesign.config import Config
 from codesign.errors import CodesignError, InputError
 from codesign.network import FrozenNetwork
+from codesign.pipeline.stage import DECISIONS
 from codesign.rundir import RunDirectory
 from codesign.stimulus import Stimulus
 
@@ -72,11 +73,16 @@ class Record:
         return [*(f"hidden {index + 1}" for index in range(count - 1)), "output"]
 
     @cached_property
-    def trace(self) -> golden.Trace | None:
-        """Golden model on the run's test samples, without membranes."""
+    def decisions(self) -> npt.NDArray[np.int32] | None:
+        """Int32 (N,): the frozen network's on the run's test samples, as freezing has left them, else computed."""
         if self.network is None or self.stimulus is None:
             return None
-        return golden.run(self.network, self.stimulus, membranes=False)
+        path = self.run.path / DECISIONS
+        if path.is_file():
+            with np.load(path) as arrays:
+                if str(arrays["network_hash"]) == self.network.hash and len(arrays["decisions"]) == len(self.stimulus):
+                    return arrays["decisions"]
+        return golden.run(self.network, self.stimulus, membranes=False, spikes=False).decisions
 
     @property
     def shown_sample(self) -> int:

@@ -54,8 +54,8 @@ def accuracy(record: Record) -> Section:
 
 def confusion(record: Record) -> Section:
     section = Section("confusion", "Confusion", "half")
-    trace = record.trace
-    if trace is None or record.stimulus is None:
+    decisions = record.decisions
+    if decisions is None or record.network is None or record.stimulus is None:
         gap(section, record, "decisions", "freeze")
         return section
     labels = record.stimulus.labels
@@ -63,7 +63,7 @@ def confusion(record: Record) -> Section:
     if not known.any():
         section.missing("labels of the samples", state="unknown")
         return section
-    matrix = confusion_matrix(labels[known], trace.decisions[known], trace.values.shape[1])
+    matrix = confusion_matrix(labels[known], decisions[known], record.network.n_outputs)
     names = class_names(record, len(matrix))
     section.figure(
         plots.confusion(matrix, names),
@@ -92,16 +92,16 @@ def class_names(record: Record, classes: int) -> list[str]:
 
 def add_samples(section: Section, record: Record) -> None:
     """Pictures of test samples with label and decision, wrong ones first, if inputs are pictures."""
-    shape, stimulus, trace = record.image_shape, record.stimulus, record.trace
-    if shape is None or stimulus is None or stimulus.values is None or trace is None or record.network is None:
+    shape, stimulus, decisions = record.image_shape, record.stimulus, record.decisions
+    if shape is None or stimulus is None or stimulus.values is None or decisions is None or record.network is None:
         return
-    wrong = np.nonzero((stimulus.labels != trace.decisions) & (stimulus.labels >= 0))[0][: MAX_SAMPLES - 4]
-    right = np.nonzero(stimulus.labels == trace.decisions)[0][: MAX_SAMPLES - wrong.size]
+    wrong = np.nonzero((stimulus.labels != decisions) & (stimulus.labels >= 0))[0][: MAX_SAMPLES - 4]
+    right = np.nonzero(stimulus.labels == decisions)[0][: MAX_SAMPLES - wrong.size]
     scale = 255 / ((1 << record.network.coding.input_bits) - 1)
     items = []
     for index in [*wrong, *right]:
         pixels = np.rint(stimulus.values[index] * scale).astype(np.uint8).reshape(shape)
-        label, decision = int(stimulus.labels[index]), int(trace.decisions[index])
+        label, decision = int(stimulus.labels[index]), int(decisions[index])
         items.append(
             {
                 "uri": plots.image_uri(pixels),

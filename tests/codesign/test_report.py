@@ -11,6 +11,7 @@ from codesign.errors import InputError
 from codesign.network import FrozenNetwork, InputCoding, Leak
 from codesign.plots import wilson_interval
 from codesign.report import write_report
+from codesign.report.collect import collect
 from codesign.rundir import RunDirectory
 from codesign.stimulus import Stimulus
 
@@ -109,6 +110,26 @@ def make_run(folder, coding="current", *, verified=True, mismatches=0, history=T
 def undrawn(monkeypatch):
     """Leaves the figures out, which take most of a report's time."""
     monkeypatch.setattr("codesign.report.blocks.to_svg", lambda *arguments: "<svg></svg>")
+
+
+@pytest.mark.parametrize("is_other", [False, True])
+def test_decisions_that_freezing_left_are_not_computed_again(tmp_path, monkeypatch, is_other):
+    folder = make_run(tmp_path / "run", verified=False)
+    record = collect(folder)
+    assert record.network is not None and record.stimulus is not None
+    left = np.full(len(record.stimulus), -1, np.int32)
+    np.savez(folder / "decisions.npz", decisions=left, network_hash="other" if is_other else record.network.hash)
+    computed = []
+    run = golden.run
+
+    def counted(network, stimulus, **options):
+        computed.append(len(stimulus))
+        return run(network, stimulus, **options)
+
+    monkeypatch.setattr(golden, "run", counted)
+    decisions = collect(folder).decisions
+    assert computed == ([len(record.stimulus)] if is_other else [])
+    assert np.array_equal(decisions, left) != is_other
 
 
 @pytest.fixture(scope="module")
