@@ -218,7 +218,7 @@ def draw_training(
                 line(axes, series("density", index), color=SERIES[index % 6], linewidth=1.2, label=layer)
             axes.set_ylim(bottom=0)
             percent(axes.yaxis)
-            axes.legend(loc="upper right", ncols=min(4, len(layer_names) + 1))
+            axes.legend(loc="upper right", ncols=min(4, len(layer_names) + 1), handlelength=1.2, columnspacing=1)
         elif name == "index":
             for index, layer in enumerate(layer_names):
                 line(axes, series("index", index), color=SERIES[index % 6], marker=".", markersize=4, label=layer)
@@ -231,11 +231,12 @@ def draw_training(
             if axes is next(iter(panels.values())):
                 axes.annotate(
                     "integer weights",
-                    (quantised_from + 0.5, 0),
-                    (3, 4),
+                    (len(history) + 0.5, 0.6),
+                    (-3, 0),
                     xycoords=("data", "axes fraction"),
                     textcoords="offset points",
                     va="bottom",
+                    ha="right",
                     fontsize=7.5,
                     color=PURPLE,
                 )
