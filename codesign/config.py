@@ -483,13 +483,8 @@ class CapacityConfig(Section):
     headroom: int = Field(default=1, ge=0, le=16, description="bits beyond this network's weighted sums and biases")
 
 
-# What makes a machine leaner, and what it is otherwise.
-LEAN: dict[str, object] = {
-    "lockstep": False,
-    "spike_fifos": True,
-    "output_spikes": True,
-    "block_rom_bits": BLOCK_ROM_BITS,
-}
+# What makes a machine leaner than its defaults.
+LEAN = ("lockstep", "spike_fifos", "output_spikes", "block_rom_bits")
 
 
 class HardwareConfig(Section):
@@ -677,11 +672,12 @@ class Config(Section):
             raise ValueError("[budget] knows what plain synapses take; leave hardware.synapses out")
         if self.hardware.pipeline == "short" and self.budget.active:
             raise ValueError("[budget] knows what deep pipelines take; leave hardware.pipeline out")
-        for key, built in LEAN.items():
+        for key in LEAN:
+            built = HardwareConfig.model_fields[key].default
             if getattr(self.hardware, key) != built and self.budget.active:
                 raise ValueError(f"[budget] knows what {key} = {built!r} takes; leave hardware.{key} out")
         for key in ("lockstep", "spike_fifos", "output_spikes"):
-            if getattr(self.hardware, key) == LEAN[key]:
+            if getattr(self.hardware, key) == HardwareConfig.model_fields[key].default:
                 continue
             for other, needed in (("shape", "streaming"), ("loadable", False), ("early_exit", "off")):
                 if getattr(self.hardware, other) != needed and (key, other) != ("lockstep", "early_exit"):
