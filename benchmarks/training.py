@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from codesign.config import Config, parse_config
 from codesign.train.kernels import native
+from codesign.train.kernels.events import find_events
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
 
@@ -43,7 +44,7 @@ PEERS = {
 }
 EVENT_DENSITY = 0.13  # mean grey value of MNIST
 SPARSE_DENSITY = 0.1
-KERNEL_DENSITIES = (0.02, 0.05, 0.1, 0.2)
+KERNEL_DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3)
 CLASSES = 10
 
 Step = Callable[[], object]
@@ -303,9 +304,9 @@ def snn_spikes(cell: Any, current: Tensor) -> Tensor:
 
 
 def sparse_kernels(rounds: int, rows: int = 2048, sources: int = 784, targets: int = 512) -> dict[str, Any]:
-    """torch's CSR products beside the dense ones, by the density of the weights and of the events.
+    """torch's CSR products and codesign's beside the dense ones, by the density of the weights and of the events.
 
-    The conversion to CSR is a figure of its own; transposes that the CSR form needs are inside.
+    The conversion is a figure of its own; transposes that a sparse form needs are inside.
     """
     random = torch.Generator().manual_seed(0)
     weight = torch.randn(targets, sources, generator=random)
@@ -321,6 +322,7 @@ def sparse_kernels(rounds: int, rows: int = 2048, sources: int = 784, targets: i
         )
         events = (torch.rand(rows, sources, generator=random) < density).float()
         event_csr, transposed = events.to_sparse_csr(), events.t().contiguous().to_sparse_csr()
+        ours = find_events(events, 1.0) if native.library() is not None else None
         steps: dict[str, Step] = {
             "forward, dense": lambda masked=masked: F.linear(dense_events, masked),
             "forward, CSR weights": lambda csr=csr: (csr @ dense_events.t().contiguous()).t().contiguous(),
@@ -334,6 +336,12 @@ def sparse_kernels(rounds: int, rows: int = 2048, sources: int = 784, targets: i
             "input gradient, CSR weights": lambda csr=csr: (csr.t() @ gradient.t().contiguous()).t().contiguous(),
             "events to CSR": lambda events=events: events.to_sparse_csr(),
         }
+        if ours is not None:
+            steps |= {
+                "codesign: forward, events": lambda ours=ours: ours.times(weight.t()),
+                "codesign: weight gradient, events": lambda ours=ours: ours.turned().times(gradient).t().contiguous(),
+                "codesign: finding the events": lambda events=events: find_events(events, 1.0),
+            }
         found[f"{density:g}"] = details(timed(steps, rounds))["cpu_milliseconds"]
     return found
 

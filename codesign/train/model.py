@@ -18,6 +18,7 @@ from codesign.config import NetworkConfig, TrainConfig
 from codesign.network import Leak
 from codesign.train.architecture import LayerPlan, ProjectionPlan, Shape, plan_layers
 from codesign.train.lif import Neuron, lif, recurrent_lif
+from codesign.train.products import linear
 
 # Spikes of a layer per neuron and timestep that the initial weights are scaled to.
 INITIAL_RATE = 0.15
@@ -99,7 +100,7 @@ def weighted_sums(plan: ProjectionPlan, signal: Tensor, weight: Tensor | None) -
     if weight is None:
         return signal
     if plan.kind == "dense":
-        return F.linear(signal.flatten(1), weight)
+        return linear(signal.flatten(1), weight)
     sums = F.conv2d(signal, weight, stride=plan.stride, padding=plan.padding)
     # As the neurons lie in memory: batch normalisation is several times slower where its gradient lies otherwise.
     return sums.contiguous(memory_format=torch.channels_last)

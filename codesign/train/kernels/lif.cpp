@@ -5,9 +5,8 @@
 
 #include <cmath>
 #include <cstdint>
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
+
+#include "threads.hpp"
 
 extern "C" {
 
@@ -26,25 +25,6 @@ struct Dynamics {
 namespace {
 
 constexpr int64_t BLOCK = 1024;
-
-// Workers take the caller's treatment of denormals, as far as the machine has one.
-class SameRounding {
-#if defined(__SSE__)
-    unsigned wanted_ = _mm_getcsr();
-
-public:
-    unsigned enter() const {
-        const unsigned before = _mm_getcsr();
-        _mm_setcsr(wanted_);
-        return before;
-    }
-    static void leave(unsigned before) { _mm_setcsr(before); }
-#else
-public:
-    unsigned enter() const { return 0; }
-    static void leave(unsigned) {}
-#endif
-};
 
 template <typename F> void in_blocks(int64_t size, int64_t threads, const F &work) {
     const SameRounding rounding;

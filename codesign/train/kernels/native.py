@@ -1,8 +1,8 @@
-"""LIF steps on the CPU in C++ (lif.cpp), compiled at first use with the machine's own compiler and kept in the cache.
+"""The kernels in C++, compiled at first use with the machine's own compiler and kept in the cache; LIF steps (lif.cpp).
 
-The results have the same bits as :mod:`~codesign.train.kernels.plain`'s, so that a machine without a compiler trains
-the same network, only slower. The library is plain C behind ctypes: it needs neither Python's nor torch's headers,
-compiles in seconds, and shares torch's OpenMP threads, whose runtime is loaded already.
+The results of LIF steps have the same bits as :mod:`~codesign.train.kernels.plain`'s. The library is plain C behind
+ctypes: it needs neither Python's nor torch's headers, compiles in seconds, and shares torch's OpenMP threads, whose
+runtime is loaded already.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from codesign.errors import OutputError
 from codesign.files import atomic_path
 from codesign.train.kernels.dynamics import Dynamics
 
-SOURCE = Path(__file__).with_name("lif.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("lif.cpp", "events.cpp"))
+HEADERS = (Path(__file__).with_name("threads.hpp"),)
 COMPILERS = ("c++", "g++", "clang++")
 # No contraction and no fast-math: each operation is rounded on its own. Comparisons are quiet, so that they vectorise.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
@@ -67,11 +68,21 @@ def library() -> ctypes.CDLL | None:
             function = getattr(found, f"{name}_{suffix}")
             function.restype = None
             function.argtypes = [ctypes.POINTER(_Numbers), integer, integer, integer, *[pointer] * 6, integer]
+        for name, returned, arguments in (
+            ("strip", integer, []),
+            ("count", integer, [integer, integer, pointer, pointer, integer]),
+            ("fill", None, [integer, integer, pointer, pointer, pointer, integer]),
+            ("gather", None, [integer, integer, integer, *[pointer] * 5, integer]),
+        ):
+            function = getattr(found, f"events_{name}_{suffix}")
+            function.restype, function.argtypes = returned, arguments
+    found.events_turn.restype = None
+    found.events_turn.argtypes = [integer, integer, *[pointer] * 4]
     return found
 
 
 def build() -> Path | None:
-    """Compile lif.cpp, unless the cache has it; None if there is no compiler that can."""
+    """Compile the sources, unless the cache has them; None if there is no compiler that can."""
     compiler = (
         shlex.split(os.environ.get("CXX", ""))
         or [path for path in map(shutil.which, COMPILERS) if path is not None][:1]
@@ -83,11 +94,12 @@ def build() -> Path | None:
         try:
             # What the compiler says it would do names its version and the processor that -march=native stands for.
             plan = _run([*command, "-###", "-x", "c++", "-E", "-"])
-            key = hashlib.sha256(SOURCE.read_bytes() + plan.encode()).hexdigest()[:32]
-            path = Path(platformdirs.user_cache_dir("codesign")) / "kernels" / f"lif-{key}.so"
+            texts = [path.read_bytes() for path in (*SOURCES, *HEADERS)]
+            key = hashlib.sha256(b"\0".join([*texts, plan.encode()])).hexdigest()[:32]
+            path = Path(platformdirs.user_cache_dir("codesign")) / "kernels" / f"kernels-{key}.so"
             if not path.is_file():
                 with atomic_path(path) as temporary:
-                    _run([*command, str(SOURCE), "-o", str(temporary)])
+                    _run([*command, *map(str, SOURCES), "-o", str(temporary)])
             return path
         except (OSError, OutputError, subprocess.SubprocessError):
             continue
@@ -105,17 +117,17 @@ def advance(
     """See :func:`codesign.train.kernels.advance`."""
     size = state.numel()
     factor, factors = _spread(dynamics.factor, state)
-    _function("advance", state)(
+    function("advance", state)(
         ctypes.byref(_numbers(dynamics, factor, 0.0)),
         len(potentials),
         size,
         size if current.dim() == potentials.dim() else 0,
-        _pointer(current),
-        _pointer(factors),
-        _pointer(state),
-        _pointer(potentials),
-        _pointer(spikes),
-        _pointer(stored if len(stored) else None),
+        address(current),
+        address(factors),
+        address(state),
+        address(potentials),
+        address(spikes),
+        address(stored if len(stored) else None),
         torch.get_num_threads(),
     )
 
@@ -134,22 +146,23 @@ def retreat(
     slope, slopes = _spread(dynamics.slope, carry)
     of_spikes = None if spike_gradient is None else spike_gradient.contiguous()
     of_potentials = None if potential_gradient is None else potential_gradient.contiguous()
-    _function("retreat", carry)(
+    function("retreat", carry)(
         ctypes.byref(_numbers(dynamics, 0.0, slope)),
         len(potentials),
         size,
         size if gradient.dim() == potentials.dim() else 0,
-        _pointer(potentials),
-        _pointer(of_spikes),
-        _pointer(of_potentials),
-        _pointer(slopes),
-        _pointer(carry),
-        _pointer(gradient),
+        address(potentials),
+        address(of_spikes),
+        address(of_potentials),
+        address(slopes),
+        address(carry),
+        address(gradient),
         torch.get_num_threads(),
     )
 
 
-def _function(name: str, tensor: Tensor) -> Any:
+def function(name: str, tensor: Tensor) -> Any:
+    """The library's function for the tensor's dtype; only where :func:`usable`."""
     found = library()
     assert found is not None
     return getattr(found, f"{name}_{SUFFIX[tensor.dtype]}")
@@ -184,6 +197,7 @@ def _spread(value: float | Tensor, state: Tensor) -> tuple[float, Tensor | None]
     return 0.0, value.expand_as(state).contiguous()
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
+    """Address of a contiguous tensor's first element."""
     assert tensor is None or tensor.is_contiguous()
     return None if tensor is None else tensor.data_ptr()
