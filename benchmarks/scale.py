@@ -256,7 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = parser.parse_args(arguments)
     figures: dict[str, Any] = {**machine(), "sizes": [measure_size(size, chosen.samples) for size in chosen.sizes]}
     if chosen.mnist:
-        figures["test_set"] = measure_test_set(*chosen.mnist, chosen.workers)
+        network, stimulus = chosen.mnist
+        figures["test_set"] = measure_test_set(network, stimulus, chosen.workers)
     print(json.dumps(figures) if chosen.json else table(figures))
     return figures
 

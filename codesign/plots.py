@@ -37,7 +37,7 @@ SOFTWARE, HARDWARE = "#8fb8ee", "#d9661f"
 
 CSS_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SURFACE: "var(--card)"}
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -80,7 +80,7 @@ RasterLayer = tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with matplotlib.rc_context(STYLE):
         yield
 
 
@@ -91,7 +91,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context(cast(Any, {**STYLE, "svg.hashsalt": name})):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -117,7 +117,7 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 130) -> None:
     """Write a figure as PNG or SVG (by the name's ending) on white, atomically."""
     kind = path.suffix.lstrip(".")
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else dict.fromkeys(("Date", "Creator"))
-    rc = cast(Any, {**STYLE, "svg.hashsalt": "codesign"})
+    rc = {**STYLE, "svg.hashsalt": "codesign"}
     with matplotlib.rc_context(rc), atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=dpi, facecolor=SURFACE, metadata=metadata)
 

@@ -13,6 +13,7 @@ from codesign import golden
 from codesign.config import DataConfig
 from codesign.data.files import read_npz
 from codesign.data.samples import Dataset, Events, Split
+from codesign.early_exit import EarlyExit
 from codesign.encoders import encode
 from codesign.errors import InputError
 from codesign.network import FrozenNetwork
@@ -38,11 +39,12 @@ class Prediction:
         return None if self.labels is None else float(np.mean(self.decisions == self.labels))
 
 
-def predict(network: FrozenNetwork, config: DataConfig, path: str | Path) -> Prediction:
+def predict(network: FrozenNetwork, config: DataConfig, path: str | Path, early_exit: EarlyExit = "off") -> Prediction:
     """Encode the samples of an npz file as the network's training samples were, and run the golden model.
 
     The file holds ``x`` (N, ...) in the training data's scale, or events as ``times`` (ms), ``units`` and
-    ``offsets`` (N + 1,); ``y`` (N,) is optional. Raises InputError in one line for a file of another form.
+    ``offsets`` (N + 1,); ``y`` (N,) is optional. With ``early_exit`` decisions and values are those after the timestep
+    with which the hardware ends a sample. Raises InputError in one line for a file of another form.
     """
     path = Path(path)
     arrays = read_npz(path, ("x", "y", "times", "times_ms", "units", "offsets"))
@@ -59,7 +61,7 @@ def predict(network: FrozenNetwork, config: DataConfig, path: str | Path) -> Pre
     classes = tuple(str(index) for index in range(network.n_outputs))
     dataset = Dataset(str(path), classes, split, split, split, low, high, n_units)
     stimulus, _ = encode(dataset, split, config, network.timesteps)
-    trace = golden.run(network, stimulus, membranes=False)
+    trace = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit)
     labels = None
     if "y" in arrays:
         labels = arrays["y"].astype(np.int32)

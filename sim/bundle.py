@@ -41,7 +41,22 @@ def read_sidecar(bundle: Path) -> dict[str, Any]:
     missing = [name for name in _REQUIRED if name not in document]
     if missing:
         raise InputError(f"{path}: {missing[0]!r} is missing; generate the bundle again")
+    outside = [name for name in _named_files(document) if not _is_inside(name)]
+    if outside:
+        raise InputError(f"{path}: names the file {outside[0]!r}, which is not in the bundle; generate it again")
     return document
+
+
+def _named_files(sidecar: dict[str, Any]) -> list[Any]:
+    """What the sidecar has others read or copy as files of its bundle."""
+    boot = (sidecar.get("load") or {}).get("boot")
+    images = [memory["image"] for memory in memory_images(sidecar)]
+    return [*sidecar["files"], *images, *([] if boot is None else [boot])]
+
+
+def _is_inside(name: object) -> bool:
+    """True for a relative path that does not lead upwards."""
+    return isinstance(name, str) and bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def memory_images(sidecar: dict[str, Any]) -> list[dict[str, Any]]:

@@ -425,7 +425,7 @@ def predict(target: Path, data: Path) -> None:
     expect(target, "run")
     directory = RunDirectory.open(target)
     network = FrozenNetwork.load(directory.path / NETWORK)
-    result = classify(network, directory.config.data, data)
+    result = classify(network, directory.config.data, data, directory.config.hardware.early_exit)
     document = {
         "decisions": result.decisions.tolist(),
         "values": result.values.tolist(),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign import plots
+from codesign.config import RewiringConfig
 from codesign.report.blocks import Section, number, share
 from codesign.report.collect import Record
 
@@ -123,11 +124,37 @@ def training(record: Record) -> Section:
     section.figure(
         plots.training(rows, record.layer_names, quantised),
         "density, PQ index and validation accuracy over the epochs",
-        "Sparse from the first step: connections of small weight are pruned by the fraction that the PQ index allows, "
-        "and grown where momentum is large; density falls at the end of each iteration."
-        + (" Shaded: fine-tuning in integers, connections fixed." if quantised is not None else ""),
+        " ".join(
+            ([structure_text(record.config.train.rewiring)] if record.config is not None else [])
+            + (["Shaded: fine-tuning in integers, connections fixed."] if quantised is not None else [])
+        ),
     )
     return section
+
+
+def structure_text(rewiring: RewiringConfig) -> str:
+    """How the connections came to be, in two sentences."""
+    rules = rewiring.rules
+    if rewiring.preset == "dense":
+        return "Every connection exists from the first step."
+    if not rules.changes:
+        return "Sparse from the first step, at random; the connections stay as they are."
+    fraction = {
+        "pq": "the fraction that the PQ index allows",
+        "constant": "a constant fraction",
+        "cosine": "a fraction that falls by a cosine",
+    }[rules.ratio]
+    place = {
+        "momentum": "as many grown where momentum is large",
+        "gradient": "as many grown where the gradient is large",
+        "random": "as many grown anywhere",
+        "none": "none grown",
+    }[rules.growth]
+    text = f"Sparse from the first step: connections of small weight are pruned by {fraction}, {place}"
+    if not rules.falls:
+        return f"{text}; density stays."
+    share = "; every layer ends with its share of the target" if rewiring.landing == "distribution" else ""
+    return f"{text}; density falls at the end of each iteration{share}."
 
 
 def training_rows(record: Record) -> tuple[list[dict[str, Any]], int | None]:

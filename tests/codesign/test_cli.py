@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from codesign.cli import main
+from codesign.network import FrozenNetwork
+from codesign.predict import predict
 from codesign.rundir import FIGURES, RunDirectory
 from sim.bundle import read_sidecar
 
@@ -301,6 +304,19 @@ def test_predict_on_own_samples(call, trained, tmp_path):
     assert len(document["decisions"]) == 20
     assert document["accuracy"] == np.mean(np.array(document["decisions"]) == y[:20])
     assert [int(np.argmax(row)) for row in document["values"]] == document["decisions"]
+
+
+def test_predict_decides_when_the_hardware_does(trained, tmp_path):
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    np.savez(tmp_path / "mine.npz", x=x[:50].reshape(50, 8, 8), y=y[:50])
+    config = RunDirectory.open(trained).config
+    network = replace(FrozenNetwork.load(trained / "network.safetensors"), readout="membrane_sum")
+    whole = predict(network, config.data, tmp_path / "mine.npz")
+    early = predict(network, config.data, tmp_path / "mine.npz", 1)
+    assert (early.values != whole.values).any()
+    assert np.array_equal(early.decisions, early.values.argmax(axis=1))
 
 
 @pytest.mark.parametrize(

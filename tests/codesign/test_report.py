@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from codesign import golden
+from codesign.config import RewiringConfig
 from codesign.errors import InputError
 from codesign.network import FrozenNetwork, InputCoding, Leak
 from codesign.plots import wilson_interval
 from codesign.report import write_report
 from codesign.report.collect import collect
+from codesign.report.sections import structure_text
 from codesign.rundir import RunDirectory
 from codesign.stimulus import Stimulus
 
@@ -262,6 +264,25 @@ def test_the_same_run_gives_the_same_page(tmp_path, whole_page):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"not a run directory"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rewiring", "words"),
+    [
+        ({}, ("PQ index", "momentum", "falls")),
+        ({"preset": "rigl"}, ("cosine", "gradient", "density stays")),
+        ({"preset": "set"}, ("constant fraction", "anywhere", "density stays")),
+        ({"preset": "sap"}, ("PQ index", "none grown", "falls")),
+        ({"preset": "fixed", "landing": "distribution"}, ("constant fraction", "its share of the target")),
+        ({"preset": "static"}, ("stay as they are",)),
+        ({"preset": "dense"}, ("Every connection",)),
+    ],
+)
+def test_the_training_is_described_as_it_was(rewiring, words):
+    config = RewiringConfig(**rewiring)
+    text = structure_text(config)
+    assert all(word in text for word in words)
+    assert ("PQ" in text) == (config.rules.changes and config.rules.ratio == "pq")
 
 
 def test_wilson_interval_of_a_known_case():

@@ -109,6 +109,25 @@ def test_changed_image_is_refused(delivered) -> None:
     refused(bundle, "sha256 differs")
 
 
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "images/../../secret", "", 7])
+@pytest.mark.parametrize("where", ["files", "image", "boot"])
+def test_a_sidecar_that_names_files_outside_its_bundle_is_refused(delivered, where, name) -> None:
+    bundle = delivered[0]
+    (bundle.parent / "secret").write_text("0\n")
+    document = sidecar(bundle)
+    if where == "files":
+        document["files"][str(name)] = "0"
+    elif where == "image":
+        document["layers"][0]["memories"][0]["image"] = name
+    else:
+        document["load"] = {"boot": name}
+    (bundle / "design.json").write_text(json.dumps(document))
+    if where == "files" and name == 7:
+        refused(bundle, "missing from the bundle")
+    else:
+        refused(bundle, "which is not in the bundle")
+
+
 @pytest.mark.parametrize("extra", [-1, 1])
 def test_short_and_long_images_are_refused(delivered, extra: int) -> None:
     bundle = delivered[0]
