@@ -10,6 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done; true)
 BIN := .venv/bin
 STAMP := .venv/.installed
+TRITON := .venv/triton
 SOURCES := codesign rtl_templates sim boards tests examples benchmarks docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -40,8 +41,13 @@ test test-deep prove: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not deep"
 
-test-deep: $(STAMP) ## the slow tests
-	$(BIN)/python -m pytest -n $(JOBS) -m deep
+# Beside the environment: torch would look for a GPU's compiler wherever it finds one.
+test-deep: $(STAMP) $(TRITON) ## the slow tests
+	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -n $(JOBS) -m deep
+
+$(TRITON): requirements-deep.lock
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --upgrade --target $@ -r requirements-deep.lock
+	touch $@
 
 prove: $(STAMP) ## prove the components with SymbiYosys, about half an hour
 	$(BIN)/python -m tests.proofs --jobs $(JOBS)

@@ -400,6 +400,11 @@ class TrainConfig(Section):
         description="products in bfloat16: on a CUDA device, or on a processor with AMX or AVX-512 for it; 'auto': "
         "where the device has it",
     )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile what lies between the neurons (convolutions, normalisation, pooling): for GPUs; "
+        "takes a minute or two before the first step and rounds otherwise",
+    )
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
     surrogate_width: float = Field(default=1.0, gt=0, description="in thresholds; the smaller, the steeper")
     surrogate_area: float = Field(

@@ -99,7 +99,17 @@ def train(
 
     Raises InputError for options that contradict each other, UnsupportedError for what is not built or not there.
     """
-    return _Run(config, dataset, Path(folder), device, budget).execute(progress)
+    run = _Run(config, dataset, Path(folder), device, budget)
+    if not config.train.compile:
+        return run.execute(progress)
+    from torch._dynamo.exc import TorchDynamoException
+
+    run.network.compile_projections()
+    try:
+        return run.execute(progress)
+    except TorchDynamoException as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UnsupportedError(f"train.compile: torch.compile does not work here ({reason}); set it to false") from None
 
 
 def prepare(threads: int, device: str) -> str:

@@ -261,6 +261,12 @@ class SpikingNetwork(nn.Module):
         """The connections: every parameter with more than one dimension, (targets, sources, ...), by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.dim() > 1}
 
+    def compile_projections(self) -> None:
+        """Have torch compile what lies between the neurons; at the first call, for each size of input."""
+        for layer in self.populations:
+            for projection in layer.projections:
+                projection.compile()
+
     def forward(self, inputs: Tensor) -> Output:
         """``inputs`` is (B, n_in) in 0..1 for coding 'current', else (T, B, n_in) of 0 and 1."""
         constant = inputs.dim() == 2

@@ -1,8 +1,9 @@
 """Products of signals and weights that pass over what is zero, where that is quicker than a dense product.
 
 A large layer whose input is events (0 and 1, few of them 1) adds up the weights of the events alone, and so does the
-gradient of its weights. Whether it does depends on the sizes and the data alone. The sums are rounded in another order
-than those of a dense product; on whole numbers, which a dense product sums exactly, both are equal.
+gradient of its weights. Whether it does depends on the sizes and the data alone; what torch.compile is given is dense.
+The sums are rounded in another order than those of a dense product; on whole numbers, which a dense product sums
+exactly, both are equal.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def linear(signal: Tensor, weight: Tensor) -> Tensor:
         and signal.dtype == weight.dtype
         and native.usable(signal)
         and not torch.is_autocast_enabled(signal.device.type)
+        and not torch.compiler.is_compiling()
         and (events := find_events(signal.detach(), MOST_EVENTS)) is not None
     ):
         return _EventLinear.apply(signal, weight, events)  # type: ignore[no-any-return]

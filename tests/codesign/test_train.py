@@ -30,7 +30,9 @@ def tiny(**train_options) -> Config:
     rewiring = {"target_density": 0.2} | train_options.pop("rewiring", {})
     if rewiring.get("preset") == "dense":
         del rewiring["target_density"]
-    network = {"hidden": [16], "timesteps": 4, **train_options.pop("network", {})}
+    network = {"timesteps": 4, **train_options.pop("network", {})}
+    if "layers" not in network:
+        network = {"hidden": [16], **network}
     return parse_config(
         {
             "data": {"train_limit": 256, "test_limit": 40, "validation": 100},
@@ -396,3 +398,39 @@ def test_shifts_need_images(tmp_path):
     config = parse_config({"data": {"event_drop": 0.1}})
     with pytest.raises(InputError, match="event_drop needs events and not coding 'current'"):
         train(config, load_dataset(config.data), tmp_path)
+
+
+COMPILED = {
+    "network": {"layers": [{"kind": "conv", "channels": 4, "norm": True}, {"kind": "pool"}], "timesteps": 2},
+    "compile": True,
+    "epochs": 3,
+}
+
+
+@pytest.mark.deep
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_compiled_projections_learn_what_others_learn(tmp_path, digits, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    compiled = train(tiny(**COMPILED), digits, tmp_path / "compiled")
+    again = train(tiny(**COMPILED), digits, tmp_path / "again")
+    plain = train(tiny(**COMPILED | {"compile": False}), digits, tmp_path / "plain")
+    assert list((tmp_path / "inductor").rglob("*.cpp")), "nothing was compiled"
+    assert compiled.history == again.history
+    losses = [[row["loss"] for row in result.history] for result in (compiled, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    ours, theirs = (
+        checkpoint.load(tmp_path / name / "checkpoints" / checkpoint.LAST)[0] for name in ("compiled", "plain")
+    )
+    assert ours.keys() == theirs.keys()
+
+
+@pytest.mark.deep
+def test_where_nothing_compiles_one_line_says_so(tmp_path):
+    (tmp_path / "c.toml").write_text(config_toml(tiny(**COMPILED)))
+    environment = os.environ | {"CXX": "missing", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    command = [sys.executable, "-m", "codesign", "train", str(tmp_path / "c.toml"), "-o", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 3, result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("codesign: train.compile: torch.compile does not work here (")
+    assert "Traceback" not in result.stderr

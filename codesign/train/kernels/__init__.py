@@ -1,10 +1,18 @@
 """Arithmetic of the neurons over timesteps, behind :mod:`codesign.train.lif`. Knows tensors only, no networks.
 
 :mod:`~codesign.train.kernels.plain` is torch operations and runs on every device;
-:mod:`~codesign.train.kernels.native` does the same in one pass on the CPU, compiled at first use, with the same bits.
+:mod:`~codesign.train.kernels.native` does the same in one pass on the CPU, compiled at first use,
+:mod:`~codesign.train.kernels.fused` on a GPU, with the same bits. Which one runs is told from the tensors.
+CODESIGN_KERNELS=plain chooses torch's operations; CODESIGN_KERNELS=triton the GPU's kernel on the CPU too, where
+Triton's interpreter runs it (TRITON_INTERPRET=1), for tests.
 """
 
 from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from types import ModuleType
 
 from torch import Tensor
 
@@ -24,7 +32,7 @@ def advance(
     potentials, spikes : (T, B, *shape), written.
     stored : (T, B, *shape), written, or (0, B, *shape) where nobody asks for it.
     """
-    steps = plain if dynamics.per_neuron or not native.usable(current) else native
+    steps = _steps(current, dynamics)
     steps.advance(current, state, potentials, spikes, stored, dynamics)
 
 
@@ -43,5 +51,23 @@ def retreat(
     carry : (B, *shape), the gradient of the step after the last; after the call that of the first.
     gradient : (T, B, *shape) written, or (B, *shape) to which the sum over the steps is added.
     """
-    steps = plain if dynamics.per_neuron or not native.usable(potentials) else native
+    steps = _steps(potentials, dynamics)
     steps.retreat(potentials, spikes, spike_gradient, potential_gradient, carry, gradient, dynamics)
+
+
+def _steps(tensor: Tensor, dynamics: Dynamics) -> ModuleType:
+    """The quickest that takes such tensors; neurons with thresholds of their own only torch's operations know."""
+    wanted = os.environ.get("CODESIGN_KERNELS")
+    if dynamics.per_neuron or wanted == "plain":
+        return plain
+    if (tensor.is_cuda or wanted == "triton") and tensor.dtype in native.SUFFIX:
+        return _fused() or plain
+    return native if native.usable(tensor) else plain
+
+
+@functools.cache
+def _fused() -> ModuleType | None:
+    """The GPU's kernels; None where Triton is missing."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("codesign.train.kernels.fused")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +40,16 @@ class Dynamics:
     def per_neuron(self) -> bool:
         """True if neurons differ in their threshold or its unit, which only torch operations know."""
         return isinstance(self.threshold, Tensor) or isinstance(self.unit, Tensor)
+
+    @property
+    def surrogate_numbers(self) -> tuple[float, float, float]:
+        """(peak, scale, half width): the surrogate is peak / (1 + (scale x)^2), peak / (1 + scale |x|)^2 or peak.
+
+        x = u - threshold; 'rectangular' where |x| < half width. Only where neurons share threshold and unit.
+        """
+        sharpness = self.sharpness
+        assert not isinstance(sharpness, Tensor)
+        return self.area * sharpness, (math.pi if self.surrogate == "atan" else 2.0) * sharpness, 0.5 / sharpness
 
     @property
     def sharpness(self) -> float | Tensor:

@@ -169,7 +169,7 @@ def function(name: str, tensor: Tensor) -> Any:
 
 
 def _numbers(dynamics: Dynamics, factor: float, slope: float) -> _Numbers:
-    sharpness = dynamics.sharpness
+    peak, scale, half_width = dynamics.surrogate_numbers
     return _Numbers(
         leak=LEAKS[dynamics.leak],
         spiking=dynamics.threshold is not None,
@@ -182,9 +182,9 @@ def _numbers(dynamics: Dynamics, factor: float, slope: float) -> _Numbers:
         threshold=math.inf if dynamics.threshold is None else dynamics.threshold,
         low=-math.inf if dynamics.low is None else dynamics.low,
         high=math.inf if dynamics.high is None else dynamics.high,
-        peak=dynamics.area * sharpness,
-        scale=(math.pi if dynamics.surrogate == "atan" else 2.0) * sharpness,
-        half_width=0.5 / sharpness,
+        peak=peak,
+        scale=scale,
+        half_width=half_width,
     )
 
 
