@@ -7,11 +7,13 @@ this module is imported where it is wanted and there.
 """
 
 # Triton is not installed where types are checked.
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 import triton
@@ -32,7 +34,9 @@ def advance(
     """See :func:`codesign.train.kernels.advance`."""
     size = state.numel()
     factors = _spread(dynamics.factor, state)
-    _advance[(triton.cdiv(size, BLOCK),)](
+    _launch(
+        _advance,
+        size,
         current,
         state if factors is None else factors,
         state,
@@ -50,8 +54,6 @@ def advance(
         RESET=RESETS[dynamics.reset],
         SATURATES=dynamics.low is not None,
         STORED=len(stored) > 0,
-        BLOCK=BLOCK,
-        enable_fp_fusion=False,
     )
 
 
@@ -67,7 +69,9 @@ def retreat(
     """See :func:`codesign.train.kernels.retreat`. The spikes are told from the potentials again."""
     size = carry.numel()
     slopes = _spread(dynamics.slope, carry)
-    _retreat[(triton.cdiv(size, BLOCK),)](
+    _launch(
+        _retreat,
+        size,
         potentials,
         potentials if spike_gradient is None else spike_gradient.contiguous(),
         potentials if potential_gradient is None else potential_gradient.contiguous(),
@@ -86,9 +90,14 @@ def retreat(
         OF_SPIKES=dynamics.threshold is not None and spike_gradient is not None,
         OF_POTENTIALS=potential_gradient is not None,
         EVERY=gradient.dim() == potentials.dim(),
-        BLOCK=BLOCK,
-        enable_fp_fusion=False,
     )
+
+
+def _launch(kernel: Any, size: int, *arguments: Any, **flags: Any) -> None:
+    """Run a kernel on ``size`` neurons, on the device of its first tensor: Triton would take the current one."""
+    device = arguments[0].device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[(triton.cdiv(size, BLOCK),)](*arguments, **flags, BLOCK=BLOCK, enable_fp_fusion=False)
 
 
 def _spread(value: float | Tensor, state: Tensor) -> Tensor | None:
