@@ -317,7 +317,7 @@ class _Run:
             rate = learning_rate(options.learning_rate, (epoch - 1) * self.steps_per_epoch + batch, total_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            inputs, target, factor = self.group.part(*whole)
+            inputs, target, factor = self.group.part(*whole, self.class_weights)
             with self.autocast:
                 output = self.parallel(inputs)
             loss = total_loss(output, target, options, self.class_weights)

@@ -27,17 +27,22 @@ class Group:
         """The network with its gradients averaged over the group."""
         return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
 
-    def part(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor, float]:
+    def part(
+        self, inputs: Tensor, target: Tensor, class_weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, float | Tensor]:
         """This process's samples of a batch, and the factor on their mean loss.
 
         Samples are the axis before the last of ``inputs``. With the factors, the average of the group's gradients is
-        the gradient of the whole batch's mean. A process for which no sample is left repeats one with factor 0.
+        the gradient of the whole batch's mean, by class weights (classes,) if there are any. A process for which no
+        sample is left repeats one with factor 0.
         """
         if self.size == 1:
             return inputs, target, 1.0
         count = len(target)
-        mine = torch.arange(self.rank, count, self.size, device=target.device)
-        factor = len(mine) * self.size / count
+        mine = torch.arange(count, device=target.device)[self.rank :: self.size]
+        factor: float | Tensor = len(mine) * self.size / count
+        if class_weights is not None:
+            factor = class_weights[target[mine]].sum() * self.size / class_weights[target].sum()
         if not len(mine):
             mine = torch.zeros(1, dtype=torch.int64, device=target.device)
         return inputs.index_select(inputs.dim() - 2, mine), target[mine], factor

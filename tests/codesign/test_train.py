@@ -22,7 +22,9 @@ from codesign.stimulus import Stimulus
 from codesign.train import checkpoint, train
 from codesign.train.batches import Augmentation, Batches
 from codesign.train.loop import class_weights, learning_rate
+from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
+from codesign.train.parallel import Group
 from codesign.train.rewiring import fall_epochs
 
 
@@ -434,3 +436,27 @@ def test_where_nothing_compiles_one_line_says_so(tmp_path):
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("codesign: train.compile: torch.compile does not work here (")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 8])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"loss": "count"}, {"loss": "membrane"}])
+def test_the_parts_of_a_batch_have_the_gradient_of_the_whole(samples, weighted, options):
+    config = tiny(**options)
+    network = SpikingNetwork(20, 4, config.network, config.train).double()
+    random = torch.Generator().manual_seed(1)
+    inputs = torch.rand(samples, 20, generator=random, dtype=torch.float64) * 3
+    target = torch.randint(0, 4, (samples,), generator=random)
+    weights = torch.tensor([0.2, 3.0, 0.5, 1.5]) if weighted else None
+
+    def gradients(group):
+        mine, labels, factor = group.part(inputs, target, weights)
+        loss = total_loss(network(mine), labels, config.train, weights) * factor
+        return torch.autograd.grad(loss, list(network.parameters()))
+
+    whole = gradients(Group())
+    parts = [gradients(Group(rank, 3)) for rank in range(3)]
+    assert any(bool(gradient.any()) for gradient in whole)
+    for expected, *found in zip(whole, *parts, strict=True):
+        # Losses are float32.
+        assert torch.allclose(sum(found) / 3, expected, rtol=1e-4, atol=1e-5)
