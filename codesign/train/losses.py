@@ -12,7 +12,7 @@ tet       (1 - lambda) mean over t of the cross-entropy at t + lambda mean over 
           (score at t - tet_mean)^2 (temporal efficient training: Deng et al., ICLR 2022).
 
 With ``activity_target`` r each adds ``activity_weight`` times the mean over the hidden layers of
-(mean spikes per neuron and timestep - r)^2.
+(mean spikes per neuron and timestep - r)^2, of the samples at hand: under torchrun those of each process.
 """
 
 from __future__ import annotations
@@ -40,16 +40,21 @@ def _loss(output: Output, target: Tensor, config: TrainConfig, class_weights: Te
         counts = output.spikes[-1].float().mean(0)
         wanted = torch.full_like(counts, config.count_incorrect)
         wanted.scatter_(1, target[:, None], config.count_correct)
-        distance = ((counts - wanted) ** 2).mean(1)
-        if class_weights is None:
-            return distance.mean()
-        weight = class_weights[target]
-        return (distance * weight).sum() / weight.sum()
+        return _mean(((counts - wanted) ** 2).mean(1), target, class_weights)
     smoothing = config.label_smoothing
     if config.loss == "tet":
         steps = output.step_scores.float()
         repeated = target.repeat(len(steps))
         entropy = F.cross_entropy(steps.flatten(0, 1), repeated, class_weights, label_smoothing=smoothing)
-        return (1 - config.tet_lambda) * entropy + config.tet_lambda * ((steps - config.tet_mean) ** 2).mean()
+        distance = _mean(((steps - config.tet_mean) ** 2).mean((0, 2)), target, class_weights)
+        return (1 - config.tet_lambda) * entropy + config.tet_lambda * distance
     scores = output.potentials.amax(0) if config.loss == "membrane" else output.scores
     return F.cross_entropy(scores.float(), target, class_weights, label_smoothing=smoothing)
+
+
+def _mean(values: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Mean of a value per sample (B,), by the weights of their classes if there are any."""
+    if class_weights is None:
+        return values.mean()
+    weight = class_weights[target]
+    return (values * weight).sum() / weight.sum()

@@ -228,6 +228,12 @@ def test_losses_are_their_formulas():
     entropy = -(torch.log_softmax(steps, 2) * one_hot).sum(2).mean()
     expected = 0.75 * entropy + 0.25 * ((steps - 0.5) ** 2).mean()
     assert torch.isclose(total_loss(output, target, options), expected)
+    # twice the samples of class 0 is what twice its weight is
+    weights = torch.tensor([2.0, 1.0, 1.0, 1.0])
+    doubled = torch.cat([torch.arange(6), torch.nonzero(target == 0).flatten()])
+    often = replace(output, potentials=steps[:, doubled], step_scores=output.step_scores[:, doubled])
+    expected = total_loss(often, target[doubled], options)
+    assert torch.isclose(total_loss(output, target, options, weights), expected)
 
 
 def test_class_weights_weigh_samples():

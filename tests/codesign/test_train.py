@@ -440,7 +440,16 @@ def test_where_nothing_compiles_one_line_says_so(tmp_path):
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 8])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"loss": "count"}, {"loss": "membrane"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"label_smoothing": 0.1},
+        {"loss": "count"},
+        {"loss": "membrane"},
+        {"loss": "tet", "tet_lambda": 0.5, "network": {"readout": "membrane_sum"}},
+    ],
+)
 def test_the_parts_of_a_batch_have_the_gradient_of_the_whole(samples, weighted, options):
     config = tiny(**options)
     network = SpikingNetwork(20, 4, config.network, config.train).double()
