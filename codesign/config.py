@@ -293,7 +293,8 @@ class RewiringConfig(Section):
         default="ratio",
         description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is "
         "left above the target; 'distribution': every layer ends with the share that distribution gives it at the "
-        "target, and each fall takes at least its part of the way there",
+        "target, and each fall takes at least its part of the way there (better below a tenth of the connections: "
+        "docs/method-study.md)",
     )
     stop_at: Literal["target", "turning-point"] = Field(
         default="target", description="density falls to the target exactly, or at most to it until the PQ index turns"

@@ -15,13 +15,14 @@ from codesign.network import FrozenLayer, FrozenNetwork, Projection, Synapses
 Mask = npt.NDArray[np.bool_]
 
 
-def remove_dead_code(network: FrozenNetwork) -> FrozenNetwork:
+def remove_dead_code(network: FrozenNetwork, *, silent: bool = True) -> FrozenNetwork:
     """Drop hidden neurons that cannot matter, without changing any decision, value or remaining spike.
 
     A neuron goes if no path of synapses leads from it to the next layers, or if it never fires: it has no fan-in,
     its recurrent one is from neurons that never fire, and its bias alone does not make it fire within the network's
     timesteps (simulated). Inputs and the last layer keep their indices, a layer keeps at least one neuron. Pictures,
-    and what a convolution or a pool reads or reaches, stay whole.
+    and what a convolution or a pool reads or reaches, stay whole. Without ``silent`` only neurons without a path go:
+    those are told from the connections alone.
     """
     changed = True
     while changed:
@@ -29,7 +30,7 @@ def remove_dead_code(network: FrozenNetwork) -> FrozenNetwork:
         for index in range(len(network.layers) - 1):
             if not _removable(network, index):
                 continue
-            kept = _kept(network, index)
+            kept = _kept(network, index, silent)
             if not kept.all():
                 network = _take(network, index, kept)
                 changed = True
@@ -47,18 +48,20 @@ def _removable(network: FrozenNetwork, index: int) -> bool:
     )
 
 
-def _kept(network: FrozenNetwork, index: int) -> Mask:
+def _kept(network: FrozenNetwork, index: int, silent: bool) -> Mask:
     """bool (n_out,): neurons of a layer that may matter, at least one."""
     layer = network.layers[index]
     incoming = [_matrix(p) for p in layer.projections if p.source != index]
     own = [_matrix(p) for p in layer.projections if p.source == index]
     outgoing = [_matrix(p) for other in network.layers[index + 1 :] for p in other.projections if p.source == index]
 
-    silent = np.zeros((1, network.timesteps, layer.n_out), np.int64)
-    awake: Mask = np.asarray(golden.lif_steps(layer, silent)[0].any(axis=(0, 1)))
-    for matrix in incoming:
-        awake |= np.diff(matrix.tocsc().indptr) > 0
-    awake = _closed(awake, [matrix.T for matrix in own])
+    awake: Mask = np.ones(layer.n_out, bool)
+    if silent:
+        nothing = np.zeros((1, network.timesteps, layer.n_out), np.int64)
+        awake = np.asarray(golden.lif_steps(layer, nothing)[0].any(axis=(0, 1)))
+        for matrix in incoming:
+            awake |= np.diff(matrix.tocsc().indptr) > 0
+        awake = _closed(awake, [matrix.T for matrix in own])
 
     wanted = np.zeros(layer.n_out, bool)
     for matrix in outgoing:

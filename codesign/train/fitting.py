@@ -11,6 +11,7 @@ from torch import Tensor
 
 from codesign.budget import Budget, Demand, demands, nearest, quantising
 from codesign.config import FreezeConfig
+from codesign.deadcode import remove_dead_code
 from codesign.errors import UnsupportedError
 from codesign.network import FrozenNetwork, InputCoding
 from codesign.stimulus import Stimulus
@@ -28,8 +29,9 @@ class BudgetCheck:
     """Asks after a hardware budget of a float network and its masks, at any time of the training.
 
     The network is quantised by the rules of freezing, without its fine-tuning. That errs on the large side: every
-    connection counts as a synapse, also one whose weight rounds to 0, no neuron is taken for dead, and membranes get
-    the wider margin. The same weights and masks give the same answer.
+    connection counts as a synapse, also one whose weight rounds to 0, only neurons from which no path of connections
+    leads to the next layers are taken for dead, and membranes get the wider margin. The same weights and masks give
+    the same answer.
 
     Parameters
     ----------
@@ -51,7 +53,9 @@ class BudgetCheck:
 
     def demands(self, network: SpikingNetwork, masks: Mapping[str, Tensor], weight_bits: int) -> list[Demand]:
         """Demands at one number of bits, by lanes. UnsupportedError if there is no hardware of such a network."""
-        return demands(self.frozen(network, masks, weight_bits), self.budget, self.validation, weight_bits)
+        # Fine-tuning keeps connections, so that these stay dead; which others never fire it may still change.
+        alive = remove_dead_code(self.frozen(network, masks, weight_bits), silent=False)
+        return demands(alive, self.budget, self.validation, weight_bits)
 
     def least(self, network: SpikingNetwork, masks: Mapping[str, Tensor]) -> Demand:
         """The demand that decides whether density falls on: at the fewest bits, on the lanes that suit best."""

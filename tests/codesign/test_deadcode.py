@@ -66,6 +66,19 @@ def test_dead_code_goes_and_nothing_else_changes():
         assert np.array_equal(before.membranes[layer][..., indices], after.membranes[layer])
 
 
+def test_without_silent_only_neurons_without_a_path_go():
+    network, _ = dead_network()
+    small = remove_dead_code(network, silent=False)
+    small.validate()
+    for index, (whole, layer) in enumerate(zip(network.layers, small.layers, strict=True)):
+        if index < len(network.layers) - 1:
+            reaches = (network.layers[index + 1].dense()[:, small.layers[index + 1].trained_index] != 0).any(1)
+            assert layer.trained_index.tolist() == np.flatnonzero(reaches).tolist()
+            assert layer.n_out < whole.n_out
+    # those that never fire are still there
+    assert small.n_synapses > remove_dead_code(network).n_synapses
+
+
 def test_dead_code_of_random_networks_changes_no_value():
     random = np.random.default_rng(4)
     removed = 0

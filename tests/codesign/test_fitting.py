@@ -151,6 +151,19 @@ def test_every_active_connection_counts_as_a_synapse(digits, bits):
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+def test_neurons_that_reach_nothing_ask_for_nothing(digits):
+    settings = config()
+    network, masks = network_of(settings, digits, 0.5)
+    check = check_of(settings, digits, memory_bits=1)
+    whole = check.demands(network, masks, 5)
+    last = list(masks)[-1]
+    with torch.no_grad():
+        masks[last][:, :8] = False
+        network.sparse_parameters()[last][:, :8] = 0.0
+    half = check.demands(network, masks, 5)
+    assert all(a.needed["memory_bits"] < 0.7 * b.needed["memory_bits"] for a, b in zip(half, whole, strict=True))
+
+
 def test_weights_that_do_not_round_to_zero_are_those_of_freezing(digits):
     from codesign.train.quantised import QuantisedNetwork
 

@@ -550,8 +550,43 @@ def test_a_hook_stops_the_fall():
             weight.grad = torch.randn(weight.shape)
         rewirer.step()
     assert rewirer.settled and asked == sorted(asked, reverse=True)
-    assert sum(rewirer.counts.values()) == asked[-1] <= 350 < asked[-2]
+    # asked again after each rewiring since
+    assert asked.count(asked[-1]) > 2
+    assert sum(rewirer.counts.values()) == asked[-1] <= 350 < min(set(asked) - {asked[-1]})
     assert asked[-1] > 100
+
+
+def test_density_falls_on_when_the_hook_no_longer_holds_after_a_rewiring():
+    answers = {"held": 0}
+
+    def fits(counts):
+        if sum(counts.values()) > 350:
+            return False
+        answers["held"] += 1
+        # yes after the fall, no after the rewiring that follows, yes from the next fall on
+        return answers["held"] != 2
+
+    rewirer = made(target=0.1, stop=fits, epochs=60)
+    settled, densities = [], []
+    for _ in range(60):
+        for name, weight in rewirer.parameters.items():
+            weight.data.copy_(torch.randn(weight.shape) * rewirer.masks[name])
+            weight.grad = torch.randn(weight.shape)
+        rewirer.step()
+        settled.append(rewirer.settled)
+        densities.append(rewirer.density)
+    first = settled.index(True)
+    assert settled[first : first + 4] == [True, False, True, True] and all(settled[first + 2 :])
+    assert densities[first] == densities[first + 1] > densities[first + 2] == densities[-1] > 0.1
+
+
+def test_where_density_is_constant_a_hook_changes_nothing():
+    options = {"preset": "set", "target_density": 0.3, "rewire_until": 1.0, "min_fan_in": 0}
+    rewirer = PQRewirer(two_layers(), steps_per_epoch=1, epochs=4, stop=lambda counts: False, **options)
+    for _ in range(4):
+        rewirer.step()
+        assert rewirer.settled
+    assert any(change.grown for change in rewirer.history)
 
 
 @pytest.mark.parametrize(("enough", "low", "high"), [(300, 250, 300), (0, 0, 64)])

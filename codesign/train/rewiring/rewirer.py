@@ -81,9 +81,10 @@ class PQRewirer:
     steps_per_epoch, epochs : length of the training that the schedule is laid out for.
     include, exclude : patterns (``fc*.weight``) of the names of parameters that are sparse, or stay dense.
     seed : of the first masks and of random growth.
-    stop : called with the active weights of each parameter at the start and after each fall; once it returns True,
-        density falls no further (a hardware budget is met). What the last fall would drop at once to reach the target
-        then goes in steps of the ratio, the hook asked after each.
+    stop : called with the active weights of each parameter at the start and after each fall; while it returns True,
+        density falls no further (a hardware budget is met). Asked again after each rewiring, which may have brought
+        back what had lost all connections (not with stop_at 'turning-point'). What the last fall would drop at once to
+        reach the target goes in steps of the ratio, the hook asked after each.
 
     Raises
     ------
@@ -208,7 +209,10 @@ class PQRewirer:
             return []
         self._changed_at = self._steps
         if kind == "rewire":
-            return self.rewire()
+            changes = self.rewire()
+            if self._stop is not None and self.rules.falls and self.config.stop_at == "target":
+                self.settled = self._on_target or self._stop(self.counts)
+            return changes
         if self.config.stop_at == "turning-point":
             self._indices.append(self._mean_index())
             if turning_point(self._indices) is not None:
