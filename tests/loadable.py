@@ -97,7 +97,8 @@ def random_machine(
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     lanes = [int(rng.integers(1, most_lanes + 1)) for _ in network.layers]
-    most = max(-(-layer.n_in * layer.n_out // min(p, layer.n_out)) for layer, p in zip(network.layers, lanes))
+    # The fullest lane of fully connected neurons.
+    most = max(layer.n_in * -(-layer.n_out // min(p, layer.n_out)) for layer, p in zip(network.layers, lanes))
     options = CapacityOptions(synapses=max(1, most), headroom=int(rng.integers(6, 12)))
     input_words = (1, 4, 2)[seed % 3]
     pipeline = "short" if seed % 4 == 2 else "deep"

@@ -76,6 +76,9 @@ def plots(documents: Documents, folder: Path) -> None:
         chosen = [item for item in documents if item["set"] == name]
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
+        sparse = [item for item in chosen if item["preset"] != "dense"]
+        ticks = sorted({100 * item["target_density"] for item in sparse})
+        drawn = 0
         for preset in (*PRESETS, *LANDING):
             rows = [item for item in chosen if item["preset"] == preset]
             if preset == "dense" and rows:
@@ -85,8 +88,11 @@ def plots(documents: Documents, folder: Path) -> None:
             values = [[100 * item["accuracy_test"] for item in rows if item["target_density"] == d] for d in levels]
             if levels:
                 bars = [stdev(v) if len(v) > 1 else 0.0 for v in values]
+                # Beside each other where there is one density alone, on which points would hide each other.
+                aside = 1.0 if len(ticks) > 1 else 1.003**drawn
+                drawn += 1
                 axes.errorbar(
-                    [100 * d for d in levels],
+                    [100 * d * aside for d in levels],
                     [mean(v) for v in values],
                     bars,
                     marker="o",
@@ -95,12 +101,12 @@ def plots(documents: Documents, folder: Path) -> None:
                     label=preset,
                 )
         axes.set(xscale="log", xlabel="density, %", ylabel="test accuracy, %", title=name)
-        ticks = sorted({100 * item["target_density"] for item in chosen if item["preset"] != "dense"})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
         axes.set_xticks([], minor=True)
+        if len(ticks) == 1:
+            axes.set_xlim(0.95 * ticks[0], 1.05 * ticks[0])
         axes.legend(fontsize=8)
         _save(figure, folder / f"method-{name}-accuracy.png")
-        sparse = [item for item in chosen if item["preset"] != "dense"]
         if not sparse:
             continue
         least, seed = min(item["target_density"] for item in sparse), min(item["seed"] for item in sparse)
