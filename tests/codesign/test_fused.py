@@ -5,7 +5,6 @@ Triton is installed by `make test-deep`; without it nothing here runs.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import itertools
 import os
@@ -51,17 +50,29 @@ print(compiled(fused._retreat, dict(LEAKS=True, FACTORS=False, STRICT=False, ZER
 """
 
 
-@pytest.fixture
-def interpreted(monkeypatch):
-    """choose(name): 'triton', interpreted, or 'plain'."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+def is_triton(name):
+    """True for modules of Triton's own Python, and for the kernels made with it."""
+    native = name.startswith("triton._C")
+    return name == "codesign.train.kernels.fused" or (name.split(".")[0] == "triton" and not native)
+
+
+@pytest.fixture(scope="module")
+def interpreter():
+    """Triton imported anew to interpret; where something imported it before, its library was made to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        before = {name: sys.modules.pop(name) for name in list(sys.modules) if is_triton(name)}
+        kernels._fused.cache_clear()
+        assert kernels._fused() is not None
+        yield
+    sys.modules.update(before)
     kernels._fused.cache_clear()
-    module = kernels._fused()
-    assert module is not None
-    importlib.reload(module)
-    yield lambda name: monkeypatch.setenv("CODESIGN_KERNELS", name)
-    monkeypatch.undo()
-    importlib.reload(module)
+
+
+@pytest.fixture
+def interpreted(interpreter, monkeypatch):
+    """choose(name): 'triton', interpreted, or 'plain'."""
+    return lambda name: monkeypatch.setenv("CODESIGN_KERNELS", name)
 
 
 def numbers(shape, seed, dtype, scale=1.0):
