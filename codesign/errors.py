@@ -44,3 +44,10 @@ class OutputError(CodesignError):
     """A result cannot be written: the folder is unwritable, occupied or full."""
 
     exit_code = 7
+
+
+class CodesignWarning(UserWarning):
+    """Something was assumed, dropped or looks wrong, and the work goes on: one line that says what and what changes it.
+
+    Issued with :func:`warnings.warn`. The command line shows it, and the record of the stage in which it came keeps it.
+    """

@@ -54,7 +54,8 @@ class Console:
         self._stderr().print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _show_warning(self, message: Warning | str, *location: object) -> None:
-        self.note(f"codesign: warning: {' '.join(str(message).split())}")
+        text = f"codesign: warning: {' '.join(str(message).split())}"
+        self._stderr().print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def step(self, title: str) -> None:
         """Begin a step; :meth:`progress` shows how far it is."""

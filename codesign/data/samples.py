@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.errors import CodesignWarning
 
-class DataWarning(UserWarning):
+
+class DataWarning(CodesignWarning):
     """Something about a data file is unusual, but the file can be used."""
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Any
 
 import codesign
-from codesign.errors import CodesignError, OutputError
+from codesign.errors import CodesignError, CodesignWarning, OutputError
 from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.stage import Context, Outcome, Stage
@@ -110,7 +111,8 @@ def _run_stage(
     try:
         # Inside, so that an interruption right after the record is seen finds its way into it.
         run.save()
-        outcome = stage.work(context)
+        with _keeping_warnings(record):
+            outcome = stage.work(context)
     except BaseException as error:
         record["status"] = "failed" if isinstance(error, Exception) else "interrupted"
         record["seconds"] = round(before + time.monotonic() - start, 2)
@@ -129,6 +131,24 @@ def _run_stage(
     refresh_figures(context, stages)
     run.save()
     return outcome
+
+
+@contextmanager
+def _keeping_warnings(record: dict[str, Any]) -> Iterator[None]:
+    """Put what codesign warns of into the stage's record, ``warnings``, each text once; show it as before."""
+    kept: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            text = " ".join(str(message).split())
+            if issubclass(category, CodesignWarning) and text not in kept:
+                kept.append(text)
+                record["warnings"] = kept
+            show(message, category, *rest)
+
+        warnings.showwarning = keep
+        yield
 
 
 def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> None:
