@@ -6,12 +6,18 @@ over any :class:`Transport`, :func:`drive_async` over an awaitable one, such as 
 simulation run the same code. :class:`HostClient` is the blocking API over a transport.
 
 A sample is sent in chunks, one at a time. Whatever goes wrong (a damaged frame in either direction, a lost one, a
-timeout), the accelerator is reset and the whole sample is sent again, a few times: samples are independent.
+timeout), the accelerator is reset and the whole sample is sent again, a few times: samples are independent. Each
+operation has a deadline in all, whatever the other side sends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+import errno
+import math
+import operator
+import os
+import time
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -40,7 +46,9 @@ from codesign.stimulus import Stimulus
 DEFAULT_BAUD = 1_000_000
 DEFAULT_TIMEOUT = 1.0
 DEFAULT_RETRIES = 3
+DEFAULT_DEADLINE = 30.0
 MAX_LINE_BYTES = 512
+DRAIN_SECONDS = 0.0005
 
 T = TypeVar("T")
 
@@ -67,8 +75,8 @@ Session = Generator[Exchange, bytes, T]
 class Transport(Protocol):
     """A byte stream to a board."""
 
-    def write(self, data: bytes) -> None:
-        """Send all of ``data``."""
+    def write(self, data: bytes, timeout: float) -> None:
+        """Send all of ``data``; LinkError if the line has not taken it within ``timeout`` seconds."""
         ...
 
     def read(self, timeout: float) -> bytes:
@@ -79,33 +87,95 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """As :class:`Transport`, awaitable; ``timeout`` may be simulated time."""
 
-    def write(self, data: bytes) -> Awaitable[None]: ...
+    def write(self, data: bytes, timeout: float) -> Awaitable[None]: ...
 
     def read(self, timeout: float) -> Awaitable[bytes]: ...
 
 
-def drive(session: Session[T], transport: Transport) -> T:
-    """Run a session over a transport."""
+class _Watch:
+    """The time that an operation has left, and what has gone over the line."""
+
+    def __init__(self, deadline: float, clock: Callable[[], float]) -> None:
+        self.deadline, self.clock = _positive("deadline", deadline), clock
+        self.end = clock() + self.deadline
+        self.sent = self.received = 0
+
+    def left(self) -> float:
+        """Seconds left. Raises LinkError if there are none."""
+        left = self.end - self.clock()
+        if left > 0:
+            return left
+        raise LinkError(
+            f"no complete answer within {self.deadline:g} s ({self.sent} bytes went out, {self.received} came); check "
+            "the port and the baud rate, or give more time (deadline=) for long samples on a slow line"
+        )
+
+
+def drive(
+    session: Session[T],
+    transport: Transport,
+    *,
+    deadline: float = DEFAULT_DEADLINE,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """Run a session over a transport.
+
+    deadline : seconds that the whole session may take, by ``clock``, whatever comes; then LinkError.
+    """
+    watch = _Watch(deadline, clock)
     try:
         exchange = next(session)
         while True:
             if exchange.data:
-                transport.write(exchange.data)
-            exchange = session.send(transport.read(exchange.timeout))
+                transport.write(exchange.data, watch.left())
+                watch.sent += len(exchange.data)
+            received = transport.read(min(exchange.timeout, watch.left()))
+            watch.received += len(received)
+            exchange = session.send(received)
     except StopIteration as end:
         return end.value
 
 
-async def drive_async(session: Session[T], transport: AsyncTransport) -> T:
-    """Run a session over an awaitable transport."""
+async def drive_async(
+    session: Session[T],
+    transport: AsyncTransport,
+    *,
+    deadline: float = DEFAULT_DEADLINE,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """As :func:`drive`, over an awaitable transport; ``clock`` may show simulated seconds."""
+    watch = _Watch(deadline, clock)
     try:
         exchange = next(session)
         while True:
             if exchange.data:
-                await transport.write(exchange.data)
-            exchange = session.send(await transport.read(exchange.timeout))
+                await transport.write(exchange.data, watch.left())
+                watch.sent += len(exchange.data)
+            received = await transport.read(min(exchange.timeout, watch.left()))
+            watch.received += len(received)
+            exchange = session.send(received)
     except StopIteration as end:
         return end.value
+
+
+def _positive(name: str, value: float) -> float:
+    """``value``, a finite number above 0. Raises InputError that names it otherwise."""
+    try:
+        if math.isfinite(value) and value > 0:
+            return value
+    except TypeError:
+        pass
+    raise InputError(f"{name} must be a number of seconds above 0, not {value!r}")
+
+
+def _count(name: str, value: int, least: int) -> int:
+    """``value``, a whole number from ``least``. Raises InputError that names it otherwise."""
+    try:
+        if operator.index(value) >= least:
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -171,18 +241,24 @@ class LinkProtocol:
     sidecar : the bundle's ``design.json``.
     timeout : seconds without any byte after which a reply counts as lost.
     retries : times that a command or sample is sent again before LinkError.
+
+    Raises InputError for a ``timeout`` or ``retries`` that is no such number.
     """
 
     def __init__(
         self, sidecar: dict[str, Any], *, timeout: float = DEFAULT_TIMEOUT, retries: int = DEFAULT_RETRIES
     ) -> None:
         self.sidecar = sidecar
-        self.timeout, self.retries = timeout, retries
+        self.timeout, self.retries = _positive("timeout", timeout), _count("retries", retries, 0)
         self._input, self._output = record_from(sidecar["input_word"]), record_from(sidecar["output_word"])
         self._input_bytes = word_bytes(sidecar["input_word"]["width"])
         self._output_bytes = word_bytes(sidecar["output_word"]["width"])
+        # A spike per output and timestep, all values, the decision.
+        self._max_words = (sidecar["timesteps"] + 1) * sidecar["n_outputs"] + 1
         self._tag = 0
         self._pending = bytearray()
+        # Whoever used the board before may have left half a sample in it.
+        self._is_clean = False
 
     def identify(self) -> Session[Identity]:
         """Ask the board who it is. Raises LinkError without an answer, InputError if it is another network."""
@@ -213,26 +289,42 @@ class LinkProtocol:
     def reset(self) -> Session[None]:
         """Reset the accelerator; what was under way is lost. Raises LinkError without an answer."""
         yield from self._command(Command.RESET, Reply.RESET_DONE)
+        self._is_clean = True
 
     def run(self, words: list[int]) -> Session[SampleResult]:
-        """Send one sample's input words and collect the answer.
+        """Send one sample's input words and collect the answer; the accelerator is reset first unless it is known to be
+        between samples.
 
         Raises LinkError if it fails ``retries`` times more, or if the accelerator finds the words ill-framed.
         """
         reason = ""
         for attempt in range(self.retries + 1):
-            if attempt:
+            if not self._is_clean:
                 yield from self.reset()
+            self._is_clean = False
             try:
                 answer = yield from self._attempt(words)
-                return self._result(answer, attempt + 1)
+                result = self._result(answer, attempt + 1)
+                self._is_clean = True
+                return result
             except _Fault as fault:
                 reason = str(fault)
         raise LinkError(f"a sample failed {self.retries + 1} times: {reason}; check the cable and the baud rate")
 
     def words(self, stimulus: Stimulus, sample: int) -> list[int]:
-        """Input words of one sample, tlast on the last."""
+        """Input words of one sample, tlast on the last.
+
+        Raises InputError if there is no such sample or the stimulus has another shape than the network.
+        """
         kinds = self.sidecar["input_kinds"]
+        if not 0 <= sample < len(stimulus):
+            raise InputError(f"sample {sample} is not one of the stimulus' {len(stimulus)} (0 is the first)")
+        for name in ("n_inputs", "timesteps"):
+            if getattr(stimulus, name) != self.sidecar[name]:
+                raise InputError(
+                    f"the stimulus has {name} {getattr(stimulus, name)}, the bundle {self.sidecar[name]}; encode it "
+                    "for this network"
+                )
         if stimulus.values is not None:
             values = stimulus.values[sample].astype(np.int64)
             sources = np.flatnonzero(values)
@@ -252,6 +344,7 @@ class LinkProtocol:
 
     def _command(self, command: Command, reply: Reply) -> Session[Frame]:
         """Send a command without data until its reply comes, passing over everything else."""
+        is_echo = False
         for _ in range(self.retries + 1):
             tag = self._next_tag()
             # The delimiter in front ends whatever the line may have left in the link's decoder.
@@ -267,8 +360,10 @@ class LinkProtocol:
                     break
                 if (frame.kind, frame.tag) == (reply, tag):
                     return frame
+                is_echo = is_echo or (frame.kind, frame.tag) == (command, tag)
         raise LinkError(
-            f"no answer within {self.timeout:g} s, {self.retries + 1} times; check the port, the baud rate and that "
+            f"no answer within {self.timeout:g} s, {self.retries + 1} times"
+            f"{', only what was sent came back (an echo)' if is_echo else ''}; check the port, the baud rate and that "
             "the bitstream is loaded"
         )
 
@@ -321,6 +416,8 @@ class LinkProtocol:
         if frame.tag not in answer.tags:
             raise _Fault(f"a reply to another command came (tag {frame.tag})")
         if frame.kind == Reply.ACCEPTED and not frame.data:
+            if frame.tag in answer.accepted:
+                raise _Fault("a chunk was accepted twice")
             answer.accepted.add(frame.tag)
             return
         is_last = frame.kind == Reply.LAST_OUTPUT
@@ -328,6 +425,8 @@ class LinkProtocol:
             raise _Fault(f"a reply of unknown form came (kind {frame.kind:#x})")
         if frame.data[0] != len(answer.words) % 256:
             raise _Fault(f"output word {len(answer.words)} was lost")
+        if len(answer.words) == self._max_words:
+            raise _Fault(f"more than {self._max_words} output words came")
         answer.words.append(int.from_bytes(frame.data[1 : 1 + self._output_bytes], "little"))
         if is_last:
             answer.status = frame.data[-1]
@@ -361,6 +460,10 @@ class HostClient:
     transport : byte stream to the board, such as :class:`SerialTransport`.
     sidecar : the bundle's ``design.json``.
     timeout, retries : see :class:`LinkProtocol`.
+    deadline : seconds that one call may take in all, retries included, whatever the other side sends.
+    clock : seconds, ever growing; another one than the system's for tests.
+
+    Every call raises LinkError at the deadline.
     """
 
     def __init__(
@@ -370,49 +473,72 @@ class HostClient:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,
+        deadline: float = DEFAULT_DEADLINE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transport = transport
         self.protocol = LinkProtocol(sidecar, timeout=timeout, retries=retries)
+        self.deadline, self.clock = _positive("deadline", deadline), clock
 
     def identify(self) -> Identity:
         """Who the board is. Raises LinkError without an answer, InputError if it holds another network."""
-        return drive(self.protocol.identify(), self.transport)
+        return self._drive(self.protocol.identify())
 
     def reset(self) -> None:
         """Reset the accelerator. Raises LinkError without an answer."""
-        drive(self.protocol.reset(), self.transport)
+        self._drive(self.protocol.reset())
 
     def run(self, stimulus: Stimulus, sample: int) -> SampleResult:
         """Run one sample of ``stimulus``. Raises LinkError if it fails again and again."""
-        return drive(self.protocol.run(self.protocol.words(stimulus, sample)), self.transport)
+        return self._drive(self.protocol.run(self.protocol.words(stimulus, sample)))
+
+    def _drive(self, session: Session[T]) -> T:
+        return drive(session, self.transport, deadline=self.deadline, clock=self.clock)
 
 
 class SerialTransport:
-    """A serial port.
+    """A serial port, which no other program may use at the same time.
 
     Parameters
     ----------
     port : device name, such as /dev/ttyUSB1 (iCEBreaker: the second of its two ports).
     baud : bits per second, as the bitstream was built for.
 
-    Raises LinkError if the port cannot be opened or is unplugged.
+    Raises InputError for a rate that the port cannot have, LinkError if the port cannot be opened, is in use, is no
+    serial port, or is unplugged.
     """
 
     def __init__(self, port: str, baud: int = DEFAULT_BAUD) -> None:
         import serial
 
-        self._errors = (serial.SerialException, OSError)
-        try:
-            self._serial = serial.serial_for_url(port, baudrate=baud, timeout=0, write_timeout=10)
-        except (*self._errors, ValueError) as error:
-            raise LinkError(f"{port}: cannot be opened at {baud} baud ({error}); see --port") from None
+        self._port, baud = port, _count("baud", baud, 1)
+        self._errors: tuple[type[Exception], ...] = (serial.SerialException, OSError)
+        if os.name == "posix":
+            import termios
 
-    def write(self, data: bytes) -> None:
+            self._errors += (termios.error,)
         try:
-            self._serial.write(data)
-            self._serial.flush()
+            self._serial = serial.serial_for_url(port, baudrate=baud, timeout=0, exclusive=True)
         except self._errors as error:
-            raise LinkError(f"{self._serial.port}: writing failed ({error})") from None
+            reason = {
+                errno.EAGAIN: "another program uses it",
+                errno.ENOTTY: "it is no serial port",
+                errno.EACCES: "no permission; on Linux, join the port's group, dialout or uucp",
+            }.get(_number(error), str(error))
+            raise LinkError(f"{port}: cannot be opened at {baud} baud ({reason}); name another port") from None
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{port}: cannot be opened at {baud} baud ({error}); name another port or rate") from None
+
+    def write(self, data: bytes, timeout: float) -> None:
+        try:
+            end = time.monotonic() + timeout
+            self._serial.write_timeout = timeout
+            self._serial.write(data)
+            # Reading's timeout begins when the last byte has left; draining the port would wait for ever.
+            while self._waiting() and time.monotonic() < end:
+                time.sleep(DRAIN_SECONDS)
+        except self._errors as error:
+            raise LinkError(f"{self._port}: writing failed ({error}); check the cable and the port") from None
 
     def read(self, timeout: float) -> bytes:
         try:
@@ -420,7 +546,18 @@ class SerialTransport:
             first = self._serial.read(1)
             return first + self._serial.read(self._serial.in_waiting) if first else b""
         except self._errors as error:
-            raise LinkError(f"{self._serial.port}: reading failed ({error})") from None
+            raise LinkError(f"{self._port}: reading failed ({error}); check the cable and the port") from None
 
     def close(self) -> None:
         self._serial.close()
+
+    def _waiting(self) -> int:
+        """Bytes that have not left yet; 0 where the port, such as a network's, does not say."""
+        return getattr(self._serial, "out_waiting", 0)
+
+
+def _number(error: BaseException) -> int | None:
+    """The system's number of an error of a serial port; pyserial keeps some as text only."""
+    if error.args and isinstance(error.args[0], int):
+        return error.args[0]
+    return errno.ENOTTY if os.strerror(errno.ENOTTY) in str(error) else None

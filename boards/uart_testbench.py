@@ -44,7 +44,7 @@ class UartPins:
         self.fault = fault
         self.counts = dict.fromkeys(self.counts, 0)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, timeout: float) -> None:
         for byte in data:
             sent = self._pass(byte, "to_board")
             if sent is None:
@@ -57,7 +57,9 @@ class UartPins:
     async def read(self, timeout: float) -> bytes:
         if self.received.empty():
             try:
-                first = await with_timeout(self.received.get(), round(timeout * self.clock_hz) * PERIOD_NS, "ns")
+                first = await with_timeout(
+                    self.received.get(), max(1, round(timeout * self.clock_hz)) * PERIOD_NS, "ns"
+                )
             except SimTimeoutError:
                 return b""
             data = bytearray([first])
@@ -66,6 +68,10 @@ class UartPins:
         while not self.received.empty():
             data.append(self.received.get_nowait())
         return bytes(data)
+
+    def clock(self) -> float:
+        """Simulated seconds."""
+        return get_sim_time("ns") / (PERIOD_NS * self.clock_hz)
 
     async def _receive(self) -> None:
         while True:
@@ -105,13 +111,14 @@ async def host_talks_to_board(dut: Any) -> None:
     dut.rst.value = 0
     await Timer(8 * PERIOD_NS, unit="ns")
 
-    await drive_async(protocol.identify(), pins)
+    await drive_async(protocol.identify(), pins, clock=pins.clock)
+    await drive_async(protocol.reset(), pins, clock=pins.clock)
     results = []
     for sample in range(len(stimulus)):
         pins.damage(faults.get(sample))
-        results.append(await drive_async(protocol.run(protocol.words(stimulus, sample)), pins))
+        results.append(await drive_async(protocol.run(protocol.words(stimulus, sample)), pins, clock=pins.clock))
     pins.damage(None)
-    identity = await drive_async(protocol.identify(), pins)
+    identity = await drive_async(protocol.identify(), pins, clock=pins.clock)
     with atomic_path(path.parent / RESULTS) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
