@@ -49,6 +49,11 @@ DEFAULT_RETRIES = 3
 DEFAULT_DEADLINE = 30.0
 MAX_LINE_BYTES = 512
 DRAIN_SECONDS = 0.0005
+OPEN_ERRORS = {
+    errno.EAGAIN: "another program uses it",
+    errno.ENOTTY: "it is no serial port",
+    errno.EACCES: "no permission; on Linux, join the port's group, dialout or uucp",
+}
 
 T = TypeVar("T")
 
@@ -520,11 +525,7 @@ class SerialTransport:
         try:
             self._serial = serial.serial_for_url(port, baudrate=baud, timeout=0, exclusive=True)
         except self._errors as error:
-            reason = {
-                errno.EAGAIN: "another program uses it",
-                errno.ENOTTY: "it is no serial port",
-                errno.EACCES: "no permission; on Linux, join the port's group, dialout or uucp",
-            }.get(_number(error), str(error))
+            reason = OPEN_ERRORS.get(_number(error), str(error))
             raise LinkError(f"{port}: cannot be opened at {baud} baud ({reason}); name another port") from None
         except (ValueError, OverflowError) as error:
             raise InputError(f"{port}: cannot be opened at {baud} baud ({error}); name another port or rate") from None
@@ -556,8 +557,8 @@ class SerialTransport:
         return getattr(self._serial, "out_waiting", 0)
 
 
-def _number(error: BaseException) -> int | None:
-    """The system's number of an error of a serial port; pyserial keeps some as text only."""
+def _number(error: BaseException) -> int:
+    """The system's number of an error of a serial port, which pyserial keeps as text in some; 0 if it has none."""
     if error.args and isinstance(error.args[0], int):
         return error.args[0]
-    return errno.ENOTTY if os.strerror(errno.ENOTTY) in str(error) else None
+    return errno.ENOTTY if os.strerror(errno.ENOTTY) in str(error) else 0

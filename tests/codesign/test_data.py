@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from requirements import need
 
 from codesign.config import DataConfig
 from codesign.data import DataWarning, describe, download, load_dataset
@@ -299,10 +300,8 @@ def test_event_sets_keep_each_samples_events(tmp_path):
 
 
 def real(name: str):
-    try:
-        return load_dataset(DataConfig(set=name, **({"validation": 5000} if name == "mnist" else {})))
-    except InputError as error:
-        pytest.skip(str(error))
+    need("data", name)
+    return load_dataset(DataConfig(set=name, **({"validation": 5000} if name == "mnist" else {})))
 
 
 def test_mnist_is_the_official_set():

@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from requirements import needs
 
 from codesign.config import DataConfig
 from codesign.data import cifar10, load_dataset
@@ -218,11 +219,9 @@ def test_the_folder_of_the_jpeg_copy_is_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.deep
+@needs("data", "cifar10")
 def test_the_whole_set():
-    try:
-        dataset = load_dataset(DataConfig(set="cifar10", validation=5000))
-    except InputError as error:
-        pytest.skip(str(error))
+    dataset = load_dataset(DataConfig(set="cifar10", validation=5000))
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (45_000, 5_000, 10_000)
     assert np.bincount(dataset.test.labels).tolist() == [1000] * 10
     assert dataset.test.x is not None and 100 < dataset.test.x.mean() < 140

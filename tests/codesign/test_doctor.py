@@ -1,12 +1,11 @@
 """The doctor finds what is missing and says what to do."""
 
 import json
-import os
 import subprocess
 import sys
 from importlib import metadata
 
-import pytest
+from requirements import needs
 
 from codesign import doctor
 from codesign.cli import main
@@ -70,7 +69,7 @@ def test_data_sets_are_looked_for_in_the_environment(tmp_path, monkeypatch):
     assert not checks["data set fsdd-spikes"].needed
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs("no-root")
 def test_unwritable_cache(tmp_path, monkeypatch):
     tmp_path.chmod(0o500)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

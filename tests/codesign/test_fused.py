@@ -5,7 +5,6 @@ Triton is installed by `make test-deep`; without it nothing here runs.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import subprocess
@@ -14,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from requirements import needs
 
 from codesign.config import parse_config
 from codesign.train import kernels
 from codesign.train.lif import Neuron, lif, recurrent_lif
 from codesign.train.model import SpikingNetwork
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton")
+pytestmark = needs("triton")
 T, BATCH, NEURONS = 5, 3, 101  # more neurons than a block, and not a whole number of blocks
 
 # Compiles both kernels for a device that need not be there, without the interpreter, and prints their assembly.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from requirements import needs
 
 from codesign.config import parse_config
 from codesign.train import products
-from codesign.train.kernels import native
 from codesign.train.kernels.events import find_events
 from codesign.train.model import SpikingNetwork
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="no compiler for the kernels")
+pytestmark = needs("compiler")
 
 
 def whole(*shape: int, seed: int, dtype: torch.dtype) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from requirements import needs
 from torch import nn
 
 from codesign.config import RewiringConfig
@@ -764,8 +765,9 @@ def test_wrapped_models_keep_their_names():
     ]
 
 
+@needs("snntorch")
 def test_layers_inside_snntorch_modules():
-    snn = pytest.importorskip("snntorch", reason="snntorch is not installed")
+    import snntorch as snn
 
     class Net(nn.Module):
         def __init__(self):

