@@ -16,14 +16,14 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from codesign import golden
-from codesign.choices import BLOCK_ROM_BITS, Pipeline, StateMemory, Synapses
+from codesign.choices import DEFAULTS, Choices
 from codesign.errors import CodesignError, InputError
 from codesign.files import write_json
 from codesign.mapping import HardwareMap, map_network
@@ -45,35 +45,18 @@ class DesignPoint:
     network: str
     targets: tuple[str, ...]
     lanes: tuple[int, ...]
-    shape: str = "streaming"
-    queue_depth: int = 8
-    state_memory: StateMemory = "auto"
-    input_words: int = 1
-    synapses: Synapses = "plain"
-    pipeline: Pipeline = "deep"
-    lockstep: bool = False
-    input_checks: bool = True
-    counters: bool = True
-    spike_fifos: bool = True
-    output_spikes: bool = True
-    block_rom_bits: int = BLOCK_ROM_BITS
+    choices: Choices = DEFAULTS
 
 
-TINY: dict[str, Any] = {
-    "pipeline": "short",
-    "input_checks": False,
-    "counters": False,
-    "spike_fifos": False,
-    "output_spikes": False,
-}
+TINY = Choices(pipeline="short", input_checks=False, counters=False, spike_fifos=False, output_spikes=False)
 DESIGNS = {
-    "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), shape="folded"),
-    "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), queue_depth=4, state_memory="block"),
-    "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), state_memory="block", input_words=4),
-    "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), synapses="compact"),
+    "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(shape="folded")),
+    "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), Choices(queue_depth=4, state_memory="block")),
+    "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), Choices(state_memory="block", input_words=4)),
+    "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(synapses="compact")),
     # Its first row table has 576 bits and goes into logic; words of three lanes take two blocks.
-    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), lockstep=True, block_rom_bits=600, **TINY),
-    "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1), **TINY),
+    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), replace(TINY, lockstep=True, block_rom_bits=600)),
+    "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1), TINY),
 }
 
 
@@ -121,15 +104,7 @@ def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -
     from codesign.estimate import source_events
 
     events = source_events(network, calibration)
-    return map_network(
-        network,
-        design.lanes,
-        events,
-        folded=design.shape == "folded",
-        synapses=design.synapses,
-        pipeline=design.pipeline,
-        lockstep=design.lockstep,
-    )
+    return map_network(network, design.lanes, events, design.choices)
 
 
 def information_bound(network: FrozenNetwork) -> float:
@@ -168,11 +143,7 @@ def measure(
         stimulus = stimulus.take(slice(0, samples))
     mapping = mapped(network, design, calibration)
     bundle = work / name / "bundle"
-    sidecar = write_bundle(
-        network, mapping, bundle, queue_depth=design.queue_depth, state_memory=design.state_memory,
-        input_checks=design.input_checks, counters=design.counters, input_words=design.input_words,
-        spike_fifos=design.spike_fifos, output_spikes=design.output_spikes, block_rom_bits=design.block_rom_bits,
-    )  # fmt: skip
+    sidecar = write_bundle(network, mapping, bundle)
     found = verify_bundle(bundle, network, stimulus, work / name / "verify", waves=False)
     if not found.passed:
         raise SystemExit(f"{name}: hardware differs from software: {found.first_divergence}")
@@ -185,7 +156,7 @@ def measure(
     return {
         "design": name,
         **network_figures(network),
-        "shape": design.shape,
+        "shape": design.choices.shape,
         "lanes": mapping.lanes,
         "input_bits_per_clock": next(p["width"] for p in sidecar["ports"] if p["name"] == "s_axis_tdata"),
         "accuracy_frozen": accuracy(network, stimulus),

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign.choices import Pipeline
+from codesign.choices import Choices
 from codesign.config import Config, load_config
 from codesign.estimate import activity, source_events, source_rates
 from codesign.files import write_json
@@ -81,8 +81,7 @@ def measured(
     stimulus: Stimulus,
     lanes: int,
     placement: str,
-    queue_depth: int,
-    pipeline: Pipeline,
+    choices: Choices,
 ) -> dict[str, Any]:
     """Figures of one placement, the Verilog simulated on every sample of ``stimulus``."""
     from rtl_templates.bundle import write_bundle
@@ -94,11 +93,9 @@ def measured(
         "mean-rate": {0: greedy(network, lanes, source_rates(network, calibration)[0])},
         "calibrated": None,
     }[placement]
-    mapping = map_network(
-        network, [lanes, READOUT_LANES], source_events(network, calibration), placed=placed, pipeline=pipeline
-    )
+    mapping = map_network(network, [lanes, READOUT_LANES], source_events(network, calibration), choices, placed=placed)
     with tempfile.TemporaryDirectory() as work:
-        write_bundle(network, mapping, Path(work) / "bundle", name="snn", queue_depth=queue_depth)
+        write_bundle(network, mapping, Path(work) / "bundle", name="snn")
         found = verify_bundle(
             Path(work) / "bundle", network, stimulus, Path(work) / "verify", stress_samples=1, workers=1,
             latency=False, optimise="-O0",
@@ -115,8 +112,8 @@ def measured(
     return {
         "lanes": lanes,
         "placement": placement,
-        "queue_depth": queue_depth,
-        "pipeline": pipeline,
+        "queue_depth": choices.queue_depth,
+        "pipeline": choices.pipeline,
         "samples": found.samples,
         "lane_use": found.lane_use[0],
         "bound": float(operations / (lanes * peaks[0].sum())),
@@ -157,9 +154,10 @@ def placements(folder: Path, options: argparse.Namespace, names: tuple[str, ...]
     network = FrozenNetwork.load(folder / NETWORK)
     calibration = Stimulus.load(folder / CALIBRATION)
     stimulus = Stimulus.load(folder / STIMULUS).take(slice(0, options.samples))
+    choices = Choices(queue_depth=options.queue_depth, pipeline=options.pipeline)
     for lanes in options.lanes:
         for name in names:
-            yield measured(network, calibration, stimulus, lanes, name, options.queue_depth, options.pipeline)
+            yield measured(network, calibration, stimulus, lanes, name, choices)
 
 
 def line(row: dict[str, Any]) -> str:

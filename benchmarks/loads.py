@@ -21,7 +21,7 @@ from codesign.config import load_config
 from codesign.errors import CapacityError
 from codesign.golden import run
 from codesign.load import compile_load
-from codesign.mapping import map_loadable
+from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenNetwork
 from codesign.pipeline.stage import NETWORK, STIMULUS
 from codesign.stimulus import Stimulus
@@ -54,8 +54,8 @@ def measured(networks: dict[str, tuple[FrozenNetwork, Stimulus]], samples: int) 
     width = max(layer.membrane_width for network, _ in networks.values() for layer in network.layers)
     options = CapacityOptions(headroom=2, membrane_width=width)
     with tempfile.TemporaryDirectory() as work:
-        sidecar = write_bundle(own, map_loadable(own, LANES, options=options), Path(work) / "bundle")
-        tighter = write_bundle(sparser, map_loadable(sparser, LANES), Path(work) / "tighter")
+        sidecar = write_bundle(own, map_network(own, LANES, None, LOADABLE, capacity=options), Path(work) / "bundle")
+        tighter = write_bundle(sparser, map_network(sparser, LANES, None, LOADABLE), Path(work) / "tighter")
         try:
             compile_load(own, tighter)
             refusal = None

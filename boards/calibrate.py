@@ -19,7 +19,7 @@ import numpy as np
 from boards.synth import synth_bundle
 from codesign.area_model import FEATURES
 from codesign.config import SynthConfig
-from codesign.estimate import DEFAULT_QUEUE_DEPTH, FAMILIES, area_features, block_ram, memories
+from codesign.estimate import FAMILIES, area_features, block_ram, memories
 from codesign.mapping import HardwareMap, map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
 from rtl_templates.bundle import write_bundle
@@ -76,7 +76,7 @@ def main(work: Path) -> None:
         found = memories(network, mapping)
         for family in FAMILIES:
             blocks = block_ram(found, family)
-            features = area_features(network, mapping, family, DEFAULT_QUEUE_DEPTH)
+            features = area_features(network, mapping, family)
             rows.append({"number": number, "family": family, "features": features, "blocks": blocks, **area[family]})
             print(json.dumps(rows[-1]), flush=True)  # noqa: T201
     for family in FAMILIES:

@@ -13,7 +13,9 @@ from amaranth.hdl import ClockSignal, Const, Elaboratable, Instance, Module, Res
 from amaranth.lib import io
 
 from boards.link import HostLink
+from codesign.choices import check
 from codesign.errors import InputError
+from sim.delivered import described_choices
 
 PORTS = {
     "clk": "input",
@@ -45,16 +47,9 @@ LOAD_PORTS = {
 
 
 def check_ports(sidecar: dict[str, Any]) -> None:
-    """Raise InputError unless the sidecar's ports are those of an accelerator."""
+    """Raise UnsupportedError for a machine that the link cannot serve, InputError for ports of something else."""
     found = {port["name"]: port["direction"] for port in sidecar["ports"]}
-    if int(sidecar.get("input_words", 1)) > 1:
-        raise InputError("the board's link sends one word a beat; generate with hardware.input_words = 1")
-    if not sidecar.get("input_checks", True):
-        raise InputError("a board's line may garble words; generate with hardware.input_checks = true")
-    if sidecar.get("load", {}).get("boot") is not None:
-        raise InputError("the board's link loads no network; generate with hardware.synapse_memory = 'auto'")
-    if sidecar.get("early_exit", "off") != "off":
-        raise InputError("the board's link does not know early exit; generate with hardware.early_exit = 'off'")
+    check(described_choices(sidecar), consumer="board")
     expected = PORTS | (LOAD_PORTS if "load" in sidecar else {})
     if found != expected:
         wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]

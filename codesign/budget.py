@@ -16,7 +16,7 @@ import numpy as np
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS
-from codesign.choices import StateMemory
+from codesign.choices import DEFAULTS, Choices
 from codesign.config import Family, FreezeConfig
 from codesign.estimate import MAX_SAMPLES, estimate, source_rates
 from codesign.mapping import map_network
@@ -58,8 +58,7 @@ class Budget:
     overhead : what comes on top of the accelerator, by kind: the link of a board.
     clock_mhz : clock that place and route must reach, None without.
     weight_bits, lanes : choices, ascending; lanes are the same for every layer, clamped to its width.
-    queue_depth : events that a lane may lag behind.
-    state_memory : what the membranes' memories ask for.
+    choices : of the machine.
     """
 
     name: str
@@ -69,8 +68,7 @@ class Budget:
     clock_mhz: float | None
     weight_bits: tuple[int, ...]
     lanes: tuple[int, ...]
-    queue_depth: int
-    state_memory: StateMemory = "auto"
+    choices: Choices = DEFAULTS
 
     @property
     def margins(self) -> dict[str, float]:
@@ -148,15 +146,8 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
     rates = source_rates(network, chosen, trace)
     found = []
     for lanes in budget.lanes:
-        mapping = map_network(network, [lanes] * len(network.layers), rates)
-        document = estimate(
-            network,
-            mapping,
-            stimulus=chosen,
-            queue_depth=budget.queue_depth,
-            state_memory=budget.state_memory,
-            trace=trace,
-        )
+        mapping = map_network(network, [lanes] * len(network.layers), rates, budget.choices)
+        document = estimate(network, mapping, stimulus=chosen, trace=trace)
         figures = {"memory_bits": sum(document["memory_bits"].values()), "cycles": document["cycles"]["latency_cycles"]}
         if budget.family is not None:
             figures |= {kind: document["area"][budget.family][kind] for kind in ("lut", "ff", "bram", "dsp")}

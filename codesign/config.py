@@ -11,9 +11,22 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.choices import BLOCK_ROM_BITS, Pipeline, StateMemory, SynapseMemory, Synapses
-from codesign.early_exit import MAX_MARGIN, early_exit_problem
-from codesign.errors import InputError, UnsupportedError
+from codesign.choices import (
+    DEFAULTS,
+    INPUT_WORDS,
+    MAX_LANES,
+    QUEUE_DEPTHS,
+    Choices,
+    Pipeline,
+    Shape,
+    StateMemory,
+    SynapseMemory,
+    Synapses,
+    check,
+    keys,
+)
+from codesign.early_exit import MAX_MARGIN
+from codesign.errors import InputError
 from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
 
 MAX_TRAINED_SHIFT = 12
@@ -21,6 +34,7 @@ MAX_TRAINED_SHIFT = 12
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(gt=0, le=1)]
+Lanes = Annotated[int, Field(ge=1, le=MAX_LANES)]
 Family = Literal["ice40", "ecp5", "xilinx", "gowin"]
 Target = Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]
 
@@ -489,22 +503,26 @@ class CapacityConfig(Section):
     headroom: int = Field(default=1, ge=0, le=16, description="bits beyond this network's weighted sums and biases")
 
 
-# What makes a machine leaner than its defaults.
-LEAN = ("lockstep", "spike_fifos", "output_spikes", "block_rom_bits")
-
-
 class HardwareConfig(Section):
     """Shape of the accelerator."""
 
-    lanes: list[Annotated[int, Field(ge=1, le=32)]] | Annotated[int, Field(ge=1, le=32)] = Field(
-        default=1, description="lanes of every layer, or one number per layer"
-    )
-    shape: Literal["streaming", "folded"] = Field(
-        default="streaming",
+    lanes: list[Lanes] | Lanes = Field(default=1, description="lanes of every layer, or one number per layer")
+    shape: Shape = Field(
+        default=DEFAULTS.shape,
         description="streaming: an engine per layer, all at work at once; folded: one engine, layers in turn, smaller",
     )
-    queue_depth: int = Field(default=8, ge=2, le=64, description="events that a lane may lag behind")
-    input_words: int = Field(default=1, ge=1, le=8, description="words of an input beat; boards' links send one")
+    queue_depth: int = Field(
+        default=DEFAULTS.queue_depth,
+        ge=QUEUE_DEPTHS[0],
+        le=QUEUE_DEPTHS[1],
+        description="events that a lane may lag behind",
+    )
+    input_words: int = Field(
+        default=DEFAULTS.input_words,
+        ge=INPUT_WORDS[0],
+        le=INPUT_WORDS[1],
+        description="words of an input beat; boards' links send one",
+    )
     input_checks: bool = Field(
         default=True,
         description="false: the host keeps the rules of the input, and what breaks them is undefined; boards need true",
@@ -542,7 +560,7 @@ class HardwareConfig(Section):
         "decision (readout spike_count, shape 'streaming')",
     )
     block_rom_bits: int = Field(
-        default=BLOCK_ROM_BITS,
+        default=DEFAULTS.block_rom_bits,
         ge=0,
         description="rows, synapses and parameters of as many bits ask for block memory; less is left to the tool",
     )
@@ -561,9 +579,12 @@ class HardwareConfig(Section):
     def _loads(self) -> HardwareConfig:
         if not self.loadable and self.capacity != CapacityConfig():
             raise ValueError("capacity is that of a loadable machine; it needs loadable = true")
-        if not self.loadable and self.synapse_memory == "spram":
-            raise ValueError("synapse_memory = 'spram' has no contents before a load; it needs loadable = true")
         return self
+
+    @property
+    def choices(self) -> Choices:
+        """What the machine is, beside its lanes and capacity."""
+        return Choices(**{key: getattr(self, key) for key in keys()})
 
 
 Limit = Annotated[int, Field(ge=1)]
@@ -588,7 +609,7 @@ class BudgetConfig(Section):
     weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field(
         default=[4, 5, 6], min_length=1, description="choices; the most bits that fit are taken"
     )
-    lanes: list[Annotated[int, Field(ge=1, le=32)]] = Field(
+    lanes: list[Lanes] = Field(
         default=[1, 2, 4, 8],
         min_length=1,
         description="choices, for every layer; the most that fit are taken, or the fewest that meet a limit in time",
@@ -642,7 +663,7 @@ class ExploreConfig(Section):
 
     density: list[Fraction] = Field(default=[0.4, 0.2, 0.1, 0.05], min_length=1)
     weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field(default=[4, 6], min_length=1)
-    lanes: list[Annotated[int, Field(ge=1, le=32)]] = Field(default=[1, 2, 4], min_length=1)
+    lanes: list[Lanes] = Field(default=[1, 2, 4], min_length=1)
     verify: Literal["none", "pareto", "all"] = Field(default="pareto", description="points simulated in RTL")
     verify_samples: Count = 20
     synthesise: Literal["none", "pareto", "all"] = Field(default="pareto", description="points that yosys synthesises")
@@ -670,46 +691,12 @@ class Config(Section):
         lanes, count = self.hardware.lanes, self.network.n_layers
         if isinstance(lanes, list) and len(lanes) != count:
             raise ValueError(f"hardware.lanes has {len(lanes)} entries for {count} layers")
-        if self.hardware.shape == "folded" and isinstance(lanes, list) and len(set(lanes)) > 1:
-            raise ValueError("hardware.lanes differ, but hardware.shape = 'folded' has one engine; give one number")
-        if self.hardware.shape == "folded" and self.budget.active:
-            raise ValueError("[budget] knows what shape 'streaming' takes; leave hardware.shape out")
-        if self.hardware.synapses == "compact" and self.budget.active:
-            raise ValueError("[budget] knows what plain synapses take; leave hardware.synapses out")
-        if self.hardware.pipeline == "short" and self.budget.active:
-            raise ValueError("[budget] knows what deep pipelines take; leave hardware.pipeline out")
-        for key in LEAN:
-            built = HardwareConfig.model_fields[key].default
-            if getattr(self.hardware, key) != built and self.budget.active:
-                raise ValueError(f"[budget] knows what {key} = {built!r} takes; leave hardware.{key} out")
-        for key in ("lockstep", "spike_fifos", "output_spikes"):
-            if getattr(self.hardware, key) == HardwareConfig.model_fields[key].default:
-                continue
-            for other, needed in (("shape", "streaming"), ("loadable", False), ("early_exit", "off")):
-                if getattr(self.hardware, other) != needed and (key, other) != ("lockstep", "early_exit"):
-                    raise UnsupportedError(
-                        f"hardware.{key} is built for {other} = {needed!r} alone; leave one of them out"
-                    )
-        if self.hardware.lockstep and self.hardware.synapses != "plain":
-            raise UnsupportedError("hardware.lockstep is built for synapses = 'plain' alone; leave one of them out")
-        if not self.hardware.output_spikes and self.network.readout != "spike_count":
-            raise ValueError("hardware.output_spikes = false needs network.readout = 'spike_count'")
-        if self.hardware.loadable and self.budget.active:
-            raise ValueError("[budget] knows what a machine with one network takes; leave hardware.loadable out")
-        if self.hardware.loadable:
-            for key, built in (
-                ("shape", "streaming"),
-                ("synapses", "plain"),
-                ("input_checks", True),
-                ("early_exit", "off"),
-            ):
-                if getattr(self.hardware, key) != built:
-                    raise UnsupportedError(f"hardware.loadable is built for {key} = {built!r} alone; leave {key} out")
-        if self.hardware.early_exit != "off" and self.budget.active:
-            raise ValueError("[budget] does not know what early exit takes; leave hardware.early_exit out")
-        problem = early_exit_problem(self.network.readout, self.hardware.early_exit)
-        if problem is not None:
-            raise ValueError(f"hardware.{problem}")
+        check(
+            self.hardware.choices,
+            readout=self.network.readout,
+            lanes=lanes if isinstance(lanes, list) else None,
+            consumer="budget" if self.budget.active else None,
+        )
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

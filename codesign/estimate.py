@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.capacity import Capacity
-from codesign.choices import BLOCK_ROM_BITS, StateMemory, SynapseMemory
+from codesign.choices import Choices, StateMemory, problem
 from codesign.encoding import row_entry
 from codesign.layouts import Record, index_width, output_word
 from codesign.mapping import (
@@ -43,7 +43,6 @@ Float = npt.NDArray[np.float64]
 MemoryStyle = StateMemory | Literal["spram"]
 
 MAX_SAMPLES = 100
-DEFAULT_QUEUE_DEPTH = 8
 FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
 
 # Native blocks as (depth, width) of every mode; the mode that needs the fewest blocks is taken.
@@ -135,21 +134,12 @@ class LayerWidths:
         return cls(0, potential, potential)
 
 
-def memories(
-    network: FrozenNetwork,
-    mapping: HardwareMap,
-    queue_depth: int = DEFAULT_QUEUE_DEPTH,
-    state_memory: StateMemory = "auto",
-    input_checks: bool = True,
-    spike_fifos: bool = True,
-    output_spikes: bool = True,
-    block_rom_bits: int = BLOCK_ROM_BITS,
-    synapse_memory: SynapseMemory = "auto",
-) -> list[Memory]:
-    """Every memory of the accelerator, lane by lane; keywords as of :func:`estimate`."""
-    found = [Memory("state", 0, seen_depth(mapping.layers[0].n_addresses), AGE_BITS)] if input_checks else []
+def memories(network: FrozenNetwork, mapping: HardwareMap) -> list[Memory]:
+    """Every memory of the accelerator, lane by lane."""
+    choices = mapping.choices
+    found = [Memory("state", 0, seen_depth(mapping.layers[0].n_addresses), AGE_BITS)] if choices.input_checks else []
     if mapping.folded:
-        return found + _folded_memories(network, mapping.folded, queue_depth, state_memory, block_rom_bits)
+        return found + _folded_memories(network, mapping.folded, choices)
     for layer in mapping.layers:
         index = layer.index
         is_last = index == len(mapping.layers) - 1
@@ -158,8 +148,8 @@ def memories(
             room = mapping.capacity.layers[index]
             widths = LayerWidths(room.sum_width if widths.sum else 0, room.state_width, room.potential_width)
         value_bits = network.coding.input_bits if widths.sum else 0
-        counted = count_bits(network) if is_last and not output_spikes else 0
-        depth = row_queue_depth(layer.fetchers, queue_depth)
+        counted = count_bits(network) if is_last and not choices.output_spikes else 0
+        depth = row_queue_depth(layer.fetchers, choices.queue_depth)
         for lane in range(layer.lanes):
             images: list[tuple[str, int, Record]] = [("parameters", layer.n_slots, layer.parameter_record)]
             if lane < layer.fetchers:
@@ -174,60 +164,51 @@ def memories(
                     index,
                     words,
                     record,
-                    block_rom_bits,
-                    loadable=bool(layer.capacity),
-                    spram=role == "synapses" and synapse_memory == "spram",
+                    choices,
+                    spram=role == "synapses" and choices.starts_empty,
                 )
                 for role, words, record in images
                 if record.fields
             ]
-            found.append(Memory("state", index, layer.n_slots, counted + widths.state, style=state_memory))
+            found.append(Memory("state", index, layer.n_slots, counted + widths.state, style=choices.state_memory))
             if widths.sum:
-                found.append(Memory("state", index, layer.n_slots, widths.sum, style=state_memory))
+                found.append(Memory("state", index, layer.n_slots, widths.sum, style=choices.state_memory))
             if depth:
                 found.append(
                     Memory("queues", index, depth, 1 + row_entry(layer.row_record).width + max(1, value_bits), False)
                 )
-        if spike_fifos:
+        if choices.spike_fifos:
             timesteps = mapping.capacity.timesteps if mapping.capacity else network.timesteps
             words = fifo_depth(layer, timesteps, bool(widths.sum), is_last=is_last)
             values = layer.lanes * (1 + counted) if counted else None
             found.append(Memory("queues", index, words, _fifo_width(network, layer, values)))
-    return found + (_readout_memory(network, len(mapping.layers) - 1, mapping.capacity) if output_spikes else [])
+    if not choices.output_spikes:
+        return found
+    return found + _readout_memory(network, len(mapping.layers) - 1, mapping.capacity)
 
 
-def _image(
-    role: str,
-    layer: int,
-    depth: int,
-    record: Record,
-    block_rom_bits: int,
-    *,
-    loadable: bool = False,
-    spram: bool = False,
-) -> Memory:
+def _image(role: str, layer: int, depth: int, record: Record, choices: Choices, *, spram: bool = False) -> Memory:
     """A memory with an image, which asks for blocks from so many bits on."""
-    style: MemoryStyle = "spram" if spram else "block" if depth * record.width >= block_rom_bits else "auto"
-    return Memory(role, layer, depth, record.width, style=style, loadable=loadable)
+    large = depth * record.width >= choices.block_rom_bits
+    style: MemoryStyle = "spram" if spram else "block" if large else "auto"
+    return Memory(role, layer, depth, record.width, style=style, loadable=choices.loadable)
 
 
-def _folded_memories(
-    network: FrozenNetwork, folded: FoldedMap, queue_depth: int, state_memory: StateMemory, block_rom_bits: int
-) -> list[Memory]:
+def _folded_memories(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> list[Memory]:
     """As :func:`memories`, of the one engine; its layer is 0."""
     found: list[Memory] = []
     layers, last = folded.layers, folded.layers[-1]
     widths = [LayerWidths.of(network, layer.index, separate_sum=True) for layer in layers]
     value_bits = network.coding.input_bits if network.coding.is_current else 0
-    depth = row_queue_depth(folded.lanes, queue_depth)
+    depth = row_queue_depth(folded.lanes, choices.queue_depth)
     for lane in range(folded.lanes):
         synapses = max(1, int(folded.row_lengths[lane].sum()))
-        found.append(_image("rows", 0, folded.row_depth, folded.row_record, block_rom_bits))
-        found.append(_image("synapses", 0, synapses, folded.synapse_record, block_rom_bits))
+        found.append(_image("rows", 0, folded.row_depth, folded.row_record, choices))
+        found.append(_image("synapses", 0, synapses, folded.synapse_record, choices))
         if folded.parameter_record.fields:
-            found.append(_image("parameters", 0, folded.n_slots, folded.parameter_record, block_rom_bits))
+            found.append(_image("parameters", 0, folded.n_slots, folded.parameter_record, choices))
         for width in (max(width.state for width in widths), max(width.sum for width in widths)):
-            found.append(Memory("state", 0, folded.n_slots, width, style=state_memory))
+            found.append(Memory("state", 0, folded.n_slots, width, style=choices.state_memory))
         if depth:
             found.append(Memory("queues", 0, depth, 1 + row_entry(folded.row_record).width + max(1, value_bits), False))
     if len(layers) > 1:
@@ -299,11 +280,9 @@ def single_ports(memory: Memory) -> int:
     return -(-memory.depth // depth) * -(-memory.width // width)
 
 
-def area_features(
-    network: FrozenNetwork, mapping: HardwareMap, family: str, queue_depth: int, state_memory: StateMemory = "auto"
-) -> list[float]:
+def area_features(network: FrozenNetwork, mapping: HardwareMap, family: str) -> list[float]:
     """What the linear area model multiplies, in the order of :data:`codesign.area_model.FEATURES`."""
-    found = memories(network, mapping, queue_depth, state_memory)
+    found = memories(network, mapping)
     kinds = [memory_kind(memory, family) for memory in found]
     read_only = ("rows", "synapses", "parameters")
     pairs = list(zip(found, kinds, strict=True))
@@ -548,13 +527,6 @@ def estimate(
     *,
     stimulus: Stimulus | None = None,
     rates: Sequence[npt.NDArray] | None = None,
-    queue_depth: int = DEFAULT_QUEUE_DEPTH,
-    state_memory: StateMemory = "auto",
-    input_checks: bool = True,
-    spike_fifos: bool = True,
-    output_spikes: bool = True,
-    block_rom_bits: int = BLOCK_ROM_BITS,
-    synapse_memory: SynapseMemory = "auto",
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
 ) -> dict[str, Any]:
@@ -562,8 +534,6 @@ def estimate(
 
     stimulus : samples whose events are counted (the first 100); without it, ``rates`` (mean events per sample and
         source of every layer); without both there are no cycles.
-    queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits, synapse_memory : as
-        of the bundle.
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
 
@@ -572,11 +542,7 @@ def estimate(
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
-    found = memories(
-        network, mapping, queue_depth, state_memory, input_checks, spike_fifos, output_spikes, block_rom_bits,
-        synapse_memory,
-    )  # fmt: skip
-    as_fitted = input_checks and spike_fifos and output_spikes and block_rom_bits == BLOCK_ROM_BITS
+    found = memories(network, mapping)
     bits = {
         role: sum(m.bits for m in found if m.role == role)
         for role in ("rows", "synapses", "parameters", "state", "queues")
@@ -597,25 +563,13 @@ def estimate(
         "clock_mhz": clock_mhz,
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
         "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
-        "area": {
-            family: _area(network, mapping, found, family, queue_depth, state_memory, as_fitted) for family in FAMILIES
-        },
+        "area": {family: _area(network, mapping, found, family) for family in FAMILIES},
     }
 
 
-def _area(
-    network: FrozenNetwork,
-    mapping: HardwareMap,
-    found: Sequence[Memory],
-    family: str,
-    queue_depth: int,
-    state_memory: StateMemory,
-    as_fitted: bool,
-) -> dict[str, Any]:
-    features = np.array(area_features(network, mapping, family, queue_depth, state_memory))
-    # The formulas are fitted on the streaming shape with plain words, deep pipelines, checked input and one network.
-    plain = all(layer.encoding.is_plain and layer.pipeline == "deep" and not layer.lockstep for layer in mapping.layers)
-    fitted = plain and as_fitted and not mapping.folded and mapping.capacity is None
+def _area(network: FrozenNetwork, mapping: HardwareMap, found: Sequence[Memory], family: str) -> dict[str, Any]:
+    features = np.array(area_features(network, mapping, family))
+    fitted = problem(mapping.choices, consumer="area") is None
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
     return {

@@ -24,7 +24,7 @@ from codesign.capacity import (
     stored_thresholds,
     synapse_words,
 )
-from codesign.choices import Pipeline, Synapses
+from codesign.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
 from codesign.encoding import PLAIN, Encoding, smallest
 from codesign.errors import CapacityError, InputError
 from codesign.layouts import Record, index_width, parameter_word
@@ -33,10 +33,10 @@ from codesign.placement import balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
 
-MAX_LANES = 32
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
 BURST_WORDS = 256
+LOADABLE = Choices(loadable=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -453,11 +453,24 @@ def folded_fifo_depth(layers: Sequence[LayerMap]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class HardwareMap:
-    """A frozen network on lanes, layer by layer. ``folded`` : the layers' shared memories, None if each has its own."""
+    """A frozen network on lanes, layer by layer, and what the machine is that it is placed for.
+
+    choices : all that is not the network's or the placement's; what a layer has of them in its own fields
+        (``pipeline``, ``lockstep``, ``encoding``) follows from them.
+    """
 
     network_hash: str
     layers: tuple[LayerMap, ...]
-    folded: FoldedMap | None = None
+    choices: Choices = DEFAULTS
+
+    def __post_init__(self) -> None:
+        if self.choices.loadable != (self.capacity is not None):
+            raise ValueError("a loadable machine has a capacity, others have none")
+
+    @cached_property
+    def folded(self) -> FoldedMap | None:
+        """The layers' shared memories in shape 'folded'; None if each layer has its own."""
+        return FoldedMap(self.layers) if self.choices.folded else None
 
     @property
     def lanes(self) -> list[int]:
@@ -487,69 +500,91 @@ def map_network(
     network: FrozenNetwork,
     lanes: Sequence[int],
     events: Sequence[npt.NDArray] | None = None,
+    choices: Choices = DEFAULTS,
     *,
-    folded: bool = False,
     placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
-    synapses: Synapses = "plain",
-    pipeline: Pipeline = "deep",
-    lockstep: bool = False,
+    capacity: CapacityOptions | Capacity | None = None,
 ) -> HardwareMap:
-    """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width).
+    """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width) of the machine that ``choices`` say.
 
     events : what the placement is to suit, per layer: (n_steps, n_in), the events that each source sends in single
         accumulations (samples of coding 'current', else timesteps) of calibration data, or only (n_in,), how often
         each source sends an event (any unit). Without it every source counts the same.
-    folded : one engine for all layers, which therefore have the same lanes, and nothing is clamped.
+    choices : with shape 'folded' all layers have the same lanes, and nothing is clamped.
     placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
-    synapses : 'compact' for the encoding of the fewest bits, chosen for each layer, or for all of a folded engine.
-    pipeline : 'short' for fewer registers, and a slower clock.
-    lockstep : lanes of a layer walk each row together (:attr:`LayerMap.lockstep`); plain synapses and not folded.
+    capacity : of a loadable machine, what it is to hold beyond this network; or its capacity, if it is known.
 
     Hidden neurons are placed by :func:`codesign.placement.place`; the last layer is placed in class order.
-    Deterministic. Raises InputError for lanes, events or places of the wrong shape or range, and UnsupportedError for
-    a network that the accelerator does not cover.
+    Deterministic. Raises InputError for lanes, events, places or a capacity of the wrong shape or range, CapacityError
+    if a known capacity is too small, and UnsupportedError for choices that do not go together and for a network that
+    the accelerator does not cover.
     """
-    _check_arguments(network, lanes, events, folded=folded)
-    if lockstep and (folded or synapses != "plain"):
-        raise InputError("lanes in lock step take shape 'streaming' and plain synapses; leave the others out")
+    _check_arguments(network, lanes, events)
+    check(choices, network, lanes=lanes)
+    if capacity is not None and not choices.loadable:
+        raise InputError("a capacity is that of a loadable machine; it needs hardware.loadable = true")
+    room: Capacity | None = None
+    if isinstance(capacity, Capacity):
+        check_fits(network, capacity)
+        room = capacity
+    elif choices.loadable:
+        room = plan_capacity(network, lanes, capacity or CapacityOptions())
+    if room is not None:
+        used_lanes = [layer.lanes for layer in room.layers]
+    else:
+        used_lanes = [
+            count if choices.folded else min(count, layer.n_out) for count, layer in zip(lanes, network.layers)
+        ]
     placed = placed or {}
+    _check_placed(network, used_lanes, placed, room)
+    found = _place_layers(network, used_lanes, events, placed, room, lockstep=choices.lockstep)
+    if room is not None and not isinstance(capacity, Capacity):
+        fullest = [int(layer.lane_synapses.max()) for layer in found]
+        room = room.with_synapses(synapse_words(capacity or CapacityOptions(), fullest))
+    layers = [replace(layer, capacity=room, pipeline=choices.pipeline) for layer in found]
+    mapping = HardwareMap(network.hash, tuple(layers), choices)
+    _check_synapses(mapping)
+    return encoded(mapping)
+
+
+def encoded(mapping: HardwareMap) -> HardwareMap:
+    """The mapping with the encodings of the fewest bits, if such are chosen."""
+    if mapping.choices.synapses == "plain":
+        return mapping
+    return replace(mapping, layers=tuple(_compact(mapping.layers, mapping.choices.folded)))
+
+
+def _check_placed(
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    placed: Mapping[int, npt.NDArray[np.integer]],
+    capacity: Capacity | None,
+) -> None:
+    """Raise InputError unless ``placed`` gives hidden neurons lanes of ``lanes``, none more than it has slots."""
     for index, lane in placed.items():
         if not 0 <= index < len(network.layers) - 1:
             raise InputError(f"placed: layer {index!r} is no hidden layer of {len(network.layers)} layers")
-        n_out = network.layers[index].n_out
-        used = lanes[index] if folded else min(lanes[index], n_out)
+        n_out, used = network.layers[index].n_out, lanes[index]
+        n_slots = capacity.layers[index].n_slots if capacity else -(-n_out // used)
         whole = np.shape(lane) == (n_out,) and np.asarray(lane).dtype.kind in "iu"
-        if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > -(-n_out // used):
+        if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > n_slots:
             raise InputError(
                 f"placed: layer {index} needs a lane of 0..{used - 1} for each of {n_out} neurons, the same at most "
-                f"{-(-n_out // used)} times"
+                f"{n_slots} times"
             )
-    used_lanes = [count if folded else min(count, layer.n_out) for count, layer in zip(lanes, network.layers)]
-    found = _place_layers(network, used_lanes, events, placed, lockstep=lockstep)
-    layers = [replace(layer, pipeline=pipeline) for layer in found]
-    if synapses == "compact":
-        layers = _compact(layers, folded)
-    return HardwareMap(network.hash, tuple(layers), FoldedMap(tuple(layers)) if folded else None)
 
 
-def map_loadable(
-    network: FrozenNetwork,
-    lanes: Sequence[int],
-    events: Sequence[npt.NDArray] | None = None,
-    *,
-    options: CapacityOptions | None = None,
-    pipeline: Pipeline = "deep",
-) -> HardwareMap:
-    """As :func:`map_network`, for a loadable machine that boots with ``network`` and has the capacity of ``options``.
-
-    Also raises InputError for options that are less than the network.
-    """
-    _check_arguments(network, lanes, events)
-    chosen = options or CapacityOptions()
-    plan = plan_capacity(network, lanes, chosen)
-    layers = _place_layers(network, [layer.lanes for layer in plan.layers], events, {}, plan)
-    capacity = plan.with_synapses(synapse_words(chosen, [int(layer.lane_synapses.max()) for layer in layers]))
-    return HardwareMap(network.hash, tuple(replace(layer, capacity=capacity, pipeline=pipeline) for layer in layers))
+def _check_synapses(mapping: HardwareMap) -> None:
+    """Raise CapacityError if a lane has more synapses than a loadable machine has words for them."""
+    for layer in mapping.layers:
+        if layer.capacity is None:
+            continue
+        fullest, room = int(layer.lane_synapses.max()), layer.capacity.layers[layer.index].synapses
+        if fullest > room:
+            raise CapacityError(
+                f"layer {layer.index}: the network needs {fullest} synapses on a lane, the machine has {room}; "
+                "generate one with more hardware.capacity.synapses"
+            )
 
 
 def map_loaded(network: FrozenNetwork, capacity: Capacity) -> HardwareMap:
@@ -557,23 +592,10 @@ def map_loaded(network: FrozenNetwork, capacity: Capacity) -> HardwareMap:
 
     Raises CapacityError if it does not fit, and UnsupportedError if the accelerator does not cover it.
     """
-    lanes = [layer.lanes for layer in capacity.layers]
-    _check_arguments(network, lanes, None)
-    check_fits(network, capacity)
-    layers = _place_layers(network, lanes, None, {}, capacity)
-    for layer, room in zip(layers, capacity.layers, strict=True):
-        fullest = int(layer.lane_synapses.max())
-        if fullest > room.synapses:
-            raise CapacityError(
-                f"layer {layer.index}: the network needs {fullest} synapses on a lane, the machine has "
-                f"{room.synapses}; generate one with more hardware.capacity.synapses"
-            )
-    return HardwareMap(network.hash, layers)
+    return map_network(network, [layer.lanes for layer in capacity.layers], None, LOADABLE, capacity=capacity)
 
 
-def _check_arguments(
-    network: FrozenNetwork, lanes: Sequence[int], events: Sequence[npt.NDArray] | None, *, folded: bool = False
-) -> None:
+def _check_arguments(network: FrozenNetwork, lanes: Sequence[int], events: Sequence[npt.NDArray] | None) -> None:
     """Raise what :func:`map_network` raises for a network, lanes and events that it cannot use."""
     network.validate()
     network.require_hardware()
@@ -582,8 +604,6 @@ def _check_arguments(
     for index, count in enumerate(lanes):
         if not 1 <= count <= MAX_LANES:
             raise InputError(f"lanes of layer {index} = {count!r} is outside 1..{MAX_LANES}")
-    if folded and len(set(lanes)) > 1:
-        raise InputError(f"lanes {list(lanes)} differ, but shape 'folded' has one engine; give one number")
     if events is not None:
         if len(events) != len(network.layers):
             raise InputError(f"events has {len(events)} entries for {len(network.layers)} layers")

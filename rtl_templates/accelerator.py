@@ -7,8 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.capacity import LOAD_ERRORS
-from codesign.choices import SynapseMemory
-from codesign.early_exit import EarlyExit, check_early_exit
+from codesign.choices import check
 from codesign.layouts import input_word, output_word
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
@@ -22,25 +21,7 @@ from rtl_templates.loader import NetworkLoader
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
 
-DEFAULT_QUEUE_DEPTH = 8
 EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
-
-
-def lean_problem(
-    network: FrozenNetwork, mapping: HardwareMap, early_exit: EarlyExit, *, spike_fifos: bool, output_spikes: bool
-) -> str | None:
-    """Why a machine cannot do without FIFOs or output spikes; None if it can, or has both."""
-    name = "spike_fifos" if not spike_fifos else "output_spikes"
-    if spike_fifos and output_spikes:
-        return None
-    if mapping.folded or mapping.capacity or early_exit != "off":
-        machine = (
-            "of shape 'folded'" if mapping.folded else "that is loadable" if mapping.capacity else "with early exit"
-        )
-        return f"{name} = false is not built for a machine {machine}"
-    if not output_spikes and network.readout != "spike_count":
-        return f"output_spikes = false belongs to readout 'spike_count', this network has {network.readout!r}"
-    return None
 
 
 class Accelerator(wiring.Component):
@@ -52,18 +33,8 @@ class Accelerator(wiring.Component):
 
     Parameters
     ----------
-    network, mapping : the frozen network and its placement. A mapping with a capacity makes a loadable machine, which
-        starts with this network.
-    queue_depth : rows that a lane may lag behind its layer's other lanes, 2 or more.
-    state_style : attribute ``ram_style`` of the membranes' memories ("block" or "distributed"); None for none.
-    input_words : words of an input beat.
-    input_checks : False trusts the host to keep the rules of the input; ``protocol_error`` stays 0.
-    counters : False leaves ``saturation_count`` and ``cycle_count``, and those of early exit, at 0.
-    early_exit : "off", or the rule by which samples are decided before their last timestep.
-    spike_fifos : False leaves out the FIFOs behind the layers' sweeps, which then wait for the layer behind.
-    output_spikes : False sends values and decision alone (readout 'spike_count').
-    With one of these two the shape is 'streaming', the machine not loadable, and there is no early exit.
-    synapse_memory : "spram" for single-port RAM, of a loadable machine, which then starts without a network.
+    network, mapping : the frozen network and its placement, whose ``choices`` say what the machine is. A loadable
+        machine starts with this network, or with single-port RAM without one.
 
     Members
     -------
@@ -84,70 +55,29 @@ class Accelerator(wiring.Component):
 
     Raises
     ------
-    ValueError if ``mapping`` is not of ``network``, ``queue_depth`` is below 2 or ``input_words`` below 1, and for
-    options that exclude each other; InputError if the network's readout cannot exit by ``early_exit``.
+    ValueError if ``mapping`` is not of ``network``; UnsupportedError for choices that do not go together, or with
+    the network.
     """
 
-    def __init__(
-        self,
-        network: FrozenNetwork,
-        mapping: HardwareMap,
-        *,
-        queue_depth: int = DEFAULT_QUEUE_DEPTH,
-        state_style: str | None = None,
-        input_words: int = 1,
-        input_checks: bool = True,
-        counters: bool = True,
-        early_exit: EarlyExit = "off",
-        spike_fifos: bool = True,
-        output_spikes: bool = True,
-        synapse_memory: SynapseMemory = "auto",
-    ):
+    def __init__(self, network: FrozenNetwork, mapping: HardwareMap):
         if mapping.network_hash != network.hash:
             raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
-        if queue_depth < 2:
-            raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
-        if input_words < 1:
-            raise ValueError(f"input_words {input_words!r} must be 1 or more")
-        if mapping.capacity and not input_checks:
-            raise ValueError("a loadable machine needs input_checks")
-        if mapping.capacity and early_exit != "off":
-            raise ValueError("a loadable machine has no early exit")
-        check_early_exit(network, early_exit)
-        problem = lean_problem(network, mapping, early_exit, spike_fifos=spike_fifos, output_spikes=output_spikes)
-        if problem is not None:
-            raise ValueError(problem)
-        if synapse_memory == "spram" and not mapping.capacity:
-            raise ValueError("single-port RAM has no contents; the machine must be loadable")
-        self.spike_fifos, self.output_spikes = spike_fifos, output_spikes
-        self.starts_empty = synapse_memory == "spram"
-        self.input_words = input_words
-        self.input_checks, self.counters = input_checks, counters
-        self.early_exit: EarlyExit = early_exit
-        self.exits = early_exit != "off"
+        self.choices = choices = mapping.choices
+        check(choices, network, lanes=mapping.lanes)
         self.network = network
         self.mapping = mapping
         self.engines: list[LayerEngine | FoldedEngine] = (
-            [FoldedEngine(network, mapping, queue_depth=queue_depth, state_style=state_style, can_silence=self.exits)]
-            if mapping.folded
-            else [
-                LayerEngine(
-                    network,
-                    layer,
-                    queue_depth=queue_depth,
-                    state_style=state_style,
-                    can_silence=self.exits,
-                    spike_fifo=spike_fifos,
-                    counts=not output_spikes and layer.index == len(mapping.layers) - 1,
-                    spram=self.starts_empty,
-                )
-                for layer in mapping.layers
-            ]
+            [FoldedEngine(network, mapping)]
+            if choices.folded
+            else [LayerEngine(network, layer, choices) for layer in mapping.layers]
         )
         self.capacity = mapping.capacity
-        self.loader = NetworkLoader(network, self.capacity, starts_empty=self.starts_empty) if self.capacity else None
+        self.loader = (
+            NetworkLoader(network, self.capacity, starts_empty=choices.starts_empty) if self.capacity else None
+        )
         self.input_record = input_word(network, self.capacity)
         self.output_record = output_word(network, self.capacity)
+        input_words = choices.input_words
         super().__init__(
             {
                 "s_axis_tdata": In(input_words * self.input_record.stream_width),
@@ -177,13 +107,13 @@ class Accelerator(wiring.Component):
                     if self.capacity
                     else {}
                 ),
-                **({name: Out(32) for name in EXIT_COUNTERS} if self.exits else {}),
+                **({name: Out(32) for name in EXIT_COUNTERS} if choices.exits else {}),
             }
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        network, loader = self.network, self.loader
+        network, loader, choices = self.network, self.loader, self.choices
         # A loadable machine stands still, as if reset, from a load's first word to its end.
         restart = Signal()
         # No sample is half sent.
@@ -193,10 +123,10 @@ class Accelerator(wiring.Component):
             return ResetInserter(restart)(component) if loader else component
 
         # With coding 'current' all input is in before the first timestep ends.
-        can_drop = self.exits and not network.coding.is_current
+        can_drop = choices.exits and not network.coding.is_current
         guard = (
             InputGuard(network, self.capacity, can_drop=can_drop)
-            if self.input_checks
+            if choices.input_checks
             else TrustedInput(network, can_drop=can_drop)
         )
         m.submodules.guard = working(guard)
@@ -214,7 +144,7 @@ class Accelerator(wiring.Component):
                 m.d.sync += between.eq(self.s_axis_tlast)
             with m.If(restart):
                 m.d.sync += between.eq(1)
-        exit_counters = ExitCounters(network.timesteps) if self.exits and self.counters else None
+        exit_counters = ExitCounters(network.timesteps) if choices.exits and choices.counters else None
         if exit_counters is not None:
             m.submodules.exit_counters = exit_counters
             ready = Signal()
@@ -226,8 +156,8 @@ class Accelerator(wiring.Component):
                 exit_counters.last.eq(self.s_axis_tlast),
                 *(getattr(self, name).eq(getattr(exit_counters, name)) for name in EXIT_COUNTERS),
             ]
-        if self.input_words > 1:
-            splitter = BeatSplitter(self.input_words, self.input_record.stream_width)
+        if choices.input_words > 1:
+            splitter = BeatSplitter(choices.input_words, self.input_record.stream_width)
             m.submodules.splitter = working(splitter)
             m.d.comb += [
                 Value.cast(splitter.i.payload.words).eq(self.s_axis_tdata),
@@ -256,7 +186,7 @@ class Accelerator(wiring.Component):
             m.submodules[f"serializer{index}"] = working(serializer)
             wiring.connect(m, engine.o, serializer.i)
             source, value_width = serializer.o, engine.value_width
-        readout = Readout(network, self.mapping.layers[-1], value_width, early_exit=self.early_exit)
+        readout = Readout(network, self.mapping.layers[-1], value_width, early_exit=choices.early_exit)
         m.submodules.readout = working(readout)
         wiring.connect(m, source, readout.i)
         m.d.comb += [
@@ -277,7 +207,7 @@ class Accelerator(wiring.Component):
             self.protocol_error.eq(guard.protocol_error),
             self.network_hash.eq(loader.network_hash if loader else Const(int(network.hash[:16], 16), 64)),
         ]
-        if self.exits:
+        if choices.exits:
             # A decision may leave long before the sample's last end is through: a sample is inside until then.
             through = readout.closed
             m.d.comb += self.busy.eq(guard.in_progress | (in_flight != 0) | readout.busy)
@@ -298,7 +228,7 @@ class Accelerator(wiring.Component):
             through = decided
             m.d.comb += self.busy.eq(guard.in_progress | (in_flight != 0))
         m.d.sync += in_flight.eq(wrap(in_flight + guard.finished - through, in_flight.shape()))
-        if self.counters:
+        if choices.counters:
             saturated = Signal.like(popcount([engine.saturations for engine in self.engines]))
             m.d.sync += [
                 saturated.eq(popcount([engine.saturations for engine in self.engines])),
@@ -313,7 +243,7 @@ class Accelerator(wiring.Component):
         if loader:
             m.submodules.loader = loader
             # Every sample has one tlast and one decision, whatever its framing.
-            inside = Signal(range(capacity + self.input_words + 1))
+            inside = Signal(range(capacity + choices.input_words + 1))
             entered = self.s_axis_tvalid & self.s_axis_tready & self.s_axis_tlast
             m.d.sync += inside.eq(wrap(inside + entered - decided, inside.shape()))
             with m.If(restart):

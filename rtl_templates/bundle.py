@@ -15,16 +15,14 @@ from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
-from codesign.choices import BLOCK_ROM_BITS, StateMemory, SynapseMemory
-from codesign.early_exit import EarlyExit
-from codesign.errors import InputError, OutputError, UnsupportedError
+from codesign.errors import InputError, OutputError
 from codesign.files import atomic_folder, file_hash, write_bytes, write_json, write_text
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
 from codesign.load import load_image
 from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
-from rtl_templates.accelerator import DEFAULT_QUEUE_DEPTH, Accelerator, lean_problem
+from rtl_templates.accelerator import Accelerator
 from rtl_templates.early_exit import STARTS_DEPTH
 from rtl_templates.engine import PROBES, LayerEngine
 from rtl_templates.folded import FoldedEngine
@@ -57,88 +55,39 @@ def write_bundle(
     folder: str | Path,
     *,
     name: str = "snn",
-    queue_depth: int = DEFAULT_QUEUE_DEPTH,
-    state_memory: StateMemory = "auto",
-    input_words: int = 1,
-    input_checks: bool = True,
-    counters: bool = True,
-    early_exit: EarlyExit = "off",
-    spike_fifos: bool = True,
-    output_spikes: bool = True,
-    block_rom_bits: int = BLOCK_ROM_BITS,
-    synapse_memory: SynapseMemory = "auto",
     vectors: Stimulus | None = None,
 ) -> dict[str, Any]:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
 
-    mapping : with a capacity (:func:`codesign.mapping.map_loadable`) the machine is loadable.
+    mapping : its ``choices`` say what the machine is. If it starts without a network, the bundle has the load image of
+        this one, ``boot.bin``.
     name : name of the top module, of the pattern [a-z][a-z0-9_]*, at most 32 characters.
-    queue_depth : rows that a lane may lag behind, 2..64.
-    state_memory : what the membranes' memories ask the synthesis tool for.
-    input_words : words of an input beat, 1..8.
-    input_checks, counters, spike_fifos, output_spikes : as of :class:`rtl_templates.accelerator.Accelerator`.
-    early_exit : "off", "certain" or a margin: samples may be decided before their last timestep (codesign.early_exit).
-    block_rom_bits : read-only memories of as many bits ask for block memory, smaller ones for nothing; 0 or more.
-    synapse_memory : "spram" for single-port RAM (iCE40 UP5K), of a loadable machine, which then starts without a
-        network; the bundle has the load image of this one, ``boot.bin``.
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
-    A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name, depth, mapping or early exit, and
-    OutputError if the folder holds something else or cannot be written, UnsupportedError for a network that the
-    accelerator does not cover.
+    A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name or mapping, OutputError if the
+    folder holds something else or cannot be written, UnsupportedError for choices that do not go together and for a
+    network that the accelerator does not cover.
     """
     folder = Path(folder)
     network.require_hardware()
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
         raise InputError(f"name {name!r} of the top module must match [a-z][a-z0-9_]{{0,31}}")
-    if not 2 <= queue_depth <= 64:
-        raise InputError(f"queue_depth = {queue_depth!r} is outside 2..64")
-    if not 1 <= input_words <= 8:
-        raise InputError(f"input_words = {input_words!r} is outside 1..8")
-    if mapping.capacity and early_exit != "off":
-        raise UnsupportedError("a loadable machine has no early exit; leave hardware.early_exit out")
-    if mapping.capacity and not input_checks:
-        raise UnsupportedError("a loadable machine checks its input; leave hardware.input_checks out")
-    problem = lean_problem(network, mapping, early_exit, spike_fifos=spike_fifos, output_spikes=output_spikes)
-    if problem is not None:
-        raise UnsupportedError(f"hardware.{problem}; leave it out")
-    if synapse_memory == "spram" and not mapping.capacity:
-        raise UnsupportedError(
-            "hardware.synapse_memory = 'spram' has no contents before a load; generate with hardware.loadable = true"
-        )
-    if block_rom_bits < 0:
-        raise InputError(f"block_rom_bits = {block_rom_bits!r} must be 0 or more")
     if mapping.network_hash != network.hash:
         raise InputError("the mapping is of another network; map this network again")
     if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something that is not a bundle; choose another folder with -o")
-    accelerator = Accelerator(
-        network,
-        mapping,
-        queue_depth=queue_depth,
-        state_style=None if state_memory == "auto" else state_memory,
-        input_words=input_words,
-        input_checks=input_checks,
-        counters=counters,
-        early_exit=early_exit,
-        spike_fifos=spike_fifos,
-        output_spikes=output_spikes,
-        synapse_memory=synapse_memory,
-    )
-    source = emit_verilog(accelerator, name, block_rom_bits)
+    accelerator = Accelerator(network, mapping)
+    source = emit_verilog(accelerator, name)
     sidecar = _sidecar(accelerator, name)
     with atomic_folder(folder) as temporary:
         write_text(temporary / f"{name}.v", source)
         for placement in [mapping.folded] if mapping.folded else mapping.layers:
             _write_images(temporary, placement)
         _write_texts(temporary, sidecar, mapping, accelerator)
-        if mapping.capacity and accelerator.starts_empty:
+        if mapping.capacity and mapping.choices.starts_empty:
             write_bytes(temporary / BOOT, load_image(network, mapping, mapping.capacity))
         if vectors is not None:
-            folder_of_vectors = temporary / "vectors"
-            write_vectors(
-                folder_of_vectors, network, vectors, mapping.capacity, early_exit, output_spikes=output_spikes
-            )
+            write_vectors(temporary / "vectors", network, vectors, mapping)
         sidecar["files"] = {
             path.relative_to(temporary).as_posix(): file_hash(path)
             for path in sorted(temporary.rglob("*"))
@@ -148,14 +97,14 @@ def write_bundle(
     return sidecar
 
 
-def emit_verilog(accelerator: Accelerator, name: str, block_rom_bits: int = BLOCK_ROM_BITS) -> str:
+def emit_verilog(accelerator: Accelerator, name: str) -> str:
     """Verilog of the accelerator, one file, top module ``name``; every other module's name begins with ``name_``."""
     ports = {member: (getattr(accelerator, member), None) for member in accelerator.signature.members}
     with _builtin_yosys():
         text = verilog.convert(
             accelerator,
             name=name,
-            platform=BundlePlatform(f"{name}_rom", f"{name}_ram", f"{name}_spram", block_rom_bits),
+            platform=BundlePlatform(f"{name}_rom", f"{name}_ram", f"{name}_spram", accelerator.choices.block_rom_bits),
             ports=ports,
             emit_src=False,
             strip_internal_attrs=True,
@@ -215,7 +164,7 @@ def _write_images(folder: Path, layer: LayerMap | FoldedMap) -> None:
 
 
 def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
-    network, mapping = accelerator.network, accelerator.mapping
+    network, mapping, choices = accelerator.network, accelerator.mapping, accelerator.choices
     ports = [{"name": "clk", "direction": "input", "width": 1}, {"name": "rst", "direction": "input", "width": 1}]
     for member, description in accelerator.signature.members.items():
         ports.append(
@@ -237,11 +186,11 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
     for engine in accelerator.engines:
         bits["state"] += engine.slots * engine.widths.memory_bits
         bits["queues"] += engine.queue_bits
-    if accelerator.exits and accelerator.counters:
+    if choices.exits and choices.counters:
         bits["queues"] += STARTS_DEPTH * 32
-    if accelerator.input_checks:
+    if choices.input_checks:
         bits["state"] += seen_depth(mapping.layers[0].n_addresses) * AGE_BITS
-    if network.readout != "membrane_last" and accelerator.output_spikes:
+    if network.readout != "membrane_last" and choices.output_spikes:
         bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
     return {
         "format": FORMAT_NAME,
@@ -259,20 +208,20 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "readout": network.readout,
         "n_inputs": network.n_inputs,
         "n_outputs": network.n_outputs,
-        "input_words": accelerator.input_words,
-        "input_checks": accelerator.input_checks,
-        "counters": accelerator.counters,
-        "early_exit": accelerator.early_exit,
-        "output_spikes": accelerator.output_spikes,
+        "input_words": choices.input_words,
+        "input_checks": choices.input_checks,
+        "counters": choices.counters,
+        "early_exit": choices.early_exit,
+        "output_spikes": choices.output_spikes,
         **{key: {"width": record.stream_width, "fields": record.describe()} for key, record in words.items()},
         "input_kinds": INPUT_KINDS,
         "output_kinds": OUTPUT_KINDS,
         "protocol_errors": list(PROTOCOL_ERRORS),
-        "shape": "folded" if folded else "streaming",
+        "shape": choices.shape,
         "layers": layers,
         "memory_bits": bits,
         **(
-            {"load": _load_entry(mapping.capacity, mapping, network, starts_empty=accelerator.starts_empty)}
+            {"load": _load_entry(mapping.capacity, mapping, network, starts_empty=choices.starts_empty)}
             if mapping.capacity
             else {}
         ),

@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Shape, 
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from codesign.choices import DEFAULTS, Choices, check
 from codesign.encoding import row_entry
 from codesign.layouts import index_width
 from codesign.mapping import (
@@ -89,61 +90,45 @@ class LayerEngine(wiring.Component):
     ----------
     network : the frozen network.
     placement : placement of the layer.
-    queue_depth : rows that a lane may lag behind, 2 or more; a single lane has no queue.
-
-    state_style : attribute ``ram_style`` of the membranes' memories; None for none.
-    can_silence : whether there are ``silence`` and ``sample_end``, for early exit.
-    spike_fifo : False for an engine without output FIFO.
-    spram : whether synapses are in single-port RAM, of a loadable machine.
-    counts : whether spikes are counted beside the membranes (last layer of readout 'spike_count').
+    choices : of the machine. A single lane has no queue; with early exit there are ``silence`` and ``sample_end``;
+        without output spikes the last layer counts its spikes beside the membranes.
 
     Members
     -------
     i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
     o : Out(stream of spike_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
-    silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
-        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
+    silence : In(1), with early exit; ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the
+        sample's last word goes into the output FIFO; ``silence`` in the next clock is for the next sample.
     probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; see ARCHITECTURE.md.
     last_timestep, load : In, of a loadable machine: T - 1, and the load bus. clip : In, if the layer spikes, as of
         :class:`NeuronBank`.
 
     Raises
     ------
-    ValueError if ``queue_depth`` is below 2, if an engine without FIFO is to be silenced or loaded, or if a layer is to
-    count whose spikes are not read out.
+    UnsupportedError if the choices do not go together, or with the network.
     """
 
     def __init__(
         self,
         network: FrozenNetwork,
         placement: LayerMap,
-        *,
-        queue_depth: int,
-        state_style: str | None = None,
-        can_silence: bool = False,
-        spike_fifo: bool = True,
-        counts: bool = False,
-        spram: bool = False,
+        choices: Choices = DEFAULTS,
     ):
-        if queue_depth < 2:
-            raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
-        if not spike_fifo and (can_silence or placement.capacity):
-            raise ValueError("an engine without FIFO can neither be silenced nor loaded")
+        check(choices, network)
         is_last = placement.index == len(network.layers) - 1
-        if counts and (not is_last or network.readout != "spike_count" or placement.capacity):
-            raise ValueError(f"layer {placement.index} of readout {network.readout!r} does not count")
+        counts = is_last and not choices.output_spikes
         index = placement.index
         self._layer = network.layers[index]
         self._placement = placement
         self._capacity = capacity = placement.capacity
         if capacity:
             self._layer = replace(self._layer, membrane_width=capacity.layers[index].membrane_width)
-        self._style = state_style
-        self._can_silence = can_silence
+        self._style = choices.ram_style
+        self._can_silence = choices.exits
         self._timesteps = capacity.timesteps if capacity else network.timesteps
         self._counts = counts
-        self._spram = spram
+        self._spram = choices.starts_empty
         self._last_only = counts or network.readout == "membrane_last"
         self.is_current = index == 0 and network.coding.is_current
         if capacity:
@@ -151,11 +136,13 @@ class LayerEngine(wiring.Component):
         else:
             self.widths = NeuronWidths(self._layer, network.source_max(index), is_current=self.is_current)
         self.widths.count = count_bits(network) if counts else 0
-        self.queue_depth = row_queue_depth(placement.fetchers, queue_depth)
+        self.queue_depth = row_queue_depth(placement.fetchers, choices.queue_depth)
         self.value_width = 1 + self.widths.count if counts else 0 if placement.spiking else self._layer.membrane_width
         # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
         self._margin = fifo_margin(self.is_current, placement.pipeline)
-        self.fifo_depth = fifo_depth(placement, self._timesteps, self.is_current, is_last=is_last) if spike_fifo else 0
+        self.fifo_depth = (
+            fifo_depth(placement, self._timesteps, self.is_current, is_last=is_last) if choices.spike_fifos else 0
+        )
         super().__init__(
             {
                 "i": In(stream.Signature(event_layout(placement.n_addresses, self.widths.value_bits))),
@@ -172,7 +159,7 @@ class LayerEngine(wiring.Component):
                     else {}
                 ),
                 **({"clip": In(unsigned(self._layer.membrane_width - 1))} if self._clips else {}),
-                **({"silence": In(1), "sample_end": Out(1)} if can_silence else {}),
+                **({"silence": In(1), "sample_end": Out(1)} if choices.exits else {}),
             }
         )
 

@@ -45,45 +45,33 @@ class FoldedEngine(wiring.Component):
     Parameters
     ----------
     network : the frozen network.
-    mapping : its placement, with ``folded``.
-    queue_depth : rows that a lane may lag behind, 2 or more; a single lane has no queue.
-
-    state_style : attribute ``ram_style`` of the membranes' memories; None for none.
-    can_silence : whether there are ``silence`` and ``sample_end``, for early exit.
+    mapping : its placement, for a machine of shape 'folded'. A single lane has no queue; with early exit there are
+        ``silence`` and ``sample_end``.
 
     Members
     -------
     i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
     o : Out(stream of token_layout of the last layer).
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
-    silence : In(1); no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the sample's last word
-        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
+    silence : In(1), with early exit; no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the
+        sample's last word goes into the output FIFO; ``silence`` in the next clock is for the next sample.
     probe<l>_valid, probe<l>_slot, probe<l>_spikes, probe<l>_membranes, probe<l>_phase : Out, for each layer.
 
     Raises
     ------
-    ValueError if ``queue_depth`` is below 2 or the mapping is not folded.
+    ValueError if the mapping is not folded.
     """
 
-    def __init__(
-        self,
-        network: FrozenNetwork,
-        mapping: HardwareMap,
-        *,
-        queue_depth: int,
-        state_style: str | None = None,
-        can_silence: bool = False,
-    ):
-        if queue_depth < 2:
-            raise ValueError(f"queue_depth {queue_depth!r} must be 2 or more")
+    def __init__(self, network: FrozenNetwork, mapping: HardwareMap):
+        choices = mapping.choices
         if mapping.folded is None:
             raise ValueError("the mapping is not of shape 'folded'")
         self._network = network
-        self._style = state_style
-        self._can_silence = can_silence
+        self._style = choices.ram_style
+        self._can_silence = choices.exits
         self._placement = placement = mapping.folded
         self.widths = NeuronWidths.joined(network)
-        self.queue_depth = row_queue_depth(placement.lanes, queue_depth)
+        self.queue_depth = row_queue_depth(placement.lanes, choices.queue_depth)
         last = placement.layers[-1]
         self.value_width = 0 if last.spiking else network.layers[-1].membrane_width
         hidden = placement.layers[:-1]
@@ -95,7 +83,7 @@ class FoldedEngine(wiring.Component):
             "i": In(stream.Signature(event_layout(network.n_inputs, self.widths.value_bits))),
             "o": Out(stream.Signature(token_layout(last, self.value_width))),
             "saturations": Out(range(placement.lanes + 1)),
-            **({"silence": In(1), "sample_end": Out(1)} if can_silence else {}),
+            **({"silence": In(1), "sample_end": Out(1)} if choices.exits else {}),
         }
         for layer in placement.layers:
             width = network.layers[layer.index].membrane_width

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from codesign import golden
 from codesign.capacity import Capacity
-from codesign.early_exit import EarlyExit
+from codesign.choices import DEFAULTS, Choices
 from codesign.files import write_json, write_text
 from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
+from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 
@@ -46,45 +47,31 @@ def expected_words(
     trace: golden.Trace,
     sample: int,
     capacity: Capacity | None = None,
-    *,
-    exits: bool = False,
-    output_spikes: bool = True,
+    choices: Choices = DEFAULTS,
 ) -> tuple[Words, Flags]:
     """Output words of one sample, spikes of a timestep in ascending order: words (n,), and tlast, bool (n,).
 
     ``capacity`` : of a loadable machine.
-    ``exits`` : the trace is one with early exit, whose decisions say after which timestep they were made.
-    ``output_spikes`` : whether spikes are sent.
+    ``choices`` : of the machine; with early exit the trace is one, and decisions say after which timestep they are.
     """
     record = output_word(network, capacity)
     timesteps, neurons = np.nonzero(trace.spikes[-1][sample, : int(trace.exits[sample]) + 1])
     spikes = record.pack({"kind": SPIKE, "timestep": timesteps, "index": neurons, "value": 0})
     classes = np.arange(network.n_outputs)
     values = record.pack({"kind": VALUE, "timestep": 0, "index": classes, "value": trace.values[sample]})
-    made = int(trace.exits[sample]) if exits else 0
+    made = int(trace.exits[sample]) if choices.exits else 0
     decision = record.pack({"kind": DECISION, "timestep": made, "index": trace.decisions[sample], "value": 0})
-    words = np.concatenate((spikes[: None if output_spikes else 0], values, decision))
+    words = np.concatenate((spikes[: None if choices.output_spikes else 0], values, decision))
     return words, np.arange(words.size) == words.size - 1
 
 
-def write_vectors(
-    folder: Path,
-    network: FrozenNetwork,
-    stimulus: Stimulus,
-    capacity: Capacity | None = None,
-    early_exit: EarlyExit = "off",
-    *,
-    output_spikes: bool = True,
-) -> None:
+def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapping: HardwareMap) -> None:
     """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
-    trace = golden.run(network, stimulus, early_exit=early_exit)
-    exits = early_exit != "off"
+    capacity, choices = mapping.capacity, mapping.choices
+    trace = golden.run(network, stimulus, early_exit=choices.early_exit)
     columns = {
         "input": [encode_words(network, stimulus, sample, capacity) for sample in range(len(stimulus))],
-        "output": [
-            expected_words(network, trace, sample, capacity, exits=exits, output_spikes=output_spikes)
-            for sample in range(len(stimulus))
-        ],
+        "output": [expected_words(network, trace, sample, capacity, choices) for sample in range(len(stimulus))],
     }
     records = {"input": input_word(network, capacity), "output": output_word(network, capacity)}
     for name, samples in columns.items():

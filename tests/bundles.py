@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from random_networks import random_lanes, random_lean, random_network, random_stimulus, random_variant
 
+from codesign.choices import Choices
 from codesign.files import file_hash
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
@@ -31,14 +32,18 @@ def random_bundle(
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     lanes = random_lanes(rng, network, most_lanes)
-    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
+    choices = Choices(
+        shape="folded" if folded else "streaming",
+        input_words=(1, 4, 2)[seed % 3],
+        input_checks=not varied,
+        counters=not varied,
+    )
+    if lean:
+        choices = random_lean(rng, network, choices)
+    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, None, choices)
     if varied:
         mapping = random_variant(rng, mapping)
-    options: dict[str, bool] = {}
-    if lean:
-        mapping, options = random_lean(rng, network, lanes)
-    words = (1, 4, 2)[seed % 3]
-    write_bundle(network, mapping, folder, input_words=words, input_checks=not varied, counters=not varied, **options)
+    write_bundle(network, mapping, folder)
     return network, random_stimulus(rng, network, samples)
 
 

@@ -11,9 +11,10 @@ from bundles import small_network
 from random_networks import random_layer, random_network, random_stimulus
 
 from codesign.capacity import CapacityOptions
+from codesign.choices import Choices
 from codesign.errors import CapacityError
 from codesign.load import Load, compile_load
-from codesign.mapping import map_loadable
+from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
 from codesign.stimulus import Stimulus
 from rtl_templates.bundle import write_bundle
@@ -46,7 +47,7 @@ def small_variant(seed: int, coding: str, *, n_in: int, hidden: int, timesteps: 
 def small_machine(folder: Path, coding: str) -> tuple[list[FrozenNetwork], dict[str, Any]]:
     """A loadable bundle of three lanes and two; its own network, a smaller and a wider one; and its sidecar."""
     network = small_network(coding)
-    sidecar = write_bundle(network, map_loadable(network, [3, 2], options=ROOM), folder)
+    sidecar = write_bundle(network, map_network(network, [3, 2], None, LOADABLE, capacity=ROOM), folder)
     smaller = small_variant(1, coding, n_in=9, hidden=5, timesteps=6, width=8)
     wider = small_variant(2, coding, n_in=25, hidden=17, timesteps=3, width=9)
     return [network, smaller, wider], sidecar
@@ -100,10 +101,13 @@ def random_machine(
     # The fullest lane of fully connected neurons.
     most = max(layer.n_in * -(-layer.n_out // min(p, layer.n_out)) for layer, p in zip(network.layers, lanes))
     options = CapacityOptions(synapses=max(1, most), headroom=int(rng.integers(6, 12)))
-    input_words = (1, 4, 2)[seed % 3]
-    pipeline = "short" if seed % 4 == 2 else "deep"
-    mapping = map_loadable(network, lanes, options=options, pipeline=pipeline)
-    sidecar = write_bundle(network, mapping, folder, input_words=input_words, counters=seed % 5 != 4)
+    choices = Choices(
+        loadable=True,
+        input_words=(1, 4, 2)[seed % 3],
+        pipeline="short" if seed % 4 == 2 else "deep",
+        counters=seed % 5 != 4,
+    )
+    sidecar = write_bundle(network, map_network(network, lanes, None, choices, capacity=options), folder)
     others: list[FrozenNetwork] = []
     for _ in range(200):
         candidate = variant(rng, network)

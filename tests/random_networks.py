@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from codesign.choices import Pipeline
+from codesign.choices import DEFAULTS, Choices, Pipeline
 from codesign.encoding import ROW_GROUPS, Encoding
-from codesign.mapping import FoldedMap, HardwareMap, LayerMap, map_network
+from codesign.mapping import HardwareMap, LayerMap
 from codesign.network import (
     CodingKind,
     CompareKind,
@@ -146,16 +146,13 @@ def random_stimulus(rng: np.random.Generator, network: FrozenNetwork, n: int) ->
     return stimulus
 
 
-def random_lean(
-    rng: np.random.Generator, network: FrozenNetwork, lanes: list[int]
-) -> tuple[HardwareMap, dict[str, bool]]:
-    """A mapping, perhaps in lock step, and options that leave out FIFOs, output spikes or both."""
-    mapping = map_network(
-        network, lanes, lockstep=bool(rng.random() < 0.6), pipeline="short" if rng.random() < 0.5 else "deep"
-    )
+def random_lean(rng: np.random.Generator, network: FrozenNetwork, choices: Choices = DEFAULTS) -> Choices:
+    """The choices, perhaps with lock step and a short pipeline, and without FIFOs, output spikes or both."""
+    lockstep = bool(rng.random() < 0.6)
+    pipeline: Pipeline = "short" if rng.random() < 0.5 else "deep"
     counts = network.readout == "spike_count"
     spike_fifos, output_spikes = bool(rng.random() < 0.3), not counts or bool(rng.random() < 0.4)
-    return mapping, {"spike_fifos": spike_fifos, "output_spikes": output_spikes}
+    return replace(choices, lockstep=lockstep, pipeline=pipeline, spike_fifos=spike_fifos, output_spikes=output_spikes)
 
 
 def random_variant(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMap:
@@ -170,6 +167,5 @@ def random_variant(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMa
         return tuple(replace(layer, encoding=encoding, pipeline=pipeline) for layer in layers)
 
     if mapping.folded:
-        layers = variant(mapping.layers)
-        return HardwareMap(mapping.network_hash, layers, FoldedMap(layers))
-    return HardwareMap(mapping.network_hash, tuple(one for layer in mapping.layers for one in variant((layer,))))
+        return replace(mapping, layers=variant(mapping.layers))
+    return replace(mapping, layers=tuple(one for layer in mapping.layers for one in variant((layer,))))

@@ -63,8 +63,7 @@ def resolve_budget(config: Config) -> Budget | None:
         clock_mhz=clock,
         weight_bits=tuple(sorted(set(given.weight_bits))),
         lanes=tuple(sorted(set(given.lanes))),
-        queue_depth=config.hardware.queue_depth,
-        state_memory=config.hardware.state_memory,
+        choices=config.hardware.choices,
     )
 
 

@@ -110,13 +110,7 @@ def generate(context: Context) -> Outcome:
     folder, hardware = context.run.path, chosen_hardware(context)
     network = FrozenNetwork.load(folder / NETWORK)
     mapping = map_calibrated(network, hardware, load_calibration(folder))
-    write_bundle(
-        network, mapping, folder / "bundle", name=hardware.name, queue_depth=hardware.queue_depth,
-        state_memory=hardware.state_memory, input_words=hardware.input_words, input_checks=hardware.input_checks,
-        counters=hardware.counters, early_exit=hardware.early_exit, spike_fifos=hardware.spike_fifos,
-        output_spikes=hardware.output_spikes, block_rom_bits=hardware.block_rom_bits,
-        synapse_memory=hardware.synapse_memory, vectors=_vectors(folder),
-    )  # fmt: skip
+    write_bundle(network, mapping, folder / "bundle", name=hardware.name, vectors=_vectors(folder))
     return Outcome(figures=network_figures(network), details={"placement": mapping.report()})
 
 
@@ -134,12 +128,7 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
     from codesign.estimate import estimate as estimate_mapped
 
     mapping = map_calibrated(network, hardware, calibration)
-    document = estimate_mapped(
-        network, mapping, stimulus=calibration, queue_depth=hardware.queue_depth, state_memory=hardware.state_memory,
-        input_checks=hardware.input_checks, spike_fifos=hardware.spike_fifos,
-        output_spikes=hardware.output_spikes, block_rom_bits=hardware.block_rom_bits,
-        synapse_memory=hardware.synapse_memory,
-    )  # fmt: skip
+    document = estimate_mapped(network, mapping, stimulus=calibration)
     return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit}
 
 
@@ -147,22 +136,12 @@ def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration
     """The network on the configured lanes, balanced on the events of ``calibration``."""
     from codesign.capacity import CapacityOptions
     from codesign.estimate import source_events
-    from codesign.mapping import map_loadable, map_network
+    from codesign.mapping import map_network
 
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
-    if hardware.loadable:
-        options = CapacityOptions(**hardware.capacity.model_dump())
-        return map_loadable(network, lanes, events, options=options, pipeline=hardware.pipeline)
-    return map_network(
-        network,
-        lanes,
-        events,
-        folded=hardware.shape == "folded",
-        synapses=hardware.synapses,
-        pipeline=hardware.pipeline,
-        lockstep=hardware.lockstep,
-    )
+    capacity = CapacityOptions(**hardware.capacity.model_dump()) if hardware.loadable else None
+    return map_network(network, lanes, events, hardware.choices, capacity=capacity)
 
 
 def fit(context: Context) -> Outcome:
@@ -227,7 +206,7 @@ def saved_cycles(folder: Path, hardware: HardwareConfig, config: VerifyConfig, l
     chosen = Stimulus.load(folder / STIMULUS).take(slice(0, config.samples))
     network = FrozenNetwork.load(folder / NETWORK)
     mapping = map_calibrated(network, hardware, load_calibration(folder))
-    whole = estimate_mapped(network, mapping, stimulus=chosen, queue_depth=hardware.queue_depth)
+    whole = estimate_mapped(network, mapping, stimulus=chosen)
     return whole["cycles"]["latency_cycles"] - latency
 
 

@@ -1,6 +1,7 @@
 """The board's top under Verilator, through its UART pins, with the client of the real board."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from boards.simulate import Fault, simulate_board
 from boards.top import board_verilog
 from boards.uart import uart_divisor
 from codesign import golden
-from codesign.errors import InputError
-from codesign.mapping import map_loadable
+from codesign.errors import InputError, UnsupportedError
+from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenNetwork
 from rtl_templates.bundle import write_bundle
 
@@ -56,7 +57,7 @@ def test_sidecar_of_something_else_is_refused(lanes):
 
 def test_a_loadable_machine_keeps_its_own_network_on_a_board(tmp_path):
     network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=2)
-    sidecar = write_bundle(network, map_loadable(network, [1]), tmp_path / "b")
+    sidecar = write_bundle(network, map_network(network, [1], None, LOADABLE), tmp_path / "b")
     text = board_verilog(sidecar, 12)
     instance = text[text.index(" accelerator (") :].split(");\n")[0]
     for port, value in (("l_axis_tvalid", "1'h0"), ("expected_hash", "64'h0000000000000000")):
@@ -66,7 +67,15 @@ def test_a_loadable_machine_keeps_its_own_network_on_a_board(tmp_path):
         board_verilog(sidecar, 12)
 
 
-def test_beats_of_several_words_are_refused(lanes):
-    sidecar = json.loads((lanes.bundle / "design.json").read_text()) | {"input_words": 4}
-    with pytest.raises(InputError, match=r"one word a beat; generate with hardware\.input_words = 1"):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"input_words": 4}, "hardware.input_words = 4"),
+        ({"input_checks": False}, "hardware.input_checks = false"),
+        ({"early_exit": "certain"}, "hardware.early_exit = 'certain'"),
+    ],
+)
+def test_machines_that_the_link_does_not_know_are_refused(lanes, change, words):
+    sidecar = json.loads((lanes.bundle / "design.json").read_text()) | change
+    with pytest.raises(UnsupportedError, match=re.escape(f"a board's link does not know {words}; leave it out")):
         board_verilog(sidecar, 12)

@@ -28,7 +28,7 @@ from codesign.stimulus import Stimulus
 
 
 def make_budget(family=None, overhead=None, lanes=(1, 2, 4), bits=(4, 6), **limits) -> Budget:
-    return Budget("it", family, limits, overhead or {}, None, bits, lanes, 8)
+    return Budget("it", family, limits, overhead or {}, None, bits, lanes)
 
 
 def make_demand(lanes: int, needed: Mapping[str, float], limits: Mapping[str, float], bits: int = 4) -> Demand:

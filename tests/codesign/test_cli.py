@@ -132,23 +132,23 @@ def test_version(call):
         (
             ["run", "tiny.toml", "--set", "hardware.loadable=true", "--set", "hardware.shape='folded'"],
             3,
-            ["hardware.loadable is built for shape = 'streaming' alone"],
+            ["hardware.loadable = true is not built together with hardware.shape = 'folded'"],
         ),
         *(
             (["run", "tiny.toml", "--set", f"hardware.{lean}", "--set", f"hardware.{other}"], 3, [words])
             for lean, other, words in (
-                ("lockstep=true", "shape='folded'", "lockstep is built for shape = 'streaming' alone"),
-                ("lockstep=true", "synapses='compact'", "lockstep is built for synapses = 'plain' alone"),
-                ("spike_fifos=false", "loadable=true", "spike_fifos is built for loadable = False alone"),
-                ("spike_fifos=false", "early_exit=2", "spike_fifos is built for early_exit = 'off' alone"),
+                ("lockstep=true", "shape='folded'", "together with hardware.shape = 'folded'; leave one"),
+                ("lockstep=true", "synapses='compact'", "lockstep = true is not built together with"),
+                ("spike_fifos=false", "loadable=true", "spike_fifos = false is not built together with"),
+                ("spike_fifos=false", "early_exit=2", "together with hardware.early_exit = 2"),
             )
         ),
         (
             ["run", "tiny.toml", "--set", "hardware.output_spikes=false", "--set", "network.readout='membrane_sum'"],
-            2,
-            ["output_spikes = false needs network.readout = 'spike_count'"],
+            3,
+            ["output_spikes = false needs readout 'spike_count', the network has 'membrane_sum'"],
         ),
-        (["run", "tiny.toml", "--set", "hardware.synapse_memory='spram'"], 2, ["no contents before a load"]),
+        (["run", "tiny.toml", "--set", "hardware.synapse_memory='spram'"], 3, ["needs hardware.loadable = true"]),
         (["run", "tiny.toml", "--set", "hardware.block_rom_bits=-1"], 2, ["block_rom_bits", "greater than or equal"]),
         (["report", "tiny.toml"], 2, ["tiny.toml: is a configuration", "expected a run directory"]),
         (["run", "tiny.toml", "--set", "train.epoch=3"], 2, ["train.epoch", "'epochs'"]),

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from codesign.choices import Choices
 from codesign.encoding import PLAIN, ROW_GROUPS, Encoding, smallest
 from codesign.mapping import HardwareMap, map_network
 from codesign.network import FrozenNetwork
@@ -104,9 +105,9 @@ def test_compact_memory_counts_what_is_stored():
     rng = np.random.default_rng(3)
     weights = [rng.integers(-7, 8, (60, 40)) * (rng.random((60, 40)) < 0.1), np.ones((40, 5), int)]
     network = FrozenNetwork.from_arrays(weights, threshold=3, timesteps=2)
-    for folded in (False, True):
-        plain = map_network(network, [2, 2], folded=folded)
-        compact = map_network(network, [2, 2], folded=folded, synapses="compact")
+    for shape in ("streaming", "folded"):
+        plain = map_network(network, [2, 2], None, Choices(shape=shape))
+        compact = map_network(network, [2, 2], None, Choices(shape=shape, synapses="compact"))
         assert isinstance(compact, HardwareMap)
         for have, want in zip(compact.layers, plain.layers, strict=True):
             np.testing.assert_array_equal(replace(have, encoding=PLAIN).row_words(1), want.row_words(1))

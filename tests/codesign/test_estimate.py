@@ -10,6 +10,7 @@ import pytest
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS, FEATURES
+from codesign.choices import Choices
 from codesign.estimate import (
     FAMILIES,
     Memory,
@@ -70,12 +71,13 @@ def test_memory_bits_are_those_of_the_generated_bundle(coding, widths, lanes, qu
     from rtl_templates.accelerator import Accelerator
 
     network = random_network(widths, coding=coding)
-    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
+    choices = Choices(shape="folded" if folded else "streaming", queue_depth=queue_depth)
+    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, None, choices)
     # The sidecar alone: emitting the Verilog would take most of the time.
-    sidecar = bundle._sidecar(Accelerator(network, mapping, queue_depth=queue_depth), "snn")
+    sidecar = bundle._sidecar(Accelerator(network, mapping), "snn")
     # An accelerator that is never elaborated warns when it is collected: here, not in some later test.
     gc.collect()
-    assert estimate(network, mapping, queue_depth=queue_depth)["memory_bits"] == sidecar["memory_bits"]
+    assert estimate(network, mapping)["memory_bits"] == sidecar["memory_bits"]
 
 
 @pytest.mark.parametrize("coding", ["events", "current"])
@@ -84,19 +86,19 @@ def test_memory_bits_of_lean_machines_are_those_of_the_generated_bundle(coding):
     from rtl_templates.accelerator import Accelerator
 
     network = random_network((30, 17, 5), coding=coding)
-    mapping = map_network(network, [4, 2], lockstep=True)
-    lean = {"spike_fifos": False, "output_spikes": False}
-    sidecar = bundle._sidecar(Accelerator(network, mapping, **lean), "snn")
+    lean = Choices(lockstep=True, spike_fifos=False, output_spikes=False)
+    mapping = map_network(network, [4, 2], None, lean)
+    sidecar = bundle._sidecar(Accelerator(network, mapping), "snn")
     gc.collect()
-    result = estimate(network, mapping, **lean)
+    result = estimate(network, mapping)
     assert result["memory_bits"] == sidecar["memory_bits"]
     assert result["area"]["ecp5"]["lut"] is None, "the formula is not fitted on such machines"
 
 
 def test_small_images_go_where_they_are_told():
     network = random_network((64, 32, 10), density=0.1)
-    mapping = map_network(network, [1, 1])
-    blocks = [estimate(network, mapping, block_rom_bits=bits)["area"]["ice40"]["bram"] for bits in (0, 512, 10**6)]
+    machines = [map_network(network, [1, 1], None, Choices(block_rom_bits=bits)) for bits in (0, 512, 10**6)]
+    blocks = [estimate(network, mapping)["area"]["ice40"]["bram"] for mapping in machines]
     assert blocks[0] > blocks[1] >= blocks[2]
 
 
@@ -175,7 +177,7 @@ def test_area_grows_with_lanes_in_every_fitted_family():
     assert set(AREA_MODELS) == set(FAMILIES)
     for family in FAMILIES:
         assert len(AREA_MODELS[family].lut.coefficients) == len(FEATURES)
-        assert len(area_features(network, map_network(network, [1, 1]), family, 8)) == len(FEATURES)
+        assert len(area_features(network, map_network(network, [1, 1]), family)) == len(FEATURES)
         for figure in ("lut", "ff"):
             assert 0 < small["area"][family][figure] < large["area"][family][figure]
 

@@ -35,7 +35,7 @@ def config(limits=None, **sections):
 
 
 def budget(**limits):
-    return Budget("the budget", None, limits, {}, None, (3, 5), (1, 2), 8)
+    return Budget("the budget", None, limits, {}, None, (3, 5), (1, 2))
 
 
 @pytest.fixture(scope="module")

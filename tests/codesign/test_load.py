@@ -19,7 +19,7 @@ from codesign.capacity import Capacity, CapacityOptions, plan_capacity
 from codesign.errors import CapacityError, CodesignError, InputError, UnsupportedError
 from codesign.files import write_json
 from codesign.load import compile_load
-from codesign.mapping import map_loadable, map_network
+from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
 from codesign.stimulus import Stimulus
 from sim.bundle import memory_images, read_sidecar, unpack
@@ -158,13 +158,13 @@ def test_the_image_of_the_build_network_is_what_the_bundle_holds(machine) -> Non
 
 def test_memories_are_rounded_up_and_widths_have_headroom() -> None:
     network = small_network("events")
-    plain, mapping = map_network(network, [3, 2]), map_loadable(network, [3, 2])
+    plain, mapping = map_network(network, [3, 2]), map_network(network, [3, 2], None, LOADABLE)
     capacity = mapping.capacity
     assert capacity is not None and capacity.n_inputs == 20 and capacity.timesteps == 4
     for layer, room in zip(plain.layers, capacity.layers, strict=True):
         fullest = int(layer.lane_synapses.max())
         assert fullest <= room.synapses < 2 * fullest and room.synapses.bit_count() == 1
-    tight = map_loadable(network, [3, 2], options=CapacityOptions(headroom=0)).capacity
+    tight = map_network(network, [3, 2], None, LOADABLE, capacity=CapacityOptions(headroom=0)).capacity
     assert tight is not None
     for one, other in zip(capacity.layers, tight.layers, strict=True):
         assert (one.sum_width, one.bias_width) == (other.sum_width + 1, other.bias_width + 1)
@@ -322,7 +322,7 @@ def test_a_damaged_sidecar_is_refused(change: Any, message: str, of_events) -> N
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        map_loadable(small_network("events"), [3, 2], options=CapacityOptions(**options))
+        map_network(small_network("events"), [3, 2], None, LOADABLE, capacity=CapacityOptions(**options))
 
 
 def test_capacity_survives_its_document() -> None:

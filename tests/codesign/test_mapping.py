@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from random_networks import random_lanes, random_network
 
-from codesign.errors import InputError
+from codesign.choices import Choices
+from codesign.errors import InputError, UnsupportedError
 from codesign.mapping import map_network
 from codesign.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
 
@@ -29,7 +30,7 @@ def rebuild(layer):
 def test_words_in_lock_step_hold_a_synapse_of_each_lane_or_add_nothing(seed):
     rng = np.random.default_rng(seed)
     network = random_network(rng)
-    mapping = map_network(network, random_lanes(rng, network), lockstep=True)
+    mapping = map_network(network, random_lanes(rng, network), None, Choices(lockstep=True))
     for layer, frozen in zip(mapping.layers, network.layers, strict=True):
         assert layer.lockstep == (layer.lanes > 1) and layer.fetchers == 1
         rows = layer.row_record.unpack(layer.row_words(0))
@@ -44,12 +45,6 @@ def test_words_in_lock_step_hold_a_synapse_of_each_lane_or_add_nothing(seed):
                     dense[source, lane, words[f"slot{suffix}"][word]] += words[f"weight{suffix}"][word]
         np.testing.assert_array_equal(dense[:, layer.lane, layer.slot], frozen.dense())
         assert np.count_nonzero(dense) == np.count_nonzero(frozen.dense())
-
-
-@pytest.mark.parametrize("options", [{"folded": True}, {"synapses": "compact"}])
-def test_lock_step_excludes_what_it_is_not_built_for(options):
-    with pytest.raises(InputError, match="lanes in lock step take shape 'streaming' and plain synapses"):
-        map_network(network_of([[[1, 1]]]), [2], lockstep=True, **options)
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -163,7 +158,7 @@ def test_layers_of_a_folded_engine_have_rows_and_slots_of_their_own(seed):
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=20)
     lanes = int(rng.integers(1, 6))
-    mapping = map_network(network, [lanes] * len(network.layers), folded=True)
+    mapping = map_network(network, [lanes] * len(network.layers), None, Choices(shape="folded"))
     folded = mapping.folded
     assert mapping.lanes == [lanes] * len(network.layers)
     for lane in range(lanes):
@@ -196,8 +191,8 @@ def test_layers_of_a_folded_engine_have_rows_and_slots_of_their_own(seed):
 
 def test_a_folded_engine_has_one_number_of_lanes():
     network = network_of([np.ones((4, 3), int), np.ones((3, 2), int)])
-    with pytest.raises(InputError, match="has one engine; give one number"):
-        map_network(network, [2, 1], folded=True)
+    with pytest.raises(UnsupportedError, match="has one engine; give one number"):
+        map_network(network, [2, 1], None, Choices(shape="folded"))
 
 
 def test_a_million_synapses_are_placed_in_seconds():

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import unsigned
 
-from codesign.choices import Pipeline
+from codesign.choices import Choices, Pipeline
 from codesign.encoding import Encoding
-from codesign.mapping import HardwareMap, map_network, write_latency
+from codesign.mapping import map_network, write_latency
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.beats import BeatSplitter
@@ -206,24 +206,25 @@ def _engine(
     n_layers = 2 if folded else 1
     network = _network(current=current, layers=n_layers, timesteps=2)
     lean = variant == "lean"
-    mapping = map_network(
-        network,
-        [lanes] * n_layers,
-        folded=folded,
+    choices = Choices(
+        shape="folded" if folded else "streaming",
+        queue_depth=2,
         pipeline="short" if variant in ("short", "lean") else "deep",
         lockstep=lean,
+        spike_fifos=not lean,
+        output_spikes=not lean,
     )
+    mapping = map_network(network, [lanes] * n_layers, None, choices)
     if variant == "encoded":
         # Gaps of one bit: the second slot of a row that lacks the first needs an escape.
         layers = tuple(replace(layer, encoding=Encoding(2, 1, (-4, 3))) for layer in mapping.layers)
-        mapping = HardwareMap(mapping.network_hash, layers)
+        mapping = replace(mapping, layers=layers)
     shape, coding = "folded" if folded else "streaming", "current" if current else "events"
     name = "FoldedEngine" if folded else "LayerEngine"
     layers, of_lanes = "2 layers" if folded else "1 layer", "1 lane" if lanes == 1 else f"{lanes} lanes"
 
     def harness() -> Harness:
-        options = {"spike_fifo": False, "counts": True} if lean else {}
-        return EngineHarness(network, mapping, ends=1 if current else 2, gaps=not folded, **options)
+        return EngineHarness(network, mapping, ends=1 if current else 2, gaps=not folded)
 
     early = Edit(SynapseFetcher, r"\& ~walking\)", ")")
     remark = {
@@ -253,8 +254,12 @@ def _engine(
 
 def _rules() -> list[Proof]:
     network, two = _network(layers=1, timesteps=2), _network(layers=2, timesteps=2)
-    streaming, folded = map_network(two, [2, 1]), map_network(two, [2, 2], folded=True)
-    lean = map_network(two, [2, 1], lockstep=True, pipeline="short")
+    queues = Choices(queue_depth=2)
+    streaming, folded = (
+        map_network(two, [2, 1], None, queues),
+        map_network(two, [2, 2], None, replace(queues, shape="folded")),
+    )
+    lean = map_network(two, [2, 1], None, replace(queues, lockstep=True, pipeline="short", spike_fifos=False))
     guard = Defect("word overwritten", Edit(InputGuard, r"(?<=free\.eq\()self\.o\.ready", "1"))
     full = r"~self\.o\.valid \| self\.o\.ready"
     readout = Defect("word overwritten", Edit(Readout, rf"(?<=free\.eq\(){full}", "1", "_collect"))
@@ -323,7 +328,7 @@ def _rules() -> list[Proof]:
         (
             "engine-streaming",
             "LayerEngine.o, 2 lanes",
-            lambda: RuleHarness(LayerEngine(two, streaming.layers[0], queue_depth=2)),
+            lambda: RuleHarness(LayerEngine(two, streaming.layers[0], queues)),
             fifo,
             26,
             False,
@@ -331,7 +336,7 @@ def _rules() -> list[Proof]:
         (
             "engine-lean",
             "LayerEngine.o, 2 lanes in lock step, no FIFO",
-            lambda: RuleHarness(LayerEngine(two, lean.layers[0], queue_depth=2, spike_fifo=False)),
+            lambda: RuleHarness(LayerEngine(two, lean.layers[0], lean.choices)),
             Defect("word overwritten", Edit(LayerEngine, rf"(?<=moves\.eq\(){full}", "1")),
             26,
             False,
@@ -339,7 +344,7 @@ def _rules() -> list[Proof]:
         (
             "engine-folded",
             "FoldedEngine.o, 2 lanes",
-            lambda: RuleHarness(FoldedEngine(two, folded, queue_depth=2)),
+            lambda: RuleHarness(FoldedEngine(two, folded)),
             serializer,
             66,
             False,
@@ -347,7 +352,7 @@ def _rules() -> list[Proof]:
         (
             "top-streaming",
             "Accelerator m_axis, streaming, 2 layers",
-            lambda: PortRuleHarness(Accelerator(two, streaming, queue_depth=2)),
+            lambda: PortRuleHarness(Accelerator(two, streaming)),
             readout,
             60,
             False,
@@ -355,7 +360,7 @@ def _rules() -> list[Proof]:
         (
             "top-folded",
             "Accelerator m_axis, folded, 2 layers",
-            lambda: PortRuleHarness(Accelerator(two, folded, queue_depth=2)),
+            lambda: PortRuleHarness(Accelerator(two, folded)),
             readout,
             60,
             False,
@@ -438,13 +443,19 @@ def _decision(*, folded: bool, current: bool = False, lean: bool = False) -> Pro
         coding=InputCoding("current", 1) if current else InputCoding("events"),
         membrane_width=2,
     )
-    mapping = map_network(network, [1], folded=folded, pipeline="short" if lean else "deep")
+    choices = Choices(
+        shape="folded" if folded else "streaming",
+        queue_depth=2,
+        pipeline="short" if lean else "deep",
+        spike_fifos=not lean,
+        output_spikes=not lean,
+    )
+    mapping = map_network(network, [1], None, choices)
     shape, coding = "folded" if folded else "streaming", "current" if current else "events"
-    options = {"spike_fifos": False, "output_spikes": False} if lean else {}
     taken, decided, depth = (36, 36, 46) if folded else (32, 28, 40)
 
     def harness() -> Harness:
-        return DecisionHarness(network, mapping, taken=taken, decided=decided, **options)
+        return DecisionHarness(network, mapping, taken=taken, decided=decided)
 
     return Proof(
         f"decision-{shape}-{coding}" + ("-lean" if lean else ""),

@@ -33,15 +33,13 @@ class EngineHarness(Harness):
         *,
         ends: int,
         gaps: bool = True,
-        queue_depth: int = 2,
-        **options: bool,
     ):
         super().__init__()
         self.network, self.mapping, self.ends, self.gaps = network, mapping, ends, gaps
         self.dut: LayerEngine | FoldedEngine = (
-            FoldedEngine(network, mapping, queue_depth=queue_depth)
+            FoldedEngine(network, mapping)
             if mapping.folded
-            else LayerEngine(network, mapping.layers[0], queue_depth=queue_depth, **options)
+            else LayerEngine(network, mapping.layers[0], mapping.choices)
         )
 
     def build(self) -> None:
@@ -158,11 +156,10 @@ class DecisionHarness(Harness):
         decided: int,
         patience: int = 1,
         gaps: bool = False,
-        **options: bool,
     ):
         super().__init__()
         self.gaps = gaps
-        self.network, self.dut = network, Accelerator(network, mapping, queue_depth=2, **options)
+        self.network, self.dut = network, Accelerator(network, mapping)
         self.taken, self.decided, self.patience = taken, decided, patience
 
     def build(self) -> None:

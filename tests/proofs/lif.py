@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from amaranth.hdl import Array, Const, Mux, Signal, Value, signed, unsigned
 
-from codesign.choices import Pipeline
+from codesign.choices import Choices, Pipeline
 from codesign.mapping import map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
 from rtl_templates.neurons import NeuronBank, NeuronWidths
@@ -83,7 +83,7 @@ class BankHarness(Harness):
         for layer in built or layers:
             # One timestep suffices: the bank does not count them.
             network = FrozenNetwork((layer,), 1, coding, readout)
-            placement = map_network(network, [1], pipeline=pipeline).layers[0]
+            placement = map_network(network, [1], None, Choices(pipeline=pipeline)).layers[0]
             widths = NeuronWidths(layer, self.source_max, is_current=self.is_current)
             if widths.separate_sum:
                 widths.sum -= narrower

@@ -9,7 +9,6 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from codesign import golden
-from codesign.early_exit import EarlyExit
 from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, input_word, output_word
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
@@ -64,18 +63,15 @@ def simulate(
     *,
     decisions: int,
     rng: np.random.Generator | None = None,
-    queue_depth: int = 8,
     reset_at: int | None = None,
     limit: int = 200_000,
-    early_exit: EarlyExit = "off",
-    **options: bool,
 ) -> Observed:
     """Feed ``words`` and run until ``decisions`` decisions have come, then until idle.
 
     With ``rng``: random gaps before words and random backpressure. ``reset_at``: after that many words, reset for a
-    clock and start over with the first word; what came before is forgotten. ``options``: of the accelerator.
+    clock and start over with the first word; what came before is forgotten.
     """
-    dut = Accelerator(network, mapping, queue_depth=queue_depth, early_exit=early_exit, **options)
+    dut = Accelerator(network, mapping)
     observed = Observed(probes=[[] for _ in mapping.layers])
     record = output_word(network)
     gap, stall = (0.0, 0.0) if rng is None else (float(rng.choice([0, 0.3, 0.8])), float(rng.choice([0, 0.5, 0.9])))
@@ -114,7 +110,7 @@ def simulate(
                 for probe in observed.probes:
                     probe.clear()
                 continue
-            if decided and dut.exits:
+            if decided and mapping.choices.exits:
                 observed.counters.append(
                     (ctx.get(dut.latency_cycles), ctx.get(dut.exit_count), ctx.get(dut.timestep_count))
                 )
@@ -159,12 +155,10 @@ def check(
     mapping: HardwareMap,
     stimulus: Stimulus,
     observed: Observed,
-    early_exit: EarlyExit = "off",
-    *,
-    output_spikes: bool = True,
 ) -> int:
     """Compare everything observed with the golden model; returns the number of values compared."""
-    trace = golden.run(network, stimulus, early_exit=early_exit)
+    choices = mapping.choices
+    trace = golden.run(network, stimulus, early_exit=choices.early_exit)
     counts = np.arange(network.timesteps) <= trace.exits[:, None]
     n_samples, timesteps = len(stimulus), network.timesteps
     compared = 0
@@ -190,7 +184,7 @@ def check(
     position = 0
     for sample in range(n_samples):
         for t in range(int(trace.exits[sample]) + 1):
-            expected = set(np.flatnonzero(trace.spikes[-1][sample, t]).tolist()) if output_spikes else set()
+            expected = set(np.flatnonzero(trace.spikes[-1][sample, t]).tolist()) if choices.output_spikes else set()
             words = observed.words[position : position + len(expected)]
             assert all(word["kind"] == SPIKE and word["timestep"] == t and word["value"] == 0 for word in words)
             assert {word["index"] for word in words} == expected
@@ -200,7 +194,7 @@ def check(
             assert observed.words[position] == {"kind": VALUE, "timestep": 0, "index": neuron, "value": value}
             position += 1
         decision = int(trace.decisions[sample])
-        made = 0 if early_exit == "off" else int(trace.exits[sample])
+        made = 0 if not choices.exits else int(trace.exits[sample])
         assert observed.words[position] == {"kind": DECISION, "timestep": made, "index": decision, "value": 0}
         assert observed.last[position] and sum(observed.last[: position + 1]) == sample + 1
         position += 1
@@ -209,7 +203,7 @@ def check(
     assert position == len(observed.words)
     if counts.all():
         assert observed.saturations[-1] == int(trace.saturations.sum())
-    if early_exit != "off":
+    if choices.exits:
         early, steps = np.cumsum(trace.exits < timesteps - 1), np.cumsum(trace.exits + 1)
         assert observed.counters == list(zip(observed.latencies, early.tolist(), steps.tolist(), strict=True))
     return compared

@@ -2,6 +2,8 @@
 
 """The whole accelerator against the golden model, on random networks of every option."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from random_networks import random_lanes, random_lean, random_network, random_stimulus, random_variant
@@ -10,8 +12,10 @@ from streams import clocked
 from test_guard import model
 
 from codesign import golden
+from codesign.choices import Choices
+from codesign.errors import UnsupportedError
 from codesign.layouts import END, EVENT, input_word
-from codesign.mapping import map_loadable, map_network
+from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
@@ -23,12 +27,12 @@ def run_random(seed, max_width, samples=3, folded=False, varied=False, lean=Fals
     network = random_network(rng, max_width=max_width)
     stimulus = random_stimulus(rng, network, samples)
     lanes = random_lanes(rng, network)
-    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, folded=folded)
+    choices = Choices(shape="folded" if folded else "streaming", queue_depth=int(rng.choice([2, 3, 8])))
+    if lean:
+        choices = random_lean(rng, network, choices)
+    mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, None, choices)
     if varied:
         mapping = random_variant(rng, mapping)
-    options = {}
-    if lean:
-        mapping, options = random_lean(rng, network, lanes)
     words = [word for sample in range(samples) for word in sample_words(network, stimulus, sample, rng)]
     observed = simulate(
         network,
@@ -36,11 +40,9 @@ def run_random(seed, max_width, samples=3, folded=False, varied=False, lean=Fals
         words,
         decisions=samples,
         rng=rng if seed % 2 else None,
-        queue_depth=int(rng.choice([2, 3, 8])),
         reset_at=int(rng.integers(1, len(words) + 1)) if seed % 3 == 0 else None,
-        **options,
     )
-    compared = check(network, mapping, stimulus, observed, output_spikes=options.get("output_spikes", True))
+    compared = check(network, mapping, stimulus, observed)
     assert observed.protocol_error == 0
     neurons = sum(layer.n_out for layer in network.layers)
     assert compared == samples * (2 * network.timesteps * neurons + 1 + network.n_outputs)
@@ -203,7 +205,8 @@ def test_wrong_arguments_are_named():
     other = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=3, timesteps=2)
     with pytest.raises(ValueError, match="mapping is of network"):
         Accelerator(network, map_network(other, [1]))
-    with pytest.raises(ValueError, match="queue_depth 1 must be 2 or more"):
-        Accelerator(network, map_network(network, [1]), queue_depth=1)
-    with pytest.raises(ValueError, match="a loadable machine needs input_checks"):
-        Accelerator(network, map_loadable(network, [1]), input_checks=False)
+    mapping = map_network(network, [1], None, LOADABLE)
+    with pytest.raises(UnsupportedError, match="loadable = true is not built together with"):
+        Accelerator(network, replace(mapping, choices=Choices(loadable=True, input_checks=False)))
+    with pytest.raises(ValueError, match="a loadable machine has a capacity, others have none"):
+        replace(mapping, choices=Choices())

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,31 +14,31 @@ from random_networks import random_lanes, random_network, random_stimulus
 from requirements import needs
 
 from boards.tools import compiled_tool
-from codesign.errors import InputError, OutputError, UnsupportedError
+from codesign.choices import Choices
+from codesign.errors import InputError, OutputError
 from codesign.files import file_hash, tree_hash
-from codesign.mapping import map_loadable, map_network
+from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
 from rtl_templates.bundle import LINT_WAIVERS, write_bundle
 
 HERE = Path(__file__).parent
 CASES = {"current": ("current", 3), "events": ("events", 4), "loadable": ("events", 4), "lean": ("events", 9)}
-LEAN = {"spike_fifos": False, "output_spikes": False}
+MACHINES = {"loadable": LOADABLE, "lean": Choices(lockstep=True, spike_fifos=False, output_spikes=False)}
 
 
 def case(name):
     coding, seed = CASES[name]
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=12, max_layers=2, coding=coding)
-    place = {"loadable": map_loadable, "lean": partial(map_network, lockstep=True)}.get(name, map_network)
-    return network, place(network, random_lanes(rng, network, 4)), random_stimulus(rng, network, 3)
+    mapping = map_network(network, random_lanes(rng, network, 4), None, MACHINES.get(name, Choices()))
+    return network, mapping, random_stimulus(rng, network, 3)
 
 
 @pytest.fixture(scope="module", params=CASES)
 def bundle(request, tmp_path_factory):
     network, mapping, stimulus = case(request.param)
     folder = tmp_path_factory.mktemp("bundle") / request.param
-    options = LEAN if request.param == "lean" else {}
-    sidecar = write_bundle(network, mapping, folder, name="snn_test", vectors=stimulus, **options)
+    sidecar = write_bundle(network, mapping, folder, name="snn_test", vectors=stimulus)
     return network, mapping, folder, sidecar
 
 
@@ -236,53 +235,19 @@ def test_bad_names_are_refused(tmp_path, name):
 
 def test_wide_beats_are_described(tmp_path):
     network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=1)
-    sidecar = write_bundle(network, map_network(network, [1]), tmp_path / "bundle", input_words=4)
+    sidecar = write_bundle(network, map_network(network, [1], None, Choices(input_words=4)), tmp_path / "bundle")
     ports = {port["name"]: port["width"] for port in sidecar["ports"]}
     assert (ports["s_axis_tdata"], ports["s_axis_tkeep"], sidecar["input_words"]) == (32, 4, 4)
     assert "4 words a beat" in (tmp_path / "bundle" / "README.md").read_text()
     with pytest.raises(InputError, match="input_words = 9 is outside"):
-        write_bundle(network, map_network(network, [1]), tmp_path / "other", input_words=9)
+        Choices(input_words=9)
 
 
 @pytest.mark.parametrize("state_memory", ["block", "distributed"])
 def test_membranes_ask_for_the_memory_that_is_wanted(state_memory, tmp_path):
     network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=1)
-    write_bundle(network, map_network(network, [1]), tmp_path / "bundle", state_memory=state_memory)
+    write_bundle(network, map_network(network, [1], None, Choices(state_memory=state_memory)), tmp_path / "bundle")
     assert f'ram_style = "{state_memory}"' in (tmp_path / "bundle" / "snn.v").read_text()
-
-
-@pytest.mark.parametrize("depth", [1, 65])
-def test_bad_queue_depths_are_refused(tmp_path, depth):
-    network, mapping, _ = case("events")
-    with pytest.raises(InputError, match=f"queue_depth = {depth} is outside"):
-        write_bundle(network, mapping, tmp_path / "bundle", queue_depth=depth)
-
-
-def test_a_loadable_machine_needs_input_checks(tmp_path):
-    network, mapping, _ = case("loadable")
-    with pytest.raises(UnsupportedError, match="a loadable machine checks its input"):
-        write_bundle(network, mapping, tmp_path / "bundle", input_checks=False)
-
-
-@pytest.mark.parametrize("option", ["spike_fifos", "output_spikes"])
-def test_machines_that_cannot_be_lean_say_so(option, tmp_path):
-    network = FrozenNetwork.from_arrays([np.ones((2, 2), int)], threshold=1, timesteps=2)
-    for mapping, exits, words in (
-        (map_network(network, [1], folded=True), "off", "of shape 'folded'"),
-        (map_loadable(network, [1]), "off", "that is loadable"),
-        (map_network(network, [1]), "certain", "with early exit"),
-    ):
-        with pytest.raises(UnsupportedError, match=f"hardware.{option} = false is not built for a machine {words}"):
-            write_bundle(network, mapping, tmp_path / "bundle", early_exit=exits, **{option: False})
-    assert not (tmp_path / "bundle").exists()
-
-
-def test_membranes_that_are_read_out_are_not_counted(tmp_path):
-    network = FrozenNetwork.from_arrays(
-        [np.ones((2, 2), int)], threshold=1, timesteps=2, readout="membrane_sum", reset="none"
-    )
-    with pytest.raises(UnsupportedError, match="output_spikes = false belongs to readout 'spike_count'"):
-        write_bundle(network, map_network(network, [1]), tmp_path / "bundle", output_spikes=False)
 
 
 def test_a_mapping_of_another_network_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from proofs.defects import Edit
 from simulate import check, sample_words, simulate
 from streams import clocked
 
+from codesign.choices import Choices
 from codesign.early_exit import exit_timesteps
 from codesign.errors import InputError
 from codesign.layouts import DECISION
@@ -65,15 +66,16 @@ def run(seed, *, folded=False, rule="certain", calm=False, lanes=None, **options
     rng = np.random.default_rng(seed)
     network, stimulus = exiting_network(seed, rule=rule, **options)
     lanes = lanes or ([2] * len(network.layers) if folded else [1 + (seed + i) % 3 for i in range(len(network.layers))])
-    mapping = map_network(network, lanes, folded=folded)
+    choices = Choices(shape="folded" if folded else "streaming", early_exit=rule, queue_depth=int(rng.choice([2, 8])))
+    mapping = map_network(network, lanes, None, choices)
     words = [word for sample in range(len(stimulus)) for word in sample_words(network, stimulus, sample, rng)]
     observed = simulate(
-        network, mapping, words, decisions=len(stimulus), early_exit=rule, queue_depth=int(rng.choice([2, 8])),
+        network, mapping, words, decisions=len(stimulus),
         limit=2_500 if calm else 200_000,
         rng=rng if seed % 2 and not calm else None,
         reset_at=int(rng.integers(1, len(words) + 1)) if seed % 3 == 0 and not calm else None,
     )  # fmt: skip
-    check(network, mapping, stimulus, observed, rule)
+    check(network, mapping, stimulus, observed)
     assert observed.protocol_error == 0
 
 
@@ -184,7 +186,7 @@ def test_without_early_exit_decisions_name_no_timestep():
 def test_a_rule_that_the_network_cannot_follow_is_refused():
     network, _ = exiting_network(1)
     with pytest.raises(InputError, match="neither 'off'"):
-        Accelerator(network, map_network(network, [1, 1]), early_exit=0)
+        map_network(network, [1, 1], None, Choices(early_exit=0))
     with pytest.raises(ValueError, match="n_outputs 1 must be 2 or more"):
         LeadTracker(signed(4), 1, 3, "certain")
     with pytest.raises(ValueError, match="no lead to track"):

@@ -10,7 +10,7 @@ from streams import clocked
 
 from codesign.capacity import HEADER_BYTES, LAYOUT_BYTES, LOAD_ERRORS, MAGIC, CapacityOptions
 from codesign.load import compile_load
-from codesign.mapping import map_loadable, map_loaded
+from codesign.mapping import LOADABLE, map_loaded, map_network
 from codesign.network import FrozenNetwork
 from rtl_templates.bundle import write_bundle
 from rtl_templates.loader import DOES_NOT_FIT, WRONG_CHECKSUM, WRONG_HASH, WRONG_LENGTH, NetworkLoader
@@ -24,7 +24,9 @@ def network_of(n_in, hidden, threshold, **parameters):
 
 OWN = network_of(4, 3, 5, timesteps=2, membrane_width=10)
 OTHER = network_of(3, 5, 9, timesteps=3, membrane_width=[7, 10])
-MACHINE = map_loadable(OWN, [2, 1], options=CapacityOptions(inputs=5, neurons=[6], timesteps=3, synapses=16))
+MACHINE = map_network(
+    OWN, [2, 1], None, LOADABLE, capacity=CapacityOptions(inputs=5, neurons=[6], timesteps=3, synapses=16)
+)
 CAPACITY = MACHINE.capacity
 
 

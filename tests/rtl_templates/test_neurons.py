@@ -8,6 +8,7 @@ from random_networks import random_layer
 from streams import clocked
 
 from codesign import golden
+from codesign.choices import Choices
 from codesign.mapping import map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding
 from rtl_templates.neurons import NeuronBank, NeuronWidths
@@ -18,7 +19,7 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
     rng = np.random.default_rng(seed)
     coding = InputCoding("current", source_max.bit_length()) if is_current else InputCoding("events")
     network = FrozenNetwork((layer,), timesteps, coding)
-    placement = map_network(network, [1], pipeline=pipeline).layers[0]
+    placement = map_network(network, [1], None, Choices(pipeline=pipeline)).layers[0]
     widths = NeuronWidths(layer, source_max, is_current=is_current)
     dut = NeuronBank([layer], placement, 0, widths)
     sources = [

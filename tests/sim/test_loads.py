@@ -13,9 +13,10 @@ from bundles import small_network, stamp
 from loadable import flipped, load_step, port_hash, random_machine, samples_of, small_machine, small_variant
 
 from codesign.capacity import HEADER_BYTES
+from codesign.choices import Choices
 from codesign.errors import InputError, ToolError, UnsupportedError
 from codesign.load import compile_load
-from codesign.mapping import map_loadable, map_network
+from codesign.mapping import LOADABLE, map_network
 from rtl_templates import arithmetic, loader, neurons
 from rtl_templates.bundle import write_bundle
 from rtl_templates.guard import InputGuard
@@ -30,7 +31,7 @@ def test_three_networks_in_one_simulation_and_every_refusal(coding: str, tmp_pat
     networks, sidecar = small_machine(tmp_path / "b", coding)
     own, smaller, wider = networks
     loads = [compile_load(network, sidecar) for network in networks]
-    tighter = write_bundle(own, map_loadable(own, [3, 2]), tmp_path / "tighter")
+    tighter = write_bundle(own, map_network(own, [3, 2], None, LOADABLE), tmp_path / "tighter")
     foreign = compile_load(own, tighter).image
     stays: dict[str, Any] = {"network": wider, "stimulus": samples_of(wider, 4), "sidecar": loads[2].sidecar}
     steps = [
@@ -55,7 +56,9 @@ def test_three_networks_in_one_simulation_and_every_refusal(coding: str, tmp_pat
 
 def test_a_machine_without_contents_runs_what_was_delivered_with_it(tmp_path: Path) -> None:
     network, bundle = small_network("current"), tmp_path / "b"
-    written = write_bundle(network, map_loadable(network, [3, 2]), bundle, synapse_memory="spram")
+    written = write_bundle(
+        network, map_network(network, [3, 2], None, Choices(loadable=True, synapse_memory="spram")), bundle
+    )
     boot = bundle / "boot.bin"
     assert boot.read_bytes() == compile_load(network, written).image
     assert written["load"]["boot"] == "boot.bin" and "boot.bin" in written["files"]
@@ -83,8 +86,8 @@ def test_a_machine_without_contents_runs_what_was_delivered_with_it(tmp_path: Pa
 
 def test_only_a_loadable_machine_starts_without_contents(tmp_path: Path) -> None:
     network = small_network("events")
-    with pytest.raises(UnsupportedError, match="'spram' has no contents before a load"):
-        write_bundle(network, map_network(network, [1, 1]), tmp_path / "b", synapse_memory="spram")
+    with pytest.raises(UnsupportedError, match="synapse_memory = 'spram' needs"):
+        map_network(network, [1, 1], None, Choices(synapse_memory="spram"))
 
 
 def random_loads(seed: int, folder: Path, **options: int) -> None:

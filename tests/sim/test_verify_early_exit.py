@@ -9,6 +9,7 @@ from bundles import sidecar
 from exiting_networks import exiting_network
 
 from codesign import golden
+from codesign.choices import Choices
 from codesign.mapping import map_network
 from rtl_templates.bundle import write_bundle
 from sim.verify import Verification, verify_bundle
@@ -29,11 +30,14 @@ def bundle(folder: Path, seed: int, folded: bool, *, lean: bool = False, **optio
     rule = options.get("rule", "certain")
     network, stimulus = exiting_network(seed, **options)
     lanes = [2] * len(network.layers) if folded else [1 + (seed + i) % 3 for i in range(len(network.layers))]
-    mapping = map_network(network, lanes, folded=folded)
-    write_bundle(
-        network, mapping, folder, early_exit=rule, input_words=1 + seed % 2, vectors=stimulus.take([0, 1]),
-        input_checks=not lean, counters=not lean,
-    )  # fmt: skip
+    choices = Choices(
+        shape="folded" if folded else "streaming",
+        early_exit=rule,
+        input_words=1 + seed % 2,
+        input_checks=not lean,
+        counters=not lean,
+    )
+    write_bundle(network, map_network(network, lanes, None, choices), folder, vectors=stimulus.take([0, 1]))
     return network, stimulus, golden.run(network, stimulus, early_exit=rule)
 
 

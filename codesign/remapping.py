@@ -1,0 +1,25 @@
+"""The placement of a machine that was delivered, from its bundle's sidecar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from codesign.capacity import Capacity
+from codesign.choices import Choices
+from codesign.mapping import HardwareMap, map_network
+from codesign.network import FrozenNetwork
+
+
+def delivered_map(network: FrozenNetwork, sidecar: dict[str, Any], choices: Choices) -> HardwareMap:
+    """The network on the lanes that ``sidecar`` (a bundle's design.json) names, for a machine of ``choices``.
+
+    Hidden neurons sit where they sit in the bundle, and a loadable machine has the bundle's capacity, so that
+    the bundle generated from this has the same files. Raises InputError if the sidecar is not of the network.
+    """
+    layers = sidecar["layers"]
+    placed = {layer["index"]: np.array(layer["lane"], np.int64) for layer in layers[:-1]}
+    capacity = Capacity.from_json(sidecar["load"]["capacity"]) if choices.loadable else None
+    lanes = [layer["lanes"] for layer in layers]
+    return map_network(network, lanes, None, choices, placed=placed, capacity=capacity)

@@ -1,0 +1,154 @@
+"""Choices of hardware: one table says which go together, and every consumer refuses with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codesign.choices import CONSUMERS, DEFAULTS, FEATURES, Choices, check, chosen, keys, problem
+from codesign.config import HardwareConfig, parse_config
+from codesign.errors import InputError, UnsupportedError
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork
+
+# Another value than the default, of every choice.
+OTHERS: dict[str, Any] = {
+    "shape": "folded",
+    "queue_depth": 4,
+    "input_words": 2,
+    "input_checks": False,
+    "counters": False,
+    "state_memory": "block",
+    "synapse_memory": "spram",
+    "synapses": "compact",
+    "pipeline": "short",
+    "lockstep": True,
+    "spike_fifos": False,
+    "output_spikes": False,
+    "block_rom_bits": 64,
+    "early_exit": "certain",
+    "loadable": True,
+}
+PAIRS = [*combinations(OTHERS, 2)]
+
+
+def small(readout: str = "spike_count") -> FrozenNetwork:
+    weights = [np.array([[1, 0, 2], [0, 3, 1]]), np.array([[1, 0], [2, 1], [0, 1]])]
+    resets = {"reset": "none"} if readout != "spike_count" else {}
+    return FrozenNetwork.from_arrays(weights, threshold=1, timesteps=2, readout=readout, **resets)  # type: ignore[arg-type]
+
+
+def pair(one: str, other: str) -> dict[str, Any]:
+    """The two choices, neither the default."""
+    return {one: OTHERS[one], other: OTHERS[other]}
+
+
+def line_of(make: Callable[[], object]) -> str | None:
+    """The one line with which something is refused; None if it is not."""
+    try:
+        make()
+    except UnsupportedError as error:
+        return str(error)
+    return None
+
+
+def test_the_table_has_every_choice_and_the_configuration_every_choice_with_its_default() -> None:
+    names = {field.name for field in fields(Choices)}
+    assert names == set(FEATURES) == set(OTHERS) == set(keys())
+    assert HardwareConfig().choices == DEFAULTS
+    assert all(getattr(HardwareConfig(), name) == getattr(DEFAULTS, name) for name in names)
+    for feature in FEATURES.values():
+        assert {*feature.excludes, *feature.needs} <= names
+        assert set(feature.unknown_to) <= set(CONSUMERS)
+
+
+@pytest.mark.parametrize("pair_of", PAIRS, ids="+".join)
+def test_every_pair_is_refused_by_all_with_the_same_line_or_by_none(pair_of: tuple[str, str]) -> None:
+    from rtl_templates.accelerator import Accelerator
+
+    given, network = pair(*pair_of), small()
+    wanted = problem(Choices(**given))
+    assert line_of(lambda: parse_config({"hardware": given})) == wanted
+    assert line_of(lambda: map_network(network, [2, 2], None, Choices(**given))) == wanted
+    loadable = Choices(loadable=given.get("loadable", False))
+    mapping = replace(map_network(network, [2, 2], None, loadable), choices=Choices(**given))
+    assert line_of(lambda: check(mapping.choices, network)) == wanted
+    if wanted is not None:
+        # The generator does not trust a mapping that was put together by other means.
+        assert line_of(lambda: Accelerator(network, mapping)) == wanted
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_budgets_refuse_what_the_area_model_does_not_know(name: str) -> None:
+    from codesign.estimate import estimate
+
+    given = {name: OTHERS[name], **({"loadable": True} if name == "synapse_memory" else {})}
+    choices = Choices(**given)
+    wanted = problem(choices, consumer="budget")
+    assert line_of(lambda: parse_config({"hardware": given, "budget": {"memory_bits": 10**6}})) == wanted
+    area = estimate(small(), map_network(small(), [2, 2], None, choices))["area"]
+    assert (area["ecp5"]["lut"] is None) == (problem(choices, consumer="area") is not None) == (wanted is not None)
+
+
+def test_the_refused_pairs_are_these() -> None:
+    refused = {frozenset(names) for names in PAIRS if problem(Choices(**pair(*names))) is not None}
+    assert refused == {
+        frozenset(names)
+        for names in (
+            *(("lockstep", other) for other in ("shape", "synapses", "loadable")),
+            *(("spike_fifos", other) for other in ("shape", "early_exit", "loadable")),
+            *(("output_spikes", other) for other in ("shape", "early_exit", "loadable")),
+            *(("loadable", other) for other in ("shape", "synapses", "input_checks", "early_exit")),
+            *(("synapse_memory", other) for other in OTHERS if other not in ("synapse_memory", "loadable")),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "readout", "words"),
+    [
+        ({"output_spikes": False}, "membrane_sum", "output_spikes = false needs readout 'spike_count'"),
+        ({"early_exit": "certain"}, "membrane_sum", "early_exit = 'certain' needs readout 'spike_count'"),
+        ({"early_exit": 3}, "membrane_last", "looks at the last timestep alone"),
+    ],
+)
+def test_what_the_readout_does_not_allow_is_refused_by_all(given: dict[str, Any], readout: str, words: str) -> None:
+    network, wanted = small(readout), problem(Choices(**given), readout=readout)  # type: ignore[arg-type]
+    assert wanted is not None and words in wanted
+    document = {"hardware": given, "network": {"readout": readout}}
+    assert line_of(lambda: parse_config(document)) == wanted
+    assert line_of(lambda: map_network(network, [1, 1], None, Choices(**given))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"queue_depth": 1}, "hardware.queue_depth = 1 is outside 2..64"),
+        ({"queue_depth": 65}, "hardware.queue_depth = 65 is outside 2..64"),
+        ({"queue_depth": 2.5}, "hardware.queue_depth = 2.5 is outside 2..64"),
+        ({"input_words": 9}, "hardware.input_words = 9 is outside 1..8"),
+        ({"block_rom_bits": -1}, "hardware.block_rom_bits = -1 is no whole number of 0 or more"),
+        ({"shape": "round"}, "hardware.shape = 'round' is none of streaming, folded"),
+        ({"lockstep": 1}, "hardware.lockstep = 1 is neither true nor false"),
+        ({"early_exit": 0}, "hardware.early_exit = 0 is neither 'off'"),
+    ],
+)
+def test_values_out_of_range_are_named(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words.replace(".", r"\.")):
+        Choices(**given)
+
+
+def test_what_is_not_the_default_is_told_in_the_order_of_the_table() -> None:
+    assert chosen(DEFAULTS) == ()
+    assert chosen(Choices(loadable=True, shape="folded", queue_depth=8)) == ("shape", "loadable")
+
+
+def test_a_single_class_has_nothing_to_lead() -> None:
+    network = FrozenNetwork.from_arrays([np.ones((2, 1), int)], threshold=1, timesteps=2)
+    with pytest.raises(UnsupportedError, match="needs two classes or more, the network has 1"):
+        map_network(network, [1], None, Choices(early_exit="certain"))

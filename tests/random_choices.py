@@ -1,0 +1,37 @@
+"""Random choices of hardware that go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from codesign.choices import Choices, problem
+from codesign.network import FrozenNetwork
+
+VALUES: dict[str, tuple[Any, ...]] = {
+    "shape": ("streaming", "folded"),
+    "queue_depth": (2, 5, 8),
+    "input_words": (1, 2, 4),
+    "input_checks": (True, False),
+    "counters": (True, False),
+    "state_memory": ("auto", "block", "distributed"),
+    "synapse_memory": ("auto", "spram"),
+    "synapses": ("plain", "compact"),
+    "pipeline": ("deep", "short"),
+    "lockstep": (False, True),
+    "spike_fifos": (True, False),
+    "output_spikes": (True, False),
+    "block_rom_bits": (0, 100, 512),
+    "early_exit": ("off", "certain", 1, 3),
+    "loadable": (False, True),
+}
+
+
+def random_choices(rng: np.random.Generator, network: FrozenNetwork) -> Choices:
+    """Half of the choices at their defaults; drawn again until the machine is built."""
+    while True:
+        drawn = {name: values[int(rng.integers(len(values)))] for name, values in VALUES.items() if rng.random() < 0.5}
+        choices = Choices(**drawn)
+        if problem(choices, readout=network.readout, n_outputs=network.n_outputs) is None:
+            return choices
