@@ -1,19 +1,110 @@
-"""Files that are either whole or absent, and hashes of what is in them."""
+"""Files: what is read is checked first, what is written is either whole or absent; hashes of what is in them."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from codesign.errors import OutputError
+from codesign.errors import InputError, OutputError
+
+MAX_TEXT_BYTES = 1 << 24
+
+
+def input_size(path: Path, absent: str = "no such file", limit: int | None = None) -> int:
+    """Bytes of a file that is about to be read.
+
+    Raises InputError, with the file's name in front, unless it is a regular file that may be read, of at most ``limit``
+    bytes: a folder, a pipe or a device would give no end of data, or none. ``absent`` is what is said where there is
+    no file.
+    """
+    try:
+        status = path.stat()
+        readable = os.access(path, os.R_OK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: {absent}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{shown(path)}: cannot be read ({reason})") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path}: is a folder, a file is expected")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is a pipe or device, a regular file is expected")
+    if not readable:
+        raise InputError(f"{path}: permission to read it is denied")
+    if limit is not None and status.st_size > limit:
+        raise InputError(f"{path}: {status.st_size} bytes, the limit is {limit}")
+    return status.st_size
+
+
+def shown(path: Path) -> str:
+    """A name as it can be shown in one line, however long it is."""
+    text = str(path)
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-60:]}"
+
+
+def read_text(path: Path, absent: str = "no such file", limit: int = MAX_TEXT_BYTES) -> str:
+    """Text of a UTF-8 file. Raises InputError as :func:`input_size`, and for other bytes."""
+    input_size(path, absent, limit)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path: Path, absent: str = "no such file", limit: int = MAX_TEXT_BYTES) -> dict[str, Any]:
+    """Object of a JSON file (:func:`parse_json`). Raises InputError as :func:`read_text`."""
+    return parse_json(read_text(path, absent, limit), str(path))
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """The JSON object that ``text`` is.
+
+    Raises InputError, with ``where`` in front, for text that is something else, nested beyond reason, that names a key
+    twice, or holds a number that is not finite.
+    """
+    try:
+        document = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite_float, object_pairs_hook=_distinct_keys
+        )
+    except RecursionError:
+        raise InputError(f"{where}: truncated or not JSON (nested too deep)") from None
+    except ValueError as error:
+        raise InputError(f"{where}: truncated or not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{where}: not a JSON object")
+    return document
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond every number")
+    return value
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:40]!r} twice in one object")
+        found[name] = value
+    return found
 
 
 @contextmanager

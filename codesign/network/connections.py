@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from codesign.errors import InputError
 from codesign.network.limits import MAX_SYNAPSES, MAX_WIDTH
-from codesign.network.terms import Int
+from codesign.network.terms import Int, plain_fields
 
 Shape = tuple[int, int, int]
 Index = npt.NDArray[np.int32]
@@ -19,7 +19,7 @@ Weights = npt.NDArray[np.int8]
 
 
 def is_whole(value: Any, low: int, high: int) -> bool:
-    """True for an int in ``low..high``; False for a bool, a float and numpy's integers."""
+    """True for an int in ``low..high``; False for a bool and a float."""
     return type(value) is int and low <= value <= high
 
 
@@ -69,6 +69,9 @@ class Synapses:
     indptr: Int
     targets: Index
     weights: Weights
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "n_in", "n_out")
 
     @classmethod
     def from_dense(cls, matrix: npt.ArrayLike) -> Synapses:
@@ -160,6 +163,9 @@ class Convolution:
     kx: Index
     weights: Weights
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "in_shape", "out_channels", "kernel", "stride", "padding")
+
     @classmethod
     def from_dense(cls, weight: npt.ArrayLike, in_shape: Shape, stride: int = 1, padding: int = 0) -> Convolution:
         """Convolution of an integer (out_channels, in_channels, height, width) kernel; zeros are no taps.
@@ -177,8 +183,8 @@ class Convolution:
             in_shape=(shape[0], shape[1], shape[2]),
             out_channels=int(dense.shape[0]),
             kernel=(int(dense.shape[2]), int(dense.shape[3])),
-            stride=int(stride),
-            padding=int(padding),
+            stride=stride,
+            padding=padding,
             out_channel=out_channel,
             in_channel=in_channel,
             ky=ky,
@@ -299,6 +305,9 @@ class SumPool:
     shape: Shape
     size: int
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "shape", "size")
+
     @property
     def n_in(self) -> int:
         return prod(self.shape)
@@ -334,6 +343,9 @@ class Projection:
     connections: Connections
     pool: SumPool | None = None
     fixed: bool = False
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "source", "fixed")
 
     @classmethod
     def identity(cls, source: int, shape: Shape, weight: int = 1, stride: int = 1) -> Projection:

@@ -6,6 +6,7 @@ Format version 2. Sizes come from the metadata and are checked before an array i
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.files import atomic_path
+from codesign.files import atomic_path, input_size, parse_json
 from codesign.network.connections import Connections, Convolution, Projection, SumPool, Synapses, is_whole
 from codesign.network.layer import FrozenLayer
 from codesign.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_SYNAPSES, MAX_WIDTH
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 FORMAT_NAME = "codesign-frozen-network"
 MAX_METADATA_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 22
+"""The names, types and places of the tensors of the largest network, and its metadata in JSON once more."""
 
 METADATA_KEY = "codesign"
 LAYER_ARRAYS = ("bias", "threshold", "trained_index")
@@ -152,13 +155,13 @@ def read(path: Path) -> Contents:
     """Contents of a file. Raises InputError with the file's name in front."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such frozen network; `codesign freeze` writes one")
+    check_header(path, "no such frozen network; `codesign freeze` writes one", MAX_HEADER_BYTES)
     try:
         with safe_open(path, framework="numpy") as file:
             document = _parse_metadata(path, (file.metadata() or {}).get(METADATA_KEY))
+            present = frozenset(file.keys())
             layers = tuple(
-                _read_layer(_Reader(file, f"{path}: layer {index}"), index, entry)
+                _read_layer(_Reader(file, present, f"{path}: layer {index}"), index, entry)
                 for index, entry in enumerate(document["layers"])
             )
         coding = document["coding"]
@@ -170,8 +173,22 @@ def read(path: Path) -> Contents:
         )
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{path}: the frozen network's metadata is incomplete ({error!r})") from None
+
+
+def check_header(path: Path, absent: str, limit: int) -> None:
+    """Raise InputError unless a safetensors file is there whose header takes at most ``limit`` bytes.
+
+    The library reads headers of up to 100 MB, which take many times as much in memory.
+    """
+    size = input_size(path, absent)
+    with path.open("rb") as file:
+        head = file.read(8)
+    if len(head) < 8 or struct.unpack("<Q", head)[0] > size - 8:
+        raise InputError(f"{path}: truncated or not a safetensors file (its header is not whole)")
+    if struct.unpack("<Q", head)[0] > limit:
+        raise InputError(f"{path}: a header of {struct.unpack('<Q', head)[0]} bytes, the limit is {limit}")
 
 
 def _parse_metadata(path: Path, text: str | None) -> dict[str, Any]:
@@ -179,11 +196,8 @@ def _parse_metadata(path: Path, text: str | None) -> dict[str, Any]:
         raise InputError(f"{path}: not a frozen network (no codesign metadata)")
     if len(text) > MAX_METADATA_BYTES:
         raise InputError(f"{path}: metadata of {len(text)} bytes, the limit is {MAX_METADATA_BYTES}")
-    try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: metadata is not JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
+    document = parse_json(text, f"{path}: metadata")
+    if document.get("format") != FORMAT_NAME:
         raise InputError(f"{path}: not a frozen network")
     if document.get("version") != FORMAT_VERSION:
         raise InputError(
@@ -198,9 +212,8 @@ def _parse_metadata(path: Path, text: str | None) -> dict[str, Any]:
 class _Reader:
     """Tensors of an open file, each read only if its type and size are what the metadata says."""
 
-    def __init__(self, file: Any, where: str) -> None:
-        self._file, self.where = file, where
-        self._present = set(file.keys())
+    def __init__(self, file: Any, present: frozenset[str], where: str) -> None:
+        self._file, self._present, self.where = file, present, where
 
     def array(self, key: str, size: int) -> Any:
         name = key.rsplit(".", 1)[1]

@@ -20,7 +20,7 @@ from codesign.network.connections import (
     is_whole,
 )
 from codesign.network.limits import INPUT, MAX_CONSTANT, MAX_PROJECTIONS, MAX_WIDTH, OWN, PREVIOUS
-from codesign.network.terms import NO_LEAK, CompareKind, Int, Leak, ResetKind
+from codesign.network.terms import NO_LEAK, CompareKind, Int, Leak, ResetKind, plain_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,11 @@ class FrozenLayer:
     trained_index: Int = field(default_factory=lambda: np.zeros(0, np.int64))
     trained_width: int = 0
     shape: Shape | None = None
+
+    def __post_init__(self) -> None:
+        plain_fields(
+            self, "n_out", "reset_value", "fraction_bits", "membrane_width", "weight_bits", "trained_width", "shape"
+        )
 
     # Construction ------------------------------------------------------------------------------
 
@@ -132,7 +137,8 @@ class FrozenLayer:
     def resolved(self, index: int) -> FrozenLayer:
         """The layer with PREVIOUS and OWN replaced by indices, as layer ``index`` of a network."""
         places = {PREVIOUS: index - 1 if index else INPUT, OWN: index}
-        if not any(projection.source in places for projection in self.projections):
+        # What is no number is left for validation to refuse.
+        if not any(type(projection.source) is int and projection.source in places for projection in self.projections):
             return self
         return replace(
             self,
@@ -240,16 +246,21 @@ class FrozenLayer:
         low, high = self.sum_range(source_max)
         step_low = (low << self.fraction_bits) + self.bias
         step_high = (high << self.fraction_bits) + self.bias
+        if self.leak.kind == "none":
+            # Python's integers: the product may exceed 64 bits.
+            return min(0, int(step_low.min()) * timesteps), max(0, int(step_high.max()) * timesteps)
         v_low = np.zeros(self.n_out, np.int64)
         v_high = np.zeros(self.n_out, np.int64)
-        bottom, top = 0, 0
+        # Each v starts at 0 and its leak is monotone, so that it only rises or only falls: the last is the farthest.
         for _ in range(timesteps):
+            before = v_low, v_high
             v_low = self.leak(v_low) + step_low
             v_high = self.leak(v_high) + step_high
-            bottom, top = min(bottom, int(v_low.min())), max(top, int(v_high.max()))
-            if max(-bottom, top) > MAX_CONSTANT << 8:
+            if np.array_equal(v_low, before[0]) and np.array_equal(v_high, before[1]):
                 break
-        return bottom, top
+            if max(-int(v_low.min()), int(v_high.max())) > MAX_CONSTANT << 8:
+                break
+        return min(0, int(v_low.min())), max(0, int(v_high.max()))
 
     # Validation --------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from codesign.network.terms import (
     Leak,
     ReadoutKind,
     ResetKind,
+    plain_fields,
     signed_width,
 )
 
@@ -42,6 +43,7 @@ class FrozenNetwork:
     readout: ReadoutKind = "spike_count"
 
     def __post_init__(self) -> None:
+        plain_fields(self, "timesteps")
         resolved = tuple(layer.resolved(index) for index, layer in enumerate(self.layers))
         object.__setattr__(self, "layers", resolved)
 
@@ -125,14 +127,9 @@ class FrozenNetwork:
         """Raise InputError naming the first thing that breaks the contract."""
         if not 1 <= len(self.layers) <= MAX_LAYERS:
             raise InputError(f"{where}: {len(self.layers)} layers, expected 1..{MAX_LAYERS}")
-        if not isinstance(self.timesteps, int) or not 1 <= self.timesteps <= MAX_TIMESTEPS:
+        if not is_whole(self.timesteps, 1, MAX_TIMESTEPS):
             raise InputError(f"{where}: timesteps = {self.timesteps!r} is outside 1..{MAX_TIMESTEPS}")
-        if self.coding.kind not in get_args(CodingKind):
-            raise InputError(f"{where}: input coding {self.coding.kind!r} is none of {', '.join(get_args(CodingKind))}")
-        if self.coding.is_current and not 1 <= self.coding.input_bits <= 8:
-            raise InputError(f"{where}: input_bits = {self.coding.input_bits} is outside 1..8")
-        if not self.coding.is_current and self.coding.input_bits != 0:
-            raise InputError(f"{where}: input_bits belongs to the coding 'current' alone")
+        self.coding.validate(where)
         if self.readout not in get_args(ReadoutKind):
             raise InputError(f"{where}: readout {self.readout!r} is none of {', '.join(get_args(ReadoutKind))}")
         total = sum(projection.connections.n_weights for layer in self.layers for projection in layer.projections)
@@ -141,7 +138,10 @@ class FrozenNetwork:
         for index, layer in enumerate(self.layers):
             layer.validate(f"{where}: layer {index}")
             self._validate_sources(where, index)
-            if max(map(abs, layer.potential_range(self.source_max(index)))) >= 1 << 62:
+            low, high = layer.sum_range(self.source_max(index))
+            # With a sum that large the bounds of the potential would not fit 64 bits themselves.
+            is_beyond = max(-int(low.min()), int(high.max())) << layer.fraction_bits >= 1 << 61
+            if is_beyond or max(map(abs, layer.potential_range(self.source_max(index)))) >= 1 << 62:
                 raise InputError(f"{where}: layer {index}: potentials need more than 62 bits")
         if self.membrane_readout:
             last = self.layers[-1]

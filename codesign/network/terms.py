@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -18,8 +19,27 @@ CodingKind = Literal["current", "rate", "latency", "events", "delta"]
 ReadoutKind = Literal["spike_count", "membrane_last", "membrane_sum", "membrane_max"]
 
 MAX_LEAK_SHIFT = 24
+MAX_INPUT_BITS = 8
+MAX_PARAMETERS = 64
 
 Int = npt.NDArray[np.int64]
+
+
+def plain_number(value: Any) -> Any:
+    """Numpy's number as Python's own, alone or in a list or tuple; anything else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return value[()].item()
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain_number, value))
+    return value
+
+
+def plain_fields(record: Any, *names: str) -> None:
+    """Make the named fields of a frozen dataclass numbers of Python, which alone are checked, stored and hashed."""
+    for name in names:
+        object.__setattr__(record, name, plain_number(getattr(record, name)))
 
 
 def signed_width(low: int, high: int) -> int:
@@ -39,6 +59,9 @@ class Leak:
     kind: LeakKind = "none"
     shift: int | Int = 0
     multiplier: int | Int = 0
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "shift", "multiplier")
 
     def __call__(self, v: Any) -> Any:
         """Leaked membrane of an integer or an integer array (int64, neurons last)."""
@@ -73,8 +96,12 @@ class Leak:
                     raise InputError(
                         f"{where}: leak {name} is {value.dtype} {value.shape}, expected int64 ({n_out},) or an integer"
                     )
-            elif not isinstance(value, int):
+            elif type(value) is not int:
                 raise InputError(f"{where}: leak {name} {value!r} is not an integer")
+            elif not 0 <= value <= 1 << MAX_LEAK_SHIFT:
+                # Before it becomes an array, which holds no larger ones.
+                limit = MAX_LEAK_SHIFT if name == "shift" else f"2**{MAX_LEAK_SHIFT}"
+                raise InputError(f"{where}: leak {name} {value} is outside 0..{limit}")
         shift, multiplier = np.asarray(self.shift), np.asarray(self.multiplier)
         if shift.min() < 0 or shift.max() > MAX_LEAK_SHIFT:
             wrong = int(shift.min()) if shift.min() < 0 else int(shift.max())
@@ -102,6 +129,42 @@ class InputCoding:
     input_bits: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "input_bits")
+        if isinstance(self.parameters, Mapping):
+            parameters = {name: plain_number(value) for name, value in self.parameters.items()}
+            object.__setattr__(self, "parameters", parameters)
+
     @property
     def is_current(self) -> bool:
         return self.kind == "current"
+
+    def validate(self, where: str) -> None:
+        """Raise InputError naming the first field that is out of its range."""
+        if self.kind not in get_args(CodingKind):
+            raise InputError(f"{where}: input coding {self.kind!r} is none of {', '.join(get_args(CodingKind))}")
+        if self.is_current and (type(self.input_bits) is not int or not 1 <= self.input_bits <= MAX_INPUT_BITS):
+            raise InputError(f"{where}: input_bits = {self.input_bits!r} is outside 1..{MAX_INPUT_BITS}")
+        if not self.is_current and (type(self.input_bits) is not int or self.input_bits != 0):
+            raise InputError(f"{where}: input_bits belongs to the coding 'current' alone, and is 0 otherwise")
+        if not isinstance(self.parameters, Mapping) or len(self.parameters) > MAX_PARAMETERS:
+            raise InputError(f"{where}: coding.parameters is no table of at most {MAX_PARAMETERS} entries")
+        for name, value in self.parameters.items():
+            entries = value if isinstance(value, list | tuple) else [value]
+            if not isinstance(name, str) or not all(_is_parameter(entry) for entry in entries):
+                raise InputError(
+                    f"{where}: coding.parameters: {name!r} = {_short(value)} is no finite number, text or list of these"
+                )
+
+
+def _is_parameter(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return abs(value) < 1 << 64
+    return value is None or isinstance(value, str)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

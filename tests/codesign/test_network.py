@@ -147,7 +147,7 @@ def test_other_format_is_refused(path: Path) -> None:
 
 def test_metadata_that_is_not_json_is_refused(path: Path) -> None:
     save_file(load_file(path), path, {"codesign": "{"})
-    refused(path, "metadata is not JSON")
+    refused(path, "metadata: truncated or not JSON")
 
 
 def test_oversized_metadata_is_refused(path: Path) -> None:

@@ -1,0 +1,284 @@
+"""What is damaged, and the command that then reads it.
+
+A target copies what its command needs into a folder of the case, damages one file there and says which command line
+reads it. Targets marked ``reader`` call the function that reads instead of the command that calls it, where the command
+would spend a second on what is not read: the line and the exit code come from the command line's own code all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.fuzz import mutations
+
+CONFIG = """
+[network]
+hidden = [6]
+timesteps = 2
+[train]
+epochs = 2
+threads = 1
+[train.rewiring]
+target_density = 0.3
+epochs_per_iteration = 1
+score_batches = 1
+[freeze]
+epochs = 1
+[verify]
+samples = 4
+stress_samples = 2
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of case.
+
+    files : what may be damaged, relative to the prepared folder, and its form (:data:`tests.fuzz.mutations.FORMS`).
+    needs : files and folders that the case's folder holds beside them.
+    arguments : the command line, ``{case}`` being the case's folder and ``{file}`` the damaged file. Or a function of
+        these two paths that reads.
+    weight : share of the cases. deep : left out of the bounded run.
+    """
+
+    name: str
+    files: dict[str, str]
+    arguments: tuple[str, ...] | Callable[[Path, Path], Any]
+    needs: tuple[str, ...] = ()
+    weight: float = 1.0
+    deep: bool = False
+
+
+def prepare(folder: Path) -> None:
+    """Make what is damaged: a trained, generated, verified run, a loadable machine, data of one's own."""
+    from codesign.cli import main
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiny.toml").write_text(CONFIG)
+    run = str(folder / "run")
+    commands = [
+        ["train", str(folder / "tiny.toml"), "-o", run],
+        ["freeze", run],
+        ["generate", f"{run}/network.safetensors", "-o", str(folder / "machine"), "--set", "hardware.loadable=true"],
+        ["generate", run],
+        ["estimate", run],
+        ["verify", run],
+        ["report", run],
+    ]
+    for command in commands:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = main(command)
+        if code:
+            raise RuntimeError(f"codesign {' '.join(command)} ended with {code}")
+    rng = np.random.default_rng(0)
+    np.savez(folder / "mine.npz", x=rng.integers(0, 17, (5, 64)) / 16 * 1.0, y=rng.integers(0, 10, 5))
+    labels = np.arange(40) % 4
+    pictures = rng.integers(0, 256, (40, 4, 4), np.uint8)
+    np.savez(folder / "pictures.npz", x=pictures, y=labels, range=np.array([0, 255]), split=np.arange(40) % 3)
+    times, units = np.sort(rng.random(400) * 50), rng.integers(0, 8, 400)
+    np.savez(folder / "events.npz", times=times, units=units, offsets=np.arange(0, 401, 10), y=labels)
+    _write_documents(folder / "run")
+
+
+def _write_documents(run: Path) -> None:
+    """Results of stages that need the FPGA tools, as they write them, for the report to read."""
+    import json
+
+    from codesign.network import FrozenNetwork
+
+    digest = FrozenNetwork.load(run / "network.safetensors").hash
+    cells = {"lut": 120.0, "ff": 80.0, "bram": 2.0, "dsp": 0.0, "lut_cells": 118.0}
+    placed = {
+        "lut": 120, "ff": 80, "bram": 2, "dsp": 0, "fmax_mhz": 71.5, "seeds": {"1": 71.5}, "reason": None,
+        "device": "25k", "speed_grade": "6", "package": "CABGA381",
+    }  # fmt: skip
+    synthesis = {"network_hash": digest, "area": {"ecp5": cells}, "placed": {"ecp5-25f": placed}}
+    build = {
+        "network_hash": digest, "board": "ulx3s-25f", "device": "LFE5U-25F", "used": {"lut": 130.0, "bram": 2.0},
+        "budget": {"lut": 24288.0, "bram": 56.0}, "bitstream": "top.bit", "bitstream_sha256": "0" * 64,
+        "clock_mhz": 25.0, "fmax_mhz": 70.0,
+    }  # fmt: skip
+    mutants = {
+        "mutants": [{"name": "a", "kind": "rtl", "caught": True, "first_divergence": None, "error": None}],
+        "control": {"name": "unmutated", "caught": False, "error": None}, "caught": 1, "total": 1,
+    }  # fmt: skip
+    for name, document in (
+        ("synth/synth.json", synthesis),
+        ("build/ulx3s-25f/build.json", build),
+        ("verify/mutants.json", mutants),
+    ):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(json.dumps(document))
+
+
+# Readers -----------------------------------------------------------------------------------------------
+
+
+def _network(case: Path, file: Path) -> None:
+    from codesign.network import FrozenNetwork
+
+    network = FrozenNetwork.load(file)
+    network.save(case / "again")
+    if FrozenNetwork.load(case / "again").hash != network.hash:
+        raise AssertionError("what was loaded is saved as something else")
+
+
+def _stimulus(case: Path, file: Path) -> None:
+    from codesign.stimulus import Stimulus
+
+    stimulus = Stimulus.load(file)
+    stimulus.take(slice(0, 2))
+    if not stimulus.is_current:
+        stimulus.events(0, 0)
+
+
+def _checkpoint(case: Path, file: Path) -> None:
+    from codesign.train import checkpoint
+
+    checkpoint.load(file)
+
+
+def _configuration(case: Path, file: Path) -> None:
+    from codesign.config import load_config
+    from codesign.config_text import config_toml
+
+    config = load_config(file)
+    (case / "again.toml").write_text(config_toml(config), encoding="utf-8")
+    if load_config(case / "again.toml") != config:
+        raise AssertionError("the configuration written is another one")
+
+
+def _data(case: Path, file: Path) -> None:
+    from codesign.config import DataConfig
+    from codesign.data import load_dataset
+    from codesign.encoders import encode
+
+    for coding in ("current", "rate") if file.name == "pictures.npz" else ("events",):
+        config = DataConfig.model_validate({"set": "npz", "path": str(file), "coding": coding, "validation": 4, "test": 4})
+        dataset = load_dataset(config)
+        for split in (dataset.train, dataset.validation, dataset.test):
+            stimulus, _ = encode(dataset, split, config, 3)
+            stimulus.validate()
+
+
+def _sidecar(case: Path, file: Path) -> None:
+    from codesign.network import FrozenNetwork
+    from sim.bundle import altered_files, read_sidecar
+    from sim.decoder import compare_decoded
+    from sim.harness import testbench_source
+
+    bundle = case / "run" / "bundle"
+    sidecar = read_sidecar(bundle)
+    altered_files(bundle, sidecar)
+    compare_decoded(bundle, FrozenNetwork.load(case / "run" / "network.safetensors"))
+    testbench_source(sidecar)
+
+
+def _report(case: Path, file: Path) -> None:
+    """The whole report but the drawing of its pictures as text."""
+    from codesign.report import blocks, write_report
+
+    kept = blocks.to_svg
+    blocks.to_svg = lambda *_: "<svg/>"
+    try:
+        write_report(case / "run")
+    finally:
+        blocks.to_svg = kept
+
+
+RUN = ("run",)
+NETWORK = "run/network.safetensors"
+SIDECAR = "run/bundle/design.json"
+VERIFICATION = {"run/verify/verification.json": "json", "run/verify/mutants.json": "json"}
+DOCUMENTS = {"run/estimate.json": "json", "run/synth/synth.json": "json", "run/build/ulx3s-25f/build.json": "json"}
+CHECKPOINTS = {f"run/checkpoints/{name}.safetensors": "safetensors" for name in ("last", "best", "iteration-001")}
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("network", {NETWORK: "safetensors"}, _network, weight=6),
+        Target("network estimate", {NETWORK: "safetensors"}, ("estimate", "{file}", "--json"), weight=3),
+        Target("network generate", {NETWORK: "safetensors"}, ("generate", "{file}", "-o", "{case}/out"), weight=0.3),
+        Target("network load", {NETWORK: "safetensors"},
+               ("load", "{file}", "{case}/machine/bundle", "-o", "{case}/out.bin"), needs=("machine",)),
+        Target("stimulus", {"run/stimulus.npz": "npz"}, _stimulus, weight=4),
+        Target("stimulus verify", {"run/stimulus.npz": "npz"}, ("verify", "{case}/run", "--json"), RUN, 0.05, deep=True),
+        Target("calibration", {"run/calibration.npz": "npz"}, ("estimate", "{case}/run", "--json"), RUN, 2),
+        Target("decisions", {"run/decisions.npz": "npz"}, _report, RUN, 1),
+        Target("observed", {"run/verify/observed.npz": "npz"}, _report, RUN, 1),
+        Target("verification", VERIFICATION, _report, RUN, 1),
+        Target("documents", DOCUMENTS, _report, RUN, 1),
+        Target("metrics", {"run/metrics.jsonl": "json lines"}, _report, RUN, 1),
+        Target("metrics resume", {"run/metrics.jsonl": "json lines"}, ("train", "{case}/run", "--json"), RUN, 0.5),
+        Target("manifest estimate", {"run/manifest.json": "json"}, ("estimate", "{case}/run", "--json"), RUN, 2),
+        Target("manifest run", {"run/manifest.json": "json"}, ("run", "{case}/run", "--json"), RUN, 0.1, deep=True),
+        Target("manifest report", {"run/manifest.json": "json"}, _report, RUN, 0.5),
+        Target("manifest predict", {"run/manifest.json": "json"},
+               ("predict", "{case}/run", "{case}/mine.npz", "--json"), ("run", "mine.npz"), 1),
+        Target("sidecar", {SIDECAR: "json"}, _sidecar, RUN, 6),
+        Target("sidecar verify", {SIDECAR: "json"}, ("verify", "{case}/run/bundle"), RUN, 0.05, deep=True),
+        Target("sidecar synth", {SIDECAR: "json"}, ("synth", "{case}/run/bundle", "--set", "synth.families=[]"), RUN, 0.2,
+               deep=True),
+        Target("sidecar load", {"machine/bundle/design.json": "json"},
+               ("load", f"{{case}}/{NETWORK}", "{case}/machine/bundle", "-o", "{case}/out.bin"), ("machine", NETWORK), 2),
+        Target("images", {"run/bundle/images/*.mem": "text"}, _sidecar, RUN, 2),
+        Target("verilog", {"run/bundle/*.v": "text"}, ("verify", "{case}/run/bundle"), RUN, 0.03, deep=True),
+        Target("checkpoints", CHECKPOINTS, _checkpoint, weight=2),
+        Target("checkpoints freeze", CHECKPOINTS, ("freeze", "{case}/run", "--json"), RUN, 0.5),
+        Target("checkpoints resume", CHECKPOINTS, ("train", "{case}/run", "--json"), RUN, 0.5),
+        Target("configuration", {"run/config.toml": "toml", "tiny.toml": "toml"}, _configuration, weight=8),
+        Target("configuration estimate", {"run/config.toml": "toml"}, ("estimate", "{case}/run", "--json"), RUN, 2),
+        Target("overrides", {"run/config.toml": "overrides"},
+               ("estimate", f"{{case}}/{NETWORK}", "--json", "--set", "{override}"), (NETWORK,), 4),
+        Target("own data", {"pictures.npz": "npz", "events.npz": "npz"}, _data, weight=4),
+        Target("predicted data", {"mine.npz": "npz"}, ("predict", "{case}/run", "{file}", "--json"), RUN, 2),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One damaged file, and the command line or the function that reads it."""
+
+    target: Target
+    index: int
+    label: str
+    file: Path
+    arguments: list[str] | Callable[[], Any]
+
+
+def make_case(prepared: Path, folder: Path, target: Target, seed: int, index: int) -> Case:
+    """Lay out case ``index`` of a target in an empty ``folder``."""
+    rng = np.random.default_rng([seed, *target.name.encode(), index])
+    found = [
+        (path.relative_to(prepared).as_posix(), form)
+        for pattern, form in target.files.items()
+        for path in sorted(prepared.glob(pattern))
+    ]
+    name, form = found[int(rng.integers(len(found)))]
+    for need in dict.fromkeys((*target.needs, name)):
+        source, copy = prepared / need, folder / need
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, copy) if source.is_dir() else shutil.copyfile(source, copy)
+    file, override = folder / name, ""
+    if form == "overrides":
+        override = label = mutations.overrides(file.read_bytes(), rng)
+    else:
+        label, content = mutations.damage(file.read_bytes(), form, rng)
+        file.write_bytes(content)
+    arguments = target.arguments
+    if callable(arguments):
+        return Case(target, index, f"{name}: {label}", file, lambda: arguments(folder, file))
+    words = [word.format(case=folder, file=file, override=override) for word in arguments]
+    return Case(target, index, f"{name}: {label}", file, words)

@@ -1,0 +1,105 @@
+"""Runs cases one after the other in a process with limits; one JSON line on its standard output for each.
+
+``python -m tests.fuzz.worker PREPARED SEED`` reads ``target index`` from standard input. The process lives on from case to
+case, so that imports are paid once; what it may use of memory is limited, and what it used at most is measured anew for
+each case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tests.fuzz.targets import TARGETS, Case, make_case
+
+MEMORY_LIMIT = 6 << 30
+"""Of address space, of which torch takes several gigabytes without using them."""
+WALL_SECONDS = 60
+
+
+class Endless(BaseException):
+    """A case that does not end."""
+
+
+def main(prepared: Path, seed: int) -> None:
+    from codesign.cli import main as command  # noqa: F401 - imported before the first case is timed
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        name, _, index = line.rpartition(" ")
+        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        try:
+            case = make_case(prepared, folder, TARGETS[name], seed, int(index))
+            outcome = run(case)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(json.dumps({"target": name, "index": int(index), "label": case.label, **outcome}), file=answers, flush=True)  # noqa: T201
+
+
+def run(case: Case) -> dict[str, Any]:
+    """Exit code, what was shown, seconds of the processor and the peak of memory in bytes."""
+    out, err = io.StringIO(), io.StringIO()
+    with _watched() as used, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = _execute(case)
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()[-4000:], **used}
+
+
+def _execute(case: Case) -> int:
+    from codesign.cli import main as command
+    from codesign.cli.console import console
+    from codesign.cli.failure import explain
+
+    if not callable(case.arguments):
+        return command(case.arguments)
+    console.start()
+    try:
+        case.arguments()
+    except BaseException as error:
+        return explain(error, [])
+    return 0
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[dict[str, Any]]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Endless(f"not ended after {WALL_SECONDS} s")
+
+    used: dict[str, Any] = {}
+    Path("/proc/self/clear_refs").write_text("5")
+    before, started = _processor(), time.monotonic()
+    earlier = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(WALL_SECONDS)
+    try:
+        yield used
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, earlier)
+        used.update(seconds=round(_processor() - before, 3), wall=round(time.monotonic() - started, 3), peak=_peak())
+
+
+def _processor() -> float:
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _peak() -> int:
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in text.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
