@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from boards.registry import Board
 from boards.synth import Design
-from boards.tools import kill_group
 from boards.top import board_verilog
+from codesign import children
 from codesign.errors import ToolError
 from codesign.files import write_json
 from codesign.stimulus import Stimulus
@@ -110,20 +110,9 @@ def simulate_board(
     )
     (work / RESULTS).unlink(missing_ok=True)
     with (work / "launch.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "boards.simulate", str(request)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(),
-            cwd=work,
-            start_new_session=True,
-        )
-        try:
+        command = [sys.executable, "-m", "boards.simulate", str(request)]
+        with children.child(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(), cwd=work) as process:
             process.wait(timeout=TIMEOUT_SECONDS)
-        except BaseException:
-            kill_group(process)
-            raise
     if not (work / RESULTS).is_file():
         raise ToolError(f"the simulated board failed: {_last_error(work)} (log: {work / 'simulation.log'})")
     with np.load(work / RESULTS) as arrays:

@@ -1,7 +1,7 @@
 """The FPGA tools: where they are, which versions, and how they are run.
 
 All of them are the pip-installed YoWASP builds, which put their scripts beside the Python interpreter. A tool
-runs in a process group of its own: Ctrl-C, or a failing neighbour, stops it and everything it started.
+is ended (:mod:`codesign.children`) by Ctrl-C or a failing neighbour, with everything that it started.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
+from codesign import children
 from codesign.errors import ToolError
 from codesign.files import explain_write_errors
 
@@ -140,27 +140,15 @@ def run_tool(
 def _run(command: Sequence[str], cwd: Path, log: Path, stop: threading.Event | None) -> int:
     """Exit code of a command that runs in a process group of its own."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        # A session of its own keeps the terminal's Ctrl-C away from the tool, which would print a traceback.
-        process = subprocess.Popen(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            while True:
-                with suppress(subprocess.TimeoutExpired):
-                    return process.wait(timeout=POLL_SECONDS)
-                if stop is not None and stop.is_set():
-                    raise Cancelled
-        except BaseException:
-            kill_group(process)
-            raise
-
-
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process that leads its own session, and all its children."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with (
+        log.open("wb") as output,
+        children.child(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=POLL_SECONDS)
+            if stop is not None and stop.is_set():
+                raise Cancelled
 
 
 def last_error(log: Path) -> str:

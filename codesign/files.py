@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,25 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    write_text(path, json.dumps(document, indent=2, sort_keys=False) + "\n")
+    write_text(path, json_text(document))
+
+
+def json_text(document: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """JSON with a line break at its end; numbers that are not finite, of which JSON knows none, become null."""
+    try:
+        return json.dumps(document, indent=2, allow_nan=False, default=default) + "\n"
+    except ValueError:
+        return json.dumps(_only_finite(document), indent=2, allow_nan=False, default=default) + "\n"
+
+
+def _only_finite(document: Any) -> Any:
+    if isinstance(document, float):
+        return document if math.isfinite(document) else None
+    if isinstance(document, dict):
+        return {key: _only_finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_only_finite(value) for value in document]
+    return document
 
 
 def file_hash(path: Path) -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import platformdirs
 
+from codesign import children
 from codesign.errors import ToolError
 from sim.harness import TOP
 
@@ -281,17 +282,7 @@ def _keep_only(folder: Path, names: set[str]) -> None:
 
 def _execute(command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path | None) -> None:
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=dict(environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=COMPILE_SECONDS,
-            check=False,
-        )
+        code, text = children.run(command, COMPILE_SECONDS, folder, environment)
     except FileNotFoundError:
         raise ToolError(
             f"{command[0]} is not on PATH any more; install g++ (Debian, Ubuntu: apt install g++)"
@@ -301,10 +292,10 @@ def _execute(command: Sequence[str], folder: Path, environment: Mapping[str, str
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            file.write(done.stdout)
-    if done.returncode:
-        lines = [line for line in done.stdout.splitlines() if "rror" in line] or done.stdout.splitlines()[-1:]
-        raise ToolError(f"{Path(command[0]).name} failed ({done.returncode}): {(lines or ['no output'])[0][:400]}")
+            file.write(text)
+    if code:
+        lines = [line for line in text.splitlines() if "rror" in line] or text.splitlines()[-1:]
+        raise ToolError(f"{Path(command[0]).name} failed ({code}): {(lines or ['no output'])[0][:400]}")
 
 
 def prune_cache(limit_bytes: int = CACHE_LIMIT_BYTES) -> None:

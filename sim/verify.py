@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign import golden
+from codesign import children, golden
 from codesign.errors import InputError, ToolError
 from codesign.files import explain_write_errors, tree_hash, write_json
 from codesign.golden import check_stimulus
@@ -322,14 +321,12 @@ def start_simulation(
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[name] = "1"
     with (folder / "launch.log").open("wb") as log:
-        return subprocess.Popen(
+        return children.start(
             [sys.executable, "-m", "sim.launch", str(path)],
-            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
             cwd=folder,
-            start_new_session=True,
         )
 
 
@@ -342,10 +339,8 @@ def _samples_done(job: Job) -> int:
 
 
 def _kill(job: Job) -> None:
-    if job.process is not None and job.process.poll() is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(job.process.pid, signal.SIGKILL)
-        job.process.wait()
+    if job.process is not None:
+        children.end(job.process)
 
 
 def wait_for(job: Job) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any, TextIO
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from codesign.files import json_text
 
 
 class Console:
@@ -52,6 +53,16 @@ class Console:
     def note(self, text: str) -> None:
         """A line on stderr."""
         self._stderr().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """End bars and give stdout back, however the command ended."""
+        self.stop()
+        if self._stdout is not None:
+            sys.stdout.flush()
+            descriptor, sys.stdout = self._stdout
+            os.dup2(descriptor, 1)
+            os.close(descriptor)
+            self._stdout = None
 
     def _show_warning(self, message: Warning | str, *location: object) -> None:
         text = f"codesign: warning: {' '.join(str(message).split())}"
@@ -98,13 +109,8 @@ class Console:
 
     def write_json(self, document: dict[str, Any]) -> None:
         """One JSON object on the real stdout; gives stdout back."""
-        text = json.dumps(document, indent=2, default=str) + "\n"
-        if self._stdout is not None:
-            sys.stdout.flush()
-            descriptor, sys.stdout = self._stdout
-            os.dup2(descriptor, 1)
-            os.close(descriptor)
-            self._stdout = None
+        text = json_text(document, default=str)
+        self.close()
         sys.stdout.write(text)
         sys.stdout.flush()
 

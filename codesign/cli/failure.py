@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import tempfile
 import traceback
@@ -17,6 +16,7 @@ from codesign.errors import CodesignError, OutputError
 
 INTERNAL = 1
 USAGE = 2
+MAX_LINE = 1000
 UNWRITABLE = {
     errno.ENOSPC: "the disk is full; free some space and run the command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
@@ -33,9 +33,6 @@ def explain(error: BaseException, arguments: Sequence[str]) -> int:
     """
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else INTERNAL
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     if "--debug" in arguments:
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, CodesignError):
@@ -64,7 +61,11 @@ def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """The text without line breaks, and without its middle if what it quotes is endless."""
+    # Whatever came with the text is not to steer the terminal either.
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 400]} ... {line[-400:]}"
 
 
 def _write_log(error: BaseException, arguments: Sequence[str]) -> Path | str:

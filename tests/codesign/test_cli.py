@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -347,8 +348,8 @@ def start(*arguments, **options):
     )  # fmt: skip
 
 
-def interrupt(process, folder: Path, stage: str) -> tuple[int, str]:
-    """Send Ctrl-C as soon as ``stage`` runs; returns exit code and stderr."""
+def interrupt(process, folder: Path, stage: str, number: int = signal.SIGINT) -> tuple[int, str]:
+    """Send a signal, Ctrl-C by default, as soon as ``stage`` runs; returns exit code and stderr."""
     deadline = time.monotonic() + 900
     status = None
     while status != "running":
@@ -358,14 +359,57 @@ def interrupt(process, folder: Path, stage: str) -> tuple[int, str]:
         time.sleep(0.005)
         if (folder / "manifest.json").is_file():
             status = RunDirectory.open(folder).stage(stage).get("status")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     return process.returncode, err
 
 
-def test_interrupted_training_goes_on(call, tiny):
+def descendants(process) -> set[int]:
+    """Processes that the command has started, and theirs."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = {process.pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {process.pid}
+
+
+def is_alive(number: int) -> bool:
+    """True unless the process has ended, whether or not somebody has asked how."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_terminated_verification_leaves_no_process_behind(trained, tmp_path):
+    """What a job scheduler sends is as good as Ctrl-C, also while other programs work."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    assert main(["generate", str(folder)]) == 0
+    process = start("verify", folder, "--set", "verify.samples=200")
+    deadline, started = time.monotonic() + 120, set()
+    while not started and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        started = descendants(process)
+    time.sleep(0.3)
+    started |= descendants(process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert started, "no program was seen running"
+    assert process.returncode == 130, err
+    assert "interrupted" in one_line(err)
+    assert not [number for number in started if is_alive(number)]
+    assert RunDirectory.open(folder).stage("verify")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_goes_on(call, tiny, number):
     folder = tiny.parent / "run"
-    code, err = interrupt(start("train", tiny, "-o", folder, "--set", "train.epochs=400"), folder, "train")
+    code, err = interrupt(start("train", tiny, "-o", folder, "--set", "train.epochs=400"), folder, "train", number)
     assert code == 130
     assert "interrupted" in one_line(err)
     assert RunDirectory.open(folder).stage("train")["status"] == "interrupted"
@@ -379,7 +423,8 @@ def test_interrupted_training_goes_on(call, tiny):
 def test_interrupted_run_goes_on_with_the_same_stage(call, tiny, stage):
     folder = tiny.parent / "run"
     options = ("--synth", "--set", "freeze.epochs=60", "--set", "synth.fmax=[]", "--set", "synth.families=['ecp5']")
-    code, err = interrupt(start("run", tiny, "-o", folder, *options, "--force"), folder, stage)
+    number = signal.SIGHUP if stage == "synth" else signal.SIGTERM
+    code, err = interrupt(start("run", tiny, "-o", folder, *options, "--force"), folder, stage, number)
     assert code == 130
     assert "interrupted" in one_line(err)
     assert RunDirectory.open(folder).stage(stage)["status"] == "interrupted"

@@ -12,6 +12,10 @@ from tests.fuzz.campaign import campaign, choose
 from tests.fuzz.targets import TARGETS, make_case, prepare
 
 
+def say(text: object) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--files", type=int, default=1000, help="number of damaged files")
@@ -33,10 +37,10 @@ def main() -> int:
         return 0
     started = time.monotonic()
     cases = choose(options.files, options.seed, deep=True, names=options.target)
-    found = campaign(prepared, cases, options.seed, workers=options.workers, show=lambda text: print(text, flush=True))  # noqa: T201
-    print(f"seed {options.seed}: {sum(found.outcomes.values())} files in {time.monotonic() - started:.0f} s")  # noqa: T201
-    print(f"exit codes {dict(sorted(found.outcomes.items()))}, {found.slowest:.2f} s at most, {found.largest >> 20} MiB")  # noqa: T201
-    print(dict(found.by_target))  # noqa: T201
+    found = campaign(prepared, cases, options.seed, workers=options.workers, show=say)
+    say(f"seed {options.seed}: {sum(found.outcomes.values())} files in {time.monotonic() - started:.0f} s")
+    say(f"exit codes {dict(sorted(found.outcomes.items()))}, {found.slowest:.2f} s, {found.largest >> 20} MiB at most")
+    say(dict(found.by_target))
     return bool(found.faults)
 
 

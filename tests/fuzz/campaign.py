@@ -134,7 +134,7 @@ def _answers(prepared: Path, seed: int, cases: list[tuple[str, int]]) -> Iterabl
         try:
             for name, index in cases:
                 try:
-                    print(name, index, file=process.stdin, flush=True)  # noqa: T201
+                    print(name, index, file=process.stdin, flush=True)
                 except BrokenPipeError:
                     return
                 line = process.stdout.readline()

@@ -1,4 +1,4 @@
-"""Ways to damage a file: bits, lengths, nesting, and each leaf of what has a structure replaced by what it should not be.
+"""Ways to damage a file: bits, lengths, nesting, each leaf of what has a structure replaced by what does not belong.
 
 Every function is a pure function of the content and a random generator, so that a case is made again from its seed.
 """
@@ -32,7 +32,21 @@ LEAVES = (
 )
 
 TOML_LEAVES = (
-    *("true", "false", "-1", "0", "1", "2", "0.5", "inf", "-inf", "nan", "1e400", "1000000000000", "9223372036854775808"),
+    *(
+        "true",
+        "false",
+        "-1",
+        "0",
+        "1",
+        "2",
+        "0.5",
+        "inf",
+        "-inf",
+        "nan",
+        "1e400",
+        "1000000000000",
+        "9223372036854775808",
+    ),
     *("1" * 5000, '""', '"x"', '"' + "x" * 100_000 + '"', '"\\u0000"', "1979-05-27", "07:32:00", "0x10", "[]", "{}"),
     *("[[[]]]", '["x"]', "[1, 2, 3]", "[0.5, 1e400]", "{x = 1}", "[" * 5000 + "]" * 5000, "", "= 1", "x"),
 )
@@ -67,7 +81,9 @@ def any_bytes(content: bytes, rng: Rng) -> Damaged:
 
 def leaves(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Paths to every value below ``document``, containers included."""
-    items = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     for key, value in items:
         yield (*path, key)
         yield from leaves(value, (*path, key))
@@ -148,7 +164,9 @@ def toml_file(content: bytes, rng: Rng) -> Damaged:
     places = [index for index, line in enumerate(lines) if re.match(r"\s*[\w.-]+\s*=", line)]
     kind = str(rng.choice(["value", "value", "value", "value", "gone", "twice", "key", "deep", "section"]))
     if not places or kind == "deep":
-        deep = str(rng.choice([".".join(["a"] * 3000) + " = 1", "[" + ".".join(["a"] * 3000) + "]", "x = " + "[" * 9000]))
+        deep = str(
+            rng.choice([".".join(["a"] * 3000) + " = 1", "[" + ".".join(["a"] * 3000) + "]", "x = " + "[" * 9000])
+        )
         return "deep key", "\n".join([deep, *lines]).encode()
     index = places[int(rng.integers(len(places)))]
     key = lines[index].split("=")[0].strip()
@@ -171,7 +189,9 @@ def toml_file(content: bytes, rng: Rng) -> Damaged:
 
 def overrides(content: bytes, rng: Rng) -> str:
     """A ``--set`` argument: a key of a TOML file, a section or nonsense, with a value that it should not have."""
-    paths = [".".join(path) for path in leaves(tomllib.loads(content.decode())) if all(isinstance(p, str) for p in path)]
+    paths = [
+        ".".join(path) for path in leaves(tomllib.loads(content.decode())) if all(isinstance(p, str) for p in path)
+    ]
     key = str(rng.choice([*paths, *paths, "x", "", "train", "a.b.c.d", ".", ".".join(["a"] * 2000)]))
     return f"{key}={rng.choice(TOML_LEAVES)}" if rng.random() < 0.95 else key
 
@@ -340,7 +360,19 @@ def text_file(content: bytes, rng: Rng) -> Damaged:
     """One word of a text replaced."""
     words = re.split(rb"(\s+)", content)
     index = int(rng.integers(len(words)))
-    values = [b"", b"x", b"-1", b"0", b"ffffffffffffffffff", b"1" * 5000, b"\xff\xfe", b"@100000000", b"//", b"\0", b"/*"]
+    values = [
+        b"",
+        b"x",
+        b"-1",
+        b"0",
+        b"ffffffffffffffffff",
+        b"1" * 5000,
+        b"\xff\xfe",
+        b"@100000000",
+        b"//",
+        b"\0",
+        b"/*",
+    ]
     words[index] = values[int(rng.integers(len(values)))]
     return f"word {index} = {words[index][:20]!r}", b"".join(words)
 

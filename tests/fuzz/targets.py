@@ -164,7 +164,9 @@ def _data(case: Path, file: Path) -> None:
     from codesign.encoders import encode
 
     for coding in ("current", "rate") if file.name == "pictures.npz" else ("events",):
-        config = DataConfig.model_validate({"set": "npz", "path": str(file), "coding": coding, "validation": 4, "test": 4})
+        config = DataConfig.model_validate(
+            {"set": "npz", "path": str(file), "coding": coding, "validation": 4, "test": 4}
+        )
         dataset = load_dataset(config)
         for split in (dataset.train, dataset.validation, dataset.test):
             stimulus, _ = encode(dataset, split, config, 3)
@@ -212,7 +214,8 @@ TARGETS: dict[str, Target] = {
         Target("network load", {NETWORK: "safetensors"},
                ("load", "{file}", "{case}/machine/bundle", "-o", "{case}/out.bin"), needs=("machine",)),
         Target("stimulus", {"run/stimulus.npz": "npz"}, _stimulus, weight=4),
-        Target("stimulus verify", {"run/stimulus.npz": "npz"}, ("verify", "{case}/run", "--json"), RUN, 0.05, deep=True),
+        Target("stimulus verify", {"run/stimulus.npz": "npz"},
+               ("verify", "{case}/run", "--json"), RUN, 0.05, deep=True),
         Target("calibration", {"run/calibration.npz": "npz"}, ("estimate", "{case}/run", "--json"), RUN, 2),
         Target("decisions", {"run/decisions.npz": "npz"}, _report, RUN, 1),
         Target("observed", {"run/verify/observed.npz": "npz"}, _report, RUN, 1),
@@ -227,10 +230,12 @@ TARGETS: dict[str, Target] = {
                ("predict", "{case}/run", "{case}/mine.npz", "--json"), ("run", "mine.npz"), 1),
         Target("sidecar", {SIDECAR: "json"}, _sidecar, RUN, 6),
         Target("sidecar verify", {SIDECAR: "json"}, ("verify", "{case}/run/bundle"), RUN, 0.05, deep=True),
-        Target("sidecar synth", {SIDECAR: "json"}, ("synth", "{case}/run/bundle", "--set", "synth.families=[]"), RUN, 0.2,
+        Target("sidecar synth", {SIDECAR: "json"},
+               ("synth", "{case}/run/bundle", "--set", "synth.families=[]"), RUN, 0.2,
                deep=True),
         Target("sidecar load", {"machine/bundle/design.json": "json"},
-               ("load", f"{{case}}/{NETWORK}", "{case}/machine/bundle", "-o", "{case}/out.bin"), ("machine", NETWORK), 2),
+               ("load", f"{{case}}/{NETWORK}", "{case}/machine/bundle", "-o", "{case}/out.bin"),
+               ("machine", NETWORK), 2),
         Target("images", {"run/bundle/images/*.mem": "text"}, _sidecar, RUN, 2),
         Target("verilog", {"run/bundle/*.v": "text"}, ("verify", "{case}/run/bundle"), RUN, 0.03, deep=True),
         Target("checkpoints", CHECKPOINTS, _checkpoint, weight=2),

@@ -1,8 +1,8 @@
 """Runs cases one after the other in a process with limits; one JSON line on its standard output for each.
 
-``python -m tests.fuzz.worker PREPARED SEED`` reads ``target index`` from standard input. The process lives on from case to
-case, so that imports are paid once; what it may use of memory is limited, and what it used at most is measured anew for
-each case.
+``python -m tests.fuzz.worker PREPARED SEED`` reads ``target index`` from standard input. The process lives on from case
+to case, so that imports are paid once; what it may use of memory is limited, and what it used at most is measured anew
+for each case.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def main(prepared: Path, seed: int) -> None:
             outcome = run(case)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        print(json.dumps({"target": name, "index": int(index), "label": case.label, **outcome}), file=answers, flush=True)  # noqa: T201
+        print(
+            json.dumps({"target": name, "index": int(index), "label": case.label, **outcome}), file=answers, flush=True
+        )
 
 
 def run(case: Case) -> dict[str, Any]:

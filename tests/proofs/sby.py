@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from boards.tools import compiled_tool, kill_group, tool_path
+from boards.tools import compiled_tool, tool_path
+from codesign import children
 from codesign.errors import ToolError
 
 POLL_SECONDS = 0.1
@@ -104,21 +105,14 @@ def run(
     end = time.monotonic() + timeout
     seconds = None
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sby, "-f", f"{name}.sby"],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = [sby, "-f", f"{name}.sby"]
+        process = children.start(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             while seconds is None and time.monotonic() < end:
                 seconds = _processor_time(process)
                 time.sleep(POLL_SECONDS)
         finally:
-            kill_group(process)
+            children.end(process)
     status_file = folder / name / "status"
     status = "TIMEOUT" if seconds is None else status_file.read_text().split()[0] if status_file.is_file() else "ERROR"
     traces = sorted((folder / name).glob("engine_0/trace.yw"))

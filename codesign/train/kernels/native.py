@@ -22,6 +22,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from codesign import children
 from codesign.errors import OutputError
 from codesign.files import atomic_path
 from codesign.train.kernels.dynamics import Dynamics
@@ -107,8 +108,10 @@ def build() -> Path | None:
 
 
 def _run(command: list[str]) -> str:
-    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS, input="")
-    return result.stderr
+    code, text = children.run(command, COMPILE_SECONDS)
+    if code:
+        raise subprocess.CalledProcessError(code, command, text)
+    return text
 
 
 def advance(
