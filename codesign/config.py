@@ -27,12 +27,16 @@ from codesign.choices import (
 )
 from codesign.early_exit import MAX_MARGIN
 from codesign.errors import InputError
-from codesign.network import CodingKind, CompareKind, LeakKind, ReadoutKind
+from codesign.files import read_text
+from codesign.network import MAX_LAYERS, MAX_WIDTH, CodingKind, CompareKind, LeakKind, ReadoutKind
 
 MAX_TRAINED_SHIFT = 12
+MAX_CONFIG_BYTES = 1 << 20
+MAX_DEPTH = 8
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=1 << 31)]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Level = Annotated[float, Field(gt=0, le=1)]
 Lanes = Annotated[int, Field(ge=1, le=MAX_LANES)]
 Family = Literal["ice40", "ecp5", "xilinx", "gowin"]
@@ -40,9 +44,9 @@ Target = Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are not coerced."""
+    """Base of every section: unknown keys and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -121,7 +125,7 @@ class DenseLayer(Section):
     """A fully connected LIF layer."""
 
     kind: Literal["dense"]
-    width: Count
+    width: Width
     recurrent: bool = Field(default=False, description="the layer's spikes of t - 1 are sources at t")
     norm: bool = Field(default=False, description="batch normalisation of the current, folded at freeze")
 
@@ -130,7 +134,7 @@ class ConvLayer(Section):
     """A convolutional LIF layer; kernels are square."""
 
     kind: Literal["conv"]
-    channels: Count
+    channels: Width
     kernel: int = Field(default=3, ge=1, le=31)
     stride: int = Field(default=1, ge=1, le=16)
     padding: int | None = Field(default=None, ge=0, le=15, description="default: (kernel - 1) / 2, rounded down")
@@ -153,7 +157,7 @@ class ResidualLayer(Section):
     """
 
     kind: Literal["residual"]
-    channels: Count
+    channels: Width
     stride: int = Field(default=1, ge=1, le=16)
     norm: bool = Field(default=True, description="batch normalisation of each convolution's current")
 
@@ -170,10 +174,14 @@ LAYER_KINDS: dict[str, type[Section]] = {
 class NetworkConfig(Section):
     """Architecture and neuron. The last layer, fully connected with one neuron a class, is not written down."""
 
-    hidden: list[Count] = Field(default=[128], description="hidden layer widths; [] for a single layer")
+    hidden: list[Width] = Field(
+        default=[128], max_length=MAX_LAYERS - 1, description="hidden layer widths; [] for a single layer"
+    )
     recurrent: bool | list[bool] = Field(default=False, description="hidden layers with recurrence: all, or one by one")
     layers: list[LayerConfig] | None = Field(
-        default=None, description="[[network.layers]] of kind dense, conv, pool or residual instead of hidden"
+        default=None,
+        max_length=MAX_LAYERS,
+        description="[[network.layers]] of kind dense, conv, pool or residual instead of hidden",
     )
     recurrent_scale: float = Field(
         default=0.2, gt=0, description="initial recurrent weights: standard deviation times sqrt(fan-in)"
@@ -745,14 +753,13 @@ def parse_section(section: type[AnySection], document: Mapping[str, Any], where:
 def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
     """Configuration from a TOML file, then ``--set section.key=value`` overrides, then the training seed."""
     path = Path(path)
+    text = read_text(path, "no such configuration; `codesign init` writes one", MAX_CONFIG_BYTES)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration; `codesign init` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
+        document = tomllib.loads(text)
+    except ValueError as error:
         raise InputError(f"{path}: not TOML ({error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not TOML (nested too deep)") from None
     for override in overrides or []:
         apply_override(document, override)
     if seed is not None:
@@ -766,10 +773,16 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     names = key.strip().split(".")
     if not separator or not all(names):
         raise InputError(f"--set {override!r}: expected section.key=value")
+    if len(names) > MAX_DEPTH:
+        raise InputError(f"--set {override!r}: no section lies so deep")
     try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
+        document_of_value = tomllib.loads(f"value = {text}")
+        # A line break in the text would begin another key.
+        value: Any = document_of_value["value"] if len(document_of_value) == 1 else text.strip()
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--set {override!r}: no value ({error})") from None
     for name in names[:-1]:
         document = document.setdefault(name, {})
         if not isinstance(document, dict):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from codesign.config import Config
 from codesign.errors import CodesignError, InputError, OutputError, UnsupportedError
-from codesign.files import explain_write_errors, write_json
+from codesign.files import explain_write_errors, read_json, write_json
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
 from codesign.progress import Progress, silent
@@ -83,6 +83,8 @@ def explore(
     """
     exploration = _Exploration(config, _claim(Path(folder)), progress or silent, device)
     with RunDirectory(exploration.folder, {}).locked():
+        # First of all: by its table an exploration that was stopped is known for one.
+        exploration.write()
         try:
             exploration.run()
         finally:
@@ -145,10 +147,14 @@ def point_config(config: Config, point: Point) -> Config:
 
 
 def _claim(folder: Path) -> Path:
+    """Make the folder, or take it over if it is an exploration: its table says so, written before anything else."""
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if others and not {TABLE, "shared"} & set(others):
+    if TABLE in others:
+        if read_json(folder / TABLE).get("format") != FORMAT_NAME:
+            raise OutputError(f"{folder / TABLE}: not the table of an exploration; choose another folder with -o")
+    elif others:
         raise OutputError(f"{folder}: not empty and not an exploration; choose another folder with -o")
     return folder
 

@@ -58,7 +58,7 @@ def read_text(path: Path, absent: str = "no such file", limit: int = MAX_TEXT_BY
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise InputError(f"{path}: cannot be read as text (no UTF-8 at byte {error.start})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -119,6 +119,10 @@ def explain_write_errors(path: Path) -> Iterator[None]:
             raise OutputError(f"{path}: not writable; choose another folder with -o") from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise OutputError(f"{path}: a file is in the way of this folder") from error
+        if error.errno == errno.EISDIR:
+            raise OutputError(f"{path}: is a folder; choose another name") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"{shown(path)}: the name is too long; choose another one") from error
         raise
 
 

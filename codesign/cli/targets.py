@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Literal
 from codesign.cli.console import console
 from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.errors import InputError, OutputError
-from codesign.files import atomic_path, explain_write_errors, file_hash
+from codesign.files import atomic_path, explain_write_errors, file_hash, input_size
 from codesign.network import FrozenNetwork
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import NETWORK, Context, Stage
@@ -23,7 +24,7 @@ Kind = Literal["config", "run", "network", "bundle"]
 
 def kind_of(path: Path) -> Kind:
     """What ``path`` holds. Raises InputError naming what was expected."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib's raises for a name that is too long
         if (path / MANIFEST).is_file():
             return "run"
         if (path / "design.json").is_file():
@@ -31,9 +32,8 @@ def kind_of(path: Path) -> Kind:
         raise InputError(f"{path}: neither a run directory ({MANIFEST}) nor a bundle (design.json)")
     if path.suffix == ".toml":
         return "config"
-    if path.is_file():
-        return "network"
-    raise InputError(f"{path}: no such file or folder")
+    input_size(path, "no such file or folder")
+    return "network"
 
 
 def expect(path: Path, *kinds: Kind) -> Kind:

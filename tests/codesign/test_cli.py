@@ -384,6 +384,50 @@ def is_alive(number: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "folder.toml"], "folder.toml: neither a run directory"),
+        (["run", "pipe.toml"], "pipe.toml: is a pipe or device"),
+        (["run", "empty.toml", "--set", "x"], "--set 'x': expected section.key=value"),
+        (["train", "large.toml"], "large.toml: 8589934592 bytes, the limit is"),
+        (["estimate", "pipe"], "pipe: is a pipe or device"),
+        (["estimate", "/dev/zero"], "/dev/zero: is a pipe or device"),
+        (["estimate", "/dev/stdin"], "/dev/stdin: "),
+        (["estimate", "large.toml/x"], "no such file or folder"),
+        (["estimate", "empty"], "empty: truncated or not a safetensors file"),
+        (["estimate", "large"], "large: "),
+        (["estimate", "x" * 5000], "cannot be read (File name too long)"),
+        (["estimate", "a\0b"], "embedded null byte"),
+        (["estimate", "caf\udce9"], "no such file or folder"),
+        (["generate", "folder.toml", "-o", "out"], "folder.toml: "),
+        (["generate", "empty", "-o", "empty"], "empty: "),
+        (["load", "empty", "folder.toml", "-o", "out.bin"], "folder.toml: neither a run directory"),
+        (["verify", "pipe"], "pipe: is a pipe or device"),
+        (["report", "empty"], "empty: is a frozen network; expected a run directory"),
+        (["freeze", "folder.toml"], "folder.toml: neither a run directory"),
+        (["init", "folder.toml"], "folder.toml: exists already"),
+        (["init", "folder.toml", "--force"], "folder.toml: is a folder"),
+        (["init", "empty/x.toml"], "a file is in the way of this folder"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_end_in_one_line(call, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.toml").mkdir()
+    for name in ("pipe", "pipe.toml"):
+        os.mkfifo(tmp_path / name)
+    for name in ("empty", "empty.toml"):
+        (tmp_path / name).touch()
+    for name in ("large", "large.toml"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 33)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, out, err = call(*arguments)
+    assert (code, out) == (7 if arguments[0] == "init" else 2, "")
+    assert words in one_line(err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 def test_terminated_verification_leaves_no_process_behind(trained, tmp_path):
     """What a job scheduler sends is as good as Ctrl-C, also while other programs work."""

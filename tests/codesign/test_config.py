@@ -161,3 +161,65 @@ def test_the_short_form_is_the_same_as_its_layers():
     long = [{"kind": "dense", "width": 8}, {"kind": "dense", "width": 9, "recurrent": True}]
     assert short.layer_configs == parse_config({"network": {"layers": long}}).network.layer_configs
     assert short.n_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("train", "learning_rate"),
+        ("train", "weight_decay"),
+        ("train", "clip_grad_norm"),
+        ("data", "validation"),
+        ("data", "step_ms"),
+        ("train.rewiring", "q"),
+        ("train.rewiring", "gamma"),
+        ("explore", "density"),
+    ],
+)
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, section, key, value):
+    path = tmp_path / "c.toml"
+    path.write_text(f"[{section}]\n{key} = {f'[{value}]' if key == 'density' else value}\n")
+    with pytest.raises(InputError, match=rf"{section}\.{key}.* finite|{section}\.{key}.* less than") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"x = " + b"[" * 20_000, "not TOML"),
+        (b".".join([b"a"] * 20_000) + b" = 1", "not TOML|unknown key"),
+        (b"[train]\nepochs = " + b"1" * 5000, "not TOML"),
+        (b"[train]\nepochs = 1\nepochs = 2", "not TOML"),
+        (b"\xff", "no UTF-8 at byte 0"),
+        (b"#" * (1 << 20) + b"\n", "1048577 bytes, the limit is 1048576"),
+        (b"[network]\ntimesteps = 1000000000000", "network.timesteps"),
+        (b"[network]\nhidden = [1000000000]", "network.hidden"),
+        (b"[[network.layers]]\nkind = 'dense'\nwidth = 1000000000", "width"),
+        (b"[network]\nhidden = [" + b"1, " * 300_000 + b"1]", "network.hidden"),
+    ],
+)
+def test_what_is_no_configuration_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "c.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        ".".join(["a"] * 2000) + "=1",
+        "train.epochs=" + "1" * 5000,
+        "train.epochs=" + "[" * 20_000,
+        "train.epochs=1\nx = 2",
+    ],
+)
+def test_overrides_that_are_no_values_are_refused_in_one_line(tmp_path, override):
+    path = tmp_path / "c.toml"
+    path.write_text("")
+    with pytest.raises(InputError):
+        load_config(path, [override])

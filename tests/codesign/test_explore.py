@@ -259,6 +259,21 @@ def test_the_default_grid_is_valid():
     assert len(design_points(Config())) == 24
 
 
+def test_only_an_exploration_is_gone_on_with(tmp_path):
+    config = parse_config({"explore": {"density": [0.4], "weight_bits": [4], "lanes": [1]}})
+    project = tmp_path / "project"
+    (project / "shared").mkdir(parents=True)
+    with pytest.raises(OutputError, match="not empty and not an exploration"):
+        explore(config, project)
+    assert [path.name for path in project.iterdir()] == ["shared"]
+    (project / "explore.json").write_text('{"format": "something else"}')
+    with pytest.raises(OutputError, match="not the table of an exploration"):
+        explore(config, project)
+    (project / "explore.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deep"):
+        explore(config, project)
+
+
 @pytest.mark.deep
 @pytest.mark.hardware
 def test_real_points_are_trained_simulated_and_drawn(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,25 @@ def test_damaged_tensors_are_refused(path: Path, tensors: dict[str, Any], messag
         ({"coding": {"kind": "current", "input_bits": 9, "parameters": {}}}, "input_bits = 9 is outside 1..8"),
         ({"coding": {"kind": "rate", "input_bits": 4, "parameters": {}}}, "input_bits belongs to the coding 'current'"),
         ({"readout": "membrane_sum"}, "needs reset 'none' in the last layer"),
+        ({"timesteps": True}, "timesteps = True is outside"),
+        ({"timesteps": 10**12}, "timesteps = 1000000000000 is outside"),
+        ({"coding": {"kind": "current", "input_bits": None, "parameters": {}}}, "input_bits = None is outside 1..8"),
+        ({"coding": {"kind": "current", "input_bits": "x", "parameters": {}}}, "input_bits = 'x' is outside 1..8"),
+        ({"coding": {"kind": [], "input_bits": 0, "parameters": {}}}, r"input coding \[\] is none of"),
+        *(
+            ({"coding": {"kind": "events", "input_bits": 0, "parameters": wrong}}, "coding.parameters")
+            for wrong in (
+                5,
+                None,
+                "x",
+                [1],
+                {"low": {}},
+                {"low": [[]]},
+                {"low": 1 << 70},
+                {str(i): 0 for i in range(65)},
+            )
+        ),
+        ({"layers": [{}] * 65}, "the number of layers is outside 1..64"),
     ],
 )
 def test_network_fields_are_checked(path: Path, change: dict[str, Any], message: str) -> None:
@@ -244,6 +264,83 @@ def test_network_fields_are_checked(path: Path, change: dict[str, Any], message:
 def test_layer_fields_are_checked(path: Path, change: dict[str, Any], message: str) -> None:
     rewrite(path, metadata=lambda document: document["layers"][0].update(change))
     refused(path, f"layer 0: {message}")
+
+
+@pytest.mark.parametrize("source", [[[0]], "x", None, True, {}, 0.0, 10**30])
+def test_a_source_that_is_no_layer_is_refused(path: Path, source: Any) -> None:
+    rewrite(path, metadata=lambda document: document["layers"][1]["projections"][0].update(source=source))
+    refused(path, "layer 1: source .* is outside -1..1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deep"),
+        ('{"format": 1, "format": 2}', "'format' twice"),
+        ('{"timesteps": 1e400}', "beyond every number"),
+        ('{"timesteps": NaN}', "NaN is no number"),
+        ("[1]", "not a JSON object"),
+    ],
+)
+def test_metadata_that_no_writer_writes_is_refused(path: Path, text: str, message: str) -> None:
+    save_file(load_file(path), path, {"codesign": text})
+    refused(path, message)
+
+
+def test_a_header_without_end_is_refused_before_it_is_read(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes((1 << 40).to_bytes(8, "little") + content[8:])
+    refused(path, "its header is not whole")
+    with path.open("r+b") as file:
+        file.truncate(1 << 33)
+        file.write((1 << 32).to_bytes(8, "little"))
+    refused(path, "a header of 4294967296 bytes, the limit is")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "none", "no such frozen network")
+    refused(tmp_path, "is a folder, a file is expected")
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "is a pipe or device")
+    with pytest.raises(InputError, match="cannot be read"):
+        FrozenNetwork.load(tmp_path / ("x" * 5000))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    plain = FrozenNetwork.from_arrays(
+        [np.array([[1, 0], [-3, 2]])],
+        threshold=5,
+        timesteps=3,
+        leak=Leak("multiply", 2, 3),
+        fraction_bits=2,
+        membrane_width=12,
+        coding=InputCoding("current", 4, {"low": 0.0, "high": 1.0}),
+    )
+    other = FrozenNetwork.from_arrays(
+        [np.array([[1, 0], [-3, 2]])],
+        threshold=np.int16(5),
+        timesteps=np.int64(3),  # type: ignore[arg-type]
+        leak=Leak("multiply", np.uint8(2), np.array(3)),  # type: ignore[arg-type]
+        fraction_bits=np.int32(2),  # type: ignore[arg-type]
+        membrane_width=[np.int64(12)],  # type: ignore[list-item]
+        coding=InputCoding("current", np.int8(4), {"low": np.float64(0), "high": np.float32(1)}),  # type: ignore[arg-type]
+    )
+    assert other.hash == plain.hash
+    other.save(tmp_path / "a")
+    assert FrozenNetwork.load(tmp_path / "a").hash == plain.hash
+    assert type(other.timesteps) is int
+
+
+def test_bounds_over_many_timesteps_are_those_of_the_walk() -> None:
+    for leak in (Leak(), Leak("shift", 3), Leak("multiply", 4, 11)):
+        layer = FrozenLayer.from_dense(np.array([[3, -2], [-1, 4]]), bias=np.array([-7, 2]), leak=leak, fraction_bits=1)
+        low, high = layer.sum_range(3)
+        v_low, v_high, bottom, top = np.zeros(2, np.int64), np.zeros(2, np.int64), 0, 0
+        for _ in range(300):
+            v_low = leak(v_low) + (low << 1) + layer.bias
+            v_high = leak(v_high) + (high << 1) + layer.bias
+            bottom, top = min(bottom, int(v_low.min())), max(top, int(v_high.max()))
+        assert layer.unsaturated_range(300, 3) == (bottom, top)
 
 
 def test_layers_must_fit_each_other() -> None:
