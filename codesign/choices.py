@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from codesign.early_exit import EarlyExit, early_exit_problem
 from codesign.errors import InputError, UnsupportedError
 from codesign.network import FrozenNetwork, ReadoutKind
+from codesign.network.terms import plain_fields
 
 Shape = Literal["streaming", "folded"]
 StateMemory = Literal["auto", "block", "distributed"]
@@ -69,6 +70,7 @@ class Choices:
     loadable: bool = False
 
     def __post_init__(self) -> None:
+        plain_fields(self, *(field.name for field in fields(self)))
         names = {
             "shape": Shape,
             "state_memory": StateMemory,

@@ -178,16 +178,17 @@ def json_text(document: Any, default: Callable[[Any], Any] | None = None) -> str
     try:
         return json.dumps(document, indent=2, allow_nan=False, default=default) + "\n"
     except ValueError:
-        return json.dumps(_only_finite(document), indent=2, allow_nan=False, default=default) + "\n"
+        return json.dumps(only_finite(document), indent=2, allow_nan=False, default=default) + "\n"
 
 
-def _only_finite(document: Any) -> Any:
+def only_finite(document: Any) -> Any:
+    """The document with null for each number that is not finite."""
     if isinstance(document, float):
         return document if math.isfinite(document) else None
     if isinstance(document, dict):
-        return {key: _only_finite(value) for key, value in document.items()}
+        return {key: only_finite(value) for key, value in document.items()}
     if isinstance(document, list | tuple):
-        return [_only_finite(value) for value in document]
+        return [only_finite(value) for value in document]
     return document
 
 

@@ -29,6 +29,8 @@ from codesign.encoding import PLAIN, Encoding, smallest
 from codesign.errors import CapacityError, InputError
 from codesign.layouts import Record, index_width, parameter_word
 from codesign.network import FrozenLayer, FrozenNetwork
+from codesign.network.connections import is_whole
+from codesign.network.terms import plain_number
 from codesign.placement import balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
@@ -519,6 +521,7 @@ def map_network(
     if a known capacity is too small, and UnsupportedError for choices that do not go together and for a network that
     the accelerator does not cover.
     """
+    lanes = plain_number(list(lanes))
     _check_arguments(network, lanes, events)
     check(choices, network, lanes=lanes)
     if capacity is not None and not choices.loadable:
@@ -602,7 +605,7 @@ def _check_arguments(network: FrozenNetwork, lanes: Sequence[int], events: Seque
     if len(lanes) != len(network.layers):
         raise InputError(f"lanes has {len(lanes)} entries for {len(network.layers)} layers")
     for index, count in enumerate(lanes):
-        if not 1 <= count <= MAX_LANES:
+        if not is_whole(count, 1, MAX_LANES):
             raise InputError(f"lanes of layer {index} = {count!r} is outside 1..{MAX_LANES}")
     if events is not None:
         if len(events) != len(network.layers):

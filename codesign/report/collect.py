@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,16 +10,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from codesign import golden
 from codesign.config import Config
+from codesign.data.files import read_npz
 from codesign.errors import CodesignError, InputError
-from codesign.network import FrozenNetwork
+from codesign.files import parse_json, read_json, read_text
+from codesign.network import MAX_WIDTH, FrozenNetwork
 from codesign.pipeline.stage import DECISIONS
+from codesign.report.documents import Build, Epoch, Estimate, Mutants, Synthesis, Verification, check
 from codesign.rundir import RunDirectory
 from codesign.stimulus import Stimulus
 
 T = TypeVar("T")
+MAX_HISTORY_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,14 @@ class Observed:
     sample: int
     spikes: list[npt.NDArray[np.bool_]]
     membranes: list[npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """What freezing has left: int32 (N,) of the network of that hash."""
+
+    decisions: npt.NDArray[np.int32]
+    network_hash: str
 
 
 @dataclass(eq=False)
@@ -46,6 +58,7 @@ class Record:
     history: list[dict[str, Any]] = field(default_factory=list)
     sidecar: dict[str, Any] | None = None
     verification: dict[str, Any] | None = None
+    kept_decisions: Decisions | None = None
     observed: Observed | None = None
     mutants: dict[str, Any] | None = None
     synthesis: dict[str, Any] | None = None
@@ -77,11 +90,14 @@ class Record:
         """Int32 (N,): the frozen network's on the run's test samples, as freezing has left them, else computed."""
         if self.network is None or self.stimulus is None:
             return None
-        path = self.run.path / DECISIONS
-        if path.is_file():
-            with np.load(path) as arrays:
-                if str(arrays["network_hash"]) == self.network.hash and len(arrays["decisions"]) == len(self.stimulus):
-                    return arrays["decisions"]
+        kept = self.kept_decisions
+        if (
+            kept is not None
+            and kept.network_hash == self.network.hash
+            and len(kept.decisions) == len(self.stimulus)
+            and kept.decisions.max(initial=0) < self.network.n_outputs
+        ):
+            return kept.decisions
         return golden.run(self.network, self.stimulus, membranes=False, spikes=False).decisions
 
     @property
@@ -128,14 +144,15 @@ def collect(folder: Path) -> Record:
         except InputError as error:
             record.damaged.append(f"stimulus.npz: {error}")
             record.stimulus = None
+    record.kept_decisions = part(folder / DECISIONS, read_decisions)
     record.history = part(folder / "metrics.jsonl", read_history) or []
     record.sidecar = part(folder / "bundle" / "design.json", read_json)
-    record.verification = part(folder / "verify" / "verification.json", read_json)
+    record.verification = part(folder / "verify" / "verification.json", reader(Verification))
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
-    record.mutants = part(folder / "verify" / "mutants.json", read_json)
-    record.estimate = part(folder / "estimate.json", read_json)
-    record.synthesis = part(folder / "synth" / "synth.json", read_json)
-    builds = [part(path, read_json) for path in sorted((folder / "build").glob("*/build.json"))]
+    record.mutants = part(folder / "verify" / "mutants.json", reader(Mutants))
+    record.estimate = part(folder / "estimate.json", reader(Estimate))
+    record.synthesis = part(folder / "synth" / "synth.json", reader(Synthesis))
+    builds = [part(path, reader(Build)) for path in sorted((folder / "build").glob("*/build.json"))]
     record.builds = [build for build in builds if build is not None]
     _drop_foreign(record)
     return record
@@ -161,37 +178,57 @@ def _drop_foreign(record: Record) -> None:
     observed, layers = record.observed, record.network.layers
     if observed is not None and (
         record.verification is None
+        or [item.shape for item in observed.membranes] != [item.shape for item in observed.spikes]
         or [item.shape for item in observed.spikes] != [(record.network.timesteps, layer.n_out) for layer in layers]
     ):
         record.observed = None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")
-    return document
+def reader(form: type[BaseModel]) -> Callable[[Path], dict[str, Any]]:
+    """Reads a JSON document of this form."""
+    return lambda path: check(read_json(path), form, str(path))
+
+
+def read_decisions(path: Path) -> Decisions:
+    """Decisions of the frozen network on the run's samples. Raises InputError for anything else."""
+    arrays = read_npz(path, ("decisions", "network_hash"))
+    decisions, digest = arrays.get("decisions"), arrays.get("network_hash")
+    if decisions is None or decisions.ndim != 1 or decisions.dtype != np.int32:
+        raise InputError(f"{path}: decisions are not int32 (samples,)")
+    if decisions.size and (decisions.min() < 0 or decisions.max() >= MAX_WIDTH):
+        raise InputError(f"{path}: a decision is no class")
+    if digest is None or digest.ndim or digest.dtype.kind != "U":
+        raise InputError(f"{path}: network_hash is no text")
+    return Decisions(decisions, str(digest))
 
 
 def read_observed(path: Path) -> Observed:
-    """Spikes and membranes that the testbench recorded of one sample."""
-    with np.load(path, allow_pickle=False) as file:
-        count = sum(name.startswith("spikes") for name in file.files)
-        return Observed(
-            int(file["sample"]),
-            [file[f"spikes{index}"].astype(bool) for index in range(count)],
-            [file[f"membranes{index}"].astype(np.int64) for index in range(count)],
-        )
+    """Spikes and membranes that the testbench recorded of one sample. Raises InputError for anything else."""
+    arrays = read_npz(path)
+    sample = arrays.get("sample")
+    if sample is None or sample.ndim or sample.dtype.kind not in "iu" or not 0 <= sample < 1 << 31:
+        raise InputError(f"{path}: sample is no whole number")
+    columns: dict[str, list[npt.NDArray[Any]]] = {"spikes": [], "membranes": []}
+    for name, dtype in (("spikes", np.bool_), ("membranes", np.int64)):
+        for index in range(sum(key.startswith("spikes") for key in arrays)):
+            array = arrays.get(f"{name}{index}")
+            if array is None or array.ndim != 2 or array.dtype != dtype:
+                raise InputError(f"{path}: {name}{index} is not {np.dtype(dtype)} (timesteps, neurons)")
+            columns[name].append(array)
+    return Observed(int(sample), columns["spikes"], columns["membranes"])
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl; a last line cut short by an interruption is left out."""
+    """Rows of metrics.jsonl; a last line cut short by an interruption is left out. InputError for other lines."""
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, limit=MAX_HISTORY_BYTES).splitlines()
     for index, line in enumerate(lines):
+        where = f"{path}: line {index + 1}"
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            rows.append(parse_json(line, where))
+        except InputError:
             if index < len(lines) - 1:
-                raise ValueError(f"line {index + 1} is not JSON") from None
-    return [row for row in rows if isinstance(row, dict)]
+                raise
+            break
+        check(rows[-1], Epoch, where)
+    return rows

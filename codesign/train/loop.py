@@ -23,7 +23,7 @@ from codesign.config import Config, TrainConfig
 from codesign.data.samples import Dataset
 from codesign.encoders import encode, input_coding
 from codesign.errors import InputError, UnsupportedError
-from codesign.files import atomic_path, write_text
+from codesign.files import atomic_path, only_finite, write_text
 from codesign.progress import Progress, silent
 from codesign.train import checkpoint, parallel
 from codesign.train.batches import Augmentation, Batches, input_shape
@@ -433,7 +433,7 @@ class _Run:
         if not self.group.writes:
             return
         rows = [{**row, "samples_per_second": self.rates.get(row["epoch"])} for row in self.history]
-        write_text(self.folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.folder / METRICS, "".join(json.dumps(only_finite(row)) + "\n" for row in rows))
         state = self.rewirer.state_dict()
         document = {
             "key": self.key,

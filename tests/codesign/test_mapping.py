@@ -26,6 +26,14 @@ def rebuild(layer):
     return matrix
 
 
+def test_numbers_of_numpy_are_numbers():
+    network = network_of([[[1, 0], [-3, 2]]])
+    numpys = Choices(queue_depth=np.int64(4), counters=np.bool_(False), block_rom_bits=np.uint16(9))
+    assert numpys == Choices(queue_depth=4, counters=False, block_rom_bits=9)
+    mapping = map_network(network, np.array([2]), None, numpys)
+    assert type(mapping.choices.queue_depth) is int and type(mapping.layers[0].lanes) is int
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_words_in_lock_step_hold_a_synapse_of_each_lane_or_add_nothing(seed):
     rng = np.random.default_rng(seed)
@@ -138,6 +146,9 @@ def test_a_layer_without_synapses_has_one_unused_word():
         ([1, 1], None, "2 entries for 1 layers"),
         ([0], None, r"lanes of layer 0 = 0 is outside 1\.\.32"),
         ([33], None, r"lanes of layer 0 = 33 is outside"),
+        (["x"], None, r"lanes of layer 0 = 'x' is outside"),
+        ([True], None, r"lanes of layer 0 = True is outside"),
+        ([1.0], None, r"lanes of layer 0 = 1.0 is outside"),
         ([1], [], "events has 0 entries"),
         ([1], [np.ones(3)], "events of layer 0 must be 4 numbers"),
         ([1], [np.array([1, 1, 1, -1])], "events of layer 0"),

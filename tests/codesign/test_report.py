@@ -119,7 +119,7 @@ def test_decisions_that_freezing_left_are_not_computed_again(tmp_path, monkeypat
     folder = make_run(tmp_path / "run", verified=False)
     record = collect(folder)
     assert record.network is not None and record.stimulus is not None
-    left = np.full(len(record.stimulus), -1, np.int32)
+    left = np.full(len(record.stimulus), record.network.n_outputs - 1, np.int32)
     np.savez(folder / "decisions.npz", decisions=left, network_hash="other" if is_other else record.network.hash)
     computed = []
     run = golden.run

@@ -186,6 +186,15 @@ def _sidecar(case: Path, file: Path) -> None:
     testbench_source(sidecar)
 
 
+def _collected(case: Path, file: Path) -> None:
+    """What the report reads, without drawing it."""
+    from codesign.report.collect import collect
+
+    record = collect(case / "run")
+    if record.decisions is None or len(record.decisions) != len(record.stimulus or ()):
+        raise AssertionError("the decisions are not those of the samples")
+
+
 def _report(case: Path, file: Path) -> None:
     """The whole report but the drawing of its pictures as text."""
     from codesign.report import blocks, write_report
@@ -201,8 +210,17 @@ def _report(case: Path, file: Path) -> None:
 RUN = ("run",)
 NETWORK = "run/network.safetensors"
 SIDECAR = "run/bundle/design.json"
-VERIFICATION = {"run/verify/verification.json": "json", "run/verify/mutants.json": "json"}
-DOCUMENTS = {"run/estimate.json": "json", "run/synth/synth.json": "json", "run/build/ulx3s-25f/build.json": "json"}
+COLLECTED = {
+    "run/decisions.npz": "npz",
+    "run/verify/observed.npz": "npz",
+    "run/verify/verification.json": "json",
+    "run/verify/mutants.json": "json",
+    "run/estimate.json": "json",
+    "run/synth/synth.json": "json",
+    "run/build/ulx3s-25f/build.json": "json",
+    "run/metrics.jsonl": "json lines",
+}
+"""What the report reads and no other command."""
 CHECKPOINTS = {f"run/checkpoints/{name}.safetensors": "safetensors" for name in ("last", "best", "iteration-001")}
 
 TARGETS: dict[str, Target] = {
@@ -217,15 +235,12 @@ TARGETS: dict[str, Target] = {
         Target("stimulus verify", {"run/stimulus.npz": "npz"},
                ("verify", "{case}/run", "--json"), RUN, 0.05, deep=True),
         Target("calibration", {"run/calibration.npz": "npz"}, ("estimate", "{case}/run", "--json"), RUN, 2),
-        Target("decisions", {"run/decisions.npz": "npz"}, _report, RUN, 1),
-        Target("observed", {"run/verify/observed.npz": "npz"}, _report, RUN, 1),
-        Target("verification", VERIFICATION, _report, RUN, 1),
-        Target("documents", DOCUMENTS, _report, RUN, 1),
-        Target("metrics", {"run/metrics.jsonl": "json lines"}, _report, RUN, 1),
+        Target("collected", COLLECTED, _collected, RUN, 6),
+        Target("report", COLLECTED, _report, RUN, 0.3),
         Target("metrics resume", {"run/metrics.jsonl": "json lines"}, ("train", "{case}/run", "--json"), RUN, 0.5),
         Target("manifest estimate", {"run/manifest.json": "json"}, ("estimate", "{case}/run", "--json"), RUN, 2),
         Target("manifest run", {"run/manifest.json": "json"}, ("run", "{case}/run", "--json"), RUN, 0.1, deep=True),
-        Target("manifest report", {"run/manifest.json": "json"}, _report, RUN, 0.5),
+        Target("manifest report", {"run/manifest.json": "json"}, _report, RUN, 0.15),
         Target("manifest predict", {"run/manifest.json": "json"},
                ("predict", "{case}/run", "{case}/mine.npz", "--json"), ("run", "mine.npz"), 1),
         Target("sidecar", {SIDECAR: "json"}, _sidecar, RUN, 6),
@@ -256,15 +271,15 @@ class Case:
     """One damaged file, and the command line or the function that reads it."""
 
     target: Target
-    index: int
+    index: int | None
     label: str
     file: Path
     arguments: list[str] | Callable[[], Any]
 
 
-def make_case(prepared: Path, folder: Path, target: Target, seed: int, index: int) -> Case:
-    """Lay out case ``index`` of a target in an empty ``folder``."""
-    rng = np.random.default_rng([seed, *target.name.encode(), index])
+def make_case(prepared: Path, folder: Path, target: Target, seed: int, index: int | None) -> Case:
+    """Lay out case ``index`` of a target in an empty ``folder``; None is the file as it is."""
+    rng = np.random.default_rng([seed, *target.name.encode(), index or 0])
     found = [
         (path.relative_to(prepared).as_posix(), form)
         for pattern, form in target.files.items()
@@ -278,7 +293,9 @@ def make_case(prepared: Path, folder: Path, target: Target, seed: int, index: in
             shutil.copytree(source, copy) if source.is_dir() else shutil.copyfile(source, copy)
     file, override = folder / name, ""
     if form == "overrides":
-        override = label = mutations.overrides(file.read_bytes(), rng)
+        override = label = mutations.overrides(file.read_bytes(), rng) if index is not None else "train.epochs=2"
+    elif index is None:
+        label = "undamaged"
     else:
         label, content = mutations.damage(file.read_bytes(), form, rng)
         file.write_bytes(content)

@@ -1,0 +1,163 @@
+"""What the report reads of the documents that stages leave in a run directory, and the check that it is there.
+
+The stages write more than that; what the report does not read is not looked at. ``None``: not measured.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from codesign.errors import InputError
+
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Whole = Annotated[int, Field(ge=0, le=1 << 62)]
+Amounts = dict[str, Number | None]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class Phase(_Document):
+    samples: Whole | None = None
+    mismatches: Whole | None = None
+    comparisons: dict[str, Whole] = {}
+
+
+class LayerClocks(_Document):
+    synaptic_operations: Number
+    lane_use: Number | None
+    accumulate_clocks: Number | None = None
+    sweep_clocks: Number | None = None
+    idle_clocks: Number | None = None
+
+
+class Decoder(_Document):
+    equal: bool
+    compared: Whole
+    differences: Whole
+    first: Any = None
+
+
+class Verification(_Document):
+    """``verify/verification.json``."""
+
+    network_hash: str
+    files_hash: str = ""
+    passed: bool
+    samples: Annotated[int, Field(ge=1, le=1 << 31)]
+    mismatches: Whole
+    saturations: Whole | None = None
+    simulated_cycles: Whole | None = None
+    cycles_per_sample: Number | None = None
+    latency_cycles: Number | None = None
+    interval_cycles: Number | None = None
+    comparisons: dict[str, Whole]
+    first_divergence: dict[str, Any] | None
+    decoder: Decoder
+    phases: dict[str, Phase]
+    layers: list[LayerClocks]
+
+
+class Mutant(_Document):
+    kind: str
+    caught: bool
+
+
+class Control(_Document):
+    caught: bool
+    error: str | None
+
+
+class Mutants(_Document):
+    """``verify/mutants.json``."""
+
+    mutants: list[Mutant]
+    control: Control
+
+
+class Cells(_Document):
+    lut: Number
+    ff: Number
+    bram: Number
+    dsp: Number
+    lut_cells: Number
+
+
+class Placed(_Document):
+    lut: Number | None = None
+    ff: Number | None = None
+    bram: Number | None = None
+    dsp: Number | None = None
+    fmax_mhz: Number | None
+    seeds: dict[str, Number]
+    device: str
+    speed_grade: str | None
+    package: str | None
+    reason: str | None
+
+
+class Synthesis(_Document):
+    """``synth/synth.json``."""
+
+    network_hash: str
+    area: dict[str, Cells]
+    placed: dict[str, Placed]
+
+
+class Estimate(_Document):
+    """``estimate.json``."""
+
+    network_hash: str
+    latency_cycles: Number | None = None
+    interval_cycles: Number | None = None
+    area: dict[str, dict[str, Number | Amounts | None] | None]
+
+
+class Build(_Document):
+    """``build/<board>/build.json``."""
+
+    network_hash: str
+    board: str
+    device: str
+    used: dict[str, Number]
+    budget: dict[str, Number]
+    bitstream: str
+    bitstream_sha256: str
+    clock_mhz: Number
+    fmax_mhz: Number
+
+
+class EpochLayer(_Document):
+    density: Number | None = None
+    index: Number | None = None
+
+
+class EpochBudget(_Document):
+    weight_bits: Whole
+    estimated: dict[str, Number]
+    needed: dict[str, Number]
+    fits: bool
+
+
+class Epoch(_Document):
+    """A row of ``metrics.jsonl``."""
+
+    epoch: Annotated[int, Field(ge=0, le=1 << 31)]
+    density: Number | None = None
+    validation_accuracy: Number | None = None
+    layers: list[EpochLayer] | None = None
+    budget: EpochBudget | None = None
+
+
+def check(document: dict[str, Any], form: type[BaseModel], where: str) -> dict[str, Any]:
+    """The document, if it has the form. Raises InputError naming the first value that has not."""
+    try:
+        form.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{where}: {place}: {first['msg']}; make it again") from None
+    return document
