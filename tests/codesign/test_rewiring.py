@@ -14,7 +14,7 @@ from requirements import needs
 from torch import nn
 
 from codesign.config import RewiringConfig
-from codesign.errors import InputError, UnsupportedError
+from codesign.errors import InputError
 from codesign.train.rewiring import (
     PQRewirer,
     change_epochs,
@@ -741,18 +741,11 @@ def test_parameters_are_chosen_by_name():
         PQRewirer(model, torch.optim.SGD(model[2].parameters(), lr=0.1), steps_per_epoch=1, epochs=10)
 
 
-def test_shared_parameters_are_refused():
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
-    model[1].weight = model[0].weight
-    with pytest.raises(UnsupportedError, match=r"'0\.weight' is shared with '1\.weight'"):
-        PQRewirer(model, steps_per_epoch=1, epochs=10)
-
-
 def test_removing_the_hook_leaves_gradients_alone():
     model = two_layers()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     rewirer = PQRewirer(model, optimizer, steps_per_epoch=1, epochs=10)
-    rewirer.remove()
+    rewirer.detach()
     model[0].weight.grad = torch.ones(20, 40)
     optimizer.step()
     assert model[0].weight.grad.all()

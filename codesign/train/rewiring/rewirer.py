@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from codesign.config import RewiringConfig, parse_section
-from codesign.errors import InputError, UnsupportedError
-from codesign.train.rewiring.balance import balanced_mask, balanced_order, can_balance
+from codesign.errors import CodesignWarning, InputError, UnsupportedError
 from codesign.train.rewiring.index import pq_index, rewiring_fraction
+from codesign.train.rewiring.optimizers import Optimizers, held_by, loss_scale, will_skip
+from codesign.train.rewiring.parameters import (
+    check_unowned,
+    disown,
+    find_parameter,
+    own,
+    plain_name,
+    sparse_parameters,
+    unwrapped,
+)
 from codesign.train.rewiring.schedule import change_epochs, turning_point
-from codesign.train.rewiring.start import apportion, layer_counts, random_mask
-
-Bool = npt.NDArray[np.bool_]
-Int = npt.NDArray[np.int64]
-Values = npt.NDArray[np.floating]
+from codesign.train.rewiring.selection import Bool, Int, Layout, Values, smallest
+from codesign.train.rewiring.start import apportion, first_masks, target_groups
 
 # First fraction of ratio 'constant' (Mocanu et al., 2018) and 'cosine' (Evci et al., 2020) where density stays.
 DEFAULT_FRACTION = 0.3
+
+# Steps that may change weights without showing their gradients: a run that writes weights itself while a scaler skips
+# steps or gradients accumulate looks like an optimiser that nobody gave.
+BLIND_STEPS = 32
+
+# Weights of a parameter that are compared to see whether a step has changed it.
+SAMPLED = 1024
 
 
 @dataclass(frozen=True)
@@ -65,20 +78,31 @@ class PQRewirer:
                 optimizer.step()
                 rewirer.step()
 
-    Construction draws the masks and zeroes what they exclude; :meth:`step` counts an optimiser step, keeps pruned
-    weights at exactly 0 whatever momentum and weight decay do, and at the end of an epoch changes connections as
-    planned. A hook on the optimiser masks the gradients just before they are used, and gathers the dense gradient's
-    growth score in the ``score_batches`` before a rewiring. Pruned and regrown weights start at 0 with zeroed optimiser
-    state. The same masks follow from the same seed, weights and gradients on every process of data-parallel training.
+    Construction draws the masks and zeroes what they exclude; :meth:`step` counts a step, keeps pruned weights at
+    exactly 0 whatever momentum and weight decay do, and at the end of an epoch changes connections as planned. A hook
+    on the optimiser masks the gradients just before they are used, also those that a closure makes, and gathers the
+    dense gradient's growth score in the ``score_batches`` before a rewiring. Pruned and regrown weights start at 0
+    with zeroed optimiser state; LBFGS begins its history anew. The same masks follow from the same seed, weights and
+    gradients on every process of data-parallel training.
+
+    What counts is the calls of :meth:`step`, whatever the optimiser did: under gradient accumulation call it after
+    every batch, or after every optimiser step, and give ``steps_per_epoch`` in the same unit. Steps that a GradScaler
+    skips count; a rewiring for which no gradient has been seen waits for the next one.
+
+    To resume, construct model, optimiser and rewirer and load the state of each, in any order. Copies and pickles of
+    model, optimiser and rewirer together go on by themselves. Parameters that are moved, converted or replaced later
+    are followed; where that is impossible the next step says so by name.
 
     Parameters
     ----------
     model : sparse are its trainable parameters with more than one dimension, whatever module they belong to; the first
-        dimension counts neurons, the others are flattened. DistributedDataParallel and compiled models are unwrapped.
-    optimizer : holds the parameters. Without one, gradients are taken in :meth:`step`, which must then come before
-        ``zero_grad``, and no optimiser state is reset.
+        dimension counts neurons, the others are flattened. A parameter that modules share has one mask, by its first
+        name. DistributedDataParallel and compiled models are unwrapped.
+    optimizer : holds the parameters; or several that hold them together. Lightning's and accelerate's wrappers are
+        unwrapped. Without one, gradients are taken in :meth:`step`, which must then come before ``zero_grad``, are not
+        masked before they are used, and no optimiser state is reset.
     config : :class:`codesign.config.RewiringConfig`, or its options as keywords (``preset="rigl", ...``).
-    steps_per_epoch, epochs : length of the training that the schedule is laid out for.
+    steps_per_epoch, epochs : length of the training that the schedule is laid out for, in calls of :meth:`step`.
     include, exclude : patterns (``fc*.weight``) of the names of parameters that are sparse, or stay dense.
     seed : of the first masks and of random growth.
     stop : called with the active weights of each parameter at the start and after each fall; while it returns True,
@@ -88,14 +112,24 @@ class PQRewirer:
 
     Raises
     ------
-    InputError : options that contradict each other or the model; too few epochs to reach the target.
-    UnsupportedError : a sparse parameter that several modules share.
+    InputError : options that contradict each other or the model; too few epochs to reach the target; a parameter that
+        the optimizer does not hold, that has no values yet or that another rewirer works on. Later, from :meth:`step`
+        or the optimizer's: weights that are NaN or infinite when connections change or are measured, a parameter that
+        was replaced, resized or frozen and cannot be followed, gradients that never pass the optimizer given, weights
+        that were lost on resuming.
+    UnsupportedError : a sparse parameter that is not the weight the model computes with (parametrisations, weight
+        norm), is not a dense tensor of real numbers, or has sparse gradients.
+
+    Warns
+    -----
+    CodesignWarning : pruned weights that were written from outside, gradients that are not finite, a rewiring that
+        found no gradient, more steps than the schedule was laid out for.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
         config: RewiringConfig | None = None,
         *,
         steps_per_epoch: int,
@@ -114,42 +148,75 @@ class PQRewirer:
         self.rules = self.config.rules
         self.steps_per_epoch, self.epochs, self.seed = steps_per_epoch, epochs, seed
         self.events = change_epochs(epochs, self.config)
-        self.model, self.optimizer = _unwrapped(model), optimizer
-        self.parameters = _sparse_parameters(self.model, include, exclude)
-        if optimizer is not None:
-            held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-            for name, parameter in self.parameters.items():
-                if id(parameter) not in held:
-                    raise InputError(f"PQRewirer: the optimizer does not hold {name!r}; pass it there or exclude it")
+        self.model = unwrapped(model)
+        self.parameters = sparse_parameters(self.model, include, exclude)
+        check_unowned(self.parameters)
+        self.optimizers = Optimizers(optimizer)
+        for name, parameter in self.parameters.items():
+            if self.optimizers and not self.optimizers.holds(parameter):
+                raise InputError(f"PQRewirer: the optimizer does not hold {name!r}; pass it there or exclude it")
         self.names = list(self.parameters)
-        self._shapes = [(int(weight.shape[0]), math.prod(weight.shape[1:])) for weight in self.parameters.values()]
-        self._ends = np.cumsum([rows * columns for rows, columns in self._shapes])
-        self._bounds = list(zip([0, *self._ends[:-1].tolist()], self._ends.tolist(), strict=True))
-        self._targets = self._target_groups()
-        self.masks = self._first_masks()
+        self._layout = Layout([tuple(weight.shape) for weight in self.parameters.values()], self.config.scope)
+        self._targets = target_groups(self.config, self._layout, self.names)
+        first = first_masks(self.config, self._layout, self._targets, seed)
+        self.masks = {
+            name: torch.from_numpy(mask).to(weight.device)
+            for (name, weight), mask in zip(self.parameters.items(), first, strict=True)
+        }
         # Masks as factors: a product is many times faster than filling by a mask.
         self._factors = {name: mask.to(self.parameters[name].dtype) for name, mask in self.masks.items()}
-        self._units = self._unit_slices()
-        self._carry = {kind: np.zeros(len(self._units)) for kind in ("rewire", "fall")}
-        self._scores: dict[str, Tensor] = {}
+        self._carry = {kind: np.zeros(len(self._layout.units)) for kind in ("rewire", "fall")}
         self._steps = self._changed_at = 0
-        self._scored = False
+        self._waits = False
         self._indices: list[float] = []
         self.history: list[LayerChange] = []
         self._stop = stop
         self._initial: dict[str, Tensor] = {}
+        self._scores: dict[str, Tensor] = {}
+        self._scored: set[str] = set()
+        self._used = False
+        self._uses = self._blind = 0
+        self._sample: list[Tensor] | None = None
+        self._warned: set[str] = set()
+        self._expected: dict[str, int] = {}
+        # Until the first step: a state loaded after construction may keep other weights than the first masks.
+        zeroed = {} if self.density_is_one else self.parameters
+        self._removed = {name: weight.detach().clone() for name, weight in zeroed.items()}
+        self._versions: dict[str, int] = {}
+        self._is_fresh = True
         self._zero_inactive()
         self.capture_initial()
         self.settled = not self.rules.falls or self._on_target or (stop is not None and stop(self.counts))
         """True once density falls no further: what is trained now has the final density."""
         if not self.settled and "fall" not in self.events.values():
+            self._put_back()
             raise InputError(
                 f"train.epochs = {epochs} leaves no iteration of {self.config.epochs_per_iteration} "
                 f"epochs before rewire_until = {self.config.rewire_until:g}; raise train.epochs"
             )
-        self._hook = None
-        if optimizer is not None:
-            self._hook = optimizer.register_step_pre_hook(lambda *_: self.mask_gradients())
+        self._attached = False
+        self._attach()
+
+    def _attach(self) -> None:
+        own(self.parameters, self)
+        self.optimizers.watch(self._before_use)
+        self._attached = True
+
+    def detach(self) -> None:
+        """Give up the model: no hook, no masking and no steps any more; masks and weights stay as they are."""
+        if self._attached:
+            self.optimizers.unwatch()
+            disown(self.parameters)
+            self._attached = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies of optimisers come without hooks.
+        self.__dict__.update(state)
+        if self._attached:
+            self._attach()
 
     # What there is.
 
@@ -160,22 +227,150 @@ class PQRewirer:
 
     @property
     def layer_density(self) -> dict[str, float]:
-        """Active over all weights of each parameter."""
-        return {name: count / self.masks[name].numel() for name, count in self.counts.items()}
+        """Share of weights of each parameter that are active, or not 0 for another reason."""
+        return {name: count / self.masks[name].numel() for name, count in self._present().items()}
 
     @property
     def density(self) -> float:
-        """Active over all weights of the sparse parameters."""
-        return sum(self.counts.values()) / int(self._ends[-1])
+        """Share of the sparse parameters' weights that are active, or not 0 for another reason."""
+        return sum(self._present().values()) / self._layout.size
 
     @property
     def steps(self) -> int:
-        """Optimiser steps counted so far."""
+        """Steps counted so far."""
         return self._steps
 
     def measure(self) -> dict[str, tuple[float, float]]:
         """(I, c) of each parameter now, means over its units weighted by their active weights."""
         return self._per_layer(self._measured(self._magnitudes(), self._active()))
+
+    @torch.no_grad()
+    def _present(self) -> dict[str, int]:
+        """Weights of each parameter, as the model has it now, that are active or not 0."""
+        if self.density_is_one:
+            return self.counts
+        present = {}
+        for name, mask in self.masks.items():
+            weight = self._find(name)
+            present[name] = int(((weight != 0) | mask.to(weight.device)).sum())
+        return present
+
+    # The model and the optimisers, which others change as well.
+
+    def _find(self, name: str) -> nn.Parameter:
+        """The parameter of this name as the model has it now."""
+        found = find_parameter(self.model, name)
+        if found is None:
+            raise InputError(
+                f"PQRewirer: the model has no parameter {name!r} any more (removed or parametrised); construct the "
+                f"rewirer after such changes"
+            )
+        if found.shape != self.masks[name].shape:
+            sizes = f"{tuple(self.masks[name].shape)} before, {tuple(found.shape)} now"
+            raise InputError(f"PQRewirer: {name!r} has another shape ({sizes}); construct the rewirer anew")
+        return found
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Take the model's parameters as they are now: replaced, moved, converted."""
+        if not self._attached:
+            raise InputError("PQRewirer: this rewirer was detached; construct another one")
+        for name, known in self.parameters.items():
+            found = self._find(name)
+            if found is not known:
+                if self.optimizers and not self.optimizers.holds(found):
+                    raise InputError(
+                        f"PQRewirer: {name!r} was replaced in the model, and the optimizer holds the old one; give the "
+                        f"optimizer the new parameter, or construct optimizer and rewirer anew"
+                    )
+                check_unowned({name: found}, self)
+                disown({name: known})
+                own({name: found}, self)
+                self.parameters[name] = found
+                self._versions.pop(name, None)
+            factor = self._factors[name]
+            if factor.device != found.device or factor.dtype != found.dtype:
+                self.masks[name] = self.masks[name].to(found.device)
+                self._factors[name] = self.masks[name].to(found.dtype)
+                if name in self._scores:
+                    self._scores[name] = self._scores[name].to(found.device)
+            if not found.requires_grad and self._changes_ahead:
+                raise InputError(
+                    f"PQRewirer: {name!r} is frozen (requires_grad is False) with changes of connections ahead; "
+                    f"exclude it, or detach() the rewirer"
+                )
+
+    @property
+    def _changes_ahead(self) -> bool:
+        last = max(self.events, default=0) * self.steps_per_epoch
+        return self._waits or self._steps < last
+
+    @torch.no_grad()
+    def _check_written(self) -> None:
+        """Zero what was written into pruned weights since the last step; hold loaded weights against their state."""
+        if self.density_is_one:
+            return
+        for name, weight in self.parameters.items():
+            if weight._version == self._versions.get(name):
+                continue
+            outside = (weight != 0) & ~self.masks[name]
+            if count := int(outside.sum()):
+                weight.masked_fill_(outside, 0.0)
+                self._warn(
+                    f"{count} pruned weights of {name!r} were written since the last step (loaded, or set from "
+                    f"outside); they are 0 again"
+                )
+            self._versions[name] = weight._version
+        self._check_kept()
+        if self._is_fresh:
+            # The optimiser may have trained the weights that the masks exclude.
+            for name, weight in self.parameters.items():
+                self.optimizers.reset(weight, ~self.masks[name])
+        self._removed, self._is_fresh = {}, False
+
+    def _check_kept(self) -> None:
+        """Hold the weights against what was saved with a state that was loaded."""
+        for name, count in self._expected.items():
+            if (found := self._nonzero(name)) < count:
+                raise InputError(
+                    f"PQRewirer: {count - found} active weights of {name!r} are 0 that were not when the state was "
+                    f"saved; load the model's state again, after the rewirer was constructed"
+                )
+        self._expected = {}
+
+    def _nonzero(self, name: str) -> int:
+        """Active weights of a parameter that are not 0."""
+        return int(((self.parameters[name].detach() != 0) & self.masks[name]).sum())
+
+    def _check_seen(self) -> None:
+        """Count steps that changed weights without showing their gradients; too many mean another optimiser at work."""
+        if self._used or self.density_is_one or not (self.optimizers or self._grows_by_gradient):
+            self._blind, self._sample = 0, None
+            return
+        weights = [weight.detach().reshape(-1) for weight in self.parameters.values()]
+        sample = [weight[:: -(-weight.numel() // SAMPLED)].clone() for weight in weights]
+        before, self._sample = self._sample, sample
+        if before is not None and not all(torch.equal(one, other) for one, other in zip(before, sample, strict=True)):
+            self._blind += 1
+        if self._blind >= BLIND_STEPS:
+            self._refuse_blindness()
+
+    def _refuse_blindness(self) -> None:
+        if self.optimizers:
+            kinds = " and ".join(type(optimizer).__name__ for optimizer in self.optimizers.all)
+            raise InputError(
+                f"PQRewirer: weights change, but step() of the optimizer given ({kinds}) does not run; give the one "
+                f"that steps, such as the base optimizer of SAM"
+            )
+        raise InputError(
+            "PQRewirer: no gradient was seen before this rewiring; give the optimizer, or call step() before zero_grad"
+        )
+
+    def _warn(self, text: str, once: str | None = None) -> None:
+        if once is not None and once in self._warned:
+            return
+        self._warned |= {once} if once is not None else set()
+        warnings.warn(f"PQRewirer: {text}", CodesignWarning, stacklevel=4)
 
     # The course of training.
 
@@ -185,31 +380,62 @@ class PQRewirer:
         return self.change()
 
     def advance(self) -> None:
-        """Count an optimiser step and zero pruned weights, without changing connections.
+        """Count a step and zero pruned weights, without changing connections.
 
         For loops that do something else at the end of an epoch, such as validation, before :meth:`change`.
         """
-        if self.optimizer is None:
-            self.mask_gradients()
+        if self.optimizers:
+            self._follow()
+        else:
+            self._use(self.names)
+        self._check_seen()
         self._zero_inactive()
+        self._removed = {}
         self._steps += 1
-        self._scored = False
+        self._scored.clear()
+        self._used = False
+        planned = self.steps_per_epoch * self.epochs
+        if self._steps == planned + 1 and self.events:
+            self._warn(
+                f"step {self._steps} of the {planned} that steps_per_epoch = {self.steps_per_epoch} and epochs = "
+                f"{self.epochs} lay out; all changes of connections lie behind"
+            )
 
     @property
     def due(self) -> str | None:
         """'rewire' or 'fall' if :meth:`change` would do that now."""
+        planned = self._planned
+        if planned is None:
+            return "rewire" if self._waits and self._is_scored else None
+        return None if planned == "rewire" and not self._is_scored else planned
+
+    @property
+    def _planned(self) -> str | None:
+        """The change planned after this very step, unless it has been begun."""
         epoch, rest = divmod(self._steps, self.steps_per_epoch)
         kind = self.events.get(epoch) if rest == 0 and self._changed_at < self._steps else None
         return None if kind == "fall" and self.settled else kind
 
     def change(self) -> list[LayerChange]:
-        """Change connections if that is due; one entry per parameter, or nothing."""
-        kind = self.due
+        """Change connections if that is due; one entry per parameter, or nothing.
+
+        A rewiring that needs gradients and has seen none since the last one waits for the next gradient, at most until
+        the next planned change.
+        """
+        self._follow()
+        kind, planned = self.due, self._planned
+        if planned is not None:
+            if self._blind > 1 and not self._uses:
+                self._refuse_blindness()
+            if self._waits:
+                self._warn(f"the rewiring after step {self._changed_at} was left out: it found no gradient to grow by")
+            self._changed_at, self._uses = self._steps, 0
+            self._waits = kind is None
         if kind is None:
             return []
-        self._changed_at = self._steps
         if kind == "rewire":
             changes = self.rewire()
+            self._waits = False
             if self._stop is not None and self.rules.falls and self.config.stop_at == "target":
                 self.settled = self._on_target or self._stop(self.counts)
             return changes
@@ -235,28 +461,74 @@ class PQRewirer:
             self.settled = stuck or self._on_target or stop(self.counts)
         return changes
 
-    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Gather the growth score of the dense gradients if this step counts for one, and mask the gradients.
 
         The optimiser's hook calls it; call it after ``backward`` yourself where something reads the gradients before
-        the optimiser does, such as clipping by norm.
+        the optimiser does, such as clipping by norm (with a GradScaler after its ``unscale_``).
         """
-        if self._scores_now and not self._scored:
-            decay = self.config.momentum if self.rules.growth == "momentum" else 0.0
-            for name, parameter in self.parameters.items():
-                score = self._scores.get(name)
-                if score is None:
-                    score = self._scores[name] = torch.zeros_like(parameter)
-                score.mul_(decay)
-                if parameter.grad is not None:
-                    score.add_(parameter.grad, alpha=1 - decay)
-            self._scored = True
+        self._use(self.names)
+
+    def _before_use(self, optimizer: torch.optim.Optimizer, ready: bool) -> None:
+        """The optimisers' hook: of those parameters that this one holds."""
+        self._follow()
+        held = {id(parameter) for parameter in held_by(optimizer)}
+        names = [name for name in self.names if id(self.parameters[name]) in held]
+        self._use(names, score=ready and not will_skip(optimizer), scale=loss_scale(optimizer))
+
+    @torch.no_grad()
+    def _use(self, names: Sequence[str], *, score: bool = True, scale: float = 1.0) -> None:
+        """Score, unless there are fresh gradients only later, and mask the gradients of these parameters."""
+        self._follow()
+        # Between steps nobody has reason to write weights; within one the optimiser does.
+        if not self._used and self.optimizers:
+            self._check_written()
+        if any(self.parameters[name].grad is not None for name in names):
+            self._used = True
+            self._uses += 1
+        for name in names:
+            gradient = self.parameters[name].grad
+            if gradient is not None and gradient.layout != torch.strided:
+                raise UnsupportedError(
+                    f"PQRewirer: {name!r} has sparse gradients, which are not built; build its module with "
+                    f"sparse=False, or exclude it"
+                )
+        if score and self._scores_now:
+            self._score([name for name in names if name not in self._scored], scale)
         if self.density_is_one:
             return
-        for name, parameter in self.parameters.items():
-            if parameter.grad is not None:
-                parameter.grad.mul_(self._factors[name])
+        for name in names:
+            gradient = self.parameters[name].grad
+            if gradient is not None:
+                gradient.mul_(self._factors[name])
+
+    def _score(self, names: Sequence[str], scale: float) -> None:
+        gradients = {name: g for name in names if (g := self.parameters[name].grad) is not None}
+        if not gradients or not self._tells_something(gradients):
+            return
+        decay = self.config.momentum if self.rules.growth == "momentum" else 0.0
+        for name in names:
+            score = self._scores.get(name)
+            if score is None:
+                score = self._scores[name] = torch.zeros_like(self.parameters[name])
+            score.mul_(decay)
+            if name in gradients:
+                score.add_(gradients[name], alpha=(1 - decay) / scale)
+        self._scored.update(names)
+
+    def _tells_something(self, gradients: Mapping[str, Tensor]) -> bool:
+        """False for gradients that are all 0, and for those that are not finite, which a scaler skips."""
+        largest = [torch.linalg.vector_norm(gradient, math.inf).float() for gradient in gradients.values()]
+        found = torch.stack([value.to(largest[0].device) for value in largest]).tolist()
+        for name, value in zip(gradients, found, strict=True):
+            if not math.isfinite(value):
+                self._warn(
+                    f"the gradient of {name!r} is NaN or infinite at step {self._steps + 1}; it does not count for "
+                    f"growth, and without a GradScaler it spoils the weights",
+                    once="gradient",
+                )
+                return False
+        return any(found)
 
     @property
     def density_is_one(self) -> bool:
@@ -264,14 +536,23 @@ class PQRewirer:
         return self.config.preset == "dense"
 
     @property
+    def _grows_by_gradient(self) -> bool:
+        return self.rules.growth in ("momentum", "gradient") and "rewire" in self.events.values()
+
+    @property
+    def _is_scored(self) -> bool:
+        """True if every optimiser has shown a gradient to grow by since the last rewiring."""
+        return not self._grows_by_gradient or all(name in self._scores for name in self.names)
+
+    @property
     def _scores_now(self) -> bool:
-        """True if the coming step lies in the window before a rewiring."""
+        """True if the coming step lies in the window before a rewiring, or a rewiring waits for it."""
         if self.rules.growth not in ("momentum", "gradient"):
             return False
         window = self.config.score_batches if self.rules.growth == "momentum" else 1
         step = self._steps + 1
         upcoming = [e for e, kind in self.events.items() if kind == "rewire" and e * self.steps_per_epoch >= step]
-        return bool(upcoming) and step > min(upcoming) * self.steps_per_epoch - window
+        return self._waits or (bool(upcoming) and step > min(upcoming) * self.steps_per_epoch - window)
 
     def rewire(self) -> list[LayerChange]:
         """Prune by the ratio now and regrow as many, in every unit. Positions just pruned are not regrown.
@@ -279,23 +560,24 @@ class PQRewirer:
         Raises InputError if growth needs gradients and none has been seen since the last rewiring.
         """
         magnitudes, active = self._magnitudes(), self._active()
-        unit_of = self._unit_of()
+        unit_of = self._layout.unit_of()
         units = self._measured(magnitudes, active)
-        prunable = self._prunable(magnitudes, active)
+        prunable = self._layout.prunable(magnitudes, active, self.config.min_fan_in)
         count = self._with_carry("rewire", units)
         # A unit without room for as many new connections would silently lose density.
-        count = np.minimum(count, self._per_unit(unit_of, ~active))
-        keys, prunable = self._in_balance(magnitudes, prunable, active)
-        count = np.minimum(count, self._per_unit(unit_of, prunable))
+        count = np.minimum(count, self._layout.per_unit(unit_of, ~active))
+        lanes = self.config.lane_balance
+        keys, prunable = self._layout.in_balance(magnitudes, prunable, active, lanes)
+        count = np.minimum(count, self._layout.per_unit(unit_of, prunable))
         scores = -self._growth_scores()
         while True:
-            pruned = _smallest(keys, prunable, unit_of, count)
-            growth_keys, growable = self._in_balance(scores, ~active, active & ~pruned, growing=True)
-            room = self._per_unit(unit_of, growable)
+            pruned = smallest(keys, prunable, unit_of, count)
+            growth_keys, growable = self._layout.in_balance(scores, ~active, active & ~pruned, lanes, growing=True)
+            room = self._layout.per_unit(unit_of, growable)
             if np.all(count <= room):
                 break
             count = np.minimum(count, room)
-        grown = _smallest(growth_keys, growable, unit_of, count)
+        grown = smallest(growth_keys, growable, unit_of, count)
         self._scores.clear()
         return self._apply("rewire", units, pruned, grown)
 
@@ -306,15 +588,17 @@ class PQRewirer:
         ``paced`` and landing 'distribution' at least so much goes that equal ratios from now on end at the target.
         """
         magnitudes, active = self._magnitudes(), self._active()
-        unit_of = self._unit_of()
+        unit_of = self._layout.unit_of()
         units = self._measured(magnitudes, active)
-        keys, prunable = self._in_balance(magnitudes, self._prunable(magnitudes, active), active)
-        room = self._per_unit(unit_of, prunable)
+        prunable = self._layout.prunable(magnitudes, active, self.config.min_fan_in)
+        keys, prunable = self._layout.in_balance(magnitudes, prunable, active, self.config.lane_balance)
+        room = self._layout.per_unit(unit_of, prunable)
         wanted = np.minimum(self._with_carry("fall", units), room)
         counts = list(self.counts.values())
         for members, target in self._targets:
             excess = max(0, sum(counts[layer] for layer in members) - target)
-            chosen = np.array([unit for unit, part in enumerate(self._units) if self._layer_of(part) in members])
+            units_of = [self._layout.layer_of(part) in members for part in self._layout.units]
+            chosen = np.flatnonzero(units_of)
             together, limits = wanted[chosen], room[chosen]
             part = self._part_of_the_way(excess, target) if paced else 0
             due = excess if final else min(excess, max(int(together.sum()), part))
@@ -328,7 +612,7 @@ class PQRewirer:
                 base = together if together.sum() else limits
                 share = base * (due / max(1, base.sum()))
                 wanted[chosen] = apportion(np.minimum(share, limits), due, np.zeros_like(limits), limits)
-        pruned = _smallest(keys, prunable, unit_of, wanted)
+        pruned = smallest(keys, prunable, unit_of, wanted)
         changes = self._apply("fall", units, pruned, np.zeros_like(pruned))
         if self.config.restart:
             self._restart()
@@ -348,11 +632,22 @@ class PQRewirer:
         if self.config.restart:
             self._initial = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
-    def remove(self) -> None:
-        """Take the hook off the optimiser; masks and weights stay as they are."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+    @torch.no_grad()
+    def apply_to(self, model: nn.Module) -> None:
+        """Zero what the masks exclude in another model with the same parameters, such as a moving average of this one.
+
+        InputError if one of the parameters is missing or of another shape.
+        """
+        found = {plain_name(name): value for name, value in unwrapped(model).named_parameters(remove_duplicate=False)}
+        weights = {name: found.get(plain_name(name)) for name in self.names}
+        for name, weight in weights.items():
+            if weight is None or weight.shape != self.masks[name].shape:
+                size = "absent" if weight is None else f"of shape {tuple(weight.shape)}"
+                here = tuple(self.masks[name].shape)
+                raise InputError(f"PQRewirer: {name!r} is {size} in the other model, here of shape {here}")
+        for name, weight in weights.items():
+            if weight is not None:
+                weight.masked_fill_(~self.masks[name].to(weight.device), 0.0)
 
     # Saving.
 
@@ -362,6 +657,7 @@ class PQRewirer:
         Tensors ``mask.<name>``, ``score.<name>``, ``initial.<name>``, ``carry.rewire`` and ``carry.fall``, and
         ``document``, of JSON's types. The model's and the optimiser's states are saved beside it.
         """
+        self._follow()
         state: dict[str, Any] = {f"mask.{name}": mask.clone() for name, mask in self.masks.items()}
         state |= {f"score.{name}": score.clone() for name, score in self._scores.items()}
         state |= {f"initial.{name}": value.clone() for name, value in self._initial.items()}
@@ -371,158 +667,122 @@ class PQRewirer:
             "schedule": [self.steps_per_epoch, self.epochs, self.seed],
             "steps": self._steps,
             "changed_at": self._changed_at,
+            "waits": self._waits,
             "settled": self.settled,
             "indices": list(self._indices),
             "history": [asdict(change) for change in self.history],
+            "nonzero": {name: self._nonzero(name) for name in self.names},
         }
         return state
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where :meth:`state_dict` was taken. InputError if it is of another model or other options."""
-        document = state["document"]
+        """Continue where :meth:`state_dict` was taken; before, between or after the model's and the optimiser's states.
+
+        Weights that construction zeroed and the saved masks keep come back. Raises InputError, and changes nothing, if
+        the state is damaged or of another model or other options; if trained weights are lost all the same, because
+        the model was loaded and then changed, the first step raises it.
+        """
+        self._follow()
+        try:
+            document = state["document"]
+            masks = self._saved(state, "mask")
+            self._check_same(document, masks)
+            tensors = {kind: self._saved(state, kind) for kind in ("score", "initial")}
+            carry = {kind: state[f"carry.{kind}"].cpu().numpy().astype(np.float64) for kind in self._carry}
+            steps, changed_at, settled = document["steps"], document["changed_at"], document["settled"]
+            history = [LayerChange(**row) for row in document["history"]]
+            indices = [float(index) for index in document["indices"]]
+            # States of before these were kept say neither.
+            waits = bool(document.get("waits", False))
+            expected = {plain_name(name): int(count) for name, count in document.get("nonzero", {}).items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"PQRewirer: the saved state is damaged or not a rewirer's ({type(error).__name__}: {error})"
+            ) from None
+        self._put_back()
+        for name in self.names:
+            self.masks[name].copy_(masks[plain_name(name)])
+            self._factors[name].copy_(self.masks[name])
+        parameters = {plain_name(name): (name, value) for name, value in self.model.named_parameters()}
+        for kind, kept in (("score", self._scores), ("initial", self._initial)):
+            kept.clear()
+            for key, value in tensors[kind].items():
+                name, parameter = parameters[key]
+                kept[name] = value.clone().to(parameter.device)
+        self._carry, self._steps, self._changed_at, self._waits = carry, steps, changed_at, waits
+        self.settled, self._indices, self.history = settled, indices, history
+        self._scored.clear()
+        self._is_fresh = True
+        self._used, self._uses, self._blind, self._sample = False, 0, 0, None
+        self._expected = {name: expected[plain_name(name)] for name in self.names if plain_name(name) in expected}
+        self._zero_inactive()
+        if not self.optimizers:
+            # The first gradients are seen after they have changed the weights.
+            self._check_kept()
+
+    def _saved(self, state: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
+        """The saved tensors of a kind, by plain name, each of the size of its parameter."""
+        sizes = {plain_name(name): tuple(value.shape) for name, value in self.model.named_parameters()}
+        found = {}
+        for key, value in state.items():
+            name = plain_name(key.removeprefix(f"{kind}."))
+            if key.startswith(f"{kind}."):
+                if kind != "mask" and tuple(value.shape) != sizes.get(name):
+                    raise InputError(f"PQRewirer: the saved {key!r} is {tuple(value.shape)}, here {sizes.get(name)}")
+                found[name] = value
+        return found
+
+    def _check_same(self, document: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
         for name, ours in (
             ("options", self.config.model_dump()),
             ("schedule", [self.steps_per_epoch, self.epochs, self.seed]),
         ):
             if document.get(name) != ours:
                 raise InputError(f"PQRewirer: the saved state has other {name} ({document.get(name)}, here {ours})")
-        found = {key.removeprefix("mask."): tuple(value.shape) for key, value in state.items() if key[:5] == "mask."}
-        expected = {name: tuple(mask.shape) for name, mask in self.masks.items()}
+        found = {name: tuple(value.shape) for name, value in masks.items()}
+        expected = {plain_name(name): tuple(mask.shape) for name, mask in self.masks.items()}
         if found != expected:
             raise InputError(f"PQRewirer: the saved masks are of other parameters ({found}, here {expected})")
-        for name, mask in self.masks.items():
-            mask.copy_(state[f"mask.{name}"])
-            self._factors[name].copy_(mask)
-        device = {name: parameter.device for name, parameter in self.model.named_parameters()}
-        for kind, kept in (("score", self._scores), ("initial", self._initial)):
-            kept.clear()
-            for key, value in state.items():
-                name = key.removeprefix(f"{kind}.")
-                if name != key:
-                    kept[name] = value.clone().to(device[name])
-        for kind in self._carry:
-            self._carry[kind] = state[f"carry.{kind}"].numpy().copy()
-        self._steps, self._changed_at = document["steps"], document["changed_at"]
-        self.settled, self._indices = document["settled"], list(document["indices"])
-        self.history = [LayerChange(**row) for row in document["history"]]
-        self._scored = False
-        self._zero_inactive()
 
-    # The start.
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        """Undo the zeroing of construction, where nothing was written since."""
+        for name, kept in self._removed.items():
+            weight = self.parameters[name]
+            if weight._version == self._versions.get(name):
+                weight.copy_(kept)
 
-    def _target_groups(self) -> list[tuple[list[int], int]]:
-        """Groups of layers with the number of connections that each must come down to."""
-        config, sizes = self.config, [rows * columns for rows, columns in self._shapes]
-        if config.preset == "dense":
-            return [(list(range(len(sizes))), sum(sizes))]
-        named: dict[int, float] = {}
-        for key, density in config.layer_target.items():
-            index = int(key) if key.isdigit() else self.names.index(key) if key in self.names else len(sizes)
-            if index >= len(sizes):
-                raise InputError(
-                    f"train.rewiring.layer_target: no layer {key!r}; layers are 0..{len(sizes) - 1}, by name "
-                    f"{', '.join(self.names)}"
-                )
-            named[index] = density
-        groups = [([layer], density) for layer, density in sorted(named.items())]
-        rest = [layer for layer in range(len(sizes)) if layer not in named]
-        if rest and config.landing == "distribution" and self.rules.falls:
-            shapes = [tuple(self.parameters[self.names[layer]].shape) for layer in rest]
-            found = layer_counts(shapes, config.target_density, config.distribution, config.min_fan_in)
-            groups += [([layer], count / sizes[layer]) for layer, count in zip(rest, found, strict=True)]
-        elif rest:
-            groups.append((rest, config.target_density))
-        result = []
-        for members, density in groups:
-            total = round(density * sum(sizes[layer] for layer in members))
-            least = sum(self._shapes[i][0] * min(self._shapes[i][1], config.min_fan_in) for i in members)
-            if total < least:
-                raise InputError(
-                    f"train.rewiring: a density of {density:g} leaves layers {members} {total} connections, too few "
-                    f"for min_fan_in = {config.min_fan_in} ({least})"
-                )
-            result.append((members, total))
-        return result
-
-    def _first_masks(self) -> dict[str, Tensor]:
-        config = self.config
-        shapes = [tuple(weight.shape) for weight in self.parameters.values()]
-        if config.preset == "dense":
-            counts = [math.prod(shape) for shape in shapes]
-        elif self.rules.falls:
-            counts = layer_counts(shapes, config.start_density, config.distribution, config.min_fan_in)
-            for members, target in self._targets:
-                if (start := sum(counts[layer] for layer in members)) < target:
-                    raise InputError(
-                        f"train.rewiring: layers {members} start with {start} connections, fewer than their target of "
-                        f"{target}; raise start_density or lower layer_target"
-                    )
-        else:
-            counts = [0] * len(shapes)
-            for members, target in self._targets:
-                chosen = [shapes[layer] for layer in members]
-                density = target / sum(math.prod(shape) for shape in chosen)
-                found = layer_counts(chosen, density, config.distribution, config.min_fan_in)
-                for layer, count in zip(members, found, strict=True):
-                    counts[layer] = count
-        random = np.random.default_rng([self.seed, 3])
-
-        def first_mask(shape: tuple[int, ...], count: int) -> Bool:
-            if config.lane_balance is not None and can_balance(shape, config.lane_balance):
-                return balanced_mask(shape, count, config.min_fan_in, config.lane_balance, random)
-            return random_mask(shape, count, config.min_fan_in, random)
-
-        return {
-            name: torch.from_numpy(first_mask(tuple(weight.shape), count)).to(weight.device)
-            for (name, weight), count in zip(self.parameters.items(), counts, strict=True)
-        }
-
-    # Units: slices of all weights laid out one after another, row by row.
-
-    def _unit_slices(self) -> list[slice]:
-        if self.config.scope == "global":
-            return [slice(0, int(self._ends[-1]))]
-        if self.config.scope == "layer":
-            return [slice(start, end) for start, end in self._bounds]
-        return [
-            slice(start + row * columns, start + (row + 1) * columns)
-            for (start, _), (rows, columns) in zip(self._bounds, self._shapes, strict=True)
-            for row in range(rows)
-        ]
-
-    def _layer_of(self, part: slice) -> int:
-        return int(np.searchsorted(self._ends, part.start, side="right"))
-
-    def _unit_of(self) -> Int:
-        """The unit of each weight."""
-        return np.repeat(np.arange(len(self._units)), [part.stop - part.start for part in self._units])
-
-    def _row_of(self) -> Int:
-        """The neuron of each weight, counted through all layers."""
-        columns = np.concatenate([np.full(rows, columns) for rows, columns in self._shapes])
-        return np.repeat(np.arange(columns.size), columns)
-
-    def _per_unit(self, unit_of: Int, chosen: Bool) -> Int:
-        return np.bincount(unit_of[chosen], minlength=len(self._units))
+    # Flat arrays of all weights.
 
     def _flat(self, tensors: Mapping[str, Tensor]) -> npt.NDArray[Any]:
         return np.concatenate([tensors[name].detach().cpu().numpy().ravel() for name in self.names])
 
     def _magnitudes(self) -> Values:
-        return np.abs(self._flat({name: weight.detach().float() for name, weight in self.parameters.items()}))
+        self._follow()
+        values = np.abs(self._flat({name: weight.detach().float() for name, weight in self.parameters.items()}))
+        for name, (start, end) in zip(self.names, self._layout.bounds, strict=True):
+            if bad := end - start - int(np.isfinite(values[start:end]).sum()):
+                raise InputError(
+                    f"PQRewirer: {bad} of {end - start} weights of {name!r} are NaN or infinite after step "
+                    f"{self._steps}: training has diverged; lower the learning rate or clip gradients"
+                )
+        return values
 
     def _active(self) -> Bool:
         return self._flat(self.masks)
 
     def _growth_scores(self) -> Values:
         if self.rules.growth == "random":
-            return np.random.default_rng([self.seed, 4, self._steps]).random(int(self._ends[-1]))
-        if not self._scores:
-            raise InputError(
-                "PQRewirer: no gradient was seen before this rewiring; give the optimizer, or call step() before "
-                "zero_grad"
-            )
+            return np.random.default_rng([self.seed, 4, self._steps]).random(self._layout.size)
+        for name in self.names:
+            if name not in self._scores:
+                raise InputError(
+                    f"PQRewirer: no gradient was seen before this rewiring ({name!r}); give the optimizer, or call "
+                    f"step() before zero_grad"
+                )
         return np.abs(self._flat({name: score.float() for name, score in self._scores.items()}))
 
     # Ratios.
@@ -530,7 +790,7 @@ class PQRewirer:
     def _measured(self, magnitudes: Values, active: Bool) -> list[tuple[int, float, float]]:
         """(d, I, c) of each unit, over its active weights, zeros included."""
         units = []
-        for part in self._units:
+        for part in self._layout.units:
             weights = magnitudes[part][active[part]]
             index = pq_index(weights, self.config.p, self.config.q)
             units.append((weights.size, index, self._fraction(weights.size, index)))
@@ -552,7 +812,9 @@ class PQRewirer:
             first = DEFAULT_FRACTION
         if self.rules.ratio == "constant":
             return first
-        done = sum(epoch * self.steps_per_epoch < self._steps for epoch in self.events)
+        # A rewiring that had to wait has the ratio of when it was due.
+        now = self._changed_at if self._waits else self._steps
+        done = sum(epoch * self.steps_per_epoch < now for epoch in self.events)
         return first / 2 * (1 + math.cos(math.pi * min(1.0, done / max(1, len(self.events)))))
 
     @property
@@ -561,7 +823,7 @@ class PQRewirer:
 
     @property
     def _start_total(self) -> int:
-        return round(self.config.start_density * int(self._ends[-1]))
+        return round(self.config.start_density * self._layout.size)
 
     def _with_carry(self, kind: str, units: list[tuple[int, float, float]]) -> Int:
         """floor(c d) of each unit; the fraction lost is carried to the unit's next change of this kind."""
@@ -569,40 +831,6 @@ class PQRewirer:
         whole = np.floor(exact)
         self._carry[kind] = exact - whole
         return whole.astype(np.int64)
-
-    def _prunable(self, magnitudes: Values, active: Bool) -> Bool:
-        """Active connections beyond the min_fan_in strongest of each neuron."""
-        if not self.config.min_fan_in:
-            return active.copy()
-        rows = self._row_of()
-        least = np.minimum(np.bincount(rows[active], minlength=int(rows[-1]) + 1), self.config.min_fan_in)
-        # Among equals the later position is the stronger, because pruning takes the earlier one first.
-        protected = _smallest(-magnitudes[::-1], active[::-1], rows[::-1], least)[::-1]
-        return active & ~protected
-
-    def _in_balance(
-        self, keys: Values, candidates: Bool, active: Bool, *, growing: bool = False
-    ) -> tuple[Values, Bool]:
-        """Keys and candidates of which any number of the smallest may go (or come, ``growing``) in balance."""
-        lanes = self.config.lane_balance
-        if lanes is None:
-            return keys, candidates
-        keys, candidates, turn = keys.copy(), candidates.copy(), np.arange(keys.size)
-        for (start, end), shape, weight in zip(self._bounds, self._shapes, self.parameters.values(), strict=True):
-            if can_balance(tuple(weight.shape), lanes):
-                part = slice(start, end)
-                order = start + balanced_order(
-                    keys[part].reshape(shape), candidates[part].reshape(shape), active[part].reshape(shape), lanes,
-                    growing=growing,
-                )  # fmt: skip
-                candidates[part] = False
-                candidates[order] = True
-                # What has to wait for others comes just after the last of them.
-                keys[order] = np.maximum.accumulate(keys[order])
-                turn[order] = np.arange(order.size)
-        rank = np.empty(keys.size)
-        rank[np.lexsort((turn, keys))] = np.arange(keys.size)
-        return rank, candidates
 
     def _mean_index(self) -> float:
         units = self._measured(self._magnitudes(), self._active())
@@ -612,7 +840,7 @@ class PQRewirer:
         if self.config.scope == "global":
             return dict.fromkeys(self.names, units[0][1:])
         found: dict[str, tuple[float, float]] = {}
-        layers = np.array([self._layer_of(part) for part in self._units])
+        layers = np.array([self._layout.layer_of(part) for part in self._layout.units])
         table = np.array(units, np.float64)
         for layer, name in enumerate(self.names):
             d, index, c = table[layers == layer].T
@@ -627,7 +855,7 @@ class PQRewirer:
         measured = self._per_layer(units)
         epoch = -(-self._steps // self.steps_per_epoch)
         changes = []
-        for (name, weight), (start, end) in zip(self.parameters.items(), self._bounds, strict=True):
+        for (name, weight), (start, end) in zip(self.parameters.items(), self._layout.bounds, strict=True):
             mask = self.masks[name]
             gone = torch.from_numpy(pruned[start:end].reshape(weight.shape)).to(mask.device)
             new = torch.from_numpy(grown[start:end].reshape(weight.shape)).to(mask.device)
@@ -636,7 +864,7 @@ class PQRewirer:
             self._factors[name].copy_(mask)
             fresh = gone | new
             weight.masked_fill_(fresh, 0.0)
-            self._reset_state(weight, fresh)
+            self.optimizers.reset(weight, fresh)
             changes.append(
                 LayerChange(
                     step=self._steps,
@@ -651,22 +879,15 @@ class PQRewirer:
                     grown=int(new.sum()),
                 )
             )
+        self.optimizers.forget_curvature()
         self.history += changes
         return changes
-
-    def _reset_state(self, parameter: Tensor, positions: Tensor | None = None) -> None:
-        """Zero the optimiser's state of a parameter, at some positions or altogether."""
-        if self.optimizer is None:
-            return
-        for value in self.optimizer.state.get(parameter, {}).values():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value.zero_() if positions is None else value.masked_fill_(positions, 0.0)
 
     @torch.no_grad()
     def _restart(self) -> None:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(self._initial[name])
-            self._reset_state(parameter)
+            self.optimizers.reset(parameter)
         self._zero_inactive()
 
     @torch.no_grad()
@@ -675,53 +896,9 @@ class PQRewirer:
             return
         for name, parameter in self.parameters.items():
             parameter.mul_(self._factors[name])
+            self._versions[name] = parameter._version
 
     @property
     def _on_target(self) -> bool:
         counts = list(self.counts.values())
         return all(sum(counts[layer] for layer in members) <= target for members, target in self._targets)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, without the wrappers that prefix its parameters' names."""
-    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        return _unwrapped(model.module)
-    inner = getattr(model, "_orig_mod", None)
-    return _unwrapped(inner) if isinstance(inner, nn.Module) else model
-
-
-def _sparse_parameters(
-    model: nn.Module, include: Sequence[str] | None, exclude: Sequence[str]
-) -> dict[str, nn.Parameter]:
-    every: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
-    for kind, patterns in (("include", include or ()), ("exclude", exclude)):
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in every):
-                raise InputError(f"PQRewirer: {kind} {pattern!r} matches no parameter; there are {', '.join(every)}")
-
-    def wanted(name: str) -> bool:
-        chosen = include is None or any(fnmatchcase(name, pattern) for pattern in include)
-        return chosen and not any(fnmatchcase(name, pattern) for pattern in exclude)
-
-    sparse = {name: p for name, p in every.items() if p.dim() > 1 and p.requires_grad and wanted(name)}
-    if not sparse:
-        raise InputError("PQRewirer: the model has no trainable parameter with more than one dimension to make sparse")
-    for name, parameter in sparse.items():
-        others = [other for other, value in every.items() if value is parameter and other != name]
-        if others:
-            raise UnsupportedError(
-                f"PQRewirer: {name!r} is shared with {others[0]!r}; one mask for both is not built, so exclude them"
-            )
-    return sparse
-
-
-def _smallest(keys: Values, candidates: Bool, groups: Int, counts: Int) -> Bool:
-    """Mask of the ``counts[g]`` candidates with the smallest keys in each group g, ties by index."""
-    chosen = np.zeros(keys.shape, bool)
-    positions = np.flatnonzero(candidates)
-    order = positions[np.lexsort((keys[positions], groups[positions]))]
-    sorted_groups = groups[order]
-    starts = np.searchsorted(sorted_groups, np.arange(len(counts)))
-    rank = np.arange(order.size) - starts[sorted_groups]
-    chosen[order[rank < counts[sorted_groups]]] = True
-    return chosen

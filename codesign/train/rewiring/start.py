@@ -8,9 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from codesign.config import RewiringConfig
 from codesign.errors import InputError
+from codesign.train.rewiring.balance import balanced_mask, can_balance
+from codesign.train.rewiring.selection import Bool, Layout
 
-Bool = npt.NDArray[np.bool_]
+# Layers, by index, with the number of connections that they must come down to together.
+Target = tuple[list[int], int]
 
 
 def layer_counts(shapes: Sequence[Sequence[int]], density: float, distribution: str, min_fan_in: int = 0) -> list[int]:
@@ -70,3 +74,74 @@ def random_mask(shape: Sequence[int], count: int, min_fan_in: int, generator: np
     rest = np.where(mask.ravel(), np.inf, scores.ravel())
     mask.ravel()[np.argsort(rest, kind="stable")[: count - int(mask.sum())]] = True
     return mask.reshape(tuple(shape))
+
+
+def target_groups(config: RewiringConfig, layout: Layout, names: Sequence[str]) -> list[Target]:
+    """Groups of layers with the number of connections that each must come down to.
+
+    names : of the layers, as ``layer_target`` may name them. InputError for a layer that is not there, and for a
+    target too low for min_fan_in.
+    """
+    sizes = layout.sizes
+    if config.preset == "dense":
+        return [(list(range(len(sizes))), sum(sizes))]
+    named: dict[int, float] = {}
+    for key, density in config.layer_target.items():
+        index = int(key) if key.isdigit() else list(names).index(key) if key in names else len(sizes)
+        if index >= len(sizes):
+            raise InputError(
+                f"train.rewiring.layer_target: no layer {key!r}; layers are 0..{len(sizes) - 1}, by name "
+                f"{', '.join(names)}"
+            )
+        named[index] = density
+    groups = [([layer], density) for layer, density in sorted(named.items())]
+    rest = [layer for layer in range(len(sizes)) if layer not in named]
+    if rest and config.landing == "distribution" and config.rules.falls:
+        shapes = [layout.shapes[layer] for layer in rest]
+        found = layer_counts(shapes, config.target_density, config.distribution, config.min_fan_in)
+        groups += [([layer], count / sizes[layer]) for layer, count in zip(rest, found, strict=True)]
+    elif rest:
+        groups.append((rest, config.target_density))
+    result = []
+    for members, density in groups:
+        total = round(density * sum(sizes[layer] for layer in members))
+        rows = [layout.rows[layer] for layer in members]
+        least = sum(neurons * min(columns, config.min_fan_in) for neurons, columns in rows)
+        if total < least:
+            raise InputError(
+                f"train.rewiring: a density of {density:g} leaves layers {members} {total} connections, too few "
+                f"for min_fan_in = {config.min_fan_in} ({least})"
+            )
+        result.append((members, total))
+    return result
+
+
+def first_masks(config: RewiringConfig, layout: Layout, targets: Sequence[Target], seed: int) -> list[Bool]:
+    """The mask that each tensor starts with. InputError if a layer would have to rise to its target."""
+    shapes = layout.shapes
+    if config.preset == "dense":
+        counts = list(layout.sizes)
+    elif config.rules.falls:
+        counts = layer_counts(shapes, config.start_density, config.distribution, config.min_fan_in)
+        for members, target in targets:
+            if (start := sum(counts[layer] for layer in members)) < target:
+                raise InputError(
+                    f"train.rewiring: layers {members} start with {start} connections, fewer than their target of "
+                    f"{target}; raise start_density or lower layer_target"
+                )
+    else:
+        counts = [0] * len(shapes)
+        for members, target in targets:
+            chosen = [shapes[layer] for layer in members]
+            density = target / sum(math.prod(shape) for shape in chosen)
+            found = layer_counts(chosen, density, config.distribution, config.min_fan_in)
+            for layer, count in zip(members, found, strict=True):
+                counts[layer] = count
+    random = np.random.default_rng([seed, 3])
+
+    def first_mask(shape: tuple[int, ...], count: int) -> Bool:
+        if config.lane_balance is not None and can_balance(shape, config.lane_balance):
+            return balanced_mask(shape, count, config.min_fan_in, config.lane_balance, random)
+        return random_mask(shape, count, config.min_fan_in, random)
+
+    return [first_mask(shape, count) for shape, count in zip(shapes, counts, strict=True)]
