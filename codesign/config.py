@@ -773,6 +773,8 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     names = key.strip().split(".")
     if not separator or not all(names):
         raise InputError(f"--set {override!r}: expected section.key=value")
+    if not override.isascii() and not _is_text(override):
+        raise InputError(f"--set {override!r}: is not UTF-8 text")
     if len(names) > MAX_DEPTH:
         raise InputError(f"--set {override!r}: no section lies so deep")
     try:
@@ -788,6 +790,15 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         if not isinstance(document, dict):
             raise InputError(f"--set {override!r}: {name} is not a section")
     document[names[-1]] = value
+
+
+def _is_text(text: str) -> bool:
+    """False for bytes of the command line that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _explain(where: str, item: Any, root: type[Section]) -> str:

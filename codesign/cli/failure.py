@@ -77,7 +77,7 @@ def _write_log(error: BaseException, arguments: Sequence[str]) -> Path | str:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "codesign-error.log"
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return path

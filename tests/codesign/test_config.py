@@ -216,6 +216,7 @@ def test_what_is_no_configuration_is_refused_in_one_line(tmp_path, content, mess
         "train.epochs=" + "1" * 5000,
         "train.epochs=" + "[" * 20_000,
         "train.epochs=1\nx = 2",
+        "data.path=caf\udce9",
     ],
 )
 def test_overrides_that_are_no_values_are_refused_in_one_line(tmp_path, override):

@@ -377,6 +377,27 @@ def text_file(content: bytes, rng: Rng) -> Damaged:
     return f"word {index} = {words[index][:20]!r}", b"".join(words)
 
 
+# Checksums -------------------------------------------------------------------------------------------
+
+
+def without_checksum(content: bytes, form: str) -> bytes:
+    """The file as an earlier version wrote it, without a checksum of its own: damage is then left to the checks."""
+    if form == "safetensors":
+        size = struct.unpack("<Q", content[:8])[0]
+        header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+        document = json.loads(header.get("__metadata__", {}).get("codesign", "{}"))
+        document.pop("hash", None)
+        document = document["document"] if "checksum" in document else document
+        header["__metadata__"] = {"codesign": json.dumps(document)}
+        return _safetensors(json.dumps(header), data)
+    if form == "json":
+        document = json.loads(content)
+        if document.pop("checksum", None) is not None:
+            document["version"] = 1
+        return json.dumps(document).encode()
+    return content
+
+
 FORMS: dict[str, Callable[[bytes, Rng], Damaged]] = {
     "json": json_file,
     "json lines": json_lines,
