@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -193,10 +194,23 @@ def only_finite(document: Any) -> Any:
     return document
 
 
+# A file's sha256 by what the operating system says of it: device, number, size, times of change.
+_hashes: dict[tuple[int, int, int, int, int], str] = {}
+# Nanoseconds in which a second change might leave the same times.
+_SETTLED = 100_000_000
+
+
 def file_hash(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """sha256 (hex) of a file's bytes; not computed again while the process sees the file unchanged."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        status = os.fstat(file.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        found = _hashes.get(key)
+        if found is None:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED:
+                _hashes[key] = found
+        return found
 
 
 def tree_hash(folder: Path) -> str:

@@ -31,6 +31,9 @@ MAX_HEADER_BYTES = 1 << 22
 """The names, types and places of the tensors of the largest network, and its metadata in JSON once more."""
 
 METADATA_KEY = "codesign"
+KEYS = {"format", "version", "timesteps", "readout", "coding", "layers"}
+# Files of earlier versions have none.
+HASH_KEY = "hash"
 LAYER_ARRAYS = ("bias", "threshold", "trained_index")
 LAYER_NUMBERS = (
     *("n_out", "reset", "reset_value", "compare"),
@@ -135,7 +138,7 @@ def write(network: FrozenNetwork, path: Path) -> None:
     """Write a validated network (atomically)."""
     from safetensors.numpy import save_file
 
-    document = json.dumps(metadata(network), sort_keys=True)
+    document = json.dumps({**metadata(network), HASH_KEY: network.hash}, sort_keys=True)
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors(network).items()}
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, metadata={METADATA_KEY: document})
@@ -143,12 +146,13 @@ def write(network: FrozenNetwork, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds, not yet validated as a network."""
+    """What a file holds, not yet validated as a network; ``hash`` is the one that it states, None in older files."""
 
     layers: tuple[FrozenLayer, ...]
     timesteps: int
     coding: InputCoding
     readout: ReadoutKind
+    hash: str | None
 
 
 def read(path: Path) -> Contents:
@@ -170,6 +174,7 @@ def read(path: Path) -> Contents:
             document["timesteps"],
             InputCoding(cast(CodingKind, coding["kind"]), coding["input_bits"], coding["parameters"]),
             cast(ReadoutKind, document["readout"]),
+            document.get(HASH_KEY),
         )
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
@@ -203,6 +208,10 @@ def _parse_metadata(path: Path, text: str | None) -> dict[str, Any]:
         raise InputError(
             f"{path}: format version {document.get('version')!r}, this codesign reads {FORMAT_VERSION}; freeze it again"
         )
+    unknown = sorted(document.keys() - KEYS - {HASH_KEY})
+    if unknown:
+        # Not passed over: it may be a key whose name is damaged.
+        raise InputError(f"{path}: metadata has the unknown key {unknown[0]!r}; freeze it again")
     layers = document.get("layers")
     if not isinstance(layers, list) or not 1 <= len(layers) <= MAX_LAYERS:
         raise InputError(f"{path}: the number of layers is outside 1..{MAX_LAYERS}")

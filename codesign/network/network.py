@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -114,9 +115,9 @@ class FrozenNetwork:
             return low * self.timesteps, high * self.timesteps
         return low, high
 
-    @property
+    @cached_property
     def hash(self) -> str:
-        """sha256 (hex) of the content: independent of file layout, host and time."""
+        """sha256 (hex) of the content, independent of file layout, host and time; computed once."""
         digest = hashlib.sha256(json.dumps(file.metadata(self), sort_keys=True).encode())
         for name, array in file.tensors(self).items():
             digest.update(name.encode())
@@ -284,8 +285,13 @@ class FrozenNetwork:
 
     @classmethod
     def load(cls, path: str | Path) -> FrozenNetwork:
-        """Read and validate a frozen network. Raises InputError with the file's name in front."""
+        """Read and validate a frozen network.
+
+        Raises InputError with the file's name in front, also if the content is not the one that was saved.
+        """
         contents = file.read(Path(path))
         network = cls(contents.layers, contents.timesteps, contents.coding, contents.readout)
         network.validate(str(path))
+        if contents.hash is not None and contents.hash != network.hash:
+            raise InputError(f"{path}: damaged: its content does not have the hash that it states; freeze it again")
         return network

@@ -1,7 +1,11 @@
-"""Checkpoints: one safetensors file each, tensors plus a JSON document, whole or absent."""
+"""Checkpoints: one safetensors file each, tensors plus a JSON document, whole or absent.
+
+The file states a checksum of all of them, which every load compares.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +25,19 @@ def save(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any])
     from safetensors.torch import save_file
 
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # As it will be read: keys as text.
+    document = json.loads(json.dumps(document))
+    metadata = {"checksum": checksum(packed, document), "document": document}
     with atomic_path(path) as temporary:
-        save_file(packed, temporary, metadata={"codesign": json.dumps(document, sort_keys=True)})
+        save_file(packed, temporary, metadata={"codesign": json.dumps(metadata, sort_keys=True)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and document of a checkpoint. InputError if it is missing, truncated or something else."""
+    """Tensors and document of a checkpoint.
+
+    Raises InputError if it is missing, truncated, something else, or not what was saved. Checkpoints of earlier
+    versions state no checksum and are taken as they are.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -37,9 +48,28 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if text is None:
             raise InputError(f"{path}: not a checkpoint (no codesign metadata)")
-        return tensors, json.loads(text)
-    except (SafetensorError, json.JSONDecodeError) as error:
+        metadata = json.loads(text)
+    except (SafetensorError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: truncated or not a checkpoint ({error})") from None
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path}: not a checkpoint (its metadata is no JSON object)")
+    if not {"checksum", "document"} & metadata.keys():
+        return tensors, metadata
+    document = metadata.get("document")
+    if not isinstance(document, dict) or metadata.get("checksum") != checksum(tensors, document):
+        raise InputError(f"{path}: damaged: its content does not have the checksum that it states; train again")
+    return tensors, document
+
+
+def checksum(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the document and of each tensor's name, type, shape and values."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def restore_network(network: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:

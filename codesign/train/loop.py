@@ -91,8 +91,8 @@ def train(
     """Train ``config``'s network on ``dataset`` and keep checkpoints below ``folder``.
 
     A run that was stopped goes on after its last whole epoch and ends with the same weights, bit for bit on the CPU.
-    A checkpoint of other data or options is not continued but replaced. ``progress(done, total, text)`` counts epochs.
-    ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is one). ``budget``
+    A checkpoint of other data or options is not continued but replaced, a damaged one is refused.
+    ``progress(done, total, text)`` counts epochs. ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is one). ``budget``
     holds the limits that ``config.budget`` names: density stops falling once the network fits them
     (:class:`codesign.train.fitting.BudgetCheck`), at the target density at the latest. Under torchrun every process
     calls this; each takes its share of every batch, the first one writes.
@@ -462,6 +462,10 @@ class _Run:
         self.rewirer.load_state_dict({**state, "document": document["rewirer"]})
         self.history, self.best, self.iterations = document["history"], document["best"], document["iterations"]
         self.rates = _measured_rates(self.folder / METRICS)
+        # Checkpoints of earlier epochs, of which one may be chosen at the end.
+        kept = [_iteration_file(item["iteration"]) for item in self.iterations]
+        for name in [*kept, *[checkpoint.BEST] * (self.best is not None)]:
+            checkpoint.load(self.folder / "checkpoints" / name)
         return int(document["epoch"])
 
 

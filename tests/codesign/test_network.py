@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flips import flips
 from random_networks import random_network
 from random_structures import random_structure
 from safetensors import safe_open
@@ -391,3 +392,33 @@ def test_densities_count_the_trained_widths() -> None:
     assert wide.dense_synapses == 2 * 6 + 6 * 2
     assert wide.layer_density == [3 / 12, 4 / 12]
     assert wide.density == 7 / 24
+
+
+def test_a_flipped_bit_changes_nothing_or_is_refused(path: Path) -> None:
+    """The hash that the file states covers weights, numbers and names, wherever the file is loaded from."""
+    whole = FrozenNetwork.load(path).hash
+    refusals = 0
+    for bit in flips(path, 600, seed=4):
+        try:
+            assert FrozenNetwork.load(path).hash == whole, f"bit {bit}"
+        except InputError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            refusals += 1
+    assert refusals > 500
+
+
+def test_another_weight_is_not_what_was_saved(path: Path) -> None:
+    weights = load_file(path)["layer0.projection0.weights"].copy()
+    weights[0] += 1
+    rewrite(path, {"layer0.projection0.weights": weights})
+    refused(path, "damaged: its content does not have the hash that it states")
+
+
+def test_files_of_earlier_versions_state_no_hash(path: Path) -> None:
+    rewrite(path, metadata=lambda document: document.pop("hash"))
+    assert FrozenNetwork.load(path).hash == example().hash
+
+
+def test_an_unknown_key_is_refused(path: Path) -> None:
+    rewrite(path, metadata=lambda document: document.update(hush=document.pop("hash")))
+    refused(path, "unknown key 'hush'")

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flips import flips
 from requirements import needs
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import codesign
 from codesign.config import Config, parse_config
@@ -306,6 +309,51 @@ def test_a_truncated_checkpoint_is_named(tmp_path, digits):
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:100])
     with pytest.raises(InputError, match=r"best\.safetensors: truncated or not a checkpoint"):
         checkpoint.load(result.checkpoint)
+
+
+def small_checkpoint(path, **document):
+    tensors = {"model.w": torch.arange(6.0).reshape(2, 3), "mask.w": torch.ones(2, 3, dtype=torch.bool)}
+    tensors |= {"optimizer.0.step": torch.tensor(3.0), "empty": torch.empty(0)}
+    checkpoint.save(path, tensors, {"key": "k", "epoch": 3, "rates": {10: 0.25, 2: 0.1}, **document})
+    return path
+
+
+def test_a_flipped_bit_in_a_checkpoint_changes_nothing_or_is_refused(tmp_path):
+    path = small_checkpoint(tmp_path / "last.safetensors")
+    tensors, document = checkpoint.load(path)
+    assert document == {"key": "k", "epoch": 3, "rates": {"10": 0.25, "2": 0.1}}
+    refusals = 0
+    for bit in flips(path, 800, seed=2):
+        try:
+            found, text = checkpoint.load(path)
+            assert text == document and found.keys() == tensors.keys(), f"bit {bit}"
+            assert all(torch.equal(found[name], tensors[name]) for name in tensors), f"bit {bit}"
+        except InputError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            refusals += 1
+    assert refusals > 700
+
+
+def test_a_checkpoint_of_an_earlier_version_states_no_checksum(tmp_path):
+    path = small_checkpoint(tmp_path / "last.safetensors")
+    save_file(load_file(path), path, {"codesign": json.dumps({"key": "k", "epoch": 3})})
+    assert checkpoint.load(path)[1] == {"key": "k", "epoch": 3}
+
+
+@pytest.mark.parametrize("name", ["last", "best", "iteration-001"])
+def test_a_damaged_checkpoint_is_neither_continued_nor_chosen(tmp_path, digits, name):
+    """The weights are altered and the file is whole, so that only the checksum can tell."""
+    options = {"stop_at": "turning-point", "target_density": 0.02, "min_fan_in": 0}
+    config = tiny(epochs=10, rewiring=options)
+    train(config, digits, tmp_path)
+    path = tmp_path / "checkpoints" / f"{name}.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["model.layers.0.input.weight"][0, 0] += 1
+    save_file(tensors, path, metadata)
+    with pytest.raises(InputError, match=rf"{name}\.safetensors: damaged"):
+        train(config, digits, tmp_path)
 
 
 def test_initial_weights_make_layers_spike(digits):
