@@ -16,6 +16,10 @@ class InputError(CodesignError, ValueError):
     exit_code = 2
 
 
+class AlteredError(InputError):
+    """A file of a run directory is not the one that its manifest records."""
+
+
 class UnsupportedError(CodesignError):
     """The request is understood, but this version does not build it."""
 

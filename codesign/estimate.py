@@ -95,14 +95,14 @@ class Memory:
         return self.depth * self.width
 
 
-class HasDevice(Protocol):
-    """A board: its name, and a device with ``family`` and ``budget``."""
+class HasBudget(Protocol):
+    """A device: its family, and the resources that it has by kind."""
 
     @property
-    def name(self) -> str: ...
+    def family(self) -> Any: ...
 
     @property
-    def device(self) -> Any: ...
+    def budget(self) -> Mapping[str, int]: ...
 
 
 def memory_blocks(depth: int, width: int, family: str) -> int:
@@ -582,9 +582,8 @@ def _area(network: FrozenNetwork, mapping: HardwareMap, found: Sequence[Memory],
     }
 
 
-def fits(result: Mapping[str, Any], board: HasDevice) -> list[str]:
-    """Why an estimated accelerator does not fit a board: one line each, none if it does."""
-    device = board.device
+def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
+    """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does."""
     area = result["area"][device.family]
     names = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
     cures = {
@@ -594,7 +593,7 @@ def fits(result: Mapping[str, Any], board: HasDevice) -> list[str]:
         "dsp": "use fewer lanes in the first layer",
     }
     return [
-        f"{board.name}: about {area[kind]:g} of {device.budget[kind]} {title} "
+        f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
         f"({area[kind] - device.budget[kind]:g} too many); {cures[kind]}"
         for kind, title in names.items()
         if area[kind] is not None and area[kind] > device.budget[kind]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codesign.config import Config
-from codesign.errors import CodesignError, InputError, OutputError, UnsupportedError
+from codesign.errors import AlteredError, CodesignError, InputError, OutputError, UnsupportedError
 from codesign.files import explain_write_errors, read_json, write_json
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
@@ -79,7 +79,8 @@ def explore(
     and ``explore.html`` after the last point, and the table after every one.
 
     Raises InputError for a grid that does not fit the configuration, OutputError if ``folder`` holds something
-    else, and a point's own error if no point could be finished.
+    else or cannot be written, AlteredError if a file in it is not as it was recorded, and a point's own error if no
+    point could be finished.
     """
     exploration = _Exploration(config, _claim(Path(folder)), progress or silent, device)
     with RunDirectory(exploration.folder, {}).locked():
@@ -160,9 +161,13 @@ def _claim(folder: Path) -> Path:
 
 
 def inherit(parent: RunDirectory, child: RunDirectory, stages: Sequence[str]) -> None:
-    """Take over finished stages of ``parent``: their records, and links to their files."""
+    """Take over finished stages of ``parent``: their records, and links to their files.
+
+    Raises AlteredError if one of the files is not as ``parent`` has recorded it.
+    """
     for name in stages:
         record = parent.stage(name)
+        parent.check(*record["outputs"])
         if record == child.stage(name) and child.outputs_intact(name):
             continue
         for path in record["outputs"]:
@@ -229,6 +234,9 @@ class _Exploration:
         if any(other.status != "failed" for other in concerned):
             try:
                 work(point, *arguments)
+            except (OutputError, AlteredError, OSError):
+                # Of the folder and not of the design: every point after this one would fail of it too.
+                raise
             except Exception as error:
                 self.errors.append(error)
                 text = str(error) if isinstance(error, CodesignError) else f"internal error: {error!r}"
@@ -243,9 +251,8 @@ class _Exploration:
             part = min(1.0, done / total) if total else 0.0
             self.progress(start + part, self.total, f"{run.path.name}: {text}" if text else run.path.name)
 
-        context = Context(run, point_config(self.config, point), inside, self.device)
-        if {"train", "freeze"} & set(names):
-            context.__dict__["dataset"] = self.dataset
+        # The grid leaves the data alone, which are loaded once for all points.
+        context = Context(run, point_config(self.config, point), inside, self.device, load=lambda: self.dataset)
         for name in names:
             start = self.done
             inside(0, 1, name)
@@ -274,6 +281,7 @@ class _Exploration:
             finally:
                 point.figures = dict(run.figures)
                 point.cycles = dict(run.stage("verify").get("cycles", {}))
+        run.check("estimate.json", "bundle/design.json")
         point.validation_accuracy = run.stage("freeze")["accuracy_validation"]
         point.estimate = json.loads((run.path / "estimate.json").read_text(encoding="utf-8"))
         sidecar = json.loads((run.path / "bundle" / "design.json").read_text(encoding="utf-8"))

@@ -3,30 +3,49 @@
 ``manifest.json`` holds a record per finished or started stage and ends with ``figures``, the same keys
 in every run, null where not measured. The manifest is replaced atomically; a lock keeps two commands
 out of one folder.
+
+What a stage has made is held against the sha256 in its record wherever it is read (:meth:`RunDirectory.check`);
+``manifest.json`` and ``config.toml`` state a checksum of their own.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from codesign.config import Config, load_config
 from codesign.config_text import config_toml
-from codesign.errors import InputError, OutputError
+from codesign.errors import AlteredError, InputError, OutputError
 from codesign.files import explain_write_errors, file_hash, write_json, write_text
 
 FORMAT_NAME = "codesign-run"
-FORMAT_VERSION = 1
+# Version 1 is the same without a checksum.
+FORMAT_VERSION = 2
+MAX_MANIFEST_BYTES = 1 << 26
 MANIFEST = "manifest.json"
 CONFIG = "config.toml"
 LOCK = ".lock"
 HARDWARE_SECTIONS = ("hardware", "verify", "synth")
+# Records of what no stage of the pipeline has made: a network from elsewhere, and what mutants were caught.
+IMPORT, MUTANTS = "import", "mutants"
+# The command that makes a recorder's files again; for the others it is `codesign <recorder> <run>`.
+COMMANDS = {
+    "train": "train {run} --force",
+    "build": "build {run} --board {board}",
+    IMPORT: "generate NETWORK -o {run}",
+    MUTANTS: "verify {run} --mutants",
+}
+CHECKSUM_LINE = "# sha256 of the text above: "
+CONFIG_FOOTER = "# Change values with --set. To take an edited file as it is: codesign run DIR/config.toml -o DIR\n"
 
 FIGURES = (
     "accuracy_float",
@@ -58,6 +77,43 @@ FIGURES = (
     "seconds",
     "network_hash",
 )
+
+
+def _inside(path: str) -> str:
+    """``path`` if it is one below the run directory."""
+    parts = PurePosixPath(path).parts
+    if not parts or ".." in parts or PurePosixPath(path).is_absolute():
+        raise ValueError("is not a path within the run directory")
+    return path
+
+
+Hashes = dict[Annotated[str, AfterValidator(_inside)], str]
+
+
+class _StageRecord(BaseModel):
+    """What every record may hold; stages add facts of their own."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    status: str = ""
+    key: str = ""
+    inputs: Hashes = {}
+    external: dict[str, str] = {}
+    outputs: Hashes = {}
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
+    figures: dict[str, Any] = {}
+    warnings: list[str] = []
+    error: str = ""
+    failure: str = ""
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    stages: dict[str, _StageRecord]
+    figures: dict[str, Any]
+    imported: bool = False
+    versions: dict[str, str] = {}
+    seeds: dict[str, int | list[int]] = {}
+    budget: dict[str, Any] = {}
 
 
 class RunDirectory:
@@ -102,23 +158,14 @@ class RunDirectory:
             raise InputError(f"{path}: no such run directory; `codesign run CONFIG -o {path}` makes one")
         if not manifest.is_file():
             raise InputError(f"{path}: not a run directory ({MANIFEST} is missing)")
-        try:
-            document = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{manifest}: truncated or not JSON ({error})") from None
-        if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
-            raise InputError(f"{manifest}: not the manifest of a run directory")
-        if document.get("version") != FORMAT_VERSION:
-            raise InputError(
-                f"{manifest}: version {document.get('version')!r}, this codesign reads {FORMAT_VERSION}; run it again"
-            )
-        if not isinstance(document.get("stages"), dict) or not isinstance(document.get("figures"), dict):
-            raise InputError(f"{manifest}: stages or figures are missing; run it again in an empty folder")
-        return cls(path, document)
+        return cls(path, _read_manifest(manifest))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands out of the folder while the block runs; the lock ends with the process."""
+        """Keep other commands out of the folder while the block runs; the lock ends with the process.
+
+        The manifest is read again: another command may have changed it since it was opened.
+        """
         path = self.path / LOCK
         with explain_write_errors(self.path):
             file = path.open("a+")
@@ -134,15 +181,31 @@ class RunDirectory:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            if (self.path / MANIFEST).is_file():
+                self.manifest = _read_manifest(self.path / MANIFEST)
             yield
 
     @property
     def config(self) -> Config:
         """The resolved configuration. Raises InputError if the run has none."""
+        return self.read_config()
+
+    def read_config(self, overrides: Sequence[str] = (), seed: int | None = None) -> Config:
+        """The resolved configuration with ``--set`` overrides and another training seed.
+
+        Raises InputError if the run has none, AlteredError if it is not the one that was written.
+        """
         path = self.path / CONFIG
         if not path.is_file():
             raise InputError(f"{self.path}: has no {CONFIG}; it was not made by `codesign run` or `codesign train`")
-        return load_config(path)
+        text, mark, stated = path.read_bytes().partition(CHECKSUM_LINE.encode())
+        # Configurations of earlier versions state no checksum.
+        if mark and stated.strip().decode(errors="replace") != hashlib.sha256(text).hexdigest():
+            raise AlteredError(
+                f"{path}: changed since codesign wrote it; restore it, or take it as it is with "
+                f"`codesign run {path} -o {self.path}`"
+            )
+        return load_config(path, list(overrides), seed)
 
     @property
     def is_imported(self) -> bool:
@@ -152,7 +215,8 @@ class RunDirectory:
     def write_config(self, config: Config) -> None:
         """Write ``config`` with every default spelled out; for an imported network only what hardware needs."""
         sections = HARDWARE_SECTIONS if self.is_imported else None
-        write_text(self.path / CONFIG, config_toml(config, sections))
+        text = f"{config_toml(config, sections)}\n{CONFIG_FOOTER}"
+        write_text(self.path / CONFIG, f"{text}{CHECKSUM_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n")
         seeds = {"verify": config.verify.seed, "place": list(config.synth.seeds)}
         if not self.is_imported:
             seeds = {"train": config.train.seed, "split": config.data.split_seed, **seeds}
@@ -179,12 +243,61 @@ class RunDirectory:
     def figures(self) -> dict[str, Any]:
         return self.manifest["figures"]
 
+    def record_files(self, name: str, paths: tuple[str, ...]) -> None:
+        """Record files that no stage of the pipeline has made, and save the manifest."""
+        self.set_stage(name, {"status": "done", "outputs": hash_files(self.path, paths)})
+        self.save()
+
+    def differences(self, name: str) -> tuple[list[str], list[str]]:
+        """Files of the stage's record that are altered, and those that are missing."""
+        altered, missing = [], []
+        for path, digest in self.stage(name).get("outputs", {}).items():
+            if not (self.path / path).is_file():
+                missing.append(path)
+            elif file_hash(self.path / path) != digest:
+                altered.append(path)
+        return altered, missing
+
     def outputs_intact(self, name: str) -> bool:
         """True if every file that the stage wrote is there with the same content."""
-        outputs = self.stage(name).get("outputs", {})
-        return bool(outputs) and all(
-            (self.path / path).is_file() and file_hash(self.path / path) == digest for path, digest in outputs.items()
-        )
+        return bool(self.stage(name).get("outputs")) and self.differences(name) == ([], [])
+
+    def problem(self, *names: str) -> str | None:
+        """What is wrong with recorded files among the named files and folders, in one line; None if nothing is.
+
+        What no stage has recorded is taken as it is.
+        """
+        for maker, record in self.manifest["stages"].items():
+            for path, digest in record.get("outputs", {}).items():
+                if not below(path, names):
+                    continue
+                file = self.path / path
+                if not file.is_file():
+                    return f"{file}: is missing, although `{maker}` has recorded it; {self._way_out(maker, path)}"
+                if file_hash(file) != digest:
+                    return f"{file}: differs from what `{maker}` has recorded; {self._way_out(maker, path)}"
+        return None
+
+    def check(self, *names: str) -> None:
+        """Raise AlteredError unless the recorded files among the named files and folders are as recorded."""
+        problem = self.problem(*names)
+        if problem is not None:
+            raise AlteredError(problem)
+
+    def _way_out(self, maker: str, path: str) -> str:
+        board = path.split("/")[1] if "/" in path else ""
+        command = COMMANDS.get(maker, f"{maker} {{run}}").format(run=self.path, board=board)
+        return f"restore it, or make it again with `codesign {command}`"
+
+    def forget(self, paths: tuple[str, ...], keeper: str) -> None:
+        """Drop files below ``paths`` from the records of others than ``keeper``, because they are removed."""
+        for name, record in list(self.manifest["stages"].items()):
+            outputs = record.get("outputs", {})
+            kept = {path: digest for path, digest in outputs.items() if not below(path, paths)}
+            if name != keeper and kept != outputs:
+                record["outputs"] = kept
+                if not kept:
+                    del self.manifest["stages"][name]
 
     def remove(self, paths: tuple[str, ...]) -> None:
         """Delete files and folders below the run directory; those absent are passed over."""
@@ -199,8 +312,50 @@ class RunDirectory:
     def save(self) -> None:
         """Write the manifest atomically; ``figures`` comes last."""
         figures = self.manifest.pop("figures")
-        self.manifest["figures"] = figures
-        write_json(self.path / MANIFEST, self.manifest)
+        self.manifest |= {"version": FORMAT_VERSION, "figures": figures}
+        stated = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "checksum": _checksum(self.manifest)}
+        write_json(self.path / MANIFEST, {**stated, **self.manifest})
+
+
+def below(path: str, names: Iterable[str]) -> bool:
+    """True if ``path`` is one of ``names`` or lies in one of these folders."""
+    return any(path == name or path.startswith(f"{name}/") for name in names)
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the manifest's content, however it is laid out as text."""
+    content = json.loads(json.dumps(manifest))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest without its checksum. Raises InputError unless it is whole and of the right form."""
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise InputError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, not the manifest of a run directory")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: truncated or not JSON ({error})") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
+        raise InputError(f"{path}: not the manifest of a run directory")
+    version, stated = document.get("version"), document.pop("checksum", None)
+    if version not in (1, FORMAT_VERSION):
+        raise InputError(f"{path}: version {version!r}, this codesign reads {FORMAT_VERSION}; run it again")
+    if version == FORMAT_VERSION and stated != _checksum(document):
+        raise AlteredError(
+            f"{path}: damaged: its content does not have the checksum that it states; restore it, or run again in an "
+            "empty folder"
+        )
+    try:
+        _Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {where}: {first['msg']}; run it again in an empty folder") from None
+    document["figures"] = {name: document["figures"].get(name) for name in FIGURES}
+    return document
 
 
 def empty_figures() -> dict[str, Any]:

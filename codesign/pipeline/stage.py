@@ -11,14 +11,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import codesign
 from codesign.config import Config
 from codesign.errors import CodesignError, InputError, UnsupportedError
 from codesign.network import FrozenNetwork
+from codesign.pipeline.sources import code_hash
 from codesign.progress import Progress, silent
 from codesign.rundir import RunDirectory, hash_files
 
@@ -41,6 +40,7 @@ class Context:
     progress : called with the progress of the present stage.
     device : torch device of training.
     options : arguments of the command that are no part of the configuration (``build``: board).
+    load : gives the configured data; by default they are loaded.
     """
 
     run: RunDirectory
@@ -48,10 +48,13 @@ class Context:
     progress: Progress = silent
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
+    load: Callable[[], Dataset] | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
         """The configured data, loaded once per command."""
+        if self.load is not None:
+            return self.load()
         from codesign.data import load_dataset
 
         return load_dataset(self.config.data, self.progress)
@@ -82,11 +85,11 @@ class Stage:
     inputs : files and folders of the run directory that it needs, each with the verb that makes it.
     optional_inputs : files and folders that it reads if they are there.
     outputs : files and folders that it writes.
-    code : modules and packages, relative to the folder that holds the packages, whose change makes the
-        result out of date.
     options : the part of the configuration that it reads, JSON-able.
-    work : does it.
+    work : does it; when a source that it depends on has changed (:mod:`codesign.pipeline.sources`), its result is out
+        of date.
     external : hashes of what it reads outside of the run directory.
+    unused : modules that the work imports but does not use with the present configuration.
     resumable : True if it goes on from its own partial outputs after an interruption.
     always : True if it is worth doing after a stage before it found a failure.
     hardware : True if it needs an accelerator of the frozen network, so that it is refused where there can be none.
@@ -95,11 +98,11 @@ class Stage:
     name: str
     inputs: Mapping[str, str]
     outputs: tuple[str, ...]
-    code: tuple[str, ...]
     options: Callable[[Context], Any]
     work: Callable[[Context], Outcome]
     optional_inputs: tuple[str, ...] = ()
     external: Callable[[Context], dict[str, str]] | None = None
+    unused: Callable[[Context], frozenset[str]] = lambda _: frozenset()
     resumable: bool = False
     always: bool = False
     hardware: bool = False
@@ -113,10 +116,11 @@ class Stage:
         return None if problem is None else UnsupportedError(f"{path}: {problem}")
 
     def check_inputs(self, run: RunDirectory) -> None:
-        """Raise InputError naming the first missing input and the command that makes it."""
+        """Raise InputError naming the first input that is missing or not as recorded, and what makes it."""
         for name, verb in self.inputs.items():
             if not (run.path / name).exists():
                 raise InputError(f"{run.path}: {name} is missing; `codesign {verb} {run.path}` makes it")
+        run.check(*self.inputs, *self.optional_inputs)
 
     def input_hashes(self, run: RunDirectory) -> dict[str, str]:
         return hash_files(run.path, (*self.inputs, *self.optional_inputs))
@@ -128,7 +132,7 @@ class Stage:
             "inputs": self.input_hashes(context.run),
             "external": dict(external),
             "options": self.options(context),
-            "code": code_hash(self.code),
+            "code": code_hash(self.work, self.unused(context)),
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -136,16 +140,3 @@ class Stage:
         """True if the recorded result belongs to the present inputs; does not look at external data."""
         record = context.run.stage(self.name)
         return record.get("status") == "done" and record["key"] == self.key(context, record.get("external", {}))
-
-
-@cache
-def code_hash(names: tuple[str, ...]) -> str:
-    """sha256 (hex) of the source text of modules and packages of this installation."""
-    root = Path(codesign.__file__).parent.parent
-    digest = hashlib.sha256(codesign.__version__.encode())
-    for name in names:
-        path = root / name
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix not in (".pyc", ""))
-        for file in files:
-            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()

@@ -8,14 +8,11 @@ from typing import Any
 from codesign.budget import quantising
 from codesign.config_text import plain
 from codesign.pipeline.budget import Choice
-from codesign.pipeline.stage import CALIBRATION, DECISIONS, NETWORK, STIMULUS, Context, Stage, code_hash
+from codesign.pipeline.stage import CALIBRATION, DECISIONS, NETWORK, STIMULUS, Context, Stage
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
 
-CONTRACT = ("codesign/network", "codesign/golden.py", "codesign/early_exit.py", "codesign/stimulus.py")
-MAPPING = ("codesign/mapping.py", "codesign/placement.py", "codesign/layouts.py")
-ESTIMATE = (*MAPPING, "codesign/estimate.py", "codesign/area_model.py")
-FORMULA = (*CONTRACT, *ESTIMATE, "codesign/budget.py", "boards/registry.py")
-DATA = ("codesign/data", "codesign/encoders.py")
+# What is used only where the configuration has a [budget].
+BUDGET_MODULES = frozenset({"codesign.budget", "codesign.train.fitting", "boards.registry"})
 
 
 def _sections(*names: str) -> Any:
@@ -26,21 +23,21 @@ def _sections(*names: str) -> Any:
 
 
 def _training(context: Context) -> dict[str, Any]:
-    """What shapes training; with a budget also what its formula reads."""
-    options = _sections("data", "network", "train")(context)
-    if context.config.budget.active:
-        memories = context.config.hardware.model_dump(include={"queue_depth", "state_memory"})
-        kept = {"freeze": quantising(context.config.freeze), **memories}
-        options |= _sections("budget")(context) | kept
-        options["code"] = code_hash(FORMULA)
-    return options
+    """What shapes training."""
+    return _sections("data", "network", "train")(context) | _formula(context)
 
 
 def _freezing(context: Context) -> dict[str, Any]:
-    options = _sections("data", "network", "train", "freeze")(context)
-    if context.config.budget.active:
-        options |= _sections("budget")(context) | {"bits": Choice(context).bits}
-    return options
+    options = _sections("data", "network", "train", "freeze")(context) | _formula(context)
+    return options | ({"bits": Choice(context).bits} if context.config.budget.active else {})
+
+
+def _formula(context: Context) -> dict[str, Any]:
+    """What the formula of the budget reads; nothing without a budget."""
+    if not context.config.budget.active:
+        return {}
+    memories = context.config.hardware.model_dump(include={"queue_depth", "state_memory"})
+    return _sections("budget")(context) | {"quantising": quantising(context.config.freeze), "memories": memories}
 
 
 def _hardware(context: Context) -> dict[str, Any]:
@@ -50,9 +47,28 @@ def _hardware(context: Context) -> dict[str, Any]:
     return options
 
 
-def _shown_figures(context: Context) -> dict[str, Any]:
-    """Figures without ``seconds``, which the report's own time changes."""
-    return {name: value for name, value in context.run.figures.items() if name != "seconds"}
+def _verifying(context: Context) -> dict[str, Any]:
+    return _sections("verify", "budget")(context) | _hardware(context)
+
+
+def _placing(context: Context) -> dict[str, Any]:
+    """What place and route against the budget reads: synthesis has options too, and the bundle has lanes."""
+    return _sections("budget", "synth")(context) | _hardware(context)
+
+
+def _without_budget(context: Context) -> frozenset[str]:
+    return frozenset() if context.config.budget.active else BUDGET_MODULES
+
+
+def _shown(context: Context) -> dict[str, Any]:
+    """What the report shows: figures without ``seconds``, which its own time changes, configuration and records."""
+    records = context.run.manifest["stages"]
+    return {
+        "figures": {name: value for name, value in context.run.figures.items() if name != "seconds"},
+        "config": plain(context.config),
+        "stages": {name: (record.get("status"), record.get("key")) for name, record in records.items()
+                   if name != "report"},
+    }  # fmt: skip
 
 
 def _board(context: Context) -> dict[str, Any]:
@@ -76,9 +92,9 @@ STAGES: dict[str, Stage] = {
             name="train",
             inputs={},
             outputs=("checkpoints", "metrics.jsonl"),
-            code=(*DATA, "codesign/train"),
             options=_training,
             external=_data_hash,
+            unused=_without_budget,
             work=train,
             resumable=True,
         ),
@@ -86,9 +102,9 @@ STAGES: dict[str, Stage] = {
             name="freeze",
             inputs={"checkpoints": "train"},
             outputs=(NETWORK, STIMULUS, CALIBRATION, DECISIONS),
-            code=(*CONTRACT, *DATA, "codesign/train", "codesign/freeze.py", "codesign/deadcode.py"),
             options=_freezing,
             external=_data_hash,
+            unused=_without_budget,
             work=freeze,
         ),
         Stage(
@@ -96,7 +112,6 @@ STAGES: dict[str, Stage] = {
             inputs={NETWORK: "freeze"},
             optional_inputs=(STIMULUS, CALIBRATION),
             outputs=("bundle",),
-            code=(*CONTRACT, *MAPPING, "rtl_templates"),
             options=_hardware,
             work=generate,
             hardware=True,
@@ -106,7 +121,6 @@ STAGES: dict[str, Stage] = {
             inputs={NETWORK: "freeze"},
             optional_inputs=(CALIBRATION,),
             outputs=("estimate.json",),
-            code=(*CONTRACT, *ESTIMATE),
             options=_hardware,
             work=estimate,
             hardware=True,
@@ -115,17 +129,17 @@ STAGES: dict[str, Stage] = {
             name="budget",
             inputs={"bundle": "generate"},
             outputs=("budget",),
-            code=("boards",),
-            options=_sections("budget"),
+            options=_placing,
             work=fit,
             hardware=True,
         ),
         Stage(
             name="verify",
             inputs={NETWORK: "freeze", STIMULUS: "freeze", "bundle": "generate"},
+            optional_inputs=(CALIBRATION,),
             outputs=("verify",),
-            code=(*CONTRACT, "sim", "codesign/estimate.py"),
-            options=_sections("verify", "budget"),
+            options=_verifying,
+            unused=_without_budget,
             work=verify,
             hardware=True,
         ),
@@ -133,7 +147,6 @@ STAGES: dict[str, Stage] = {
             name="synth",
             inputs={"bundle": "generate"},
             outputs=("synth",),
-            code=("boards",),
             options=_sections("synth"),
             work=synth,
             hardware=True,
@@ -142,7 +155,6 @@ STAGES: dict[str, Stage] = {
             name="build",
             inputs={"bundle": "generate"},
             outputs=("build",),
-            code=("boards",),
             options=_board,
             work=build,
             hardware=True,
@@ -157,12 +169,12 @@ STAGES: dict[str, Stage] = {
                 "verify",
                 "synth",
                 "budget",
+                "build",
                 "metrics.jsonl",
                 "estimate.json",
             ),
             outputs=("report.html",),
-            code=("codesign/report", "codesign/plots.py", "codesign/templates"),
-            options=_shown_figures,
+            options=_shown,
             work=report,
             always=True,
         ),

@@ -128,6 +128,10 @@ def collect(folder: Path) -> Record:
     def part(path: Path, read: Callable[[Path], T]) -> T | None:
         if not path.exists():
             return None
+        altered = record.run.problem(path.relative_to(folder).as_posix())
+        if altered is not None:
+            record.damaged.append(altered.replace(f"{folder}/", ""))
+            return None
         try:
             return read(path)
         except (CodesignError, OSError, ValueError, KeyError, TypeError) as error:

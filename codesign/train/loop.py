@@ -12,13 +12,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codesign.budget import Budget, Demand
 from codesign.config import Config, TrainConfig
 from codesign.data.samples import Dataset
 from codesign.encoders import encode, input_coding
@@ -27,10 +26,13 @@ from codesign.files import atomic_path, only_finite, write_text
 from codesign.progress import Progress, silent
 from codesign.train import checkpoint, parallel
 from codesign.train.batches import Augmentation, Batches, input_shape
-from codesign.train.fitting import BudgetCheck
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
 from codesign.train.rewiring import LayerChange, PQRewirer
+
+if TYPE_CHECKING:
+    from codesign.budget import Budget, Demand
+    from codesign.train.fitting import BudgetCheck
 
 EVALUATION_BATCH = 512
 WARMUP = 0.05
@@ -92,8 +94,8 @@ def train(
 
     A run that was stopped goes on after its last whole epoch and ends with the same weights, bit for bit on the CPU.
     A checkpoint of other data or options is not continued but replaced, a damaged one is refused.
-    ``progress(done, total, text)`` counts epochs. ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is one). ``budget``
-    holds the limits that ``config.budget`` names: density stops falling once the network fits them
+    ``progress(done, total, text)`` counts epochs. ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is
+    one). ``budget`` holds the limits that ``config.budget`` names: density stops falling once the network fits them
     (:class:`codesign.train.fitting.BudgetCheck`), at the target density at the latest. Under torchrun every process
     calls this; each takes its share of every batch, the first one writes.
 
@@ -213,6 +215,8 @@ class _Run:
         self.validation = Batches(stimuli[1], scale, device=device)
         self.check: BudgetCheck | None = None
         if budget is not None:
+            from codesign.train.fitting import BudgetCheck
+
             self.check = BudgetCheck(budget, config.freeze, input_coding(dataset, config.data), *stimuli)
         # What the first weights need is asked when they have their scale.
         self.is_scaled = False

@@ -188,11 +188,11 @@ def test_fits_names_what_is_too_much_and_by_how_much():
     result = estimate(network, mapping)
     blocks = result["area"]["ice40"]["bram"]
     budget = {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8}
-    board = SimpleNamespace(name="small", device=SimpleNamespace(family="ice40", budget=budget))
-    (line,) = [reason for reason in fits(result, board) if "block RAMs" in reason]
+    device = SimpleNamespace(family="ice40", budget=budget)
+    (line,) = [reason for reason in fits(result, "small", device) if "block RAMs" in reason]
     assert line.startswith(f"small: about {blocks:g} of 30 block RAMs ({blocks - 30:g} too many); use a lower density")
-    roomy = SimpleNamespace(name="large", device=SimpleNamespace(family="ice40", budget=dict.fromkeys(budget, 10**9)))
-    assert fits(result, roomy) == []
+    roomy = SimpleNamespace(family="ice40", budget=dict.fromkeys(budget, 10**9))
+    assert fits(result, "large", roomy) == []
 
 
 def test_xilinx_counts_half_blocks():

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from codesign.config import Config, HardwareConfig, parse_config
-from codesign.errors import CapacityError, CodesignError, InputError, MismatchError, OutputError, ToolError
+from codesign.errors import (
+    AlteredError,
+    CapacityError,
+    CodesignError,
+    InputError,
+    MismatchError,
+    OutputError,
+    ToolError,
+)
 from codesign.network import FrozenNetwork
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.runner import run_stages
@@ -54,7 +62,7 @@ class Line:
             return Outcome(figures={"synapses": value}, failure=self.failures.get(name))
 
         options = lambda context: {"seed": context.config.train.seed} if name == "a" else {}  # noqa: E731
-        return Stage(name, inputs, (output,), ("codesign/errors.py",), options, work, **more)
+        return Stage(name, inputs, (output,), options, work, **more)
 
     def run(self, folder: Path, config: Config | None = None, names: str = "abc", **more) -> list[str]:
         """Run the stages; returns what was called."""
@@ -96,18 +104,51 @@ def test_same_output_after_a_change_stops_the_change(line, tmp_path):
     assert line.run(tmp_path, with_seed(3)) == ["a"]
 
 
-def test_spoilt_output_is_made_again(line, tmp_path):
+@pytest.mark.parametrize("names", ["abc", "b", "c"])
+def test_altered_output_is_refused_by_name(line, tmp_path, names):
+    """Neither used nor replaced, whether the stage that made it would be skipped or another would read it."""
     line.run(tmp_path)
     (tmp_path / "b.txt").write_text("8")
-    assert line.run(tmp_path) == ["b"]
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(AlteredError, match=rf"b\.txt: differs from what `b` has recorded; .* `codesign b {tmp_path}`"):
+        line.run(tmp_path, names=names)
+    assert line.calls == []
+    assert (tmp_path / "b.txt").read_text() == "8"
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert line.run(tmp_path, names="b", force=True) == ["b"]
+    assert line.run(tmp_path) == []
+
+
+def test_missing_output_is_made_again_and_not_done_without(line, tmp_path):
+    line.run(tmp_path)
     (tmp_path / "c" / "c.txt").unlink()
     assert line.run(tmp_path) == ["c"]
+    line.stages["d"] = line.stage("d", {"c": "c"}, "d.txt", lambda folder, c: 0)
+    (tmp_path / "c" / "c.txt").unlink()
+    with pytest.raises(AlteredError, match=r"c\.txt: is missing, although `c` has recorded it"):
+        line.run(tmp_path, names="d")
 
 
-def test_changed_code_redoes_the_stage(line, tmp_path):
+def test_optional_input_is_held_against_its_record_too(line, tmp_path):
+    line.stages["d"] = line.stage("d", {}, "d.txt", lambda folder, c: 0, optional_inputs=("c",))
+    line.run(tmp_path, names="abcd")
+    (tmp_path / "c" / "c.txt").write_text("99")
+    with pytest.raises(AlteredError, match=r"c\.txt: differs from what `c` has recorded"):
+        line.run(tmp_path, names="d", force=True)
+
+
+def test_file_that_no_stage_recorded_is_taken_as_it_is(line, tmp_path):
+    RunDirectory.create(tmp_path)
+    (tmp_path / "b.txt").write_text("20")
+    assert line.run(tmp_path, names="c") == ["c"]
+    assert number(tmp_path / "c" / "c.txt") == 21
+
+
+def test_changed_code_redoes_the_stage(line, tmp_path, monkeypatch):
+    changed = line.stages["b"].work
+    monkeypatch.setattr("codesign.pipeline.stage.code_hash", lambda work, unused: "old")
     line.run(tmp_path)
-    old = line.stages["b"]
-    line.stages["b"] = Stage(old.name, old.inputs, old.outputs, ("codesign/files.py",), old.options, old.work)
+    monkeypatch.setattr("codesign.pipeline.stage.code_hash", lambda work, unused: "new" if work is changed else "old")
     assert line.run(tmp_path) == ["b"]
 
 
@@ -167,7 +208,7 @@ def test_failure_is_recorded_with_its_figures_and_never_skipped(line, tmp_path):
         assert run.stage("b")["failure"] == "3 values differ"
         assert run.figures["synapses"] == 0
     old = line.stages["c"]
-    line.stages["c"] = Stage(old.name, old.inputs, old.outputs, old.code, old.options, old.work, always=True)
+    line.stages["c"] = Stage(old.name, old.inputs, old.outputs, old.options, old.work, always=True)
     with pytest.raises(MismatchError):
         line.run(tmp_path)
     assert line.calls == ["b", "b goes on", "c"]
@@ -189,8 +230,8 @@ def test_a_stage_sends_back_to_one_before_it(line, tmp_path, names, calls):
         return Outcome(figures=outcome.figures, failure=CapacityError("too large"), redo="b")
 
     options = lambda context: {"wishes": len(wishes)}  # noqa: E731
-    line.stages["b"] = Stage("b", old_b.inputs, old_b.outputs, old_b.code, options, old_b.work)
-    line.stages["c"] = Stage("c", old_c.inputs, old_c.outputs, old_c.code, old_c.options, work)
+    line.stages["b"] = Stage("b", old_b.inputs, old_b.outputs, options, old_b.work)
+    line.stages["c"] = Stage("c", old_c.inputs, old_c.outputs, old_c.options, work)
     if calls is None:
         line.run(tmp_path, names="ab")
         with pytest.raises(CapacityError, match="too large"):
@@ -207,7 +248,7 @@ def test_manifest_is_whole_while_a_stage_runs(line, tmp_path):
         seen.update(json.loads((context.run.path / "manifest.json").read_text()))
         return old.work(context)
 
-    line.stages["b"] = Stage(old.name, old.inputs, old.outputs, old.code, old.options, work)
+    line.stages["b"] = Stage(old.name, old.inputs, old.outputs, old.options, work)
     line.run(tmp_path)
     assert seen["stages"]["a"]["status"] == "done"
     assert seen["stages"]["b"]["status"] == "running"

@@ -17,7 +17,7 @@ def _stage(*texts: str) -> Stage:
             warnings.warn(text, CodesignWarning, stacklevel=2)
         return Outcome()
 
-    return Stage("train", {}, (), (), lambda context: {}, work)
+    return Stage("train", {}, (), lambda context: {}, work)
 
 
 def test_a_stages_warnings_are_shown_and_recorded_once_each(tmp_path):
