@@ -108,10 +108,14 @@ class Stage:
     hardware: bool = False
 
     def refusal(self, run: RunDirectory) -> UnsupportedError | None:
-        """Why the run's frozen network cannot go through this stage, None if it can."""
+        """Why the run's frozen network cannot go through this stage, None if it can.
+
+        Raises AlteredError if it is not as recorded.
+        """
         path = run.path / NETWORK
         if not self.hardware or not path.is_file():
             return None
+        run.check(NETWORK)
         problem = FrozenNetwork.load(path).hardware_support()
         return None if problem is None else UnsupportedError(f"{path}: {problem}")
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from codesign.cli import main
+from codesign.config import load_config
 from codesign.network import FrozenNetwork
 from codesign.predict import predict
 from codesign.rundir import FIGURES, RunDirectory
@@ -525,6 +526,119 @@ def test_network_does_not_go_into_a_run_with_its_own_training(call, trained, gen
     code, _, err = call("generate", generated / "network.safetensors", "-o", trained)
     assert code == 7
     assert "its own training" in one_line(err)
+
+
+@pytest.fixture
+def damaged(trained, tmp_path):
+    """A copy of the trained run with a bit of its network flipped, in the weights: it still loads."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(trained, folder)
+    path = folder / "network.safetensors"
+    network = FrozenNetwork.load(path)
+    layer = network.layers[-1]
+    changed = replace(layer, bias=layer.bias ^ 1)
+    replace(network, layers=(*network.layers[:-1], changed)).save(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run",), ("generate",), ("generate", "--device", "ecp5-25f"), ("estimate",), ("verify",),
+        ("verify", "--mutants"), ("report",),
+    ],
+)  # fmt: skip
+def test_an_altered_network_is_refused_by_name(call, damaged, arguments):
+    (damaged / "bundle").mkdir(exist_ok=True)
+    before = {path: path.read_bytes() for path in damaged.rglob("*") if path.is_file() and path.name != ".lock"}
+    code, _, err = call(arguments[0], damaged, *arguments[1:])
+    line = one_line(err)
+    assert code == 2
+    assert f"{damaged}/network.safetensors: differs from what `freeze` has recorded" in line
+    assert f"`codesign freeze {damaged}`" in line
+    after = {path: path.read_bytes() for path in before}
+    assert {path.name for path in before if before[path] != after[path]} <= {"config.toml"}
+
+
+def test_the_stage_that_made_an_altered_file_makes_it_again(call, damaged, trained):
+    assert call("freeze", damaged)[0] == 0
+    assert (damaged / "network.safetensors").read_bytes() == (trained / "network.safetensors").read_bytes()
+
+
+def test_an_altered_network_is_neither_asked_nor_loaded(call, damaged, tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros((2, 8, 8)))
+    for arguments in (
+        ("predict", damaged, tmp_path / "mine.npz"),
+        ("load", damaged, damaged, "-o", tmp_path / "x.bin"),
+    ):
+        code, _, err = call(*arguments)
+        assert code == 2
+        assert "network.safetensors: differs from what `freeze` has recorded" in one_line(err)
+
+
+def test_an_altered_checkpoint_is_neither_frozen_nor_continued(call, damaged):
+    path = damaged / "checkpoints" / "best.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    for command in ("freeze", "train", "run"):
+        code, _, err = call(command, damaged)
+        assert code == 2
+        line = one_line(err)
+        assert "best.safetensors: differs from what `train` has recorded" in line
+        assert f"`codesign train {damaged} --force`" in line
+
+
+def test_an_imported_network_is_recorded_and_may_be_replaced_by_importing_again(call, trained, tmp_path):
+    folder = tmp_path / "alone"
+    assert call("generate", trained / "network.safetensors", "-o", folder)[0] == 0
+    network = FrozenNetwork.load(trained / "network.safetensors")
+    layer = network.layers[-1]
+    other = replace(network, layers=(*network.layers[:-1], replace(layer, bias=layer.bias ^ 1)))
+    other.save(folder / "network.safetensors")
+    code, _, err = call("generate", folder)
+    assert code == 2
+    assert "network.safetensors: differs from what `import` has recorded" in one_line(err)
+    other.save(tmp_path / "other.safetensors")
+    assert call("generate", tmp_path / "other.safetensors", "-o", folder)[0] == 0
+    assert RunDirectory.open(folder).figures["network_hash"] == other.hash
+    assert call("generate", folder)[0] == 0
+
+
+def test_a_network_does_not_come_under_a_command_that_runs(call, generated, trained, tmp_path):
+    """The folder is locked before anything in it is replaced."""
+    folder = tmp_path / "alone"
+    shutil.copytree(generated, folder)
+    (folder / "network.safetensors").unlink()
+    before = (folder / "manifest.json").read_bytes()
+    with RunDirectory.open(folder).locked():
+        code, _, err = call("generate", trained / "network.safetensors", "-o", folder)
+    assert code == 7
+    assert "in use" in one_line(err)
+    assert not (folder / "network.safetensors").exists()
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_a_run_that_has_only_begun_is_not_taken_for_an_imported_one(call, generated, tiny, tmp_path):
+    run = RunDirectory.create(tmp_path / "begun")
+    run.write_config(load_config(tiny))
+    code, _, err = call("generate", generated / "network.safetensors", "-o", tmp_path / "begun")
+    assert code == 7
+    assert "its own training" in one_line(err)
+
+
+def test_an_edited_configuration_of_a_run_is_refused_and_may_be_given(call, damaged):
+    path = damaged / "config.toml"
+    path.write_text(path.read_text().replace("seed = 0", "seed = 1"))
+    code, _, err = call("report", damaged)
+    assert code == 2
+    assert f"`codesign run {path} -o {damaged}`" in one_line(err)
+    assert call("train", path, "-o", damaged)[0] == 0
+    assert RunDirectory.open(damaged).config.train.seed == 1
+
+
+def test_a_network_is_not_trained(call, trained, tmp_path):
+    code, _, err = call("train", trained / "network.safetensors", "-o", tmp_path / "x")
+    assert code == 2
+    assert "is a frozen network; expected a configuration (.toml) or a run directory" in one_line(err)
 
 
 def test_stages_that_a_network_alone_does_not_have(call, generated):

@@ -8,7 +8,7 @@ import pytest
 
 import codesign.explore as exploration
 from codesign.config import Config, parse_config
-from codesign.errors import InputError, MismatchError, OutputError, UnsupportedError
+from codesign.errors import AlteredError, InputError, MismatchError, OutputError, UnsupportedError
 from codesign.explore import design_points, explore, pareto_front, point_config
 from codesign.files import file_hash, write_json
 from codesign.report.exploration import write_exploration
@@ -102,7 +102,8 @@ class FakeStages:
     def __call__(self, context, names):
         run, config = context.run, context.config
         name, point = names[0], run.path.name
-        if run.stage(name).get("status") == "done" and run.outputs_intact(name):
+        if run.stage(name).get("status") == "done":
+            run.check(*run.stage(name)["outputs"])
             return
         if (point, name) in self.fail:
             raise self.fail[point, name]
@@ -237,6 +238,37 @@ def test_an_interrupted_exploration_keeps_its_points_and_goes_on(tmp_path, stage
     points = by_name(explore(small_config(), tmp_path / "out"))
     assert all(point["status"] == "done" for point in points.values())
     assert ("d0.4-w4-l1", "generate") not in stages.done and ("d0.4", "train") not in stages.done
+
+
+@pytest.mark.parametrize(
+    "error", [OutputError("out: the disk is full"), OSError(28, "No space left on device"), AlteredError("x: differs")]
+)
+def test_a_fault_of_the_folder_ends_the_exploration(tmp_path, stages, error):
+    """It is not of the design: the points after it would fail of it too."""
+    stages.fail["d0.4-w4-l2", "generate"] = error
+    with pytest.raises(type(error)):
+        explore(small_config(), tmp_path / "out")
+    table = by_name(json.loads((tmp_path / "out" / "explore.json").read_text()))
+    assert [table[name]["status"] for name in table] == ["done", "waiting", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("path", "maker"),
+    [
+        ("shared/d0.4/checkpoints/best", "train"),
+        ("shared/d0.4-w4/network.safetensors", "freeze"),
+        ("points/d0.4-w4-l1/estimate.json", "estimate"),
+        ("points/d0.4-w4-l1/bundle/design.json", "generate"),
+    ],
+)
+def test_an_altered_file_of_an_exploration_is_refused_by_name(tmp_path, stages, path, maker):
+    explore(small_config(), tmp_path / "out")
+    count = len(stages.done)
+    with (tmp_path / "out" / path).open("a") as file:
+        file.write(" ")
+    with pytest.raises(AlteredError, match=rf"{path.split('/')[-1]}: differs from what `{maker}` has recorded"):
+        explore(small_config(), tmp_path / "out")
+    assert len(stages.done) == count
 
 
 def test_progress_ends_at_its_total(tmp_path, stages):

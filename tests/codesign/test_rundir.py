@@ -5,13 +5,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from flips import flips
 from requirements import needs
 
-from codesign.config import Config, parse_config
-from codesign.errors import InputError, OutputError
+from codesign.config import Config, load_config, parse_config
+from codesign.errors import AlteredError, InputError, OutputError
+from codesign.files import file_hash
 from codesign.rundir import FIGURES, MANIFEST, RunDirectory, hash_files
 
 
@@ -131,6 +134,133 @@ def test_changed_or_missing_outputs_are_noticed(tmp_path):
     assert not run.outputs_intact("generate")
     (tmp_path / "bundle" / "a.v").unlink()
     assert not run.outputs_intact("generate")
+
+
+def recorded(tmp_path, name="generate", path="bundle/a.v"):
+    run = RunDirectory.create(tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("recorded")
+    run.record_files(name, (path.split("/")[0],))
+    return RunDirectory.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("maker", "path", "command"),
+    [
+        ("generate", "bundle/a.v", "codesign generate {run}"),
+        ("train", "checkpoints/best.safetensors", "codesign train {run} --force"),
+        ("build", "build/ulx3s-25f/build.json", "codesign build {run} --board ulx3s-25f"),
+        ("mutants", "verify/mutants.json", "codesign verify {run} --mutants"),
+        ("import", "network.safetensors", "codesign generate NETWORK -o {run}"),
+    ],
+)
+def test_altered_and_missing_files_are_named_with_the_way_out(tmp_path, maker, path, command):
+    run = recorded(tmp_path, maker, path)
+    run.check(path, path.split("/")[0], "other")
+    command = command.format(run=tmp_path)
+    (tmp_path / path).write_text("recordeD")
+    with pytest.raises(AlteredError) as altered:
+        run.check(path.split("/")[0])
+    assert str(altered.value) == (
+        f"{tmp_path / path}: differs from what `{maker}` has recorded; restore it, or make it again with `{command}`"
+    )
+    run.check("other")
+    (tmp_path / path).unlink()
+    with pytest.raises(AlteredError, match=f"is missing, although `{maker}` has recorded it"):
+        run.check(path)
+
+
+def test_a_flipped_bit_in_the_manifest_or_the_configuration_is_refused_or_harmless(tmp_path):
+    run = recorded(tmp_path)
+    run.write_config(parse_config({"train": {"epochs": 2, "seed": 5}}))
+    run.set_figures({"density": 0.25, "mismatches": 0})
+    run.save()
+    manifest, config = run.manifest, run.config
+    for name, count in ((MANIFEST, 300), ("config.toml", 300)):
+        refusals = 0
+        for bit in flips(tmp_path / name, count, seed=1):
+            try:
+                found = RunDirectory.open(tmp_path)
+                assert found.manifest == manifest, f"bit {bit}"
+                assert found.config == config, f"bit {bit}"
+            except InputError as error:
+                assert name in str(error) and "\n" not in str(error)
+                refusals += 1
+        assert refusals > 0.8 * count
+
+
+def test_an_edited_configuration_is_refused_and_says_how_to_take_it(tmp_path):
+    run = RunDirectory.create(tmp_path)
+    run.write_config(Config())
+    path = tmp_path / "config.toml"
+    path.write_text(path.read_text().replace("seed = 0", "seed = 1", 1))
+    with pytest.raises(AlteredError, match=f"take it as it is with `codesign run {path} -o {tmp_path}`"):
+        run.read_config()
+    # As a configuration of its own it is read like any other.
+    assert load_config(path) != Config()
+
+
+def test_a_configuration_or_manifest_of_an_earlier_version_states_no_checksum(tmp_path):
+    (tmp_path / "config.toml").write_text("[train]\nepochs = 3\n")
+    (tmp_path / MANIFEST).write_text('{"format": "codesign-run", "version": 1, "stages": {}, "figures": {}}')
+    run = RunDirectory.open(tmp_path)
+    assert run.config.train.epochs == 3
+    assert list(run.figures) == list(FIGURES)
+    run.save()
+    assert json.loads((tmp_path / MANIFEST).read_text())["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"outputs": ["a"]}, "stages.generate.outputs"),
+        ({"outputs": {"../../other": "ab"}}, "is not a path within the run directory"),
+        ({"outputs": {"/etc/passwd": "ab"}}, "is not a path within the run directory"),
+        ({"seconds": "1"}, "stages.generate.seconds"),
+        ({"figures": 3}, "stages.generate.figures"),
+        ({"status": None}, "stages.generate.status"),
+        (7, "stages.generate"),
+    ],
+)
+def test_a_manifest_of_another_form_is_refused(tmp_path, record, words):
+    """With the right checksum, so that the form alone is judged."""
+    run = RunDirectory.create(tmp_path)
+    run.set_stage("generate", record)
+    run.save()
+    with pytest.raises(InputError, match=words) as refusal:
+        RunDirectory.open(tmp_path)
+    assert str(refusal.value).startswith(str(tmp_path / MANIFEST)) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "\x00", '"\\ud800"'])
+def test_a_manifest_that_breaks_the_reader_is_refused(tmp_path, content):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(InputError, match=MANIFEST):
+        RunDirectory.open(tmp_path)
+
+
+def test_the_lock_brings_what_another_command_has_written(tmp_path):
+    first, second = RunDirectory.create(tmp_path), RunDirectory.open(tmp_path)
+    second.set_stage("train", {"status": "done"})
+    second.save()
+    assert first.stage("train") == {}
+    with first.locked():
+        assert first.stage("train") == {"status": "done"}
+
+
+def test_hashes_follow_a_file_that_changes_at_once(tmp_path):
+    path = tmp_path / "file"
+    found = []
+    for content in "abab":
+        path.write_text(content)
+        found.append(file_hash(path))
+    assert found[0] == found[2] != found[1] == found[3]
+    old = time.time_ns() - 10**9
+    os.utime(path, ns=(old, old))
+    file_hash(path)
+    path.write_text("c")
+    os.utime(path, ns=(old, old))
+    assert file_hash(path) not in found
 
 
 def test_removing_takes_files_folders_and_absent_names(tmp_path):
