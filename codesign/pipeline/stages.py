@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from codesign.budget import quantising
@@ -36,8 +36,8 @@ def _formula(context: Context) -> dict[str, Any]:
     """What the formula of the budget reads; nothing without a budget."""
     if not context.config.budget.active:
         return {}
-    memories = context.config.hardware.model_dump(include={"queue_depth", "state_memory"})
-    return _sections("budget")(context) | {"quantising": quantising(context.config.freeze), "memories": memories}
+    choices = asdict(context.config.hardware.choices)
+    return _sections("budget")(context) | {"quantising": quantising(context.config.freeze), "choices": choices}
 
 
 def _hardware(context: Context) -> dict[str, Any]:

@@ -529,16 +529,20 @@ def test_network_does_not_go_into_a_run_with_its_own_training(call, trained, gen
 
 
 @pytest.fixture
-def damaged(trained, tmp_path):
-    """A copy of the trained run with a bit of its network flipped, in the weights: it still loads."""
-    folder = tmp_path / "damaged"
-    shutil.copytree(trained, folder)
-    path = folder / "network.safetensors"
+def copied(trained, tmp_path):
+    """A copy of the trained run."""
+    return Path(shutil.copytree(trained, tmp_path / "copied"))
+
+
+@pytest.fixture
+def damaged(copied):
+    """A run with another network than it has recorded, which loads."""
+    path = copied / "network.safetensors"
     network = FrozenNetwork.load(path)
     layer = network.layers[-1]
     changed = replace(layer, bias=layer.bias ^ 1)
     replace(network, layers=(*network.layers[:-1], changed)).save(path)
-    return folder
+    return copied
 
 
 @pytest.mark.parametrize(
@@ -576,15 +580,15 @@ def test_an_altered_network_is_neither_asked_nor_loaded(call, damaged, tmp_path)
         assert "network.safetensors: differs from what `freeze` has recorded" in one_line(err)
 
 
-def test_an_altered_checkpoint_is_neither_frozen_nor_continued(call, damaged):
-    path = damaged / "checkpoints" / "best.safetensors"
+def test_an_altered_checkpoint_is_neither_frozen_nor_continued(call, copied):
+    path = copied / "checkpoints" / "best.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
     for command in ("freeze", "train", "run"):
-        code, _, err = call(command, damaged)
+        code, _, err = call(command, copied)
         assert code == 2
         line = one_line(err)
         assert "best.safetensors: differs from what `train` has recorded" in line
-        assert f"`codesign train {damaged} --force`" in line
+        assert f"`codesign train {copied} --force`" in line
 
 
 def test_an_imported_network_is_recorded_and_may_be_replaced_by_importing_again(call, trained, tmp_path):
@@ -625,20 +629,20 @@ def test_a_run_that_has_only_begun_is_not_taken_for_an_imported_one(call, genera
     assert "its own training" in one_line(err)
 
 
-def test_an_edited_configuration_of_a_run_is_refused_and_may_be_given(call, damaged):
-    path = damaged / "config.toml"
+def test_an_edited_configuration_of_a_run_is_refused_and_may_be_given(call, copied):
+    path = copied / "config.toml"
     path.write_text(path.read_text().replace("seed = 0", "seed = 1"))
-    code, _, err = call("report", damaged)
+    code, _, err = call("report", copied)
     assert code == 2
-    assert f"`codesign run {path} -o {damaged}`" in one_line(err)
-    assert call("train", path, "-o", damaged)[0] == 0
-    assert RunDirectory.open(damaged).config.train.seed == 1
+    assert f"`codesign run {path} -o {copied}`" in one_line(err)
+    assert call("train", path, "-o", copied)[0] == 0
+    assert RunDirectory.open(copied).config.train.seed == 1
 
 
 def test_a_network_is_not_trained(call, trained, tmp_path):
     code, _, err = call("train", trained / "network.safetensors", "-o", tmp_path / "x")
     assert code == 2
-    assert "is a frozen network; expected a configuration (.toml) or a run directory" in one_line(err)
+    assert "is a frozen network; expected a run directory or a configuration (.toml)" in one_line(err)
 
 
 def test_stages_that_a_network_alone_does_not_have(call, generated):
