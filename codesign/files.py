@@ -18,7 +18,7 @@ from typing import Any
 
 from codesign.errors import InputError, OutputError
 
-MAX_TEXT_BYTES = 1 << 24
+MAX_TEXT_BYTES = 1 << 23
 
 
 def input_size(path: Path, absent: str = "no such file", limit: int | None = None) -> int:

@@ -496,6 +496,25 @@ def test_closed_pipe_is_no_error():
     assert result.stderr == ""
 
 
+@pytest.mark.deep
+def test_a_difference_is_told_by_the_exit_code_wherever_output_goes(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    assert main(["generate", str(folder)]) == 0
+    image = next((folder / "bundle" / "images").glob("*_synapses.mem"))
+    words = image.read_text().split()
+    digit = next(index for index, letter in enumerate(words[0]) if letter in "01234567")
+    flipped = words[0][:digit] + format(int(words[0][digit], 16) ^ 1, "x") + words[0][digit + 1 :]
+    image.write_text(image.read_text().replace(words[0], flipped, 1))
+    verify = f"{sys.executable} -m codesign verify {folder}/bundle --set verify.samples=2 --set verify.stress_samples=1"
+    for where in ("", "| true", "2>&1 | head -1", ">&-", ">/dev/full", "--json >/dev/full", ">&- 2>&-"):
+        line = f"{verify} {where}; exit ${{PIPESTATUS[0]}}"
+        result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert result.returncode == 4, (where, result)
+        assert "Traceback" not in result.stderr
+        assert ("altered since generation" in result.stderr) == ("2>" not in where)
+
+
 @pytest.fixture(scope="module")
 def generated(trained):
     """A bundle made from the frozen network alone."""
