@@ -13,7 +13,7 @@ from tests.fuzz import mutations
 from tests.fuzz.campaign import Result, campaign, choose, judge
 from tests.fuzz.targets import TARGETS, prepare
 
-FILES = 500
+FILES = 400
 DEEP_FILES = 20_500
 
 
@@ -35,6 +35,7 @@ def shown(result: Result, seed: int) -> str:
     return f"seed {seed}, outcomes {dict(result.outcomes)}: {len(result.faults)} cases ended as none may\n{text}"
 
 
+@pytest.mark.hardware
 def test_damaged_files_end_in_a_result_or_in_one_line(prepared: Path, seed: int) -> None:
     cases = choose(FILES, seed, deep=False)
     result = campaign(prepared, cases, seed)
@@ -46,6 +47,7 @@ def test_damaged_files_end_in_a_result_or_in_one_line(prepared: Path, seed: int)
 
 
 @pytest.mark.deep
+@pytest.mark.hardware
 def test_many_damaged_files_end_in_a_result_or_in_one_line(prepared: Path, seed: int) -> None:
     cases = choose(DEEP_FILES, seed + 1, deep=True)
     result = campaign(prepared, cases, seed + 1)
