@@ -1,13 +1,17 @@
 # Everything runs through .venv, which the first target that needs it makes.
-# make PYTHON=/path/to/python3.11 chooses the interpreter; make JOBS=4 the test processes.
+# make PYTHON=/path/to/python3.12 chooses the interpreter; make JOBS=4 the test processes; make REQUIRE=data,iverilog
+# turns tests that would be skipped for want of these into failures (tests/requirements.py).
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 JOBS ?= 2
-PYTHON ?= $(shell for p in python3.11 python3 python; do \
-	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done; true)
+REQUIRE ?=
+VERSIONS := 3.11, 3.12 or 3.13
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$p"; break; }; done; true)
 BIN := .venv/bin
 STAMP := .venv/.installed
 TRITON := .venv/triton
@@ -15,7 +19,7 @@ SOURCES := codesign rtl_templates sim boards tests examples benchmarks docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help venv demo report test test-deep prove bench lint format build clean
+.PHONY: help venv demo report test quick test-deep prove deep stale bench lint format build clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -23,10 +27,15 @@ help: ## show the targets
 venv: $(STAMP) ## make .venv with the pinned packages and codesign, editable
 
 $(STAMP): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" -o -x $(BIN)/python || { echo "make: Python 3.11 not found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" -o -x $(BIN)/python || { echo "make: no Python $(VERSIONS) found; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@p="$(PYTHON)"; test ! -x $(BIN)/python || p=$(BIN)/python; "$$p" -c '$(SUPPORTED)' 2>/dev/null || \
+		{ echo "make: $$p is $$("$$p" --version 2>/dev/null || echo not a Python); codesign needs Python $(VERSIONS) (.venv is made anew after rm -r .venv)" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@# Bytecode is written here once, on all cores: where PYTHONDONTWRITEBYTECODE is set or the environment is read-only,
+	@# each command would compile torch anew. Some packages hold templates that are no Python; they do not matter.
+	$(BIN)/python -m compileall -q -j 0 "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true
 	touch $(STAMP)
 
 demo: $(STAMP) ## from handwritten digits to verified Verilog: runs/demo
@@ -36,14 +45,18 @@ report: $(STAMP) ## write the demo's report again
 	$(BIN)/codesign report runs/demo
 
 # Test processes share the cores already; threads of their own would only wait for each other.
-test test-deep prove: export OMP_NUM_THREADS = 1
+test quick test-deep prove deep: export OMP_NUM_THREADS = 1
+REQUIRED = $(if $(REQUIRE),--require $(REQUIRE))
 
 test: $(STAMP) ## the default tests
-	$(BIN)/python -m pytest -n $(JOBS) -m "not deep"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(REQUIRED)
+
+quick: $(STAMP) ## two minutes that touch every module
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not deep" --quick --durations 15 $(REQUIRED)
 
 # Beside the environment: torch would look for a GPU's compiler wherever it finds one.
 test-deep: $(STAMP) $(TRITON) ## the slow tests
-	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -n $(JOBS) -m deep
+	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -n $(JOBS) -m deep --require triton $(REQUIRED)
 
 $(TRITON): requirements-deep.lock
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --upgrade --target $@ -r requirements-deep.lock
@@ -51,6 +64,13 @@ $(TRITON): requirements-deep.lock
 
 prove: $(STAMP) ## prove the components with SymbiYosys, about half an hour
 	$(BIN)/python -m tests.proofs --jobs $(JOBS)
+
+# Parts of both, the longest not run first; what was run on which sources stands in tests/deep.json.
+deep: $(STAMP) $(TRITON) ## deep tests and proofs that have not run on the present sources; make deep MINUTES=30
+	PYTHONPATH=$(TRITON) $(BIN)/python -m tests.deep $(if $(MINUTES),--minutes $(MINUTES))
+
+stale: $(STAMP) ## list them
+	$(BIN)/python -m tests.deep --stale
 
 bench: $(STAMP) ## measure the accelerator: benchmarks/releases keeps the figures
 	$(BIN)/python -m benchmarks

@@ -59,8 +59,10 @@ PACKAGES = {
 
 def _python() -> Check:
     version = platform.python_version()
-    ok = sys.version_info >= (3, 11)
-    return Check("python", ok, f"{version} at {sys.executable}", "" if ok else "codesign needs Python 3.11 or later")
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Check(
+        "python", ok, f"{version} at {sys.executable}", "" if ok else "codesign needs Python 3.11, 3.12 or 3.13"
+    )
 
 
 def _package(name: str, purpose: str) -> Check:

@@ -1,1 +1,1 @@
-pytest_plugins = ["requirements"]
+pytest_plugins = ["quick", "requirements"]

