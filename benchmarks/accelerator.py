@@ -150,7 +150,7 @@ def measure(
     config = SynthConfig.model_validate({"families": FAMILIES, "fmax": list(design.targets), "seeds": list(seeds)})
     synthesised = synth_bundle(bundle, config, work / name / "synth")
     placed = synthesised["placed"]
-    bits = sidecar["memory_bits"]
+    bits = sidecar.memory_bits.model_dump()
     operations = found.synaptic_operations_per_sample
     clocks = {target: entry["fmax_mhz"] for target, entry in placed.items()}
     return {
@@ -158,7 +158,7 @@ def measure(
         **network_figures(network),
         "shape": design.choices.shape,
         "lanes": mapping.lanes,
-        "input_bits_per_clock": next(p["width"] for p in sidecar["ports"] if p["name"] == "s_axis_tdata"),
+        "input_bits_per_clock": sidecar.port_width("s_axis_tdata"),
         "accuracy_frozen": accuracy(network, stimulus),
         "accuracy_hardware": found.accuracy_hardware,
         "samples_verified": found.samples,

@@ -102,8 +102,8 @@ def measure_density(density: float, stimulus: Stimulus, folder: Path, *, place: 
     figures: dict[str, Any] = {
         "density": network.density,
         "synapses": network.n_synapses,
-        "memory_bits": sum(sidecar["memory_bits"].values()),
-        "memory_bits_by_role": sidecar["memory_bits"],
+        "memory_bits": sidecar.memory_bits.total,
+        "memory_bits_by_role": sidecar.memory_bits.model_dump(),
         "latency_cycles": found.latency_cycles,
         "interval_cycles": found.interval_cycles,
         "spikes_per_sample": found.spikes_per_sample,

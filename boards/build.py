@@ -22,7 +22,6 @@ from codesign.errors import CapacityError, ToolError
 from codesign.estimate import memory_blocks
 from codesign.files import explain_write_errors, file_hash, write_json, write_text
 from codesign.progress import Progress, silent
-from sim.bundle import memory_images
 
 TOP = "top"
 REPORT = "report.json"
@@ -107,7 +106,7 @@ def build(
     result = {
         "board": board.name,
         "device": board.device.name,
-        "network_hash": design.sidecar["network_hash"],
+        "network_hash": design.sidecar.network_hash,
         "clock_mhz": board.clock_hz / 1e6,
         "fmax_mhz": round(fmax, 2),
         "baud": baud,
@@ -160,9 +159,7 @@ def _utilisation(folder: Path) -> dict[str, dict[str, int]]:
 
 def _check_memories(design: Design, board: Board) -> None:
     """Refuse at once what cannot fit: memory images beyond the device's block RAM, whatever synthesis does."""
-    blocks = sum(
-        memory_blocks(memory["depth"], memory["width"], board.device.family) for memory in memory_images(design.sidecar)
-    )
+    blocks = sum(memory_blocks(memory.depth, memory.width, board.device.family) for memory in design.sidecar.images)
     there = board.device.budget["bram"]
     if blocks > 2 * there:
         raise CapacityError(_too_large(design, board, {"bram": (blocks, there)}, "about "))
@@ -184,9 +181,9 @@ def _too_large(design: Design, board: Board, over: dict[str, tuple[int, int]], a
     if "bram" in over:
         used, there = over["bram"]
         blocks = [
-            memory_blocks(memory["depth"], memory["width"], board.device.family)
-            for memory in memory_images(design.sidecar)
-            if memory["role"] == "synapses"
+            memory_blocks(memory.depth, memory.width, board.device.family)
+            for memory in design.sidecar.images
+            if memory.role == "synapses"
         ]
         kept = sum(blocks) - (used - there)
         if kept > 0:

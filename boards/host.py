@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,9 @@ from boards.protocol import (
 from codesign.errors import InputError, ToolError
 from codesign.layouts import Field, Record
 from codesign.stimulus import Stimulus
+
+if TYPE_CHECKING:
+    from codesign.sidecar import Sidecar, Word
 
 DEFAULT_BAUD = 1_000_000
 DEFAULT_TIMEOUT = 1.0
@@ -230,10 +233,10 @@ class _Answer:
     status: int | None = None
 
 
-def record_from(word: dict[str, Any]) -> Record:
+def record_from(word: Word) -> Record:
     """Record of a stream word from its description in the sidecar."""
-    record = Record(tuple(Field(item["name"], item["width"], item["signed"]) for item in word["fields"]))
-    if any(record.offset(item["name"]) != item["offset"] for item in word["fields"]):
+    record = Record(tuple(Field(item.name, item.width, item.signed) for item in word.fields))
+    if any(record.offset(item.name) != item.offset for item in word.fields):
         raise InputError("design.json: the fields of a stream word do not follow each other")
     return record
 
@@ -250,16 +253,14 @@ class LinkProtocol:
     Raises InputError for a ``timeout`` or ``retries`` that is no such number.
     """
 
-    def __init__(
-        self, sidecar: dict[str, Any], *, timeout: float = DEFAULT_TIMEOUT, retries: int = DEFAULT_RETRIES
-    ) -> None:
+    def __init__(self, sidecar: Sidecar, *, timeout: float = DEFAULT_TIMEOUT, retries: int = DEFAULT_RETRIES) -> None:
         self.sidecar = sidecar
         self.timeout, self.retries = _positive("timeout", timeout), _count("retries", retries, 0)
-        self._input, self._output = record_from(sidecar["input_word"]), record_from(sidecar["output_word"])
-        self._input_bytes = word_bytes(sidecar["input_word"]["width"])
-        self._output_bytes = word_bytes(sidecar["output_word"]["width"])
+        self._input, self._output = record_from(sidecar.input_word), record_from(sidecar.output_word)
+        self._input_bytes = word_bytes(sidecar.input_word.width)
+        self._output_bytes = word_bytes(sidecar.output_word.width)
         # A spike per output and timestep, all values, the decision.
-        self._max_words = (sidecar["timesteps"] + 1) * sidecar["n_outputs"] + 1
+        self._max_words = (sidecar.timesteps + 1) * sidecar.n_outputs + 1
         self._tag = 0
         self._pending = bytearray()
         # Whoever used the board before may have left half a sample in it.
@@ -284,9 +285,9 @@ class LinkProtocol:
             saturation_count=int.from_bytes(data[12:16], "little"),
             cycle_count=int.from_bytes(data[16:20], "little"),
         )
-        if identity.network_hash != self.sidecar["network_hash"][:16]:
+        if identity.network_hash != self.sidecar.network_hash[:16]:
             raise InputError(
-                f"the board holds network {identity.network_hash}, the bundle is {self.sidecar['network_hash'][:16]}; "
+                f"the board holds network {identity.network_hash}, the bundle is {self.sidecar.network_hash[:16]}; "
                 "load the bundle's bitstream"
             )
         return identity
@@ -321,15 +322,13 @@ class LinkProtocol:
 
         Raises InputError if there is no such sample or the stimulus has another shape than the network.
         """
-        kinds = self.sidecar["input_kinds"]
+        kinds = self.sidecar.input_kinds
         if not 0 <= sample < len(stimulus):
             raise InputError(f"sample {sample} is not one of the stimulus' {len(stimulus)} (0 is the first)")
         for name in ("n_inputs", "timesteps"):
-            if getattr(stimulus, name) != self.sidecar[name]:
-                raise InputError(
-                    f"the stimulus has {name} {getattr(stimulus, name)}, the bundle {self.sidecar[name]}; encode it "
-                    "for this network"
-                )
+            given, wanted = getattr(stimulus, name), getattr(self.sidecar, name)
+            if given != wanted:
+                raise InputError(f"the stimulus has {name} {given}, the bundle {wanted}; encode it for this network")
         if stimulus.values is not None:
             values = stimulus.values[sample].astype(np.int64)
             sources = np.flatnonzero(values)
@@ -339,8 +338,8 @@ class LinkProtocol:
         for timestep in range(stimulus.timesteps):
             events = stimulus.events(sample, timestep)
             if events.size:
-                words += self._input.pack({"source": events.astype(np.int64), "kind": kinds["event"]}).tolist()
-            words += self._input.pack({"source": 0, "kind": kinds["end"]}).tolist()
+                words += self._input.pack({"source": events.astype(np.int64), "kind": kinds.event}).tolist()
+            words += self._input.pack({"source": 0, "kind": kinds.end}).tolist()
         return words
 
     def _next_tag(self) -> int:
@@ -437,17 +436,17 @@ class LinkProtocol:
             answer.status = frame.data[-1]
 
     def _result(self, answer: _Answer, attempts: int) -> SampleResult:
-        names = self.sidecar["protocol_errors"]
+        names = self.sidecar.protocol_errors
         errors = [name for bit, name in enumerate(names) if (answer.status or 0) >> bit & 1]
         if errors:
             raise LinkError(f"the accelerator found the sample ill-framed: {', '.join(errors)}; reset it")
         columns = self._output.unpack(np.array(answer.words, object if self._output.width > 63 else np.int64))
-        kinds = self.sidecar["output_kinds"]
+        kinds = self.sidecar.output_kinds
         kind, index = columns["kind"], columns["index"]
-        spikes = np.zeros((self.sidecar["timesteps"], self.sidecar["n_outputs"]), bool)
-        values = np.zeros(self.sidecar["n_outputs"], np.int64)
-        is_spike, is_value = kind == kinds["spike"], kind == kinds["value"]
-        decisions = index[kind == kinds["decision"]]
+        spikes = np.zeros((self.sidecar.timesteps, self.sidecar.n_outputs), bool)
+        values = np.zeros(self.sidecar.n_outputs, np.int64)
+        is_spike, is_value = kind == kinds.spike, kind == kinds.value
+        decisions = index[kind == kinds.decision]
         steps, classes = columns["timestep"][is_spike], index[is_spike]
         in_range = bool(np.all(steps < spikes.shape[0]) and np.all(classes < values.size))
         if decisions.size != 1 or not in_range or index[is_value].tolist() != list(range(values.size)):
@@ -474,7 +473,7 @@ class HostClient:
     def __init__(
         self,
         transport: Transport,
-        sidecar: dict[str, Any],
+        sidecar: Sidecar,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,

@@ -39,7 +39,9 @@ from codesign.config import Family, SynthConfig
 from codesign.errors import InputError, ToolError
 from codesign.files import explain_write_errors, write_json
 from codesign.progress import Progress, silent
-from sim.bundle import check_files, read_sidecar
+from codesign.sidecar import Sidecar, read_sidecar
+from sim.bundle import check_files
+from sim.facts import check_facts
 
 CACHE_VERSION = 1
 CACHE_LIMIT_BYTES = 512 << 20
@@ -111,27 +113,28 @@ class Design:
     """The part of a bundle that is synthesised."""
 
     folder: Path
-    sidecar: dict[str, Any]
+    sidecar: Sidecar
 
     @classmethod
     def load(cls, bundle: Path) -> Design:
-        """Read a bundle. Raises InputError if a file is missing or is not the one that the sidecar describes."""
+        """Read a bundle. Raises InputError if a file is missing or is not the one that the sidecar describes, and
+        MismatchError if the sidecar says what is not true of the Verilog."""
         sidecar = read_sidecar(bundle)
         check_files(bundle, sidecar)
-        if f"{sidecar['name']}.v" not in sidecar["files"]:
-            raise InputError(f"{bundle}: design.json lists no {sidecar['name']}.v; generate the bundle again")
+        if sidecar.verilog not in sidecar.files:
+            raise InputError(f"{bundle}: design.json lists no {sidecar.verilog}; generate the bundle again")
+        check_facts(bundle, sidecar)
         return cls(bundle, sidecar)
 
     @property
     def name(self) -> str:
-        return self.sidecar["name"]
+        return self.sidecar.name
 
     @property
     def sources(self) -> dict[str, str]:
         """sha256 by path of the files that synthesis reads: the Verilog and its memory images."""
-        files = self.sidecar["files"]
-        images = sorted({memory["image"] for layer in self.sidecar["layers"] for memory in layer["memories"]})
-        return {name: files[name] for name in (f"{self.name}.v", *images)}
+        images = sorted(memory.image for memory in self.sidecar.images)
+        return {name: self.sidecar.files[name] for name in (self.sidecar.verilog, *images)}
 
     def copy_sources(self, folder: Path) -> None:
         """Copy what synthesis reads below ``folder``, where the images' relative paths lead."""
@@ -146,9 +149,9 @@ def wrapper_source(design: Design) -> str:
 
     A constant network hash stays unconnected; all other ports are registered.
     """
-    ports, constants = design.sidecar["ports"], () if "load" in design.sidecar else ("network_hash",)
-    inputs = [(p["name"], p["width"]) for p in ports if p["direction"] == "input" and p["name"] not in ("clk", "rst")]
-    outputs = [(p["name"], p["width"]) for p in ports if p["direction"] == "output" and p["name"] not in constants]
+    ports, constants = design.sidecar.ports, () if design.sidecar.load else ("network_hash",)
+    inputs = [(p.name, p.width) for p in ports if p.direction == "input" and p.name not in ("clk", "rst")]
+    outputs = [(p.name, p.width) for p in ports if p.direction == "output" and p.name not in constants]
     n_in, n_out = sum(w for _, w in inputs), sum(w for _, w in outputs)
     links = [".clk(clk)", ".rst(rst_q)"]
     for names, bus in ((inputs, "in"), (outputs, "out")):
@@ -156,7 +159,7 @@ def wrapper_source(design: Design) -> str:
         for name, width in names:
             links.append(f".{name}({bus}[{position + width - 1}:{position}])")
             position += width
-    declarations = ", ".join(f"{p['direction']} [{p['width'] - 1}:0] {p['name']}" for p in ports)
+    declarations = ", ".join(f"{p.direction} [{p.width - 1}:0] {p.name}" for p in ports)
     return f"""\
 (* blackbox *) module {design.name}({declarations});
 endmodule
@@ -228,7 +231,7 @@ def synth_bundle(
         targets[target] = _placed(target, yosys[_target_flow(TARGETS[target])], reports)
     result = {
         "name": design.name,
-        "network_hash": design.sidecar["network_hash"],
+        "network_hash": design.sidecar.network_hash,
         "sources": design.sources,
         "tools": jobs.tools,
         "area": area,

@@ -15,6 +15,7 @@ from amaranth.lib import io
 from boards.link import HostLink
 from codesign.choices import check
 from codesign.errors import InputError
+from codesign.sidecar import Sidecar
 from sim.delivered import described_choices
 
 PORTS = {
@@ -46,19 +47,14 @@ LOAD_PORTS = {
 }
 
 
-def check_ports(sidecar: dict[str, Any]) -> None:
+def check_ports(sidecar: Sidecar) -> None:
     """Raise UnsupportedError for a machine that the link cannot serve, InputError for ports of something else."""
-    found = {port["name"]: port["direction"] for port in sidecar["ports"]}
+    found = {port.name: port.direction for port in sidecar.ports}
     check(described_choices(sidecar), consumer="board")
-    expected = PORTS | (LOAD_PORTS if "load" in sidecar else {})
+    expected = PORTS | (LOAD_PORTS if sidecar.load else {})
     if found != expected:
         wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
         raise InputError(f"design.json: port {wrong!r} is not as an accelerator's; generate the bundle again")
-
-
-def port_width(sidecar: dict[str, Any], name: str) -> int:
-    """Bits of one of the accelerator's ports."""
-    return next(port["width"] for port in sidecar["ports"] if port["name"] == name)
 
 
 class BoardTop(Elaboratable):
@@ -74,22 +70,20 @@ class BoardTop(Elaboratable):
     ``uart_rx`` and ``uart_tx`` are the pins' signals. Check the sidecar with :func:`check_ports` first.
     """
 
-    def __init__(self, sidecar: dict[str, Any], divisor: int) -> None:
+    def __init__(self, sidecar: Sidecar, divisor: int) -> None:
         self.sidecar, self.divisor = sidecar, divisor
         self.uart_rx, self.uart_tx = Signal(init=1), Signal(init=1)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         sidecar = self.sidecar
-        m.submodules.link = link = HostLink(
-            sidecar["input_word"]["width"], sidecar["output_word"]["width"], self.divisor
-        )
+        m.submodules.link = link = HostLink(sidecar.input_word.width, sidecar.output_word.width, self.divisor)
         idle: dict[str, Any] = {}
-        if "load" in sidecar:
+        if sidecar.load:
             inputs = [name for name, way in LOAD_PORTS.items() if way == "input"]
-            idle = {f"i_{name}": Const(0, port_width(sidecar, name)) for name in inputs}
+            idle = {f"i_{name}": Const(0, sidecar.port_width(name)) for name in inputs}
         m.submodules.accelerator = Instance(
-            sidecar["name"],
+            sidecar.name,
             i_clk=ClockSignal(),
             i_rst=link.accelerator_rst | ResetSignal(allow_reset_less=True),
             i_s_axis_tdata=link.s_tdata,
@@ -127,7 +121,7 @@ class PlatformTop(Elaboratable):
         return m
 
 
-def board_verilog(sidecar: dict[str, Any], divisor: int, name: str = "board_top") -> str:
+def board_verilog(sidecar: Sidecar, divisor: int, name: str = "board_top") -> str:
     """Verilog of a :class:`BoardTop` with ports clk, rst, uart_rx, uart_tx; it needs the accelerator's beside it.
 
     Raises InputError if the sidecar's ports are not those of an accelerator.

@@ -22,6 +22,7 @@ from cocotb.utils import get_sim_time
 from boards.host import LinkProtocol, drive_async
 from boards.simulate import RESULTS
 from codesign.files import atomic_path
+from codesign.sidecar import read_sidecar_file
 from codesign.stimulus import Stimulus
 
 PERIOD_NS = 2
@@ -99,7 +100,7 @@ class UartPins:
 async def host_talks_to_board(dut: Any) -> None:
     path = Path(os.environ["CODESIGN_REQUEST"])
     request = json.loads(path.read_text(encoding="utf-8"))
-    sidecar = json.loads(Path(request["sidecar"]).read_text(encoding="utf-8"))
+    sidecar = read_sidecar_file(Path(request["sidecar"]))
     stimulus = Stimulus.load(request["stimulus"])
     faults = {fault["sample"]: fault for fault in request["faults"]}
     pins = UartPins(dut, request["clock_hz"], request["divisor"])

@@ -577,7 +577,7 @@ class HardwareConfig(Section):
         description="decide a sample before its last timestep: certain, when no class can overtake any more (readout "
         "spike_count), or when the first class leads by this margin; adds latency counters",
     )
-    name: str = Field(default="snn", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name of the top module")
+    name: TopName = Field(default="snn", description="name of the top module")
     loadable: bool = Field(
         default=False, description="other networks can be loaded while the machine runs (shape 'streaming')"
     )

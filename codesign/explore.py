@@ -27,6 +27,7 @@ from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
 from codesign.progress import Progress, silent
 from codesign.rundir import RunDirectory
+from codesign.sidecar import read_sidecar
 
 if TYPE_CHECKING:
     from codesign.data import Dataset
@@ -284,8 +285,7 @@ class _Exploration:
         run.check("estimate.json", "bundle/design.json")
         point.validation_accuracy = run.stage("freeze")["accuracy_validation"]
         point.estimate = json.loads((run.path / "estimate.json").read_text(encoding="utf-8"))
-        sidecar = json.loads((run.path / "bundle" / "design.json").read_text(encoding="utf-8"))
-        point.memory_bits = sum(sidecar["memory_bits"].values())
+        point.memory_bits = read_sidecar(run.path / "bundle").memory_bits.total
         point.status = "done"
 
     def mark_front(self, *, estimates: bool = False) -> list[Point]:

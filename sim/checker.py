@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from codesign import golden
 from codesign.network import FrozenNetwork
+from codesign.sidecar import LayerEntry, Sidecar
 from sim.recording import LayerRecording, Recording
 
 
@@ -107,7 +108,7 @@ class Comparison:
 def check_segment(
     comparison: Comparison,
     network: FrozenNetwork,
-    sidecar: dict[str, Any],
+    sidecar: Sidecar,
     expected: golden.Trace,
     recording: Recording,
     samples: npt.NDArray[np.integer],
@@ -128,13 +129,13 @@ def check_segment(
     which timestep they were made, and the counters of exits, timesteps and latency are compared.
     """
     count = len(samples)
-    exits = sidecar.get("early_exit", "off") != "off"
+    exits = sidecar.exits_early
     saturations = int(expected.saturations.sum())
     if hung:
         done = min(int(recording.output["last"].sum()), count - 1)
         comparison.value("hang", 0, 1, sample=int(samples[done]))
-    for entry, layer in zip(sidecar["layers"], recording.layers, strict=True):
-        index = entry["index"]
+    for entry, layer in zip(sidecar.layers, recording.layers, strict=True):
+        index = entry.index
         _check_layer(
             comparison, entry, layer, expected.spikes[index], expected.membranes[index], expected.exits, samples
         )
@@ -145,10 +146,10 @@ def check_segment(
         recording.output,
         samples,
         exits=exits,
-        output_spikes=sidecar.get("output_spikes", True),
+        output_spikes=sidecar.output_spikes,
     )
     status = recording.status
-    counters = sidecar.get("counters", True)
+    counters = sidecar.counters
     if not counters or (expected.exits == network.timesteps - 1).all():
         wanted = saturations & 0xFFFFFFFF if counters else 0
         comparison.value("saturation_count", wanted, status["saturation_count"])
@@ -186,7 +187,7 @@ def _check_exit_counters(
 
 def _check_layer(
     comparison: Comparison,
-    entry: dict[str, Any],
+    entry: LayerEntry,
     recording: LayerRecording,
     spikes: npt.NDArray[np.bool_],
     membranes: npt.NDArray[np.int64],
@@ -195,7 +196,7 @@ def _check_layer(
 ) -> None:
     count, timesteps, n_out = spikes.shape
     counts = np.broadcast_to((np.arange(timesteps) <= exits[:, None])[:, :, None], spikes.shape)
-    n_slots, index = int(entry["n_slots"]), int(entry["index"])
+    n_slots, index = entry.n_slots, entry.index
     sweeps = count * timesteps
     slots = recording.slots
     wanted = np.tile(np.arange(n_slots), sweeps)
@@ -217,8 +218,8 @@ def _check_layer(
                 comparison.phase,
             )
         )
-    lane = np.asarray(entry["lane"], np.int64)
-    slot = np.asarray(entry["slot"], np.int64)
+    lane = np.asarray(entry.lane, np.int64)
+    slot = np.asarray(entry.slot, np.int64)
     lanes = recording.spikes.shape[1]
     kept = whole * n_slots
     for what, want, have in (

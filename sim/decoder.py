@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.network import FrozenNetwork
+from codesign.sidecar import LayerEntry, SynapseEncoding
 from sim.bundle import read_image, read_sidecar, unpack
 
 Int = npt.NDArray[np.int64]
@@ -35,33 +36,33 @@ def decode_bundle(bundle: Path) -> list[DecodedLayer]:
     sidecar = read_sidecar(bundle)
     # The layers of a folded engine share their memories, each with rows and slots of its own.
     rows: dict[str, list[Int]] = {}
-    for layer in sidecar["layers"]:
-        for memory in layer["memories"]:
-            if memory["role"] == "rows":
-                rows.setdefault(memory["image"], []).append(np.asarray(layer["source_address"], np.int64))
-    return [_decode_layer(bundle, layer, rows) for layer in sidecar["layers"]]
+    for layer in sidecar.layers:
+        for memory in layer.memories:
+            if memory.role == "rows":
+                rows.setdefault(memory.image, []).append(np.asarray(layer.source_address, np.int64))
+    return [_decode_layer(bundle, layer, rows) for layer in sidecar.layers]
 
 
-def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[Int]]) -> DecodedLayer:
-    n_in, n_out, lanes, n_slots = layer["n_in"], layer["n_out"], layer["lanes"], layer["n_slots"]
+def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]) -> DecodedLayer:
+    n_in, n_out, lanes, n_slots = layer.n_in, layer.n_out, layer.lanes, layer.n_slots
     neuron = np.full((lanes, n_slots), -1, np.int64)
-    neuron[layer["lane"], layer["slot"]] = np.arange(n_out)
+    neuron[layer.lane, layer.slot] = np.arange(n_out)
     tables: dict[tuple[str, int], dict[str, Int]] = {}
     taken: dict[int, Int] = {}
-    for memory in layer["memories"]:
+    for memory in layer.memories:
         table = unpack(read_image(bundle, memory), memory)
-        tables[memory["role"], memory["lane"]] = _ungrouped(table) if memory["role"] == "rows" else table
-        if memory["role"] == "rows":
-            taken[memory["lane"]] = np.concatenate(rows_of[memory["image"]])
-    source_address = np.asarray(layer["source_address"], np.int64)
-    encoding = layer.get("encoding", {})
+        tables[memory.role, memory.lane] = _ungrouped(table) if memory.role == "rows" else table
+        if memory.role == "rows":
+            taken[memory.lane] = np.concatenate(rows_of[memory.image])
+    source_address = np.asarray(layer.source_address, np.int64)
+    encoding = layer.encoding
     stray: list[str] = []
     if np.unique(source_address).size != n_in:
         stray.append("two sources share a row")
     weights = np.zeros((n_in, n_out), np.int64)
     stored = 0
-    constants = {name: np.full(n_out, layer[name] or 0, np.int64) for name in ("threshold", "bias")}
-    lockstep = layer.get("lockstep", False)
+    constants = {name: np.full(n_out, getattr(layer, name) or 0, np.int64) for name in ("threshold", "bias")}
+    lockstep = layer.lockstep
     for lane in range(lanes):
         # Lanes in lock step share rows and words; each has its own fields in them.
         shared = 0 if lockstep else lane
@@ -97,7 +98,7 @@ def _decode_layer(bundle: Path, layer: dict[str, Any], rows_of: dict[str, list[I
             np.add.at(weights[source], targets[~lost], values[~lost])
         for name, values in tables.get(("parameters", lane), {}).items():
             held = neuron[lane] >= 0
-            constants[name][neuron[lane][held]] = values[layer["slot_base"] :][:n_slots][held]
+            constants[name][neuron[lane][held]] = values[layer.slot_base :][:n_slots][held]
     return DecodedLayer(weights, stored, constants["threshold"], constants["bias"], tuple(stray))
 
 
@@ -110,12 +111,12 @@ def _ungrouped(table: dict[str, Int]) -> dict[str, Int]:
     return {"start": starts.ravel(), "count": counts.ravel()}
 
 
-def _walked(words: dict[str, Int], encoding: dict[str, Any]) -> tuple[Int, Int]:
+def _walked(words: dict[str, Int], encoding: SynapseEncoding) -> tuple[Int, Int]:
     """Slots and weights of a row's words."""
-    values = words["weight"] if "weight" in words else np.asarray(encoding["codebook"], np.int64)[words["code"]]
+    values = words["weight"] if "weight" in words else np.asarray(encoding.codebook, np.int64)[words["code"]]
     if "slot" in words:
         return words["slot"], values
-    escape = (1 << encoding["gap_bits"]) - 1
+    escape = (1 << (encoding.gap_bits or 0)) - 1
     holds = words["gap"] != escape
     slots = np.cumsum(words["gap"] + holds) - 1
     return slots[holds], values[holds]

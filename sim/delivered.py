@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codesign.choices import DEFAULTS, Choices, Shape
-from sim.bundle import read_sidecar
+from codesign.sidecar import Sidecar, SynapseEncoding, read_sidecar
 
 STATE = re.compile(r'\(\* ram_style = "(?P<style>block|distributed)" \*\)\n\s*reg (\[\d+:0\] )?(state|accumulator) ')
 IMAGE = re.compile(
@@ -21,30 +21,30 @@ IMAGE = re.compile(
 )
 
 
-def described_choices(sidecar: dict[str, Any]) -> Choices:
+def described_choices(sidecar: Sidecar) -> Choices:
     """The choices that a sidecar tells: all but what memories ask the synthesis tool for, which is the default here.
 
     A choice that makes no difference to the machine is the default: no queue depth without a queue, for one.
     Raises InputError for a value out of range.
     """
-    layers = sidecar["layers"]
-    folded, load = sidecar["shape"] == "folded", sidecar.get("load")
-    depths = [layer["queue_depth"] for layer in layers if layer["queue_depth"]]
-    plain = {"row_group": 1, "gap_bits": None, "codebook": None}
+    layers = sidecar.layers
+    folded, load = sidecar.shape == "folded", sidecar.load
+    depths = [layer.queue_depth for layer in layers if layer.queue_depth]
+    plain = SynapseEncoding(row_group=1, gap_bits=None, codebook=None)
     shape: Shape = "folded" if folded else "streaming"
     return Choices(
         shape=shape,
         queue_depth=depths[0] if depths else DEFAULTS.queue_depth,
-        input_words=sidecar["input_words"],
-        input_checks=sidecar["input_checks"],
-        counters=sidecar["counters"],
-        synapse_memory="spram" if load is not None and load["boot"] is not None else "auto",
-        synapses="compact" if any(layer["encoding"] != plain for layer in layers) else "plain",
-        pipeline=layers[0]["pipeline"],
-        lockstep=any(layer["lockstep"] for layer in layers),
-        spike_fifos=layers[0]["fifo_depth"] > 0,
-        output_spikes=sidecar["output_spikes"],
-        early_exit=sidecar["early_exit"],
+        input_words=sidecar.input_words,
+        input_checks=sidecar.input_checks,
+        counters=sidecar.counters,
+        synapse_memory="spram" if load is not None and load.boot is not None else "auto",
+        synapses="compact" if any(layer.encoding != plain for layer in layers) else "plain",
+        pipeline=layers[0].pipeline,
+        lockstep=any(layer.lockstep for layer in layers),
+        spike_fifos=layers[0].fifo_depth > 0,
+        output_spikes=sidecar.output_spikes,
+        early_exit=sidecar.early_exit,
         loadable=load is not None,
     )
 
@@ -56,7 +56,7 @@ def delivered_choices(bundle: Path) -> Choices:
     Raises InputError for a damaged sidecar.
     """
     sidecar = read_sidecar(bundle)
-    text = (bundle / f"{sidecar['name']}.v").read_text(encoding="utf-8")
+    text = (bundle / f"{sidecar.name}.v").read_text(encoding="utf-8")
     found = STATE.search(text)
     style: Any = found["style"] if found else "auto"
     return replace(described_choices(sidecar), state_memory=style, block_rom_bits=_block_rom_bits(text))

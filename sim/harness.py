@@ -6,11 +6,10 @@ names of the probes) is generated here. The clock is a port, which ``tb/main.cpp
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 from codesign.errors import InputError
+from codesign.sidecar import Sidecar
 
 TB_FOLDER = Path(__file__).parent / "tb"
 TB_SOURCES = tuple(TB_FOLDER / name for name in ("stream_source.sv", "stream_sink.sv", "layer_probe.sv"))
@@ -19,8 +18,6 @@ TB_MAIN = TB_FOLDER / "main.cpp"
 TOP = "codesign_tb"
 MAX_INPUT_WIDTH = 56
 EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
-
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 
 _TEMPLATE = """\
 `timescale 1ns/1ns
@@ -162,17 +159,16 @@ def words(bits: int) -> int:
     return -(-bits // 32)
 
 
-def testbench_files(sidecar: dict[str, Any]) -> tuple[Path, ...]:
+def testbench_files(sidecar: Sidecar) -> tuple[Path, ...]:
     """Bus-functional modules that the testbench of this accelerator needs."""
-    return (*TB_SOURCES, *((LOAD_SOURCE,) if "load" in sidecar else ()))
+    return (*TB_SOURCES, *((LOAD_SOURCE,) if sidecar.load else ()))
 
 
-def testbench_source(sidecar: dict[str, Any]) -> str:
+def testbench_source(sidecar: Sidecar) -> str:
     """SystemVerilog of the testbench's top for the accelerator that ``sidecar`` describes."""
     probes, status = [], []
-    for layer in sidecar["layers"]:
-        index, lanes, width = layer["index"], layer["lanes"], layer["membrane_width"]
-        names = {key: _hierarchical(layer["probe"][key]) for key in ("valid", "slot", "spikes", "membranes", "phase")}
+    for layer in sidecar.layers:
+        index, lanes, width = layer.index, layer.lanes, layer.membrane_width
         probes.append(
             _PROBE.format(
                 index=index,
@@ -180,23 +176,23 @@ def testbench_source(sidecar: dict[str, Any]) -> str:
                 width=width,
                 spike_words=words(lanes),
                 membrane_words=words(lanes * width),
-                **names,
+                **layer.probe.model_dump(),
             )
         )
         status.append(_STATUS.format(index=index))
-    input_width, output_width = sidecar["input_word"]["width"], sidecar["output_word"]["width"]
+    input_width, output_width = sidecar.input_word.width, sidecar.output_word.width
     if input_width > MAX_INPUT_WIDTH:
         raise InputError(f"design.json: input words of {input_width} bits, the testbench sends up to {MAX_INPUT_WIDTH}")
     load = {"load_source": "", "load_ports": ""}
-    if "load" in sidecar:
-        load["load_source"] = _LOAD_SOURCE.format(load_error_width_1=len(sidecar["load"]["errors"]) - 1)
+    if sidecar.load:
+        load["load_source"] = _LOAD_SOURCE.format(load_error_width_1=len(sidecar.load.errors) - 1)
         load["load_ports"] = _LOAD_PORTS
-    counters = EXIT_COUNTERS if sidecar.get("early_exit", "off") != "off" else ()
+    counters = EXIT_COUNTERS if sidecar.exits_early else ()
     status += [_COUNTER.format(name=name) for name in counters]
-    stride, beat = -(-input_width // 8) * 8, int(sidecar.get("input_words", 1))
+    stride, beat = -(-input_width // 8) * 8, sidecar.input_words
     return _TEMPLATE.format(
         top=TOP,
-        name=_hierarchical(sidecar["name"]),
+        name=sidecar.name,
         word_stride=stride,
         input_words=beat,
         beat_width_1=beat * stride - 1,
@@ -206,14 +202,8 @@ def testbench_source(sidecar: dict[str, Any]) -> str:
         output_width=output_width,
         output_width_1=output_width - 1,
         output_words=words(output_width),
-        error_width_1=len(sidecar["protocol_errors"]) - 1,
+        error_width_1=len(sidecar.protocol_errors) - 1,
         probes="\n".join(probes),
         status="\n".join(status),
         **load,
     )
-
-
-def _hierarchical(name: str) -> str:
-    if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
-        raise InputError(f"design.json: {name!r} is not a hierarchical Verilog name")
-    return name

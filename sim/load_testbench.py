@@ -18,6 +18,7 @@ import numpy as np
 from codesign import golden
 from codesign.files import write_json
 from codesign.network import FrozenNetwork
+from codesign.sidecar import read_sidecar_file
 from codesign.stimulus import Stimulus
 from sim.checker import Comparison, check_segment, merge_counts
 from sim.framing import interpret, violations
@@ -33,7 +34,7 @@ class Resident:
     def __init__(self, document: dict[str, Any]) -> None:
         self.network = FrozenNetwork.load(document["network"])
         self.stimulus = Stimulus.load(document["stimulus"])
-        self.sidecar: dict[str, Any] = json.loads(Path(document["sidecar"]).read_text(encoding="utf-8"))
+        self.sidecar = read_sidecar_file(Path(document["sidecar"]))
         self.encoder = InputEncoder(self.sidecar)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from codesign.errors import InputError, ToolError
-from codesign.files import write_json
 from codesign.golden import check_stimulus
 from codesign.network import FrozenNetwork
+from codesign.sidecar import SIDECAR, Sidecar, read_sidecar, write_sidecar
 from codesign.stimulus import Stimulus
-from sim.bundle import SIDECAR, altered_files, read_sidecar
+from sim.bundle import altered_files
 from sim.checker import Divergence, expected_counts
+from sim.facts import check_facts
 from sim.verify import Job, build_simulator, phase_results, prepare, quiet_limit, start_simulation, wait_for
 
 
@@ -35,7 +36,7 @@ class LoadStep:
     image: bytes | None
     network: FrozenNetwork | None
     stimulus: Stimulus | None = None
-    sidecar: dict[str, Any] | None = None
+    sidecar: Sidecar | None = None
     expected_hash: int = 0
     load_error: tuple[str, ...] = ()
     gap: int = 0
@@ -70,9 +71,10 @@ def verify_loads(
     """
     bundle, work = Path(bundle).resolve(), Path(work).resolve()
     sidecar = read_sidecar(bundle)
-    if "load" not in sidecar:
+    if sidecar.load is None:
         raise InputError(f"{bundle / SIDECAR}: not the bundle of a loadable machine")
     altered = altered_files(bundle, sidecar)
+    check_facts(bundle, sidecar)
     if altered:
         raise InputError(f"{bundle / altered[0]}: altered since generation; generate it again")
     names = [step.name for step in steps]
@@ -108,9 +110,9 @@ def _stimulus(step: LoadStep) -> Stimulus:
     return step.stimulus
 
 
-def _document(step: LoadStep, number: int, sidecar: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _document(step: LoadStep, number: int, sidecar: Sidecar, folder: Path) -> dict[str, Any]:
     """One step of the request; what it names is written into ``folder``."""
-    errors = sidecar["load"]["errors"]
+    errors = sidecar.load.errors if sidecar.load else ()
     unknown = [name for name in step.load_error if name not in errors]
     if unknown:
         raise InputError(f"step {step.name!r}: load error {unknown[0]!r} is none of {', '.join(errors)}")
@@ -128,7 +130,7 @@ def _document(step: LoadStep, number: int, sidecar: dict[str, Any], folder: Path
         }
         step.network.save(folder / f"step{number}.safetensors")
         _stimulus(step).save(folder / f"step{number}.npz")
-        write_json(folder / f"step{number}.json", step.sidecar or sidecar)
+        write_sidecar(folder / f"step{number}.json", step.sidecar or sidecar)
     return {
         "name": step.name,
         **files,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.sidecar import LayerEntry, Sidecar, Word
 from sim.harness import words
 from sim.words import Field, extract, fields
 
@@ -43,7 +44,7 @@ class Recording:
     clocks: Int
 
 
-def read_recording(folder: Path, segment: int, sidecar: dict[str, Any]) -> Recording:
+def read_recording(folder: Path, segment: int, sidecar: Sidecar) -> Recording:
     """Read the files that the testbench wrote for ``segment``."""
     status: dict[str, int] = {}
     clocks = []
@@ -54,10 +55,8 @@ def read_recording(folder: Path, segment: int, sidecar: dict[str, Any]) -> Recor
         else:
             status[name] = int(values[0])
     return Recording(
-        tuple(
-            _read_layer(folder / f"segment{segment}_layer{entry['index']}.bin", entry) for entry in sidecar["layers"]
-        ),
-        _read_output(folder / f"segment{segment}_output.bin", sidecar["output_word"]),
+        tuple(_read_layer(folder / f"segment{segment}_layer{entry.index}.bin", entry) for entry in sidecar.layers),
+        _read_output(folder / f"segment{segment}_output.bin", sidecar.output_word),
         np.fromfile(folder / f"segment{segment}_starts.bin", "<u8").astype(np.int64),
         status,
         np.array(clocks, np.int64),
@@ -65,21 +64,21 @@ def read_recording(folder: Path, segment: int, sidecar: dict[str, Any]) -> Recor
 
 
 def sample_arrays(
-    recording: Recording, sidecar: dict[str, Any], timesteps: int, sample: int
+    recording: Recording, sidecar: Sidecar, timesteps: int, sample: int
 ) -> dict[str, npt.NDArray[Any]] | None:
     """What the layers did in the ``sample``-th sample of a segment, neurons in the frozen network's order.
 
     ``spikes<layer>`` bool and ``membranes<layer>`` int64, each (timesteps, n_out); None if a sweep is missing.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for entry, layer in zip(sidecar["layers"], recording.layers, strict=True):
-        clocks = timesteps * int(entry["n_slots"])
+    for entry, layer in zip(sidecar.layers, recording.layers, strict=True):
+        clocks = timesteps * entry.n_slots
         part = slice(sample * clocks, (sample + 1) * clocks)
         if len(layer.slots) < part.stop:
             return None
         for name in ("spikes", "membranes"):
-            swept = getattr(layer, name)[part].reshape(timesteps, entry["n_slots"], -1)
-            arrays[f"{name}{entry['index']}"] = swept[:, entry["slot"], entry["lane"]]
+            swept = getattr(layer, name)[part].reshape(timesteps, entry.n_slots, -1)
+            arrays[f"{name}{entry.index}"] = swept[:, entry.slot, entry.lane]
     return arrays
 
 
@@ -88,8 +87,8 @@ def _records(path: Path, size: int) -> npt.NDArray[np.uint32]:
     return flat[: flat.size // size * size].reshape(-1, size)
 
 
-def _read_layer(path: Path, entry: dict[str, Any]) -> LayerRecording:
-    lanes, width = entry["lanes"], entry["membrane_width"]
+def _read_layer(path: Path, entry: LayerEntry) -> LayerRecording:
+    lanes, width = entry.lanes, entry.membrane_width
     n_spike = words(lanes)
     records = _records(path, 1 + n_spike + words(lanes * width))
     spikes, membranes = records[:, 1 : 1 + n_spike], records[:, 1 + n_spike :]
@@ -100,8 +99,8 @@ def _read_layer(path: Path, entry: dict[str, Any]) -> LayerRecording:
     )
 
 
-def _read_output(path: Path, word: dict[str, Any]) -> dict[str, Int]:
-    records = _records(path, 4 + words(word["width"]))
+def _read_output(path: Path, word: Word) -> dict[str, Int]:
+    records = _records(path, 4 + words(word.width))
     head = records[:, :4].astype(np.int64)
     columns = {name: extract(records[:, 4:], field) for name, field in fields(word).items()}
     return {

@@ -21,6 +21,7 @@ from codesign import golden
 from codesign.early_exit import EarlyExit
 from codesign.files import write_json
 from codesign.network import FrozenNetwork
+from codesign.sidecar import Sidecar, read_sidecar_file
 from codesign.stimulus import Stimulus
 from sim.checker import Comparison, check_segment
 from sim.framing import interpret, violations
@@ -42,7 +43,7 @@ class Request:
         path = Path(os.environ["CODESIGN_REQUEST"])
         document = json.loads(path.read_text(encoding="utf-8"))
         self.folder = path.parent
-        self.sidecar: dict[str, Any] = json.loads(Path(document["sidecar"]).read_text(encoding="utf-8"))
+        self.sidecar = read_sidecar_file(Path(document["sidecar"]))
         self.network = FrozenNetwork.load(document["network"])
         self.stimulus = Stimulus.load(document["stimulus"])
         self.first_sample = int(document["first_sample"])
@@ -50,7 +51,7 @@ class Request:
         self.phases: dict[str, list[int]] = document["phases"]
         self.quiet_limit = int(document["quiet_limit"])
         self.encoder = InputEncoder(self.sidecar)
-        self.early_exit: EarlyExit = self.sidecar.get("early_exit", "off")
+        self.early_exit: EarlyExit = self.sidecar.early_exit
 
     def samples(self, phase: str) -> np.ndarray:
         return np.array(self.phases[phase], np.int64)
@@ -60,7 +61,7 @@ class Driver:
     """Sends word files through the stream source, a segment at a time."""
 
     def __init__(
-        self, dut: Any, folder: Path, network: FrozenNetwork, sidecar: dict[str, Any], quiet_limit: int, progress: Path
+        self, dut: Any, folder: Path, network: FrozenNetwork, sidecar: Sidecar, quiet_limit: int, progress: Path
     ) -> None:
         self.dut, self.folder, self.progress, self.quiet_limit = dut, folder, progress, quiet_limit
         self.network, self.sidecar = network, sidecar
@@ -75,7 +76,7 @@ class Driver:
         self.dut.rst.value = 1
         self.dut.quiet_limit.value = self.quiet_limit
         await self.clocks(4)
-        boot = self.sidecar.get("load", {}).get("boot")
+        boot = self.sidecar.load.boot if self.sidecar.load else None
         # A phase finds the network of the phase before; one that was never sent would not give the expected values.
         if boot is not None and not int(self.dut.loaded.value):
             await self._boot(self.folder / boot)
@@ -183,7 +184,7 @@ class Driver:
 
         After an early exit the sample has timesteps left to go through.
         """
-        waited, exits = 0, self.sidecar.get("early_exit", "off") != "off"
+        waited, exits = 0, self.sidecar.exits_early
         while exits and int(self.dut.busy.value) and waited < self.quiet_limit:
             await self.clocks(DRAIN_CLOCKS)
             waited += DRAIN_CLOCKS

@@ -26,10 +26,12 @@ from codesign.files import explain_write_errors, tree_hash, write_json
 from codesign.golden import check_stimulus
 from codesign.network import FrozenNetwork
 from codesign.progress import Progress, silent
+from codesign.sidecar import SIDECAR, Sidecar, read_sidecar
 from codesign.stimulus import Stimulus
-from sim.bundle import SIDECAR, altered_files, memory_images, read_sidecar
+from sim.bundle import altered_files
 from sim.checker import Divergence, expected_counts, merge_counts
 from sim.decoder import compare_decoded
+from sim.facts import Facts, compare_facts
 from sim.harness import TB_MAIN, TOP, testbench_files, testbench_source
 from sim.simulator import Build, build
 
@@ -52,6 +54,8 @@ class Verification:
     accepted to decision accepted, one sample at a time. interval_cycles : between decisions, back to back.
     layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x accumulate).
     mean_timesteps : timesteps that counted, per sample; fewer than the network's with early exit.
+    sidecar : facts of the sidecar that are not true, a line each; nothing is simulated if there are any, because the
+    testbench reads the accelerator by them. They count as mismatches, and ``comparisons["sidecar"]`` counts the facts.
     altered : files of the bundle that are not those that its sidecar describes; they are simulated as they are.
     decoder : equality of the images with the frozen network (:func:`sim.decoder.compare_decoded`).
     """
@@ -75,12 +79,20 @@ class Verification:
     simulated_cycles: int
     mean_timesteps: float
     altered: list[str]
+    sidecar: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         """No value differs, the images decode to the frozen network, and no file was altered after generation."""
         return self.mismatches == 0 and bool(self.decoder["equal"]) and not self.altered
+
+    @property
+    def first_difference(self) -> str | None:
+        """The first thing that is not as it should be, in words."""
+        if self.sidecar:
+            return self.sidecar[0]
+        return str(self.first_divergence) if self.first_divergence else self.decoder["first"]
 
     @property
     def lane_use(self) -> list[float | None]:
@@ -123,9 +135,10 @@ def verify_bundle(
 ) -> Verification:
     """Simulate ``bundle`` on every sample of ``stimulus`` and compare every value with the golden model.
 
-    Phases: all samples back to back; all one at a time (``latency``); the first ``stress_samples`` with random
-    gaps and backpressure, with resets in mid-sample, and with protocol violations. ``work`` is emptied first and
-    keeps logs, ``observed.npz`` (spikes and membranes of one sample) and, on a mismatch and with ``waves``, the
+    First every fact of the sidecar is derived again and compared (:mod:`sim.facts`); if one is not true, nothing is
+    simulated. Phases: all samples back to back; all one at a time (``latency``); the first ``stress_samples`` with
+    random gaps and backpressure, with resets in mid-sample, and with protocol violations. ``work`` is emptied first
+    and keeps logs, ``observed.npz`` (spikes and membranes of one sample) and, on a mismatch and with ``waves``, the
     waveform of the diverging sample. ``workers`` processes (default: the machine's cores) share the samples.
     Differences are reported, not raised.
 
@@ -137,17 +150,21 @@ def verify_bundle(
     bundle, work = Path(bundle), Path(work).resolve()
     sidecar = read_sidecar(bundle)
     altered = altered_files(bundle, sidecar)
-    if sidecar["network_hash"] != network.hash:
+    if sidecar.network_hash != network.hash:
         raise InputError(
-            f"{bundle / SIDECAR}: made from network {sidecar['network_hash'][:12]}, "
+            f"{bundle / SIDECAR}: made from network {sidecar.network_hash[:12]}, "
             f"not from {network.hash[:12]}; generate the bundle again"
         )
     check_stimulus(network, stimulus)
     stimulus.validate()
-    early_exit = sidecar.get("early_exit", "off")
+    early_exit = sidecar.early_exit
     if len(stimulus) == 0:
         raise InputError("the stimulus has no samples: nothing to verify")
     files_hash = tree_hash(bundle)
+    facts = compare_facts(bundle, sidecar, network)
+    if facts.differences:
+        prepare(work)
+        return _untrue(network, facts, files_hash, altered)
     decoder = (
         compare_decoded(bundle, network) if decode else {"equal": True, "compared": 0, "differences": 0, "first": None}
     )
@@ -155,8 +172,7 @@ def verify_bundle(
     progress(0, 0, "building the simulator")
     simulator = build_simulator(bundle, sidecar, log=work / "build.log", optimise=optimise or _optimise(stimulus))
     built = time.monotonic()
-    checks = bool(sidecar.get("input_checks", True))
-    jobs = _plan(network, stimulus, work, stress_samples, workers or os.cpu_count() or 1, latency, checks)
+    jobs = _plan(network, stimulus, work, stress_samples, workers or os.cpu_count() or 1, latency, sidecar.input_checks)
     runner = _Runner(bundle, network, work, simulator, seed)
     runner.run(jobs, workers or os.cpu_count() or 1, progress)
     simulated = time.monotonic()
@@ -176,6 +192,7 @@ def verify_bundle(
         first = _record_waveform(bundle, network, sidecar, stimulus, work, first, seed)
     _keep_observed(jobs, first, work)
     result = _merge(network, sidecar, stimulus, jobs, phases, first, files_hash, decoder, altered)
+    result.comparisons["sidecar"] = facts.compared
     exits = np.full(len(stimulus), network.timesteps - 1)
     if early_exit != "off":
         exits = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit).exits
@@ -191,21 +208,50 @@ def verify_bundle(
     return result
 
 
+def _untrue(network: FrozenNetwork, facts: Facts, files_hash: str, altered: list[str]) -> Verification:
+    """Result for a bundle whose sidecar is not true: nothing was simulated."""
+    first = facts.differences[0]
+    return Verification(
+        samples=0,
+        comparisons={"sidecar": facts.compared},
+        mismatches=len(facts.differences),
+        first_divergence=Divergence(
+            None, None, None, None, f"sidecar: {first.place}", str(first.derived), str(first.stated), "sidecar"
+        ),
+        accuracy_hardware=None,
+        saturations=0,
+        cycles_per_sample=None,
+        latency_cycles=None,
+        interval_cycles=None,
+        layers=[],
+        spikes_per_sample=[],
+        synaptic_operations_per_sample=0.0,
+        network_hash=network.hash,
+        files_hash=files_hash,
+        decoder={"equal": True, "compared": 0, "differences": 0, "first": None},
+        phases={},
+        simulated_cycles=0,
+        mean_timesteps=0.0,
+        altered=altered,
+        sidecar=[str(difference) for difference in facts.differences],
+    )
+
+
 def build_simulator(
-    bundle: Path, sidecar: dict[str, Any], *, trace: bool = False, log: Path | None = None, optimise: str = "-O3"
+    bundle: Path, sidecar: Sidecar, *, trace: bool = False, log: Path | None = None, optimise: str = "-O3"
 ) -> Build:
     """Simulator of the delivered Verilog inside the testbench, from the cache if nothing changed."""
     sources = [path for name in ("lint.vlt", "probes.vlt") if (path := bundle / name).is_file()]
-    sources += [bundle / f"{sidecar['name']}.v", *testbench_files(sidecar)]
+    sources += [bundle / sidecar.verilog, *testbench_files(sidecar)]
     texts = {f"{TOP}.sv": testbench_source(sidecar)}
     return build(texts, sources, trace=trace, log=log, optimise=optimise, main=TB_MAIN)
 
 
-def quiet_limit(network: FrozenNetwork, sidecar: dict[str, Any]) -> int:
+def quiet_limit(network: FrozenNetwork, sidecar: Sidecar) -> int:
     """Clocks without any transfer after which the accelerator counts as hung: several times its longest work."""
     work = sum(
-        layer.n_synapses + 2 * layer.n_in + 4 * entry["n_slots"] + 100
-        for layer, entry in zip(network.layers, sidecar["layers"], strict=True)
+        layer.n_synapses + 2 * layer.n_in + 4 * entry.n_slots + 100
+        for layer, entry in zip(network.layers, sidecar.layers, strict=True)
     )
     return 2000 + 4 * network.timesteps * work
 
@@ -299,14 +345,14 @@ class _Runner:
 
 
 def start_simulation(
-    folder: Path, bundle: Path, sidecar: dict[str, Any], simulator: Build, request: dict[str, Any]
+    folder: Path, bundle: Path, sidecar: Sidecar, simulator: Build, request: dict[str, Any]
 ) -> subprocess.Popen[bytes]:
     """Process in ``folder``, with the bundle's images beside it, of what ``request`` names (:mod:`sim.launch`)."""
-    for memory in memory_images(sidecar):
-        copy = folder / memory["image"]
+    for memory in sidecar.images:
+        copy = folder / memory.image
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle / memory["image"], copy)
-    boot = sidecar.get("load", {}).get("boot")
+        shutil.copyfile(bundle / memory.image, copy)
+    boot = sidecar.load.boot if sidecar.load else None
     if boot is not None:
         shutil.copyfile(bundle / boot, folder / boot)
     path = folder / "request.json"
@@ -388,7 +434,7 @@ def _last_error(job: Job) -> str:
 def _record_waveform(
     bundle: Path,
     network: FrozenNetwork,
-    sidecar: dict[str, Any],
+    sidecar: Sidecar,
     stimulus: Stimulus,
     work: Path,
     first: Divergence,
@@ -430,7 +476,7 @@ def _keep_observed(jobs: Sequence[Job], first: Divergence | None, work: Path) ->
 
 def _merge(
     network: FrozenNetwork,
-    sidecar: dict[str, Any],
+    sidecar: Sidecar,
     stimulus: Stimulus,
     jobs: Sequence[Job],
     phases: Sequence[dict[str, dict[str, Any]]],
@@ -464,9 +510,9 @@ def _merge(
             "sweep_clocks": int(clocks[index, 2]),
             "clear_clocks": int(clocks[index, 3]),
             "synaptic_operations": int(operations[index]),
-            "lane_use": float(operations[index] / (entry["lanes"] * clocks[index, 1])) if clocks[index, 1] else None,
+            "lane_use": float(operations[index] / (entry.lanes * clocks[index, 1])) if clocks[index, 1] else None,
         }
-        for index, entry in enumerate(sidecar["layers"])
+        for index, entry in enumerate(sidecar.layers)
     ]
     by_phase: dict[str, dict[str, Any]] = {}
     for part in phases:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
+from codesign.sidecar import Sidecar, Word
 from codesign.stimulus import Stimulus
 
 LAST = np.uint64(1 << 56)
@@ -29,12 +30,9 @@ class Field:
     signed: bool
 
 
-def fields(document: dict[str, Any]) -> dict[str, Field]:
+def fields(word: Word) -> dict[str, Field]:
     """Fields of one word of the sidecar, by name."""
-    return {
-        item["name"]: Field(int(item["offset"]), int(item["width"]), bool(item["signed"]))
-        for item in document["fields"]
-    }
+    return {item.name: Field(item.offset, item.width, item.signed) for item in word.fields}
 
 
 def extract(words: npt.NDArray[np.uint32], field: Field) -> npt.NDArray[np.int64]:
@@ -62,12 +60,12 @@ def extract(words: npt.NDArray[np.uint32], field: Field) -> npt.NDArray[np.int64
 class InputEncoder:
     """Turns samples of a stimulus into input words, flags in the top byte (see ``tb/stream_source.sv``)."""
 
-    def __init__(self, sidecar: dict[str, Any]) -> None:
-        layout = fields(sidecar["input_word"])
-        self.is_current = sidecar["coding"] == "current"
+    def __init__(self, sidecar: Sidecar) -> None:
+        layout = fields(sidecar.input_word)
+        self.is_current = sidecar.coding == "current"
         self.source = layout["source"]
         self.extra = layout["value" if self.is_current else "kind"]
-        self.event, self.end = int(sidecar["input_kinds"]["event"]), int(sidecar["input_kinds"]["end"])
+        self.event, self.end = sidecar.input_kinds.event, sidecar.input_kinds.end
 
     def word(self, source: Any, extra: Any) -> Any:
         """Word(s) from a source and a kind, or a value with coding 'current'. Does not check the range."""

@@ -16,6 +16,7 @@ from codesign.errors import CapacityError
 from codesign.load import Load, compile_load
 from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
+from codesign.sidecar import Sidecar
 from codesign.stimulus import Stimulus
 from rtl_templates.bundle import write_bundle
 from sim.loads import LoadStep
@@ -44,7 +45,7 @@ def small_variant(seed: int, coding: str, *, n_in: int, hidden: int, timesteps: 
     )
 
 
-def small_machine(folder: Path, coding: str) -> tuple[list[FrozenNetwork], dict[str, Any]]:
+def small_machine(folder: Path, coding: str) -> tuple[list[FrozenNetwork], Sidecar]:
     """A loadable bundle of three lanes and two; its own network, a smaller and a wider one; and its sidecar."""
     network = small_network(coding)
     sidecar = write_bundle(network, map_network(network, [3, 2], None, LOADABLE, capacity=ROOM), folder)
@@ -93,7 +94,7 @@ def variant(rng: np.random.Generator, network: FrozenNetwork) -> FrozenNetwork:
 
 def random_machine(
     seed: int, folder: Path, *, max_width: int, most_lanes: int
-) -> tuple[FrozenNetwork, list[FrozenNetwork], dict[str, Any]]:
+) -> tuple[FrozenNetwork, list[FrozenNetwork], Sidecar]:
     """A random loadable bundle, its network, two others that fit it, and its sidecar."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)

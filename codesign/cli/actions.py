@@ -106,12 +106,15 @@ def generate(target: Path, output: Path | None, overrides: Sequence[str] | None,
 def load(target: Path, machine: Path, output: Path) -> None:
     from codesign.load import compile_load
     from codesign.network import FrozenNetwork
-    from sim.bundle import check_files, read_sidecar
+    from codesign.sidecar import read_sidecar, write_sidecar
+    from sim.bundle import check_files
+    from sim.facts import check_facts
 
     path = artefact(target, expect(target, "run", "network"), NETWORK)
     bundle = artefact(machine, expect(machine, "run", "bundle"), "bundle")
     network, sidecar = FrozenNetwork.load(path), read_sidecar(bundle)
     check_files(bundle, sidecar)
+    check_facts(bundle, sidecar)
     try:
         found = compile_load(network, sidecar)
     except (CapacityError, UnsupportedError) as error:
@@ -120,9 +123,9 @@ def load(target: Path, machine: Path, output: Path) -> None:
         raise OutputError(f"{output}: is a folder; name the file to write with -o")
     write_bytes(output, found.image)
     described = output.with_name(f"{output.name}.json")
-    write_json(described, found.sidecar)
+    write_sidecar(described, found.sidecar)
     document = {"image": str(output), "sidecar": str(described), "bytes": len(found.image)}
-    document |= {"network_hash": network.hash, "layout": sidecar["load"]["layout"]}
+    document |= {"network_hash": network.hash, "layout": sidecar.load.layout if sidecar.load else None}
     console.finish(document, f"{output}: {len(found.image)} bytes, network {network.hash[:16]}")
 
 

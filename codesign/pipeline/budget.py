@@ -19,7 +19,7 @@ from codesign.config_text import plain
 from codesign.errors import CapacityError, InputError
 from codesign.pipeline.stage import Context
 from codesign.progress import Progress
-from sim.bundle import read_sidecar
+from codesign.sidecar import read_sidecar
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ class Placed:
 def place(bundle: Path, config: Config, budget: Budget, folder: Path, progress: Progress) -> Placed:
     """Place and route the delivered Verilog into ``folder`` and compare its use with the limits."""
     given = config.budget
-    measured = {"memory_bits": float(sum(read_sidecar(bundle)["memory_bits"].values()))}
+    measured = {"memory_bits": float(read_sidecar(bundle).memory_bits.total)}
     fmax: float | None = None
     reason: str | None = None
     if given.board is not None:

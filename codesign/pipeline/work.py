@@ -217,7 +217,7 @@ def verify_delivered(
 
     Reads the three paths and nothing else. The outcome's failure is a MismatchError that names the first difference.
     """
-    from sim.bundle import read_sidecar
+    from codesign.sidecar import read_sidecar
     from sim.verify import verify_bundle
 
     frozen = FrozenNetwork.load(network)
@@ -230,16 +230,17 @@ def verify_delivered(
     write_json(work / "verification.json", result.to_json())
     (work / NETWORK).unlink(missing_ok=True)
     busy = sum(
-        layer["lanes"] * clocks["accumulate_clocks"]
-        for layer, clocks in zip(read_sidecar(bundle)["layers"], result.layers, strict=True)
+        layer.lanes * clocks["accumulate_clocks"] for layer, clocks in zip(read_sidecar(bundle).layers, result.layers)
     )
     mismatches = result.mismatches + result.decoder["differences"]
+    simulated = result.samples > 0
     failure = None
     if not result.passed:
-        first = result.first_divergence or result.decoder["first"]
-        found = (
-            f"{mismatches} values differ from the frozen network; first: {first}" if mismatches else "no value differs"
-        )
+        found = "no value differs"
+        if result.sidecar:
+            found = f"{mismatches} facts of the sidecar are not true, nothing was simulated; {result.first_difference}"
+        elif mismatches:
+            found = f"{mismatches} values differ from the frozen network; first: {result.first_difference}"
         altered = f"{', '.join(result.altered)} altered since generation; " if result.altered else ""
         failure = MismatchError(f"{bundle}: {altered}{found}")
     return Outcome(
@@ -248,11 +249,11 @@ def verify_delivered(
             "accuracy_hardware": result.accuracy_hardware if len(stimulus) == len(whole) else None,
             "samples_verified": result.samples,
             "mismatches": mismatches,
-            "saturations": result.saturations,
-            "spikes_per_sample": result.spikes_per_sample,
+            "saturations": result.saturations if simulated else None,
+            "spikes_per_sample": result.spikes_per_sample if simulated else None,
             "cycles_per_sample": result.cycles_per_sample,
-            "timesteps_per_sample": result.mean_timesteps,
-            "synaptic_operations_per_sample": result.synaptic_operations_per_sample,
+            "timesteps_per_sample": result.mean_timesteps if simulated else None,
+            "synaptic_operations_per_sample": result.synaptic_operations_per_sample if simulated else None,
             "lane_use": sum(layer["synaptic_operations"] for layer in result.layers) / busy if busy else None,
         },
         details={

@@ -21,6 +21,7 @@ from codesign.network import MAX_WIDTH, FrozenNetwork
 from codesign.pipeline.stage import DECISIONS
 from codesign.report.documents import Build, Epoch, Estimate, Mutants, Synthesis, Verification, check
 from codesign.rundir import RunDirectory
+from codesign.sidecar import Sidecar, read_sidecar_file
 from codesign.stimulus import Stimulus
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Record:
     network: FrozenNetwork | None = None
     stimulus: Stimulus | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
-    sidecar: dict[str, Any] | None = None
+    sidecar: Sidecar | None = None
     verification: dict[str, Any] | None = None
     kept_decisions: Decisions | None = None
     observed: Observed | None = None
@@ -150,7 +151,7 @@ def collect(folder: Path) -> Record:
             record.stimulus = None
     record.kept_decisions = part(folder / DECISIONS, read_decisions)
     record.history = part(folder / "metrics.jsonl", read_history) or []
-    record.sidecar = part(folder / "bundle" / "design.json", read_json)
+    record.sidecar = part(folder / "bundle" / "design.json", read_sidecar_file)
     record.verification = part(folder / "verify" / "verification.json", reader(Verification))
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
     record.mutants = part(folder / "verify" / "mutants.json", reader(Mutants))

@@ -248,8 +248,8 @@ def layers(record: Record) -> Section:
     measured = (record.verification or {}).get("layers", [])
     verified = (record.verification or {}).get("samples")
     spikes_per_sample = record.figures.get("spikes_per_sample")
-    described: list[dict[str, Any]] = record.sidecar["layers"] if record.sidecar else []
-    shared = record.sidecar is not None and record.sidecar["shape"] == "folded"
+    described = record.sidecar.layers if record.sidecar else ()
+    shared = record.sidecar is not None and record.sidecar.shape == "folded"
     head = [
         "layer", "inputs", "neurons", "synapses", "density", "weight bits", "membrane bits", "lanes",
         "memory, bits", "bits per synapse", "spikes per sample", "operations per sample", "lane use",
@@ -258,7 +258,7 @@ def layers(record: Record) -> Section:
     for index, (name, layer) in enumerate(zip(record.layer_names, network.layers, strict=True)):
         entry = described[index] if index < len(described) else None
         clocks = measured[index] if index < len(measured) else None
-        bits = sum(memory["depth"] * memory["width"] for memory in entry["memories"]) if entry and not shared else None
+        bits = sum(memory.depth * memory.width for memory in entry.memories) if entry and not shared else None
         rows.append(
             [
                 name,
@@ -268,7 +268,7 @@ def layers(record: Record) -> Section:
                 share(network.layer_density[index]),
                 layer.weight_bits,
                 layer.membrane_width,
-                number(entry["lanes"] if entry else None),
+                number(entry.lanes if entry else None),
                 number(bits),
                 number(bits / layer.n_synapses if bits and layer.n_synapses else None, 1),
                 number(item(spikes_per_sample, index), 1),

@@ -1,6 +1,5 @@
 """The board's top under Verilator, through its UART pins, with the client of the real board."""
 
-import json
 import re
 
 import numpy as np
@@ -14,6 +13,7 @@ from codesign import golden
 from codesign.errors import InputError, UnsupportedError
 from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenNetwork
+from codesign.sidecar import Sidecar, read_sidecar
 from rtl_templates.bundle import write_bundle
 
 pytestmark = pytest.mark.hardware
@@ -41,7 +41,7 @@ def test_twenty_digits_come_back_exact_and_damaged_frames_are_recovered_from(lan
 
 
 def test_top_is_byte_identical_and_has_only_the_pins(lanes):
-    sidecar = json.loads((lanes.bundle / "design.json").read_text())
+    sidecar = read_sidecar(lanes.bundle)
     text = board_verilog(sidecar, 12)
     assert text == board_verilog(sidecar, 12)
     header = text[text.index("module board_top(") :].split(";")[0]
@@ -49,10 +49,10 @@ def test_top_is_byte_identical_and_has_only_the_pins(lanes):
 
 
 def test_sidecar_of_something_else_is_refused(lanes):
-    sidecar = json.loads((lanes.bundle / "design.json").read_text())
-    sidecar["ports"][5]["name"] = "extra"
+    document = read_sidecar(lanes.bundle).to_json()
+    document["ports"][5]["name"] = "extra"
     with pytest.raises(InputError, match=r"port .* is not as an accelerator's"):
-        board_verilog(sidecar, 12)
+        board_verilog(Sidecar.from_json(document), 12)
 
 
 def test_a_loadable_machine_keeps_its_own_network_on_a_board(tmp_path):
@@ -62,9 +62,9 @@ def test_a_loadable_machine_keeps_its_own_network_on_a_board(tmp_path):
     instance = text[text.index(" accelerator (") :].split(");\n")[0]
     for port, value in (("l_axis_tvalid", "1'h0"), ("expected_hash", "64'h0000000000000000")):
         assert f".{port}({value})" in instance
-    sidecar["ports"] = [port for port in sidecar["ports"] if port["name"] != "loaded"]
+    ports = tuple(port for port in sidecar.ports if port.name != "loaded")
     with pytest.raises(InputError, match=r"port 'loaded' is not as an accelerator's"):
-        board_verilog(sidecar, 12)
+        board_verilog(sidecar.model_copy(update={"ports": ports}), 12)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,6 @@ def test_a_loadable_machine_keeps_its_own_network_on_a_board(tmp_path):
     ],
 )
 def test_machines_that_the_link_does_not_know_are_refused(lanes, change, words):
-    sidecar = json.loads((lanes.bundle / "design.json").read_text()) | change
+    sidecar = read_sidecar(lanes.bundle).model_copy(update=change)
     with pytest.raises(UnsupportedError, match=re.escape(f"a board's link does not know {words}; leave it out")):
         board_verilog(sidecar, 12)

@@ -25,23 +25,29 @@ from boards.protocol import (
 from codesign.errors import InputError
 from codesign.layouts import DECISION, SPIKE, VALUE, input_word, output_word
 from codesign.network import FrozenNetwork, InputCoding
+from codesign.sidecar import InputKinds, OutputKinds, Sidecar, Word
 from codesign.stimulus import Stimulus
 
 HASH = "0123456789abcdef" + "0" * 48
 
 
-def sidecar(network: FrozenNetwork) -> dict:
+def sidecar(network: FrozenNetwork, network_hash: str = HASH) -> Sidecar:
+    """As much of a sidecar as the host reads."""
     words = {"input_word": input_word(network), "output_word": output_word(network)}
-    return {
-        "network_hash": HASH,
-        "timesteps": network.timesteps,
-        "n_inputs": network.n_inputs,
-        "n_outputs": network.n_outputs,
-        "input_kinds": {"event": 0, "end": 1},
-        "output_kinds": {"spike": SPIKE, "value": VALUE, "decision": DECISION},
-        "protocol_errors": ["duplicate", "index_out_of_range", "early_tlast", "missing_tlast"],
-        **{name: {"width": record.stream_width, "fields": record.describe()} for name, record in words.items()},
-    }
+    return Sidecar.model_construct(
+        network_hash=network_hash,
+        coding=network.coding.kind,
+        n_inputs=network.n_inputs,
+        timesteps=network.timesteps,
+        n_outputs=network.n_outputs,
+        input_kinds=InputKinds(event=0, end=1),
+        output_kinds=OutputKinds(spike=SPIKE, value=VALUE, decision=DECISION),
+        protocol_errors=("duplicate", "index_out_of_range", "early_tlast", "missing_tlast"),
+        **{
+            name: Word.model_validate({"width": record.stream_width, "fields": record.describe()})
+            for name, record in words.items()
+        },
+    )
 
 
 def event_network(n_inputs: int = 6, timesteps: int = 3) -> FrozenNetwork:
@@ -211,7 +217,7 @@ def test_identity_is_checked_against_the_bundle():
     board = PythonBoard(event_network())
     identity = client(board).identify()
     assert (identity.saturation_count, identity.cycle_count, identity.busy) == (513, 3, False)
-    board.sidecar["network_hash"] = "f" * 64
+    board.sidecar = sidecar(event_network(), "f" * 64)
     with pytest.raises(InputError, match="the board holds network 0123456789abcdef, the bundle is ffffffffffffffff"):
         client(board).identify()
 
@@ -225,7 +231,8 @@ def test_ill_framed_sample_is_reported_by_name():
 
 def test_fields_with_a_gap_are_refused():
     with pytest.raises(InputError, match="do not follow"):
-        record_from({"fields": [{"name": "a", "offset": 1, "width": 2, "signed": False}]})
+        field = {"name": "a", "offset": 1, "width": 2, "signed": False}
+        record_from(Word.model_validate({"width": 8, "fields": [field]}))
 
 
 def test_half_a_sample_of_an_earlier_host_is_not_added_to():

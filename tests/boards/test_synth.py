@@ -36,7 +36,7 @@ def test_resources_come_from_either_family_s_report():
 def test_wrapper_registers_every_port(tiny):
     design = Design.load(tiny.bundle)
     text = wrapper_source(design)
-    ports = {p["name"]: p["width"] for p in design.sidecar["ports"]}
+    ports = {port.name: port.width for port in design.sidecar.ports}
     n_in = ports["s_axis_tdata"] + 3
     n_out = ports["m_axis_tdata"] + 4 + ports["protocol_error"] + 64
     assert f"reg [{n_in - 1}:0] in;" in text

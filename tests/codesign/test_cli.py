@@ -705,7 +705,7 @@ def test_a_network_is_compiled_for_a_loadable_machine(call, generated, trained, 
     code, out, _ = call("load", trained, tmp_path / "m", "-o", image, "--json")
     assert code == 0
     document = json.loads(out)
-    sidecar = read_sidecar(tmp_path / "m" / "bundle")
+    sidecar = read_sidecar(tmp_path / "m" / "bundle").to_json()
     assert document["bytes"] == image.stat().st_size == sidecar["load"]["image_bytes"]
     assert json.loads(Path(document["sidecar"]).read_text()) == sidecar
     assert document["network_hash"] == sidecar["network_hash"] and document["layout"] == sidecar["load"]["layout"]
@@ -789,8 +789,8 @@ def test_altered_verilog_is_not_accepted(call, trained, generated, tmp_path):
     image = next((tmp_path / "bundle" / "images").glob("l0_p0_synapses.mem"))
     # The lowest bit of every weight.
     words = [int(word, 16) for word in image.read_text().split()]
-    memory = next(m for m in read_sidecar(tmp_path / "bundle")["layers"][0]["memories"] if m["role"] == "synapses")
-    offset = next(field["offset"] for field in memory["fields"] if field["name"] == "weight")
+    memory = next(m for m in read_sidecar(tmp_path / "bundle").layers[0].memories if m.role == "synapses")
+    offset = next(field.offset for field in memory.fields if field.name == "weight")
     image.write_text("".join(f"{word ^ (1 << offset):x}\n" for word in words))
     code, _, err = call("verify", tmp_path / "bundle")
     assert code == 4, err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import zlib
 from dataclasses import replace
@@ -17,37 +16,37 @@ from loadable import ROOM, random_machine, samples_of, small_machine, small_vari
 from codesign import golden
 from codesign.capacity import Capacity, CapacityOptions, plan_capacity
 from codesign.errors import CapacityError, CodesignError, InputError, UnsupportedError
-from codesign.files import write_json
 from codesign.load import compile_load
 from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.sidecar import Sidecar, read_sidecar, write_sidecar
 from codesign.stimulus import Stimulus
-from sim.bundle import memory_images, read_sidecar, unpack
+from sim.bundle import unpack
 from sim.decoder import compare_decoded
 
 
 @pytest.fixture(scope="module", params=["current", "events"])
-def machine(request, tmp_path_factory) -> tuple[Path, list[FrozenNetwork], dict[str, Any]]:
+def machine(request, tmp_path_factory) -> tuple[Path, list[FrozenNetwork], Sidecar]:
     folder = tmp_path_factory.mktemp(request.param) / "b"
     networks, sidecar = small_machine(folder, request.param)
     return folder, networks, sidecar
 
 
-def parts(image: bytes, sidecar: dict[str, Any]) -> tuple[dict[str, int], dict[str, list[int]]]:
+def parts(image: bytes, sidecar: Sidecar) -> tuple[dict[str, int], dict[str, list[int]]]:
     """Registers by name and memories by image, read from a load image as ARCHITECTURE.md describes it."""
-    load = sidecar["load"]
-    assert len(image) == load["image_bytes"]
-    assert image[:4] == load["magic"].encode()
-    assert int.from_bytes(image[4:12], "little") == int(load["layout"], 16)
-    assert int.from_bytes(image[12:20], "little") == int(sidecar["network_hash"][:16], 16)
+    load = sidecar.load
+    assert load is not None and len(image) == load.image_bytes
+    assert image[:4] == load.magic.encode()
+    assert int.from_bytes(image[4:12], "little") == int(load.layout, 16)
+    assert int.from_bytes(image[12:20], "little") == int(sidecar.network_hash[:16], 16)
     assert zlib.crc32(image[:-4]) == int.from_bytes(image[-4:], "little")
-    bits = max(field["offset"] + field["width"] for field in load["registers"])
+    bits = max(field.offset + field.width for field in load.registers)
     place = 20 + -(-bits // 8)
     word = int.from_bytes(image[20:place], "little")
-    registers = {field["name"]: (word >> field["offset"]) & ((1 << field["width"]) - 1) for field in load["registers"]}
-    memories, shapes = {}, {memory["image"]: memory for memory in memory_images(sidecar)}
-    for name in load["memories"]:
-        size, depth = -(-shapes[name]["width"] // 8), shapes[name]["depth"]
+    registers = {field.name: (word >> field.offset) & ((1 << field.width) - 1) for field in load.registers}
+    memories, shapes = {}, {memory.image: memory for memory in sidecar.images}
+    for name in load.memories:
+        size, depth = -(-shapes[name].width // 8), shapes[name].depth
         memories[name] = [
             int.from_bytes(image[place + size * k : place + size * (k + 1)], "little") for k in range(depth)
         ]
@@ -56,15 +55,15 @@ def parts(image: bytes, sidecar: dict[str, Any]) -> tuple[dict[str, int], dict[s
     return registers, memories
 
 
-def whole_machine(network: FrozenNetwork, image: bytes, sidecar: dict[str, Any]) -> FrozenNetwork:
+def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> FrozenNetwork:
     """Everything that the image puts into the machine, every slot a neuron of its hardware index, as a network."""
     registers, memories = parts(image, sidecar)
     layers = []
-    for entry, frozen in zip(sidecar["layers"], network.layers, strict=True):
+    for entry, frozen in zip(sidecar.layers, network.layers, strict=True):
         tables: dict[tuple[str, int], dict[str, np.ndarray]] = {
-            (memory["role"], memory["lane"]): unpack(memories[memory["image"]], memory) for memory in entry["memories"]
+            (memory["role"], memory["lane"]): unpack(memories[memory["image"]], memory) for memory in entry.memories
         }
-        lanes, n_slots = entry["lanes"], entry["n_slots"]
+        lanes, n_slots = entry.lanes, entry.n_slots
         step = 1 << (lanes - 1).bit_length()
         weights = np.zeros((tables["rows", 0]["start"].size, n_slots * step), np.int64)
         constants = {name: np.full(n_slots * step, default) for name, default in (("threshold", 1), ("bias", 0))}
@@ -76,7 +75,7 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: dict[str, Any])
             for name, values in tables["parameters", lane].items():
                 constants[name][lane::step] = values
         clip = registers.get(f"clip{entry['index']}")
-        width = entry["membrane_width"]
+        width = entry.membrane_width
         layers.append(
             FrozenLayer.from_dense(
                 weights,
@@ -100,15 +99,15 @@ def with_more_inputs(stimulus: Stimulus, n_inputs: int) -> Stimulus:
     return replace(stimulus, n_inputs=n_inputs)
 
 
-def assert_neutral(network: FrozenNetwork, sidecar: dict[str, Any], stimulus: Stimulus) -> None:
+def assert_neutral(network: FrozenNetwork, sidecar: Sidecar, stimulus: Stimulus) -> None:
     """The golden model of all that is in the machine does what the network does, and nothing else."""
     load = compile_load(network, sidecar)
     whole = whole_machine(network, load.image, load.sidecar)
     expected = golden.run(network, stimulus)
     found = golden.run(whole, with_more_inputs(stimulus, whole.n_inputs))
-    for index, entry in enumerate(load.sidecar["layers"]):
-        step = 1 << (entry["lanes"] - 1).bit_length()
-        places = np.array(entry["slot"]) * step + np.array(entry["lane"])
+    for index, entry in enumerate(load.sidecar.layers):
+        step = 1 << (entry.lanes - 1).bit_length()
+        places = np.array(entry.slot) * step + np.array(entry.lane)
         rest = np.setdiff1d(np.arange(whole.layers[index].n_out), places)
         for name in ("spikes", "membranes"):
             have = getattr(found, name)[index]
@@ -139,10 +138,10 @@ def test_the_decoder_finds_the_network_in_its_image(machine, tmp_path: Path) -> 
         load = compile_load(network, sidecar)
         shutil.rmtree(tmp_path / "b", ignore_errors=True)
         shutil.copytree(folder, tmp_path / "b")
-        widths = {memory["image"]: memory["width"] for memory in memory_images(sidecar)}
+        widths = {memory.image: memory.width for memory in sidecar.images}
         for name, words in parts(load.image, load.sidecar)[1].items():
             (tmp_path / "b" / name).write_text("".join(f"{word:0{-(-widths[name] // 4)}x}\n" for word in words))
-        write_json(tmp_path / "b" / "design.json", load.sidecar)
+        write_sidecar(tmp_path / "b" / "design.json", load.sidecar)
         result = compare_decoded(tmp_path / "b", network)
         assert result["equal"] and result["compared"] > 0, result["first"]
 
@@ -254,7 +253,7 @@ OTHERS: dict[str, tuple[FrozenNetwork, type[CodesignError], str]] = {
 
 
 @pytest.fixture(scope="module")
-def of_events(tmp_path_factory) -> dict[str, Any]:
+def of_events(tmp_path_factory) -> Sidecar:
     return small_machine(tmp_path_factory.mktemp("refusals") / "b", "events")[1]
 
 
@@ -269,7 +268,7 @@ def test_what_does_not_fit_is_refused_in_one_line(what: str, of_events) -> None:
 
 def test_event_codings_are_one_to_the_machine(of_events) -> None:
     network = of_sizes(20, 5, coding=InputCoding("rate"))
-    assert compile_load(network, of_events).sidecar["coding"] == "rate"
+    assert compile_load(network, of_events).sidecar.coding == "rate"
 
 
 def test_a_machine_of_one_network_is_not_loadable(tmp_path: Path) -> None:
@@ -279,30 +278,26 @@ def test_a_machine_of_one_network_is_not_loadable(tmp_path: Path) -> None:
         compile_load(network, sidecar)
 
 
-def damage(change: Any) -> Any:
-    def apply(sidecar: dict[str, Any]) -> dict[str, Any]:
-        found = copy.deepcopy(sidecar)
-        change(found["load"])
-        return found
-
-    return apply
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda load: load.update(format=2), "load images of another format"),
+        (lambda load: load.update(format=2), "load.format: Input should be 1"),
         (lambda load: load["capacity"].update(n_inputs=24), "capacity and layout id do not belong together"),
-        (lambda load: load["capacity"].pop("layers"), "capacity: 'layers'"),
-        (lambda load: load["capacity"]["layers"][0].pop("lanes"), "capacity: .*lanes"),
-        (lambda load: load["capacity"].update(more=1), "capacity: .*more"),
-        (lambda load: load["capacity"].update(timesteps="6"), "no list of whole numbers"),
-        (lambda load: load["capacity"].update(layers=[]), "no list of whole numbers"),
+        (lambda load: load["capacity"].pop("layers"), "load.capacity.layers: Field required"),
+        (lambda load: load["capacity"]["layers"][0].pop("lanes"), "load.capacity.layers.0.lanes: Field required"),
+        (lambda load: load["capacity"].update(more=1), "load.capacity.more: Extra inputs"),
+        (
+            lambda load: load["capacity"].update(timesteps="6"),
+            "load.capacity.timesteps: Input should be",
+        ),
+        (lambda load: load["capacity"].update(layers=[]), "load.capacity.layers: Tuple should have at least 1 item"),
     ],
 )
-def test_a_damaged_sidecar_is_refused(change: Any, message: str, of_events) -> None:
+def test_a_damaged_sidecar_is_refused(change: Any, message: str, of_events: Sidecar) -> None:
+    document = of_events.to_json()
+    change(document["load"])
     with pytest.raises(InputError, match=message):
-        compile_load(of_sizes(20, 5), damage(change)(of_events))
+        compile_load(of_sizes(20, 5), Sidecar.from_json(document))
 
 
 @pytest.mark.parametrize(

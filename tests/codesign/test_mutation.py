@@ -43,7 +43,7 @@ def test_enough_mutants_apply_and_their_hashes_are_right(case: Case, kind: str, 
         check_files(mutant.bundle, read_sidecar(mutant.bundle))
         decoded = compare_decoded(mutant.bundle, case[1])
         assert decoded["equal"] is (kind == "rtl"), mutant.name
-        assert read_sidecar(mutant.bundle)["files"] != read_sidecar(case[0])["files"]
+        assert read_sidecar(mutant.bundle).files != read_sidecar(case[0]).files
 
 
 def test_lean_machines_have_no_mutants(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_lean_machines_have_no_mutants(tmp_path: Path) -> None:
 def test_mutants_are_the_same_for_the_same_seed(case: Case, tmp_path: Path) -> None:
     one, two = made(case, "data", tmp_path / "one"), made(case, "data", tmp_path / "two")
     for ours, theirs in zip(one, two, strict=True):
-        assert read_sidecar(ours.bundle)["files"] == read_sidecar(theirs.bundle)["files"]
+        assert read_sidecar(ours.bundle).files == read_sidecar(theirs.bundle).files
 
 
 @pytest.mark.parametrize(

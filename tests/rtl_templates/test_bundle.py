@@ -39,7 +39,7 @@ def bundle(request, tmp_path_factory):
     network, mapping, stimulus = case(request.param)
     folder = tmp_path_factory.mktemp("bundle") / request.param
     sidecar = write_bundle(network, mapping, folder, name="snn_test", vectors=stimulus)
-    return network, mapping, folder, sidecar
+    return network, mapping, folder, sidecar.to_json()
 
 
 def test_every_file_is_hashed_and_none_is_missing(bundle):
@@ -123,7 +123,7 @@ def play(folder, sidecar, random):
     """Golden vectors through the delivered Verilog in Icarus; returns what it printed."""
     lines = {name: len((folder / f"vectors/{name}.mem").read_text().split()) for name in ("input", "output")}
     program = folder.parent / f"{folder.name}_{random}.vvp"
-    loadable = ["-DLOADABLE"] if "load" in sidecar else []
+    loadable = ["-DLOADABLE"] if sidecar["load"] else []
     subprocess.run(
         ["iverilog", "-g2012", f"-DNAME={sidecar['name']}", f"-DIN_WIDTH={sidecar['input_word']['width']}",
          f"-DOUT_WIDTH={sidecar['output_word']['width']}", f"-DIN_WORDS={lines['input']}",
@@ -151,7 +151,7 @@ def test_a_changed_weight_fails_the_golden_vectors(tmp_path):
     network = FrozenNetwork.from_arrays([weights], threshold=9, timesteps=3, readout="membrane_sum", reset="none")
     stimulus = random_stimulus(np.random.default_rng(2), network, 3)
     folder = tmp_path / "bundle"
-    sidecar = write_bundle(network, map_network(network, [1]), folder, vectors=stimulus)
+    sidecar = write_bundle(network, map_network(network, [1]), folder, vectors=stimulus).to_json()
     assert play(folder, sidecar, 0).strip().endswith("PASS")
     image = folder / "images/l0_p0_synapses.mem"
     words = image.read_text().split()
@@ -235,7 +235,9 @@ def test_bad_names_are_refused(tmp_path, name):
 
 def test_wide_beats_are_described(tmp_path):
     network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=1)
-    sidecar = write_bundle(network, map_network(network, [1], None, Choices(input_words=4)), tmp_path / "bundle")
+    sidecar = write_bundle(
+        network, map_network(network, [1], None, Choices(input_words=4)), tmp_path / "bundle"
+    ).to_json()
     ports = {port["name"]: port["width"] for port in sidecar["ports"]}
     assert (ports["s_axis_tdata"], ports["s_axis_tkeep"], sidecar["input_words"]) == (32, 4, 4)
     assert "4 words a beat" in (tmp_path / "bundle" / "README.md").read_text()

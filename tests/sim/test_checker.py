@@ -11,42 +11,44 @@ from random_networks import random_network, random_stimulus
 
 from codesign import golden
 from codesign.network import FrozenNetwork
+from codesign.sidecar import LayerEntry, Sidecar
 from sim.checker import Comparison, check_segment, expected_counts
 from sim.recording import LayerRecording, Recording
 
 
-def sidecar_of(network: FrozenNetwork, lanes: int = 3) -> dict[str, Any]:
+def sidecar_of(network: FrozenNetwork, lanes: int = 3) -> Sidecar:
+    """As much of a sidecar as the checker reads."""
     layers = []
     for index, layer in enumerate(network.layers):
         order = np.random.default_rng(index).permutation(layer.n_out)
         used = min(lanes, layer.n_out)
         layers.append(
-            {
-                "index": index,
-                "lanes": used,
-                "n_slots": -(-layer.n_out // used),
-                "lane": (order % used).tolist(),
-                "slot": (order // used).tolist(),
-            }
+            LayerEntry.model_construct(
+                index=index,
+                lanes=used,
+                n_slots=-(-layer.n_out // used),
+                lane=tuple((order % used).tolist()),
+                slot=tuple((order // used).tolist()),
+            )
         )
-    return {"layers": layers}
+    return Sidecar.model_construct(layers=tuple(layers), early_exit="off", counters=True, output_spikes=True)
 
 
-def faithful(network: FrozenNetwork, sidecar: dict[str, Any], trace: golden.Trace) -> Recording:
+def faithful(network: FrozenNetwork, sidecar: Sidecar, trace: golden.Trace) -> Recording:
     """What the monitors record of an accelerator that does what the golden model does."""
     count, timesteps = len(trace.decisions), network.timesteps
     layers = []
-    for entry in sidecar["layers"]:
-        shape = (count * timesteps, entry["n_slots"], entry["lanes"])
+    for entry in sidecar.layers:
+        shape = (count * timesteps, entry.n_slots, entry.lanes)
         spikes, membranes = np.zeros(shape, bool), np.zeros(shape, np.int64)
-        at = (slice(None), entry["slot"], entry["lane"])
-        spikes[at] = trace.spikes[entry["index"]].reshape(count * timesteps, -1)
-        membranes[at] = trace.membranes[entry["index"]].reshape(count * timesteps, -1)
+        at = (slice(None), entry.slot, entry.lane)
+        spikes[at] = trace.spikes[entry.index].reshape(count * timesteps, -1)
+        membranes[at] = trace.membranes[entry.index].reshape(count * timesteps, -1)
         layers.append(
             LayerRecording(
-                np.tile(np.arange(entry["n_slots"]), count * timesteps),
-                spikes.reshape(-1, entry["lanes"]),
-                membranes.reshape(-1, entry["lanes"]),
+                np.tile(np.arange(entry.n_slots), count * timesteps),
+                spikes.reshape(-1, entry.lanes),
+                membranes.reshape(-1, entry.lanes),
             )
         )
     words = []
@@ -91,7 +93,7 @@ def setup() -> tuple[FrozenNetwork, dict[str, Any], golden.Trace, Recording]:
 SAMPLES = np.array([10, 11, 12, 13])
 
 
-def check(network: FrozenNetwork, sidecar: dict[str, Any], trace: golden.Trace, recording: Recording) -> Comparison:
+def check(network: FrozenNetwork, sidecar: Sidecar, trace: golden.Trace, recording: Recording) -> Comparison:
     comparison = Comparison("test")
     check_segment(comparison, network, sidecar, trace, recording, SAMPLES)
     return comparison
@@ -112,10 +114,10 @@ def test_one_corrupted_value_is_reported_where_it_is(setup, what: str, seed: int
     layer = int(rng.integers(len(network.layers)))
     sample, timestep = int(rng.integers(4)), int(rng.integers(network.timesteps))
     neuron = int(rng.integers(network.layers[layer].n_out))
-    entry = sidecar["layers"][layer]
-    row = (sample * network.timesteps + timestep) * entry["n_slots"] + entry["slot"][neuron]
+    entry = sidecar.layers[layer]
+    row = (sample * network.timesteps + timestep) * entry.n_slots + entry.slot[neuron]
     array = getattr(recording.layers[layer], what).copy()
-    array[row, entry["lane"][neuron]] ^= 1
+    array[row, entry.lane[neuron]] ^= 1
     layers = list(recording.layers)
     layers[layer] = replace(layers[layer], **{what: array})
     comparison = check(network, sidecar, trace, replace(recording, layers=tuple(layers)))
@@ -141,7 +143,7 @@ def test_the_earliest_of_many_differences_is_reported(setup) -> None:
 def test_missing_sweeps_are_mismatches(setup) -> None:
     network, sidecar, trace, recording = setup
     last = recording.layers[-1]
-    slots = sidecar["layers"][-1]["n_slots"]
+    slots = sidecar.layers[-1].n_slots
     cut = replace(last, slots=last.slots[:-slots], spikes=last.spikes[:-slots], membranes=last.membranes[:-slots])
     comparison = check(network, sidecar, trace, replace(recording, layers=(*recording.layers[:-1], cut)))
     first = comparison.first

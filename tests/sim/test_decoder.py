@@ -123,9 +123,11 @@ def test_a_sidecar_that_names_files_outside_its_bundle_is_refused(delivered, whe
         document["load"] = {"boot": name}
     (bundle / "design.json").write_text(json.dumps(document))
     if where == "files" and name == 7:
+        document["files"][str(name)] = "0" * 64
+        (bundle / "design.json").write_text(json.dumps(document))
         refused(bundle, "missing from the bundle")
     else:
-        refused(bundle, "which is not in the bundle")
+        refused(bundle, rf"design\.json: {where if where == 'files' else '(layers|load)'}")
 
 
 @pytest.mark.parametrize("extra", [-1, 1])
@@ -166,8 +168,8 @@ def test_changed_verilog_is_refused(delivered) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "not the sidecar of an accelerator bundle"),
-        ({"version": 7}, "format version 7, this codesign reads 2"),
-        ({"layers": None}, "'layers' is missing"),
+        ({"version": 7}, "format version 7, this codesign reads 3"),
+        ({"layers": None}, "layers: Field required"),
     ],
 )
 def test_foreign_sidecars_are_refused(delivered, change, message: str) -> None:

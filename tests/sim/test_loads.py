@@ -203,7 +203,7 @@ def test_a_defect_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_steps_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     (own, *_), sidecar = small_machine(tmp_path / "b", "events")
-    del sidecar["load"]
+    fixed = sidecar.to_json() | {"load": None}
     step = LoadStep("own", None, own, samples_of(own, 1))
     for steps, message in (
         ([], "the first one a network"),
@@ -219,6 +219,6 @@ def test_steps_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     image.write_text(image.read_text().replace("0", "1"))
     with pytest.raises(InputError, match=r"l0_p0_rows.mem: altered since generation"):
         verify_loads(tmp_path / "b", [step], tmp_path / "work")
-    (tmp_path / "b" / "design.json").write_text(json.dumps(sidecar))
+    (tmp_path / "b" / "design.json").write_text(json.dumps(fixed))
     with pytest.raises(InputError, match="not the bundle of a loadable machine"):
         verify_loads(tmp_path / "b", [step], tmp_path / "work")

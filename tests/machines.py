@@ -1,0 +1,58 @@
+"""Small accelerators of every kind, for tests that hold of all: a network, its bundle, and how it was built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from bundles import small_network
+from loadable import ROOM
+
+from codesign.choices import Choices
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork, InputCoding, Leak
+from rtl_templates.bundle import write_bundle
+
+
+def membrane_network(readout: str, coding: str = "current") -> FrozenNetwork:
+    """Two layers, the second of which integrates; thresholds and biases that are the same for a layer."""
+    rng = np.random.default_rng(6)
+
+    def weights(n_in: int, n_out: int) -> np.ndarray:
+        return rng.integers(-3, 4, (n_in, n_out)) * (rng.random((n_in, n_out)) < 0.6)
+
+    return FrozenNetwork.from_arrays(
+        [weights(9, 7), weights(7, 4)],
+        threshold=[20, 0],
+        bias=[3, 0],
+        timesteps=3,
+        coding=InputCoding("current", 4) if coding == "current" else InputCoding(coding),  # type: ignore[arg-type]
+        readout=readout,  # type: ignore[arg-type]
+        leak=Leak("multiply", 3, 7),
+        fraction_bits=1,
+        reset=["subtract", "none"],
+    )
+
+
+# name: (network, lanes, choices)
+MACHINES: dict[str, tuple[FrozenNetwork, list[int], Choices]] = {
+    "streaming": (small_network("events"), [3, 2], Choices()),
+    "current": (small_network("current"), [3, 2], Choices(input_words=2, queue_depth=4)),
+    "folded": (small_network("events"), [3, 3], Choices(shape="folded")),
+    "lockstep": (small_network("events"), [3, 2], Choices(lockstep=True, spike_fifos=False, output_spikes=False)),
+    "compact": (membrane_network("membrane_sum", "rate"), [2, 1], Choices(synapses="compact", pipeline="short")),
+    "loadable": (small_network("current"), [3, 2], Choices(loadable=True)),
+    "spram": (small_network("events"), [3, 2], Choices(loadable=True, synapse_memory="spram")),
+    "margin": (small_network("events"), [3, 2], Choices(early_exit=2, counters=False)),
+    "certain": (small_network("events"), [1, 1], Choices(early_exit="certain")),
+    "membrane": (membrane_network("membrane_last"), [2, 2], Choices(input_checks=False, counters=False)),
+    "single": (small_network("events").with_layers(small_network("events").layers[:1]), [4], Choices(shape="folded")),
+}
+
+
+def build_machine(name: str, folder: Path) -> FrozenNetwork:
+    """Write the bundle of a machine and return its network."""
+    network, lanes, choices = MACHINES[name]
+    mapping = map_network(network, lanes, None, choices, capacity=ROOM if choices.loadable else None)
+    write_bundle(network, mapping, folder)
+    return network
