@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.network import FrozenNetwork
-from codesign.sidecar import LayerEntry, SynapseEncoding
+from codesign.sidecar import LayerEntry, Sidecar, SynapseEncoding
 from sim.bundle import read_image, read_sidecar, unpack
 
 Int = npt.NDArray[np.int64]
@@ -33,7 +33,10 @@ class DecodedLayer:
 
 def decode_bundle(bundle: Path) -> list[DecodedLayer]:
     """Decode every layer. Raises InputError for a damaged sidecar or image."""
-    sidecar = read_sidecar(bundle)
+    return _decode(bundle, read_sidecar(bundle))
+
+
+def _decode(bundle: Path, sidecar: Sidecar) -> list[DecodedLayer]:
     # The layers of a folded engine share their memories, each with rows and slots of its own.
     rows: dict[str, list[Int]] = {}
     for layer in sidecar.layers:
@@ -127,7 +130,12 @@ def compare_decoded(bundle: Path, network: FrozenNetwork) -> dict[str, Any]:
 
     ``{"equal", "compared", "differences", "first"}``: compared counts dense weights and constants.
     """
-    decoded = decode_bundle(bundle)
+    return compare_decoded_sidecar(bundle, read_sidecar(bundle), network)
+
+
+def compare_decoded_sidecar(bundle: Path, sidecar: Sidecar, network: FrozenNetwork) -> dict[str, Any]:
+    """As :func:`compare_decoded`, with the images read by a sidecar of one's own."""
+    decoded = _decode(bundle, sidecar)
     compared, differences, first = 0, 0, None
     if len(decoded) != len(network.layers):
         return {

@@ -74,10 +74,11 @@ def compare_facts(bundle: Path, sidecar: Sidecar, network: FrozenNetwork | None 
 
 def check_facts(bundle: Path, sidecar: Sidecar, network: FrozenNetwork | None = None) -> None:
     """Raise MismatchError that names the first fact which is not true; else as :func:`compare_facts`."""
-    found = compare_facts(bundle, sidecar, network).differences
-    if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise MismatchError(f"{bundle}: {found[0]}{more}; generate it again")
+    differences = compare_facts(bundle, sidecar, network).differences
+    if differences:
+        first, *others = differences
+        more = f" and {len(others)} more" if others else ""
+        raise MismatchError(f"{bundle}: {first}{more}; generate it again")
 
 
 class _Checks:
@@ -356,7 +357,7 @@ class _Checks:
 
     def memory_bits(self) -> None:
         """Bits of all memories of the Verilog by what they hold."""
-        bits = dict.fromkeys((*ROLES, "state", "queues"), 0)
+        bits: dict[str, int] = dict.fromkeys((*ROLES, "state", "queues"), 0)
         for path, memory in self.netlist.memories.items():
             parts = path.split(".")
             role = next((part for part in parts[1:-1] if part in ROLES), None)

@@ -61,7 +61,7 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
     layers = []
     for entry, frozen in zip(sidecar.layers, network.layers, strict=True):
         tables: dict[tuple[str, int], dict[str, np.ndarray]] = {
-            (memory["role"], memory["lane"]): unpack(memories[memory["image"]], memory) for memory in entry.memories
+            (memory.role, memory.lane): unpack(memories[memory.image], memory) for memory in entry.memories
         }
         lanes, n_slots = entry.lanes, entry.n_slots
         step = 1 << (lanes - 1).bit_length()
@@ -74,7 +74,7 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
                     weights[address, synapses["slot"][k] * step + lane] += synapses["weight"][k]
             for name, values in tables["parameters", lane].items():
                 constants[name][lane::step] = values
-        clip = registers.get(f"clip{entry['index']}")
+        clip = registers.get(f"clip{entry.index}")
         width = entry.membrane_width
         layers.append(
             FrozenLayer.from_dense(
