@@ -28,6 +28,7 @@ from codesign.choices import (
 from codesign.early_exit import MAX_MARGIN
 from codesign.errors import InputError
 from codesign.files import read_text
+from codesign.hdl_names import TopName
 from codesign.network import MAX_LAYERS, MAX_WIDTH, CodingKind, CompareKind, LeakKind, ReadoutKind
 
 MAX_TRAINED_SHIFT = 12

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -428,3 +429,7 @@ def _first(error: ValidationError) -> str:
     place = ".".join(str(part)[:40] for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     return " ".join(f"{place}: {message}".split())[:300] if place else message[:300]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
