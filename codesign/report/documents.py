@@ -47,7 +47,7 @@ class Verification(_Document):
     network_hash: str
     files_hash: str = ""
     passed: bool
-    samples: Annotated[int, Field(ge=1, le=1 << 31)]
+    samples: Annotated[int, Field(ge=0, le=1 << 31)]
     mismatches: Whole
     saturations: Whole | None = None
     simulated_cycles: Whole | None = None

@@ -19,8 +19,8 @@ from codesign.mapping import map_network
 from codesign.network import FrozenNetwork
 from codesign.sidecar import MAX_BYTES, Sidecar, read_sidecar, schema
 from rtl_templates.bundle import write_bundle
+from sim import harness
 from sim.bundle import altered_files
-from sim.harness import testbench_source
 from sim.sidecar_mutants import leaves
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_any_value_in_any_place_is_read_or_refused_in_one_line(bundle: Path) -> 
                 sidecar = Sidecar.from_json(replaced(original, path, junk))
                 accepted += 1
                 altered_files(bundle, sidecar)
-                testbench_source(sidecar)
+                harness.testbench_source(sidecar)
             except CodesignError as error:
                 assert "\n" not in str(error) and len(str(error)) < 600
     assert count > 5000 and 0 < accepted < count // 4
@@ -114,7 +114,7 @@ def huge(bundle: Path) -> dict[str, Any]:
         "a hundred thousand layers": original | {"layers": [{}] * 100_000},
         "a layer of a billion neurons": replaced(original, ("layers", 0, "n_out"), 10**9),
         "lanes beyond number": replaced(original, ("layers", 0, "lanes"), 10**9),
-        "slots beyond number": replaced(original, ("layers", 0, "n_slots"), 1 << 20),
+        "slots beyond number": replaced(original, ("layers", 0, "n_slots"), 10**9),
         "a depth of 10^12": replaced(original, ("layers", 0, "memories", 0, "depth"), 10**12),
         "a width of 10^12": replaced(original, ("layers", 0, "memories", 0, "width"), 10**12),
         "a list of a million": replaced(original, ("layers", 0, "lane"), ["x"] * 1_000_000),
@@ -178,4 +178,4 @@ def test_every_keyword_is_refused_as_a_name() -> None:
 )
 def test_what_reaches_tools_and_paths_has_a_pattern(bundle: Path, tmp_path: Path, path: tuple[Any, ...], value: Any):
     write(tmp_path, replaced(read_sidecar(bundle).to_json(), path, value))
-    assert ".".join(map(str, path[:2])) in refusal(tmp_path)
+    assert str(path[0]) in refusal(tmp_path)
