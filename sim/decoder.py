@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.errors import InputError
 from codesign.network import FrozenNetwork
-from codesign.sidecar import LayerEntry, Sidecar, SynapseEncoding
+from codesign.sidecar import SIDECAR, LayerEntry, Sidecar, SynapseEncoding
 from sim.bundle import read_image, read_sidecar, unpack
 
 Int = npt.NDArray[np.int64]
@@ -37,6 +38,16 @@ def decode_bundle(bundle: Path) -> list[DecodedLayer]:
 
 
 def _decode(bundle: Path, sidecar: Sidecar) -> list[DecodedLayer]:
+    try:
+        return _decode_layers(bundle, sidecar)
+    except (IndexError, KeyError, OverflowError, ValueError) as error:
+        # Addresses, fields or codes that the images do not have.
+        raise InputError(
+            f"{bundle}: the images are not as {SIDECAR} describes them ({error}); generate it again"
+        ) from None
+
+
+def _decode_layers(bundle: Path, sidecar: Sidecar) -> list[DecodedLayer]:
     # The layers of a folded engine share their memories, each with rows and slots of its own.
     rows: dict[str, list[Int]] = {}
     for layer in sidecar.layers:
@@ -116,7 +127,7 @@ def _ungrouped(table: dict[str, Int]) -> dict[str, Int]:
 
 def _walked(words: dict[str, Int], encoding: SynapseEncoding) -> tuple[Int, Int]:
     """Slots and weights of a row's words."""
-    values = words["weight"] if "weight" in words else np.asarray(encoding.codebook, np.int64)[words["code"]]
+    values = words["weight"] if "weight" in words else np.asarray(encoding.codebook or (), np.int64)[words["code"]]
     if "slot" in words:
         return words["slot"], values
     escape = (1 << (encoding.gap_bits or 0)) - 1
