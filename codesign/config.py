@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,11 +36,17 @@ MAX_TRAINED_SHIFT = 12
 MAX_CONFIG_BYTES = 1 << 20
 MAX_DEPTH = 8
 
+# How pydantic names a member of a union in the place of an error.
+KIND_TAG = re.compile(r"^(bool|int|float|str|none|constrained-\w+|(literal|list|function-\w+)\[.*\])$")
+
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Level = Annotated[float, Field(gt=0, le=1)]
 Lanes = Annotated[int, Field(ge=1, le=MAX_LANES)]
+AUTO: Literal["auto"] = "auto"
+Auto = Literal["auto"]
+"""Left to the data: :mod:`codesign.automatic` chooses, and the run's configuration states what."""
 Family = Literal["ice40", "ecp5", "xilinx", "gowin"]
 Target = Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]
 
@@ -58,12 +65,13 @@ class DataConfig(Section):
 
     set: Literal["digits", "mnist", "idx", "cifar10", "fsdd-spikes", "shd", "ssc", "mitbih-beats", "npz"] = "digits"
     path: str | None = Field(default=None, description="folder or file; default: $CODESIGN_DATA, then the user cache")
-    coding: CodingKind = "current"
+    coding: CodingKind | Auto = Field(default=AUTO, description="auto: events for events, current for arrays")
     input_bits: int = Field(default=4, ge=1, le=8, description="bits of one input value (coding 'current')")
     validation: float | None = Field(
         default=None,
         gt=0,
-        description="samples, or a fraction below 1, taken from the training set; default 150, or what the set names",
+        description="samples, or a fraction below 1, taken from the training set; default 150 but at most 15 %, or "
+        "what the set names",
     )
     test: float | None = Field(
         default=None, gt=0, description="samples, or a fraction below 1; only for sets without an official test set"
@@ -71,7 +79,11 @@ class DataConfig(Section):
     train_limit: Count | None = Field(default=None, description="use at most this many training samples (stratified)")
     test_limit: Count | None = Field(default=None, description="use at most this many test samples (the first ones)")
     split_seed: int = Field(default=0, ge=0, description="seed of the stratified split; not changed by --seed")
-    step_ms: float = Field(default=6.0, gt=0, description="width of a timestep (coding 'events' from times)")
+    step_ms: Annotated[float, Field(gt=0)] | Auto = Field(
+        default=AUTO,
+        description="width of a timestep (coding 'events' from times); auto: so that the timesteps together last as "
+        "long as nearly all training samples",
+    )
     rate_max: Fraction = Field(
         default=1.0, description="event probability per timestep of a full-scale input (coding 'rate')"
     )
@@ -338,7 +350,7 @@ class RewiringConfig(Section):
     beta: float = Field(default=0.9, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of the growth score (growth 'momentum')")
     score_batches: Count = Field(default=100, description="batches before a rewiring that the growth score looks at")
-    epochs_per_iteration: Count = 2
+    epochs_per_iteration: Count | Auto = Field(default=AUTO, description="auto: a thirtieth of the epochs, 2 or more")
     rewire_every: Count = Field(default=1, description="epochs between rewirings inside an iteration")
     rewire_until: Fraction = Field(
         default=0.7,
@@ -359,6 +371,10 @@ class RewiringConfig(Section):
         description="target density of single weight tensors by index or name, e.g. {'0' = 0.1}; target_density then "
         "speaks of the others",
     )
+
+    def iteration_epochs(self, epochs: int) -> int:
+        """Epochs of an iteration in a training of ``epochs``."""
+        return max(2, epochs // 30) if self.epochs_per_iteration == AUTO else self.epochs_per_iteration
 
     @property
     def rules(self) -> Rules:
@@ -414,8 +430,12 @@ class RewiringConfig(Section):
 class TrainConfig(Section):
     """Gradient training; one learning-rate schedule over the whole run."""
 
-    epochs: Count = 40
-    batch_size: Count = 128
+    epochs: Count | Auto = Field(
+        default=AUTO, description="auto: as many as make about 2,000 optimiser steps, 20 to 400"
+    )
+    batch_size: Count | Auto = Field(
+        default=AUTO, description="auto: about a 32nd of the training samples, a power of two from 16 to 128"
+    )
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -492,7 +512,10 @@ class FreezeConfig(Section):
         default=None, ge=0, le=16, description="default: smallest with threshold >= 2^(k+3)"
     )
     membrane_width: int | None = Field(default=None, ge=4, le=32, description="default: derived from training data")
-    epochs: int = Field(default=10, ge=0, description="quantisation-aware epochs at fixed connectivity")
+    epochs: Annotated[int, Field(ge=0)] | Auto = Field(
+        default=AUTO,
+        description="quantisation-aware epochs at fixed connectivity; auto: a fifth of train.epochs, 2 to 20",
+    )
     learning_rate: float = Field(default=5e-4, gt=0)
 
 
@@ -748,7 +771,7 @@ def parse_section(section: type[AnySection], document: Mapping[str, Any], where:
     try:
         return section.model_validate(dict(document))
     except ValidationError as error:
-        raise InputError("; ".join(_explain(where, item, section) for item in error.errors())) from None
+        raise InputError("; ".join(_explain_all(where, error.errors(), section))) from None
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
@@ -800,6 +823,20 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _explain_all(where: str, errors: list[Any], root: type[Section]) -> list[str]:
+    """One line per key: what each of several kinds of value is refused for is one problem."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for item in errors:
+        # Which kind it was not follows the key.
+        place = tuple(part for part in item["loc"] if not (isinstance(part, str) and KIND_TAG.match(part)))
+        found.setdefault(place, []).append({**item, "loc": place})
+    lines = []
+    for items in found.values():
+        messages = " or ".join(dict.fromkeys(item["msg"] for item in items))
+        lines.append(_explain(where, {**items[0], "msg": messages}, root))
+    return lines
 
 
 def _explain(where: str, item: Any, root: type[Section]) -> str:

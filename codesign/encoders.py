@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.config import DataConfig
+from codesign.config import AUTO, DataConfig
 from codesign.data.samples import Dataset, Split
 from codesign.errors import InputError
-from codesign.network import InputCoding
+from codesign.network import CodingKind, InputCoding
 from codesign.stimulus import MAX_EVENTS, Stimulus
 
 ROUNDING_RULE = "floor((x - low) / (high - low) * (2**input_bits - 1) + 0.5)"
@@ -48,20 +48,28 @@ class EventCounts:
     dropped: int = 0
 
 
+def coding_of(dataset: Dataset, config: DataConfig) -> CodingKind:
+    """The configured coding; with 'auto' the one that suits the data."""
+    if config.coding != AUTO:
+        return config.coding
+    return "events" if dataset.has_events else "current"
+
+
 def n_sources(dataset: Dataset, config: DataConfig) -> int:
     """Input sources of the network, flags included. Raises InputError if the coding does not suit the data."""
     return _coded_sources(dataset, config) + len(dataset.flag_names)
 
 
 def _coded_sources(dataset: Dataset, config: DataConfig) -> int:
-    if config.coding == "events":
+    coding = coding_of(dataset, config)
+    if coding == "events":
         if not dataset.has_events:
             raise InputError(f"data.coding = 'events' needs event data; set {dataset.name!r} holds arrays")
         return dataset.n_units
     if dataset.has_events:
-        raise InputError(f"data.coding = {config.coding!r} needs arrays; set {dataset.name!r} holds events")
+        raise InputError(f"data.coding = {coding!r} needs arrays; set {dataset.name!r} holds events")
     shape = dataset.sample_shape
-    if config.coding == "delta":
+    if coding == "delta":
         if len(shape) not in (1, 2):
             raise InputError(f"data.coding = 'delta' needs samples (length,) or (length, channels), not {shape}")
         return (shape[1] if len(shape) == 2 else 1) * len(_levels(config)) * 2
@@ -70,17 +78,24 @@ def _coded_sources(dataset: Dataset, config: DataConfig) -> int:
 
 def input_coding(dataset: Dataset, config: DataConfig) -> InputCoding:
     """The frozen description of the encoder, with everything that is needed to encode new samples."""
+    coding = coding_of(dataset, config)
     scale = {"low": float(dataset.low), "high": float(dataset.high)}
     parameters: dict[str, Any] = {
         "current": {**scale, "rounding": ROUNDING_RULE},
         "rate": {**scale, "rate_max": config.rate_max, "seed": config.encoder_seed},
         "latency": scale,
-        "events": {"step_ms": config.step_ms},
+        "events": {"step_ms": config.step_ms if coding != "events" else _step(config)},
         "delta": {**scale, "levels": _levels(config)},
-    }[config.coding]
+    }[coding]
     if dataset.flag_names:
         parameters |= {"flags": list(dataset.flag_names)}
-    return InputCoding(config.coding, config.input_bits if config.coding == "current" else 0, parameters)
+    return InputCoding(coding, config.input_bits if coding == "current" else 0, parameters)
+
+
+def _step(config: DataConfig) -> float:
+    if config.step_ms == AUTO:
+        raise InputError("data.step_ms = 'auto' is chosen by codesign.automatic.resolve; give milliseconds")
+    return config.step_ms
 
 
 def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -> tuple[Stimulus, EventCounts]:
@@ -89,7 +104,8 @@ def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -
     Raises InputError if the coding does not suit the data.
     """
     n_inputs, n_coded = n_sources(dataset, config), _coded_sources(dataset, config)
-    if config.coding == "current":
+    coding = coding_of(dataset, config)
+    if coding == "current":
         limit = (1 << config.input_bits) - 1
         values = np.empty((len(split), n_inputs), np.uint8)
         for part in _chunks(len(split), n_inputs):
@@ -97,11 +113,11 @@ def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -
         if split.flags is not None:
             values[:, n_coded:] = split.flags * np.uint8(limit)
         return Stimulus(n_inputs, timesteps, split.labels, values=values), EventCounts()
-    if config.coding == "events":
-        return _bin_events(split, config.step_ms, n_inputs, timesteps)
-    if config.coding == "delta":
+    if coding == "events":
+        return _bin_events(split, _step(config), n_inputs, timesteps)
+    if coding == "delta":
         pieces = _delta_pieces(dataset, split, config, timesteps)
-    elif config.coding == "latency":
+    elif coding == "latency":
         pieces = _latency_pieces(dataset, split, timesteps, n_coded)
     else:
         pieces = _rate_pieces(dataset, split, config, timesteps, n_coded)

@@ -20,6 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codesign.automatic import is_resolved, resolve
 from codesign.config import Config
 from codesign.errors import AlteredError, CodesignError, InputError, OutputError, UnsupportedError
 from codesign.files import explain_write_errors, read_json, write_json
@@ -202,6 +203,8 @@ class _Exploration:
         return load_dataset(self.config.data)
 
     def run(self) -> None:
+        if not is_resolved(self.config):
+            self.config, _ = resolve(self.config, self.dataset)
         grid = self.config.explore
         trained = {point.trained: point for point in self.points}
         frozen = {point.frozen: point for point in self.points}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from codesign import golden
+from codesign.automatic import resolve, settled
 from codesign.config import Config
 from codesign.data.samples import Dataset
 from codesign.deadcode import remove_dead_code
@@ -47,7 +48,8 @@ class FreezeResult:
     test_stimulus : the encoded test samples with their labels.
     decisions : int32 (N,); of the frozen network on them, by the golden model.
     figures : accuracies on the test samples and sizes, keys as in the manifest's figures.
-    details : validation accuracies, history of the fine-tuning, event counts of all three sets, removed neurons.
+    details : validation accuracies, history of the fine-tuning, event counts and sizes of all three sets, and what
+        was removed: weights that round to 0, then neurons that cannot matter, and the synapses that went with them.
     """
 
     network: FrozenNetwork
@@ -70,6 +72,7 @@ def freeze(
     ``trained`` is a training result, a run folder or a checkpoint file. Deterministic for a given seed.
     Raises InputError if the checkpoint does not belong to the configured network.
     """
+    config, _ = resolve(config, dataset)
     device = prepare(config.train.threads, device)
     network = load_trained(config, trained, dataset).to(device)
     timesteps = config.network.timesteps
@@ -88,18 +91,27 @@ def freeze(
     frozen = remove_dead_code(whole)
     validation_trace = golden.run(frozen, encoded["validation"][0], membranes=False, spikes=False)
     stimulus, counts = encoded["test"]
+    scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding.is_current else 1.0
+
+    def in_float(samples: Stimulus) -> float:
+        batches = Batches(samples, scale, device=device).ordered(EVALUATION_BATCH)
+        return evaluate(network, batches, config.train).accuracy
+
     details = {
         "fine_tuning": history,
         "accuracy_validation": _accuracy(validation_trace.decisions, encoded["validation"][0].labels),
+        "accuracy_validation_float": in_float(encoded["validation"][0]),
+        "samples": {name: len(entry[0]) for name, entry in encoded.items()},
         "events": {name: _count_document(entry[1]) for name, entry in encoded.items()},
+        "neurons": [layer.n_out for layer in whole.layers],
         "removed_neurons": [a.n_out - b.n_out for a, b in zip(whole.layers, frozen.layers, strict=True)],
+        "removed_synapses": whole.n_synapses - frozen.n_synapses,
+        "weights_rounded_to_zero": model.rounded_to_zero(),
         "membrane_widths": [layer.membrane_width for layer in frozen.layers],
         "thresholds": [[int(scale.threshold.min()), int(scale.threshold.max())] for scale in model.scales],
     }
-    scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding.is_current else 1.0
-    in_float = evaluate(network, Batches(stimulus, scale, device=device).ordered(EVALUATION_BATCH), config.train)
     trace = golden.run(frozen, stimulus, membranes=False, spikes=False)
-    figures = {"accuracy_float": in_float.accuracy, **frozen_figures(frozen, stimulus, trace)}
+    figures = {"accuracy_float": in_float(stimulus), **frozen_figures(frozen, stimulus, trace)}
     figures |= {"events_merged": counts.merged, "events_dropped": counts.dropped}
     return FreezeResult(frozen, stimulus, trace.decisions, figures, details)
 
@@ -177,15 +189,17 @@ def _fine_tune(
     weights = class_weights(dataset.train.labels, dataset.n_classes, options.class_balance, training.device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(options, parameters, config.freeze.learning_rate)
-    steps = -(-len(training) // options.batch_size) * config.freeze.epochs
+    batch_size, trained = settled(options.batch_size, "train.batch_size"), settled(options.epochs, "train.epochs")
+    epochs = settled(config.freeze.epochs, "freeze.epochs")
+    steps = -(-len(training) // batch_size) * epochs
     step = 0
     history: list[dict[str, Any]] = []
     best: tuple[float, float] | None = None
     state: dict[str, torch.Tensor] = {}
-    for epoch in range(config.freeze.epochs + 1):
+    for epoch in range(epochs + 1):
         if epoch:
             # Epoch numbers after the float run's, so that the order of samples is a new one.
-            for inputs, target in training.epoch(options.batch_size, options.seed, options.epochs + epoch):
+            for inputs, target in training.epoch(batch_size, options.seed, trained + epoch):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config.freeze.learning_rate, step, steps)
                 step += 1
@@ -203,7 +217,7 @@ def _fine_tune(
             state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         progress(
             epoch,
-            config.freeze.epochs,
+            epochs,
             f"quantised, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %",
         )
     model.load_state_dict(state)

@@ -225,6 +225,11 @@ class RunDirectory:
         """Record of a stage; empty if it never ran."""
         return self.manifest["stages"].get(name, {})
 
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        """(stage, text) of what the stages warned of."""
+        return [(name, text) for name, record in self.manifest["stages"].items() for text in record.get("warnings", [])]
+
     def set_stage(self, name: str, record: dict[str, Any]) -> None:
         self.manifest["stages"][name] = record
 

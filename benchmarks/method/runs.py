@@ -49,7 +49,7 @@ def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None) -> 
         "layer_density": result.layer_density,
         "spikes_per_sample": sum(found.spikes),
         "synaptic_operations_per_sample": sum(found.operations),
-        "steps": -(-len(dataset.train) // config.train.batch_size) * config.train.epochs,
+        "steps": result.steps,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
         "trajectory": [

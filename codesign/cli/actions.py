@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from codesign.cli.console import console
+from codesign.cli.summaries import run_summary, stage_summary
 from codesign.cli.targets import Kind, artefact, execute, expect, open_run, working_in
 from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 # What a stage's command also takes instead of a run directory.
 STARTS: dict[str, tuple[Kind, ...]] = {"train": ("config",), "generate": ("network",)}
 MUTANTS_FILE = "verify/mutants.json"
+# What a stage's record says of its result, beside the figures of the run.
+RESULTS = (
+    "validation", "loss", "steps", "epoch", "accuracy_validation", "accuracy_validation_float", "test",
+    "weights_rounded_to_zero", "removed_neurons", "removed_synapses",
+)  # fmt: skip
 PATH = ("train", "freeze", "generate", "estimate", "budget", "verify", "synth", "report")
 
 
@@ -54,9 +60,9 @@ def run(
     try:
         execute(directory, config, names, force=force, device=device)
     except (MismatchError, UnsupportedError, CapacityError):
-        console.finish(_result(directory), summary(directory))
+        console.finish(_result(directory), run_summary(directory))
         raise
-    console.finish(_result(directory), summary(directory))
+    console.finish(_result(directory), run_summary(directory))
 
 
 def stage(
@@ -76,9 +82,7 @@ def stage(
     directory, config = open_run(target, output, overrides, seed)
     imported = target if kind == "network" else None
     execute(directory, config, [name], force=force, device=device, network=imported)
-    record = directory.stage(name)
-    outputs = ", ".join(sorted({path.split("/")[0] for path in record["outputs"]}))
-    console.finish({**_result(directory), "stage": record}, f"{directory.path}: {outputs}")
+    console.finish({**_result(directory), "stage": directory.stage(name)}, stage_summary(directory, name))
 
 
 def _help_training(
@@ -487,53 +491,6 @@ def data_get(name: str) -> None:
     console.finish({"set": name, "path": str(folder)}, f"{name}: {folder}")
 
 
-def summary(run: RunDirectory) -> str:
-    """A run in a few lines."""
-    figures = run.figures
-
-    def share(name: str) -> str:
-        value = figures[name]
-        return "not measured" if value is None else f"{100 * value:.2f} %"
-
-    lines = [
-        f"accuracy     {share('accuracy_float')} float, {share('accuracy_frozen')} frozen, "
-        f"{share('accuracy_hardware')} hardware",
-        f"density      {share('density')} ({figures['synapses']} synapses of {figures['weight_bits']} bits)",
-    ]
-    if figures["samples_verified"] is not None:
-        lines.append(f"verified     {figures['samples_verified']} samples, {figures['mismatches']} mismatches")
-    lines += budget_lines(run.manifest.get("budget", {}))
-    if figures["cycles_per_sample"] is not None:
-        lines.append(f"cycles       {figures['cycles_per_sample']:.0f} per sample")
-    for target, mhz in (figures["fmax_mhz"] or {}).items():
-        time = (figures["latency_us"] or {}).get(target)
-        lines.append(
-            f"clock        {target}: "
-            + (f"{mhz:.1f} MHz" if mhz else "does not fit")
-            + (f", {time:.1f} us per sample" if time else "")
-        )
-    lines.append(f"report       {run.path / 'report.html'}")
-    return "\n".join(lines)
-
-
-def budget_lines(document: Mapping[str, Any]) -> list[str]:
-    """What a budget led to, and what of it is used."""
-    if not document.get("measured"):
-        return []
-    use = ", ".join(
-        f"{document['measured'][kind]:.0f} of {limit:.0f} {kind}"
-        for kind, limit in document["limits"].items()
-        if kind in document["measured"]
-    )
-    return [
-        f"budget       {document['name']}: {document['weight_bits']} bits, lanes {document['lanes']}; {use}",
-        *(
-            f"rejected     {item['weight_bits']} bits, lanes {item['lanes']}: {item['reason']}"
-            for item in document["rejected"]
-        ),
-    ]
-
-
 def _options(overrides: Sequence[str] | None) -> Config:
     """Configuration of a command that has no file of it: defaults and --set."""
     document: dict[str, Any] = {}
@@ -544,7 +501,13 @@ def _options(overrides: Sequence[str] | None) -> Config:
 
 def _result(run: RunDirectory) -> dict[str, Any]:
     stages = {
-        name: {key: record.get(key) for key in ("status", "seconds")} for name, record in run.manifest["stages"].items()
+        name: {
+            "status": record.get("status"),
+            "seconds": record.get("seconds"),
+            "warnings": record.get("warnings", []),
+            **{key: record[key] for key in RESULTS if key in record},
+        }
+        for name, record in run.manifest["stages"].items()
     }
     report = run.path / "report.html"
     return {

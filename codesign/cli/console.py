@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from codesign.files import json_text
 
@@ -96,13 +97,13 @@ class Console:
         self.stop()
         self.note(f"{title}  {time.monotonic() - self._started:.1f} s")
 
-    def finish(self, result: dict[str, Any], text: str | Table = "") -> None:
+    def finish(self, result: dict[str, Any], text: str | Text | Table = "") -> None:
         """Print the result: the object with --json, else the text."""
         self.stop()
         self.finished = True
         if self._json:
             self.write_json(result)
-        elif isinstance(text, str):
+        elif isinstance(text, (str, Text)):
             RichConsole(soft_wrap=True).print(text, markup=False, highlight=False)
         else:
             RichConsole().print(text)

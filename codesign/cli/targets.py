@@ -154,5 +154,5 @@ def execute(
     with working_in(run):
         if network is not None:
             import_network(run, network)
-        context = Context(run, config, progress=console.progress, device=device, options=options)
+        context = Context(run, config, progress=console.progress, device=device, note=console.note, options=options)
         run_stages(context, names, force=force, announce=announcer(TITLES), stages=stages)

@@ -13,7 +13,9 @@ from codesign.config import DataConfig
 from codesign.data.samples import Dataset, Events, Split
 from codesign.errors import InputError
 
+# Samples, and the share of the training samples that they are at most.
 DEFAULT_VALIDATION = 150
+LARGEST_VALIDATION = 0.15
 
 Array = npt.NDArray[Any]
 Parts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -93,9 +95,10 @@ def split_parts(
             raise InputError(f"data.validation: {where} names its own validation samples; remove data.validation")
         validation = everything[roles == 1]
     else:
-        train, validation = _stratified(
-            train, labels, config.validation or DEFAULT_VALIDATION, config.split_seed, "validation"
-        )
+        default = min(DEFAULT_VALIDATION, round(LARGEST_VALIDATION * train.size))
+        # Each class is in it, and none of it is so small as to be a fraction.
+        default = max(default, int(np.unique(labels[train]).size))
+        train, validation = _stratified(train, labels, config.validation or default, config.split_seed, "validation")
     if config.train_limit is not None and config.train_limit < train.size:
         _, train = _stratified(train, labels, float(config.train_limit), config.split_seed, "train_limit")
     if config.test_limit is not None:

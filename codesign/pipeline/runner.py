@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 import codesign
+from codesign.automatic import is_resolved, resolve
 from codesign.errors import CodesignError, CodesignWarning, OutputError
 from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
@@ -37,6 +38,7 @@ def run_stages(
 ) -> dict[str, Any]:
     """Run the named stages of ``stages`` in their order; returns the figures.
 
+    What the configuration leaves to the data is chosen first and told to ``context.note``; the run states it.
     A stage whose key and outputs are unchanged is skipped unless ``force``. Raises AlteredError if a file that a stage
     would read, or that a skipped stage has made, is not as recorded; missing files of a stage among ``names`` are made
     again. The caller holds the run
@@ -47,6 +49,8 @@ def run_stages(
     """
     wanted = set(names)
     chosen = [stage for stage in stages.values() if stage.name in wanted]
+    if any(stage.external for stage in chosen):
+        _resolve(context)
     context.run.write_config(context.config)
     context.run.manifest["versions"] = versions()
     _warn_of_altered(context.run, chosen)
@@ -101,6 +105,15 @@ def _warn_of_altered(run: RunDirectory, chosen: Sequence[Stage]) -> None:
         problem = run.problem_of(maker, apart=checked)
         if problem is not None:
             warnings.warn(problem, CodesignWarning, stacklevel=3)
+
+
+def _resolve(context: Context) -> None:
+    """Choose what the configuration leaves to the data, for stages that read them."""
+    if is_resolved(context.config):
+        return
+    context.config, lines = resolve(context.config, context.dataset)
+    for line in lines:
+        context.note(line)
 
 
 def _run_stage(
@@ -172,6 +185,8 @@ def _keeping_warnings(record: dict[str, Any]) -> Iterator[None]:
             show(message, category, *rest)
 
         warnings.showwarning = keep
+        # Whatever filters are set: a result never depends on whether its warnings are wanted.
+        warnings.simplefilter("always", CodesignWarning)
         yield
 
 

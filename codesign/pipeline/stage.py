@@ -39,6 +39,7 @@ class Context:
     run, config : the run directory and its resolved configuration.
     progress : called with the progress of the present stage.
     device : torch device of training.
+    note : called with a line on what was chosen for the user.
     options : arguments of the command that are no part of the configuration (``build``: board).
     load : gives the configured data; by default they are loaded.
     """
@@ -47,6 +48,7 @@ class Context:
     config: Config
     progress: Progress = silent
     device: str = "cpu"
+    note: Callable[[str], None] = lambda _: None
     options: Mapping[str, Any] = field(default_factory=dict)
     load: Callable[[], Dataset] | None = None
 

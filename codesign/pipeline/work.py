@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codesign.budget import CURES, Budget, Demand, demands, nearest, shortage
+from codesign.chance import compare, compare_accuracy
 from codesign.config import Config, HardwareConfig, VerifyConfig, lanes_per_layer
 from codesign.errors import CapacityError, InputError, MismatchError
 from codesign.files import atomic_path, write_json
 from codesign.network import FrozenNetwork
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
+from codesign.pipeline.findings import after_freezing, after_training, warn_of
 from codesign.pipeline.stage import CALIBRATION, DECISIONS, NETWORK, STIMULUS, Context, Outcome
 from codesign.progress import Progress
 from codesign.stimulus import Stimulus
@@ -41,10 +43,18 @@ def train(context: Context) -> Outcome:
         device=context.device,
         budget=budget,
     )
+    labels = context.dataset.validation.labels
+    found = compare_accuracy(labels, result.accuracy_validation, context.dataset.n_classes)
+    warn_of(after_training(context.config, result, found))
     outcome = Outcome(
         details={
             "checkpoint": result.checkpoint.relative_to(context.run.path).as_posix(),
             "epoch": result.epoch,
+            "epochs": len(result.history),
+            "steps": result.steps,
+            "loss": result.chosen["loss"],
+            "validation": {**found.document(), "loss": result.chosen["validation_loss"]},
+            "spikes_per_sample": [layer["spikes_per_sample"] for layer in result.chosen["layers"]],
             "density": result.density,
             "layer_density": result.layer_density,
             "accuracy_validation": result.accuracy_validation,
@@ -99,6 +109,9 @@ def freeze(context: Context) -> Outcome:
     calibration.save(folder / CALIBRATION)
     with atomic_path(folder / DECISIONS) as path, path.open("wb") as file:
         np.savez(file, decisions=result.decisions, network_hash=np.array(result.network.hash))
+    test = compare(result.test_stimulus.labels, result.decisions, dataset.n_classes)
+    record["test"] = test.document()
+    warn_of(after_freezing(context.config, result, test))
     figures = {**result.figures, **network_figures(result.network)}
     return Outcome(figures=figures, details={**result.details, **record})
 

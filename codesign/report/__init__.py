@@ -25,6 +25,7 @@ def write_report(folder: str | Path) -> Path:
     """
     record = collect(Path(folder))
     parts = [
+        sections.warned(record),
         sections.accuracy(record),
         sections.confusion(record),
         sections.training(record),
@@ -98,27 +99,50 @@ def verdict(record: Record) -> tuple[Mood, str, str]:
             "Hardware differs from software.",
             f"{number(mismatches)} values differ, {number(verified)} samples.",
         )
+    guessing = record.accuracy is not None and record.accuracy.within_noise
     if mismatches == 0 and verified:
-        return "good", "Hardware equals software.", f"{verified:,} test samples simulated in RTL, 0 values differ."
+        equal = f"{verified:,} test samples simulated in RTL, 0 values differ."
+        if record.accuracy is not None and guessing:
+            return (
+                "bad",
+                "The network has not learnt; hardware equals software.",
+                f"{capitalised(record.accuracy.sentence('accuracy of the frozen network'))}. {equal}",
+            )
+        if record.run.warnings:
+            return "open", "Hardware equals software; something looks wrong.", f"{equal} See the warnings below."
+        return "good", "Hardware equals software.", equal
+    if record.accuracy is not None and guessing:
+        return (
+            "bad",
+            "The network has not learnt.",
+            f"{capitalised(record.accuracy.sentence('accuracy of the frozen network'))}.",
+        )
     problem = record.network.hardware_support() if record.network is not None else None
     if problem is not None:
-        return "open", "No hardware yet.", f"{problem[0].upper()}{problem[1:]}."
+        return "open", "No hardware yet.", f"{capitalised(problem)}."
     return "open", "Not verified.", f"Run: codesign verify {record.name}"
 
 
 def headline(record: Record) -> list[dict[str, object]]:
     figures = record.figures
     mismatches = figures.get("mismatches")
+    found = record.accuracy
+    guessing = found is not None and found.within_noise
     network_hash = figures.get("network_hash") or (record.network.hash if record.network is not None else None)
     return [
         tile("accuracy, float", share(figures.get("accuracy_float"), 2), "before quantisation"),
-        tile("accuracy, frozen", share(figures.get("accuracy_frozen"), 2), f"{weight_note(figures)}"),
-        tile("accuracy, hardware", share(figures.get("accuracy_hardware"), 2), "decisions of the RTL"),
+        tile("accuracy, frozen", share(figures.get("accuracy_frozen"), 2), f"{weight_note(figures)}", bad=guessing),
+        tile("accuracy, hardware", share(figures.get("accuracy_hardware"), 2), "decisions of the RTL", bad=guessing),
+        *([tile("guessing", share(found.guess, 2), "commonest class, or any")] if found is not None else []),
         tile("density", share(figures.get("density")), f"{number(figures.get('synapses'))} synapses"),
         tile("samples verified", number(figures.get("samples_verified")), "every spike and membrane"),
         tile("mismatches", number(mismatches), "hardware against software", bad=bool(mismatches)),
         tile("network", network_hash[:7] if network_hash else number(None), "start of its hash"),
     ]
+
+
+def capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def weight_note(figures: dict[str, object]) -> str:

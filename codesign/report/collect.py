@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from codesign import golden
+from codesign.chance import Comparison, compare
 from codesign.config import Config
 from codesign.data.files import read_npz
 from codesign.errors import CodesignError, InputError
@@ -100,6 +101,15 @@ class Record:
         ):
             return kept.decisions
         return golden.run(self.network, self.stimulus, membranes=False, spikes=False).decisions
+
+    @cached_property
+    def accuracy(self) -> Comparison | None:
+        """The frozen network's decisions beside guessing; None without decisions or labels."""
+        if self.decisions is None or self.stimulus is None or self.network is None:
+            return None
+        if not np.any(self.stimulus.labels >= 0):
+            return None
+        return compare(self.stimulus.labels, self.decisions, self.network.n_outputs)
 
     @property
     def shown_sample(self) -> int:

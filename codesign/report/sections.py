@@ -26,6 +26,16 @@ def gap(section: Section, record: Record, what: str, verb: str) -> None:
     section.missing(what, f"codesign {verb} {record.name}", state.get(status, "not measured"))
 
 
+def warned(record: Record) -> Section | None:
+    """What the stages warned of; no card where there is nothing."""
+    if not record.run.warnings:
+        return None
+    section = Section("warnings", "Warnings")
+    for stage, text in record.run.warnings:
+        section.alert("open", f"{stage}:", text)
+    return section
+
+
 def accuracy(record: Record) -> Section:
     section = Section("accuracy", "Accuracy", "half")
     figures = record.figures

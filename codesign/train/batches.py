@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codesign.config import DataConfig
 from codesign.data.samples import Dataset
-from codesign.encoders import n_sources
+from codesign.encoders import coding_of, n_sources
 from codesign.errors import InputError
 from codesign.stimulus import Stimulus
 from codesign.train.architecture import Shape
@@ -57,10 +57,11 @@ class Augmentation:
             if getattr(config, name) and image is None:
                 raise InputError(
                     f"data.{name} needs images (height, width) or (channels, height, width) and not coding "
-                    f"{config.coding!r}; samples of {dataset.name!r} are {dataset.sample_shape or 'events'}"
+                    f"{coding_of(dataset, config)!r}; samples of {dataset.name!r} are "
+                    f"{dataset.sample_shape or 'events'}"
                 )
         for name in ("event_jitter", "event_drop"):
-            if getattr(config, name) and config.coding == "current":
+            if getattr(config, name) and coding_of(dataset, config) == "current":
                 raise InputError(f"data.{name} needs events and not coding 'current'")
         if image is not None and config.cutout_augmentation > min(image[1:]):
             raise InputError(

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codesign.automatic import resolve, settled
 from codesign.config import Config, TrainConfig
 from codesign.data.samples import Dataset
-from codesign.encoders import encode, input_coding
+from codesign.encoders import coding_of, encode, input_coding
 from codesign.errors import InputError, UnsupportedError
 from codesign.files import atomic_path, only_finite, write_text
 from codesign.progress import Progress, silent
@@ -56,6 +57,7 @@ class TrainResult:
     epoch : the chosen epoch, from 1.
     density, layer_density : of the chosen checkpoint, 0..1.
     accuracy_validation : of the chosen checkpoint, 0..1.
+    steps : optimiser steps of the whole run.
     history : rows as in metrics.jsonl, without ``samples_per_second``.
     demands : with a hardware budget, what the chosen network asks of it at each choice of bits and lanes.
     """
@@ -66,8 +68,14 @@ class TrainResult:
     density: float
     layer_density: list[float]
     accuracy_validation: float
+    steps: int
     history: list[dict[str, Any]]
     demands: list[Demand] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The row of the chosen epoch."""
+        return next(row for row in self.history if row["epoch"] == self.epoch)
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,10 @@ def train(
     (:class:`codesign.train.fitting.BudgetCheck`), at the target density at the latest. Under torchrun every process
     calls this; each takes its share of every batch, the first one writes.
 
-    Raises InputError for options that contradict each other, UnsupportedError for what is not built or not there.
+    Raises InputError for options that contradict each other and for a loss that is no longer finite, UnsupportedError
+    for what is not built or not there.
     """
+    config, _ = resolve(config, dataset)
     run = _Run(config, dataset, Path(folder), device, budget)
     if not config.train.compile:
         return run.execute(progress)
@@ -209,7 +219,7 @@ class _Run:
         self.autocast = _autocast(options, device)
         self.config, self.dataset, self.folder = config, dataset, folder
         timesteps = config.network.timesteps
-        scale = 1.0 / ((1 << config.data.input_bits) - 1) if config.data.coding == "current" else 1.0
+        scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding_of(dataset, config.data) == "current" else 1.0
         stimuli = [encode(dataset, part, config.data, timesteps)[0] for part in (dataset.train, dataset.validation)]
         self.training = Batches(stimuli[0], scale, Augmentation.of(dataset, config.data), device)
         self.validation = Batches(stimuli[1], scale, device=device)
@@ -225,13 +235,15 @@ class _Run:
         self.optimizer = make_optimizer(
             options, [p for p in self.network.parameters() if p.requires_grad], options.learning_rate
         )
-        self.steps_per_epoch = math.ceil(len(self.training) / options.batch_size)
+        self.epochs = settled(options.epochs, "train.epochs")
+        self.batch_size = settled(options.batch_size, "train.batch_size")
+        self.steps_per_epoch = math.ceil(len(self.training) / self.batch_size)
         self.rewirer = PQRewirer(
             self.network,
             self.optimizer,
             options.rewiring,
             steps_per_epoch=self.steps_per_epoch,
-            epochs=options.epochs,
+            epochs=self.epochs,
             seed=options.seed,
             stop=lambda _: self.is_scaled and self.check is not None and self._demand().fits,
         )
@@ -266,13 +278,14 @@ class _Run:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def execute(self, progress: Progress) -> TrainResult:
-        epochs = self.config.train.epochs
+        epochs = self.epochs
         done = self._restore()
         # Nobody may write before everybody has read.
         self.group.wait()
         for epoch in range(done + 1, epochs + 1):
             measured = self._train_epoch(epoch)
             row = self._validate(epoch, measured)
+            self._check_finite(row)
             self._change_connections(row)
             self.history.append(row)
             self._save(epoch)
@@ -290,6 +303,7 @@ class _Run:
             density=chosen["density"],
             layer_density=chosen["layer_density"],
             accuracy_validation=chosen["validation_accuracy"],
+            steps=epochs * self.steps_per_epoch,
             history=self.history,
             demands=self._demands(),
         )
@@ -312,12 +326,12 @@ class _Run:
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Mean loss and gradient norm, and the last learning rate."""
         options = self.config.train
-        total_steps = self.steps_per_epoch * options.epochs
+        total_steps = self.steps_per_epoch * self.epochs
         device = self.training.device
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         norm_sum = torch.zeros((), dtype=torch.float64, device=device)
         rate, start = 0.0, time.monotonic()
-        for batch, whole in enumerate(self.training.epoch(options.batch_size, options.seed, epoch)):
+        for batch, whole in enumerate(self.training.epoch(self.batch_size, options.seed, epoch)):
             rate = learning_rate(options.learning_rate, (epoch - 1) * self.steps_per_epoch + batch, total_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -354,7 +368,7 @@ class _Run:
             layer["synaptic_operations_per_sample"] = operations
         row = {
             "epoch": epoch,
-            "iteration": (epoch - 1) // self.config.train.rewiring.epochs_per_iteration + 1,
+            "iteration": (epoch - 1) // self.config.train.rewiring.iteration_epochs(self.epochs) + 1,
             **measured,
             "validation_loss": found.loss,
             "validation_accuracy": found.accuracy,
@@ -370,6 +384,16 @@ class _Run:
             self.best = self._summary(row)
             self._save_network(checkpoint.BEST, self.best)
         return row
+
+    def _check_finite(self, row: dict[str, Any]) -> None:
+        """Raise InputError if the epoch has left weights that are no numbers: nothing after it would be a result."""
+        for name, what in (("loss", "training loss"), ("validation_loss", "validation loss")):
+            if not math.isfinite(row[name]):
+                rate = self.config.train.learning_rate
+                raise InputError(
+                    f"train: the {what} is {row[name]} in epoch {row['epoch']} of {self.epochs}; lower "
+                    f"train.learning_rate (now {rate:g}), or set train.clip_grad_norm = 1.0"
+                )
 
     def _layers(self) -> list[dict[str, Any]]:
         """Density, I and c of each layer of neurons, over all its weight tensors."""

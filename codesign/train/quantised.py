@@ -329,6 +329,17 @@ class QuantisedNetwork(nn.Module):
     def neurons(self) -> list[Neuron]:
         return [layer.neuron for layer in self.populations]
 
+    @torch.no_grad()
+    def rounded_to_zero(self) -> list[int]:
+        """Connections of each layer whose integer weight is 0, so that no synapse is left of them."""
+        lost = []
+        for layer in self.populations:
+            learnt = [projection for projection in layer.projections if projection.weight is not None]
+            zeros = [projection.integer_weight(layer.scale, torch.float64) == 0 for projection in learnt]
+            masks = [projection.get_buffer("mask") for projection in learnt]
+            lost.append(sum(int((mask & zero).sum()) for mask, zero in zip(masks, zeros, strict=True)))
+        return lost
+
     def set_membrane_widths(self, widths: Sequence[int | None]) -> None:
         """Saturate stored membranes to these widths; None leaves a layer unsaturated."""
         for layer, width in zip(self.populations, widths, strict=True):

@@ -68,13 +68,20 @@ def verification_document(network, mismatches=0):
     }
 
 
-def make_run(folder, coding="current", *, verified=True, mismatches=0, history=True, n_inputs=16, timesteps=5):
-    """A run directory with a random network, whose 'hardware' spikes are the golden model's."""
+def make_run(
+    folder, coding="current", *, verified=True, mismatches=0, history=True, n_inputs=16, timesteps=5, learnt=True
+):
+    """A run directory with a random network, whose 'hardware' spikes are the golden model's.
+
+    With ``learnt`` the decisions that freezing is said to have left are all right.
+    """
     run = RunDirectory.create(folder)
     network = make_network(coding, n_inputs, timesteps)
     stimulus = make_stimulus(network)
     network.save(folder / "network.safetensors")
     stimulus.save(folder / "stimulus.npz")
+    decisions = stimulus.labels if learnt else np.zeros_like(stimulus.labels)
+    np.savez(folder / "decisions.npz", decisions=decisions, network_hash=network.hash)
     (folder / "config.toml").write_text(f'[data]\ncoding = "{coding}"\n')
     figures = dict(run.figures)
     figures |= {"accuracy_float": 0.875, "accuracy_frozen": 0.75, "density": network.density}
@@ -117,6 +124,7 @@ def undrawn(monkeypatch):
 @pytest.mark.parametrize("is_other", [False, True])
 def test_decisions_that_freezing_left_are_not_computed_again(tmp_path, monkeypatch, is_other):
     folder = make_run(tmp_path / "run", verified=False)
+    (folder / "decisions.npz").unlink()
     record = collect(folder)
     assert record.network is not None and record.stimulus is not None
     left = np.full(len(record.stimulus), record.network.n_outputs - 1, np.int32)
@@ -145,6 +153,32 @@ def test_a_whole_run_shows_its_figures(whole_page):
     assert "hardware (RTL simulation)" in whole_page
     assert "131.5" in whole_page and "91.0%" in whole_page
     assert "integer weights" in whole_page
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_network_that_only_guesses_is_no_success(tmp_path, undrawn, verified):
+    page = write_report(make_run(tmp_path / "run", verified=verified, learnt=False)).read_text()
+    assert 'class="verdict bad"><strong>The network has not learnt' in page
+    assert "no better than always answering class 0" in page and "it answers class 0 for every sample" in page
+    assert 'class="tile bad"><div class="name">accuracy, frozen' in page
+    assert ("hardware equals software." in page) is verified
+
+
+def test_a_network_that_has_learnt_is_shown_beside_guessing(tmp_path, undrawn):
+    page = write_report(make_run(tmp_path / "run")).read_text()
+    assert 'class="verdict good"' in page and "has not learnt" not in page
+    assert '<div class="name">guessing</div><div class="value">37.50%' in page
+
+
+def test_what_stages_warned_of_is_listed_and_takes_the_green_from_the_banner(tmp_path, undrawn):
+    folder = make_run(tmp_path / "run")
+    run = RunDirectory.open(folder)
+    run.set_stage("train", {"status": "done", "warnings": ["layer hidden 1 never fires <b>"]})
+    run.save()
+    page = write_report(folder).read_text()
+    assert 'class="verdict open"><strong>Hardware equals software; something looks wrong.' in page
+    assert '<section id="warnings"' in page and "layer hidden 1 never fires &lt;b&gt;" in page
+    assert '<section id="warnings"' not in write_report(make_run(tmp_path / "other")).read_text()
 
 
 def test_the_page_loads_nothing_from_outside(whole_page):

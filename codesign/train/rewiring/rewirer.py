@@ -191,7 +191,7 @@ class PQRewirer:
         if not self.settled and "fall" not in self.events.values():
             self._put_back()
             raise InputError(
-                f"train.epochs = {epochs} leaves no iteration of {self.config.epochs_per_iteration} "
+                f"train.epochs = {epochs} leaves no iteration of {self.config.iteration_epochs(epochs)} "
                 f"epochs before rewire_until = {self.config.rewire_until:g}; raise train.epochs"
             )
         self._attached = False
@@ -869,7 +869,7 @@ class PQRewirer:
                 LayerChange(
                     step=self._steps,
                     epoch=epoch,
-                    iteration=-(-epoch // self.config.epochs_per_iteration),
+                    iteration=-(-epoch // self.config.iteration_epochs(self.epochs)),
                     change=kind,
                     layer=name,
                     density=float(mask.sum()) / mask.numel(),

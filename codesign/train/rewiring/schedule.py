@@ -14,7 +14,7 @@ FALL = 0.95
 
 def _iterations(epochs: int, config: RewiringConfig) -> int:
     """Iterations that end before the last epoch and within ``rewire_until`` of the epochs."""
-    length = config.epochs_per_iteration
+    length = config.iteration_epochs(epochs)
     return min(math.floor(config.rewire_until * epochs + 1e-9), epochs - 1) // length
 
 
@@ -22,7 +22,7 @@ def fall_epochs(epochs: int, config: RewiringConfig) -> list[int]:
     """Epochs (from 1) after which density falls: the last of each iteration. Empty if density is constant."""
     if not config.rules.falls:
         return []
-    return [(index + 1) * config.epochs_per_iteration for index in range(_iterations(epochs, config))]
+    return [(index + 1) * config.iteration_epochs(epochs) for index in range(_iterations(epochs, config))]
 
 
 def change_epochs(epochs: int, config: RewiringConfig) -> dict[int, str]:
@@ -34,7 +34,7 @@ def change_epochs(epochs: int, config: RewiringConfig) -> dict[int, str]:
     """
     if not config.rules.changes:
         return {}
-    length = config.epochs_per_iteration
+    length = config.iteration_epochs(epochs)
     events: dict[int, str] = {}
     for epoch in range(1, _iterations(epochs, config) * length + 1):
         place = (epoch - 1) % length + 1

@@ -1,0 +1,55 @@
+"""An accuracy is held against guessing by an exact binomial test."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from codesign.chance import LUCK, compare, compare_accuracy
+
+
+@pytest.mark.parametrize(("right", "expected"), [(12, True), (20, True), (21, False), (100, False)])
+def test_balanced_classes_are_held_against_one_over_their_number(right, expected):
+    labels = np.arange(100) % 10
+    decisions = np.where(np.arange(100) < right, labels, (labels + 1) % 10)
+    found = compare(labels, decisions, 10)
+    assert (found.samples, found.right, found.guess, found.commonest) == (100, right, 0.1, -1)
+    assert found.within_noise is expected
+    assert found.within_noise is bool(stats.binomtest(right, 100, 0.1, "greater").pvalue > LUCK)
+
+
+def test_unbalanced_classes_are_held_against_the_commonest_of_these_samples():
+    labels = np.repeat([0, 1], [890, 110])
+    always = compare(labels, np.zeros(1000, int), 2)
+    assert always.within_noise and always.answered == 0 and always.balanced == 0.5
+    assert "no better than always answering class 0 (89.0% of 1000 samples, always" in always.sentence("accuracy")
+    assert "it answers class 0 for every sample" in always.sentence("accuracy")
+    assert compare_accuracy(labels, 0.90, 2).within_noise
+    assert not compare_accuracy(labels, 0.93, 2).within_noise
+
+
+def test_a_useful_answer_below_the_commonest_class_is_told_with_its_balanced_accuracy():
+    labels = np.repeat([0, 1], [900, 100])
+    decisions = labels.copy()
+    decisions[:150] = 1
+    found = compare(labels, decisions, 2)
+    assert found.within_noise
+    assert "balanced over the classes it is 91.7%" in found.sentence("accuracy")
+
+
+def test_classes_that_do_not_occur_make_the_commonest_one_better_than_one_over_all():
+    found = compare([0, 0, 1, 1], [0, 1, 0, 1], 10)
+    assert (found.guess, found.commonest) == (0.5, 0)
+
+
+@pytest.mark.parametrize(("labels", "classes"), [([0, 1] * 2, 2), ([3] * 500, 10)])
+def test_samples_that_cannot_tell_a_perfect_network_from_guessing_are_said_to_be_too_few(labels, classes):
+    found = compare(labels, labels, classes)
+    assert found.within_noise and found.too_few
+    assert "too few, or too much of one class" in found.sentence("accuracy")
+
+
+def test_samples_without_a_label_do_not_count():
+    found = compare([-1, 0, 1, -1], [0, 0, 1, 1], 2)
+    assert (found.samples, found.right) == (2, 2)
+    with pytest.raises(ValueError, match="no sample has a label"):
+        compare([-1], [0], 2)
