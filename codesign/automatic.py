@@ -36,10 +36,10 @@ def is_resolved(config: Config) -> bool:
     return not _open(config)
 
 
-def resolve(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
+def resolve(config: Config, dataset: Dataset, steps: int = STEPS) -> tuple[Config, list[str]]:
     """The configuration with a value for every 'auto', and a line on each that was chosen, for reading.
 
-    The same samples give the same values. Raises InputError if other options do not go with what the data are.
+    ``steps`` are the optimiser steps that epochs = 'auto' aims at. The same samples give the same values. Raises InputError if other options do not go with what the data are.
     """
     wanted = _open(config)
     if not wanted:
@@ -66,7 +66,7 @@ def resolve(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
     per_epoch = math.ceil(samples / size)
     epochs = config.train.epochs
     if epochs == AUTO:
-        epochs = chosen["train.epochs"] = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch)))
+        epochs = chosen["train.epochs"] = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(steps / per_epoch)))
         lines.append(
             f"train.epochs: {epochs}, so that {samples:,} samples in batches of {size} make "
             f"{epochs * per_epoch:,} optimiser steps"

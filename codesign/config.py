@@ -212,7 +212,7 @@ class NetworkConfig(Section):
     )
     reset: Literal["subtract", "zero", "none"] = "subtract"
     compare: CompareKind = ">="
-    readout: ReadoutKind = "spike_count"
+    readout: ReadoutKind = "membrane_sum"
     bias: bool = Field(default=True, description="trainable bias per neuron (per channel in a convolution)")
 
     @property
@@ -437,7 +437,7 @@ class TrainConfig(Section):
         default=AUTO, description="auto: about a 32nd of the training samples, a power of two from 16 to 128"
     )
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     amp: bool | Literal["auto"] = Field(
         default=False,
