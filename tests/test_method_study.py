@@ -11,8 +11,8 @@ from benchmarks.method.results import spread, update_page
 
 DIGITS = {
     "data": {"set": "digits", "train_limit": 256, "test_limit": 60, "validation": 100},
-    "network": {"hidden": [12], "timesteps": 3},
-    "train": {"epochs": 4, "batch_size": 64},
+    "network": {"hidden": [12], "timesteps": 3, "readout": "spike_count"},
+    "train": {"epochs": 4, "batch_size": 64, "learning_rate": 2e-3},
 }
 
 

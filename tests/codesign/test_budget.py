@@ -263,7 +263,7 @@ def test_place_and_route_decides_where_every_frozen_network_outgrew_the_budget(t
 
 SETTINGS = {
     "data": {"train_limit": 256, "test_limit": 40, "validation": 100},
-    "network": {"hidden": [16], "timesteps": 4},
+    "network": {"hidden": [16], "timesteps": 4, "readout": "spike_count"},
     "train": {
         "threads": 1,
         "epochs": 8,

@@ -26,8 +26,11 @@ TINY = """
 [network]
 hidden = [6]
 timesteps = 2
+readout = "spike_count"
 [train]
 epochs = 2
+batch_size = 128
+learning_rate = 2e-3
 threads = 1
 [train.rewiring]
 target_density = 0.3

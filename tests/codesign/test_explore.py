@@ -311,7 +311,7 @@ def test_only_an_exploration_is_gone_on_with(tmp_path):
 def test_real_points_are_trained_simulated_and_drawn(tmp_path):
     config = parse_config(
         {
-            "network": {"hidden": [12], "timesteps": 4},
+            "network": {"hidden": [12], "timesteps": 4, "readout": "spike_count"},
             "train": {"epochs": 8, "batch_size": 64, "learning_rate": 0.01, "threads": 1},
             "freeze": {"epochs": 2},
             "verify": {"stress_samples": 2},

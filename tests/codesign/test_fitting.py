@@ -21,7 +21,7 @@ def config(limits=None, **sections):
     return parse_config(
         {
             "data": {"train_limit": 256, "test_limit": 40, "validation": 100},
-            "network": {"hidden": [16], "timesteps": 4, **sections.get("network", {})},
+            "network": {"hidden": [16], "timesteps": 4, "readout": "spike_count", **sections.get("network", {})},
             "train": {
                 "threads": 1,
                 "epochs": 12,

@@ -23,7 +23,9 @@ def configured(data=None, network=None, train_options=None, freeze_options=None)
     return parse_config(
         {
             "data": {"train_limit": 256, "test_limit": 40, "validation": 100, **(data or {})},
-            "network": {"timesteps": 6, **({} if "layers" in (network or {}) else {"hidden": [14]}), **(network or {})},
+            "network": {"timesteps": 6, "readout": "spike_count"}
+            | ({} if "layers" in (network or {}) else {"hidden": [14]})
+            | (network or {}),
             "train": {
                 "threads": 1,
                 "epochs": 4,

@@ -121,7 +121,17 @@ def test_the_kernel_has_the_bits_of_torch(interpreted, recurrent, reset, surroga
 
 @pytest.mark.deep
 def test_a_network_trains_by_the_kernel(interpreted, monkeypatch):
-    config = parse_config({"network": {"hidden": [20], "timesteps": 4, "learn_leak": "neuron", "recurrent": True}})
+    config = parse_config(
+        {
+            "network": {
+                "hidden": [20],
+                "timesteps": 4,
+                "learn_leak": "neuron",
+                "recurrent": True,
+                "readout": "spike_count",
+            }
+        }
+    )
     events = (torch.rand(4, 6, 30, generator=torch.Generator().manual_seed(0)) < 0.3).float()
 
     def gradients(name):

@@ -33,7 +33,12 @@ DEEP = [
 
 def network(layers=None, shape=(2, 9, 8), **options) -> SpikingNetwork:
     train_options = options.pop("train", {})
-    document = {"timesteps": 5, **({"layers": layers} if layers is not None else {}), **options}
+    document = {
+        "timesteps": 5,
+        "readout": "spike_count",
+        **({"layers": layers} if layers is not None else {}),
+        **options,
+    }
     config = parse_config({"network": document, "train": train_options})
     return SpikingNetwork(shape, 4, config.network, config.train)
 

@@ -107,7 +107,7 @@ def test_many_events_small_layers_and_half_precision_have_a_dense_product(always
 
 
 def test_a_network_on_events_trains_as_with_dense_products(always, monkeypatch):
-    config = parse_config({"network": {"hidden": [160, 150], "timesteps": 6}})
+    config = parse_config({"network": {"hidden": [160, 150], "timesteps": 6, "readout": "spike_count"}})
     events = fired(6 * 20, 90, 0.1).unflatten(0, (6, 20))
 
     def gradients() -> list[torch.Tensor]:

@@ -36,7 +36,7 @@ def tiny(**train_options) -> Config:
     rewiring = {"target_density": 0.2} | train_options.pop("rewiring", {})
     if rewiring.get("preset") == "dense":
         del rewiring["target_density"]
-    network = {"timesteps": 4, **train_options.pop("network", {})}
+    network = {"timesteps": 4, "readout": "spike_count", **train_options.pop("network", {})}
     if "layers" not in network:
         network = {"hidden": [16], **network}
     return parse_config(
