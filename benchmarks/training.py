@@ -98,7 +98,8 @@ def configuration(**network: Any) -> Config:
     """784 or 28 x 28 binary inputs, leak 3/4, reset by subtraction, arctangent surrogate."""
     return parse_config(
         {
-            "network": {"leak": "shift", "leak_shift": 2, "reset": "subtract", "bias": False, **network},
+            "network": {"leak": "shift", "leak_shift": 2, "reset": "subtract", "bias": False}
+            | {"readout": "spike_count", **network},
             "train": {"surrogate": "atan", "surrogate_width": 1.0, "label_smoothing": 0.0, "optimizer": "adam"},
         }
     )
