@@ -39,7 +39,8 @@ def is_resolved(config: Config) -> bool:
 def resolve(config: Config, dataset: Dataset, steps: int = STEPS) -> tuple[Config, list[str]]:
     """The configuration with a value for every 'auto', and a line on each that was chosen, for reading.
 
-    ``steps`` are the optimiser steps that epochs = 'auto' aims at. The same samples give the same values. Raises InputError if other options do not go with what the data are.
+    ``steps`` are the optimiser steps that epochs = 'auto' aims at. The same samples give the same values. Raises
+    InputError if other options do not go with what the data are.
     """
     wanted = _open(config)
     if not wanted:
@@ -49,6 +50,7 @@ def resolve(config: Config, dataset: Dataset, steps: int = STEPS) -> tuple[Confi
     lines = []
     if "data.coding" in wanted:
         chosen["data.coding"] = coding_of(dataset, config.data)
+        config = _without_defaults(config, chosen["data.coding"])
         if dataset.has_events:
             lines.append("data.coding: 'events', which the data are")
     if "data.step_ms" in wanted and coding_of(dataset, config.data) == "events":
@@ -111,6 +113,20 @@ def _open(config: Config) -> list[str]:
         "freeze.epochs": config.freeze.epochs,
     }
     return [key for key, value in values.items() if value == AUTO]
+
+
+def _without_defaults(config: Config, coding: str) -> Config:
+    """Without the keys of another coding that were written down at their defaults, as `codesign init` does."""
+    data = config.data
+    fields = type(data).model_fields
+    foreign = {
+        name
+        for name, owner in data.coding_of_key.items()
+        if owner != coding and getattr(data, name) == fields[name].default
+    }
+    document = config.model_dump(exclude_unset=True)
+    document["data"] = {name: value for name, value in document.get("data", {}).items() if name not in foreign}
+    return parse_config(document, "configuration")
 
 
 def _batch_size(samples: int) -> int:

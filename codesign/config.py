@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -113,16 +113,20 @@ class DataConfig(Section):
         description="fraction of the event sources silenced in each training sample",
     )
 
+    coding_of_key: ClassVar[dict[str, CodingKind]] = {
+        "input_bits": "current",
+        "rate_max": "rate",
+        "encoder_seed": "rate",
+        "step_ms": "events",
+        "delta": "delta",
+    }
+
     @model_validator(mode="after")
     def _belongs(self) -> DataConfig:
-        for name, coding in (
-            ("input_bits", "current"),
-            ("rate_max", "rate"),
-            ("encoder_seed", "rate"),
-            ("step_ms", "events"),
-            ("delta", "delta"),
-        ):
-            if name in self.model_fields_set and self.coding != coding:
+        for name, coding in self.coding_of_key.items():
+            # 'auto' ends as one of two codings; what does not belong to it is refused then.
+            fits = (coding, AUTO) if coding in ("current", "events") else (coding,)
+            if name in self.model_fields_set and self.coding not in fits:
                 raise ValueError(f"{name} belongs to coding = {coding!r}, not {self.coding!r}")
         for name in ("rr", "subtract_mean_beat", "validation_records"):
             if name in self.model_fields_set and self.set != "mitbih-beats":
@@ -834,8 +838,9 @@ def _explain_all(where: str, errors: list[Any], root: type[Section]) -> list[str
         found.setdefault(place, []).append({**item, "loc": place})
     lines = []
     for items in found.values():
-        messages = " or ".join(dict.fromkeys(item["msg"] for item in items))
-        lines.append(_explain(where, {**items[0], "msg": messages}, root))
+        first, *others = dict.fromkeys(item["msg"] for item in items)
+        message = "".join((first, *(f", or {other.removeprefix('Input should be ')}" for other in others)))
+        lines.append(_explain(where, {**items[0], "msg": message}, root))
     return lines
 
 

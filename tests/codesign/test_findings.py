@@ -3,6 +3,7 @@
 import json
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ GOOD = compare(LABELS, LABELS, 3)
 GUESSING = compare(LABELS, np.zeros(60, int), 3)
 
 
-def trained(densities=(0.2, 0.5), spikes=(30.0, 5.0), steps=400):
+def trained(densities=(0.2, 0.5), spikes=(30.0, 5.0), steps=400) -> Any:
     row = {"layers": [{"spikes_per_sample": count} for count in spikes]}
     return SimpleNamespace(layer_density=list(densities), chosen=row, steps=steps)
 
 
-def frozen(synapses=(40, 20), spikes=(30.0, 5.0), rounded=(0, 0), removed=(0, 0), losses=(0.5, 0.4)):
+def frozen(synapses=(40, 20), spikes=(30.0, 5.0), rounded=(0, 0), removed=(0, 0), losses=(0.5, 0.4)) -> Any:
     layers = [SimpleNamespace(n_synapses=count) for count in synapses]
     return SimpleNamespace(
         network=SimpleNamespace(layers=layers),
