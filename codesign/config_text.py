@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import tomlkit
@@ -14,12 +14,16 @@ from codesign.config import Config, Section
 WIDTH = 100
 
 
-def config_toml(config: Config, sections: Collection[str] | None = None) -> str:
-    """TOML text of a configuration, or of some of its sections, with every default spelled out.
+def config_toml(config: Config, sections: Mapping[str, Collection[str]] | None = None) -> str:
+    """TOML text of a configuration, or of some of its sections and keys, with every default spelled out.
 
-    Keys without a value, and those that only go with another choice, are left out.
+    ``sections`` names the keys of each section, () for all of them. Keys without a value, and those that only go with
+    another choice, are left out.
     """
     document = {name: plain(getattr(config, name)) for name in Config.model_fields if not sections or name in sections}
+    for name, keys in (sections or {}).items():
+        if keys:
+            document[name] = {key: value for key, value in document[name].items() if key in keys}
     for section, key in config.decided:
         document.get(section, {}).pop(key, None)
     return tomlkit.dumps(document)

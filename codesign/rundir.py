@@ -33,7 +33,8 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 CONFIG = "config.toml"
 LOCK = ".lock"
-HARDWARE_SECTIONS = ("hardware", "verify", "synth")
+# What a network made elsewhere needs; its readout decides which hardware there can be.
+HARDWARE_KEYS = {"network": ("readout",), "hardware": (), "verify": (), "synth": ()}
 # Records of what no stage of the pipeline has made: a network from elsewhere, and what mutants were caught.
 IMPORT, MUTANTS = "import", "mutants"
 # The command that makes a recorder's files again; for the others it is `codesign <recorder> <run>`.
@@ -213,8 +214,8 @@ class RunDirectory:
 
     def write_config(self, config: Config) -> None:
         """Write ``config`` with every default spelled out; for an imported network only what hardware needs."""
-        sections = HARDWARE_SECTIONS if self.is_imported else None
-        text = f"{config_toml(config, sections)}\n{CONFIG_FOOTER}"
+        keys = HARDWARE_KEYS if self.is_imported else None
+        text = f"{config_toml(config, keys)}\n{CONFIG_FOOTER}"
         write_text(self.path / CONFIG, f"{text}{CHECKSUM_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n")
         seeds = {"verify": config.verify.seed, "place": list(config.synth.seeds)}
         if not self.is_imported:

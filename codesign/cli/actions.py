@@ -14,8 +14,8 @@ from rich.table import Table
 
 from codesign.cli.console import console
 from codesign.cli.summaries import run_summary, stage_summary
-from codesign.cli.targets import Kind, artefact, execute, expect, open_run, working_in
-from codesign.config import Config, apply_override, load_config, parse_config
+from codesign.cli.targets import Kind, artefact, execute, expect, open_run, overridden, working_in
+from codesign.config import Config, load_config
 from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
 from codesign.files import write_bytes, write_json, write_text
 from codesign.pipeline.stage import NETWORK, STIMULUS, Context
@@ -158,7 +158,8 @@ def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
         STAGES["estimate"].check_inputs(run)
         hardware = chosen_hardware(Context(run, run.read_config(list(overrides or []))))
         return estimate_network(FrozenNetwork.load(target / NETWORK), hardware, load_calibration(target))
-    return estimate_network(FrozenNetwork.load(target), _options(overrides).hardware, None)
+    network = FrozenNetwork.load(target)
+    return estimate_network(network, overridden(overrides, network).hardware, None)
 
 
 def find_device(name: str) -> Device:
@@ -285,7 +286,7 @@ def _verify_bundle(
     """Verify a bundle that need not be in a run directory."""
     from codesign.pipeline.work import verify_delivered
 
-    config = _options(overrides)
+    config = overridden(overrides)
     beside = [name for name, given in ((NETWORK, network), (STIMULUS, samples)) if given is None]
     if (bundle.parent / MANIFEST).is_file():
         RunDirectory.open(bundle.parent).check(*beside)
@@ -344,7 +345,7 @@ def synth(target: Path, output: Path | None, overrides: Sequence[str] | None) ->
         execute(directory, config, ["synth"], force=True)
         console.finish(_result(directory), area_table(directory.figures))
         return
-    config = _options(overrides)
+    config = overridden(overrides)
     with _work_folder(output, "synth") as work:
         console.step("synth")
         result = synth_bundle(target, config.synth, work, console.progress)
@@ -489,14 +490,6 @@ def data_get(name: str) -> None:
 
     folder = download(name, progress=progress)
     console.finish({"set": name, "path": str(folder)}, f"{name}: {folder}")
-
-
-def _options(overrides: Sequence[str] | None) -> Config:
-    """Configuration of a command that has no file of it: defaults and --set."""
-    document: dict[str, Any] = {}
-    for change in overrides or []:
-        apply_override(document, change)
-    return parse_config(document, "--set")
 
 
 def _result(run: RunDirectory) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from codesign.cli.console import console
 from codesign.config import Config, apply_override, load_config, parse_config
@@ -72,11 +72,7 @@ def open_run(
         raise InputError(f"{target}: a frozen network alone needs -o DIR, the folder that the results go to")
     if seed is not None:
         raise InputError("--seed is the seed of training; a frozen network is not trained")
-    FrozenNetwork.load(target)
-    document: dict[str, object] = {}
-    for change in changes:
-        apply_override(document, change)
-    config = parse_config(document)
+    config = overridden(changes, FrozenNetwork.load(target))
     return RunDirectory.create(output), config
 
 
@@ -93,6 +89,14 @@ def import_network(run: RunDirectory, source: Path) -> None:
             shutil.copyfile(source, temporary)
     run.manifest["imported"] = True
     run.record_files(IMPORT, (NETWORK,))
+
+
+def overridden(overrides: Sequence[str] | None, network: FrozenNetwork | None = None) -> Config:
+    """Configuration of a command that has no file of it: defaults and --set; the readout is that of ``network``."""
+    document: dict[str, Any] = {} if network is None else {"network": {"readout": network.readout}}
+    for change in overrides or []:
+        apply_override(document, change)
+    return parse_config(document, "--set")
 
 
 def artefact(target: Path, kind: Kind, name: str) -> Path:

@@ -108,8 +108,8 @@ def _warn_of_altered(run: RunDirectory, chosen: Sequence[Stage]) -> None:
 
 
 def _resolve(context: Context) -> None:
-    """Choose what the configuration leaves to the data, for stages that read them."""
-    if is_resolved(context.config):
+    """Choose what the configuration leaves to the data; a network made elsewhere has none."""
+    if context.run.is_imported or is_resolved(context.config):
         return
     context.config, lines = resolve(context.config, context.dataset)
     for line in lines:

@@ -37,6 +37,9 @@ OTHERS: dict[str, Any] = {
 PAIRS = [*combinations(OTHERS, 2)]
 
 
+SPIKE_COUNT = {"network": {"readout": "spike_count"}}
+
+
 def small(readout: str = "spike_count") -> FrozenNetwork:
     weights = [np.array([[1, 0, 2], [0, 3, 1]]), np.array([[1, 0], [2, 1], [0, 1]])]
     resets = {"reset": "none"} if readout != "spike_count" else {}
@@ -73,7 +76,7 @@ def test_every_pair_is_refused_by_all_with_the_same_line_or_by_none(pair_of: tup
 
     given, network = pair(*pair_of), small()
     wanted = problem(Choices(**given))
-    assert line_of(lambda: parse_config({"hardware": given})) == wanted
+    assert line_of(lambda: parse_config({"hardware": given, **SPIKE_COUNT})) == wanted
     assert line_of(lambda: map_network(network, [2, 2], None, Choices(**given))) == wanted
     loadable = Choices(loadable=given.get("loadable", False))
     mapping = replace(map_network(network, [2, 2], None, loadable), choices=Choices(**given))
@@ -90,7 +93,7 @@ def test_budgets_refuse_what_the_area_model_does_not_know(name: str) -> None:
     given = {name: OTHERS[name], **({"loadable": True} if name == "synapse_memory" else {})}
     choices = Choices(**given)
     wanted = problem(choices, consumer="budget")
-    assert line_of(lambda: parse_config({"hardware": given, "budget": {"memory_bits": 10**6}})) == wanted
+    assert line_of(lambda: parse_config({"hardware": given, "budget": {"memory_bits": 10**6}, **SPIKE_COUNT})) == wanted
     area = estimate(small(), map_network(small(), [2, 2], None, choices))["area"]
     assert (area["ecp5"]["lut"] is None) == (problem(choices, consumer="area") is not None) == (wanted is not None)
 

@@ -146,7 +146,8 @@ def test_resolved_text_parses_back(document):
 
 
 def test_resolved_text_of_some_sections():
-    assert set(tomllib.loads(config_toml(Config(), ("hardware", "verify")))) == {"hardware", "verify"}
+    assert set(tomllib.loads(config_toml(Config(), {"hardware": (), "verify": ()}))) == {"hardware", "verify"}
+    assert tomllib.loads(config_toml(Config(), {"network": ("readout",)})) == {"network": {"readout": "membrane_sum"}}
 
 
 def test_a_template_shows_the_layers_of_its_preset():

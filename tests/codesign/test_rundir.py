@@ -275,6 +275,7 @@ def test_imported_network_keeps_only_what_hardware_needs(tmp_path):
     run = RunDirectory.create(tmp_path)
     run.manifest["imported"] = True
     run.write_config(Config())
+    assert (tmp_path / "config.toml").read_text().startswith('[network]\nreadout = "membrane_sum"\n\n')
     assert "[hardware]" in (tmp_path / "config.toml").read_text()
     assert "[train]" not in (tmp_path / "config.toml").read_text()
     assert "train" not in run.manifest["seeds"]
