@@ -284,8 +284,9 @@ class _Run:
         self.group.wait()
         for epoch in range(done + 1, epochs + 1):
             measured = self._train_epoch(epoch)
+            self._check_finite(epoch, "training", measured["loss"])
             row = self._validate(epoch, measured)
-            self._check_finite(row)
+            self._check_finite(epoch, "validation", row["validation_loss"])
             self._change_connections(row)
             self.history.append(row)
             self._save(epoch)
@@ -385,15 +386,14 @@ class _Run:
             self._save_network(checkpoint.BEST, self.best)
         return row
 
-    def _check_finite(self, row: dict[str, Any]) -> None:
-        """Raise InputError if the epoch has left weights that are no numbers: nothing after it would be a result."""
-        for name, what in (("loss", "training loss"), ("validation_loss", "validation loss")):
-            if not math.isfinite(row[name]):
-                rate = self.config.train.learning_rate
-                raise InputError(
-                    f"train: the {what} is {row[name]} in epoch {row['epoch']} of {self.epochs}; lower "
-                    f"train.learning_rate (now {rate:g}), or set train.clip_grad_norm = 1.0"
-                )
+    def _check_finite(self, epoch: int, what: str, loss: float) -> None:
+        """Raise InputError if a loss says that the weights are of no use: nothing after it would be a result."""
+        if not math.isfinite(loss):
+            rate = self.config.train.learning_rate
+            raise InputError(
+                f"train: the {what} loss is {loss} in epoch {epoch} of {self.epochs}; lower train.learning_rate "
+                f"(now {rate:g}), or set train.clip_grad_norm = 1.0"
+            )
 
     def _layers(self) -> list[dict[str, Any]]:
         """Density, I and c of each layer of neurons, over all its weight tensors."""
