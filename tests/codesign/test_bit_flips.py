@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flips import flip
+from flips import flip, flips
 
 from codesign.cli import main
+from codesign.errors import InputError
 from codesign.pipeline import work
 from codesign.rundir import LOCK, MANIFEST
+from codesign.stimulus import Stimulus
 
 CONFIG = """
 [data]
@@ -184,6 +186,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing takes time, so that files with times in them are the same in every run."""
     for module in ("codesign.pipeline.runner", "codesign.train.loop", "sim.verify"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: 0.0), raising=False)
+
+
+@pytest.mark.parametrize("kind", ["values", "events"])
+def test_a_flipped_bit_of_a_stimulus_changes_nothing_or_is_refused(tmp_path: Path, kind: str) -> None:
+    """Also where no manifest states its hash: the archive has a checksum of each array."""
+    draw = np.random.default_rng(0)
+    labels = (np.arange(8) % 3).astype(np.int32)
+    if kind == "values":
+        whole = Stimulus(20, 3, labels, values=draw.integers(0, 16, (8, 20)).astype(np.uint8))
+    else:
+        whole = Stimulus.from_dense(draw.random((8, 3, 20)) < 0.3, labels)
+    path = tmp_path / "stimulus.npz"
+    whole.save(path)
+    refusals = 0
+    for bit in flips(path, 300, seed=1):
+        try:
+            found = Stimulus.load(path)
+        except InputError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            refusals += 1
+            continue
+        assert (found.n_inputs, found.timesteps) == (20, 3), f"bit {bit}"
+        for name in ("labels", "offsets", "sources", "values"):
+            assert np.array_equal(getattr(found, name), getattr(whole, name)), f"bit {bit}: {name}"
+    assert refusals > 150
 
 
 def make_config(folder: Path) -> tuple[Path, Path]:
