@@ -225,6 +225,34 @@ def test_growth_follows_the_gradients_that_the_closure_made(place):
         assert grown.any() and gradient[grown].min() >= gradient[~before[name] & ~grown].max()
 
 
+@pytest.mark.parametrize("preset", ["constant", "rigl"])
+def test_a_closure_may_add_to_gradients_of_earlier_batches(preset):
+    def accumulate(closed):
+        model, optimizer, rewirer = parts(preset=preset)
+        data = batches()
+        for number in range(EPOCHS * BATCHES):
+
+            def closure(batch=data[number % BATCHES]):
+                loss = loss_of(model, batch) / 2
+                loss.backward()
+                return loss
+
+            if number % 2 == 0:
+                optimizer.zero_grad()
+                closure()
+            elif closed:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+            rewirer.step()
+        return model, rewirer
+
+    (model, rewirer), (other, expected) = accumulate(True), accumulate(False)
+    assert_equal_weights(model, other)
+    assert rewirer.history == expected.history and rewirer.history
+
+
 def test_lbfgs_keeps_pruned_weights_at_zero_and_learns():
     model = network()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=5, line_search_fn="strong_wolfe")
@@ -339,6 +367,17 @@ def test_without_an_optimizer_a_loop_that_clears_gradients_first_is_refused():
             loss_of(model, data[step]).backward()
             optimizer.step()
             optimizer.zero_grad()
+            rewirer.step()
+
+
+def test_weights_that_a_scaler_found_not_to_be_numbers_are_said():
+    """Every later step is skipped, so no optimiser runs again."""
+    model, optimizer, rewirer = parts(preset="static", epochs=100)
+    train(model, optimizer, rewirer, range(2))
+    with torch.no_grad():
+        model[0].weight.fill_(math.nan)
+    with pytest.raises(InputError, match=r"weights of '0\.weight' are NaN or infinite after step \d+"):
+        for _ in range(40):
             rewirer.step()
 
 
@@ -599,7 +638,7 @@ def test_a_converted_model_is_followed(dtype):
         rewirer.step()
         check_invariants(rewirer, optimizer)
     assert rewirer.density == pytest.approx(0.2, abs=1e-3)
-    assert rewirer._factors["0.weight"].dtype == dtype
+    assert rewirer._weights._factors["0.weight"].dtype == dtype
     assert any(change.grown for change in rewirer.history)
 
 
@@ -757,8 +796,9 @@ def test_a_second_rewirer_needs_the_first_one_detached():
 
 def test_a_rewirer_that_nobody_holds_is_no_obstacle():
     model = network()
-    rewirer_of(model, None)
-    rewirer_of(model, None)
+    for _ in range(3):
+        rewirer_of(model, None)
+        rewirer_of(model, sgd(model))
 
 
 # What is not a number.
@@ -772,7 +812,7 @@ def test_weights_that_are_not_numbers_end_in_one_line_at_the_change(value, prese
     with torch.no_grad():
         model[2].weight[1, 2] = value
         rewirer.masks["2.weight"][1, 2] = True
-        rewirer._factors["2.weight"][1, 2] = 1.0
+        rewirer._weights._factors["2.weight"][1, 2] = 1.0
     with pytest.raises(InputError, match=r"weights of '\d\.weight' are NaN or infinite after step \d+"):
         for _ in range(2 * BATCHES):
             rewirer.parameters["0.weight"].grad = torch.ones(24, 20)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codesign.errors import InputError
 
-# Called with an optimiser and whether its gradients are those it is about to use.
+# Called with an optimiser and whether its gradients are all there: before a closure they are not.
 Use = Callable[[torch.optim.Optimizer, bool], None]
 
 
@@ -52,8 +52,11 @@ class Optimizers:
         """True if one of them trains the parameter."""
         return any(held is parameter for optimizer in self.all for held in held_by(optimizer))
 
-    def watch(self, use: Use) -> None:
-        """Call ``use`` before gradients are used; a closure's gradients after the closure has made them."""
+    def watch(self, use: Use, before_closure: Callable[[], None]) -> None:
+        """Call ``use`` before gradients are used, with a closure before and after each of its calls.
+
+        ``before_closure`` is called when a closure is about to add to gradients, or to replace them.
+        """
 
         def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
             place = 1 if len(args) > 1 else "closure"
@@ -61,10 +64,12 @@ class Optimizers:
             if not callable(closure):
                 use(optimizer, True)
                 return None
-            # Some use the gradients there are before they call the closure (SAM); mostly they are the last step's.
+            # Some use the gradients there are before they call the closure (SAM). Mostly they are the last step's, or
+            # those of earlier batches, which the closure adds to.
             use(optimizer, False)
 
             def watched(*inner: Any, **named: Any) -> Any:
+                before_closure()
                 loss = closure(*inner, **named)
                 use(optimizer, True)
                 return loss

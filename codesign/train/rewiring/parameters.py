@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,10 +113,16 @@ def _computed_from(model: nn.Module, name: str) -> str | None:
 
 def check_unowned(parameters: Mapping[str, Tensor], owner: object | None = None) -> None:
     """InputError if another rewirer than ``owner`` works on one of the parameters."""
-    for name, parameter in parameters.items():
+
+    def has_another(parameter: Tensor) -> bool:
         reference = _owners.get(parameter)
-        other = None if reference is None else reference()
-        if other is not None and other is not owner:
+        return reference is not None and reference() not in (None, owner)
+
+    for name, parameter in parameters.items():
+        if has_another(parameter):
+            # A rewirer and its optimiser hold each other: together they may be waiting for the garbage collector.
+            gc.collect()
+        if has_another(parameter):
             raise InputError(
                 f"PQRewirer: another PQRewirer works on {name!r} already; call its detach() first, or exclude {name!r}"
             )

@@ -14,21 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from codesign.config import RewiringConfig, parse_section
-from codesign.errors import CodesignWarning, InputError, UnsupportedError
+from codesign.errors import CodesignWarning, InputError
 from codesign.train.rewiring.index import pq_index, rewiring_fraction
 from codesign.train.rewiring.optimizers import Optimizers, held_by, loss_scale, will_skip
-from codesign.train.rewiring.parameters import (
-    check_unowned,
-    disown,
-    find_parameter,
-    own,
-    plain_name,
-    sparse_parameters,
-    unwrapped,
-)
+from codesign.train.rewiring.parameters import check_unowned, disown, own, plain_name, sparse_parameters, unwrapped
 from codesign.train.rewiring.schedule import change_epochs, turning_point
 from codesign.train.rewiring.selection import Bool, Int, Layout, Values, smallest
 from codesign.train.rewiring.start import apportion, first_masks, target_groups
+from codesign.train.rewiring.weights import MaskedWeights
 
 # First fraction of ratio 'constant' (Mocanu et al., 2018) and 'cosine' (Evci et al., 2020) where density stays.
 DEFAULT_FRACTION = 0.3
@@ -149,22 +142,17 @@ class PQRewirer:
         self.steps_per_epoch, self.epochs, self.seed = steps_per_epoch, epochs, seed
         self.events = change_epochs(epochs, self.config)
         self.model = unwrapped(model)
-        self.parameters = sparse_parameters(self.model, include, exclude)
-        check_unowned(self.parameters)
+        parameters = sparse_parameters(self.model, include, exclude)
+        check_unowned(parameters)
         self.optimizers = Optimizers(optimizer)
-        for name, parameter in self.parameters.items():
-            if self.optimizers and not self.optimizers.holds(parameter):
+        for name, parameter in parameters.items():
+            if not self._is_trained(parameter):
                 raise InputError(f"PQRewirer: the optimizer does not hold {name!r}; pass it there or exclude it")
-        self.names = list(self.parameters)
-        self._layout = Layout([tuple(weight.shape) for weight in self.parameters.values()], self.config.scope)
+        self.names = list(parameters)
+        self._layout = Layout([tuple(weight.shape) for weight in parameters.values()], self.config.scope)
         self._targets = target_groups(self.config, self._layout, self.names)
         first = first_masks(self.config, self._layout, self._targets, seed)
-        self.masks = {
-            name: torch.from_numpy(mask).to(weight.device)
-            for (name, weight), mask in zip(self.parameters.items(), first, strict=True)
-        }
-        # Masks as factors: a product is many times faster than filling by a mask.
-        self._factors = {name: mask.to(self.parameters[name].dtype) for name, mask in self.masks.items()}
+        self._weights = MaskedWeights(self.model, parameters, first, masks_nothing=self.density_is_one)
         self._carry = {kind: np.zeros(len(self._layout.units)) for kind in ("rewire", "fall")}
         self._steps = self._changed_at = 0
         self._waits = False
@@ -179,17 +167,12 @@ class PQRewirer:
         self._sample: list[Tensor] | None = None
         self._warned: set[str] = set()
         self._expected: dict[str, int] = {}
-        # Until the first step: a state loaded after construction may keep other weights than the first masks.
-        zeroed = {} if self.density_is_one else self.parameters
-        self._removed = {name: weight.detach().clone() for name, weight in zeroed.items()}
-        self._versions: dict[str, int] = {}
         self._is_fresh = True
-        self._zero_inactive()
         self.capture_initial()
         self.settled = not self.rules.falls or self._on_target or (stop is not None and stop(self.counts))
         """True once density falls no further: what is trained now has the final density."""
         if not self.settled and "fall" not in self.events.values():
-            self._put_back()
+            self._weights.give_back()
             raise InputError(
                 f"train.epochs = {epochs} leaves no iteration of {self.config.iteration_epochs(epochs)} "
                 f"epochs before rewire_until = {self.config.rewire_until:g}; raise train.epochs"
@@ -199,7 +182,7 @@ class PQRewirer:
 
     def _attach(self) -> None:
         own(self.parameters, self)
-        self.optimizers.watch(self._before_use)
+        self.optimizers.watch(self._before_use, self._weights.unmask_gradients)
         self._attached = True
 
     def detach(self) -> None:
@@ -221,19 +204,29 @@ class PQRewirer:
     # What there is.
 
     @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The sparse parameters by name, as of the last step."""
+        return self._weights.parameters
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """A bool mask for each parameter, True where a weight is active."""
+        return self._weights.masks
+
+    @property
     def counts(self) -> dict[str, int]:
         """Active weights of each parameter."""
-        return {name: int(mask.sum()) for name, mask in self.masks.items()}
+        return self._weights.counts
 
     @property
     def layer_density(self) -> dict[str, float]:
         """Share of weights of each parameter that are active, or not 0 for another reason."""
-        return {name: count / self.masks[name].numel() for name, count in self._present().items()}
+        return {name: count / self.masks[name].numel() for name, count in self._weights.present().items()}
 
     @property
     def density(self) -> float:
         """Share of the sparse parameters' weights that are active, or not 0 for another reason."""
-        return sum(self._present().values()) / self._layout.size
+        return sum(self._weights.present().values()) / self._layout.size
 
     @property
     def steps(self) -> int:
@@ -244,57 +237,18 @@ class PQRewirer:
         """(I, c) of each parameter now, means over its units weighted by their active weights."""
         return self._per_layer(self._measured(self._magnitudes(), self._active()))
 
-    @torch.no_grad()
-    def _present(self) -> dict[str, int]:
-        """Weights of each parameter, as the model has it now, that are active or not 0."""
-        if self.density_is_one:
-            return self.counts
-        present = {}
-        for name, mask in self.masks.items():
-            weight = self._find(name)
-            present[name] = int(((weight != 0) | mask.to(weight.device)).sum())
-        return present
-
     # The model and the optimisers, which others change as well.
 
-    def _find(self, name: str) -> nn.Parameter:
-        """The parameter of this name as the model has it now."""
-        found = find_parameter(self.model, name)
-        if found is None:
-            raise InputError(
-                f"PQRewirer: the model has no parameter {name!r} any more (removed or parametrised); construct the "
-                f"rewirer after such changes"
-            )
-        if found.shape != self.masks[name].shape:
-            sizes = f"{tuple(self.masks[name].shape)} before, {tuple(found.shape)} now"
-            raise InputError(f"PQRewirer: {name!r} has another shape ({sizes}); construct the rewirer anew")
-        return found
+    def _is_trained(self, parameter: Tensor) -> bool:
+        return not self.optimizers or self.optimizers.holds(parameter)
 
-    @torch.no_grad()
     def _follow(self) -> None:
-        """Take the model's parameters as they are now: replaced, moved, converted."""
+        """Take the model's parameters as they are now."""
         if not self._attached:
             raise InputError("PQRewirer: this rewirer was detached; construct another one")
-        for name, known in self.parameters.items():
-            found = self._find(name)
-            if found is not known:
-                if self.optimizers and not self.optimizers.holds(found):
-                    raise InputError(
-                        f"PQRewirer: {name!r} was replaced in the model, and the optimizer holds the old one; give the "
-                        f"optimizer the new parameter, or construct optimizer and rewirer anew"
-                    )
-                check_unowned({name: found}, self)
-                disown({name: known})
-                own({name: found}, self)
-                self.parameters[name] = found
-                self._versions.pop(name, None)
-            factor = self._factors[name]
-            if factor.device != found.device or factor.dtype != found.dtype:
-                self.masks[name] = self.masks[name].to(found.device)
-                self._factors[name] = self.masks[name].to(found.dtype)
-                if name in self._scores:
-                    self._scores[name] = self._scores[name].to(found.device)
-            if not found.requires_grad and self._changes_ahead:
+        self._weights.follow(self._is_trained, self)
+        for name, weight in self.parameters.items():
+            if not weight.requires_grad and self._changes_ahead:
                 raise InputError(
                     f"PQRewirer: {name!r} is frozen (requires_grad is False) with changes of connections ahead; "
                     f"exclude it, or detach() the rewirer"
@@ -305,42 +259,31 @@ class PQRewirer:
         last = max(self.events, default=0) * self.steps_per_epoch
         return self._waits or self._steps < last
 
-    @torch.no_grad()
     def _check_written(self) -> None:
         """Zero what was written into pruned weights since the last step; hold loaded weights against their state."""
-        if self.density_is_one:
-            return
-        for name, weight in self.parameters.items():
-            if weight._version == self._versions.get(name):
-                continue
-            outside = (weight != 0) & ~self.masks[name]
-            if count := int(outside.sum()):
-                weight.masked_fill_(outside, 0.0)
-                self._warn(
-                    f"{count} pruned weights of {name!r} were written since the last step (loaded, or set from "
-                    f"outside); they are 0 again"
-                )
-            self._versions[name] = weight._version
+        for name, count in self._weights.zero_written().items():
+            self._warn(
+                f"{count} pruned weights of {name!r} were written since the last step (loaded, or set from outside); "
+                f"they are 0 again"
+            )
         self._check_kept()
-        if self._is_fresh:
+        if self._is_fresh and not self.density_is_one:
             # The optimiser may have trained the weights that the masks exclude.
             for name, weight in self.parameters.items():
                 self.optimizers.reset(weight, ~self.masks[name])
-        self._removed, self._is_fresh = {}, False
+        self._is_fresh = False
+        self._weights.settle()
 
     def _check_kept(self) -> None:
         """Hold the weights against what was saved with a state that was loaded."""
-        for name, count in self._expected.items():
-            if (found := self._nonzero(name)) < count:
+        expected, self._expected = self._expected, {}
+        found = self._weights.nonzero() if expected else {}
+        for name, count in expected.items():
+            if found[name] < count:
                 raise InputError(
-                    f"PQRewirer: {count - found} active weights of {name!r} are 0 that were not when the state was "
-                    f"saved; load the model's state again, after the rewirer was constructed"
+                    f"PQRewirer: {count - found[name]} active weights of {name!r} are 0 that were not when the state "
+                    f"was saved; load the model's state again, after the rewirer was constructed"
                 )
-        self._expected = {}
-
-    def _nonzero(self, name: str) -> int:
-        """Active weights of a parameter that are not 0."""
-        return int(((self.parameters[name].detach() != 0) & self.masks[name]).sum())
 
     def _check_seen(self) -> None:
         """Count steps that changed weights without showing their gradients; too many mean another optimiser at work."""
@@ -356,6 +299,8 @@ class PQRewirer:
             self._refuse_blindness()
 
     def _refuse_blindness(self) -> None:
+        # A scaler skips every step of weights that are not numbers, which never equal what they were.
+        self._magnitudes()
         if self.optimizers:
             kinds = " and ".join(type(optimizer).__name__ for optimizer in self.optimizers.all)
             raise InputError(
@@ -389,8 +334,8 @@ class PQRewirer:
         else:
             self._use(self.names)
         self._check_seen()
-        self._zero_inactive()
-        self._removed = {}
+        self._weights.zero_pruned()
+        self._weights.settle()
         self._steps += 1
         self._scored.clear()
         self._used = False
@@ -474,44 +419,37 @@ class PQRewirer:
         self._follow()
         held = {id(parameter) for parameter in held_by(optimizer)}
         names = [name for name in self.names if id(self.parameters[name]) in held]
-        self._use(names, score=ready and not will_skip(optimizer), scale=loss_scale(optimizer))
+        # Asked only where it matters: on a GPU the answer has to be waited for.
+        score = ready and self._scores_now and not will_skip(optimizer)
+        scale = loss_scale(optimizer) if score else 1.0
+        # What earlier batches have accumulated counts for growth, when the closure has added the last one.
+        self._use(names, score=score, scale=scale, keep=not ready and self._scores_now)
 
     @torch.no_grad()
-    def _use(self, names: Sequence[str], *, score: bool = True, scale: float = 1.0) -> None:
+    def _use(self, names: Sequence[str], *, score: bool = True, scale: float = 1.0, keep: bool = False) -> None:
         """Score, unless there are fresh gradients only later, and mask the gradients of these parameters."""
         self._follow()
         # Between steps nobody has reason to write weights; within one the optimiser does.
         if not self._used and self.optimizers:
             self._check_written()
-        if any(self.parameters[name].grad is not None for name in names):
+        gradients = {name: gradient for name in names if (gradient := self._weights.gradient(name)) is not None}
+        if gradients:
             self._used = True
             self._uses += 1
-        for name in names:
-            gradient = self.parameters[name].grad
-            if gradient is not None and gradient.layout != torch.strided:
-                raise UnsupportedError(
-                    f"PQRewirer: {name!r} has sparse gradients, which are not built; build its module with "
-                    f"sparse=False, or exclude it"
-                )
-        if score and self._scores_now:
-            self._score([name for name in names if name not in self._scored], scale)
-        if self.density_is_one:
-            return
-        for name in names:
-            gradient = self.parameters[name].grad
-            if gradient is not None:
-                gradient.mul_(self._factors[name])
+            if score and self._scores_now:
+                self._score([name for name in names if name not in self._scored], gradients, scale)
+        self._weights.mask_gradients(gradients, keep=keep)
 
-    def _score(self, names: Sequence[str], scale: float) -> None:
-        gradients = {name: g for name in names if (g := self.parameters[name].grad) is not None}
+    def _score(self, names: Sequence[str], gradients: Mapping[str, Tensor], scale: float) -> None:
+        gradients = {name: gradients[name] for name in names if name in gradients}
         if not gradients or not self._tells_something(gradients):
             return
         decay = self.config.momentum if self.rules.growth == "momentum" else 0.0
         for name in names:
             score = self._scores.get(name)
-            if score is None:
-                score = self._scores[name] = torch.zeros_like(self.parameters[name])
-            score.mul_(decay)
+            # The parameter may have been moved since.
+            score = torch.zeros_like(self.parameters[name]) if score is None else score.to(self.parameters[name].device)
+            self._scores[name] = score.mul_(decay)
             if name in gradients:
                 score.add_(gradients[name], alpha=(1 - decay) / scale)
         self._scored.update(names)
@@ -632,22 +570,12 @@ class PQRewirer:
         if self.config.restart:
             self._initial = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
-    @torch.no_grad()
     def apply_to(self, model: nn.Module) -> None:
         """Zero what the masks exclude in another model with the same parameters, such as a moving average of this one.
 
         InputError if one of the parameters is missing or of another shape.
         """
-        found = {plain_name(name): value for name, value in unwrapped(model).named_parameters(remove_duplicate=False)}
-        weights = {name: found.get(plain_name(name)) for name in self.names}
-        for name, weight in weights.items():
-            if weight is None or weight.shape != self.masks[name].shape:
-                size = "absent" if weight is None else f"of shape {tuple(weight.shape)}"
-                here = tuple(self.masks[name].shape)
-                raise InputError(f"PQRewirer: {name!r} is {size} in the other model, here of shape {here}")
-        for name, weight in weights.items():
-            if weight is not None:
-                weight.masked_fill_(~self.masks[name].to(weight.device), 0.0)
+        self._weights.apply_to(model)
 
     # Saving.
 
@@ -657,7 +585,8 @@ class PQRewirer:
         Tensors ``mask.<name>``, ``score.<name>``, ``initial.<name>``, ``carry.rewire`` and ``carry.fall``, and
         ``document``, of JSON's types. The model's and the optimiser's states are saved beside it.
         """
-        self._follow()
+        if self._attached:
+            self._follow()
         state: dict[str, Any] = {f"mask.{name}": mask.clone() for name, mask in self.masks.items()}
         state |= {f"score.{name}": score.clone() for name, score in self._scores.items()}
         state |= {f"initial.{name}": value.clone() for name, value in self._initial.items()}
@@ -671,7 +600,7 @@ class PQRewirer:
             "settled": self.settled,
             "indices": list(self._indices),
             "history": [asdict(change) for change in self.history],
-            "nonzero": {name: self._nonzero(name) for name in self.names},
+            "nonzero": self._weights.nonzero(),
         }
         return state
 
@@ -690,7 +619,8 @@ class PQRewirer:
             self._check_same(document, masks)
             tensors = {kind: self._saved(state, kind) for kind in ("score", "initial")}
             carry = {kind: state[f"carry.{kind}"].cpu().numpy().astype(np.float64) for kind in self._carry}
-            steps, changed_at, settled = document["steps"], document["changed_at"], document["settled"]
+            steps, changed_at = int(document["steps"]), int(document["changed_at"])
+            settled = bool(document["settled"])
             history = [LayerChange(**row) for row in document["history"]]
             indices = [float(index) for index in document["indices"]]
             # States of before these were kept say neither.
@@ -702,10 +632,7 @@ class PQRewirer:
             raise InputError(
                 f"PQRewirer: the saved state is damaged or not a rewirer's ({type(error).__name__}: {error})"
             ) from None
-        self._put_back()
-        for name in self.names:
-            self.masks[name].copy_(masks[plain_name(name)])
-            self._factors[name].copy_(self.masks[name])
+        self._weights.load_masks(masks)
         parameters = {plain_name(name): (name, value) for name, value in self.model.named_parameters()}
         for kind, kept in (("score", self._scores), ("initial", self._initial)):
             kept.clear()
@@ -718,7 +645,6 @@ class PQRewirer:
         self._is_fresh = True
         self._used, self._uses, self._blind, self._sample = False, 0, 0, None
         self._expected = {name: expected[plain_name(name)] for name in self.names if plain_name(name) in expected}
-        self._zero_inactive()
         if not self.optimizers:
             # The first gradients are seen after they have changed the weights.
             self._check_kept()
@@ -746,14 +672,6 @@ class PQRewirer:
         expected = {plain_name(name): tuple(mask.shape) for name, mask in self.masks.items()}
         if found != expected:
             raise InputError(f"PQRewirer: the saved masks are of other parameters ({found}, here {expected})")
-
-    @torch.no_grad()
-    def _put_back(self) -> None:
-        """Undo the zeroing of construction, where nothing was written since."""
-        for name, kept in self._removed.items():
-            weight = self.parameters[name]
-            if weight._version == self._versions.get(name):
-                weight.copy_(kept)
 
     # Flat arrays of all weights.
 
@@ -859,12 +777,7 @@ class PQRewirer:
             mask = self.masks[name]
             gone = torch.from_numpy(pruned[start:end].reshape(weight.shape)).to(mask.device)
             new = torch.from_numpy(grown[start:end].reshape(weight.shape)).to(mask.device)
-            mask &= ~gone
-            mask |= new
-            self._factors[name].copy_(mask)
-            fresh = gone | new
-            weight.masked_fill_(fresh, 0.0)
-            self.optimizers.reset(weight, fresh)
+            self.optimizers.reset(weight, self._weights.change(name, gone, new))
             changes.append(
                 LayerChange(
                     step=self._steps,
@@ -888,15 +801,7 @@ class PQRewirer:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(self._initial[name])
             self.optimizers.reset(parameter)
-        self._zero_inactive()
-
-    @torch.no_grad()
-    def _zero_inactive(self) -> None:
-        if self.density_is_one:
-            return
-        for name, parameter in self.parameters.items():
-            parameter.mul_(self._factors[name])
-            self._versions[name] = parameter._version
+        self._weights.zero_pruned()
 
     @property
     def _on_target(self) -> bool:
