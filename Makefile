@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$p"; break; }; done; true)
 BIN := .venv/bin
 STAMP := .venv/.installed
-TRITON := .venv/triton
+DEEP := .venv/deep
 SOURCES := codesign rtl_templates sim boards tests examples benchmarks docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -55,10 +55,10 @@ quick: $(STAMP) ## two minutes that touch every module
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not deep" --quick --durations 15 $(REQUIRED)
 
 # Beside the environment: torch would look for a GPU's compiler wherever it finds one.
-test-deep: $(STAMP) $(TRITON) ## the slow tests
-	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -n $(JOBS) -m deep --require triton $(REQUIRED)
+test-deep: $(STAMP) $(DEEP) ## the slow tests
+	PYTHONPATH=$(DEEP) $(BIN)/python -m pytest -n $(JOBS) -m deep --require triton $(REQUIRED)
 
-$(TRITON): requirements-deep.lock
+$(DEEP): requirements-deep.lock
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --upgrade --target $@ -r requirements-deep.lock
 	touch $@
 
