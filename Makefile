@@ -66,8 +66,8 @@ prove: $(STAMP) ## prove the components with SymbiYosys, about half an hour
 	$(BIN)/python -m tests.proofs --jobs $(JOBS)
 
 # Parts of both, the longest not run first; what was run on which sources stands in tests/deep.json.
-deep: $(STAMP) $(TRITON) ## deep tests and proofs that have not run on the present sources; make deep MINUTES=30
-	PYTHONPATH=$(TRITON) $(BIN)/python -m tests.deep $(if $(MINUTES),--minutes $(MINUTES))
+deep: $(STAMP) $(DEEP) ## deep tests and proofs that have not run on the present sources; make deep MINUTES=30
+	PYTHONPATH=$(DEEP) $(BIN)/python -m tests.deep $(if $(MINUTES),--minutes $(MINUTES))
 
 stale: $(STAMP) ## list them
 	$(BIN)/python -m tests.deep --stale
