@@ -183,8 +183,11 @@ def _drop_foreign(record: Record) -> None:
         ("synthesis", "synth/synth.json"),
         ("estimate", "estimate.json"),
     ):
-        document = getattr(record, name)
-        if document is not None and document.get("network_hash") != record.network.hash:
+        document: Any = getattr(record, name)
+        if document is None:
+            continue
+        stated = document.get("network_hash") if isinstance(document, dict) else document.network_hash
+        if stated != record.network.hash:
             record.damaged.append(f"{file}: belongs to another network; make it again")
             setattr(record, name, None)
     if record.verification is None:

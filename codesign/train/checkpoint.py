@@ -16,7 +16,9 @@ from torch import Tensor
 
 from codesign.errors import InputError
 from codesign.files import atomic_path
+from codesign.network.file import check_header
 
+MAX_HEADER_BYTES = 1 << 24
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
@@ -40,8 +42,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; `codesign train` writes one")
+    check_header(path, "no such checkpoint; `codesign train` writes one", MAX_HEADER_BYTES)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("codesign")
@@ -102,11 +103,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of :func:`optimizer_tensors`."""
+    """Inverse of :func:`optimizer_tensors`. InputError for the state of a parameter that the optimizer has not."""
     document = optimizer.state_dict()
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
-            _, index, key = name.split(".")
+            index, _, key = name.removeprefix("optimizer.").partition(".")
+            shape = shapes[int(index)] if index.isdecimal() and int(index) < len(shapes) else None
+            if shape is None or tensor.shape not in (shape, ()):
+                raise InputError(f"not a state of this optimizer: {name} is {_size(tensor)}; train again")
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": document["param_groups"]})

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from codesign.automatic import resolve, settled
@@ -483,6 +484,12 @@ class _Run:
         tensors, document = checkpoint.load(path)
         if document.get("key") != self.key:
             return 0
+        try:
+            _State.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path}: damaged: {place}: {first['msg']}; train again with --force") from None
         checkpoint.restore_network(self.network, tensors)
         checkpoint.restore_optimizer(self.optimizer, tensors)
         state = {name: tensor for name, tensor in tensors.items() if name.startswith("mask.")}
@@ -495,6 +502,28 @@ class _Run:
         for name in [*kept, *[checkpoint.BEST] * (self.best is not None)]:
             checkpoint.load(self.folder / "checkpoints" / name)
         return int(document["epoch"])
+
+
+class _Row(BaseModel):
+    """What is read of an epoch that a checkpoint tells of."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    epoch: Annotated[int, Field(ge=1, le=1 << 31)]
+    iteration: Annotated[int, Field(ge=0, le=1 << 31)]
+    density: float
+    validation_accuracy: float
+    validation_loss: float
+
+
+class _State(BaseModel):
+    """The document of the last checkpoint; the rewirer checks its part."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    epoch: Annotated[int, Field(ge=1, le=1 << 31)]
+    best: _Row | None
+    iterations: list[_Row]
+    history: list[_Row]
+    rewirer: dict[str, Any]
 
 
 def layer_of(parameter: str) -> int:

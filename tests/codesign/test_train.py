@@ -104,6 +104,23 @@ def test_a_run_stopped_inside_an_epoch_resumes_from_the_last_whole_one(tmp_path,
     assert train(config, digits, tmp_path / "cut").history == whole.history
 
 
+def test_a_checkpoint_that_tells_of_no_training_is_not_continued(tmp_path, digits):
+    """Whatever its checksum says: it may have been written by something else."""
+    train(tiny(epochs=3), digits, tmp_path)
+    path = tmp_path / "checkpoints" / checkpoint.LAST
+    tensors, document = checkpoint.load(path)
+    wrong = [{"epoch": "x"}, {"epoch": 10**12}, {"best": {}}, {"iterations": [5]}, {"history": None}, {"rewirer": []}]
+    for change in wrong:
+        checkpoint.save(path, tensors, {**document, **change})
+        with pytest.raises(InputError, match=rf"last.safetensors: damaged: {next(iter(change))}") as caught:
+            train(tiny(epochs=3), digits, tmp_path)
+        assert "\n" not in str(caught.value)
+    for name, tensor in (("optimizer.x", torch.zeros(2)), ("optimizer.99.exp_avg", torch.zeros(2))):
+        checkpoint.save(path, {**tensors, name: tensor}, document)
+        with pytest.raises(InputError, match=f"not a state of this optimizer: {name}"):
+            train(tiny(epochs=3), digits, tmp_path)
+
+
 def test_other_options_start_afresh(tmp_path, digits):
     train(tiny(epochs=3), digits, tmp_path)
     seen = []
@@ -307,7 +324,7 @@ def test_an_absent_device_is_refused(tmp_path, digits):
 def test_a_truncated_checkpoint_is_named(tmp_path, digits):
     result = train(tiny(epochs=3), digits, tmp_path)
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"best\.safetensors: truncated or not a checkpoint"):
+    with pytest.raises(InputError, match=r"best\.safetensors: truncated or not a safetensors file"):
         checkpoint.load(result.checkpoint)
 
 
