@@ -61,7 +61,7 @@ def test_a_machine_without_contents_runs_what_was_delivered_with_it(tmp_path: Pa
     )
     boot = bundle / "boot.bin"
     assert boot.read_bytes() == compile_load(network, written).image
-    assert written["load"]["boot"] == "boot.bin" and "boot.bin" in written["files"]
+    assert written.load is not None and written.load.boot == "boot.bin" and "boot.bin" in written.files
     result = verify_bundle(bundle, network, samples_of(network, 1), tmp_path / "work", stress_samples=2, waves=False)
     assert result.passed and result.samples == 3, str(result.first_divergence)
     smaller = small_variant(1, "current", n_in=9, hidden=5, timesteps=4, width=8)

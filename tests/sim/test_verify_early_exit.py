@@ -12,6 +12,7 @@ from codesign import golden
 from codesign.choices import Choices
 from codesign.mapping import map_network
 from rtl_templates.bundle import write_bundle
+from sim.facts import Facts
 from sim.verify import Verification, verify_bundle
 
 pytestmark = pytest.mark.hardware
@@ -53,7 +54,7 @@ def check(result: Verification, network, trace) -> None:
 
 
 @pytest.mark.parametrize("case", [0, 2])
-def test_every_phase_passes(case: int, tmp_path: Path) -> None:
+def test_every_phase_passes(case: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, folded = CASES[case]
     network, stimulus, trace = bundle(tmp_path / "b", case, folded, **options)
     result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "w", stress_samples=3, workers=1)
@@ -65,6 +66,9 @@ def test_every_phase_passes(case: int, tmp_path: Path) -> None:
     # The same hardware, expected to exit by another rule, differs where it exits first.
     document["early_exit"] = 1 if options.get("rule", "certain") == "certain" else 10_000
     (tmp_path / "b" / "design.json").write_text(json.dumps(document))
+    result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "w", workers=1)
+    assert result.samples == 0 and "early_exit is" in result.sidecar[0]
+    monkeypatch.setattr("sim.verify.compare_facts", lambda *_: Facts(0, ()))
     result = verify_bundle(
         tmp_path / "b", network, stimulus, tmp_path / "w", stress_samples=0, workers=1, waves=False, latency=False
     )
