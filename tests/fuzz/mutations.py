@@ -328,7 +328,7 @@ def npz_file(content: bytes, rng: Rng) -> Damaged:
     elif kind == "gone":
         del members[name]
     elif kind == "name":
-        members[str(rng.choice(["x.npy", "../x.npy", "x", "", "labels.npy", "n" * 60_000]))] = members.pop(name)
+        members[str(rng.choice(["x.npy", "../x.npy", "x", ".npy", "labels.npy", "n" * 60_000]))] = members.pop(name)
     elif kind == "raw":
         label, members[name] = any_bytes(members[name], rng)
         label = f"{name}: {label}"
