@@ -238,7 +238,7 @@ TARGETS: dict[str, Target] = {
         Target("report", COLLECTED, _report, RUN, 0.3),
         Target("metrics resume", {"run/metrics.jsonl": "json lines"}, ("train", "{case}/run", "--json"), RUN, 0.5),
         Target("manifest estimate", {"run/manifest.json": "json"}, ("estimate", "{case}/run", "--json"), RUN, 2),
-        Target("manifest run", {"run/manifest.json": "json"}, ("run", "{case}/run", "--json"), RUN, 0.1, deep=True),
+        Target("manifest generate", {"run/manifest.json": "json"}, ("generate", "{case}/run"), RUN, 0.1, deep=True),
         Target("manifest report", {"run/manifest.json": "json"}, _report, RUN, 0.15),
         Target("manifest predict", {"run/manifest.json": "json"},
                ("predict", "{case}/run", "{case}/mine.npz", "--json"), ("run", "mine.npz"), 1),

@@ -26,7 +26,7 @@ from tests.fuzz.targets import TARGETS, Case, make_case
 
 MEMORY_LIMIT = 6 << 30
 """Of address space, of which torch takes several gigabytes without using them."""
-WALL_SECONDS = 60
+WALL_SECONDS = 300
 
 
 class Endless(BaseException):
