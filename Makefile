@@ -51,7 +51,7 @@ REQUIRED = $(if $(REQUIRE),--require $(REQUIRE))
 test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(REQUIRED)
 
-quick: $(STAMP) ## two minutes that touch every module
+quick: $(STAMP) ## a selection of the tests, for in between
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not deep" --quick --durations 15 $(REQUIRED)
 
 # Beside the environment: torch would look for a GPU's compiler wherever it finds one.
@@ -65,7 +65,7 @@ $(DEEP): requirements-deep.lock
 prove: $(STAMP) ## prove the components with SymbiYosys, about half an hour
 	$(BIN)/python -m tests.proofs --jobs $(JOBS)
 
-# Parts of both, the longest not run first; what was run on which sources stands in tests/deep.json.
+# Parts of both, those first that ran longest ago; tests/deep.json says on which sources each has run.
 deep: $(STAMP) $(DEEP) ## deep tests and proofs that have not run on the present sources; make deep MINUTES=30
 	PYTHONPATH=$(DEEP) $(BIN)/python -m tests.deep $(if $(MINUTES),--minutes $(MINUTES))
 

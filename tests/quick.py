@@ -24,6 +24,8 @@ ELSEWHERE = {
     "boards/uart_testbench.py",
     "codesign/__main__.py",
     "codesign/train/kernels/fused.py",
+    "sim/launch.py",
+    "sim/load_testbench.py",
     "sim/testbench.py",
 }
 
