@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from codesign.errors import InputError
 from codesign.network import FrozenNetwork
-from codesign.sidecar import Sidecar, read_sidecar
+from codesign.sidecar import SIDECAR, Sidecar, read_sidecar
 from sim.bundle import altered_files
 from sim.decoder import compare_decoded_sidecar
 from sim.facts import compare_facts
@@ -47,16 +48,19 @@ class SidecarMutant:
     document: dict[str, Any]
 
 
-def sidecar_mutants(sidecar: Sidecar) -> Iterator[SidecarMutant]:
-    """Every leaf of a sidecar altered in every way that its kind allows, and every list shortened and reordered."""
+def sidecar_mutants(sidecar: Sidecar, ways: int | None = None) -> Iterator[SidecarMutant]:
+    """Every leaf of a sidecar altered in every way that its kind allows, and every list shortened and reordered.
+
+    ways : alterations of each leaf and list, at most; None for all.
+    """
     original = sidecar.to_json()
     for path, value in leaves(original):
-        for what, other in _others(value):
+        for what, other in islice(_others(value), ways):
             document = copy.deepcopy(original)
             _set(document, path, other)
             yield SidecarMutant(f"{'.'.join(map(str, path))} {what}", document)
     for path, value in _containers(original):
-        for what, other in _reordered(value):
+        for what, other in islice(_reordered(value), ways):
             document = copy.deepcopy(original)
             _set(document, path, other)
             yield SidecarMutant(f"{'.'.join(map(str, path))} {what}", document)
@@ -66,10 +70,10 @@ def caught(bundle: Path, document: dict[str, Any], network: FrozenNetwork) -> st
     """How a mutant of the bundle's sidecar was caught, in one line; None if it was not. Raises nothing else."""
     try:
         sidecar = Sidecar.from_json(document)
-        altered = altered_files(bundle, sidecar)
         found = compare_facts(bundle, sidecar, network).differences
         if found:
             return str(found[0])
+        altered = altered_files(bundle, sidecar)
         if altered:
             return f"{altered[0]} altered since generation"
         decoded = compare_decoded_sidecar(bundle, sidecar, network)
@@ -78,9 +82,31 @@ def caught(bundle: Path, document: dict[str, Any], network: FrozenNetwork) -> st
     return None if decoded["equal"] else decoded["first"]
 
 
-def run_sidecar_mutants(bundle: Path, network: FrozenNetwork) -> dict[str, str | None]:
-    """How each mutant of a bundle's sidecar was caught, by name; None for one that was not."""
-    return {mutant.name: caught(bundle, mutant.document, network) for mutant in sidecar_mutants(read_sidecar(bundle))}
+def run_sidecar_mutants(bundle: Path, network: FrozenNetwork, ways: int | None = 2) -> list[dict[str, Any]]:
+    """Mutants of a bundle's sidecar, gathered by its first key, as entries of ``mutants.json``.
+
+    An entry is caught if all of its mutants are; ``reason`` says how many there were, or which one was not.
+    """
+    escaped: dict[str, list[str]] = {}
+    made: dict[str, int] = {}
+    for mutant in sidecar_mutants(read_sidecar(bundle), ways):
+        key = mutant.name.partition(" ")[0].partition(".")[0]
+        made[key] = made.get(key, 0) + 1
+        if caught(bundle, mutant.document, network) is None:
+            escaped.setdefault(key, []).append(mutant.name)
+    return [
+        {
+            "name": f"{SIDECAR}: {key}" + (f" ({escaped[key][0]})" if key in escaped else ""),
+            "kind": "sidecar",
+            "component": "sidecar",
+            "caught": key not in escaped,
+            "first_divergence": None,
+            "decoder_catches": None,
+            "reason": f"{count} alterations, {len(escaped.get(key, []))} not found",
+            "error": None,
+        }
+        for key, count in made.items()
+    ]
 
 
 def leaves(document: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[tuple[Step, ...], Any]]:
@@ -110,8 +136,10 @@ def _others(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, bool):
         yield "flipped", not value
     elif isinstance(value, int):
-        found = {value + 1, value - 1, 0, -value, 1, 2 * value + 1} - {value}
-        yield from ((f"= {other}", other) for other in sorted(found))
+        # The likeliest first.
+        for other in dict.fromkeys((value + 1, value - 1, 2 * value + 1, 1, 0, -value)):
+            if other != value:
+                yield f"= {other}", other
     elif isinstance(value, str):
         for words in WORDS:
             if value in words:

@@ -241,6 +241,7 @@ def _verify_mutants(config: Config, bundle: Path, network: Path, samples: Path, 
     from codesign.mutation import run_mutants
     from codesign.network import FrozenNetwork
     from codesign.stimulus import Stimulus
+    from sim.sidecar_mutants import run_sidecar_mutants
 
     console.step("mutants")
     work = folder / "mutants"
@@ -252,6 +253,10 @@ def _verify_mutants(config: Config, bundle: Path, network: Path, samples: Path, 
         seed=config.verify.seed,
         progress=console.progress,
     )
+    rows = run_sidecar_mutants(bundle, FrozenNetwork.load(network))
+    document["mutants"] += rows
+    document["total"] += len(rows)
+    document["caught"] += sum(row["caught"] for row in rows)
     write_json(folder / "mutants.json", document)
     shutil.rmtree(work)
     table = Table("mutant", "kind", "caught", "first divergence")

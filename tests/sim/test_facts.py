@@ -15,9 +15,9 @@ from random_networks import random_stimulus
 from codesign.errors import InputError, MismatchError
 from codesign.network import FrozenNetwork
 from codesign.sidecar import read_sidecar
-from sim.facts import check_facts, compare_facts
+from sim.facts import Facts, check_facts, compare_facts
 from sim.netlist import read_netlist
-from sim.sidecar_mutants import caught, leaves, sidecar_mutants
+from sim.sidecar_mutants import caught, leaves, run_sidecar_mutants, sidecar_mutants
 from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
@@ -60,6 +60,17 @@ def test_every_altered_leaf_is_caught(machine) -> None:
 def test_a_true_sidecar_is_not_caught(machine) -> None:
     bundle, network = machine
     assert caught(bundle, read_sidecar(bundle).to_json(), network) is None
+
+
+def test_a_mutant_that_escapes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "b"
+    network = build_machine("single", bundle)
+    rows = run_sidecar_mutants(bundle, network)
+    assert len(rows) > 25 and all(row["caught"] for row in rows)
+    # Without the check of facts only the reader, the hashes and the images are left.
+    monkeypatch.setattr("sim.sidecar_mutants.compare_facts", lambda *_: Facts(0, ()))
+    escaped = {row["name"].split()[1] for row in run_sidecar_mutants(bundle, network) if not row["caught"]}
+    assert {"timesteps", "readout", "counters", "memory_bits", "tools"} <= escaped
 
 
 @pytest.mark.deep
