@@ -33,7 +33,6 @@ PACKAGES = ("codesign", "rtl_templates", "sim", "boards", "benchmarks", "example
 # What every part depends on, whatever it imports.
 COMMON = ("pyproject.toml", "requirements.lock", "requirements-deep.lock", "tests/conftest.py")
 PART_SECONDS = 2 * 3600
-DEEP = re.compile(r"^\s*(@|pytestmark\b.*)pytest\.mark\.deep\b|marks=.*pytest\.mark\.deep\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ def parts(jobs: int = 1) -> list[Part]:
 
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        if DEEP.search(path.read_text(encoding="utf-8")):
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if any(isinstance(node, ast.Attribute) and node.attr == "deep" for node in tree):
             name = str(path.relative_to(ROOT))
             workers = ("-n", str(jobs)) if jobs > 1 else ()
             found.append(Part(name, path, ("pytest", "-q", "-m", "deep", *workers, name)))
