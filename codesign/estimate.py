@@ -7,6 +7,7 @@ formulas fitted on syntheses (:mod:`codesign.area_model`); block RAM from the me
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -19,6 +20,7 @@ from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.capacity import Capacity
 from codesign.choices import Choices, StateMemory, problem
 from codesign.encoding import row_entry
+from codesign.errors import CodesignWarning
 from codesign.layouts import Record, index_width, output_word
 from codesign.mapping import (
     AGE_BITS,
@@ -583,7 +585,10 @@ def _area(network: FrozenNetwork, mapping: HardwareMap, found: Sequence[Memory],
 
 
 def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
-    """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does."""
+    """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does.
+
+    Warns of logic that is not estimated and so cannot be compared.
+    """
     area = result["area"][device.family]
     names = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
     cures = {
@@ -592,6 +597,13 @@ def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
         "bram": "use a lower density, fewer neurons, fewer weight bits or fewer lanes",
         "dsp": "use fewer lanes in the first layer",
     }
+    if area["lut"] is None:
+        warnings.warn(
+            f"{name}: the area model does not know this machine, so that only its memories are compared with the "
+            "device; `codesign synth` places it",
+            CodesignWarning,
+            stacklevel=2,
+        )
     return [
         f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
         f"({area[kind] - device.budget[kind]:g} too many); {cures[kind]}"

@@ -236,16 +236,17 @@ def verify(
 def _verify_mutants(config: Config, bundle: Path, network: Path, samples: Path, folder: Path) -> None:
     """Check that faults in copies of the bundle are caught; writes ``mutants.json`` into ``folder``.
 
-    Raises MismatchError if the bundle itself differs or a fault is not caught, ToolError if one could not be simulated.
+    Raises MismatchError if the bundle itself differs or a fault is not caught, ToolError if the bundle could not be
+    simulated, and CodesignError (exit 1) if a mutant could not be made, built or simulated.
     """
-    from codesign.mutation import run_mutants
     from codesign.network import FrozenNetwork
+    from codesign.pipeline.mutants import judge_mutants, run_delivered
     from codesign.stimulus import Stimulus
     from sim.sidecar_mutants import run_sidecar_mutants
 
     console.step("mutants")
     work = folder / "mutants"
-    document = run_mutants(
+    document = run_delivered(
         bundle,
         FrozenNetwork.load(network),
         Stimulus.load(samples),
@@ -274,9 +275,7 @@ def _verify_mutants(config: Config, bundle: Path, network: Path, samples: Path, 
         raise MismatchError(
             f"{bundle}: differs from the frozen network before any fault; `codesign verify` shows where"
         )
-    escaped = [mutant["name"] for mutant in document["mutants"] if not mutant["caught"]]
-    if escaped:
-        raise MismatchError(f"{len(escaped)} of {len(document['mutants'])} mutants not caught: {', '.join(escaped)}")
+    judge_mutants(document["mutants"])
 
 
 def _verify_bundle(

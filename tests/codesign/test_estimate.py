@@ -11,6 +11,7 @@ import pytest
 from codesign import golden
 from codesign.area_model import AREA_MODELS, FEATURES
 from codesign.choices import Choices
+from codesign.errors import CodesignWarning
 from codesign.estimate import (
     FAMILIES,
     Memory,
@@ -193,6 +194,14 @@ def test_fits_names_what_is_too_much_and_by_how_much():
     assert line.startswith(f"small: about {blocks:g} of 30 block RAMs ({blocks - 30:g} too many); use a lower density")
     roomy = SimpleNamespace(family="ice40", budget=dict.fromkeys(budget, 10**9))
     assert fits(result, "large", roomy) == []
+
+
+def test_logic_that_is_not_estimated_is_not_said_to_fit():
+    network = random_network((12, 8, 4))
+    result = estimate(network, map_network(network, [1, 1], None, Choices(pipeline="short")))
+    device = SimpleNamespace(family="ice40", budget={"lut": 1, "ff": 1, "bram": 30, "dsp": 8})
+    with pytest.warns(CodesignWarning, match="tiny: the area model does not know this machine, so that only its mem"):
+        assert fits(result, "tiny", device) == []
 
 
 def test_xilinx_counts_half_blocks():

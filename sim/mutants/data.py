@@ -1,0 +1,147 @@
+"""Data mutants: faults in the delivered memory images, drawn until the golden model of what they say differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from codesign.sidecar import MemoryImage
+from sim.bundle import read_image, unpack
+from sim.mutants.scene import Absent, Mutant, NotApplicable, Row, Scene, field_of, put
+
+DRAWS = 60
+# What an image is to hold instead; an edit raises NotApplicable where there is no place for it.
+Edit = Callable[[Scene, np.random.Generator], tuple[MemoryImage, list[int]]]
+Change = Callable[[int], int]
+
+
+def data_mutants(scene: Scene, work: Path, rng: np.random.Generator) -> list[Mutant]:
+    """The data mutants that the machine has a place for and the samples show; bundles in folders of ``work``."""
+    mutants = []
+    for name, edit in _edits(scene):
+        target = work / name.replace(" ", "_") / "bundle"
+        for _ in range(DRAWS):
+            try:
+                memory, words = edit(scene, rng)
+                scene.write_image(scene.copy(target), memory, words)
+            except Absent:
+                break
+            except NotApplicable:
+                continue
+            if scene.shows_images(target):
+                reason = "the golden model of the changed images differs on the verified samples"
+                mutants.append(Mutant(name, "data", "memories", target, reason))
+                break
+    return mutants
+
+
+def _edits(scene: Scene) -> Iterator[tuple[str, Edit]]:
+    """(name, edit) of every data mutant."""
+    places = {0: "the first layer", scene.last: "the last layer"}
+    for layer, place in places.items():
+        yield f"weight plus one in {place}", _synapse(layer, "weight", lambda value: value + 1)
+        yield f"weight minus one in {place}", _synapse(layer, "weight", lambda value: value - 1)
+        yield f"weight sign in {place}", _synapse(layer, "weight", lambda value: -value)
+        yield f"code plus one in {place}", _synapse(layer, "code", lambda value: value + 1)
+        yield f"code minus one in {place}", _synapse(layer, "code", lambda value: value - 1)
+        yield f"target moved in {place}", _target(layer)
+        yield f"gap one more in {place}", _synapse(layer, "gap", lambda value: value + 1)
+        yield f"gap one less in {place}", _synapse(layer, "gap", lambda value: value - 1)
+        yield f"row starts one late in {place}", _row(layer, "start", 1)
+        yield f"row starts one early in {place}", _row(layer, "start", -1)
+        yield f"row one longer in {place}", _row(layer, "count", 1)
+        yield f"row one shorter in {place}", _row(layer, "count", -1)
+        yield f"threshold plus one in {place}", _parameter(layer, "threshold")
+        yield f"bias plus one in {place}", _parameter(layer, "bias")
+    yield "weight lost", _synapse(0, "weight", lambda value: 0)
+    yield "two synapses exchanged", _exchange
+
+
+def _drawn_row(scene: Scene, layer: int, rng: np.random.Generator) -> Row:
+    """A row with words, of a source that sends an event."""
+    active = scene.active(layer)
+    lanes = range(scene.sidecar.layers[layer].lanes)
+    found = [row for lane in lanes for row in scene.rows(layer, lane) if row.words.size and active[row.source]]
+    if not found:
+        raise NotApplicable(f"no source of layer {layer} that fires has a synapse")
+    return found[int(rng.integers(len(found)))]
+
+
+def _change(
+    scene: Scene, layer: int, role: str, lane: int, address: int, name: str, change: Change
+) -> tuple[MemoryImage, list[int]]:
+    memory = scene.memory(layer, role, lane)
+    field = field_of(memory, name)
+    words = read_image(scene.bundle, memory)
+    (value,) = unpack([words[address]], memory)[name].tolist()
+    words[address] = put(words[address], field, change(value))
+    return memory, words
+
+
+def _synapse(layer: int, name: str, change: Change) -> Edit:
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        row = _drawn_row(scene, layer, rng)
+        book = scene.sidecar.layers[layer].encoding.codebook
+
+        def checked(value: int) -> int:
+            if name == "code" and not 0 <= change(value) < len(book or ()):
+                raise NotApplicable("the codebook has no such entry")
+            return change(value)
+
+        word = int(rng.choice(row.words))
+        return _change(scene, layer, "synapses", row.lane, word, scene.part(layer, name, row.lane), checked)
+
+    return edit
+
+
+def _target(layer: int) -> Edit:
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        row = _drawn_row(scene, layer, rng)
+        entry = scene.sidecar.layers[layer]
+        used = [slot for slot, lane in zip(entry.slot, entry.lane, strict=True) if lane == row.lane]
+        at = int(rng.integers(row.words.size))
+        others = [slot for slot in used if slot != row.slots[at]]
+        if not others:
+            raise NotApplicable("a lane of one neuron")
+        target, name = int(rng.choice(others)), scene.part(layer, "slot", row.lane)
+        return _change(scene, layer, "synapses", row.lane, int(row.words[at]), name, lambda _: target)
+
+    return edit
+
+
+def _row(layer: int, name: str, change: int) -> Edit:
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        row = _drawn_row(scene, layer, rng)
+        group = scene.sidecar.layers[layer].encoding.row_group
+        word, member = divmod(row.address, group)
+        field = name if name == "start" or group == 1 else f"{name}{member}"
+        # A row past the end of its memory reads what no file says.
+        depth = scene.memory(layer, "synapses", row.lane).depth
+        if change > 0 and int(row.words[-1]) + 1 + change > depth:
+            raise NotApplicable("the last row")
+        return _change(scene, layer, "rows", row.lane, word, field, lambda value: value + change)
+
+    return edit
+
+
+def _parameter(layer: int, name: str) -> Edit:
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        entry = scene.sidecar.layers[layer]
+        neuron = int(rng.integers(entry.n_out))
+        address = entry.slot_base + entry.slot[neuron]
+        return _change(scene, layer, "parameters", entry.lane[neuron], address, name, lambda value: value + 1)
+
+    return edit
+
+
+def _exchange(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+    one, other = _drawn_row(scene, 0, rng), _drawn_row(scene, 0, rng)
+    if one.lane != other.lane:
+        raise NotApplicable("not in one lane")
+    memory = scene.memory(0, "synapses", one.lane)
+    words = read_image(scene.bundle, memory)
+    first, second = int(rng.choice(one.words)), int(rng.choice(other.words))
+    words[first], words[second] = words[second], words[first]
+    return memory, words

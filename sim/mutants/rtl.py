@@ -1,0 +1,557 @@
+"""RTL mutants: faults in the delivered Verilog, each with the machines that it is for and the samples that show it.
+
+Most faults replace what drives a signal by its name, which the generator's tools keep, whatever stands on the right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from codesign.errors import ToolError
+from codesign.network import FrozenLayer, Leak
+from sim.mutants.scene import Mutant, Row, Scene
+
+Applies = Callable[[Scene], bool]
+CONSTANT = r"(?P<size>\d+)'h(?P<value>[0-9a-f]+)"
+BACKLOG = 4
+
+
+@dataclass(frozen=True)
+class RtlEdit:
+    """A textual edit of the delivered Verilog.
+
+    Every module whose name (below the top's) matches ``module`` must hold ``pattern`` exactly once, or at least
+    once if ``every``; each match is replaced. ``applies`` : whether the machine has what is edited, and the samples
+    show the fault. ``component`` : what the fault is in. ``loads`` : it is seen when a network is loaded.
+    """
+
+    name: str
+    component: str
+    module: str
+    pattern: str
+    replacement: str | Callable[[re.Match[str]], str]
+    reason: str
+    every: bool = False
+    applies: Applies = lambda scene: True
+    loads: bool = False
+
+
+def driver(signal: str) -> str:
+    """Pattern of what drives a signal: an assignment, or the clocked one of a register. Groups head, value."""
+    return rf"(?m)^(?P<head>\s*(?:assign {signal} =|{signal} <=) )(?P<value>[^;]+);"
+
+
+def to(value: str) -> str:
+    """Replacement of a :func:`driver`."""
+    return rf"\g<head>{value};"
+
+
+def _previous(match: re.Match[str]) -> str:
+    """The same text with its sized constant one less."""
+    return f"{match['head']}{match['size']}'h{int(match['value'], 16) - 1:x}"
+
+
+def _shift_more(match: re.Match[str]) -> str:
+    high, low = int(match["high"]), int(match["low"])
+    return f"$signed(membrane) - $signed(membrane[{high}:{min(high, low + 1)}])"
+
+
+def _flip_hash(match: re.Match[str]) -> str:
+    return f"{match['head']}{int(match['value'], 16) ^ 1:016x}"
+
+
+def _first_part(match: re.Match[str]) -> str:
+    """The second lane is given what the first one is given."""
+    high, low = int(match["high"]), int(match["low"])
+    return f"{match['head']}[{high - low}:0]"
+
+
+# Which machines, and which samples show it ---------------------------------------------------------
+
+
+def _loadable(scene: Scene) -> bool:
+    return scene.choices.loadable
+
+
+def _lanes(scene: Scene, layer: int) -> int:
+    return int(scene.sidecar.layers[layer].lanes)
+
+
+def _any_layer_spikes(scene: Scene) -> bool:
+    return any(scene.spiking(layer) for layer in scene.engine_layers())
+
+
+def _subtracts(scene: Scene) -> bool:
+    """A spike of the first layer leaves a membrane that is not clipped, with reset 'subtract'."""
+    layer, membranes = scene.network.layers[0], scene.trace.membranes[0]
+    inside = (membranes > layer.membrane_min) & (membranes < layer.membrane_max)
+    return layer.reset == "subtract" and scene.spiking(0) and bool((scene.spikes(0) & inside).any())
+
+
+def _leak_changed(change: Callable[[Leak], Leak]) -> Applies:
+    def applies(scene: Scene) -> bool:
+        def changed(_: int, layer: FrozenLayer) -> FrozenLayer:
+            return replace(layer, leak=change(layer.leak))
+
+        return scene.network.layers[0].leak.kind != "none" and scene.shows_layers(changed, scene.engine_layers())
+
+    return applies
+
+
+def _leak_shift(scene: Scene) -> bool:
+    leaks = {scene.network.layers[layer].leak for layer in scene.engine_layers()}
+    (leak, *others) = leaks
+    if (
+        others
+        or leak.kind != "shift"
+        or not 0 < leak.shift < min(scene.network.layers[layer].membrane_width - 2 for layer in scene.engine_layers())
+    ):
+        return False
+    return _leak_changed(lambda leak: Leak("shift", leak.shift + 1))(scene)
+
+
+def _without_weights(scene: Scene) -> bool:
+    def silenced(index: int, layer: FrozenLayer) -> FrozenLayer:
+        return scene.with_synapses(index, np.zeros((layer.n_in, layer.n_out), np.int64))
+
+    return scene.shows_layers(silenced, scene.engine_layers())
+
+
+def _state_left(scene: Scene) -> bool:
+    """A sample that runs to its end, and is not the last, leaves a membrane that is not 0 after its leak."""
+    for layer in scene.engine_layers():
+        left = scene.network.layers[layer].leak(scene.trace.membranes[layer][:, -1])
+        whole = scene.counts[:, -1][:-1]
+        if whole.size and bool((left[:-1] != 0)[whole].any()):
+            return True
+    return False
+
+
+def _state_left_without_exit(scene: Scene) -> bool:
+    return not scene.choices.exits and _state_left(scene)
+
+
+def _timesteps(scene: Scene) -> bool:
+    return scene.network.timesteps > 1 and not _loadable(scene)
+
+
+def _has_slots(scene: Scene) -> bool:
+    return any(scene.sidecar.layers[layer].n_slots > 1 for layer in scene.engine_layers())
+
+
+def _repeat_first(rows: list[Row]) -> list[Row]:
+    """Each row walks its first word again and again."""
+    found = []
+    for row in rows:
+        if not row.words.size:
+            continue
+        first = np.zeros(row.words.size, np.int64)
+        found.append(replace(row, slots=row.slots[first], weights=row.weights[first], holds=row.holds[first]))
+    return found
+
+
+def _repeat_first_gap(rows: list[Row]) -> list[Row]:
+    """The same where words hold gaps: the first one passes over its slots again and again."""
+    found = []
+    for row in rows:
+        count = row.words.size
+        if count and row.holds[0]:
+            slots = (row.slots[0] + 1) * np.arange(1, count + 1) - 1
+            found.append(replace(row, slots=slots, weights=row.weights[[0] * count], holds=row.holds[[0] * count]))
+        elif count:
+            found.append(replace(row, holds=np.zeros(count, bool)))
+    return found
+
+
+def _gaps(scene: Scene) -> bool:
+    return scene.sidecar.layers[0].encoding.gap_bits is not None
+
+
+def _cut(rows: list[Row]) -> list[Row]:
+    """Each row ends after its first word."""
+    first = slice(0, 1)
+    return [replace(row, slots=row.slots[first], weights=row.weights[first], holds=row.holds[first]) for row in rows]
+
+
+def _stands_still(scene: Scene) -> bool:
+    fault = _repeat_first_gap if _gaps(scene) else _repeat_first
+    return scene.shows_rows(fault, scene.engine_layers())
+
+
+def _every_row_opens(scene: Scene) -> bool:
+    """Gaps count from slot 0 in every word."""
+
+    def fault(rows: list[Row]) -> list[Row]:
+        found = []
+        for row in rows:
+            before = (
+                np.concatenate(([0], np.cumsum(np.diff(row.slots, prepend=-1))))[:-1] if row.words.size else row.slots
+            )
+            found.append(replace(row, slots=row.slots - before))
+        return found
+
+    return _gaps(scene) and scene.shows_rows(fault, scene.engine_layers())
+
+
+def _first_members(scene: Scene) -> bool:
+    """Every source walks the row of its group's first source."""
+    groups = [scene.sidecar.layers[layer].encoding.row_group for layer in scene.engine_layers()]
+    if groups[0] == 1:
+        return False
+
+    def fault(rows: list[Row]) -> list[Row]:
+        by_address = {row.address: row for row in rows}
+        found = []
+        for row in rows:
+            first = by_address.get(row.address - row.address % groups[0])
+            if first is not None:
+                found.append(replace(first, source=row.source))
+        return found
+
+    return scene.shows_rows(fault, scene.engine_layers())
+
+
+def _second_lane_as_first(scene: Scene) -> bool:
+    """In lock step: lane 1 is given lane 0's synapses."""
+    entry = scene.sidecar.layers[0]
+    if not entry.lockstep:
+        return False
+    first = {row.source: row for row in scene.rows(0, 0)}
+
+    def fault(rows: list[Row]) -> list[Row]:
+        return [replace(first[row.source], lane=1) if row.lane == 1 else row for row in rows]
+
+    return scene.shows_rows(fault, [0])
+
+
+def _collides(distance: int) -> Applies:
+    """A lane of the first layer adds to one slot ``distance`` clocks apart, and loses a weight without forwarding.
+
+    Lanes walk the rows of an accumulation's events in order, one word a clock. Within a row there is no bubble, nor
+    between the rows of events that follow each other, in the lane that has had the most words, if those are more than
+    there were events: events come one a clock. The neuron's membrane must be one that is neither clipped nor reset to
+    a value, so that it tells the sum.
+    """
+
+    def applies(scene: Scene) -> bool:
+        entry, layer = scene.sidecar.layers[0], scene.network.layers[0]
+        lanes, membranes = range(entry.lanes), scene.trace.membranes[0]
+        tells = (membranes > layer.membrane_min) & (membranes < layer.membrane_max) & scene.counts[:, :, None]
+        if layer.reset in ("zero", "value"):
+            tells &= ~scene.trace.spikes[0]
+        neuron = np.full((entry.lanes, entry.n_slots), -1, np.int64)
+        neuron[list(entry.lane), list(entry.slot)] = np.arange(entry.n_out)
+        rows = [{row.source: row for row in scene.rows(0, lane)} for lane in lanes]
+        values = scene.stimulus.values
+        for sample in range(len(scene.stimulus)):
+            for timestep in range(1 if values is not None else scene.network.timesteps):
+                walk = np.flatnonzero(values[sample]) if values is not None else scene.stimulus.events(sample, timestep)
+                lines: list[list[tuple[int, int]]] = [[] for _ in lanes]
+                for position, source in enumerate(walk.tolist()):
+                    before = [len(line) for line in lines]
+                    for lane in lanes:
+                        row = rows[lane][source]
+                        lines[lane] += zip(np.where(row.holds, row.slots, -1).tolist(), row.weights.tolist())
+                        late = before[lane] == max(before) and before[lane] > position + BACKLOG
+                        follows = position > 0 and rows[lane][int(walk[position - 1])].words.size >= distance
+                        for at in range(before[lane], len(lines[lane])):
+                            if at - distance < before[lane] and not (late and follows):
+                                continue
+                            slot, weight = lines[lane][at - distance]
+                            between = [other for other, _ in lines[lane][at - distance + 1 : at]]
+                            if lines[lane][at][0] != slot or slot < 0 or not weight or slot in between:
+                                continue
+                            if neuron[lane, slot] >= 0 and tells[sample, timestep, neuron[lane, slot]]:
+                                return True
+        return False
+
+    return applies
+
+
+def _deep(scene: Scene) -> bool:
+    return scene.choices.pipeline == "deep"
+
+
+def _near(scene: Scene) -> bool:
+    return _deep(scene) and _collides(1)(scene)
+
+
+def _far(scene: Scene) -> bool:
+    # A short pipeline writes a sum in the clock after its word was read, a deep one in the second.
+    return _collides(2 if _deep(scene) else 1)(scene)
+
+
+def _several_spikes(scene: Scene) -> bool:
+    """A word of the last layer's sweep holds something of two lanes or more."""
+    last, entry = scene.last, scene.sidecar.layers[scene.last]
+    if entry.lanes < 2:
+        return False
+    if scene.network.membrane_readout or not scene.choices.output_spikes:
+        return True
+    fired = np.zeros((entry.n_slots, *scene.spikes(last).shape[:2]), np.int64)
+    np.add.at(fired, np.array(entry.slot), np.moveaxis(scene.spikes(last), 2, 0).astype(np.int64))
+    return bool((fired > 1).any())
+
+
+def _spike_at_the_end(scene: Scene) -> bool:
+    """The last word of a sweep of a last layer of one lane holds something beside the end."""
+    last, entry = scene.last, scene.sidecar.layers[scene.last]
+    if entry.lanes > 1:
+        return False
+    if scene.network.membrane_readout or not scene.choices.output_spikes:
+        return True
+    neuron = entry.slot.index(entry.n_slots - 1)
+    return bool(scene.spikes(last)[:, :, neuron].any())
+
+
+def _collects(scene: Scene) -> bool:
+    """The readout counts spikes in a memory of its own."""
+    readout = scene.network.readout == "spike_count" and scene.choices.output_spikes
+    return readout and bool(scene.trace.values.any())
+
+
+def _has_tie(scene: Scene) -> bool:
+    best = scene.trace.values == scene.trace.values.max(axis=1, keepdims=True)
+    return bool((best.sum(axis=1) > 1).any())
+
+
+def _least_differs(scene: Scene) -> bool:
+    return bool((scene.trace.values.argmin(axis=1) != scene.trace.values.argmax(axis=1)).any())
+
+
+def _counts_to_the_end(scene: Scene) -> bool:
+    return _timesteps(scene) and bool(scene.counts[:, -1].any())
+
+
+def _exits_early(scene: Scene) -> bool:
+    return scene.choices.exits and bool((~scene.counts[:, -1]).any())
+
+
+def _exits_late(scene: Scene) -> bool:
+    return scene.choices.exits and bool((scene.trace.exits > 0).any())
+
+
+def _neighbours_exchanged(scene: Scene) -> bool:
+    """Rows exchanged with their neighbours show; only for a machine that is loaded."""
+
+    def fault(rows: list[Row]) -> list[Row]:
+        by_address = {row.address: row for row in rows}
+        found = []
+        for row in rows:
+            other = by_address.get(row.address ^ 1)
+            if other is not None:
+                found.append(replace(other, source=row.source))
+        return found
+
+    return _loadable(scene) and scene.shows_rows(fault, scene.engine_layers())
+
+
+NEURONS = r"engine0_neurons\d+"
+FETCHERS = r"engine0_fetcher\d+"
+# Of the last layer: the last number among the streaming shape's serializers, or the folded engine's own.
+LAST_SERIALIZER = r"(?:engine0_serializer|serializer@LAST@)"
+# A class's value against the best so far; it comes from the memory, or from the token where values pass through.
+BETTER = r"(?P<new>\$signed\((?:old|i__payload\[[0-9:]+\])\)) > \$signed\(best\)"
+
+RTL_EDITS = (
+    RtlEdit(
+        "compare inverted", "neurons", NEURONS, driver("spike"), to(r"~(\g<value>)"),
+        "in the first timestep every spike is wrong", applies=_any_layer_spikes,
+    ),
+    RtlEdit(
+        "threshold off by one", "neurons", NEURONS, driver("difference"), to(r"\g<value> - 1'h1"),
+        "with reset 'subtract' a spike leaves a membrane that is one less", applies=_subtracts,
+    ),
+    RtlEdit(
+        "leak forgotten", "neurons", NEURONS, driver("leaked"), to("membrane"),
+        "the golden model without the leak differs", applies=_leak_changed(lambda leak: Leak()),
+    ),
+    RtlEdit(
+        "leak shift off by one", "neurons", NEURONS,
+        r"\$signed\(membrane\) - \$signed\(membrane\[(?P<high>\d+):(?P<low>\d+)\]\)", _shift_more,
+        "the golden model with a shift of k + 1 differs", every=True, applies=_leak_shift,
+    ),
+    RtlEdit(
+        "near forwarding removed", "neurons", NEURONS, driver("forward_near_1"), to("1'h0"),
+        "two synapses of one slot in consecutive clocks lose the first weight", applies=_near,
+    ),
+    RtlEdit(
+        "far forwarding removed", "neurons", NEURONS, driver("forward_far_1"), to("1'h0"),
+        "a sum is read in the clock in which it is written", applies=_far,
+    ),
+    RtlEdit(
+        "membranes one behind", "neurons", NEURONS, driver("last_written"), to("operand"),
+        "a forwarded sum lacks the weight before it", applies=_far,
+    ),
+    RtlEdit(
+        "state survives the sample", "neurons", NEURONS, r"= write_initial \?", "= 1'h0 ?",
+        "the next sample starts from this one's membranes", every=True, applies=_state_left,
+    ),
+    RtlEdit(
+        "sums never written", "neurons", NEURONS, r"= valid_2 \| (?P<other>write_valid|clear_valid);", r"= \g<other>;",
+        "the golden model without weights differs", applies=_without_weights,
+    ),
+    RtlEdit(
+        "synapse address stands still", "fetcher", FETCHERS,
+        r"(?P<head>assign \\\$\d+  = \\addr\$\d+  \+ )1'h1;", r"\g<head>1'h0;",
+        "the golden model whose rows repeat their first word differs", applies=_stands_still,
+    ),
+    RtlEdit(
+        "rows end after their first word", "fetcher", FETCHERS, driver("is_final"), to("1'h1"),
+        "the golden model with the first word of each row alone differs",
+        applies=lambda scene: scene.shows_rows(_cut, scene.engine_layers()),
+    ),
+    RtlEdit(
+        "gaps count from slot 0", "encoding", FETCHERS, driver("opening"), to("1'h1"),
+        "the golden model with these targets differs", applies=_every_row_opens,
+    ),
+    RtlEdit(
+        "row of the group's first source", "encoding", FETCHERS, driver("member"), to("1'h0"),
+        "the golden model with these rows differs", applies=_first_members,
+    ),
+    RtlEdit(
+        "second lane walks the first one's synapses", "lock step", "engine0",
+        r"(?P<head>neurons1 \((?:[^;]*?)\.synapse\([^\s\[]+ ?)\[(?P<high>\d+):(?P<low>\d+)\]", _first_part,
+        "the golden model with these synapses differs", applies=_second_lane_as_first,
+    ),
+    RtlEdit(
+        "sweep of one slot", "sweep", "engine0", driver("is_end_0"), to("slot_0 == 1'h0"),
+        "other slots are never swept", applies=_has_slots,
+    ),
+    RtlEdit(
+        "sweep one slot short", "sweep", "engine0", rf"(?P<head>is_end_0 = slot_0 == ){CONSTANT}", _previous,
+        "the last slot is never swept", applies=lambda scene: not scene.choices.folded and _has_slots(scene),
+    ),
+    RtlEdit(
+        "sample never ends", "sweep", "engine0", driver("last_timestep"), to("1'h0"),
+        "the next sample starts from this one's membranes", applies=_state_left_without_exit,
+    ),
+    RtlEdit(
+        "last timestep one early", "sweep", "engine0", rf"(?P<head>last_timestep = timestep == ){CONSTANT}", _previous,
+        "the state is cleared before the last timestep",
+        applies=lambda scene: _timesteps(scene) and _state_left_without_exit(scene),
+    ),
+    RtlEdit(
+        "only the first lane of a word is sent", "serializer", LAST_SERIALIZER, driver("rest"), to("1'h0"),
+        "two lanes have something to say at once", applies=_several_spikes,
+    ),
+    RtlEdit(
+        "end lost behind a spike", "serializer", LAST_SERIALIZER, driver("more"), to("1'h0"),
+        "the last slot has something to say", applies=_spike_at_the_end,
+    ),
+    RtlEdit(
+        "readout ends a timestep early", "readout", "readout", rf"(?P<head>assign \\\$\d+  = timestep == ){CONSTANT}",
+        _previous, "values and decision leave before the last timestep is counted", every=True,
+        applies=_counts_to_the_end,
+    ),
+    RtlEdit(
+        "readout counts twice", "readout", "readout", r"\$signed\(old\) \+ \$signed\(2'h1\)",
+        "$signed(old) + $signed(3'h2)", "every class that spikes has twice its value", applies=_collects,
+    ),
+    RtlEdit(
+        "argmax takes the least", "readout", "readout", BETTER, r"\g<new> < $signed(best)",
+        "the least of some sample's values is not the greatest", applies=_least_differs,
+    ),
+    RtlEdit(
+        "tie to the highest class", "readout", "readout", BETTER, r"\g<new> >= $signed(best)",
+        "some sample has two greatest values", applies=_has_tie,
+    ),
+    RtlEdit(
+        "every event is a repetition", "guard", "guard", driver("duplicate"), to("1'h1"),
+        "no event reaches the first layer, and each is an error",
+        applies=lambda scene: scene.choices.input_checks and scene.has_events,
+    ),
+    RtlEdit(
+        "repetitions are not seen", "guard", "guard", driver("duplicate"), to("1'h0"),
+        "the samples with a repetition run as if it were none, without an error",
+        applies=lambda scene: scene.choices.input_checks,
+    ),
+    RtlEdit(
+        "ends are not seen", "trusted input", "guard", driver("ends"), to("1'h0"),
+        "no sample ever ends", applies=lambda scene: not scene.choices.input_checks,
+    ),
+    RtlEdit(
+        "second word of a beat sent twice", "beats", "splitter", r"(?P<head>assign o__payload\[\d+:0\] = )word0;",
+        r"\g<head>word1;", "an event is lost, or one comes twice",
+        applies=lambda scene: scene.choices.input_words > 1 and scene.has_events,
+    ),
+    RtlEdit(
+        "exits at once", "early exit", "readout_tracker", driver("leaves"), to("1'h1"),
+        "some sample does not exit after its first timestep", applies=_exits_late,
+    ),
+    RtlEdit(
+        "never exits", "early exit", "readout_tracker", driver("leaves"), to("1'h0"),
+        "some sample exits before its last timestep", applies=_exits_early,
+    ),
+    RtlEdit(
+        "exits not counted", "early exit", "exit_counters", r"exit_count \+ [^;]+;", "exit_count;",
+        "some sample exits before its last timestep",
+        applies=lambda scene: scene.choices.counters and _exits_early(scene),
+    ),
+    RtlEdit(
+        "words loaded beside their place", "loader", "loader", r"(?P<head>\\\$\d+ \[\d+:\d+\] = )address;",
+        r"\g<head>address ^ 1'h1;", "the golden model with neighbouring rows exchanged differs",
+        applies=_neighbours_exchanged, loads=True,
+    ),
+    RtlEdit(
+        "cycle counter skips", "counters", "", r"cycle_count \+ 1'h1", "cycle_count + 2'h2",
+        "the counter is compared with the testbench's own", applies=lambda scene: scene.choices.counters,
+    ),
+    RtlEdit(
+        "saturations not counted", "counters", "", r"saturation_count \+ saturated", "saturation_count",
+        "some membrane saturates",
+        applies=lambda scene: scene.choices.counters and bool(scene.trace.saturations.any()),
+    ),
+    RtlEdit(
+        "network hash of another network", "top", "", r"(?P<head>network_hash = 64'h)(?P<value>[0-9a-f]+)", _flip_hash,
+        "the hash is compared", applies=lambda scene: not _loadable(scene),
+    ),
+    RtlEdit(
+        "decision without tlast", "top", "", r"assign m_axis_tlast = [^;]+;", "assign m_axis_tlast = 1'h0;",
+        "no sample ever ends",
+    ),
+)  # fmt: skip
+
+
+def apply_rtl_edit(text: str, top: str, edit: RtlEdit, last_layer: int = 0) -> str:
+    """Edited Verilog. Raises ToolError unless the pattern is where it must be."""
+    module = edit.module.replace("@LAST@", str(last_layer))
+    name = re.escape(f"{top}_") + module if module else re.escape(top)
+    modules = re.compile(rf"^module {name}\s*\(.*?^endmodule", re.MULTILINE | re.DOTALL)
+    pieces, position, count_of_modules = [], 0, 0
+    for found in modules.finditer(text):
+        body, count = re.subn(edit.pattern, edit.replacement, found.group())
+        if count == 0 or (count > 1 and not edit.every):
+            line = found.group().splitlines()[0][:60]
+            raise ToolError(
+                f"mutant {edit.name!r}: {count} matches in {line!r}, expected {'some' if edit.every else 1}"
+            )
+        pieces += [text[position : found.start()], body]
+        position, count_of_modules = found.end(), count_of_modules + 1
+    if count_of_modules == 0:
+        raise ToolError(f"mutant {edit.name!r}: no module matches {name}")
+    return "".join([*pieces, text[position:]])
+
+
+def rtl_mutants(scene: Scene, work: Path) -> list[Mutant]:
+    """The RTL mutants that the machine has a place for and the samples show; bundles in folders of ``work``."""
+    top = scene.sidecar.name
+    text = (scene.bundle / f"{top}.v").read_text(encoding="utf-8")
+    mutants = []
+    for edit in RTL_EDITS:
+        if not edit.applies(scene):
+            continue
+        target, error = work / edit.name.replace(" ", "_") / "bundle", None
+        try:
+            changed = apply_rtl_edit(text, top, edit, scene.last)
+        except ToolError as failure:
+            target, error = scene.bundle, str(failure)
+        else:
+            scene.write_verilog(scene.copy(target), changed)
+        mutants.append(Mutant(edit.name, "rtl", edit.component, target, edit.reason, error, edit.loads))
+    return mutants

@@ -1,0 +1,231 @@
+"""Mutants of every machine are caught by simulation, an unmutated one is not, and what does not build is neither."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mutated_machines import MACHINES, choices_of, machine
+
+from codesign.choices import FEATURES, Choices, chosen
+from codesign.cli import main
+from codesign.errors import CodesignError, InputError, MismatchError, ToolError
+from codesign.network import FrozenNetwork
+from codesign.pipeline.mutants import delivered_faults, judge_mutants, run_delivered
+from codesign.sidecar import read_sidecar
+from codesign.stimulus import Stimulus
+from sim.bundle import check_files
+from sim.decoder import compare_decoded
+from sim.mutants import Faulty, Mutant, Scene, rtl, run_mutants
+from sim.mutants.rtl import RTL_EDITS, RtlEdit, apply_rtl_edit
+from sim.mutants.run import make_mutants
+
+Case = tuple[Path, FrozenNetwork, Stimulus]
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("mutants") / "b"
+    return folder, *machine("default", folder)
+
+
+def test_the_machines_have_every_choice() -> None:
+    taken = {key for name in MACHINES for key in chosen(choices_of(name))}
+    assert taken == set(FEATURES)
+
+
+def components(name: str) -> set[str]:
+    """Components of a machine, each of which must have a fault."""
+    choices = choices_of(name)
+    return {
+        "neurons",
+        "fetcher",
+        "sweep",
+        "serializer",
+        "readout",
+        "top",
+        "memories",
+        "guard" if choices.input_checks else "trusted input",
+        *(["encoding"] if choices.synapses == "compact" else []),
+        *(["lock step"] if choices.lockstep else []),
+        *(["beats"] if choices.input_words > 1 else []),
+        *(["early exit"] if choices.exits else []),
+        *(["loader"] if choices.loadable else []),
+        *(["counters"] if choices.counters else []),
+    }
+
+
+# Between them they have every component, each in more than one surrounding.
+FEW = ("tiny", "folded, compact", "loadable, empty", "certain exit", "membrane_max, short", "no input checks, current")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.deep) for name in MACHINES]
+)
+def test_every_part_of_every_machine_has_a_mutant_and_all_can_be_made(name: str, tmp_path: Path) -> None:
+    network, stimulus = machine(name, tmp_path / "b")
+    mutants = make_mutants(Scene(tmp_path / "b", network, stimulus), tmp_path / "work", kinds=("data", "rtl"))
+    assert [mutant.error for mutant in mutants if mutant.error] == []
+    assert {mutant.component for mutant in mutants} >= components(name)
+    assert len({(mutant.kind, mutant.name) for mutant in mutants}) == len(mutants)
+    for kind, least in (("data", 6), ("rtl", 8)):
+        assert sum(mutant.kind == kind for mutant in mutants) >= least, kind
+    before = read_sidecar(tmp_path / "b").files
+    for mutant in mutants:
+        check_files(mutant.bundle, read_sidecar(mutant.bundle))
+        assert compare_decoded(mutant.bundle, network)["equal"] is (mutant.kind == "rtl"), mutant.name
+        assert read_sidecar(mutant.bundle).files != before, mutant.name
+
+
+def made_by_the_mapper(name: str, folder: Path) -> None:
+    network, stimulus = machine(name, folder / "b")
+    faults, _ = delivered_faults(folder / "b", network)
+    scene = Scene(folder / "b", network, stimulus)
+    mutants = make_mutants(scene, folder / "work", faults, kinds=("mapper",))
+    assert [mutant.error for mutant in mutants if mutant.error] == []
+    assert len(mutants) >= 5
+    kept = ("ports", "input_words", "early_exit", "output_spikes", "input_checks", "counters", "shape")
+    for mutant in mutants:
+        sidecar = read_sidecar(mutant.bundle)
+        check_files(mutant.bundle, sidecar)
+        assert not compare_decoded(mutant.bundle, network)["equal"], mutant.name
+        # The machine is the delivered one, its neurons where they were.
+        assert Scene(mutant.bundle, network, stimulus).choices == scene.choices
+        assert [getattr(sidecar, key) for key in kept] == [getattr(scene.sidecar, key) for key in kept]
+        assert [layer.lane for layer in sidecar.layers] == [layer.lane for layer in scene.sidecar.layers]
+
+
+def test_mutants_of_the_mapper_are_of_the_delivered_machine(tmp_path: Path) -> None:
+    made_by_the_mapper("tiny", tmp_path)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", MACHINES)
+def test_mutants_of_the_mapper_are_of_every_delivered_machine(name: str, tmp_path: Path) -> None:
+    made_by_the_mapper(name, tmp_path)
+
+
+def test_mutants_are_the_same_for_the_same_seed(case: Case, tmp_path: Path) -> None:
+    bundle, network, stimulus = case
+    one, two = (
+        make_mutants(Scene(bundle, network, stimulus), tmp_path / name, kinds=("data",)) for name in ("one", "two")
+    )
+    for ours, theirs in zip(one, two, strict=True):
+        assert read_sidecar(ours.bundle).files == read_sidecar(theirs.bundle).files
+
+
+def test_what_only_later_timesteps_show_is_not_seen() -> None:
+    # The first class leads by 2 after two timesteps of three; the third makes the second class fire.
+    network = FrozenNetwork.from_arrays([np.array([[1, 0], [0, 1]])], threshold=1, timesteps=3)
+    events = np.array([[[1, 0], [1, 0], [0, 1]]], bool)
+    scene = Scene(Path("none"), network, Stimulus.from_dense(events, np.zeros(1, np.int32)))
+    scene.__dict__["choices"] = Choices(early_exit="certain")
+    assert scene.trace.exits.tolist() == [1] and scene.counts.tolist() == [[True, True, False]]
+    layer = network.layers[0]
+    for neuron, shown in ((0, True), (1, False)):
+        threshold = layer.threshold.copy()
+        threshold[neuron] = 5
+        assert scene.shows(network.with_layers([scene.with_synapses(0, layer.dense(), threshold=threshold)])) is shown
+    assert scene.active(0).tolist() == [True, False] and scene.spikes(0)[0, 2].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("module", "pattern", "message"),
+    [
+        ("engine9", "a", "no module matches"),
+        ("engine0", "absent", "0 matches"),
+        ("engine0", "wire", "2 matches"),
+    ],
+)
+def test_a_pattern_that_is_not_where_it_must_be_is_an_error(module: str, pattern: str, message: str) -> None:
+    text = "module snn_engine0 (clk);\n  wire x;\n  wire y;\nendmodule\nmodule snn (clk);\n  absent\nendmodule\n"
+    with pytest.raises(ToolError, match=message):
+        apply_rtl_edit(text, "snn", RtlEdit("m", "c", module, pattern, "", "reason"))
+
+
+def test_an_edit_stays_in_its_module() -> None:
+    text = "module snn_a (clk);\n  one\nendmodule\nmodule snn_b (clk);\n  one\nendmodule\n"
+    changed = apply_rtl_edit(text, "snn", RtlEdit("m", "c", "b", "one", "two", "reason"))
+    assert changed == text[: text.rindex("one")] + "two" + text[text.rindex("one") + 3 :]
+
+
+def test_escaped_mutants_and_those_that_cannot_be_built_end_differently() -> None:
+    caught = {"name": "a", "caught": True, "error": None}
+    judge_mutants([caught])
+    with pytest.raises(MismatchError, match="1 of 2 mutants not caught: b"):
+        judge_mutants([caught, {"name": "b", "caught": False, "error": None}])
+    with pytest.raises(CodesignError, match=r"mutant 'c' could not be built \(why\)") as found:
+        judge_mutants([caught, {"name": "c", "caught": False, "error": "why"}])
+    assert type(found.value).exit_code == 1
+
+
+def test_a_fault_of_the_generator_is_an_error_of_that_mutant(case: Case, tmp_path: Path) -> None:
+    bundle, network, stimulus = case
+
+    def make(folder: Path, rng: np.random.Generator) -> bool:
+        raise KeyError("slot")
+
+    (mutant,) = make_mutants(Scene(bundle, network, stimulus), tmp_path, [Faulty("broken", make)], kinds=("mapper",))
+    assert mutant.error == "KeyError: 'slot'"
+
+
+def test_the_bundle_of_another_network_is_refused(case: Case, tmp_path: Path) -> None:
+    bundle, _, stimulus = case
+    other, _ = machine("short, current", tmp_path / "other")
+    with pytest.raises(InputError, match="not of this network"):
+        run_delivered(bundle, other, stimulus, tmp_path / "work")
+
+
+@pytest.mark.hardware
+def test_the_command_tells_escaped_mutants_from_those_that_do_not_build(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, network, stimulus = case
+    network.save(tmp_path / "network.safetensors")
+    stimulus.save(tmp_path / "stimulus.npz")
+    arguments = ["verify", str(bundle), "--mutants", "--network", str(tmp_path / "network.safetensors")]
+    arguments += ["--samples", str(tmp_path / "stimulus.npz"), "-o", str(tmp_path / "out")]
+    monkeypatch.setattr("codesign.pipeline.mutants.delivered_faults", lambda bundle, network: ([], None))
+    monkeypatch.setattr(rtl, "RTL_EDITS", ())
+    unchanged = Mutant("unchanged", "data", "memories", bundle, "never")
+    monkeypatch.setattr("sim.mutants.run.data_mutants", lambda scene, work, rng: [unchanged])
+    assert main(arguments) == 4
+    assert "1 of 1 mutants not caught: unchanged" in re.sub(r"\s+", " ", capsys.readouterr().err)
+    monkeypatch.setattr("sim.mutants.run.data_mutants", lambda scene, work, rng: [])
+    monkeypatch.setattr(rtl, "RTL_EDITS", (RtlEdit("broken", "readout", "readout", r"^module", "modul", "never"),))
+    assert main(arguments) == 1
+    assert "a fault in codesign: mutant 'broken' could not be built" in re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+def assert_all_caught(result: dict[str, Any]) -> None:
+    missed = [(entry["name"], entry["error"]) for entry in result["mutants"] if not entry["caught"]]
+    assert missed == []
+    assert result["caught"] == result["total"] == len(result["mutants"]) and result["errors"] == 0
+    for entry in result["mutants"]:
+        assert entry["first_divergence"]["what"]
+    assert result["control"]["caught"] is False and result["control"]["error"] is None
+
+
+@pytest.mark.hardware
+def test_a_mutant_of_the_tiniest_machine_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, stimulus = machine("tiny", tmp_path / "b")
+    names = ("second lane walks the first one's synapses",)
+    monkeypatch.setattr(rtl, "RTL_EDITS", tuple(edit for edit in RTL_EDITS if edit.name in names))
+    result = run_mutants(tmp_path / "b", network, stimulus, tmp_path / "work", kinds=("rtl",), workers=1)
+    assert result["total"] == len(names)
+    assert_all_caught(result)
+
+
+@pytest.mark.deep
+@pytest.mark.hardware
+@pytest.mark.parametrize("name", MACHINES)
+def test_all_mutants_of_every_machine_are_caught(name: str, tmp_path: Path) -> None:
+    network, stimulus = machine(name, tmp_path / "b")
+    result = run_delivered(tmp_path / "b", network, stimulus, tmp_path / "work")
+    kinds = [entry["kind"] for entry in result["mutants"]]
+    print(name, {kind: kinds.count(kind) for kind in ("data", "rtl", "mapper")}, result["caught"])  # noqa: T201
+    assert kinds.count("data") >= 6 and kinds.count("rtl") >= 8 and kinds.count("mapper") >= 5
+    assert_all_caught(result)
