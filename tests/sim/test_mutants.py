@@ -189,6 +189,7 @@ def test_the_command_tells_escaped_mutants_from_those_that_do_not_build(
     arguments = ["verify", str(bundle), "--mutants", "--network", str(tmp_path / "network.safetensors")]
     arguments += ["--samples", str(tmp_path / "stimulus.npz"), "-o", str(tmp_path / "out")]
     monkeypatch.setattr("codesign.pipeline.mutants.delivered_faults", lambda bundle, network: ([], None))
+    monkeypatch.setattr("sim.sidecar_mutants.run_sidecar_mutants", lambda bundle, network: [])
     monkeypatch.setattr(rtl, "RTL_EDITS", ())
     unchanged = Mutant("unchanged", "data", "memories", bundle, "never")
     monkeypatch.setattr("sim.mutants.run.data_mutants", lambda scene, work, rng: [unchanged])
