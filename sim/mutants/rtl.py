@@ -109,10 +109,12 @@ def _leak_shift(scene: Scene) -> bool:
     if (
         others
         or leak.kind != "shift"
-        or not 0 < leak.shift < min(scene.network.layers[layer].membrane_width - 2 for layer in scene.engine_layers())
+        or not 0
+        < int(leak.shift)
+        < min(scene.network.layers[layer].membrane_width - 2 for layer in scene.engine_layers())
     ):
         return False
-    return _leak_changed(lambda leak: Leak("shift", leak.shift + 1))(scene)
+    return _leak_changed(lambda leak: Leak("shift", int(leak.shift) + 1))(scene)
 
 
 def _without_weights(scene: Scene) -> bool:
