@@ -27,6 +27,7 @@ from tests.fuzz.targets import TARGETS, Case, make_case
 MEMORY_LIMIT = 6 << 30
 """Of address space, of which torch takes several gigabytes without using them."""
 WALL_SECONDS = 300
+SLOW_SECONDS = 1.5
 
 
 class Endless(BaseException):
@@ -44,12 +45,11 @@ def main(prepared: Path, seed: int) -> None:
         name, _, index = line.rpartition(" ")
         if name not in undamaged:
             undamaged[name] = _undamaged(prepared, name)
-        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-        try:
-            case = make_case(prepared, folder, TARGETS[name], seed, int(index))
-            outcome = run(case)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        case, outcome = _once(prepared, name, seed, int(index))
+        if outcome["seconds"] > SLOW_SECONDS:
+            # What was imported for the first time, or a moment in which the machine had others to serve, says nothing.
+            case, again = _once(prepared, name, seed, int(index))
+            outcome["seconds"] = min(outcome["seconds"], again["seconds"])
         told = {"target": name, "index": int(index), "label": case.label, "undamaged": undamaged[name]}
         print(json.dumps({**told, **outcome}), file=answers, flush=True)
 
@@ -58,14 +58,19 @@ def _undamaged(prepared: Path, name: str) -> float:
     """Seconds that a target takes on the file as it is. The first time imports what it needs and is not counted."""
     seconds = 0.0
     for _ in range(2):
-        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-        try:
-            seconds = run(make_case(prepared, folder, TARGETS[name], 0, None))["seconds"]
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        seconds = _once(prepared, name, 0, None)[1]["seconds"]
         if seconds < 1:
             break
     return seconds
+
+
+def _once(prepared: Path, name: str, seed: int, index: int | None) -> tuple[Case, dict[str, Any]]:
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    try:
+        case = make_case(prepared, folder, TARGETS[name], seed, index)
+        return case, run(case)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(case: Case) -> dict[str, Any]:
