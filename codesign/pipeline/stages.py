@@ -162,16 +162,10 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="report",
             inputs={NETWORK: "freeze"},
+            # It speaks of the whole run, and so none of it may be altered.
             optional_inputs=(
-                STIMULUS,
-                DECISIONS,
-                "bundle",
-                "verify",
-                "synth",
-                "budget",
-                "build",
-                "metrics.jsonl",
-                "estimate.json",
+                *("checkpoints", "metrics.jsonl", STIMULUS, CALIBRATION, DECISIONS),
+                *("bundle", "estimate.json", "budget", "verify", "synth", "build"),
             ),
             outputs=("report.html",),
             options=_shown,
