@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign import golden
+from codesign.arrays import read_npz
 from codesign.config import DataConfig
-from codesign.data.files import read_npz
 from codesign.data.samples import Dataset, Events, Split
 from codesign.early_exit import EarlyExit
 from codesign.encoders import encode

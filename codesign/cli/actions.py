@@ -246,10 +246,11 @@ def _verify_mutants(config: Config, bundle: Path, network: Path, samples: Path, 
 
     console.step("mutants")
     work = folder / "mutants"
+    frozen = FrozenNetwork.load(network)
     document = run_delivered(
         bundle,
-        FrozenNetwork.load(network),
-        Stimulus.load(samples),
+        frozen,
+        Stimulus.load(samples, frozen.n_outputs),
         work,
         seed=config.verify.seed,
         progress=console.progress,

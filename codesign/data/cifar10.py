@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.arrays import read_npz
 from codesign.config import DataConfig
 from codesign.data.catalogue import cache_folder, locate
-from codesign.data.files import read_npz
 from codesign.data.samples import Dataset
 from codesign.data.splitting import assemble, refuse_test_fraction, split_parts
 from codesign.errors import InputError, OutputError

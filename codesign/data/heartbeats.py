@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.arrays import checked_labels, read_npz
 from codesign.config import DataConfig
 from codesign.data.catalogue import locate
-from codesign.data.files import read_npz
 from codesign.data.samples import Dataset
-from codesign.data.splitting import assemble, checked_labels, need, refuse_test_fraction, split_parts
+from codesign.data.splitting import assemble, need, refuse_test_fraction, split_parts
 from codesign.errors import InputError
 from codesign.files import file_hash
 

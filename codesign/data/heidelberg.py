@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.arrays import checked_labels
 from codesign.config import DataConfig
 from codesign.data.catalogue import locate
 from codesign.data.samples import Dataset, Events
-from codesign.data.splitting import assemble, checked_labels, refuse_test_fraction, split_parts
+from codesign.data.splitting import assemble, refuse_test_fraction, split_parts
 from codesign.errors import InputError
 from codesign.files import file_hash
 from codesign.progress import Progress

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.arrays import checked_labels, read_npz, real
 from codesign.config import DataConfig
 from codesign.data.catalogue import MNIST_MD5, locate
 from codesign.data.cifar10 import load_cifar10
-from codesign.data.files import read_idx, read_npz
 from codesign.data.heartbeats import load_heartbeats
 from codesign.data.heidelberg import load_heidelberg
+from codesign.data.idx import read_idx
 from codesign.data.samples import Dataset, DataWarning, Events
-from codesign.data.splitting import assemble, checked_labels, need, real, refuse_test_fraction, split_parts
+from codesign.data.splitting import assemble, need, refuse_test_fraction, split_parts
 from codesign.errors import InputError
 from codesign.files import file_hash
 from codesign.progress import Progress, silent

@@ -28,23 +28,6 @@ def need(path: Path, arrays: Mapping[str, Array], names: tuple[str, ...]) -> Non
         raise InputError(f"{path}: no array {', '.join(map(repr, missing))} in it; docs/data.md gives the form")
 
 
-def real(array: Array, name: str, path: Path) -> Array:
-    """The array itself. Raises InputError unless it holds finite real numbers."""
-    if array.dtype.kind not in "iufb":
-        raise InputError(f"{path}: {name} is {array.dtype}, expected real numbers")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{path}: {name} holds NaN or infinite values")
-    return array
-
-
-def checked_labels(y: Array, n_classes: int, where: str) -> npt.NDArray[np.int32]:
-    """Labels as int32. Raises InputError if one is outside 0..n_classes - 1."""
-    if y.size and (int(y.min()) < 0 or int(y.max()) >= n_classes):
-        wrong = int(y.max()) if int(y.max()) >= n_classes else int(y.min())
-        raise InputError(f"{where}: label {wrong} is outside 0..{n_classes - 1}")
-    return y.astype(np.int32)
-
-
 def refuse_test_fraction(config: DataConfig) -> None:
     """Raise InputError if the configuration asks for test samples where the set has its own."""
     if config.test is not None:

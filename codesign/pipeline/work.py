@@ -234,7 +234,7 @@ def verify_delivered(
     from sim.verify import verify_bundle
 
     frozen = FrozenNetwork.load(network)
-    whole = Stimulus.load(samples)
+    whole = Stimulus.load(samples, frozen.n_outputs)
     stimulus = whole.take(slice(0, config.samples))
     result = verify_bundle(
         bundle, frozen, stimulus, work,

@@ -75,6 +75,13 @@ def test_the_split_depends_on_its_seed_alone():
     assert np.isin(limited.train.index, first.train.index).all() and len(limited.train) == 100
 
 
+def test_a_zipped_idx_file_that_unpacks_beyond_reason_is_refused(tmp_path, monkeypatch):
+    write_idx(tmp_path, zipped=True, train_images_idx3_ubyte=np.zeros((60, 40, 50), np.uint8))
+    monkeypatch.setattr("codesign.data.idx.MAX_PACKED_BYTES", 100_000)
+    with pytest.raises(InputError, match=r"unpacks \d+ bytes into 120000; unpack it with gunzip"):
+        load_dataset(DataConfig(set="idx", path=str(tmp_path), validation=12))
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_idx_files_load_plain_and_zipped(tmp_path, zipped):
     arrays = write_idx(tmp_path, zipped)
