@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign.binning import MILLISECONDS
 from codesign.config import AUTO, Config, parse_config
 from codesign.data.samples import Dataset
 from codesign.encoders import coding_of
@@ -138,8 +139,9 @@ def _step_ms(dataset: Dataset, timesteps: int) -> tuple[float, float]:
     """Milliseconds of a timestep, two digits rounded up, and the time by which COVERED of the samples have ended."""
     events = dataset.train.events
     assert events is not None
+    unit = float(MILLISECONDS[events.time_unit])
     ends = [
-        float(events.times[start:end].max())
+        float(events.times[start:end].max()) * unit
         for start, end in zip(events.offsets[:-1], events.offsets[1:], strict=True)
         if end > start
     ]

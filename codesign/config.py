@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from codesign.binning import TimeUnit
 from codesign.choices import (
     DEFAULTS,
     INPUT_WORDS,
@@ -84,6 +86,16 @@ class DataConfig(Section):
         description="width of a timestep (coding 'events' from times); auto: so that the timesteps together last as "
         "long as nearly all training samples",
     )
+    range: list[float] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="values at the bottom and the top of the scale (sets 'npz', 'idx'); default: see docs/data.md",
+    )
+    time_unit: TimeUnit = Field(default="ms", description="unit of the file's event times (set 'npz')")
+    allow_dropped: bool = Field(
+        default=False, description="go on if half of a set's events and more fall outside the timesteps"
+    )
     rate_max: Fraction = Field(
         default=1.0, description="event probability per timestep of a full-scale input (coding 'rate')"
     )
@@ -118,6 +130,8 @@ class DataConfig(Section):
         "rate_max": "rate",
         "encoder_seed": "rate",
         "step_ms": "events",
+        "time_unit": "events",
+        "allow_dropped": "events",
         "delta": "delta",
     }
 
@@ -131,6 +145,16 @@ class DataConfig(Section):
         for name in ("rr", "subtract_mean_beat", "validation_records"):
             if name in self.model_fields_set and self.set != "mitbih-beats":
                 raise ValueError(f"{name} belongs to set = 'mitbih-beats', not {self.set!r}")
+        if "time_unit" in self.model_fields_set and self.set != "npz":
+            raise ValueError(f"time_unit belongs to set = 'npz'; set {self.set!r} has a unit of its own")
+        if self.range is not None:
+            if self.set not in ("npz", "idx") or self.coding == "events":
+                raise ValueError(
+                    "range belongs to arrays of the sets 'npz' and 'idx'; others have a scale of their own"
+                )
+            low, high = self.range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"range is [{low:g}, {high:g}], expected [low, high] with low < high")
         if self.path is not None and self.set == "digits":
             raise ValueError("path: set 'digits' is installed with scikit-learn and has no file")
         if isinstance(self.delta, list) and not self.delta:

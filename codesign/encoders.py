@@ -6,8 +6,9 @@ Array values are first scaled to z = (x - low) / (high - low) in 0..1. Codings:
 - ``rate``: in every timestep an event with probability rate_max * z. Draws come from the counter-based Philox
   generator keyed by (encoder_seed, sample index), so that a sample's events depend on nothing else.
 - ``latency``: one event at timestep floor((1 - z) * (T - 1) + 1/2), none for z = 0.
-- ``events``: event times in bins of step_ms. Events of one source that collide in a bin are merged, later ones than
-  T * step_ms are dropped; both are counted.
+- ``events``: timestep floor(time / step_ms), exactly (:mod:`codesign.binning`). Events of one source that collide in a
+  timestep are merged, those before time 0 and from T * step_ms on are dropped; both are counted, warned of, and refused
+  where most are dropped (:mod:`codesign.data.plausibility`).
 - ``delta``: send-on-delta. Each channel and level has a source 'up' and a source 'down'; its reference starts at the
   first value and moves by one level with each event; at most one event per source and timestep, what exceeds it is
   carried. Source index = (channel * n_levels + level) * 2 + (0 up, 1 down). A sample of L values runs in T <= L
@@ -21,13 +22,14 @@ timestep (all other codings).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from codesign.binning import bin_times, step_in
 from codesign.config import AUTO, DataConfig
+from codesign.data.plausibility import EventCounts, check_events, step_of
 from codesign.data.samples import Dataset, Split
 from codesign.errors import InputError
 from codesign.network import CodingKind, InputCoding
@@ -37,15 +39,6 @@ ROUNDING_RULE = "floor((x - low) / (high - low) * (2**input_bits - 1) + 0.5)"
 CHUNK_CELLS = 1 << 25
 
 Pieces = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class EventCounts:
-    """Events of a stimulus: kept, merged into another of the same bin, dropped after the last timestep."""
-
-    events: int = 0
-    merged: int = 0
-    dropped: int = 0
 
 
 def coding_of(dataset: Dataset, config: DataConfig) -> CodingKind:
@@ -84,7 +77,7 @@ def input_coding(dataset: Dataset, config: DataConfig) -> InputCoding:
         "current": {**scale, "rounding": ROUNDING_RULE},
         "rate": {**scale, "rate_max": config.rate_max, "seed": config.encoder_seed},
         "latency": scale,
-        "events": {"step_ms": config.step_ms if coding != "events" else _step(config)},
+        "events": {"step_ms": config.step_ms if coding != "events" else step_of(config)},
         "delta": {**scale, "levels": _levels(config)},
     }[coding]
     if dataset.flag_names:
@@ -92,16 +85,11 @@ def input_coding(dataset: Dataset, config: DataConfig) -> InputCoding:
     return InputCoding(coding, config.input_bits if coding == "current" else 0, parameters)
 
 
-def _step(config: DataConfig) -> float:
-    if config.step_ms == AUTO:
-        raise InputError("data.step_ms = 'auto' is chosen by codesign.automatic.resolve; give milliseconds")
-    return config.step_ms
-
-
 def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -> tuple[Stimulus, EventCounts]:
     """Stimulus of the samples of ``split`` (in order) with their labels, and the counts of its events.
 
-    Raises InputError if the coding does not suit the data.
+    Warns of dropped and merged events. Raises InputError if the coding does not suit the data, if a value is beyond the
+    scale, or if most events are dropped and ``config.allow_dropped`` is not set.
     """
     n_inputs, n_coded = n_sources(dataset, config), _coded_sources(dataset, config)
     coding = coding_of(dataset, config)
@@ -114,7 +102,7 @@ def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -
             values[:, n_coded:] = split.flags * np.uint8(limit)
         return Stimulus(n_inputs, timesteps, split.labels, values=values), EventCounts()
     if coding == "events":
-        return _bin_events(split, _step(config), n_inputs, timesteps)
+        return _bin_events(split, config, n_inputs, timesteps)
     if coding == "delta":
         pieces = _delta_pieces(dataset, split, config, timesteps)
     elif coding == "latency":
@@ -143,7 +131,10 @@ def _scaled(dataset: Dataset, split: Split, part: slice) -> npt.NDArray[np.float
     """float64 (samples, values) in 0..1."""
     assert split.x is not None
     x = np.asarray(split.x[part], np.float64)
-    return (x.reshape(len(x), -1) - dataset.low) / (dataset.high - dataset.low)
+    z = (x.reshape(len(x), -1) - dataset.low) / (dataset.high - dataset.low)
+    if not ((z >= 0) & (z <= 1)).all():
+        raise InputError(f"{split.name}: a value is NaN or beyond the scale {dataset.low:g}..{dataset.high:g}")
+    return z
 
 
 def _with_flags(pieces: Iterable[Pieces], split: Split) -> Iterator[Pieces]:
@@ -157,21 +148,25 @@ def _with_flags(pieces: Iterable[Pieces], split: Split) -> Iterator[Pieces]:
         yield piece
 
 
-def _bin_events(split: Split, step_ms: float, n_inputs: int, timesteps: int) -> tuple[Stimulus, EventCounts]:
+def _bin_events(split: Split, config: DataConfig, n_inputs: int, timesteps: int) -> tuple[Stimulus, EventCounts]:
     events = split.events
     assert events is not None
+    if events.units.size and not 0 <= int(events.units.min()) <= int(events.units.max()) < n_inputs:
+        raise InputError(f"{split.name}: a unit of an event is outside 0..{n_inputs - 1}")
     sample = np.repeat(np.arange(len(split), dtype=np.int64), np.diff(events.offsets))
-    step = np.floor(events.times.astype(np.float64) / step_ms).astype(np.int64)
-    inside = step < timesteps
+    step = bin_times(events.times, step_in(events.time_unit, step_of(config)), timesteps)
+    early, late = int(np.count_nonzero(step < 0)), int(np.count_nonzero(step >= timesteps))
+    inside = (step >= 0) & (step < timesteps)
     keys = (sample[inside] * timesteps + step[inside]) * n_inputs + events.units[inside]
     # Sorted, since np.unique hashes integers, which takes a hundred times as long.
     keys.sort()
     unique = keys[np.diff(keys, prepend=-1) > 0]
+    counts = EventCounts(int(unique.size), int(keys.size - unique.size), early, late)
+    check_events(counts, events, config, timesteps, split.name)
     rows = unique // n_inputs
     offsets = np.searchsorted(rows, np.arange(len(split) * timesteps + 1)).astype(np.int64)
     stimulus = Stimulus(n_inputs, timesteps, split.labels, offsets, (unique % n_inputs).astype(np.int32))
-    dropped = int(inside.size - np.count_nonzero(inside))
-    return stimulus, EventCounts(int(unique.size), int(keys.size - unique.size), dropped)
+    return stimulus, counts
 
 
 def _latency_pieces(dataset: Dataset, split: Split, timesteps: int, n_inputs: int) -> Iterator[Pieces]:

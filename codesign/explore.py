@@ -15,23 +15,19 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codesign.automatic import is_resolved, resolve
 from codesign.config import Config
 from codesign.errors import AlteredError, CodesignError, InputError, OutputError, UnsupportedError
 from codesign.files import explain_write_errors, read_json, write_json
 from codesign.pipeline.runner import run_stages
-from codesign.pipeline.stage import Context
+from codesign.pipeline.stage import Context, DataSource
 from codesign.progress import Progress, silent
 from codesign.rundir import RunDirectory
 from codesign.sidecar import read_sidecar
-
-if TYPE_CHECKING:
-    from codesign.data import Dataset
 
 FORMAT_NAME = "codesign-exploration"
 FORMAT_VERSION = 1
@@ -192,15 +188,10 @@ class _Exploration:
         self.progress = progress
         self.device = device
         self.points = design_points(config)
+        self.data = DataSource(config.data)
         self.done = 0
         self.total = 0
         self.errors: list[Exception] = []
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        from codesign.data import load_dataset
-
-        return load_dataset(self.config.data)
 
     def run(self) -> None:
         if not is_resolved(self.config):
@@ -256,7 +247,7 @@ class _Exploration:
             self.progress(start + part, self.total, f"{run.path.name}: {text}" if text else run.path.name)
 
         # The grid leaves the data alone, which are loaded once for all points.
-        context = Context(run, point_config(self.config, point), inside, self.device, load=lambda: self.dataset)
+        context = Context(run, point_config(self.config, point), inside, self.device, data=self.data)
         for name in names:
             start = self.done
             inside(0, 1, name)

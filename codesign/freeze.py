@@ -15,9 +15,10 @@ import torch
 from codesign import golden
 from codesign.automatic import resolve, settled
 from codesign.config import Config
+from codesign.data.plausibility import check_training
 from codesign.data.samples import Dataset
 from codesign.deadcode import remove_dead_code
-from codesign.encoders import EventCounts, encode, input_coding
+from codesign.encoders import encode, input_coding
 from codesign.errors import InputError
 from codesign.network import FrozenNetwork
 from codesign.progress import Progress, silent
@@ -81,6 +82,7 @@ def freeze(
         name: encode(dataset, getattr(dataset, name), config.data, timesteps)
         for name in ("train", "validation", "test")
     }
+    check_training(dataset, encoded["train"][0], config.data)
     model = QuantisedNetwork(network, config.freeze, coding).to(device)
     training = Batches(encoded["train"][0], 1.0, Augmentation.of(dataset, config.data), device)
     validation = Batches(encoded["validation"][0], device=device)
@@ -102,7 +104,7 @@ def freeze(
         "accuracy_validation": _accuracy(validation_trace.decisions, encoded["validation"][0].labels),
         "accuracy_validation_float": in_float(encoded["validation"][0]),
         "samples": {name: len(entry[0]) for name, entry in encoded.items()},
-        "events": {name: _count_document(entry[1]) for name, entry in encoded.items()},
+        "events": {name: counts.document() for name, (_, counts) in encoded.items()},
         "neurons": [layer.n_out for layer in whole.layers],
         "removed_neurons": [a.n_out - b.n_out for a, b in zip(whole.layers, frozen.layers, strict=True)],
         "removed_synapses": whole.n_synapses - frozen.n_synapses,
@@ -158,10 +160,6 @@ def load_trained(config: Config, trained: TrainResult | str | Path, dataset: Dat
 
 def _accuracy(decisions: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(decisions == labels))
-
-
-def _count_document(counts: EventCounts) -> dict[str, int]:
-    return {"events": counts.events, "merged": counts.merged, "dropped": counts.dropped}
 
 
 def _set_widths(model: QuantisedNetwork, config: Config, training: Batches, margin: float) -> list[int]:

@@ -159,14 +159,21 @@ class Stimulus:
         missing = [name for name in ARRAYS[:3] if name not in arrays]
         if missing:
             raise InputError(f"{path}: not a stimulus file, no array {', '.join(map(repr, missing))} in it")
-        sizes = []
+        sizes: dict[str, int] = {}
         for name in ("n_inputs", "timesteps"):
             if arrays[name].shape != () or arrays[name].dtype.kind not in "iu":
                 raise InputError(
                     f"{path}: {name} is {arrays[name].dtype} {arrays[name].shape}, expected one whole number"
                 )
-            sizes.append(int(arrays[name]))
-        stimulus = cls(*sizes, arrays["labels"], *(arrays.get(name) for name in ("offsets", "sources", "values")))
+            sizes[name] = int(arrays[name])
+        stimulus = cls(
+            sizes["n_inputs"],
+            sizes["timesteps"],
+            arrays["labels"],
+            arrays.get("offsets"),
+            arrays.get("sources"),
+            arrays.get("values"),
+        )
         stimulus.validate(str(path), n_classes)
         if not len(stimulus):
             raise InputError(f"{path}: holds no samples")

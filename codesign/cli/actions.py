@@ -89,10 +89,15 @@ def _help_training(
     target: Path, output: Path | None, overrides: Sequence[str] | None, seed: int | None, device: str
 ) -> None:
     """The part of torchrun's further processes: they compute, the first one keeps the run directory."""
+    import warnings
+
     from codesign.data import load_dataset
+    from codesign.errors import CodesignWarning
     from codesign.pipeline.budget import resolve_budget
     from codesign.train import train
 
+    # The first process says it.
+    warnings.simplefilter("ignore", CodesignWarning)
     inside = expect(target, "config", "run") == "run"
     changes = list(overrides or [])
     config = RunDirectory.open(target).read_config(changes, seed) if inside else load_config(target, changes, seed)
@@ -442,7 +447,7 @@ def init(path: Path, *, force: bool) -> None:
     console.finish({"config": str(path)}, f"{path}: edit it, then `codesign run {path}`")
 
 
-def predict(target: Path, data: Path) -> None:
+def predict(target: Path, data: Path, *, allow_dropped: bool) -> None:
     from codesign.network import FrozenNetwork
     from codesign.predict import predict as classify
 
@@ -450,13 +455,17 @@ def predict(target: Path, data: Path) -> None:
     directory = RunDirectory.open(target)
     directory.check(NETWORK)
     network = FrozenNetwork.load(directory.path / NETWORK)
-    result = classify(network, directory.config.data, data, directory.config.hardware.early_exit)
+    config = directory.config
+    result = classify(network, config.data, data, config.hardware.early_exit, allow_dropped=allow_dropped)
     document = {
         "decisions": result.decisions.tolist(),
         "values": result.values.tolist(),
         "accuracy": result.accuracy,
+        "events": None if result.events is None else result.events.document(),
     }
     lines = [" ".join(map(str, document["decisions"]))]
+    if result.events is not None:
+        lines.append(result.events.text())
     if result.accuracy is not None:
         lines.append(f"accuracy {100 * result.accuracy:.2f} % of {len(result.decisions)} samples")
     console.finish(document, "\n".join(lines))

@@ -210,11 +210,14 @@ def report(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory with a frozen network")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="npz with x, or with times, units and offsets")],
+    allow_dropped: Annotated[
+        bool, typer.Option("--allow-dropped", help="go on if half of the events fall outside the timesteps")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Classify your own samples with a run's frozen network, in the hardware's arithmetic."""
-    _actions(json).predict(run, data)
+    _actions(json).predict(run, data, allow_dropped=allow_dropped)
 
 
 @app.command(epilog="Example: codesign boards --json")

@@ -32,6 +32,7 @@ def training_lines(record: Record) -> list[str]:
         f"{record['steps']:,} optimiser steps",
         f"density      {share(record['density'])} ({_by_layer(names, record['layer_density'], share)})",
         f"spikes       {_by_layer(names, record['spikes_per_sample'], '{:.4g}'.format)} per sample",
+        *event_lines(record),
     ]
 
 
@@ -46,6 +47,17 @@ def freezing_lines(record: Record) -> list[str]:
         f"loss         {_fine_tuned(record['fine_tuning'])}",
         f"density      {share(figures['density'])} ({figures['synapses']:,} synapses of {figures['weight_bits']} bits)",
         removed_line(record),
+        *event_lines(record),
+    ]
+
+
+def event_lines(record: Record) -> list[str]:
+    """What became of the events of each set that a stage encoded; nothing for sets of arrays."""
+    return [
+        f"events       {name}: {counts['events'] + counts['merged'] + counts['dropped']:,}, of which "
+        f"{counts['merged']:,} merged, {counts['dropped']:,} dropped"
+        for name, counts in record.get("events", {}).items()
+        if counts["merged"] or counts["dropped"] or counts["events"]
     ]
 
 
@@ -81,6 +93,7 @@ def run_summary(run: RunDirectory) -> Text:
                  f"{figures['weight_bits']} bits)")  # fmt: skip
     if "neurons" in freezing:
         lines.append(removed_line(freezing))
+    lines += event_lines(freezing)
     if figures["samples_verified"] is not None:
         lines.append(f"verified     {figures['samples_verified']} samples, {figures['mismatches']} mismatches")
     lines += budget_lines(run.manifest.get("budget", {}))

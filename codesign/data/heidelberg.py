@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 
 
 def load_heidelberg(config: DataConfig, progress: Progress) -> Dataset:
-    """The set ``config.set`` ('shd' or 'ssc') from its files in one folder; times in milliseconds.
+    """The set ``config.set`` ('shd' or 'ssc') from its files in one folder; times as they are, in seconds.
 
     ``progress(done, total, text)`` counts samples of each file. Raises InputError in one line for a file that is
     missing, no HDF5 file, or not of the published form.
@@ -58,12 +58,15 @@ def load_heidelberg(config: DataConfig, progress: Progress) -> Dataset:
         roles.append(np.full(pieces[-1][1].size, role, np.int64))
         hashes.append(file_hash(path))
         names.append(path.name)
+    if len({piece[0].times.dtype.kind for piece in pieces}) > 1:
+        raise InputError(f"{folder}: times of one file are whole numbers, of another not; use the published files")
     labels = np.concatenate([piece[1] for piece in pieces])
     starts = np.cumsum([0, *(piece[0].times.size for piece in pieces)])
     events = Events(
         np.concatenate([piece[0].times for piece in pieces]),
         np.concatenate([piece[0].units for piece in pieces]),
         np.concatenate([[0], *(piece[0].offsets[1:] + start for piece, start in zip(pieces, starts))]),
+        "s",
     )
     return assemble(
         config,
@@ -121,7 +124,7 @@ def _names(keys: Any, n_classes: int) -> list[str]:
 def _events(path: Path, times: Any, units: Any, progress: Progress) -> Events:
     """Rows in blocks, so that no more than one block is held as Python objects. ``times`` in seconds."""
     count = times.shape[0]
-    parts: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]] = []
+    parts: list[tuple[Array, npt.NDArray[np.int32]]] = []
     lengths: list[int] = []
     total = row = 0
     for start in range(0, count, ROWS):
@@ -131,7 +134,7 @@ def _events(path: Path, times: Any, units: Any, progress: Progress) -> Events:
             if len(moment) != len(channel):
                 raise InputError(f"{path}: sample {row} has {len(moment)} times but {len(channel)} units")
             lengths.append(len(moment))
-        moment = np.concatenate(moments).astype(np.float32) * np.float32(1000)
+        moment = np.concatenate(moments)
         channel = np.concatenate(channels)
         if not np.isfinite(moment).all() or moment.min(initial=0) < 0:
             raise InputError(f"{path}: a time of samples {start}..{row} is negative, infinite or NaN")
@@ -144,4 +147,4 @@ def _events(path: Path, times: Any, units: Any, progress: Progress) -> Events:
             raise InputError(f"{path}: more than {MAX_EVENTS} events")
     progress(count, count, f"reading {path.name}")
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    return Events(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), offsets)
+    return Events(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), offsets, "s")

@@ -15,13 +15,17 @@ from codesign.arrays import checked_labels, read_npz, real
 from codesign.config import DataConfig
 from codesign.data.catalogue import MNIST_MD5, locate
 from codesign.data.cifar10 import load_cifar10
+from codesign.data.events import NAMES as EVENT_ARRAYS
+from codesign.data.events import read_events
 from codesign.data.heartbeats import load_heartbeats
 from codesign.data.heidelberg import load_heidelberg
 from codesign.data.idx import read_idx
-from codesign.data.samples import Dataset, DataWarning, Events
+from codesign.data.plausibility import check_classes
+from codesign.data.samples import Dataset, DataWarning
 from codesign.data.splitting import assemble, need, refuse_test_fraction, split_parts
 from codesign.errors import InputError
 from codesign.files import file_hash
+from codesign.network import MAX_WIDTH
 from codesign.progress import Progress, silent
 
 DIGITS_TEST = 360
@@ -36,12 +40,9 @@ def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
 
     ``progress(done, total, text)`` counts samples where reading takes a while. Sets without an official test set are
     split stratified by class, with ``split_seed``. Raises InputError in one line for a file that is missing,
-    truncated, of the wrong shape, or holds NaN or labels out of range.
+    truncated, of the wrong shape, or holds NaN or labels out of range; warns of classes without samples.
     """
-    if config.set == "cifar10":
-        return load_cifar10(config, progress)
-    if config.set in ("shd", "ssc"):
-        return load_heidelberg(config, progress)
+    slow = {"cifar10": load_cifar10, "shd": load_heidelberg, "ssc": load_heidelberg}
     loaders = {
         "digits": _load_digits,
         "mnist": _load_idx,
@@ -50,7 +51,9 @@ def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
         "mitbih-beats": load_heartbeats,
         "npz": _load_npz,
     }
-    return loaders[config.set](config)
+    dataset = slow[config.set](config, progress) if config.set in slow else loaders[config.set](config)
+    check_classes(dataset, config)
+    return dataset
 
 
 def _load_digits(config: DataConfig) -> Dataset:
@@ -102,6 +105,7 @@ def _load_idx(config: DataConfig) -> Dataset:
     official = np.arange(labels.size) >= len(arrays["train-labels"])
     parts = split_parts(config, labels, np.where(official, 2, 0), str(folder))
     x = np.concatenate([arrays["train-images"], arrays["t10k-images"]])
+    low, high = _within(x, *(config.range or (0.0, 255.0)), folder)
     digest = hashlib.sha256("".join(hashes[name] for name in sorted(hashes)).encode()).hexdigest()
     return assemble(
         config,
@@ -110,8 +114,8 @@ def _load_idx(config: DataConfig) -> Dataset:
         labels,
         parts,
         x=x,
-        low=0,
-        high=255,
+        low=low,
+        high=high,
         source=", ".join(sorted(hashes)),
         sha256=digest,
     )
@@ -119,17 +123,11 @@ def _load_idx(config: DataConfig) -> Dataset:
 
 def _load_npz(config: DataConfig) -> Dataset:
     path = locate(config.set, config.path)
-    names = ("x", "y", "times", "times_ms", "units", "offsets", "is_test", "split", "range", "classes", "n_units")
-    arrays = read_npz(path, names)
-    if "x" in arrays:
-        need(path, arrays, ("y",))
-        return _array_set(config, path, arrays)
-    if "times" not in arrays and "times_ms" in arrays:
-        arrays["times"] = arrays.pop("times_ms")
-    if "times" not in arrays:
+    arrays = read_npz(path, ("x", "y", *EVENT_ARRAYS, "is_test", "split", "range", "classes", "n_units"))
+    if not {"x", "times", "times_ms"} & arrays.keys():
         raise InputError(f"{path}: neither an array 'x' nor 'times' in it; docs/data.md gives the two forms")
-    need(path, arrays, ("units", "offsets", "y"))
-    return _event_set(config, path, arrays)
+    need(path, arrays, ("y",))
+    return (_array_set if "x" in arrays else _event_set)(config, path, arrays)
 
 
 def _array_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> Dataset:
@@ -139,7 +137,7 @@ def _array_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> D
     classes, labels = _classes(arrays, path)
     if labels.size != len(x):
         raise InputError(f"{path}: {len(x)} samples in x but {labels.size} labels in y")
-    low, high = _scale(arrays, x, path)
+    low, high = _scale(config, arrays, x, path)
     parts = split_parts(config, labels, _roles(arrays, labels.size, path), str(path), default_test=DEFAULT_TEST)
     return assemble(
         config, config.set, classes, labels, parts, x=x, low=low, high=high, source=path.name, sha256=file_hash(path)
@@ -148,35 +146,17 @@ def _array_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> D
 
 def _event_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> Dataset:
     classes, labels = _classes(arrays, path)
-    times, units, offsets = (real(arrays[name], name, path) for name in ("times", "units", "offsets"))
-    for name, array in (("times", times), ("units", units), ("offsets", offsets)):
-        if array.ndim != 1:
-            raise InputError(f"{path}: {name} has shape {array.shape}, expected one axis")
-    for name, array in (("units", units), ("offsets", offsets)):
-        if array.dtype.kind not in "iu":
-            raise InputError(f"{path}: {name} is {array.dtype}, expected integers")
-    if times.size != units.size:
-        raise InputError(f"{path}: {times.size} times but {units.size} units")
-    offsets = offsets.astype(np.int64)
-    if offsets.size != labels.size + 1:
-        raise InputError(f"{path}: {offsets.size} offsets for {labels.size} samples, expected {labels.size + 1}")
-    if offsets[0] != 0 or offsets[-1] != times.size or np.any(np.diff(offsets) < 0):
-        raise InputError(f"{path}: offsets do not rise from 0 to the number of events ({times.size})")
-    if times.size and times.min() < 0:
-        raise InputError(f"{path}: a time is negative ({times.min()} ms)")
-    n_units = int(units.max(initial=0)) + 1
+    stated = MAX_WIDTH
     if "n_units" in arrays:
-        stated = int(real(arrays["n_units"], "n_units", path).reshape(-1)[0])
-        if n_units > stated:
-            raise InputError(f"{path}: unit {n_units - 1} is outside 0..{stated - 1}")
+        stated = _whole_number(arrays["n_units"], "n_units", path)
+        if not 1 <= stated <= MAX_WIDTH:
+            raise InputError(f"{path}: n_units is {stated}, expected 1..{MAX_WIDTH}")
+    events = read_events(arrays, path, config.time_unit, labels.size, stated)
+    n_units = int(events.units.max(initial=0)) + 1
+    if "n_units" in arrays:
         n_units = stated
     elif config.set == "fsdd-spikes":
         n_units = max(n_units, 64)
-    if units.size and units.min() < 0:
-        raise InputError(f"{path}: unit {int(units.min())} is negative")
-    if n_units > 1 << 20:
-        raise InputError(f"{path}: unit {n_units - 1} is beyond the largest source, {(1 << 20) - 1}")
-    events = Events(times.astype(np.float32), units.astype(np.int32), offsets)
     parts = split_parts(config, labels, _roles(arrays, labels.size, path), str(path), default_test=DEFAULT_TEST)
     return assemble(
         config,
@@ -189,6 +169,12 @@ def _event_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> D
         source=path.name,
         sha256=file_hash(path),
     )
+
+
+def _whole_number(array: Array, name: str, path: Path) -> int:
+    if array.size != 1 or array.dtype.kind not in "iu":
+        raise InputError(f"{path}: {name} is {array.dtype} {array.shape}, expected one whole number")
+    return int(array.reshape(-1)[0])
 
 
 def _classes(arrays: Mapping[str, Array], path: Path) -> tuple[list[str], npt.NDArray[np.int32]]:
@@ -208,8 +194,12 @@ def _classes(arrays: Mapping[str, Array], path: Path) -> tuple[list[str], npt.ND
     return names, checked_labels(y, len(names), str(path))
 
 
-def _scale(arrays: Mapping[str, Array], x: Array, path: Path) -> tuple[float, float]:
-    if "range" in arrays:
+def _scale(config: DataConfig, arrays: Mapping[str, Array], x: Array, path: Path) -> tuple[float, float]:
+    if config.range is not None:
+        if "range" in arrays:
+            raise InputError(f"data.range: {path} holds an array 'range' of its own; remove one of them")
+        low, high = config.range
+    elif "range" in arrays:
         bounds = real(arrays["range"], "range", path).reshape(-1)
         if bounds.size != 2 or bounds[0] >= bounds[1]:
             raise InputError(f"{path}: range is {bounds.tolist()}, expected [low, high] with low < high")
@@ -218,10 +208,14 @@ def _scale(arrays: Mapping[str, Array], x: Array, path: Path) -> tuple[float, fl
         low, high = float(np.iinfo(x.dtype).min), float(np.iinfo(x.dtype).max)
     else:
         low, high = 0.0, 1.0
+    return _within(x, low, high, path)
+
+
+def _within(x: Array, low: float, high: float, path: Path) -> tuple[float, float]:
     if x.min() < low or x.max() > high:
         raise InputError(
             f"{path}: x spans {x.min():g}..{x.max():g}, beyond its scale {low:g}..{high:g}; "
-            "add an array 'range' = [low, high]"
+            "set data.range = [low, high], or add an array 'range' to an npz file"
         )
     return low, high
 

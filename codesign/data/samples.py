@@ -9,25 +9,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.binning import TimeUnit
 from codesign.errors import CodesignWarning
 
 
 class DataWarning(CodesignWarning):
-    """Something about a data file is unusual, but the file can be used."""
+    """Something about the data is unusual or was assumed, but they can be used."""
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
     """Events of n samples: sample i has entries ``offsets[i]:offsets[i + 1]``.
 
-    times : float32 (n_events,), milliseconds from the sample's start, in any order.
+    times : (n_events,) of any integer or real dtype, as the file has them: time from the sample's start, in any order.
     units : int32 (n_events,), the source of each event.
     offsets : int64 (n + 1,).
+    time_unit : unit of ``times``.
     """
 
-    times: npt.NDArray[np.float32]
+    times: npt.NDArray[Any]
     units: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
+    time_unit: TimeUnit = "ms"
 
     def __len__(self) -> int:
         return int(self.offsets.size) - 1
@@ -37,11 +40,11 @@ class Events:
         if indices.size and np.array_equal(indices, np.arange(indices[0], indices[0] + indices.size)):
             offsets = self.offsets[indices[0] : indices[-1] + 2]
             inside = slice(int(offsets[0]), int(offsets[-1]))
-            return Events(self.times[inside], self.units[inside], offsets - offsets[0])
+            return Events(self.times[inside], self.units[inside], offsets - offsets[0], self.time_unit)
         counts = self.offsets[indices + 1] - self.offsets[indices]
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         chosen = np.repeat(self.offsets[indices] - offsets[:-1], counts) + np.arange(offsets[-1])
-        return Events(self.times[chosen], self.units[chosen], offsets)
+        return Events(self.times[chosen], self.units[chosen], offsets, self.time_unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,7 @@ class Split:
     x : (n, ...) raw values of any real dtype, or None.
     events : raw events, or None; exactly one of the two is set.
     flags : bool (n, n_flags), facts about each sample that are coded as sources of their own, or None.
+    name : what messages call these samples.
     """
 
     labels: npt.NDArray[np.int32]
@@ -60,6 +64,7 @@ class Split:
     x: npt.NDArray[Any] | None = None
     events: Events | None = None
     flags: npt.NDArray[np.bool_] | None = None
+    name: str = "samples"
 
     def __len__(self) -> int:
         return int(self.labels.size)
@@ -73,6 +78,7 @@ class Split:
             None if self.x is None else self.x[chosen],
             None if self.events is None else self.events.take(chosen),
             None if self.flags is None else self.flags[chosen],
+            self.name,
         )
 
 

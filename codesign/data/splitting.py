@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,10 @@ def assemble(
 ) -> Dataset:
     """The data set of all samples, cut into ``parts``; its provenance is ``source``, the hash and the sizes."""
     whole = Split(labels, np.arange(labels.size, dtype=np.int64), x, events, flags)
-    train, validation, test = (whole.take(part) for part in parts)
+    train, validation, test = (
+        replace(whole.take(part), name=f"{name} samples")
+        for name, part in zip(("training", "validation", "test"), parts, strict=True)
+    )
     provenance = {
         "set": name,
         "source": source,

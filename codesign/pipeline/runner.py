@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -15,7 +15,7 @@ from codesign.automatic import is_resolved, resolve
 from codesign.errors import CodesignError, CodesignWarning, OutputError
 from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
-from codesign.pipeline.stage import NETWORK, Context, Outcome, Stage
+from codesign.pipeline.stage import NETWORK, Context, Outcome, Stage, keeping_warnings
 from codesign.pipeline.stages import STAGES
 from codesign.rundir import RunDirectory, below, hash_files
 
@@ -142,15 +142,18 @@ def _run_stage(
         "outputs": others,
         "seconds": before,
     }
+    # Data may have been loaded for an earlier stage, whose record has the same warnings.
+    kept = list(context.source.warnings) if stage.external else []
     run.set_stage(stage.name, record)
     refresh_figures(context, stages)
     start = time.monotonic()
     try:
         # Inside, so that an interruption right after the record is seen finds its way into it.
         run.save()
-        with _keeping_warnings(record):
+        with keeping_warnings(kept):
             outcome = stage.work(context)
     except BaseException as error:
+        _put_warnings(record, kept)
         record["status"] = "failed" if isinstance(error, Exception) else "interrupted"
         record["seconds"] = round(before + time.monotonic() - start, 2)
         if isinstance(error, CodesignError):
@@ -158,6 +161,7 @@ def _run_stage(
         with suppress(OutputError):
             run.save()
         raise
+    _put_warnings(record, kept)
     record["seconds"] = round(before + time.monotonic() - start, 2)
     record["outputs"] = {**others, **hash_files(run.path, stage.outputs)}
     record.update(outcome.details)
@@ -170,24 +174,9 @@ def _run_stage(
     return outcome
 
 
-@contextmanager
-def _keeping_warnings(record: dict[str, Any]) -> Iterator[None]:
-    """Put what codesign warns of into the stage's record, ``warnings``, each text once; show it as before."""
-    kept: list[str] = []
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def keep(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-            text = " ".join(str(message).split())
-            if issubclass(category, CodesignWarning) and text not in kept:
-                kept.append(text)
-                record["warnings"] = kept
-            show(message, category, *rest)
-
-        warnings.showwarning = keep
-        # Whatever filters are set: a result never depends on whether its warnings are wanted.
-        warnings.simplefilter("always", CodesignWarning)
-        yield
+def _put_warnings(record: dict[str, Any], kept: list[str]) -> None:
+    if kept:
+        record["warnings"] = kept
 
 
 def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from codesign.config import Config
-from codesign.errors import CodesignError, InputError, UnsupportedError
+from codesign.config import Config, DataConfig
+from codesign.errors import CodesignError, CodesignWarning, InputError, UnsupportedError
 from codesign.network import FrozenNetwork
 from codesign.pipeline.sources import code_hash
 from codesign.progress import Progress, silent
@@ -30,6 +32,45 @@ CALIBRATION = "calibration.npz"
 DECISIONS = "decisions.npz"
 
 
+class DataSource:
+    """The configured data, loaded once for all that use them.
+
+    Members
+    -------
+    dataset : the samples; loaded when asked for.
+    warnings : what codesign warned of while they were loaded, one line each; stages that use them keep it.
+    """
+
+    def __init__(self, config: DataConfig, progress: Progress = silent) -> None:
+        self.config, self.progress = config, progress
+        self.warnings: list[str] = []
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        from codesign.data import load_dataset
+
+        with keeping_warnings(self.warnings):
+            return load_dataset(self.config, self.progress)
+
+
+@contextmanager
+def keeping_warnings(kept: list[str]) -> Iterator[None]:
+    """Append to ``kept`` what codesign warns of inside, each text once; it is shown as before."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            text = " ".join(str(message).split())
+            if issubclass(category, CodesignWarning) and text not in kept:
+                kept.append(text)
+            show(message, category, *rest)
+
+        warnings.showwarning = keep
+        # Whatever filters are set: a result never depends on whether its warnings are wanted.
+        warnings.simplefilter("always", CodesignWarning)
+        yield
+
+
 @dataclass
 class Context:
     """What a stage may use.
@@ -41,7 +82,7 @@ class Context:
     device : torch device of training.
     note : called with a line on what was chosen for the user.
     options : arguments of the command that are no part of the configuration (``build``: board).
-    load : gives the configured data; by default they are loaded.
+    data : the data, where several contexts share them; default: those of ``config``.
     """
 
     run: RunDirectory
@@ -50,16 +91,17 @@ class Context:
     device: str = "cpu"
     note: Callable[[str], None] = lambda _: None
     options: Mapping[str, Any] = field(default_factory=dict)
-    load: Callable[[], Dataset] | None = None
+    data: DataSource | None = None
 
     @cached_property
+    def source(self) -> DataSource:
+        """Where the samples come from, with what was warned of meanwhile."""
+        return self.data or DataSource(self.config.data, self.progress)
+
+    @property
     def dataset(self) -> Dataset:
         """The configured data, loaded once per command."""
-        if self.load is not None:
-            return self.load()
-        from codesign.data import load_dataset
-
-        return load_dataset(self.config.data, self.progress)
+        return self.source.dataset
 
 
 @dataclass(frozen=True)

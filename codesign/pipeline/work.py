@@ -58,6 +58,7 @@ def train(context: Context) -> Outcome:
             "density": result.density,
             "layer_density": result.layer_density,
             "accuracy_validation": result.accuracy_validation,
+            "events": result.events,
             "device": context.device,
         }
     )
@@ -87,8 +88,9 @@ def freeze(context: Context) -> Outcome:
     from codesign.freeze import freeze as freeze_network
 
     folder, dataset = context.run.path, context.dataset
-    chosen = dataset.validation.take(slice(0, CALIBRATION_SAMPLES))
-    calibration, _ = encode(dataset, chosen, context.config.data, context.config.network.timesteps)
+    # The whole set, so that what is said of its events is what training said.
+    validation, _ = encode(dataset, dataset.validation, context.config.data, context.config.network.timesteps)
+    calibration = validation.take(slice(0, CALIBRATION_SAMPLES))
     budget, record = resolve_budget(context.config), {}
 
     def frozen(config: Config) -> FreezeResult:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from codesign import golden
+from codesign.arrays import read_npz
 from codesign.chance import Comparison, compare
 from codesign.config import Config
-from codesign.data.files import read_npz
 from codesign.errors import CodesignError, InputError
 from codesign.files import parse_json, read_json, read_text
 from codesign.network import MAX_WIDTH, FrozenNetwork

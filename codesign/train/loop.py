@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from codesign.automatic import resolve, settled
 from codesign.config import Config, TrainConfig
+from codesign.data.plausibility import check_training
 from codesign.data.samples import Dataset
 from codesign.encoders import coding_of, encode, input_coding
 from codesign.errors import InputError, UnsupportedError
@@ -61,6 +62,7 @@ class TrainResult:
     steps : optimiser steps of the whole run.
     history : rows as in metrics.jsonl, without ``samples_per_second``.
     demands : with a hardware budget, what the chosen network asks of it at each choice of bits and lanes.
+    events : counts of the encoded events of sets 'train' and 'validation' (``EventCounts.document``).
     """
 
     folder: Path
@@ -72,6 +74,7 @@ class TrainResult:
     steps: int
     history: list[dict[str, Any]]
     demands: list[Demand] = field(default_factory=list)
+    events: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -221,7 +224,13 @@ class _Run:
         self.config, self.dataset, self.folder = config, dataset, folder
         timesteps = config.network.timesteps
         scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding_of(dataset, config.data) == "current" else 1.0
-        stimuli = [encode(dataset, part, config.data, timesteps)[0] for part in (dataset.train, dataset.validation)]
+        encoded = {
+            name: encode(dataset, part, config.data, timesteps)
+            for name, part in (("train", dataset.train), ("validation", dataset.validation))
+        }
+        stimuli = [stimulus for stimulus, _ in encoded.values()]
+        self.events = {name: counts.document() for name, (_, counts) in encoded.items()}
+        check_training(dataset, stimuli[0], config.data)
         self.training = Batches(stimuli[0], scale, Augmentation.of(dataset, config.data), device)
         self.validation = Batches(stimuli[1], scale, device=device)
         self.check: BudgetCheck | None = None
@@ -308,6 +317,7 @@ class _Run:
             steps=epochs * self.steps_per_epoch,
             history=self.history,
             demands=self._demands(),
+            events=self.events,
         )
 
     def _demand(self) -> Demand:

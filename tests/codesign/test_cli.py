@@ -329,7 +329,7 @@ def test_predict_decides_when_the_hardware_does(trained, tmp_path):
     ("arrays", "words"),
     [
         ({"x": np.full((2, 8, 8), 17.0)}, "beyond the training data's scale 0..16"),
-        ({"x": np.full((2, 8, 8), np.nan)}, "x holds something other than finite numbers"),
+        ({"x": np.full((2, 8, 8), np.nan)}, "x holds NaN or infinite values"),
         ({"x": np.zeros((2, 3))}, "3 inputs, the network 64"),
         ({"x": np.zeros(64)}, "shape (64,)"),
         ({"x": np.zeros((2, 64)), "y": np.zeros(3, int)}, "y has shape (3,) for 2 samples"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from codesign.config import DataConfig
-from codesign.data import load_dataset
+from codesign.data import DataWarning, load_dataset
 from codesign.encoders import encode, n_sources
 from codesign.errors import InputError, UnsupportedError
 
@@ -57,13 +57,14 @@ def test_digits_are_read_sample_by_sample(tmp_path):
     events = dataset.test.events
     for row in range(60):
         part = slice(events.offsets[row], events.offsets[row + 1])
-        expected = np.float16(content["times"][row]).astype(np.float32) * 1000
+        expected = np.float16(content["times"][row])
         assert np.array_equal(events.times[part], expected)
         assert np.array_equal(events.units[part], content["units"][row])
     assert np.array_equal(dataset.test.labels, content["labels"])
     assert (0, 200, "reading shd_train.h5") in news and (60, 60, "reading shd_test.h5") in news
-    chosen = config(tmp_path, validation=40)
-    stimulus, counts = encode(dataset, dataset.test, chosen, 50)
+    chosen = config(tmp_path, validation=40, allow_dropped=True)
+    with pytest.warns(DataWarning, match=r"60 of 120 events \(50 %\) are dropped"):
+        stimulus, counts = encode(dataset, dataset.test, chosen, 50)
     stimulus.validate()
     assert n_sources(dataset, chosen) == stimulus.n_inputs == 700
     assert counts.events + counts.merged + counts.dropped == events.times.size

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.config import DataConfig
-from codesign.data import Dataset, Events, Split
+from codesign.data import Dataset, DataWarning, Events, Split
 from codesign.encoders import encode, input_coding, n_sources
 from codesign.errors import InputError
 
@@ -81,7 +81,8 @@ def test_rate_has_the_stated_probability():
 
 def test_events_are_binned_merged_and_dropped_and_both_are_counted():
     dataset = events([[(0.0, 1), (5.9, 1), (6.0, 1), (5.0, 0)], [], [(23.9, 2), (24.0, 2), (500.0, 0)]], n_units=4)
-    stimulus, counts = encode(dataset, dataset.train, DataConfig(set="npz", coding="events", step_ms=6.0), 4)
+    with pytest.warns(DataWarning, match=r"2 of 7 events \(28.6 %\) are dropped, all after the last of 4 timesteps"):
+        stimulus, counts = encode(dataset, dataset.train, DataConfig(set="npz", coding="events", step_ms=6.0), 4)
     stimulus.validate()
     assert stimulus.n_inputs == 4
     assert stimulus.events(0, 0).tolist() == [0, 1]

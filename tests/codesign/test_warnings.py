@@ -1,13 +1,15 @@
 """What codesign warns of is shown, and stays in the record of the stage in which it came."""
 
 import warnings
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from codesign.config import Config
+from codesign.config import Config, DataConfig
 from codesign.errors import CodesignWarning
 from codesign.pipeline.runner import run_stages
-from codesign.pipeline.stage import Context, Outcome, Stage
+from codesign.pipeline.stage import Context, DataSource, Outcome, Stage
 from codesign.rundir import RunDirectory
 
 
@@ -33,3 +35,25 @@ def test_a_stage_without_warnings_has_none_in_its_record(tmp_path):
     run = RunDirectory.create(tmp_path / "run")
     run_stages(Context(run, Config()), ["train"], stages={"train": _stage()})
     assert "warnings" not in run.stage("train")
+
+
+def test_what_loading_warned_of_is_in_the_record_of_every_stage_that_uses_the_data(tmp_path):
+    """Also of one that finds the data loaded, and of another run that shares them."""
+    np.savez(tmp_path / "own.npz", x=np.eye(40), y=np.arange(40) % 2 * 2)
+    config = Config(data=DataConfig(set="npz", path=str(tmp_path / "own.npz"), validation=0.2))
+    stages = {
+        name: replace(_stage(*texts), name=name, external=external)
+        for name, texts, external in (
+            ("train", ("a",), lambda context: {"data": context.dataset.hash}),
+            ("freeze", (), lambda context: {"data": context.dataset.hash}),
+            ("generate", (), None),
+        )
+    }
+    data = DataSource(config.data)
+    for name in ("one", "two"):
+        run = RunDirectory.create(tmp_path / name)
+        with pytest.warns(CodesignWarning):
+            run_stages(Context(run, config, data=data), list(stages), stages=stages)
+        records = [run.stage(stage).get("warnings", []) for stage in stages]
+        assert len(records[0]) == 2 and "no training samples of class '1'" in records[0][0] and records[0][1] == "a"
+        assert records[1] == records[0][:1] and records[2] == []
