@@ -32,12 +32,14 @@ class Console:
         self._bar: Progress | None = None
         self._task: Any = None
         self._started = 0.0
+        self._warned: set[str] = set()
 
     def start(self, *, json: bool = False, folder: Path | None = None) -> None:
         """Begin a command; ``folder`` is where a log of an unexpected error goes."""
         self._json = json
         self.folder = folder
         self.finished = False
+        self._warned.clear()
         warnings.showwarning = self._show_warning
         if json and self._stdout is None:
             sys.stdout.flush()
@@ -67,6 +69,10 @@ class Console:
 
     def _show_warning(self, message: Warning | str, *location: object) -> None:
         text = f"codesign: warning: {' '.join(str(message).split())}"
+        # Two stages of a command that read the same data say the same.
+        if text in self._warned:
+            return
+        self._warned.add(text)
         self._stderr().print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def step(self, title: str) -> None:

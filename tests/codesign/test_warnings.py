@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from codesign.cli.console import Console
 from codesign.config import Config, DataConfig
 from codesign.errors import CodesignWarning
 from codesign.pipeline.runner import run_stages
@@ -57,3 +58,14 @@ def test_what_loading_warned_of_is_in_the_record_of_every_stage_that_uses_the_da
         records = [run.stage(stage).get("warnings", []) for stage in stages]
         assert len(records[0]) == 2 and "no training samples of class '1'" in records[0][0] and records[0][1] == "a"
         assert records[1] == records[0][:1] and records[2] == []
+
+
+def test_a_command_shows_each_warning_once(capfd):
+    console = Console()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for text in ("one", "two"):
+            console.start()
+            for _ in range(2):
+                warnings.warn(text, CodesignWarning, stacklevel=1)
+    assert capfd.readouterr().err.splitlines() == ["codesign: warning: one", "codesign: warning: two"]
