@@ -339,7 +339,7 @@ def test_heart_beats_are_split_by_patients():
     ("section", "message"),
     [
         ({"data": {"coding": "rate", "input_bits": 4}}, "input_bits belongs to coding = 'current', not 'rate'"),
-        ({"data": {"step_ms": 1.0}}, "step_ms belongs to coding = 'events', not 'current'"),
+        ({"data": {"coding": "current", "step_ms": 1.0}}, "step_ms belongs to coding = 'events', not 'current'"),
         ({"data": {"coding": "events", "delta": 0.1}}, "delta belongs to coding = 'delta', not 'events'"),
         ({"data": {"path": "x"}}, "set 'digits' is installed with scikit-learn"),
         ({"data": {"coding": "delta", "delta": []}}, "an empty list gives no sources"),

@@ -252,8 +252,8 @@ def replace_range(config: DataConfig, bounds: list[float]) -> DataConfig:
         ({"range": [0, 16]}, "range belongs to arrays of the sets 'npz' and 'idx'"),
         ({"range": [0, 16], "set": "npz", "coding": "events"}, "range belongs to arrays"),
         ({"time_unit": "us", "set": "shd", "coding": "events"}, "time_unit belongs to set = 'npz'"),
-        ({"time_unit": "us", "set": "npz"}, "time_unit belongs to coding = 'events'"),
-        ({"allow_dropped": True}, "allow_dropped belongs to coding = 'events'"),
+        ({"time_unit": "us", "set": "npz", "coding": "current"}, "time_unit belongs to coding = 'events'"),
+        ({"allow_dropped": True, "coding": "current"}, "allow_dropped belongs to coding = 'events'"),
     ],
 )
 def test_options_of_the_scale_and_of_times_belong_to_what_has_them(data, message) -> None:
