@@ -192,9 +192,11 @@ def run_part(part: Part) -> tuple[str, str, float]:
 
 def revision() -> str:
     """Short name of the commit, with -dirty for what is not committed."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run(["git", "describe", "--always", "--exclude=*"], cwd=ROOT, capture_output=True, text=True)
+    # The ledger itself changes with every part.
+    changed = ["git", "diff", "--quiet", "HEAD", "--", ".", ":(exclude)tests/deep.json"]
+    if done.stdout and subprocess.run(changed, cwd=ROOT, capture_output=True).returncode:
+        return f"{done.stdout.strip()}-dirty"
     return done.stdout.strip() or "unknown"
 
 
