@@ -18,12 +18,14 @@ from codesign.sidecar import Sidecar, read_sidecar
 from codesign.stimulus import Stimulus
 from sim.decoder import compare_decoded
 from sim.loads import LoadStep, verify_loads
-from sim.mutants.data import DRAWS, data_mutants
+from sim.mutants.data import data_mutants
 from sim.mutants.rtl import rtl_mutants
 from sim.mutants.scene import Mutant, Scene
 from sim.verify import verify_bundle
 
 MUTANT_SAMPLES = 6
+# Each draw generates a bundle.
+MAPPER_DRAWS = 6
 KINDS = ("data", "rtl", "mapper")
 
 
@@ -127,7 +129,7 @@ def _mapper_mutants(scene: Scene, work: Path, mapper: Sequence[Faulty], rng: np.
     mutants = []
     for fault in mapper:
         target = work / fault.name.replace(" ", "_") / "bundle"
-        for _ in range(DRAWS):
+        for _ in range(MAPPER_DRAWS):
             try:
                 if not fault.make(target, rng):
                     break
