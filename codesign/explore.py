@@ -195,7 +195,7 @@ class _Exploration:
 
     def run(self) -> None:
         if not is_resolved(self.config):
-            self.config, _ = resolve(self.config, self.dataset)
+            self.config, _ = resolve(self.config, self.data.dataset)
         grid = self.config.explore
         trained = {point.trained: point for point in self.points}
         frozen = {point.frozen: point for point in self.points}
