@@ -19,9 +19,10 @@ import numpy as np
 from boards.synth import synth_bundle
 from codesign.area_model import FEATURES
 from codesign.config import SynthConfig
-from codesign.estimate import FAMILIES, area_features, block_ram, memories
+from codesign.estimate import FAMILIES, area_features, block_ram
 from codesign.mapping import HardwareMap, map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.plan import plan_machine
 from rtl_templates.bundle import write_bundle
 
 # (inputs and widths, lanes, weight bits, membrane width, coding, density)
@@ -73,10 +74,10 @@ def main(work: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_bundle(network, mapping, Path(folder) / "bundle")
             area = synth_bundle(Path(folder) / "bundle", config, work / str(number))["area"]
-        found = memories(network, mapping)
+        plan = plan_machine(network, mapping)
         for family in FAMILIES:
-            blocks = block_ram(found, family)
-            features = area_features(network, mapping, family)
+            blocks = block_ram(plan.memories, family)
+            features = area_features(plan, family)
             rows.append({"number": number, "family": family, "features": features, "blocks": blocks, **area[family]})
             print(json.dumps(rows[-1]), flush=True)  # noqa: T201
     for family in FAMILIES:

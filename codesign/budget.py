@@ -21,6 +21,7 @@ from codesign.config import Family, FreezeConfig
 from codesign.estimate import MAX_SAMPLES, estimate, source_rates
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork
+from codesign.plan import plan_machine
 from codesign.stimulus import Stimulus
 
 UNITS = {
@@ -147,7 +148,7 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
     found = []
     for lanes in budget.lanes:
         mapping = map_network(network, [lanes] * len(network.layers), rates, budget.choices)
-        document = estimate(network, mapping, stimulus=chosen, trace=trace)
+        document = estimate(plan_machine(network, mapping), stimulus=chosen, trace=trace)
         figures = {"memory_bits": sum(document["memory_bits"].values()), "cycles": document["cycles"]["latency_cycles"]}
         if budget.family is not None:
             figures |= {kind: document["area"][budget.family][kind] for kind in ("lut", "ff", "bram", "dsp")}

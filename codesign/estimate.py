@@ -17,32 +17,16 @@ import numpy.typing as npt
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS, AreaModel
-from codesign.capacity import Capacity
-from codesign.choices import Choices, StateMemory, problem
-from codesign.encoding import row_entry
+from codesign.choices import problem
 from codesign.errors import CodesignWarning
-from codesign.layouts import Record, index_width, output_word
-from codesign.mapping import (
-    AGE_BITS,
-    FoldedMap,
-    HardwareMap,
-    LayerMap,
-    count_bits,
-    fifo_depth,
-    fire_latency,
-    folded_fifo_depth,
-    row_queue_depth,
-    seen_depth,
-    settling_clocks,
-    write_latency,
-)
-from codesign.network import FrozenLayer, FrozenNetwork, signed_width
+from codesign.mapping import HardwareMap
+from codesign.network import FrozenNetwork
+from codesign.plan import INPUT_CLOCKS, READOUT_CLOCKS, TOKEN_CLOCKS, EnginePlan, MachinePlan, Memory
 from codesign.stimulus import Stimulus
 
 Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float64]
 
-MemoryStyle = StateMemory | Literal["spram"]
 
 MAX_SAMPLES = 100
 FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
@@ -65,37 +49,6 @@ SPRAM_SHAPE = (16384, 16)
 ROM_BIT_COST = 1 / 16
 RAM_BIT_COST = 1.0
 
-# Clocks of the engines' pipelines, deep ones (see rtl_templates): from a word on s_axis to the event at the first
-# layer, from an event to its first synapse, from the last synapse to the sweep, from a slot's read to its event at the
-# next layer, from the last token to the first readout value, and from the end of a sweep until rows may start.
-INPUT_CLOCKS = 2
-EVENT_CLOCKS = 5
-BARRIER_CLOCKS = 4
-TOKEN_CLOCKS = 3
-READOUT_CLOCKS = 4
-# Clocks in which lanes count as accumulating beside one per synapse, per timestep with events: filling and draining.
-FILL_CLOCKS = 6
-
-
-@dataclass(frozen=True)
-class Memory:
-    """One memory of the accelerator: what it is for, and its shape; ``clocked`` if its read port has a register.
-
-    ``style`` : what it asks the synthesis tool for. ``loadable`` : a load writes it.
-    """
-
-    role: str
-    layer: int
-    depth: int
-    width: int
-    clocked: bool = True
-    style: MemoryStyle = "auto"
-    loadable: bool = False
-
-    @property
-    def bits(self) -> int:
-        return self.depth * self.width
-
 
 class HasBudget(Protocol):
     """A device: its family, and the resources that it has by kind."""
@@ -112,142 +65,16 @@ def memory_blocks(depth: int, width: int, family: str) -> int:
     return min(-(-depth // block_depth) * -(-width // block_width) for block_depth, block_width in BLOCK_SHAPES[family])
 
 
-@dataclass(frozen=True)
-class LayerWidths:
-    """Bits of a layer's datapath: the weighted sum, the stored state, the potential u; 0 where there is none."""
-
-    sum: int
-    state: int
-    potential: int
-
-    @classmethod
-    def of(cls, network: FrozenNetwork, index: int, *, separate_sum: bool | None = None) -> LayerWidths:
-        layer: FrozenLayer = network.layers[index]
-        source_max = network.source_max(index)
-        is_current = index == 0 and network.coding.is_current if separate_sum is None else separate_sum
-        low, high = layer.sum_range(source_max)
-        potential = max(signed_width(*layer.potential_range(source_max)), layer.fraction_bits + 2)
-        rest = signed_width(
-            int(layer.leak(layer.membrane_min)) + int(layer.bias.min()),
-            int(layer.leak(layer.membrane_max)) + int(layer.bias.max()),
-        )
-        if is_current:
-            return cls(signed_width(int(low.min()), int(high.max())), rest, potential)
-        return cls(0, potential, potential)
-
-
-def memories(network: FrozenNetwork, mapping: HardwareMap) -> list[Memory]:
-    """Every memory of the accelerator, lane by lane."""
-    choices = mapping.choices
-    found = [Memory("state", 0, seen_depth(mapping.layers[0].n_addresses), AGE_BITS)] if choices.input_checks else []
-    if mapping.folded:
-        return found + _folded_memories(network, mapping.folded, choices)
-    for layer in mapping.layers:
-        index = layer.index
-        is_last = index == len(mapping.layers) - 1
-        widths = LayerWidths.of(network, index)
-        if mapping.capacity:
-            room = mapping.capacity.layers[index]
-            widths = LayerWidths(room.sum_width if widths.sum else 0, room.state_width, room.potential_width)
-        value_bits = network.coding.input_bits if widths.sum else 0
-        counted = count_bits(network) if is_last and not choices.output_spikes else 0
-        depth = row_queue_depth(layer.fetchers, choices.queue_depth)
-        for lane in range(layer.lanes):
-            images: list[tuple[str, int, Record]] = [("parameters", layer.n_slots, layer.parameter_record)]
-            if lane < layer.fetchers:
-                images = [
-                    ("rows", layer.row_depth, layer.row_record),
-                    ("synapses", layer.synapse_depth(lane), layer.synapse_record),
-                    *images,
-                ]
-            found += [
-                _image(
-                    role,
-                    index,
-                    words,
-                    record,
-                    choices,
-                    spram=role == "synapses" and choices.starts_empty,
-                )
-                for role, words, record in images
-                if record.fields
-            ]
-            found.append(Memory("state", index, layer.n_slots, counted + widths.state, style=choices.state_memory))
-            if widths.sum:
-                found.append(Memory("state", index, layer.n_slots, widths.sum, style=choices.state_memory))
-            if depth:
-                found.append(
-                    Memory("queues", index, depth, 1 + row_entry(layer.row_record).width + max(1, value_bits), False)
-                )
-        if choices.spike_fifos:
-            timesteps = mapping.capacity.timesteps if mapping.capacity else network.timesteps
-            words = fifo_depth(layer, timesteps, bool(widths.sum), is_last=is_last)
-            values = layer.lanes * (1 + counted) if counted else None
-            found.append(Memory("queues", index, words, _fifo_width(network, layer, values)))
-    if not choices.output_spikes:
-        return found
-    return found + _readout_memory(network, len(mapping.layers) - 1, mapping.capacity)
-
-
-def _image(role: str, layer: int, depth: int, record: Record, choices: Choices, *, spram: bool = False) -> Memory:
-    """A memory with an image, which asks for blocks from so many bits on."""
-    large = depth * record.width >= choices.block_rom_bits
-    style: MemoryStyle = "spram" if spram else "block" if large else "auto"
-    return Memory(role, layer, depth, record.width, style=style, loadable=choices.loadable)
-
-
-def _folded_memories(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> list[Memory]:
-    """As :func:`memories`, of the one engine; its layer is 0."""
-    found: list[Memory] = []
-    layers, last = folded.layers, folded.layers[-1]
-    widths = [LayerWidths.of(network, layer.index, separate_sum=True) for layer in layers]
-    value_bits = network.coding.input_bits if network.coding.is_current else 0
-    depth = row_queue_depth(folded.lanes, choices.queue_depth)
-    for lane in range(folded.lanes):
-        synapses = max(1, int(folded.row_lengths[lane].sum()))
-        found.append(_image("rows", 0, folded.row_depth, folded.row_record, choices))
-        found.append(_image("synapses", 0, synapses, folded.synapse_record, choices))
-        if folded.parameter_record.fields:
-            found.append(_image("parameters", 0, folded.n_slots, folded.parameter_record, choices))
-        for width in (max(width.state for width in widths), max(width.sum for width in widths)):
-            found.append(Memory("state", 0, folded.n_slots, width, style=choices.state_memory))
-        if depth:
-            found.append(Memory("queues", 0, depth, 1 + row_entry(folded.row_record).width + max(1, value_bits), False))
-    if len(layers) > 1:
-        hidden = layers[:-1]
-        word = 1 + index_width(max(layer.n_slots for layer in hidden)) + folded.lanes
-        found.append(Memory("queues", 0, folded_fifo_depth(hidden), word))
-    found.append(Memory("queues", 0, folded_fifo_depth([last]), _fifo_width(network, last)))
-    return found + _readout_memory(network, 0)
-
-
-def _readout_memory(network: FrozenNetwork, layer: int, capacity: Capacity | None = None) -> list[Memory]:
-    """The readout's values, which only the last timestep's membranes pass by."""
-    if network.readout == "membrane_last":
-        return []
-    return [Memory("state", layer, network.n_outputs, output_word(network, capacity).fields[-1].width, False)]
-
-
-def _fifo_width(network: FrozenNetwork, layer: LayerMap, values: int | None = None) -> int:
-    """Bits of a word of a sweep; ``values`` : those of the values in it, default: membranes where they are read out."""
-    if values is None:
-        membrane = (layer.capacity or network).layers[layer.index].membrane_width
-        values = 0 if layer.spiking else layer.lanes * membrane
-    return 1 + index_width(layer.n_slots) + layer.lanes + values
-
-
 def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic", "spram"]:
     """How yosys builds a memory: the cheapest of what can hold it. Single-port RAM is where it is asked for."""
     if memory.style == "spram":
         return "spram"
-    has_image = memory.role in ("rows", "synapses", "parameters")
-    read_only = has_image and not memory.loadable
     if memory.style == "block":
         return "block"
     if memory.style == "distributed":
         return "lutram" if family in LUTRAM_COST else "logic"
     costs: dict[Literal["block", "lutram", "logic"], float] = {
-        "logic": memory.bits * (ROM_BIT_COST if read_only else RAM_BIT_COST)
+        "logic": memory.bits * (ROM_BIT_COST if memory.read_only else RAM_BIT_COST)
     }
     if memory.clocked:
         blocks = memory_blocks(memory.depth, memory.width, family)
@@ -255,7 +82,7 @@ def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logi
         costs["block"] = blocks * BLOCK_COST[family]
         if family == "xilinx" and memory.bits <= 18 * 1024:
             costs["block"] = BLOCK_COST[family] / 2
-    if family in LUTRAM_COST and not read_only:
+    if family in LUTRAM_COST and not memory.read_only:
         costs["lutram"] = lutrams(memory, family) * LUTRAM_COST[family]
     return min(costs, key=lambda kind: costs[kind])
 
@@ -282,21 +109,16 @@ def single_ports(memory: Memory) -> int:
     return -(-memory.depth // depth) * -(-memory.width // width)
 
 
-def area_features(network: FrozenNetwork, mapping: HardwareMap, family: str) -> list[float]:
+def area_features(plan: MachinePlan, family: str) -> list[float]:
     """What the linear area model multiplies, in the order of :data:`codesign.area_model.FEATURES`."""
-    found = memories(network, mapping)
-    kinds = [memory_kind(memory, family) for memory in found]
-    read_only = ("rows", "synapses", "parameters")
-    pairs = list(zip(found, kinds, strict=True))
-    lanes = [layer.lanes for layer in mapping.layers]
-    potential = [LayerWidths.of(network, index).potential for index in range(len(lanes))]
+    pairs = [(memory, memory_kind(memory, family)) for memory in plan.memories]
     return [
         1.0,
-        float(len(lanes)),
-        float(sum(lanes)),
-        float(sum(p * w for p, w in zip(lanes, potential, strict=True))),
-        float(sum(m.bits for m, kind in pairs if kind == "logic" and m.role in read_only)),
-        float(sum(m.bits for m, kind in pairs if kind == "logic" and m.role not in read_only)),
+        float(len(plan.engines)),
+        float(sum(engine.lanes for engine in plan.engines)),
+        float(sum(engine.lanes * engine.widths.potential for engine in plan.engines)),
+        float(sum(m.bits for m, kind in pairs if kind == "logic" and m.has_image)),
+        float(sum(m.bits for m, kind in pairs if kind == "logic" and not m.has_image)),
         float(sum(lutrams(m, family) for m, kind in pairs if kind == "lutram")),
     ]
 
@@ -380,7 +202,7 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
     return result
 
 
-def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Sequence[Activity]) -> dict[str, Any]:
+def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[str, Any]:
     """Clocks of samples, alone and back to back.
 
     The engines are taken as a pipeline of stations. A layer's sweep of timestep t starts when its fullest lane has
@@ -396,45 +218,35 @@ def cycle_estimate(network: FrozenNetwork, mapping: HardwareMap, activities: Seq
     back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
     ``lane_use`` per layer (synapses over lanes x accumulate cycles).
     """
+    layers, timesteps = plan.mapping.layers, plan.network.timesteps
     n_samples = activities[0].events.shape[0]
     peaks = [part.loads.max(axis=2) for part in activities]
     latencies, decisions = [], []
-    free = [0.0] * len(mapping.layers)
+    free = [0.0] * len(layers)
     input_free = readout_free = 0.0
     for sample in range(n_samples):
-        alone = _decision(network, mapping, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
+        alone = _decision(plan, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
         latencies.append(alone[0])
-        decision, free, input_free = _decision(
-            network, mapping, activities, peaks, sample, free, input_free, readout_free
-        )
+        decision, free, input_free = _decision(plan, activities, peaks, sample, free, input_free, readout_free)
         readout_free = decision
         decisions.append(decision)
-    fills = [FILL_CLOCKS + sum(_fetch_clocks(layer)) - EVENT_CLOCKS - BARRIER_CLOCKS for layer in mapping.layers]
+    fills = [engine.clocks.fill for engine in plan.engines for _ in engine.layers]
     accumulate = [float((peak + fill * (peak > 0)).sum(axis=1).mean()) for peak, fill in zip(peaks, fills, strict=True)]
     synapses = [float(part.operations.sum(axis=1).mean()) for part in activities]
     return {
         "latency_cycles": float(np.mean(latencies)),
         "interval_cycles": float(np.diff(decisions).mean()) if n_samples > 1 else None,
         "accumulate_cycles": accumulate,
-        "sweep_cycles": [layer.n_slots * network.timesteps for layer in mapping.layers],
+        "sweep_cycles": [layer.n_slots * timesteps for layer in layers],
         "lane_use": [
             total / (layer.lanes * clocks) if clocks else None
-            for layer, total, clocks in zip(mapping.layers, synapses, accumulate, strict=True)
+            for layer, total, clocks in zip(layers, synapses, accumulate, strict=True)
         ],
     }
 
 
-def _fetch_clocks(layer: LayerMap) -> tuple[int, int]:
-    """From an event to its first synapse, and from the last synapse to the sweep."""
-    grouped = layer.encoding.row_group > 1
-    decoded = layer.encoding.gap_bits is not None or layer.encoding.codebook is not None
-    short = layer.pipeline == "short"
-    return EVENT_CLOCKS + grouped + decoded - 2 * short, BARRIER_CLOCKS + decoded - short
-
-
 def _decision(
-    network: FrozenNetwork,
-    mapping: HardwareMap,
+    plan: MachinePlan,
     activities: Sequence[Activity],
     peaks: Sequence[Float],
     sample: int,
@@ -443,9 +255,10 @@ def _decision(
     readout_free: float,
 ) -> tuple[float, list[float], float]:
     """Clock of a sample's decision, when each layer may walk again, and when the input port is free."""
-    if mapping.folded:
+    network = plan.network
+    if plan.choices.folded:
         decision, now = _folded_decision(
-            network, mapping.layers, activities, [peak[sample] for peak in peaks], sample, input_free
+            network, plan.engines[0], activities, [peak[sample] for peak in peaks], sample, input_free
         )
         return max(decision, readout_free + READOUT_CLOCKS + network.n_outputs), free, now
     first: list[float] = []
@@ -456,12 +269,13 @@ def _decision(
         now += count + (0 if network.coding.is_current else 1)
         last.append(now + INPUT_CLOCKS)
     after = list(free)
-    for layer, peak in zip(mapping.layers, peaks, strict=True):
+    for engine, peak in zip(plan.engines, peaks, strict=True):
+        layer, clocks = engine.layers[0], engine.clocks
         is_current = layer.index == 0 and network.coding.is_current
-        fire, stages = fire_latency(is_current, layer.pipeline), write_latency(is_current, layer.pipeline)
-        event_clocks, barrier_clocks = _fetch_clocks(layer)
+        fire, stages = clocks.fire, clocks.write
+        event_clocks, barrier_clocks = clocks.fetch, clocks.barrier
         # Clocks from the end of a sweep until rows may start.
-        settling = settling_clocks(is_current, layer.pipeline) - 1
+        settling = clocks.settling - 1
         go = after[layer.index]
         swept = go - settling
         starts: list[float] = []
@@ -482,7 +296,7 @@ def _decision(
                 pushed = max(0.0, start - barrier_clocks - now)
                 now += pushed if step + 1 == len(first) else 0.0
         after[layer.index] = go
-        fired = activities[layer.index + 1].events[sample] if layer.index + 1 < len(mapping.layers) else None
+        fired = activities[layer.index + 1].events[sample] if layer.index + 1 < len(network.layers) else None
         first = [start + fire + TOKEN_CLOCKS for start in starts]
         last = []
         for t, start in enumerate(starts):
@@ -494,7 +308,7 @@ def _decision(
 
 def _folded_decision(
     network: FrozenNetwork,
-    layers: Sequence[LayerMap],
+    engine: EnginePlan,
     activities: Sequence[Activity],
     peaks: Sequence[Float],
     sample: int,
@@ -502,12 +316,12 @@ def _folded_decision(
 ) -> tuple[float, float]:
     """Clock of a sample's decision, and when the one engine, which does one thing after the other, is free again."""
     is_current = network.coding.is_current
-    pipeline = layers[0].pipeline
-    fire, stages = fire_latency(True, pipeline), write_latency(True, pipeline)
-    event_clocks, barrier_clocks = _fetch_clocks(layers[0])
+    clocks = engine.clocks
+    fire, stages = clocks.fire, clocks.write
+    event_clocks, barrier_clocks = clocks.fetch, clocks.barrier
     token = now
     for t in range(network.timesteps):
-        for layer, peak in zip(layers, peaks, strict=True):
+        for layer, peak in zip(engine.layers, peaks, strict=True):
             if layer.index > 0 or t == 0 or not is_current:
                 if layer.index == 0:
                     count = float(activities[0].events[sample, t]) + (0 if is_current else 1)
@@ -524,8 +338,7 @@ def _folded_decision(
 
 
 def estimate(
-    network: FrozenNetwork,
-    mapping: HardwareMap,
+    plan: MachinePlan,
     *,
     stimulus: Stimulus | None = None,
     rates: Sequence[npt.NDArray] | None = None,
@@ -544,17 +357,13 @@ def estimate(
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to).
     """
-    found = memories(network, mapping)
-    bits = {
-        role: sum(m.bits for m in found if m.role == role)
-        for role in ("rows", "synapses", "parameters", "state", "queues")
-    }
+    network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
     cycles: dict[str, Any] | None = None
     if stimulus is not None and len(stimulus):
         chosen = stimulus.take(slice(0, MAX_SAMPLES))
-        cycles = cycle_estimate(network, mapping, activity(network, mapping, chosen, trace))
+        cycles = cycle_estimate(plan, activity(network, mapping, chosen, trace))
     elif rates is not None:
-        cycles = cycle_estimate(network, mapping, mean_activity(network, mapping, rates))
+        cycles = cycle_estimate(plan, mean_activity(network, mapping, rates))
     return {
         "network_hash": network.hash,
         "lanes": mapping.lanes,
@@ -565,15 +374,16 @@ def estimate(
         "clock_mhz": clock_mhz,
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
         "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
-        "area": {family: _area(network, mapping, found, family) for family in FAMILIES},
+        "area": {family: _area(plan, family) for family in FAMILIES},
     }
 
 
-def _area(network: FrozenNetwork, mapping: HardwareMap, found: Sequence[Memory], family: str) -> dict[str, Any]:
-    features = np.array(area_features(network, mapping, family))
-    fitted = problem(mapping.choices, consumer="area") is None
+def _area(plan: MachinePlan, family: str) -> dict[str, Any]:
+    found, coding = plan.memories, plan.network.coding
+    features = np.array(area_features(plan, family))
+    fitted = problem(plan.choices, consumer="area") is None
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
-    current_lanes = mapping.layers[0].lanes if network.coding.is_current and network.coding.input_bits > 1 else 0
+    current_lanes = plan.engines[0].lanes if coding.is_current and coding.input_bits > 1 else 0
     return {
         "lut": round(float(features @ model.lut.coefficients)) if model else None,
         "ff": round(float(features @ model.ff.coefficients)) if model else None,

@@ -70,9 +70,7 @@ def _registers(network: FrozenNetwork, capacity: Capacity) -> bytes:
 
 
 def _contents(mapping: HardwareMap, memory: LoadMemory) -> bytes:
-    layer = mapping.layers[memory.layer]
-    words = {"rows": layer.row_words, "synapses": layer.synapse_words, "parameters": layer.parameter_words}
-    found = words[memory.role](memory.lane)
+    found = mapping.layers[memory.layer].words(memory.role, memory.lane)
     if memory.word_bytes <= 8:
         return found.astype("<u8").view(np.uint8).reshape(-1, 8)[:, : memory.word_bytes].tobytes()
     return b"".join(int(word).to_bytes(memory.word_bytes, "little") for word in found)

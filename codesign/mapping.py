@@ -19,6 +19,7 @@ import numpy.typing as npt
 from codesign.capacity import (
     Capacity,
     CapacityOptions,
+    Role,
     check_fits,
     plan_capacity,
     stored_thresholds,
@@ -27,7 +28,7 @@ from codesign.capacity import (
 from codesign.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
 from codesign.encoding import PLAIN, Encoding, smallest
 from codesign.errors import CapacityError, InputError
-from codesign.layouts import Record, index_width, parameter_word
+from codesign.layouts import Record, parameter_word
 from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.network.connections import is_whole
 from codesign.network.terms import plain_number
@@ -35,9 +36,6 @@ from codesign.placement import balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
 
-# Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
-AGE_BITS = 8
-BURST_WORDS = 256
 LOADABLE = Choices(loadable=True)
 
 
@@ -199,6 +197,11 @@ class LayerMap:
             return f"images/l{self.index}_{role}.mem"
         return f"images/l{self.index}_p{lane}_{role}.mem"
 
+    def words(self, role: Role, lane: int) -> npt.NDArray[Any]:
+        """Contents of one memory."""
+        found = {"rows": self.row_words, "synapses": self.synapse_words, "parameters": self.parameter_words}
+        return found[role](lane)
+
     def row_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's row table."""
         lengths = self.row_lengths[lane]
@@ -348,10 +351,19 @@ class FoldedMap:
         """Path of a memory's image in the bundle."""
         return f"images/p{lane}_{role}.mem"
 
+    def words(self, role: Role, lane: int) -> npt.NDArray[Any]:
+        """Contents of one memory."""
+        found = {"rows": self.row_words, "synapses": self.synapse_words, "parameters": self.parameter_words}
+        return found[role](lane)
+
     def row_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's row table; starts count from the begin of the shared synapse memory."""
         words = self.row_lengths[lane]
         return self.row_record.pack(self.encoding.row_columns(_starts(words), words))
+
+    def synapse_depth(self, lane: int) -> int:
+        """Words of a lane's synapse memory."""
+        return max(1, int(self.row_lengths[lane].sum()))
 
     def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
         """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
@@ -394,63 +406,6 @@ def _aligned(sizes: Sequence[int]) -> list[int]:
         bases.append(-(-end // step) * step)
         end = bases[-1] + size
     return bases
-
-
-def fire_latency(is_current: bool, pipeline: Pipeline = "deep") -> int:
-    """Clocks of the fire sweep from reading a slot to its spike and membrane.
-
-    Short: potential, comparison, reset and saturation in one clock, after the sum is added (coding 'current').
-    """
-    return (4 if pipeline == "deep" else 2) + is_current
-
-
-def write_latency(is_current: bool, pipeline: Pipeline = "deep") -> int:
-    """Clocks from reading a slot to writing its next state; deep: the leak has a clock of its own."""
-    return fire_latency(is_current, pipeline) + (pipeline == "deep")
-
-
-def settling_clocks(is_current: bool, pipeline: Pipeline = "deep") -> int:
-    """Clocks from a sweep's last read to the first that may start a row, whose membrane is read 3 or 2 clocks later."""
-    return write_latency(is_current, pipeline) - (3 if pipeline == "deep" else 2)
-
-
-def row_queue_depth(fetchers: int, wanted: int) -> int:
-    """Rows that a fetcher may lag behind; 0 for a single one, which has no other to wait for and no queue."""
-    return 0 if fetchers == 1 else wanted
-
-
-def count_bits(network: FrozenNetwork) -> int:
-    """Bits of a count of a neuron's spikes in one sample."""
-    return index_width(network.timesteps + 1)
-
-
-def seen_depth(n_inputs: int) -> int:
-    """Words of the input guard's memory of ages."""
-    return max(2, n_inputs)
-
-
-def fifo_margin(is_current: bool, pipeline: Pipeline = "deep") -> int:
-    """Words that may still be on their way into a layer's output FIFO when a sweep is to start (shape 'streaming')."""
-    return fire_latency(is_current, pipeline) + 2
-
-
-def fifo_depth(layer: LayerMap, timesteps: int, is_current: bool, *, is_last: bool) -> int:
-    """Words of a layer's output FIFO in shape 'streaming', a power of two: a sweep and what may be on its way.
-
-    Layers that feed another have a quarter of a sweep more. With coding 'current' the sweeps of a sample come in one
-    burst: holding them, within one small block memory, frees the layer for the next sample while the layers behind it
-    work through the burst.
-    """
-    margin = fifo_margin(is_current, layer.pipeline)
-    words = layer.n_slots + margin + (0 if is_last else layer.n_slots // 4)
-    if is_current:
-        words = max(words, min(timesteps * layer.n_slots + margin, BURST_WORDS))
-    return 1 << (words - 1).bit_length()
-
-
-def folded_fifo_depth(layers: Sequence[LayerMap]) -> int:
-    """Words of a FIFO in shape 'folded', a power of two: the longest sweep; nothing is on its way when one starts."""
-    return max(2, 1 << (max(layer.n_slots for layer in layers) - 1).bit_length())
 
 
 @dataclass(frozen=True, eq=False)

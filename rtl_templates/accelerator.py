@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from codesign.capacity import LOAD_ERRORS
-from codesign.choices import check
-from codesign.layouts import input_word, output_word
-from codesign.mapping import HardwareMap
-from codesign.network import FrozenNetwork
+from codesign.plan import MachinePlan
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.early_exit import ExitCounters
@@ -24,6 +21,41 @@ from rtl_templates.serializer import SpikeSerializer
 EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
 
 
+def port_members(plan: MachinePlan) -> dict[str, Member]:
+    """Ports of a machine, beside ``clk`` and ``rst``, in their order."""
+    input_words = plan.choices.input_words
+    return {
+        "s_axis_tdata": In(input_words * plan.input_record.stream_width),
+        **({"s_axis_tkeep": In(input_words * plan.input_record.stream_width // 8)} if input_words > 1 else {}),
+        "s_axis_tvalid": In(1),
+        "s_axis_tready": Out(1),
+        "s_axis_tlast": In(1),
+        "m_axis_tdata": Out(plan.output_record.stream_width),
+        "m_axis_tvalid": Out(1),
+        "m_axis_tready": In(1),
+        "m_axis_tlast": Out(1),
+        "busy": Out(1),
+        "protocol_error": Out(4),
+        "saturation_count": Out(32),
+        "cycle_count": Out(32),
+        "network_hash": Out(64),
+        **(
+            {
+                "l_axis_tdata": In(8),
+                "l_axis_tvalid": In(1),
+                "l_axis_tready": Out(1),
+                "l_axis_tlast": In(1),
+                "expected_hash": In(64),
+                "loaded": Out(1),
+                "load_error": Out(len(LOAD_ERRORS)),
+            }
+            if plan.mapping.capacity
+            else {}
+        ),
+        **({name: Out(32) for name in EXIT_COUNTERS} if plan.choices.exits else {}),
+    }
+
+
 class Accelerator(wiring.Component):
     """A whole frozen network.
 
@@ -33,8 +65,7 @@ class Accelerator(wiring.Component):
 
     Parameters
     ----------
-    network, mapping : the frozen network and its placement, whose ``choices`` say what the machine is. A loadable
-        machine starts with this network, or with single-port RAM without one.
+    plan : of the machine. A loadable one starts with the plan's network, or with single-port RAM without one.
 
     Members
     -------
@@ -52,64 +83,23 @@ class Accelerator(wiring.Component):
     l_axis_tdata, l_axis_tvalid, l_axis_tready, l_axis_tlast : AXI4-Stream of load images, bytes; of a loadable machine,
         as are expected_hash : In(64), loaded : Out(1), load_error : Out(4); see :class:`NetworkLoader`. A load waits
         until no sample is inside, and starts the machine afresh as a reset does.
-
-    Raises
-    ------
-    ValueError if ``mapping`` is not of ``network``; UnsupportedError for choices that do not go together, or with
-    the network.
     """
 
-    def __init__(self, network: FrozenNetwork, mapping: HardwareMap):
-        if mapping.network_hash != network.hash:
-            raise ValueError(f"mapping is of network {mapping.network_hash[:16]!r}, not of {network.hash[:16]!r}")
-        self.choices = choices = mapping.choices
-        check(choices, network, lanes=mapping.lanes)
-        self.network = network
-        self.mapping = mapping
+    def __init__(self, plan: MachinePlan):
+        self.plan = plan
+        self.choices = choices = plan.choices
+        self.network = plan.network
         self.engines: list[LayerEngine | FoldedEngine] = (
-            [FoldedEngine(network, mapping)]
+            [FoldedEngine(plan.network, plan.engines[0])]
             if choices.folded
-            else [LayerEngine(network, layer, choices) for layer in mapping.layers]
+            else [LayerEngine(engine) for engine in plan.engines]
         )
-        self.capacity = mapping.capacity
+        self.capacity = plan.mapping.capacity
         self.loader = (
-            NetworkLoader(network, self.capacity, starts_empty=choices.starts_empty) if self.capacity else None
+            NetworkLoader(plan.network, self.capacity, starts_empty=choices.starts_empty) if self.capacity else None
         )
-        self.input_record = input_word(network, self.capacity)
-        self.output_record = output_word(network, self.capacity)
-        input_words = choices.input_words
-        super().__init__(
-            {
-                "s_axis_tdata": In(input_words * self.input_record.stream_width),
-                **({"s_axis_tkeep": In(input_words * self.input_record.stream_width // 8)} if input_words > 1 else {}),
-                "s_axis_tvalid": In(1),
-                "s_axis_tready": Out(1),
-                "s_axis_tlast": In(1),
-                "m_axis_tdata": Out(self.output_record.stream_width),
-                "m_axis_tvalid": Out(1),
-                "m_axis_tready": In(1),
-                "m_axis_tlast": Out(1),
-                "busy": Out(1),
-                "protocol_error": Out(4),
-                "saturation_count": Out(32),
-                "cycle_count": Out(32),
-                "network_hash": Out(64),
-                **(
-                    {
-                        "l_axis_tdata": In(8),
-                        "l_axis_tvalid": In(1),
-                        "l_axis_tready": Out(1),
-                        "l_axis_tlast": In(1),
-                        "expected_hash": In(64),
-                        "loaded": Out(1),
-                        "load_error": Out(len(LOAD_ERRORS)),
-                    }
-                    if self.capacity
-                    else {}
-                ),
-                **({name: Out(32) for name in EXIT_COUNTERS} if choices.exits else {}),
-            }
-        )
+        self.input_record, self.output_record = plan.input_record, plan.output_record
+        super().__init__(port_members(plan))
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -175,18 +165,17 @@ class Accelerator(wiring.Component):
             ready.eq(guard.i.ready),
         ]
         source = guard.o
-        value_width = 0
         for index, engine in enumerate(self.engines):
             m.submodules[f"engine{index}"] = working(engine)
             wiring.connect(m, source, engine.i)
             if isinstance(engine, FoldedEngine):
-                source, value_width = engine.o, engine.value_width
+                source = engine.o
                 continue
-            serializer = SpikeSerializer(self.mapping.layers[index], engine.value_width)
+            serializer = SpikeSerializer(engine.plan.sweep_word)
             m.submodules[f"serializer{index}"] = working(serializer)
             wiring.connect(m, engine.o, serializer.i)
-            source, value_width = serializer.o, engine.value_width
-        readout = Readout(network, self.mapping.layers[-1], value_width, early_exit=choices.early_exit)
+            source = serializer.o
+        readout = Readout(self.plan)
         m.submodules.readout = working(readout)
         wiring.connect(m, source, readout.i)
         m.d.comb += [
@@ -196,11 +185,10 @@ class Accelerator(wiring.Component):
             readout.o.ready.eq(self.m_axis_tready),
         ]
 
-        # Samples between the door and the decision; every one occupies at least a word of some queue. With early exit
-        # none counts before the guard has sent its last end, and the sample that the readout exits is that of a stage
-        # whose own last end is not ahead.
-        capacity = 8 + sum(engine.queue_depth + engine.fifo_depth + 4 for engine in self.engines)
-        in_flight = Signal(range(capacity + 1))
+        # Samples between the door and the decision. With early exit none counts before the guard has sent its last end,
+        # and the sample that the readout exits is that of a stage whose own last end is not ahead.
+        most = self.plan.samples_inside
+        in_flight = Signal(range(most + 1))
         decided = Signal()
         m.d.comb += [
             decided.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
@@ -243,7 +231,7 @@ class Accelerator(wiring.Component):
         if loader:
             m.submodules.loader = loader
             # Every sample has one tlast and one decision, whatever its framing.
-            inside = Signal(range(capacity + choices.input_words + 1))
+            inside = Signal(range(most + choices.input_words + 1))
             entered = self.s_axis_tvalid & self.s_axis_tready & self.s_axis_tlast
             m.d.sync += inside.eq(wrap(inside + entered - decided, inside.shape()))
             with m.If(restart):
@@ -264,7 +252,7 @@ class Accelerator(wiring.Component):
             ]
             if not network.coding.is_current:
                 m.d.comb += guard.last_timestep.eq(registers.last_timestep)
-            for index, (engine, layer) in enumerate(zip(self.engines, self.mapping.layers, strict=True)):
+            for index, (engine, layer) in enumerate(zip(self.engines, self.plan.mapping.layers, strict=True)):
                 m.d.comb += [engine.last_timestep.eq(registers.last_timestep), engine.load.eq(loader.bus)]
                 if layer.spiking:
                     m.d.comb += engine.clip.eq(registers[f"clip{index}"])

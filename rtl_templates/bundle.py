@@ -18,16 +18,15 @@ from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
 from codesign.errors import InputError, OutputError
 from codesign.files import atomic_folder, file_hash, write_bytes, write_text
 from codesign.hdl_names import top_name_problem
-from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS, Record
+from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS
 from codesign.load import load_image
-from codesign.mapping import AGE_BITS, FoldedMap, HardwareMap, LayerMap, seen_depth
+from codesign.mapping import HardwareMap, LayerMap
 from codesign.network import FrozenNetwork
+from codesign.plan import EnginePlan, MachinePlan, plan_machine
 from codesign.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
 from codesign.stimulus import Stimulus
-from rtl_templates.accelerator import Accelerator
-from rtl_templates.early_exit import STARTS_DEPTH
-from rtl_templates.engine import PROBES, LayerEngine
-from rtl_templates.folded import FoldedEngine
+from rtl_templates.accelerator import Accelerator, port_members
+from rtl_templates.engine import PROBES
 from rtl_templates.memories import BundlePlatform
 from rtl_templates.timing import timing_diagram
 from rtl_templates.vectors import write_vectors
@@ -73,17 +72,16 @@ def write_bundle(
     problem = top_name_problem(name)
     if problem is not None:
         raise InputError(f"name of the top module: {problem}")
-    if mapping.network_hash != network.hash:
-        raise InputError("the mapping is of another network; map this network again")
     if folder.exists() and not (folder / SIDECAR).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something that is not a bundle; choose another folder with -o")
-    accelerator = Accelerator(network, mapping)
+    plan = plan_machine(network, mapping)
+    accelerator = Accelerator(plan)
     source = emit_verilog(accelerator, name)
-    document = _sidecar(accelerator, name)
+    document = _sidecar(plan, name)
     with atomic_folder(folder) as temporary:
         write_text(temporary / f"{name}.v", source)
-        for placement in [mapping.folded] if mapping.folded else mapping.layers:
-            _write_images(temporary, placement)
+        for engine in plan.engines:
+            _write_images(temporary, engine)
         _write_texts(temporary, document, mapping, accelerator)
         if mapping.capacity and mapping.choices.starts_empty:
             write_bytes(temporary / BOOT, load_image(network, mapping, mapping.capacity))
@@ -160,26 +158,19 @@ def _tools() -> dict[str, str]:
     return {tool: version(tool) for tool in TOOLS}
 
 
-def _memories(layer: LayerMap | FoldedMap) -> Iterator[tuple[str, int, Record, list[int]]]:
-    """(role, lane, word, contents) of every image of a layer, or of a folded engine; lane 0 for all in lock step."""
-    for lane in range(layer.lanes):
-        if lane < layer.fetchers:
-            yield "rows", lane, layer.row_record, layer.row_words(lane).tolist()
-            yield "synapses", lane, layer.synapse_record, layer.synapse_words(lane).tolist()
-        if layer.parameter_record.fields:
-            yield "parameters", lane, layer.parameter_record, layer.parameter_words(lane).tolist()
+def _write_images(folder: Path, engine: EnginePlan) -> None:
+    placement = engine.placement
+    for memory in engine.images:
+        words = placement.words(memory.role, memory.lane)
+        digits = -(-memory.width // 4)
+        text = "".join(f"{word:0{digits}x}\n" for word in words)
+        write_text(folder / placement.image(memory.lane, memory.role), text)
 
 
-def _write_images(folder: Path, layer: LayerMap | FoldedMap) -> None:
-    for role, lane, record, words in _memories(layer):
-        digits = -(-record.width // 4)
-        write_text(folder / layer.image(lane, role), "".join(f"{word:0{digits}x}\n" for word in words))
-
-
-def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
-    network, mapping, choices = accelerator.network, accelerator.mapping, accelerator.choices
+def _sidecar(plan: MachinePlan, name: str) -> dict[str, Any]:
+    network, mapping, choices = plan.network, plan.mapping, plan.choices
     ports = [{"name": "clk", "direction": "input", "width": 1}, {"name": "rst", "direction": "input", "width": 1}]
-    for member, description in accelerator.signature.members.items():
+    for member, description in port_members(plan).items():
         ports.append(
             {
                 "name": member,
@@ -187,24 +178,8 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
                 "width": Shape.cast(description.shape).width,
             }
         )
-    words = {"input_word": accelerator.input_record, "output_word": accelerator.output_record}
-    folded = mapping.folded
-    engines = accelerator.engines * len(mapping.layers) if folded else accelerator.engines
-    layers = [
-        _layer_entry(mapping, layer, engine, network) for layer, engine in zip(mapping.layers, engines, strict=True)
-    ]
-    bits = {"rows": 0, "synapses": 0, "parameters": 0, "state": 0, "queues": 0}
-    for memory in {memory["image"]: memory for entry in layers for memory in entry["memories"]}.values():
-        bits[memory["role"]] += memory["depth"] * memory["width"]
-    for engine in accelerator.engines:
-        bits["state"] += engine.slots * engine.widths.memory_bits
-        bits["queues"] += engine.queue_bits
-    if choices.exits and choices.counters:
-        bits["queues"] += STARTS_DEPTH * 32
-    if choices.input_checks:
-        bits["state"] += seen_depth(mapping.layers[0].n_addresses) * AGE_BITS
-    if network.readout != "membrane_last" and choices.output_spikes:
-        bits["state"] += network.n_outputs * accelerator.output_record.fields[-1].width
+    words = {"input_word": plan.input_record, "output_word": plan.output_record}
+    layers = [_layer_entry(mapping, layer, engine, network) for engine in plan.engines for layer in engine.layers]
     return {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
@@ -232,7 +207,7 @@ def _sidecar(accelerator: Accelerator, name: str) -> dict[str, Any]:
         "protocol_errors": list(PROTOCOL_ERRORS),
         "shape": choices.shape,
         "layers": layers,
-        "memory_bits": bits,
+        "memory_bits": plan.memory_bits,
         "load": _load_entry(mapping.capacity, mapping, network, starts_empty=choices.starts_empty)
         if mapping.capacity
         else None,
@@ -257,11 +232,9 @@ def _load_entry(
     }
 
 
-def _layer_entry(
-    mapping: HardwareMap, layer: LayerMap, engine: LayerEngine | FoldedEngine, network: FrozenNetwork
-) -> dict[str, Any]:
+def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, network: FrozenNetwork) -> dict[str, Any]:
     frozen, folded, index = network.layers[layer.index], mapping.folded, layer.index
-    placement = folded or layer
+    placement = engine.placement
     row_base, slot_base = (folded.row_base[index], folded.slot_base[index]) if folded else (0, 0)
     probe = f"engine0.probe{index}" if folded else f"engine{index}.probe"
     constants = {
@@ -280,9 +253,9 @@ def _layer_entry(
         "spiking": layer.spiking,
         "weight_bits": frozen.weight_bits,
         "fraction_bits": frozen.fraction_bits,
-        "membrane_width": len(engine.probe_membranes) // layer.lanes if mapping.capacity else frozen.membrane_width,
+        "membrane_width": engine.widths.membrane if mapping.capacity else frozen.membrane_width,
         "state_width": engine.widths.state,
-        "sum_width": engine.widths.sum if engine.widths.separate_sum else None,
+        "sum_width": engine.widths.sum or None,
         "queue_depth": engine.queue_depth,
         "fifo_depth": engine.fifo_depth,
         **constants,
@@ -291,14 +264,14 @@ def _layer_entry(
         "lockstep": layer.lockstep,
         "memories": [
             {
-                "role": role,
-                "lane": lane,
-                "image": placement.image(lane, role),
-                "depth": len(words),
-                "width": record.width,
-                "fields": record.describe(),
+                "role": memory.role,
+                "lane": memory.lane,
+                "image": placement.image(memory.lane, memory.role),
+                "depth": memory.depth,
+                "width": memory.width,
+                "fields": memory.record.describe(),
             }
-            for role, lane, record, words in _memories(placement)
+            for memory in engine.images
         ],
         "probe": {name: f"{probe}_{name}" for name in PROBES},
     }

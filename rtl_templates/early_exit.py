@@ -8,10 +8,9 @@ from amaranth.lib.wiring import In, Out
 
 from codesign.early_exit import EarlyExit
 from codesign.layouts import index_width
+from codesign.plan import STARTS_DEPTH
 from rtl_templates.arithmetic import wrap
 from rtl_templates.memories import StreamFifo
-
-STARTS_DEPTH = 8
 
 
 class LeadTracker(wiring.Component):

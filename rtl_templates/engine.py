@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.choices import DEFAULTS, Choices, check
-from codesign.encoding import row_entry
 from codesign.layouts import index_width
-from codesign.mapping import (
-    LayerMap,
-    count_bits,
-    fifo_depth,
-    fifo_margin,
-    fire_latency,
-    row_queue_depth,
-    settling_clocks,
-    write_latency,
-)
-from codesign.network import FrozenNetwork
+from codesign.plan import EnginePlan, SweepWord
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo, load_bus
-from rtl_templates.neurons import NeuronBank, NeuronWidths
+from rtl_templates.neurons import NeuronBank
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
 
 
-def spike_word_layout(layer: LayerMap, value_width: int) -> data.StructLayout:
+def sweep_word_layout(word: SweepWord) -> data.StructLayout:
     """One slot of a sweep: ``mask`` of the lanes that have something to say, and whether the timestep ends with it.
 
-    ``value_width`` > 0 (last layer of a membrane readout, or one that counts): ``values`` holds each lane's value.
+    With values (last layer of a membrane readout, or one that counts) ``values`` holds each lane's.
     """
     fields: dict[str, Shape | data.Layout] = {
         "end": unsigned(1),
-        "slot": unsigned(index_width(layer.n_slots)),
-        "mask": unsigned(layer.lanes),
+        "slot": unsigned(word.slot_width),
+        "mask": unsigned(word.lanes),
     }
-    if value_width:
-        fields["values"] = data.ArrayLayout(signed(value_width), layer.lanes)
+    if word.value_width:
+        fields["values"] = data.ArrayLayout(signed(word.value_width), word.lanes)
     return data.StructLayout(fields)
 
 
@@ -82,84 +69,58 @@ class LayerEngine(wiring.Component):
     of filling and draining, or 1 if it has no event and the sweep is longer than its pipeline.
 
     Without a FIFO the words leave as the sweep makes them, and the whole engine stands still while one is not taken.
-    Lanes in lock step (``placement.lockstep``) share a fetcher, whose words hold a synapse for each of them. A last
+    Lanes in lock step share a fetcher, whose words hold a synapse for each of them. A last
     layer that ``counts`` says how often each neuron has fired in a sample, with the sample's last timestep, and
     nothing else.
 
     Parameters
     ----------
-    network : the frozen network.
-    placement : placement of the layer.
-    choices : of the machine. A single lane has no queue; with early exit there are ``silence`` and ``sample_end``;
-        without output spikes the last layer counts its spikes beside the membranes.
+    plan : of the engine, which serves one layer.
 
     Members
     -------
     i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
-    o : Out(stream of spike_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
+    o : Out(stream of sweep_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
-    silence : In(1), with early exit; ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the
-        sample's last word goes into the output FIFO; ``silence`` in the next clock is for the next sample.
+    silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
+        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
     probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; see ARCHITECTURE.md.
     last_timestep, load : In, of a loadable machine: T - 1, and the load bus. clip : In, if the layer spikes, as of
         :class:`NeuronBank`.
 
     Raises
     ------
-    UnsupportedError if the choices do not go together, or with the network.
+    ValueError if the plan serves several layers, or if an engine without FIFO is to be silenced or loaded.
     """
 
-    def __init__(
-        self,
-        network: FrozenNetwork,
-        placement: LayerMap,
-        choices: Choices = DEFAULTS,
-    ):
-        check(choices, network)
-        is_last = placement.index == len(network.layers) - 1
-        counts = is_last and not choices.output_spikes
-        index = placement.index
-        self._layer = network.layers[index]
-        self._placement = placement
+    def __init__(self, plan: EnginePlan):
+        if len(plan.layers) > 1:
+            raise ValueError(f"the plan serves {len(plan.layers)} layers, this engine one")
+        if not plan.fifo_depth and (plan.can_silence or plan.loadable):
+            raise ValueError("an engine without FIFO can neither be silenced nor loaded")
+        self.plan = plan
+        self._placement = placement = plan.layers[0]
         self._capacity = capacity = placement.capacity
-        if capacity:
-            self._layer = replace(self._layer, membrane_width=capacity.layers[index].membrane_width)
-        self._style = choices.ram_style
-        self._can_silence = choices.exits
-        self._timesteps = capacity.timesteps if capacity else network.timesteps
-        self._counts = counts
-        self._spram = choices.starts_empty
-        self._last_only = counts or network.readout == "membrane_last"
-        self.is_current = index == 0 and network.coding.is_current
-        if capacity:
-            self.widths = NeuronWidths.of_capacity(capacity.layers[index], network, is_current=self.is_current)
-        else:
-            self.widths = NeuronWidths(self._layer, network.source_max(index), is_current=self.is_current)
-        self.widths.count = count_bits(network) if counts else 0
-        self.queue_depth = row_queue_depth(placement.fetchers, choices.queue_depth)
-        self.value_width = 1 + self.widths.count if counts else 0 if placement.spiking else self._layer.membrane_width
-        # Sweeps start only when the FIFO holds a whole one beside what may still be on its way.
-        self._margin = fifo_margin(self.is_current, placement.pipeline)
-        self.fifo_depth = (
-            fifo_depth(placement, self._timesteps, self.is_current, is_last=is_last) if choices.spike_fifos else 0
-        )
+        widths = plan.widths
+        # With coding 'current' one accumulation is followed by all sweeps of the sample.
+        self.is_current = widths.has_sum
         super().__init__(
             {
-                "i": In(stream.Signature(event_layout(placement.n_addresses, self.widths.value_bits))),
-                "o": Out(stream.Signature(spike_word_layout(placement, self.value_width))),
+                "i": In(stream.Signature(event_layout(placement.n_addresses, widths.value))),
+                "o": Out(stream.Signature(sweep_word_layout(plan.sweep_word))),
                 "saturations": Out(range(placement.lanes + 1)),
                 "probe_valid": Out(1),
                 "probe_slot": Out(unsigned(index_width(placement.n_slots))),
                 "probe_spikes": Out(unsigned(placement.lanes)),
-                "probe_membranes": Out(unsigned(placement.lanes * self._layer.membrane_width)),
+                "probe_membranes": Out(unsigned(placement.lanes * widths.membrane)),
                 "probe_phase": Out(unsigned(2)),
                 **(
-                    {"last_timestep": In(unsigned(index_width(self._timesteps))), "load": In(load_bus(capacity))}
+                    {"last_timestep": In(unsigned(index_width(plan.timesteps))), "load": In(load_bus(capacity))}
                     if capacity
                     else {}
                 ),
-                **({"clip": In(unsigned(self._layer.membrane_width - 1))} if self._clips else {}),
-                **({"silence": In(1), "sample_end": Out(1)} if choices.exits else {}),
+                **({"clip": In(unsigned(widths.membrane - 1))} if self._clips else {}),
+                **({"silence": In(1), "sample_end": Out(1)} if plan.can_silence else {}),
             }
         )
 
@@ -168,47 +129,21 @@ class LayerEngine(wiring.Component):
         """True if the width into which membranes are clipped is a signal."""
         return self._capacity is not None and self._placement.spiking
 
-    @property
-    def slots(self) -> int:
-        """Slots of all lanes."""
-        return self._placement.lanes * self._placement.n_slots
-
-    @property
-    def queue_bits(self) -> int:
-        """Bits of the lanes' row queues and of the output FIFO."""
-        row = 1 + row_entry(self._placement.row_record).width + max(1, self.widths.value_bits)
-        word = Shape.cast(self.o.payload.shape()).width
-        return self._placement.fetchers * self.queue_depth * row + self.fifo_depth * word
-
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        placement, widths = self._placement, self.widths
+        plan, placement = self.plan, self._placement
         lanes, n_slots = placement.lanes, placement.n_slots
-        fire, stages = (
-            fire_latency(self.is_current, placement.pipeline),
-            write_latency(self.is_current, placement.pipeline),
-        )
-        has_fifo = self.fifo_depth > 0
+        fire, stages = plan.clocks.fire, plan.clocks.write
+        has_fifo = plan.fifo_depth > 0
         fetchers: list[SynapseFetcher] = []
         banks: list[NeuronBank] = []
         for number in range(placement.fetchers):
-            fetcher = SynapseFetcher(
-                placement,
-                number,
-                value_bits=widths.value_bits,
-                depth=self.queue_depth,
-                can_hold=not has_fifo,
-                spram=self._spram,
-            )
-            m.submodules[f"fetcher{number}"] = fetcher
+            m.submodules[f"fetcher{number}"] = fetcher = SynapseFetcher(plan, number)
             fetchers.append(fetcher)
         for lane in range(lanes):
-            bank = NeuronBank([self._layer], placement, lane, widths, style=self._style)
-            m.submodules[f"neurons{lane}"] = bank
+            m.submodules[f"neurons{lane}"] = bank = NeuronBank(plan, lane)
             banks.append(bank)
-        # A row that is started now reads its first membrane 3 clocks later at the earliest, or 2 with a short pipeline,
-        # when the sweep writes its last at the latest: so many clocks after that was read.
-        settling = settling_clocks(self.is_current, placement.pipeline)
+        settling = plan.clocks.settling
         layout = self.o.payload.shape()
         # An engine that cannot keep a word stands still until it is taken.
         moves = Signal(init=1)
@@ -226,7 +161,7 @@ class LayerEngine(wiring.Component):
         ]
 
         slot, valid, initial, silent, is_end = sweep_stages(m, stages + 1, unsigned(index_width(n_slots)))
-        timestep = Signal(unsigned(index_width(self._timesteps)))
+        timestep = Signal(unsigned(index_width(plan.timesteps)))
         last_timestep = Signal()
         room = Signal()
         at_barrier = Signal()
@@ -235,7 +170,7 @@ class LayerEngine(wiring.Component):
         resume = Signal()
         working = Signal()
         m.d.comb += [
-            last_timestep.eq(timestep == (self.last_timestep if self._capacity else self._timesteps - 1)),
+            last_timestep.eq(timestep == (self.last_timestep if self._capacity else plan.timesteps - 1)),
             at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
             # The next sweep may follow at once if slot 0 has been written by then.
             drained.eq(~Cat(valid[1:stages]).any() | (n_slots > stages)),
@@ -333,16 +268,16 @@ class LayerEngine(wiring.Component):
         m.d.comb += self.saturations.eq(saturations if has_fifo else Mux(moves, saturations, 0))
         word = Signal(layout)
         m.d.comb += [word.end.eq(is_end[fire]), word.slot.eq(slot[fire])]
-        if not self.value_width:
+        if not plan.value_width:
             m.d.comb += word.mask.eq(spikes)
         else:
             in_last_slot = placement.n_out - (n_slots - 1) * lanes
             used = Mux(is_end[fire], (1 << in_last_slot) - 1, (1 << lanes) - 1)
             # membrane_last looks at the last timestep alone; counts are whole then.
-            m.d.comb += word.mask.eq(Mux(initial[fire], used, 0) if self._last_only else used)
+            m.d.comb += word.mask.eq(Mux(initial[fire], used, 0) if plan.last_only else used)
             for lane, bank in enumerate(banks):
-                m.d.comb += word["values"][lane].eq(bank.count if self._counts else bank.membrane)
-        if self._can_silence:
+                m.d.comb += word["values"][lane].eq(bank.count if plan.counts else bank.membrane)
+        if plan.can_silence:
             m.d.comb += self.sample_end.eq(shown & is_end[fire] & initial[fire])
             with m.If(self.silence):
                 m.d.comb += word.mask.eq(0)
@@ -351,11 +286,11 @@ class LayerEngine(wiring.Component):
         if not has_fifo:
             m.d.comb += [Value.cast(self.o.payload).eq(Value.cast(word)), self.o.valid.eq(leaves), room.eq(1)]
             return EnableInserter(moves)(m)
-        m.submodules.fifo = fifo = StreamFifo(layout, self.fifo_depth)
+        m.submodules.fifo = fifo = StreamFifo(layout, plan.fifo_depth)
         m.d.comb += [
             Value.cast(fifo.i.payload).eq(Value.cast(word)),
             fifo.i.valid.eq(leaves),
-            room.eq(fifo.level <= self.fifo_depth - n_slots - self._margin),
+            room.eq(fifo.level <= plan.fifo_depth - n_slots - plan.clocks.fifo_margin),
         ]
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         return m

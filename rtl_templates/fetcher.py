@@ -6,9 +6,8 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Shape, Signal, V
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.encoding import row_entry
 from codesign.layouts import index_width
-from codesign.mapping import FoldedMap, LayerMap
+from codesign.plan import EnginePlan
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.memories import Rom, load_bus, load_place, next_index
 
@@ -38,12 +37,8 @@ class SynapseFetcher(wiring.Component):
 
     Parameters
     ----------
-    layer : placement of the layer, or of all layers of a folded engine.
+    plan : of the engine; ``queue_depth`` rows may wait, those being looked up included: 2 or more, or 0 for no queue.
     lane : number of the lane.
-    value_bits : bits of the value that an event carries; 0 if none.
-    depth : rows that may wait, those being looked up included; 2 or more, or 0 for no queue.
-    can_hold : whether there is ``hold``.
-    spram : whether synapses are in single-port RAM, of a loadable machine.
 
     Members
     -------
@@ -56,29 +51,22 @@ class SynapseFetcher(wiring.Component):
     synapse_valid : Out(1); synapse : Out({slot, weight}, of each lane if they are in lock step); value : Out(value_bits
         or 1).
     load : In(load_bus), of a loadable machine.
-    hold : In(1), given while the registers are not enabled: memories that are instances are not read either.
+    hold : In(1), of an engine without output FIFO, given while the registers are not enabled: memories that are
+        instances are not read either.
 
     Raises
     ------
     ValueError if ``depth`` is 1 or below 0, or ``lane`` is not one of the layer's fetchers.
     """
 
-    def __init__(
-        self,
-        layer: LayerMap | FoldedMap,
-        lane: int,
-        *,
-        value_bits: int,
-        depth: int,
-        can_hold: bool = False,
-        spram: bool = False,
-    ):
+    def __init__(self, plan: EnginePlan, lane: int):
+        layer, depth, value_bits = plan.placement, plan.queue_depth, plan.widths.value
         if depth < 2 and depth != 0:
             raise ValueError(f"depth {depth!r} must be 2 or more, or 0")
         if not 0 <= lane < layer.fetchers:
             raise ValueError(f"lane {lane!r} is outside 0..{layer.fetchers - 1}")
-        self._can_hold = can_hold
-        self._spram = spram
+        self._plan = plan
+        self._can_hold = not plan.fifo_depth
         self._layer = layer
         self._lane = lane
         self._value_bits = value_bits
@@ -96,7 +84,7 @@ class SynapseFetcher(wiring.Component):
                 "synapse": Out(record_layout(layer.fetched_record)),
                 "value": Out(unsigned(max(1, value_bits))),
                 **({"load": In(load_bus(layer.capacity))} if layer.capacity else {}),
-                **({"hold": In(1)} if can_hold else {}),
+                **({"hold": In(1)} if self._can_hold else {}),
             }
         )
 
@@ -104,7 +92,7 @@ class SynapseFetcher(wiring.Component):
         m = Module()
         layer, lane = self._layer, self._lane
         encoding = layer.encoding
-        row = record_layout(row_entry(layer.row_record))
+        row = record_layout(self._plan.row)
         m.submodules.rows = rows = Rom(
             record_layout(layer.row_record),
             layer.row_words(lane).tolist(),
@@ -116,7 +104,7 @@ class SynapseFetcher(wiring.Component):
             layer.synapse_words(lane).tolist(),
             layer.image(lane, "synapses"),
             load_place(layer, "synapses", lane),
-            starts_empty=self._spram,
+            starts_empty=self._plan.spram,
         )
         if layer.capacity:
             m.d.comb += [rows.load.eq(self.load), synapses.load.eq(self.load)]

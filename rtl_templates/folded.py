@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from codesign.encoding import row_entry
 from codesign.layouts import index_width
-from codesign.mapping import HardwareMap, fire_latency, folded_fifo_depth, row_queue_depth, write_latency
+from codesign.mapping import FoldedMap
 from codesign.network import FrozenNetwork
+from codesign.plan import EnginePlan
 from rtl_templates.arithmetic import popcount, wrap
-from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, spike_word_layout, sweep_stages
+from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, sweep_stages, sweep_word_layout
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
-from rtl_templates.neurons import NeuronBank, NeuronWidths
+from rtl_templates.neurons import NeuronBank
 from rtl_templates.serializer import SpikeSerializer, token_layout
-
-
-@dataclass(frozen=True)
-class _Words:
-    """What the words of a queue between layers are sized by."""
-
-    lanes: int
-    lane_bits: int
-    n_slots: int
 
 
 class FoldedEngine(wiring.Component):
@@ -45,45 +34,33 @@ class FoldedEngine(wiring.Component):
     Parameters
     ----------
     network : the frozen network.
-    mapping : its placement, for a machine of shape 'folded'. A single lane has no queue; with early exit there are
-        ``silence`` and ``sample_end``.
+    plan : of the engine, which serves all layers.
 
     Members
     -------
     i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
     o : Out(stream of token_layout of the last layer).
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
-    silence : In(1), with early exit; no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the
-        sample's last word goes into the output FIFO; ``silence`` in the next clock is for the next sample.
+    silence : In(1); no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the sample's last word
+        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
     probe<l>_valid, probe<l>_slot, probe<l>_spikes, probe<l>_membranes, probe<l>_phase : Out, for each layer.
 
     Raises
     ------
-    ValueError if the mapping is not folded.
+    ValueError if the plan is of one layer in memories of its own.
     """
 
-    def __init__(self, network: FrozenNetwork, mapping: HardwareMap):
-        choices = mapping.choices
-        if mapping.folded is None:
-            raise ValueError("the mapping is not of shape 'folded'")
+    def __init__(self, network: FrozenNetwork, plan: EnginePlan):
+        if not isinstance(plan.placement, FoldedMap):
+            raise ValueError("the plan is not of shape 'folded'")
         self._network = network
-        self._style = choices.ram_style
-        self._can_silence = choices.exits
-        self._placement = placement = mapping.folded
-        self.widths = NeuronWidths.joined(network)
-        self.queue_depth = row_queue_depth(placement.lanes, choices.queue_depth)
-        last = placement.layers[-1]
-        self.value_width = 0 if last.spiking else network.layers[-1].membrane_width
-        hidden = placement.layers[:-1]
-        self._words = _Words(last.lanes, last.lane_bits, max((layer.n_slots for layer in hidden), default=1))
-        # The hidden FIFO is empty when a sweep starts; the other one has to have room for a sweep.
-        self.hidden_depth = folded_fifo_depth(hidden) if hidden else 0
-        self.fifo_depth = folded_fifo_depth([last])
+        self.plan = plan
+        self._placement = placement = plan.placement
         members: dict[str, Member] = {
-            "i": In(stream.Signature(event_layout(network.n_inputs, self.widths.value_bits))),
-            "o": Out(stream.Signature(token_layout(last, self.value_width))),
+            "i": In(stream.Signature(event_layout(network.n_inputs, plan.widths.value))),
+            "o": Out(stream.Signature(token_layout(plan.sweep_word))),
             "saturations": Out(range(placement.lanes + 1)),
-            **({"silence": In(1), "sample_end": Out(1)} if choices.exits else {}),
+            **({"silence": In(1), "sample_end": Out(1)} if plan.can_silence else {}),
         }
         for layer in placement.layers:
             width = network.layers[layer.index].membrane_width
@@ -96,39 +73,22 @@ class FoldedEngine(wiring.Component):
             }
         super().__init__(members)
 
-    @property
-    def slots(self) -> int:
-        """Slots of all lanes."""
-        return self._placement.lanes * self._placement.n_slots
-
-    @property
-    def queue_bits(self) -> int:
-        """Bits of all queues: of rows, between layers, and before the readout."""
-        lanes, row = self._placement.lanes, row_entry(self._placement.row_record).width
-        return (
-            lanes * self.queue_depth * (1 + row + max(1, self.widths.value_bits))
-            + self.hidden_depth * Shape.cast(spike_word_layout(self._words, 0)).width
-            + self.fifo_depth * Shape.cast(spike_word_layout(self._placement.layers[-1], self.value_width)).width
-        )
-
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        network, placement, widths = self._network, self._placement, self.widths
+        network, plan, placement = self._network, self.plan, self._placement
         layers, n_layers = placement.layers, len(placement.layers)
         is_current = network.coding.is_current
-        fire, stages = fire_latency(True, placement.pipeline), write_latency(True, placement.pipeline)
+        fire, stages = plan.clocks.fire, plan.clocks.write
         slot_shape = unsigned(index_width(placement.n_slots))
         fetchers: list[SynapseFetcher] = []
         banks: list[NeuronBank] = []
         for lane in range(placement.lanes):
-            fetcher = SynapseFetcher(placement, lane, value_bits=widths.value_bits, depth=self.queue_depth)
-            bank = NeuronBank(network.layers, placement, lane, widths, style=self._style)
-            m.submodules[f"fetcher{lane}"] = fetcher
-            m.submodules[f"neurons{lane}"] = bank
+            m.submodules[f"fetcher{lane}"] = fetcher = SynapseFetcher(plan, lane)
+            m.submodules[f"neurons{lane}"] = bank = NeuronBank(plan, lane)
             fetchers.append(fetcher)
             banks.append(bank)
-        m.submodules.fifo = fifo = StreamFifo(spike_word_layout(layers[-1], self.value_width), self.fifo_depth)
-        m.submodules.serializer = serializer = SpikeSerializer(layers[-1], self.value_width)
+        m.submodules.fifo = fifo = StreamFifo(sweep_word_layout(plan.sweep_word), plan.fifo_depth)
+        m.submodules.serializer = serializer = SpikeSerializer(plan.sweep_word)
         wiring.connect(m, fifo.o, serializer.i)
         wiring.connect(m, serializer.o, wiring.flipped(self.o))
 
@@ -152,13 +112,15 @@ class FoldedEngine(wiring.Component):
         accept = Signal()
         room = Signal()
         reads_input = Signal()
-        event = Signal(event_layout(placement.n_addresses, widths.value_bits))
+        event = Signal(event_layout(placement.n_addresses, plan.widths.value))
         m.d.comb += [room.eq(Cat(fetcher.room for fetcher in fetchers).all())]
         row_base = Signal(event.source.shape())
         hidden_fifo: StreamFifo | None = None
         if n_layers > 1:
-            m.submodules.hidden_fifo = hidden_fifo = StreamFifo(spike_word_layout(self._words, 0), self.hidden_depth)
-            m.submodules.hidden_serializer = hidden_serializer = SpikeSerializer(self._words)
+            m.submodules.hidden_fifo = hidden_fifo = StreamFifo(
+                sweep_word_layout(plan.hidden_sweep_word), plan.hidden_fifo_depth
+            )
+            m.submodules.hidden_serializer = hidden_serializer = SpikeSerializer(plan.hidden_sweep_word)
             wiring.connect(m, hidden_fifo.o, hidden_serializer.i)
             token = hidden_serializer.o
             m.d.comb += [
@@ -168,7 +130,7 @@ class FoldedEngine(wiring.Component):
                 event.end.eq(Mux(reads_input, self.i.payload.end, token.payload.end)),
                 event.source.eq(Mux(reads_input, self.i.payload.source, token.payload.source | row_base)),
             ]
-            if widths.value_bits:
+            if plan.widths.value:
                 m.d.comb += event.value.eq(Mux(reads_input, self.i.payload.value, 1))
         else:
             m.d.comb += [
@@ -190,7 +152,7 @@ class FoldedEngine(wiring.Component):
         phase = Signal(unsigned(2))
         following = wrap(layer + 1, layer.shape())
         m.d.comb += [
-            has_room.eq(~last_layer | (fifo.level <= self.fifo_depth - layers[-1].n_slots)),
+            has_room.eq(~last_layer | (fifo.level <= plan.fifo_depth - layers[-1].n_slots)),
             at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
             drained.eq(~Cat(valid[1:]).any()),
             is_end[0].eq(slot[0] == last_slot),
@@ -314,10 +276,10 @@ class FoldedEngine(wiring.Component):
             in_last_slot = layers[-1].n_out - (layers[-1].n_slots - 1) * placement.lanes
             used = Mux(is_end[fire], (1 << in_last_slot) - 1, (1 << placement.lanes) - 1)
             # membrane_last looks at the last timestep alone.
-            m.d.comb += out.mask.eq(Mux(initial[fire], used, 0) if network.readout == "membrane_last" else used)
+            m.d.comb += out.mask.eq(Mux(initial[fire], used, 0) if plan.last_only else used)
             for lane, bank in enumerate(banks):
-                m.d.comb += out["values"][lane].eq(wrap(bank.membrane, signed(self.value_width)))
-        if self._can_silence:
+                m.d.comb += out["values"][lane].eq(wrap(bank.membrane, signed(plan.value_width)))
+        if plan.can_silence:
             m.d.comb += self.sample_end.eq(shown & last_layer & is_end[fire] & initial[fire])
             with m.If(self.silence):
                 m.d.comb += out.mask.eq(0)

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Member, Out
 
 from codesign.capacity import Capacity
 from codesign.layouts import END, index_width, input_word
-from codesign.mapping import AGE_BITS, seen_depth
 from codesign.network import FrozenNetwork
+from codesign.plan import AGE_BITS, guard_depth
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.fetcher import event_layout
 from rtl_templates.memories import next_index
@@ -93,7 +93,7 @@ class InputGuard(wiring.Component):
         last_end = self.last_timestep if self._counts else n_ends - 1
         word = self.i.payload.word
 
-        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=seen_depth(most_inputs), init=[])
+        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=guard_depth(most_inputs), init=[])
         write, read = seen.write_port(), seen.read_port()
         address_shape = unsigned(len(read.addr))
         age = Signal(unsigned(AGE_BITS), init=1)
@@ -217,8 +217,8 @@ class InputGuard(wiring.Component):
             with m.If(age == (1 << AGE_BITS) - 1):
                 m.d.sync += clearing.eq(1)
         with m.If(clearing):
-            m.d.sync += [cleared.eq(next_index(cleared, seen_depth(most_inputs))), outdated.eq(1)]
-            with m.If(cleared == seen_depth(most_inputs) - 1):
+            m.d.sync += [cleared.eq(next_index(cleared, guard_depth(most_inputs))), outdated.eq(1)]
+            with m.If(cleared == guard_depth(most_inputs) - 1):
                 m.d.sync += clearing.eq(0)
         with m.If(consume):
             m.d.sync += settled.eq(0)

@@ -9,60 +9,13 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, s
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.capacity import LayerCapacity
 from codesign.layouts import index_width
-from codesign.mapping import FoldedMap, LayerMap, fire_latency, write_latency
-from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
+from codesign.network import Leak, signed_width
+from codesign.plan import EnginePlan
 from rtl_templates.arithmetic import record_layout, saturate, saturate_within, wrap
 from rtl_templates.memories import Rom, load_bus, load_place
 
 Key = TypeVar("Key")
-
-
-class NeuronWidths:
-    """Widths of a layer's datapath, derived from its weights so that no sum can overflow.
-
-    Without a current: the memory holds ``leak(v) + bias + (partial sum << F)``, whose bounds are those of u.
-    With one (``separate_sum``): ``sum`` holds the unshifted sum of products, ``state`` holds ``leak(v) + bias``.
-    ``count`` : bits of a count of the sample's spikes that lies beside the state, 0 without.
-    """
-
-    def __init__(self, layer: FrozenLayer, source_max: int, *, is_current: bool):
-        low, high = layer.sum_range(source_max)
-        self.separate_sum = is_current
-        self.sum = signed_width(int(low.min()), int(high.max()))
-        rest_low = int(layer.leak(layer.membrane_min)) + int(layer.bias.min())
-        rest_high = int(layer.leak(layer.membrane_max)) + int(layer.bias.max())
-        self.potential = max(signed_width(*layer.potential_range(source_max)), layer.fraction_bits + 2)
-        self.state = signed_width(rest_low, rest_high) if is_current else self.potential
-        self.value_bits = source_max.bit_length() if is_current else 0
-        self.count = 0
-
-    @classmethod
-    def joined(cls, network: FrozenNetwork) -> NeuronWidths:
-        """What the one engine of a folded accelerator needs: every layer's sum apart, the widest of each."""
-        found = [cls(layer, network.source_max(index), is_current=True) for index, layer in enumerate(network.layers)]
-        widest = found[0]
-        widest.sum = max(widths.sum for widths in found)
-        widest.potential = max(widths.potential for widths in found)
-        widest.state = max(widths.state for widths in found)
-        widest.value_bits = network.coding.input_bits if network.coding.is_current else 0
-        return widest
-
-    @classmethod
-    def of_capacity(cls, layer: LayerCapacity, network: FrozenNetwork, *, is_current: bool) -> NeuronWidths:
-        """What a layer of a loadable machine has room for."""
-        widths = cls.__new__(cls)
-        widths.separate_sum = is_current
-        widths.sum, widths.state, widths.potential = layer.sum_width, layer.state_width, layer.potential_width
-        widths.value_bits = network.coding.input_bits if is_current else 0
-        widths.count = 0
-        return widths
-
-    @property
-    def memory_bits(self) -> int:
-        """Bits that a slot takes in the state memories."""
-        return self.count + self.state + (self.sum if self.separate_sum else 0)
 
 
 class NeuronBank(wiring.Component):
@@ -88,10 +41,8 @@ class NeuronBank(wiring.Component):
 
     Parameters
     ----------
-    layers, placement : the frozen layer and its placement; all layers and their FoldedMap in a folded engine.
+    plan : of the engine.
     lane : number of the lane.
-    widths : NeuronWidths of the layer.
-    style : attribute ``ram_style`` of the state memories; None for none.
 
     Members
     -------
@@ -113,31 +64,24 @@ class NeuronBank(wiring.Component):
     ValueError if ``lane`` is not one of the layer's.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[FrozenLayer],
-        placement: LayerMap | FoldedMap,
-        lane: int,
-        widths: NeuronWidths,
-        *,
-        style: str | None = None,
-    ):
-        if not 0 <= lane < placement.lanes:
-            raise ValueError(f"lane {lane!r} is outside 0..{placement.lanes - 1}")
-        self._layers = tuple(layers)
+    def __init__(self, plan: EnginePlan, lane: int):
+        placement, widths = plan.placement, plan.widths
+        if not 0 <= lane < plan.lanes:
+            raise ValueError(f"lane {lane!r} is outside 0..{plan.lanes - 1}")
+        self._plan = plan
+        self._layers = plan.frozen
         self._placement = placement
         self._lane = lane
         self._widths = widths
-        self._attributes = {} if style is None else {"ram_style": style}
+        self._attributes = {} if plan.state_style == "auto" else {"ram_style": plan.state_style}
         self.is_short = placement.pipeline == "short"
-        self.fire = fire_latency(widths.separate_sum, placement.pipeline)
-        self.stages = write_latency(widths.separate_sum, placement.pipeline)
+        self.fire, self.stages = plan.clocks.fire, plan.clocks.write
         record = placement.parameter_record
         compared = self.fire - (1 if self.is_short else 2)
         self.parameter_clock = (compared if record.has("threshold") else self.stages) - 1
         slot = unsigned(index_width(placement.n_slots))
         weight = record_layout(placement.given_record)["weight"].shape
-        width = max(layer.membrane_width for layer in self._layers)
+        width = widths.membrane
         self._capacity = placement.capacity
         self._clips = self._capacity is not None and any(self._spiking)
         super().__init__(
@@ -145,7 +89,7 @@ class NeuronBank(wiring.Component):
                 **({"layer": In(range(len(self._layers)))} if len(self._layers) > 1 else {}),
                 "synapse_valid": In(1),
                 "synapse": In(data.StructLayout({"slot": slot, "weight": weight})),
-                "value": In(unsigned(max(1, widths.value_bits))),
+                "value": In(unsigned(max(1, widths.value))),
                 "busy": Out(1),
                 "read_valid": In(1),
                 "read_slot": In(slot),
@@ -169,8 +113,8 @@ class NeuronBank(wiring.Component):
         layers, widths, depth = self._layers, self._widths, max(2, self._placement.n_slots)
         slot_shape = self.read_slot.shape()
         # A count lies below the state that it is stored with, so that sums pass it by.
-        beside_sum = 0 if widths.separate_sum else widths.count
-        accumulator_shape = signed(widths.sum if widths.separate_sum else widths.state + beside_sum)
+        beside_sum = 0 if widths.has_sum else widths.count
+        accumulator_shape = signed(widths.sum if widths.has_sum else widths.state + beside_sum)
         m.submodules.accumulator = accumulator = memory.Memory(
             shape=accumulator_shape, depth=depth, init=[], attrs=self._attributes
         )
@@ -180,7 +124,7 @@ class NeuronBank(wiring.Component):
         operand = Signal(accumulator_shape, reset_less=True)
         total = Signal(accumulator_shape)
         last_written = Signal(accumulator_shape, reset_less=True)
-        term: Value = self.synapse.weight * self.value if widths.value_bits else self.synapse.weight
+        term: Value = self.synapse.weight * self.value if widths.value else self.synapse.weight
         # Whoever writes the word that is read in the same clock, and whoever reads it.
         forward_far_1 = Signal()
         # What a synapse valid_2 to, by how much, and where to.
@@ -201,7 +145,7 @@ class NeuronBank(wiring.Component):
         else:
             base = self._chosen(m, valid_2, product_2, slot_2, term, operand, last_written)
             m.d.sync += operand.eq(Mux(forward_far_1, last_written, read.data))
-        shift = 0 if widths.separate_sum else layers[0].fraction_bits + beside_sum
+        shift = 0 if widths.has_sum else layers[0].fraction_bits + beside_sum
         if shift == 0:
             m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))
         else:
@@ -214,7 +158,7 @@ class NeuronBank(wiring.Component):
 
         # Potential, in stage fire - 2; short: in stage fire - 1.
         u = Signal(signed(widths.potential), reset_less=True)
-        if widths.separate_sum:
+        if widths.has_sum:
             m.submodules.state = state = memory.Memory(
                 shape=signed(widths.state + widths.count), depth=depth, init=[], attrs=self._attributes
             )
@@ -261,7 +205,7 @@ class NeuronBank(wiring.Component):
             counted = _delay(m, self.count, self.stages - self.fire)
             following = Cat(Mux(self.write_initial, 0, counted), following).as_signed()
 
-        if widths.separate_sum:
+        if widths.has_sum:
             m.d.comb += [
                 write.en.eq(valid_2 | self.clear_valid),
                 write.addr.eq(wrap(Mux(valid_2, slot_2, self.clear_slot), address_shape)),
@@ -362,8 +306,7 @@ class NeuronBank(wiring.Component):
     @property
     def _spiking(self) -> list[bool]:
         """Of each layer: whether its spikes leave it."""
-        placement = self._placement
-        return [layer.spiking for layer in (placement.layers if isinstance(placement, FoldedMap) else [placement])]
+        return [layer.spiking for layer in self._plan.layers]
 
     def _clipping(self) -> list[tuple[int, bool]]:
         """Of each layer: bits of v, and whether it may have to be clipped into them.

@@ -8,10 +8,8 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed, unsig
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.early_exit import EarlyExit
-from codesign.layouts import DECISION, SPIKE, VALUE, index_width, output_word
-from codesign.mapping import LayerMap, count_bits
-from codesign.network import FrozenNetwork
+from codesign.layouts import DECISION, SPIKE, VALUE, index_width
+from codesign.plan import MachinePlan
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.early_exit import LeadTracker
 from rtl_templates.serializer import token_layout
@@ -41,10 +39,7 @@ class Readout(wiring.Component):
 
     Parameters
     ----------
-    network : the frozen network.
-    placement : placement of the last layer.
-    value_width : bits of the values that the last layer sends: of a membrane, or of a count; 0 if it sends spikes.
-    early_exit : "off", or a rule that codesign.early_exit.check_early_exit allows.
+    plan : of the machine.
 
     Members
     -------
@@ -54,35 +49,29 @@ class Readout(wiring.Component):
     exited : Out(1), only with early exit: the sample at hand was decided, its T-th end has not come.
     closed : Out(1), only with early exit, pulse: the sample's T-th end is taken.
     busy : Out(1), only with early exit: a word has yet to be taken.
-
-    Raises
-    ------
-    ValueError if ``value_width`` does not go with the network's readout, or a count with early exit.
     """
 
-    def __init__(self, network: FrozenNetwork, placement: LayerMap, value_width: int, *, early_exit: EarlyExit = "off"):
-        counted = network.readout == "spike_count" and value_width == 1 + count_bits(network)
-        if (value_width > 0) != (network.membrane_readout or counted) or (counted and early_exit != "off"):
-            raise ValueError(f"value_width {value_width!r} does not go with readout {network.readout!r}")
-        self._network = network
-        self._placement = placement
-        self._passes = counted or network.readout == "membrane_last"
-        capacity = placement.capacity
-        self._timesteps = capacity.timesteps if capacity else network.timesteps
-        self._record = output_word(network, capacity)
-        self._early_exit = early_exit
+    def __init__(self, plan: MachinePlan):
+        last = plan.engines[-1]
+        self._network = plan.network
+        self._word = last.sweep_word
+        self._passes = not plan.keeps_values
+        self._timesteps = last.timesteps
+        self._loadable = last.loadable
+        self._record = plan.output_record
+        self._early_exit = plan.choices.early_exit
         super().__init__(
             {
-                "i": In(stream.Signature(token_layout(placement, value_width))),
+                "i": In(stream.Signature(token_layout(self._word))),
                 "o": Out(stream.Signature(data.StructLayout({"word": record_layout(self._record), "last": 1}))),
-                **({"last_timestep": In(unsigned(index_width(self._timesteps)))} if capacity else {}),
-                **({} if early_exit == "off" else {"exited": Out(1), "closed": Out(1), "busy": Out(1)}),
+                **({"last_timestep": In(unsigned(index_width(self._timesteps)))} if self._loadable else {}),
+                **({} if self._early_exit == "off" else {"exited": Out(1), "closed": Out(1), "busy": Out(1)}),
             }
         )
 
     @property
     def _last_timestep(self) -> Value | int:
-        return self.last_timestep if self._placement.capacity else self._timesteps - 1
+        return self.last_timestep if self._loadable else self._timesteps - 1
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -128,7 +117,7 @@ class Readout(wiring.Component):
 
     def _collect(self, m: Module) -> None:
         """Values are kept in a memory until the sample's end."""
-        network, placement = self._network, self._placement
+        network, sender = self._network, self._word
         n_out = network.n_outputs
         index_shape = unsigned(index_width(n_out))
         value_shape = signed(self._record.fields[-1].width)
@@ -138,11 +127,11 @@ class Readout(wiring.Component):
         write, read = values.write_port(), values.read_port()
 
         # Class of a token: the last layer is placed so that it is slot * P + lane.
-        source, bits = self.i.payload.source, placement.lane_bits
-        if placement.lanes == 1 << bits:
+        source, bits = self.i.payload.source, sender.lane_bits
+        if sender.lanes == 1 << bits:
             token_index = wrap(source, index_shape)
         else:
-            token_index = wrap(source[bits:] * placement.lanes + source[:bits], index_shape)
+            token_index = wrap(source[bits:] * sender.lanes + source[:bits], index_shape)
 
         # Stage 0 chooses a step and reads the class's value; stage 1 executes it.
         step = Signal(_Step)

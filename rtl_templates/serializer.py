@@ -6,18 +6,18 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed, unsigne
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.mapping import LayerMap
+from codesign.plan import SweepWord
 from rtl_templates.arithmetic import wrap
-from rtl_templates.engine import spike_word_layout
+from rtl_templates.engine import sweep_word_layout
 from rtl_templates.fetcher import event_layout
 
 
-def token_layout(layer: LayerMap, value_width: int) -> data.StructLayout:
+def token_layout(word: SweepWord) -> data.StructLayout:
     """What a layer sends: an event of hardware index ``source`` (with its ``value``), or the end of a timestep."""
-    layout = event_layout(layer.n_slots << layer.lane_bits)
+    layout = event_layout(word.n_addresses)
     fields = dict(layout.members)
-    if value_width:
-        fields["value"] = signed(value_width)
+    if word.value_width:
+        fields["value"] = signed(word.value_width)
     return data.StructLayout(fields)
 
 
@@ -29,34 +29,26 @@ class SpikeSerializer(wiring.Component):
 
     Parameters
     ----------
-    layer : placement of the sending layer.
-    value_width : bits of the membrane that goes with an event; 0 for spikes.
+    word : words of the sending layer's sweep.
 
     Members
     -------
-    i : In(stream of spike_word_layout); each word has a lane in its mask or is an end.
+    i : In(stream of sweep_word_layout); each word has a lane in its mask or is an end.
     o : Out(stream of token_layout).
-
-    Raises
-    ------
-    ValueError if ``value_width`` is negative.
     """
 
-    def __init__(self, layer: LayerMap, value_width: int = 0):
-        if value_width < 0:
-            raise ValueError(f"value_width {value_width!r} must not be negative")
-        self._layer = layer
-        self._value_width = value_width
+    def __init__(self, word: SweepWord):
+        self._word = word
         super().__init__(
             {
-                "i": In(stream.Signature(spike_word_layout(layer, value_width))),
-                "o": Out(stream.Signature(token_layout(layer, value_width))),
+                "i": In(stream.Signature(sweep_word_layout(word))),
+                "o": Out(stream.Signature(token_layout(word))),
             }
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        lanes, lane_bits = self._layer.lanes, self._layer.lane_bits
+        lanes, lane_bits = self._word.lanes, self._word.lane_bits
         if lanes == 1:
             self._single(m)
             return m
@@ -76,7 +68,7 @@ class SpikeSerializer(wiring.Component):
             self.o.payload.source.eq(wrap(Cat(lane[:lane_bits], word.slot), self.o.payload.source.shape())),
             self.i.ready.eq(~valid | (self.o.ready & last)),
         ]
-        if self._value_width:
+        if self._word.value_width:
             m.d.comb += self.o.payload.value.eq(word["values"][lane])
         with m.If(self.i.ready):
             m.d.sync += [valid.eq(self.i.valid), word.eq(self.i.payload)]
@@ -94,7 +86,7 @@ class SpikeSerializer(wiring.Component):
             self.o.payload.source.eq(wrap(word.slot, self.o.payload.source.shape())),
             self.i.ready.eq(self.o.ready & ~more),
         ]
-        if self._value_width:
+        if self._word.value_width:
             m.d.comb += self.o.payload.value.eq(word["values"][0])
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += sent.eq(more)

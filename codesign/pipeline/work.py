@@ -140,10 +140,11 @@ def estimate(context: Context) -> Outcome:
 
 def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> dict[str, Any]:
     """Estimates (:func:`codesign.estimate.estimate`) of a network on the configured lanes; cycles need samples."""
-    from codesign.estimate import estimate as estimate_mapped
+    from codesign.estimate import estimate as estimate_planned
+    from codesign.plan import plan_machine
 
     mapping = map_calibrated(network, hardware, calibration)
-    document = estimate_mapped(network, mapping, stimulus=calibration)
+    document = estimate_planned(plan_machine(network, mapping), stimulus=calibration)
     return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit}
 
 
@@ -216,12 +217,13 @@ def saved_cycles(folder: Path, hardware: HardwareConfig, config: VerifyConfig, l
 
     The estimate is of the first hundred samples that are verified; :mod:`codesign.estimate` says how near it comes.
     """
-    from codesign.estimate import estimate as estimate_mapped
+    from codesign.estimate import estimate as estimate_planned
+    from codesign.plan import plan_machine
 
     chosen = Stimulus.load(folder / STIMULUS).take(slice(0, config.samples))
     network = FrozenNetwork.load(folder / NETWORK)
     mapping = map_calibrated(network, hardware, load_calibration(folder))
-    whole = estimate_mapped(network, mapping, stimulus=chosen)
+    whole = estimate_planned(plan_machine(network, mapping), stimulus=chosen)
     return whole["cycles"]["latency_cycles"] - latency
 
 

@@ -21,6 +21,7 @@ from codesign.pipeline import work
 from codesign.pipeline.budget import Choice, Placed, choose_frozen, place, resolve_budget
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
+from codesign.plan import plan_machine
 from codesign.progress import silent
 from codesign.report import write_report
 from codesign.rundir import RunDirectory
@@ -132,7 +133,7 @@ def test_demands_are_estimates_with_link_and_margin(network, samples):
     found = demands(network, budget, samples, 6)
     assert [(demand.weight_bits, demand.lanes) for demand in found] == [(6, 1), (6, 2), (6, 4)]
     for demand in found:
-        document = estimate(network, map_network(network, [demand.lanes] * 2), stimulus=samples)
+        document = estimate(plan_machine(network, map_network(network, [demand.lanes] * 2)), stimulus=samples)
         area = document["area"]["ecp5"]
         assert demand.estimated["lut"] == area["lut"] + 500
         assert demand.estimated["bram"] == area["bram"] + 2

@@ -15,6 +15,7 @@ from codesign.config import HardwareConfig, parse_config
 from codesign.errors import InputError, UnsupportedError
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork
+from codesign.plan import plan_machine
 
 # Another value than the default, of every choice.
 OTHERS: dict[str, Any] = {
@@ -72,8 +73,6 @@ def test_the_table_has_every_choice_and_the_configuration_every_choice_with_its_
 
 @pytest.mark.parametrize("pair_of", PAIRS, ids="+".join)
 def test_every_pair_is_refused_by_all_with_the_same_line_or_by_none(pair_of: tuple[str, str]) -> None:
-    from rtl_templates.accelerator import Accelerator
-
     given, network = pair(*pair_of), small()
     wanted = problem(Choices(**given))
     assert line_of(lambda: parse_config({"hardware": given, **SPIKE_COUNT})) == wanted
@@ -82,8 +81,8 @@ def test_every_pair_is_refused_by_all_with_the_same_line_or_by_none(pair_of: tup
     mapping = replace(map_network(network, [2, 2], None, loadable), choices=Choices(**given))
     assert line_of(lambda: check(mapping.choices, network)) == wanted
     if wanted is not None:
-        # The generator does not trust a mapping that was put together by other means.
-        assert line_of(lambda: Accelerator(network, mapping)) == wanted
+        # The plan does not trust a mapping that was put together by other means.
+        assert line_of(lambda: plan_machine(network, mapping)) == wanted
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -94,7 +93,7 @@ def test_budgets_refuse_what_the_area_model_does_not_know(name: str) -> None:
     choices = Choices(**given)
     wanted = problem(choices, consumer="budget")
     assert line_of(lambda: parse_config({"hardware": given, "budget": {"memory_bits": 10**6}, **SPIKE_COUNT})) == wanted
-    area = estimate(small(), map_network(small(), [2, 2], None, choices))["area"]
+    area = estimate(plan_machine(small(), map_network(small(), [2, 2], None, choices)))["area"]
     assert (area["ecp5"]["lut"] is None) == (problem(choices, consumer="area") is not None) == (wanted is not None)
 
 

@@ -1,6 +1,5 @@
 """Estimates: memory is exact, cycles follow the recurrence, area grows with what is built, fits says why not."""
 
-import gc
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,7 +13,6 @@ from codesign.choices import Choices
 from codesign.errors import CodesignWarning
 from codesign.estimate import (
     FAMILIES,
-    Memory,
     activity,
     area_features,
     block_ram,
@@ -27,6 +25,7 @@ from codesign.estimate import (
 )
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork, InputCoding
+from codesign.plan import Memory, plan_machine
 from codesign.stimulus import Stimulus
 
 
@@ -69,29 +68,23 @@ def random_stimulus(network: FrozenNetwork, samples: int, rate: float = 0.3) -> 
 )
 def test_memory_bits_are_those_of_the_generated_bundle(coding, widths, lanes, queue_depth, folded):
     from rtl_templates import bundle
-    from rtl_templates.accelerator import Accelerator
 
     network = random_network(widths, coding=coding)
     choices = Choices(shape="folded" if folded else "streaming", queue_depth=queue_depth)
     mapping = map_network(network, lanes[:1] * len(lanes) if folded else lanes, None, choices)
-    # The sidecar alone: emitting the Verilog would take most of the time.
-    sidecar = bundle._sidecar(Accelerator(network, mapping), "snn")
-    # An accelerator that is never elaborated warns when it is collected: here, not in some later test.
-    gc.collect()
-    assert estimate(network, mapping)["memory_bits"] == sidecar["memory_bits"]
+    sidecar = bundle._sidecar(plan_machine(network, mapping), "snn")
+    assert estimate(plan_machine(network, mapping))["memory_bits"] == sidecar["memory_bits"]
 
 
 @pytest.mark.parametrize("coding", ["events", "current"])
 def test_memory_bits_of_lean_machines_are_those_of_the_generated_bundle(coding):
     from rtl_templates import bundle
-    from rtl_templates.accelerator import Accelerator
 
     network = random_network((30, 17, 5), coding=coding)
     lean = Choices(lockstep=True, spike_fifos=False, output_spikes=False)
     mapping = map_network(network, [4, 2], None, lean)
-    sidecar = bundle._sidecar(Accelerator(network, mapping), "snn")
-    gc.collect()
-    result = estimate(network, mapping)
+    sidecar = bundle._sidecar(plan_machine(network, mapping), "snn")
+    result = estimate(plan_machine(network, mapping))
     assert result["memory_bits"] == sidecar["memory_bits"]
     assert result["area"]["ecp5"]["lut"] is None, "the formula is not fitted on such machines"
 
@@ -99,7 +92,7 @@ def test_memory_bits_of_lean_machines_are_those_of_the_generated_bundle(coding):
 def test_small_images_go_where_they_are_told():
     network = random_network((64, 32, 10), density=0.1)
     machines = [map_network(network, [1, 1], None, Choices(block_rom_bits=bits)) for bits in (0, 512, 10**6)]
-    blocks = [estimate(network, mapping)["area"]["ice40"]["bram"] for mapping in machines]
+    blocks = [estimate(plan_machine(network, mapping))["area"]["ice40"]["bram"] for mapping in machines]
     assert blocks[0] > blocks[1] >= blocks[2]
 
 
@@ -154,7 +147,7 @@ def test_more_lanes_and_fewer_events_take_fewer_cycles():
 
     def cycles(lanes: list[int], samples: Stimulus = stimulus) -> dict:
         mapping = map_network(network, lanes)
-        return cycle_estimate(network, mapping, activity(network, mapping, samples))
+        return cycle_estimate(plan_machine(network, mapping), activity(network, mapping, samples))
 
     one, four = cycles([1, 1]), cycles([4, 4])
     assert four["latency_cycles"] < one["latency_cycles"] / 2
@@ -167,18 +160,18 @@ def test_more_lanes_and_fewer_events_take_fewer_cycles():
 
 def test_without_samples_there_are_no_cycles():
     network = random_network((20, 12, 4))
-    result = estimate(network, map_network(network, [1, 1]))
+    result = estimate(plan_machine(network, map_network(network, [1, 1])))
     assert result["cycles"] is None and result["latency_us"] is None
     assert result["memory_bits"]["synapses"] > 0
 
 
 def test_area_grows_with_lanes_in_every_fitted_family():
     network = random_network((64, 48, 10))
-    small, large = (estimate(network, map_network(network, lanes)) for lanes in ([1, 1], [8, 2]))
+    small, large = (estimate(plan_machine(network, map_network(network, lanes))) for lanes in ([1, 1], [8, 2]))
     assert set(AREA_MODELS) == set(FAMILIES)
     for family in FAMILIES:
         assert len(AREA_MODELS[family].lut.coefficients) == len(FEATURES)
-        assert len(area_features(network, map_network(network, [1, 1]), family)) == len(FEATURES)
+        assert len(area_features(plan_machine(network, map_network(network, [1, 1])), family)) == len(FEATURES)
         for figure in ("lut", "ff"):
             assert 0 < small["area"][family][figure] < large["area"][family][figure]
 
@@ -186,7 +179,7 @@ def test_area_grows_with_lanes_in_every_fitted_family():
 def test_fits_names_what_is_too_much_and_by_how_much():
     network = random_network((400, 300, 10), density=0.5)
     mapping = map_network(network, [1, 1])
-    result = estimate(network, mapping)
+    result = estimate(plan_machine(network, mapping))
     blocks = result["area"]["ice40"]["bram"]
     budget = {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8}
     device = SimpleNamespace(family="ice40", budget=budget)
@@ -198,7 +191,7 @@ def test_fits_names_what_is_too_much_and_by_how_much():
 
 def test_logic_that_is_not_estimated_is_not_said_to_fit():
     network = random_network((12, 8, 4))
-    result = estimate(network, map_network(network, [1, 1], None, Choices(pipeline="short")))
+    result = estimate(plan_machine(network, map_network(network, [1, 1], None, Choices(pipeline="short"))))
     device = SimpleNamespace(family="ice40", budget={"lut": 1, "ff": 1, "bram": 30, "dsp": 8})
     with pytest.warns(CodesignWarning, match="tiny: the area model does not know this machine, so that only its mem"):
         assert fits(result, "tiny", device) == []
@@ -214,8 +207,9 @@ def test_estimate_needs_neither_amaranth_nor_torch():
         "import codesign.estimate, numpy as np\n"
         "from codesign.mapping import map_network\n"
         "from codesign.network import FrozenNetwork\n"
+        "from codesign.plan import Memory, plan_machine\n"
         "n = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=2, timesteps=2)\n"
-        "assert codesign.estimate.estimate(n, map_network(n, [1]))['area']['ecp5']['lut'] is not None\n"
+        "assert codesign.estimate.estimate(plan_machine(n, map_network(n, [1])))['area']['ecp5']['lut'] is not None\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

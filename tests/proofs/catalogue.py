@@ -12,9 +12,10 @@ import numpy as np
 from amaranth.hdl import unsigned
 
 from codesign.choices import Choices, Pipeline
-from codesign.encoding import Encoding
-from codesign.mapping import map_network, write_latency
+from codesign.encoding import PLAIN, Encoding
+from codesign.mapping import map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.plan import Clocks, plan_machine
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.engine import LayerEngine
@@ -82,7 +83,7 @@ SIZES: dict[int, dict[str, Any]] = {
 
 def _bank_depth(n_slots: int, window: int, is_current: bool, pipeline: Pipeline = "deep") -> int:
     """Clocks of reset, sweeps, window and waiting."""
-    sweep = n_slots + write_latency(is_current, pipeline)
+    sweep = n_slots + Clocks.of(pipeline, PLAIN, has_sum=is_current).write
     return 1 + sweep + window + 4 + sweep * (2 if is_current else 1)
 
 
@@ -296,7 +297,7 @@ def _rules() -> list[Proof]:
         (
             "serializer",
             "SpikeSerializer, 2 lanes",
-            lambda: RuleHarness(SpikeSerializer(streaming.layers[0])),
+            lambda: RuleHarness(SpikeSerializer(plan_machine(two, streaming).engines[0].sweep_word)),
             serializer,
             8,
             True,
@@ -304,7 +305,7 @@ def _rules() -> list[Proof]:
         (
             "readout",
             "Readout, 2 classes",
-            lambda: RuleHarness(Readout(network, map_network(network, [1]).layers[0], 0)),
+            lambda: RuleHarness(Readout(plan_machine(network, map_network(network, [1])))),
             readout,
             14,
             False,
@@ -312,7 +313,7 @@ def _rules() -> list[Proof]:
         (
             "readout-last",
             "Readout, 2 classes, membrane_last",
-            lambda: RuleHarness(Readout(last, map_network(last, [1]).layers[0], last.layers[0].membrane_width)),
+            lambda: RuleHarness(Readout(plan_machine(last, map_network(last, [1])))),
             passing,
             10,
             False,
@@ -328,7 +329,7 @@ def _rules() -> list[Proof]:
         (
             "engine-streaming",
             "LayerEngine.o, 2 lanes",
-            lambda: RuleHarness(LayerEngine(two, streaming.layers[0], queues)),
+            lambda: RuleHarness(LayerEngine(plan_machine(two, streaming).engines[0])),
             fifo,
             26,
             False,
@@ -336,7 +337,7 @@ def _rules() -> list[Proof]:
         (
             "engine-lean",
             "LayerEngine.o, 2 lanes in lock step, no FIFO",
-            lambda: RuleHarness(LayerEngine(two, lean.layers[0], lean.choices)),
+            lambda: RuleHarness(LayerEngine(plan_machine(two, lean).engines[0])),
             Defect("word overwritten", Edit(LayerEngine, rf"(?<=moves\.eq\(){full}", "1")),
             26,
             False,
@@ -344,7 +345,7 @@ def _rules() -> list[Proof]:
         (
             "engine-folded",
             "FoldedEngine.o, 2 lanes",
-            lambda: RuleHarness(FoldedEngine(two, folded)),
+            lambda: RuleHarness(FoldedEngine(two, plan_machine(two, folded).engines[0])),
             serializer,
             66,
             False,
@@ -352,7 +353,7 @@ def _rules() -> list[Proof]:
         (
             "top-streaming",
             "Accelerator m_axis, streaming, 2 layers",
-            lambda: PortRuleHarness(Accelerator(two, streaming)),
+            lambda: PortRuleHarness(Accelerator(plan_machine(two, streaming))),
             readout,
             60,
             False,
@@ -360,7 +361,7 @@ def _rules() -> list[Proof]:
         (
             "top-folded",
             "Accelerator m_axis, folded, 2 layers",
-            lambda: PortRuleHarness(Accelerator(two, folded)),
+            lambda: PortRuleHarness(Accelerator(plan_machine(two, folded))),
             readout,
             60,
             False,
@@ -397,7 +398,7 @@ def _progress() -> list[Proof]:
         (
             "serializer",
             "SpikeSerializer, 2 lanes",
-            lambda: ProgressHarness(SpikeSerializer(streaming.layers[0]), 7),
+            lambda: ProgressHarness(SpikeSerializer(plan_machine(two, streaming).engines[0].sweep_word), 7),
             Defect("word never ends", Edit(SpikeSerializer, r"& last\)", "& ~last)")),
             7,
         ),
@@ -411,7 +412,7 @@ def _progress() -> list[Proof]:
         (
             "readout",
             "Readout, 2 classes",
-            lambda: ProgressHarness(Readout(network, map_network(network, [1]).layers[0], 0), 16, gives=False),
+            lambda: ProgressHarness(Readout(plan_machine(network, map_network(network, [1]))), 16, gives=False),
             Defect("waits at the values", Edit(Readout, r"done\.eq\(~sends \| free\)", "done.eq(~sends)", "_collect")),
             16,
         ),

@@ -7,11 +7,11 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from rtl_templates.neurons import NeuronWidths
+from codesign.plan import Widths
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,20 @@ class Narrower:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        original = NeuronWidths.__init__
+        original = Widths.of_layer
 
-        def narrow(widths: NeuronWidths, *arguments: Any, **keywords: Any) -> None:
-            original(widths, *arguments, **keywords)
-            if widths.separate_sum:
-                widths.sum -= 1
-            else:
-                widths.state -= 1
-                widths.potential -= 1
+        def narrow(*arguments: Any, **keywords: Any) -> Widths:
+            return narrowed(original(*arguments, **keywords), 1)
 
-        with patch.object(NeuronWidths, "__init__", narrow):
+        with patch.object(Widths, "of_layer", narrow):
             yield
+
+
+def narrowed(widths: Widths, bits: int) -> Widths:
+    """Widths whose accumulator is so many bits too narrow."""
+    if widths.has_sum:
+        return replace(widths, sum=widths.sum - bits)
+    return replace(widths, state=widths.state - bits, potential=widths.potential - bits)
 
 
 @dataclass(frozen=True)

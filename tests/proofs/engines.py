@@ -9,6 +9,7 @@ from amaranth.hdl import Array, Cat, Const, Mux, Signal, Value, signed
 from codesign.layouts import END, EVENT
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork, signed_width
+from codesign.plan import plan_machine
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine
@@ -36,10 +37,9 @@ class EngineHarness(Harness):
     ):
         super().__init__()
         self.network, self.mapping, self.ends, self.gaps = network, mapping, ends, gaps
+        plan = plan_machine(network, mapping)
         self.dut: LayerEngine | FoldedEngine = (
-            FoldedEngine(network, mapping)
-            if mapping.folded
-            else LayerEngine(network, mapping.layers[0], mapping.choices)
+            FoldedEngine(network, plan.engines[0]) if mapping.folded else LayerEngine(plan.engines[0])
         )
 
     def build(self) -> None:
@@ -159,7 +159,7 @@ class DecisionHarness(Harness):
     ):
         super().__init__()
         self.gaps = gaps
-        self.network, self.dut = network, Accelerator(network, mapping)
+        self.network, self.dut = network, Accelerator(plan_machine(network, mapping))
         self.taken, self.decided, self.patience = taken, decided, patience
 
     def build(self) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,8 +14,10 @@ from amaranth.hdl import Array, Const, Mux, Signal, Value, signed, unsigned
 from codesign.choices import Choices, Pipeline
 from codesign.mapping import map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
-from rtl_templates.neurons import NeuronBank, NeuronWidths
+from codesign.plan import plan_machine
+from rtl_templates.neurons import NeuronBank
 
+from .defects import narrowed
 from .harness import Harness
 
 RESETS = ("subtract", "zero", "value", "none")
@@ -54,7 +57,7 @@ class BankHarness(Harness):
     Parameters
     ----------
     layers : layers that differ in leak, reset and compare alone, a bank for each.
-    coding, source_max : as for NeuronWidths.
+    coding, source_max : as for Widths.
     window : clocks in which a synapse, of any slot and weight, may come.
     built : what the banks are made from, if not from the specified ``layers``: how a defect is seeded.
     narrower : bits by which the sums are too narrow: another defect.
@@ -83,14 +86,8 @@ class BankHarness(Harness):
         for layer in built or layers:
             # One timestep suffices: the bank does not count them.
             network = FrozenNetwork((layer,), 1, coding, readout)
-            placement = map_network(network, [1], None, Choices(pipeline=pipeline)).layers[0]
-            widths = NeuronWidths(layer, self.source_max, is_current=self.is_current)
-            if widths.separate_sum:
-                widths.sum -= narrower
-            else:
-                widths.state -= narrower
-                widths.potential -= narrower
-            self.banks.append(NeuronBank([layer], placement, 0, widths))
+            (plan,) = plan_machine(network, map_network(network, [1], None, Choices(pipeline=pipeline))).engines
+            self.banks.append(NeuronBank(replace(plan, widths=narrowed(plan.widths, narrower)), 0))
 
     def build(self) -> None:
         m, n_slots = self.m, self.layers[0].n_out

@@ -12,6 +12,7 @@ from codesign import golden
 from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, input_word, output_word
 from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
+from codesign.plan import plan_machine
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
 
@@ -71,7 +72,7 @@ def simulate(
     With ``rng``: random gaps before words and random backpressure. ``reset_at``: after that many words, reset for a
     clock and start over with the first word; what came before is forgotten.
     """
-    dut = Accelerator(network, mapping)
+    dut = Accelerator(plan_machine(network, mapping))
     observed = Observed(probes=[[] for _ in mapping.layers])
     record = output_word(network)
     gap, stall = (0.0, 0.0) if rng is None else (float(rng.choice([0, 0.3, 0.8])), float(rng.choice([0, 0.5, 0.9])))

@@ -13,10 +13,11 @@ from test_guard import model
 
 from codesign import golden
 from codesign.choices import Choices
-from codesign.errors import UnsupportedError
+from codesign.errors import InputError, UnsupportedError
 from codesign.layouts import END, EVENT, input_word
 from codesign.mapping import LOADABLE, map_network
 from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.plan import plan_machine
 from codesign.stimulus import Stimulus
 from rtl_templates.accelerator import Accelerator
 
@@ -183,7 +184,7 @@ def test_a_clean_sample_after_violations_is_exact(seed):
 
 def test_counters_and_hash():
     network = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=2, timesteps=2)
-    dut = Accelerator(network, map_network(network, [1]))
+    dut = Accelerator(plan_machine(network, map_network(network, [1])))
 
     async def bench(ctx):
         assert ctx.get(dut.network_hash) == int(network.hash[:16], 16)
@@ -203,10 +204,10 @@ def test_counters_and_hash():
 def test_wrong_arguments_are_named():
     network = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=2, timesteps=2)
     other = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=3, timesteps=2)
-    with pytest.raises(ValueError, match="mapping is of network"):
-        Accelerator(network, map_network(other, [1]))
+    with pytest.raises(InputError, match="the mapping is of another network"):
+        plan_machine(network, map_network(other, [1]))
     mapping = map_network(network, [1], None, LOADABLE)
     with pytest.raises(UnsupportedError, match="loadable = true is not built together with"):
-        Accelerator(network, replace(mapping, choices=Choices(loadable=True, input_checks=False)))
+        plan_machine(network, replace(mapping, choices=Choices(loadable=True, input_checks=False)))
     with pytest.raises(ValueError, match="a loadable machine has a capacity, others have none"):
         replace(mapping, choices=Choices())

@@ -10,6 +10,7 @@ from streams import clocked
 from codesign.encoding import PLAIN, Encoding
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork
+from codesign.plan import plan_machine
 from rtl_templates.fetcher import SynapseFetcher
 
 ENCODINGS = [
@@ -22,11 +23,14 @@ ENCODINGS = [
 ]
 
 
-def placement(density, n_in=24, n_out=20, lanes=3, seed=0, encoding=PLAIN, pipeline="deep"):
+def plan_of(density, depth=8, value_bits=0, n_in=24, n_out=20, lanes=3, seed=0, encoding=PLAIN, pipeline="deep"):
     rng = np.random.default_rng(seed)
     weights = rng.integers(1, 8, (n_in, n_out)) * (rng.random((n_in, n_out)) < density)
-    layer = map_network(FrozenNetwork.from_arrays([weights], threshold=1, timesteps=1), [lanes]).layers[0]
-    return replace(layer, encoding=encoding, pipeline=pipeline)
+    network = FrozenNetwork.from_arrays([weights], threshold=1, timesteps=1)
+    mapping = map_network(network, [lanes])
+    layer = replace(mapping.layers[0], encoding=encoding, pipeline=pipeline)
+    (plan,) = plan_machine(network, replace(mapping, layers=(layer,))).engines
+    return replace(plan, queue_depth=depth, widths=replace(plan.widths, value=value_bits))
 
 
 def row(layer, lane, source):
@@ -40,8 +44,8 @@ def row(layer, lane, source):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("pipeline", ["deep", "short"])
 def test_rows_leave_in_order_and_stop_at_the_end(density, depth, encoding, pipeline):
-    layer, lane = placement(density, encoding=encoding, pipeline=pipeline), 1
-    dut = SynapseFetcher(layer, lane, value_bits=3, depth=depth)
+    plan, lane = plan_of(density, depth, 3, encoding=encoding, pipeline=pipeline), 1
+    layer, dut = plan.placement, SynapseFetcher(plan, lane)
     rng = np.random.default_rng(depth)
     sources = [rng.permutation(24)[: rng.integers(0, 20)].tolist() for _ in range(4)]
     values = {source: source % 8 for source in range(24)}
@@ -85,9 +89,10 @@ def test_rows_leave_in_order_and_stop_at_the_end(density, depth, encoding, pipel
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("pipeline", ["deep", "short"])
 def test_no_bubble_between_rows(encoding, pipeline):
-    layer = placement(0.4, encoding=encoding, pipeline=pipeline)
+    plan = plan_of(0.4, encoding=encoding, pipeline=pipeline)
+    layer = plan.placement
     assert (layer.row_count[0] == 1).any() and (layer.row_count[0] > 2).any()
-    dut = SynapseFetcher(layer, 0, value_bits=0, depth=8)
+    dut = SynapseFetcher(plan, 0)
     valid = []
 
     async def feed(ctx):
@@ -116,6 +121,6 @@ def test_no_bubble_between_rows(encoding, pipeline):
 
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="depth 1 must be 2 or more, or 0"):
-        SynapseFetcher(placement(0.5), 0, value_bits=0, depth=1)
+        SynapseFetcher(plan_of(0.5, 1), 0)
     with pytest.raises(ValueError, match=r"lane 3 is outside 0\.\.2"):
-        SynapseFetcher(placement(0.5), 3, value_bits=0, depth=4)
+        SynapseFetcher(plan_of(0.5, 4), 3)

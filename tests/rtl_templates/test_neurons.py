@@ -11,7 +11,8 @@ from codesign import golden
 from codesign.choices import Choices
 from codesign.mapping import map_network
 from codesign.network import FrozenLayer, FrozenNetwork, InputCoding
-from rtl_templates.neurons import NeuronBank, NeuronWidths
+from codesign.plan import Widths, plan_machine
+from rtl_templates.neurons import NeuronBank
 
 
 def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, timesteps: int = 4, pipeline="deep"):
@@ -19,9 +20,9 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
     rng = np.random.default_rng(seed)
     coding = InputCoding("current", source_max.bit_length()) if is_current else InputCoding("events")
     network = FrozenNetwork((layer,), timesteps, coding)
-    placement = map_network(network, [1], None, Choices(pipeline=pipeline)).layers[0]
-    widths = NeuronWidths(layer, source_max, is_current=is_current)
-    dut = NeuronBank([layer], placement, 0, widths)
+    (plan,) = plan_machine(network, map_network(network, [1], None, Choices(pipeline=pipeline))).engines
+    placement, widths = plan.placement, plan.widths
+    dut = NeuronBank(plan, 0)
     sources = [
         rng.permutation(layer.n_in)[: rng.integers(0, layer.n_in + 1)] for _ in range(1 if is_current else timesteps)
     ]
@@ -72,7 +73,7 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
                 while rng.random() < 0.3:
                     await tick()
                 ctx.set(dut.synapse, {"slot": slot, "weight": weight})
-                ctx.set(dut.value, value if widths.value_bits else 0)
+                ctx.set(dut.value, value if widths.value else 0)
                 ctx.set(dut.synapse_valid, 1)
                 await tick()
                 ctx.set(dut.synapse_valid, 0)
@@ -109,15 +110,15 @@ def test_bank_equals_the_golden_arithmetic(seed, is_current, pipeline):
 
 def test_widths_are_those_of_the_worst_sums():
     layer = FrozenLayer.from_dense(np.full((100, 1), 127), fraction_bits=2, membrane_width=8)
-    events = NeuronWidths(layer, 1, is_current=False)
+    events = Widths.of_layer(layer, 1, has_sum=False)
     # 100 * 127 * 4 + 127 = 50927 needs 17 signed bits.
     assert events.potential == events.state == 17
-    current = NeuronWidths(layer, 255, is_current=True)
-    assert (current.sum, current.state, current.value_bits) == (23, 8, 8)
+    current = Widths.of_layer(layer, 255, has_sum=True)
+    assert (current.sum, current.state) == (23, 8)
 
 
 def test_a_lane_that_is_not_there_is_refused():
     network = FrozenNetwork.from_arrays([np.ones((2, 2), int)], threshold=1, timesteps=1)
-    layer = map_network(network, [2]).layers[0]
+    (plan,) = plan_machine(network, map_network(network, [2])).engines
     with pytest.raises(ValueError, match=r"lane 2 is outside 0\.\.1"):
-        NeuronBank([network.layers[0]], layer, 2, NeuronWidths(network.layers[0], 1, is_current=False))
+        NeuronBank(plan, 2)
