@@ -50,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _seconds.clear()
     _counts.clear()
     if config.getoption("--touched"):
+        if getattr(config.option, "numprocesses", None):
+            raise pytest.UsageError("--touched works in one process; leave out -n")
         threading.settrace(_trace)
         sys.settrace(_trace)
 
