@@ -105,7 +105,8 @@ def _load_idx(config: DataConfig) -> Dataset:
     official = np.arange(labels.size) >= len(arrays["train-labels"])
     parts = split_parts(config, labels, np.where(official, 2, 0), str(folder))
     x = np.concatenate([arrays["train-images"], arrays["t10k-images"]])
-    low, high = _within(x, *(config.range or (0.0, 255.0)), folder)
+    bottom, top = config.range or (0.0, 255.0)
+    low, high = _within(x, bottom, top, folder)
     digest = hashlib.sha256("".join(hashes[name] for name in sorted(hashes)).encode()).hexdigest()
     return assemble(
         config,

@@ -119,10 +119,10 @@ class Scene:
     def active(self, layer: int) -> Bool:
         """bool (n_in,): the layer's sources that send an event in a timestep that counts."""
         if layer:
-            return self.spikes(layer - 1).any(axis=(0, 1))
+            return np.asarray(self.spikes(layer - 1).any(axis=(0, 1)))
         if self.stimulus.values is not None:
-            return self.stimulus.values.any(axis=0)
-        return (self.stimulus.dense() & self.counts[:, :, None]).any(axis=(0, 1))
+            return np.asarray(self.stimulus.values.any(axis=0))
+        return np.asarray((self.stimulus.dense() & self.counts[:, :, None]).any(axis=(0, 1)))
 
     # Observability ---------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Scene:
                 else column["weight"][words]
             )
             holds = np.ones(words.size, bool)
-            if column["slot"] is not None:
+            if encoding.gap_bits is None:
                 slots = column["slot"][words]
             else:
                 gaps = tables["synapses"]["gap"][words]
