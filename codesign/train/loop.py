@@ -506,7 +506,6 @@ class _Run:
         state |= {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("rewirer.")}
         self.rewirer.load_state_dict({**state, "document": document["rewirer"]})
         self.history, self.best, self.iterations = document["history"], document["best"], document["iterations"]
-        self.rates = _measured_rates(self.folder / METRICS)
         # Checkpoints of earlier epochs, of which one may be chosen at the end.
         kept = [_iteration_file(item["iteration"]) for item in self.iterations]
         for name in [*kept, *[checkpoint.BEST] * (self.best is not None)]:
@@ -557,12 +556,3 @@ def _autocast(options: TrainConfig, device: str) -> torch.autocast:
     if options.amp is True and not able:
         raise UnsupportedError("train.amp: this processor has no bfloat16 arithmetic; set it to 'auto' or false")
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=able and options.amp is not False)
-
-
-def _measured_rates(path: Path) -> dict[int, float]:
-    """Samples per second of the epochs in an earlier metrics file; they are no part of the checkpoint."""
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {int(row["epoch"]): float(row["samples_per_second"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}

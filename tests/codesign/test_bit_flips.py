@@ -23,9 +23,9 @@ from flips import flip, flips
 
 from codesign.cli import main
 from codesign.errors import InputError
-from codesign.pipeline import work
 from codesign.rundir import LOCK, MANIFEST
 from codesign.stimulus import Stimulus
+from codesign.train import train
 
 CONFIG = """
 [data]
@@ -286,21 +286,11 @@ def test_flipped_bits_of_an_interrupted_training(tmp_path, call, clock, opened, 
     folder = tmp_path / "whole"
 
     def stop(done: float, total: float, text: str = "") -> None:
-        raise KeyboardInterrupt
-
-    original = work.train
-
-    def interrupted(context: Any) -> Any:
-        context.progress = lambda done, total, text="": stop(done, total) if done == 2 else None
-        return original(context)
+        if done == 2:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("codesign.pipeline.work.train", interrupted)
-        from dataclasses import replace
-
-        from codesign.pipeline import stages
-
-        patch.setitem(stages.STAGES, "train", replace(stages.STAGES["train"], work=interrupted))
+        patch.setattr("codesign.train.train", lambda *given, **named: train(*given, **{**named, "progress": stop}))
         assert call("train", config, "-o", folder)[0] == 130
     whole = Whole(folder, data, call, tmp_path / "run")
     whole.learn(opened, ("train",))
