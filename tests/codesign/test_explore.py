@@ -3,7 +3,9 @@
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 
+import numpy as np
 import pytest
 
 import codesign.explore as exploration
@@ -11,8 +13,12 @@ from codesign.config import Config, parse_config
 from codesign.errors import AlteredError, InputError, MismatchError, OutputError, UnsupportedError
 from codesign.explore import design_points, explore, pareto_front, point_config
 from codesign.files import file_hash, write_json
+from codesign.mapping import map_network
+from codesign.network import FrozenNetwork
+from codesign.plan import MEMORY_ROLES, plan_machine
 from codesign.report.exploration import write_exploration
 from codesign.rundir import RunDirectory
+from rtl_templates.bundle import _sidecar
 
 
 def test_front_keeps_what_nothing_beats():
@@ -92,6 +98,18 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
+@cache
+def any_sidecar() -> str:
+    network = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=2, timesteps=2)
+    return json.dumps(_sidecar(plan_machine(network, map_network(network, [1])), "snn"))
+
+
+def sidecar_with(**bits: int) -> dict:
+    """A sidecar that differs from a true one in the bits of memory that it states."""
+    memory_bits = {role: bits.get(role, 0) for role in MEMORY_ROLES}
+    return {**json.loads(any_sidecar()), "memory_bits": memory_bits}
+
+
 @dataclass
 class FakeStages:
     """Stands for the pipeline: writes small outputs, records them, and counts what was really done."""
@@ -112,7 +130,7 @@ class FakeStages:
         outputs = {
             "train": ("checkpoints/best", {}),
             "freeze": ("network.safetensors", {}),
-            "generate": ("bundle/design.json", {"memory_bits": {"rows": 10 * lanes, "synapses": int(1000 * density)}}),
+            "generate": ("bundle/design.json", sidecar_with(rows=10 * lanes, synapses=int(1000 * density))),
             "estimate": (
                 "estimate.json",
                 {"area": {"ecp5": {"lut": 100 * lanes}}, "latency_cycles": 1000 / lanes},
