@@ -110,7 +110,9 @@ def _open(config: Config) -> list[str]:
         "data.step_ms": config.data.step_ms if config.data.coding in (AUTO, "events") else None,
         "train.batch_size": config.train.batch_size,
         "train.epochs": config.train.epochs,
-        "train.rewiring.epochs_per_iteration": config.train.rewiring.epochs_per_iteration,
+        "train.rewiring.epochs_per_iteration": config.train.rewiring.epochs_per_iteration
+        if config.train.rewiring.rules.changes
+        else None,
         "freeze.epochs": config.freeze.epochs,
     }
     return [key for key, value in values.items() if value == AUTO]

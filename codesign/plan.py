@@ -286,6 +286,11 @@ class EnginePlan:
         """Words that come back as events."""
         return SweepWord(self.lanes, max((layer.n_slots for layer in self.layers[:-1]), default=1))
 
+    @property
+    def state_depth(self) -> int:
+        """Words of a lane's state memories; never a single one, which would have an address of no bits."""
+        return max(2, self.placement.n_slots)
+
     @cached_property
     def memories(self) -> tuple[Memory, ...]:
         """Every memory, lane by lane, then the FIFOs."""
@@ -299,7 +304,7 @@ class EnginePlan:
                 found.append(self._image("parameters", lane, placement.n_slots, placement.parameter_record))
             for width in (widths.count + widths.state, widths.sum):
                 if width:
-                    found.append(Memory("state", index, placement.n_slots, width, style=self.state_style))
+                    found.append(Memory("state", index, self.state_depth, width, style=self.state_style))
             if self.queue_depth and lane < placement.fetchers:
                 found.append(Memory("queues", index, self.queue_depth, self.queue_word.width, clocked=False))
         for depth, word in (
@@ -354,6 +359,11 @@ class MachinePlan:
         """Whether the readout has a memory; values that come with the last timestep alone pass it by."""
         return not self.engines[-1].last_only
 
+    @property
+    def values_depth(self) -> int:
+        """Words of the readout's memory, two or more as of all memories that are written."""
+        return max(2, self.network.n_outputs)
+
     @cached_property
     def memories(self) -> tuple[Memory, ...]:
         """Every memory of the machine: the guard's, those of the engines, the readout's."""
@@ -364,7 +374,7 @@ class MachinePlan:
             found += engine.memories
         if self.keeps_values:
             width = self.output_record.fields[-1].width
-            found.append(Memory("state", self.engines[-1].index, self.network.n_outputs, width, clocked=False))
+            found.append(Memory("state", self.engines[-1].index, self.values_depth, width, clocked=False))
         if self.choices.exits and self.choices.counters:
             found.append(Memory("queues", 0, STARTS_DEPTH, COUNTER_BITS))
         return tuple(found)

@@ -127,7 +127,7 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
     header = [
         f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}",
         f"// Tools: {tools}",
-        f"// Pipeline: {accelerator.choices.pipeline}",
+        f"// Pipeline of each layer: {', '.join(layer.pipeline for layer in accelerator.plan.mapping.layers)}",
     ]
     parts = ["\n".join(header) + "\n"]
     for kind in ("rom", "ram", "spram"):

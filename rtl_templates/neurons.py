@@ -110,7 +110,7 @@ class NeuronBank(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        layers, widths, depth = self._layers, self._widths, max(2, self._placement.n_slots)
+        layers, widths, depth = self._layers, self._widths, self._plan.state_depth
         slot_shape = self.read_slot.shape()
         # A count lies below the state that it is stored with, so that sums pass it by.
         beside_sum = 0 if widths.has_sum else widths.count

@@ -60,6 +60,7 @@ class Readout(wiring.Component):
         self._loadable = last.loadable
         self._record = plan.output_record
         self._early_exit = plan.choices.early_exit
+        self._values_depth = plan.values_depth
         super().__init__(
             {
                 "i": In(stream.Signature(token_layout(self._word))),
@@ -123,7 +124,7 @@ class Readout(wiring.Component):
         value_shape = signed(self._record.fields[-1].width)
         lowest = -(1 << (value_shape.width - 1))
         start_value = lowest if network.readout == "membrane_max" else 0
-        m.submodules.values = values = memory.Memory(shape=value_shape, depth=max(2, n_out), init=[])
+        m.submodules.values = values = memory.Memory(shape=value_shape, depth=self._values_depth, init=[])
         write, read = values.write_port(), values.read_port()
 
         # Class of a token: the last layer is placed so that it is slot * P + lane.

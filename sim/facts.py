@@ -116,9 +116,10 @@ class _Checks:
             header = file.read(HEADER_BYTES).decode("utf-8", "replace")
         tools = dict(re.findall(r"([a-z-]+) (\S+?)(?:, |$)", _after(header, "// Tools: ")))
         self.same("tools", dict(sidecar.tools), tools, sidecar.verilog)
-        pipeline = _after(header, "// Pipeline: ")
+        pipelines = dict(enumerate(_after(header, "// Pipeline of each layer: ").split(", ")))
         for entry in sidecar.layers:
-            self.same(f"layers.{entry.index}.pipeline", entry.pipeline, pipeline, sidecar.verilog)
+            found = pipelines.get(entry.index, "no word of it")
+            self.same(f"layers.{entry.index}.pipeline", entry.pipeline, found, sidecar.verilog)
 
     def interface(self) -> None:
         """Ports, and the places of the words' fields."""
@@ -212,7 +213,7 @@ class _Checks:
             state_width, sum_width = held.width - counted, None if state is None else accumulator.width
         first, base = self._bases(index)
         if index == len(self.sidecar.layers) - 1:
-            self.same(f"{where}.n_slots", first + entry.n_slots, depth, f"the memory of {verilog}")
+            self.same(f"{where}.n_slots", max(2, first + entry.n_slots), depth, f"the memory of {verilog}")
         self.same(f"{where}.state_width", entry.state_width, state_width, verilog)
         self.same(f"{where}.sum_width", entry.sum_width, sum_width, verilog)
         queue, fifo = arrays.get(f"{engine}.fetcher0.queue"), arrays.get(f"{engine}.fifo.storage")

@@ -111,13 +111,11 @@ def verdict(record: Record) -> tuple[Mood, str, str]:
         if record.run.warnings:
             return "open", "Hardware equals software; something looks wrong.", f"{equal} See the warnings below."
         return "good", "Hardware equals software.", equal
-    if record.accuracy is not None and guessing:
-        return (
-            "bad",
-            "The network has not learnt.",
-            f"{capitalised(record.accuracy.sentence('accuracy of the frozen network'))}.",
-        )
     problem = record.network.hardware_support() if record.network is not None else None
+    missing = "" if problem is None else f"No hardware yet: {problem}."
+    if record.accuracy is not None and guessing:
+        sentence = f"{capitalised(record.accuracy.sentence('accuracy of the frozen network'))}."
+        return "bad", "The network has not learnt.", " ".join(part for part in (sentence, missing) if part)
     if problem is not None:
         return "open", "No hardware yet.", f"{capitalised(problem)}."
     return "open", "Not verified.", f"Run: codesign verify {record.name}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 
 import numpy as np
@@ -331,8 +332,9 @@ def test_a_second_run_repeats_nothing(refused_once):
     assert directory.manifest["budget"] == refused_once[0].manifest["budget"]
 
 
-def test_the_report_shows_the_way_to_the_budget(refused_once):
-    page = write_report(refused_once[0].path).read_text()
+def test_the_report_shows_the_way_to_the_budget(refused_once, tmp_path):
+    shutil.copytree(refused_once[0].path, tmp_path / "run")
+    page = write_report(tmp_path / "run").read_text()
     assert "Hardware budget: the budget" in page
     assert "limit 6,600" in page
     assert "1 cell too many" in page

@@ -214,7 +214,7 @@ def test_the_learnt_leak_starts_at_the_configured_one(kind):
 
 def toy(**options):
     output = network(None, 30, hidden=[12], readout=options.pop("readout", "spike_count"))(torch.rand(6, 30))
-    return output, torch.arange(6) % 4, parse_config({"train": options}).train
+    return output, torch.arange(6) % 4, parse_config({"train": options, "network": {"readout": "spike_count"}}).train
 
 
 def test_losses_are_their_formulas():

@@ -132,7 +132,7 @@ def test_what_is_no_accelerator_is_refused_in_one_line(tmp_path: Path) -> None:
     [
         ("output busy;\n  wire busy;\n", "output [1:0] busy;\n  wire [1:0] busy;\n", "ports"),
         ("always @(posedge clk)", "always @(negedge clk)", "clock"),
-        ("// Pipeline: deep", "// Pipeline: short", "pipeline"),
+        ("// Pipeline of each layer: deep", "// Pipeline of each layer: short", "pipeline"),
         ("amaranth 0", "amaranth 9", "tools"),
     ],
 )

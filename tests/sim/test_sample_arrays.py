@@ -1,5 +1,8 @@
 """The recording of one sample, taken out of a segment, has its neurons in the network's order."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 
 from sim.recording import LayerRecording, Recording, sample_arrays
@@ -15,7 +18,7 @@ def recording(sweeps):
     return Recording((layer,), {}, np.zeros(0, np.int64), {}, np.zeros((1, 4), np.int64))
 
 
-SIDECAR = {"layers": [{"index": 0, "n_slots": SLOTS, "lane": LANE, "slot": SLOT}]}
+SIDECAR: Any = SimpleNamespace(layers=[SimpleNamespace(index=0, n_slots=SLOTS, lane=LANE, slot=SLOT)])
 
 
 def test_neurons_come_from_their_lane_and_slot():
