@@ -53,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     SIGINT, SIGTERM and SIGHUP end it alike. What stdout and stderr lead to has no say in what is done or returned.
     """
+    from codesign.cli.console import console
     from codesign.cli.streams import lasting_streams
 
+    # Of an earlier command of this process; wrong usage ends before a command begins.
+    console.finished = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_streams():
         return _main(arguments)
