@@ -257,6 +257,8 @@ class LinkProtocol:
         self.sidecar = sidecar
         self.timeout, self.retries = _positive("timeout", timeout), _count("retries", retries, 0)
         self._input, self._output = record_from(sidecar.input_word), record_from(sidecar.output_word)
+        addresses = sidecar.input_addresses
+        self._addresses = None if addresses is None else np.asarray(addresses, np.int64)
         self._input_bytes = word_bytes(sidecar.input_word.width)
         self._output_bytes = word_bytes(sidecar.output_word.width)
         # A spike per output and timestep, all values, the decision.
@@ -333,14 +335,20 @@ class LinkProtocol:
             values = stimulus.values[sample].astype(np.int64)
             sources = np.flatnonzero(values)
             sources = sources if sources.size else np.zeros(1, np.int64)
-            return self._input.pack({"source": sources, "value": values[sources]}).tolist()
+            return self._input.pack({"source": self._address(sources), "value": values[sources]}).tolist()
         words: list[int] = []
         for timestep in range(stimulus.timesteps):
             events = stimulus.events(sample, timestep)
             if events.size:
-                words += self._input.pack({"source": events.astype(np.int64), "kind": kinds.event}).tolist()
+                words += self._input.pack(
+                    {"source": self._address(events.astype(np.int64)), "kind": kinds.event}
+                ).tolist()
             words += self._input.pack({"source": 0, "kind": kinds.end}).tolist()
         return words
+
+    def _address(self, sources: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """What the field ``source`` holds for inputs of these indices."""
+        return sources if self._addresses is None else self._addresses[sources]
 
     def _next_tag(self) -> int:
         self._tag = (self._tag + 1) % 256

@@ -169,15 +169,14 @@ def activity(
     trace = trace or golden.run(network, stimulus, membranes=False)
     result = []
     for layer in mapping.layers:
-        counts = np.zeros((layer.n_in, layer.lanes))
-        counts[:] = layer.row_lengths[:, layer.source_address].T
+        counts = layer.walked(layer.row_lengths).T.astype(np.float64)
         if layer.index > 0:
             events = trace.spikes[layer.index - 1].astype(np.float64)
         elif stimulus.values is not None:
             events = (stimulus.values != 0)[:, None, :].astype(np.float64)
         else:
             events = stimulus.dense().astype(np.float64)
-        synapses = layer.row_count[:, layer.source_address].sum(axis=0).astype(np.float64)
+        synapses = layer.walked(layer.row_count).sum(axis=0).astype(np.float64)
         result.append(Activity(events.sum(axis=2), events @ counts, events @ synapses))
     return result
 
@@ -190,8 +189,8 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
     result = []
     for layer, rate in zip(mapping.layers, rates, strict=True):
         steps = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
-        loads = layer.row_lengths[:, layer.source_address] @ np.asarray(rate, np.float64)
-        operations = float(layer.row_count[:, layer.source_address].sum(axis=0) @ np.asarray(rate, np.float64))
+        loads = layer.walked(layer.row_lengths) @ np.asarray(rate, np.float64)
+        operations = float(layer.walked(layer.row_count).sum(axis=0) @ np.asarray(rate, np.float64))
         result.append(
             Activity(
                 np.full((1, steps), float(np.sum(rate)) / steps),

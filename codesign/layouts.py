@@ -117,19 +117,23 @@ class Record:
         ]
 
 
-def input_word(network: FrozenNetwork, capacity: Capacity | None = None) -> Record:
+def input_word(network: FrozenNetwork, span: int | None = None) -> Record:
     """Word of ``s_axis``: {source, kind} for events, {source, value} for coding 'current'.
 
-    ``capacity`` : of a loadable machine, whose words have room for every network that fits it.
+    ``span`` : addresses that a source can have, if not ``n_inputs``: of a picture, or of a loadable machine, whose
+    words have room for every network that fits it.
     """
-    source = Field("source", index_width(capacity.n_inputs if capacity else network.n_inputs))
+    source = Field("source", index_width(network.n_inputs if span is None else span))
     if network.coding.is_current:
         return Record((source, Field("value", network.coding.input_bits)))
     return Record((source, Field("kind", 1)))
 
 
 def output_word(network: FrozenNetwork, capacity: Capacity | None = None) -> Record:
-    """Word of ``m_axis``: {kind, timestep, index, value}; ``capacity`` as of :func:`input_word`."""
+    """Word of ``m_axis``: {kind, timestep, index, value}.
+
+    ``capacity`` : of a loadable machine, whose words have room for every network that fits it.
+    """
     return Record(
         (
             Field("kind", 2),

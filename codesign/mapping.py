@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,13 @@ from codesign.capacity import (
 )
 from codesign.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
 from codesign.encoding import PLAIN, Encoding, smallest
-from codesign.errors import CapacityError, InputError
-from codesign.layouts import Record, parameter_word
-from codesign.network import FrozenLayer, FrozenNetwork
-from codesign.network.connections import is_whole
+from codesign.errors import CapacityError, InputError, UnsupportedError
+from codesign.layouts import Field, Record, index_width, parameter_word
+from codesign.network import Convolution, FrozenLayer, FrozenNetwork
+from codesign.network.connections import Shape, is_whole
 from codesign.network.terms import plain_number
-from codesign.placement import balance_of, place, whole_events
+from codesign.pictures import PictureInput, addresses, low_bits
+from codesign.placement import Walks, balance_of, place, whole_events
 
 Int = npt.NDArray[np.int64]
 
@@ -45,11 +47,18 @@ class LayerMap:
 
     index : position of the layer in the network.
     n_in, n_out, lanes, n_slots : sources, neurons, lanes P, slots of every lane.
-    lane, slot : int64 (n_out,); place of each neuron.
-    source_address : int64 (n_in,); address of each source in the row tables.
-    row_start, row_count : int64 (lanes, n_addresses); a lane's synapses of each source address.
-    synapse_slot, synapse_weight : one int64 array per lane, ordered by source address, then slot.
-    synapse_source, synapse_target : as above, the frozen network's indices (for reports; not in hardware).
+    lane, slot : int64 (n_out,); place of each neuron. Of a picture, lanes own whole channels: the slot of (c, y, x) is
+        ``(rank * H + y) * W + x``, rank being the channel's place among those of its lane.
+    source_address : int64 (n_in,); address of each source in events.
+    row_start, row_count : int64 (lanes, n_addresses); a lane's synapses, or taps, of each row.
+    synapse_slot, synapse_weight : one int64 array per lane, ordered by row, then slot. Of a tap, ``synapse_slot`` is
+        what an event's base is added to, modulo a power of two.
+    synapse_step : of taps, one int64 (2, n) array per lane: steps along y and x; else None.
+    synapse_source, synapse_target : as above, the frozen network's indices, of channels for taps (for reports; not in
+        hardware).
+    source_span : addresses that an event which comes in can have.
+    picture : (channels, height, width) if the neurons are placed as a picture, else None.
+    reads : how events of a picture find rows and slots; None if an event's address is a row's.
     threshold, bias : the layer-wide constant, or None if every slot has its own.
     slot_threshold, slot_bias : int64 (lanes, n_slots); what each slot uses, padding included.
     spiking : False for the last layer of a membrane readout, whose thresholds are not used.
@@ -77,6 +86,10 @@ class LayerMap:
     synapse_weight: tuple[Int, ...]
     synapse_source: tuple[Int, ...]
     synapse_target: tuple[Int, ...]
+    synapse_step: tuple[Int, ...] | None
+    source_span: int
+    picture: Shape | None
+    reads: PictureInput | None
     threshold: int | None
     bias: int | None
     slot_threshold: Int
@@ -99,15 +112,43 @@ class LayerMap:
         """Bits of a lane's number within a hardware index; 0 for one lane."""
         return (self.lanes - 1).bit_length()
 
+    @property
+    def place_bits(self) -> int:
+        """Low bits of an event's address that say where in its channel a neuron is; 0 unless it is a picture's."""
+        return low_bits(self.picture) if self.picture else 0
+
+    @property
+    def n_ranks(self) -> int:
+        """Channels of every lane of a picture; slots otherwise."""
+        return self.n_slots // prod(self.picture[1:]) if self.picture else self.n_slots
+
     @cached_property
     def hardware_index(self) -> Int:
-        """int64 (n_out,): slot << lane_bits | lane, the next layer's row-table address."""
-        return (self.slot << self.lane_bits) | self.lane
+        """int64 (n_out,): address of each neuron in events, rank << lane_bits | lane above the place in the channel."""
+        if self.picture is None:
+            return (self.slot << self.lane_bits) | self.lane
+        size = prod(self.picture[1:])
+        rank, lane = self.slot[::size] // size, self.lane[::size]
+        return addresses(self.picture, (rank << self.lane_bits) | lane)
+
+    @property
+    def index_span(self) -> int:
+        """Addresses that an event of this layer can have."""
+        return self.n_ranks << (self.lane_bits + self.place_bits)
+
+    @cached_property
+    def source_row(self) -> Int:
+        """int64 (n_in,): row that each source's event leads to; -1 if it is dropped."""
+        return self.source_address if self.reads is None else self.reads.rows(self.source_address)
 
     @property
     def n_addresses(self) -> int:
         """Rows of each row table."""
         return int(self.row_start.shape[1])
+
+    def walked(self, of_rows: Int) -> Int:
+        """int64 (lanes, n_in): what an event of each source walks, of ``row_lengths`` or ``row_count``."""
+        return np.where(self.source_row >= 0, of_rows[:, self.source_row], 0)
 
     @property
     def padding_slots(self) -> int:
@@ -132,6 +173,8 @@ class LayerMap:
             self.encoding.synapse_columns(count, slot, weight)
             for count, slot, weight in zip(self.row_count, self.synapse_slot, self.synapse_weight, strict=True)
         ]
+        for (columns, _), step in zip(found, self.synapse_step or (), strict=bool(self.synapse_step)):
+            columns |= {"dy": step[0], "dx": step[1]}
         if not self.lockstep:
             return found
         longest = np.max([words for _, words in found], axis=0)
@@ -164,6 +207,17 @@ class LayerMap:
         return PLAIN.synapse_record(self.n_slots, self.weight_bits)
 
     @property
+    def tag(self) -> Record:
+        """What an event hands on to the synapses of its row beside its value: no fields, or of a convolution the base
+        of its slots and which steps of a tap land."""
+        if self.reads is None or not self.reads.is_convolution:
+            return Record(())
+        steps = (("reach_y", self.reads.y.steps), ("reach_x", self.reads.x.steps))
+        return Record(
+            (Field("base", index_width(self.n_slots)), *(Field(name, max(1, count)) for name, count in steps))
+        )
+
+    @property
     def fetched_record(self) -> Record:
         """What a fetcher gives: {slot, weight} for its lane, or {slot0, weight0, slot1, ...} for all in lock step."""
         return self.synapse_record if self.lockstep else self.given_record
@@ -173,6 +227,9 @@ class LayerMap:
         if self.capacity:
             return self.capacity.record(self.index, "synapses")
         own = self.encoding.synapse_record(self.n_slots, self.weight_bits)
+        if self.reads is not None and self.reads.is_convolution:
+            steps = (("dy", self.reads.y.steps), ("dx", self.reads.x.steps))
+            own = Record((*own.fields, *(Field(name, index_width(count)) for name, count in steps)))
         if not self.lockstep:
             return own
         return Record(
@@ -225,12 +282,26 @@ class LayerMap:
         words = self.synapse_record.pack(columns)
         return np.pad(words, (0, self.synapse_depth(lane) - words.size))
 
+    @cached_property
+    def parameters_per_channel(self) -> bool:
+        """Whether one word of parameters serves a whole channel of a picture."""
+        if self.picture is None:
+            return False
+        of_channels = (np.reshape(part, (-1, prod(self.picture[1:]))) for part in (self.slot_threshold, self.slot_bias))
+        return all(bool(np.all(part == part[:, :1])) for part in of_channels)
+
+    @property
+    def parameter_depth(self) -> int:
+        """Words of each parameter memory, if there are any."""
+        return self.n_ranks if self.parameters_per_channel else self.n_slots
+
     def parameter_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's parameter memory; empty if there is none."""
         record = self.parameter_record
         if not record.fields:
             return np.zeros(0, np.int64)
-        columns = {"threshold": self.slot_threshold[lane], "bias": self.slot_bias[lane]}
+        step = self.n_slots // self.parameter_depth
+        columns = {"threshold": self.slot_threshold[lane][::step], "bias": self.slot_bias[lane][::step]}
         return record.pack({field.name: columns[field.name] for field in record})
 
 
@@ -268,6 +339,11 @@ class FoldedMap:
     def n_slots(self) -> int:
         """Slots of each lane, unused ones between the layers included."""
         return self.slot_base[-1] + self.layers[-1].n_slots
+
+    @property
+    def parameter_depth(self) -> int:
+        """Words of each parameter memory, if there are any."""
+        return self.n_slots
 
     @cached_property
     def lane_synapses(self) -> Int:
@@ -462,7 +538,8 @@ def map_network(
     placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
     capacity: CapacityOptions | Capacity | None = None,
 ) -> HardwareMap:
-    """Place every layer on ``lanes[l]`` lanes (clamped to the layer's width) of the machine that ``choices`` say.
+    """Place every layer on ``lanes[l]`` lanes (clamped to the layer's neurons, or channels) of the machine that
+    ``choices`` say. A last layer that is a picture has one lane if its values leave with the last timestep alone.
 
     events : what the placement is to suit, per layer: (n_steps, n_in), the events that each source sends in single
         accumulations (samples of coding 'current', else timesteps) of calibration data, or only (n_in,), how often
@@ -491,8 +568,11 @@ def map_network(
         used_lanes = [layer.lanes for layer in room.layers]
     else:
         used_lanes = [
-            count if choices.folded else min(count, layer.n_out) for count, layer in zip(lanes, network.layers)
+            count if choices.folded else min(count, _units(network, index)) for index, count in enumerate(lanes)
         ]
+        # Values that pass the readout by leave as the sweep makes them: of a picture in order on one lane alone.
+        if _picture(network, len(lanes) - 1) and (not choices.output_spikes or network.readout == "membrane_last"):
+            used_lanes[-1] = 1
     placed = placed or {}
     _check_placed(network, used_lanes, placed, room)
     found = _place_layers(network, used_lanes, events, placed, room, lockstep=choices.lockstep)
@@ -523,13 +603,16 @@ def _check_placed(
         if not 0 <= index < len(network.layers) - 1:
             raise InputError(f"placed: layer {index!r} is no hidden layer of {len(network.layers)} layers")
         n_out, used = network.layers[index].n_out, lanes[index]
-        n_slots = capacity.layers[index].n_slots if capacity else -(-n_out // used)
+        units = _units(network, index)
+        n_slots = capacity.layers[index].n_slots if capacity else -(-units // used) * (n_out // units)
         whole = np.shape(lane) == (n_out,) and np.asarray(lane).dtype.kind in "iu"
         if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > n_slots:
             raise InputError(
                 f"placed: layer {index} needs a lane of 0..{used - 1} for each of {n_out} neurons, the same at most "
                 f"{n_slots} times"
             )
+        if np.any(np.reshape(lane, (units, -1)) != np.reshape(lane, (units, -1))[:, :1]):
+            raise InputError(f"placed: layer {index} is a picture, neurons of a channel must have the same lane")
 
 
 def _check_synapses(mapping: HardwareMap) -> None:
@@ -568,9 +651,9 @@ def _check_arguments(network: FrozenNetwork, lanes: Sequence[int], events: Seque
         for index, (found, layer) in enumerate(zip(events, network.layers, strict=True)):
             array = np.asarray(found)
             numbers = array.dtype.kind in "biuf" and bool(np.all(np.isfinite(array)) and np.all(array >= 0))
-            if array.ndim not in (1, 2) or array.shape[-1] != layer.n_in or not numbers:
+            if array.ndim not in (1, 2) or array.shape[-1] != layer.n_sources or not numbers:
                 raise InputError(
-                    f"events of layer {index} must be {layer.n_in} numbers of 0 or more, or such a row per step"
+                    f"events of layer {index} must be {layer.n_sources} numbers of 0 or more, or such a row per step"
                 )
             if array.ndim == 2 and (array.dtype.kind == "f" or not len(array)):
                 raise InputError(f"events of layer {index} in single steps must be whole numbers, of one step or more")
@@ -588,11 +671,19 @@ def _place_layers(
     """Every layer on exactly ``lanes[l]`` lanes."""
     layers: list[LayerMap] = []
     for index, layer in enumerate(network.layers):
-        if index == 0:
-            n_addresses = capacity.n_inputs if capacity else layer.n_in
-            address = np.arange(layer.n_in, dtype=np.int64)
+        reads = PictureInput.of(layer.projections[0], _picture(network, index - 1) if index else None)
+        beyond = None if reads is None else reads.problem()
+        if beyond is not None:
+            raise UnsupportedError(f"layer {index} reads {beyond}")
+        if index:
+            address, span = layers[-1].hardware_index, layers[-1].index_span
+        elif reads is None:
+            address, span = (
+                np.arange(layer.n_sources, dtype=np.int64),
+                capacity.n_inputs if capacity else layer.n_sources,
+            )
         else:
-            address, n_addresses = layers[-1].hardware_index, layers[-1].n_slots << layers[-1].lane_bits
+            address, span = addresses(reads.shape, np.arange(reads.shape[0])), reads.shape[0] << low_bits(reads.shape)
         is_last = index == len(network.layers) - 1
         layers.append(
             _map_layer(
@@ -600,8 +691,10 @@ def _place_layers(
                 index,
                 lanes[index],
                 address,
-                n_addresses,
-                whole_events(None if events is None else events[index], layer.n_in),
+                span,
+                reads,
+                _picture(network, index),
+                whole_events(None if events is None else events[index], layer.n_sources),
                 placed.get(index),
                 capacity,
                 is_last=is_last,
@@ -611,6 +704,20 @@ def _place_layers(
             )
         )
     return tuple(layers)
+
+
+def _picture(network: FrozenNetwork, index: int) -> Shape | None:
+    """The layer's shape if its neurons are placed as a picture: it is a convolution, or read as a picture."""
+    layer = network.layers[index]
+    if isinstance(layer.projections[0].connections, Convolution):
+        return layer.shape
+    return network.layers[index + 1].projections[0].source_shape if index + 1 < len(network.layers) else None
+
+
+def _units(network: FrozenNetwork, index: int) -> int:
+    """What is placed as a whole: channels of a picture, else neurons."""
+    picture = _picture(network, index)
+    return picture[0] if picture else network.layers[index].n_out
 
 
 def _compact(layers: Sequence[LayerMap], folded: bool) -> list[LayerMap]:
@@ -636,12 +743,66 @@ def _stored(layers: Sequence[LayerMap]) -> list[tuple[Int, Int, Int]]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """Synapses or taps to be stored, int64 (n,) each: ``row`` that holds it, ``unit`` that it reaches, ``place`` to add
+    to the first slot of the unit, weight, source and target for reports, ``step`` (2, n) of taps."""
+
+    row: Int
+    unit: Int
+    place: Int
+    weight: Int
+    source: Int
+    target: Int
+    step: Int | None = None
+
+
+def _stored_connections(layer: FrozenLayer, address: Int, reads: PictureInput | None, picture: Shape | None) -> _Stored:
+    connections = layer.projections[0].connections
+    size = prod(picture[1:]) if picture else 1
+    channel = np.zeros(0, np.int64) if reads is None else address[:: prod(reads.shape[1:])] >> low_bits(reads.shape)
+    if isinstance(connections, Convolution):
+        assert reads is not None and picture is not None
+        source, target = connections.in_channel.astype(np.int64), connections.out_channel.astype(np.int64)
+        step_y, phase_y = np.divmod(connections.ky.astype(np.int64), reads.stride)
+        step_x, phase_x = np.divmod(connections.kx.astype(np.int64), reads.stride)
+        row = (channel[source] << reads.row_bits) | (phase_y * reads.phases[1] + phase_x)
+        place = -(step_y * picture[2] + step_x)
+        steps = np.stack([step_y, step_x])
+        return _Stored(row, target, place, connections.weights.astype(np.int64), source, target, steps)
+    source, target = connections.sources, connections.targets.astype(np.int64)
+    row = address
+    if reads is not None:
+        row = ((channel[:, None] << reads.row_bits) | np.arange(reads.rows_per_channel)).reshape(-1)
+    return _Stored(row[source], target // size, target % size, connections.weights.astype(np.int64), source, target)
+
+
+def _walks(layer: FrozenLayer, stored: _Stored, units: int, n_rows: int, reads: PictureInput | None) -> Walks:
+    """What placement looks at: the rows themselves where events of several sources lead to one."""
+    if reads is None and units == layer.n_out:
+        return Walks(layer.n_sources, layer.n_out, layer.indptr, layer.targets, layer.trained_index)
+    row = stored.source if reads is None else stored.row
+    count = layer.n_sources if reads is None else n_rows
+    order = np.lexsort((stored.unit, row))
+    indptr = np.searchsorted(row[order], np.arange(count + 1)).astype(np.int64)
+    return Walks(count, units, indptr, stored.unit[order].astype(np.int32), np.arange(units, dtype=np.int64))
+
+
+def _events_of_rows(events: Int, rows: Int, n_rows: int) -> Int:
+    """int64 (n_steps, n_rows): events that lead to each row."""
+    found = np.zeros((n_rows, len(events)), np.int64)
+    np.add.at(found, rows[rows >= 0], events[:, rows >= 0].T)
+    return found.T
+
+
 def _map_layer(
     layer: FrozenLayer,
     index: int,
     lanes: int,
     address: Int,
-    n_addresses: int,
+    span: int,
+    reads: PictureInput | None,
+    picture: Shape | None,
     events: Int,
     placed: npt.NDArray[np.integer] | None,
     capacity: Capacity | None,
@@ -650,31 +811,39 @@ def _map_layer(
     spiking: bool,
     lockstep: bool,
 ) -> LayerMap:
-    n_slots = capacity.layers[index].n_slots if capacity else -(-layer.n_out // lanes)
-    lane = np.arange(layer.n_out, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)
+    units, size = (picture[0], prod(picture[1:])) if picture else (layer.n_out, 1)
+    n_slots = capacity.layers[index].n_slots if capacity else -(-units // lanes) * size
+    n_addresses = span if reads is None else (span >> low_bits(reads.shape)) << reads.row_bits
+    stored = _stored_connections(layer, address, reads, picture)
+    walks, order = _walks(layer, stored, units, n_addresses, reads), address
+    if reads is not None:
+        events, order = _events_of_rows(events, reads.rows(address), n_addresses), np.arange(n_addresses)
+    of_unit = np.arange(units, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)[::size]
     if is_last or lanes == 1 or placed is not None:
-        balance = balance_of(layer, lane, lanes, events, lockstep=lockstep)
+        balance = balance_of(walks, of_unit, lanes, events, lockstep=lockstep)
     else:
-        lane, balance = place(layer, lanes, events, address, lockstep=lockstep)
+        of_unit, balance = place(walks, lanes, events, order, lockstep=lockstep)
     # Slots of a lane follow the neurons' order, so that padding lies at the end of a lane.
-    order = np.argsort(lane, kind="stable")
-    slot = np.empty(layer.n_out, np.int64)
-    slot[order] = np.arange(layer.n_out) - np.searchsorted(lane[order], lane[order])
+    order = np.argsort(of_unit, kind="stable")
+    rank = np.empty(units, np.int64)
+    rank[order] = np.arange(units) - np.searchsorted(of_unit[order], of_unit[order])
+    lane, slot = np.repeat(of_unit, size), (rank[:, None] * size + np.arange(size)).reshape(-1)
 
-    sources = layer.sources
-    order = np.lexsort((slot[layer.targets], address[sources], lane[layer.targets]))
-    targets, sources = layer.targets[order].astype(np.int64), sources[order]
-    synapse_lane = lane[targets]
+    # What a tap adds to an event's base may be negative: it counts modulo the slots' power of two.
+    slot_of = rank[stored.unit] * size + stored.place
+    if stored.step is not None:
+        slot_of &= (1 << index_width(n_slots)) - 1
+    order = np.lexsort((slot_of, stored.row, of_unit[stored.unit]))
+    synapse_lane = of_unit[stored.unit][order]
     row_count = (
-        np.bincount(synapse_lane * n_addresses + address[sources], minlength=lanes * n_addresses)
+        np.bincount(synapse_lane * n_addresses + stored.row[order], minlength=lanes * n_addresses)
         .reshape(lanes, n_addresses)
         .astype(np.int64)
     )
     row_start = np.cumsum(row_count, axis=1) - row_count
     row_start[row_count == 0] = 0
     bounds = np.searchsorted(synapse_lane, np.arange(lanes + 1))
-    parts = [slice(low, high) for low, high in pairwise(bounds.tolist())]
-    weights = layer.weights[order].astype(np.int64)
+    parts = [order[slice(low, high)] for low, high in pairwise(bounds.tolist())]
 
     # A padding slot has bias 0 and never fires, so that it stays at 0: it neither spikes nor saturates.
     # A layer-wide constant is possible only if it keeps padding slots so.
@@ -692,7 +861,7 @@ def _map_layer(
     same_threshold, same_bias = same_threshold and capacity is None, same_bias and capacity is None
     return LayerMap(
         index=index,
-        n_in=layer.n_in,
+        n_in=layer.n_sources,
         n_out=layer.n_out,
         lanes=lanes,
         n_slots=n_slots,
@@ -701,10 +870,14 @@ def _map_layer(
         source_address=address,
         row_start=row_start,
         row_count=row_count,
-        synapse_slot=tuple(slot[targets[part]] for part in parts),
-        synapse_weight=tuple(weights[part] for part in parts),
-        synapse_source=tuple(sources[part] for part in parts),
-        synapse_target=tuple(targets[part] for part in parts),
+        synapse_slot=tuple(slot_of[part] for part in parts),
+        synapse_weight=tuple(stored.weight[part] for part in parts),
+        synapse_source=tuple(stored.source[part] for part in parts),
+        synapse_target=tuple(stored.target[part] for part in parts),
+        synapse_step=None if stored.step is None else tuple(stored.step[:, part] for part in parts),
+        source_span=span,
+        picture=picture,
+        reads=reads,
         threshold=threshold if spiking and same_threshold else None,
         bias=bias if same_bias else None,
         slot_threshold=slot_threshold,

@@ -9,16 +9,36 @@ every row: then it is the sum over events of the row's maximum. Deterministic: w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from codesign.network import FrozenLayer
-
 Int = npt.NDArray[np.int64]
 Loads = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Walks:
+    """What a layer walks when a source sends an event, synapses or taps in CSR by source.
+
+    n_in, n_out : sources, and what is placed: neurons, or channels. indptr : int64 (n_in + 1,). targets : int32 (n,);
+    a target may occur several times. trained_index : int64 (n_out,).
+    """
+
+    n_in: int
+    n_out: int
+    indptr: Int
+    targets: npt.NDArray[np.int32]
+    trained_index: Int
+
+    @property
+    def sources(self) -> Int:
+        """int64 (n,): the source of each synapse."""
+        return np.repeat(np.arange(self.n_in, dtype=np.int64), np.diff(self.indptr))
+
 
 # Events over which a queue of the default depth levels the lanes; between 24 and 64 makes no difference.
 WINDOW = 48
@@ -30,7 +50,7 @@ WORK = 1 << 30
 
 
 def place(
-    layer: FrozenLayer, lanes: int, events: npt.NDArray[np.generic], order: Int, *, lockstep: bool = False
+    layer: Walks, lanes: int, events: npt.NDArray[np.generic], order: Int, *, lockstep: bool = False
 ) -> tuple[Int, float]:
     """Lane of each neuron, ``ceil(n_out / lanes)`` on a lane at most, and the balance reached on ``events``.
 
@@ -61,7 +81,7 @@ def place(
 
 
 def balance_of(
-    layer: FrozenLayer, lane: Int, lanes: int, events: npt.NDArray[np.generic], *, lockstep: bool = False
+    layer: Walks, lane: Int, lanes: int, events: npt.NDArray[np.generic], *, lockstep: bool = False
 ) -> float:
     """Balance of a placement on ``events``, as of :func:`place`."""
     if lockstep:
@@ -102,12 +122,12 @@ def whole_events(events: npt.ArrayLike | None, n_in: int) -> Int:
     return np.rint(found * (RATE_STEPS / largest if largest else 1)).astype(np.int64)[None]
 
 
-def _chosen(layer: FrozenLayer, events: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _chosen(layer: Walks, events: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """As many steps as the work allows beside their windows."""
     return events[_spread(len(events), min(MAX_STEPS, _most_rows(layer) // 2))]
 
 
-def _most_rows(layer: FrozenLayer) -> int:
+def _most_rows(layer: Walks) -> int:
     """Steps and windows for which all pairs of neurons can be looked at several times."""
     return max(MIN_ROWS, WORK // (4 * layer.n_out**2))
 
@@ -117,7 +137,7 @@ def _spread(count: int, most: int) -> Int:
     return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
 
 
-def _loads(layer: FrozenLayer, events: Any) -> Loads:
+def _loads(layer: Walks, events: Any) -> Loads:
     """int32 (n_out, n_steps): synapses onto each neuron that each step's events walk."""
     synapses = sparse.csr_matrix(
         (np.ones(layer.targets.size, np.int64), layer.targets, layer.indptr), shape=(layer.n_in, layer.n_out)
@@ -126,7 +146,7 @@ def _loads(layer: FrozenLayer, events: Any) -> Loads:
     return np.ascontiguousarray(found.toarray().T.astype(np.int32))
 
 
-def _row_loads(layer: FrozenLayer, events: npt.NDArray[np.generic], most: int) -> Loads:
+def _row_loads(layer: Walks, events: npt.NDArray[np.generic], most: int) -> Loads:
     """int32 (n_out, n_rows): of the sources that send most events, their number if the source reaches the neuron."""
     sent = events.sum(axis=0, dtype=np.int64)
     sources = np.sort(np.argsort(-sent, kind="stable")[:most])

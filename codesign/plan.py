@@ -21,6 +21,8 @@ from codesign.errors import InputError
 from codesign.layouts import Field, Record, index_width, input_word, output_word
 from codesign.mapping import FoldedMap, HardwareMap, LayerMap
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
+from codesign.network.connections import Shape
+from codesign.pictures import PictureInput
 
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
@@ -163,17 +165,19 @@ class Clocks:
     barrier: int
 
     @classmethod
-    def of(cls, pipeline: Pipeline, encoding: Encoding, *, has_sum: bool) -> Clocks:
+    def of(
+        cls, pipeline: Pipeline, encoding: Encoding, *, has_sum: bool, pictures: bool = False, taps: bool = False
+    ) -> Clocks:
         deep = pipeline == "deep"
         grouped = encoding.row_group > 1
-        decoded = encoding.gap_bits is not None or encoding.codebook is not None
+        decoded = taps or encoding.gap_bits is not None or encoding.codebook is not None
         fire = (4 if deep else 2) + has_sum
         write = fire + deep
         return cls(
             fire=fire,
             write=write,
             settling=write - (3 if deep else 2),
-            fetch=3 + 2 * deep + grouped + decoded,
+            fetch=3 + 2 * deep + grouped + decoded + pictures,
             barrier=3 + deep + decoded,
         )
 
@@ -191,11 +195,16 @@ class Clocks:
 @dataclass(frozen=True)
 class SweepWord:
     """One slot of a sweep: whether the timestep ends with it, the slot, a bit for each lane that has something to say,
-    and with ``value_width`` each lane's value (membranes that are read out, or counts)."""
+    and with ``value_width`` each lane's value (membranes that are read out, or counts).
+
+    Of a picture the slot is given as {rank of the channel, y, x}, the last two in ``place_bits``; n_slots is the number
+    of such addresses. A lane's number comes between the rank and the place in the channel.
+    """
 
     lanes: int
     n_slots: int
     value_width: int = 0
+    place_bits: int = 0
 
     @property
     def slot_width(self) -> int:
@@ -208,7 +217,7 @@ class SweepWord:
 
     @property
     def n_addresses(self) -> int:
-        """Hardware indices, ``slot << lane_bits | lane``."""
+        """Hardware indices, ``rank << lane_bits | lane`` above the place."""
         return self.n_slots << self.lane_bits
 
     @property
@@ -273,13 +282,28 @@ class EnginePlan:
     @property
     def queue_word(self) -> Record:
         """What waits in a lane's queue: a row, or the end of a timestep."""
-        return Record((Field("end", 1), *self.row, Field("value", max(1, self.widths.value))))
+        return Record((Field("end", 1), *self.row, *self.tag))
+
+    @property
+    def tag(self) -> Record:
+        """What a row brings to its synapses: the event's value, and of a convolution where its taps land."""
+        return Record((Field("value", max(1, self.widths.value)), *self.layers[0].tag))
+
+    @property
+    def reads(self) -> PictureInput | None:
+        """How the events of a picture find rows and slots; None if an event's address is a row's."""
+        return self.layers[0].reads
+
+    @property
+    def source_span(self) -> int:
+        """Addresses that an event which comes in can have."""
+        return self.layers[0].source_span
 
     @property
     def sweep_word(self) -> SweepWord:
         """Words that leave."""
         last = self.layers[-1]
-        return SweepWord(last.lanes, last.n_slots, self.value_width)
+        return SweepWord(last.lanes, last.n_ranks << last.place_bits, self.value_width, last.place_bits)
 
     @property
     def hidden_sweep_word(self) -> SweepWord:
@@ -301,7 +325,7 @@ class EnginePlan:
                 found.append(self._image("rows", lane, placement.row_depth, placement.row_record))
                 found.append(self._image("synapses", lane, placement.synapse_depth(lane), placement.synapse_record))
             if placement.parameter_record.fields:
-                found.append(self._image("parameters", lane, placement.n_slots, placement.parameter_record))
+                found.append(self._image("parameters", lane, placement.parameter_depth, placement.parameter_record))
             for width in (widths.count + widths.state, widths.sum):
                 if width:
                     found.append(Memory("state", index, self.state_depth, width, style=self.state_style))
@@ -355,6 +379,12 @@ class MachinePlan:
         return self.mapping.choices
 
     @property
+    def input_picture(self) -> Shape | None:
+        """(channels, height, width) if sources of ``s_axis`` are addresses in a picture."""
+        reads = self.engines[0].reads
+        return reads.shape if reads else None
+
+    @property
     def keeps_values(self) -> bool:
         """Whether the readout has a memory; values that come with the last timestep alone pass it by."""
         return not self.engines[-1].last_only
@@ -369,7 +399,7 @@ class MachinePlan:
         """Every memory of the machine: the guard's, those of the engines, the readout's."""
         found: list[Memory] = []
         if self.choices.input_checks:
-            found.append(Memory("state", 0, guard_depth(self.mapping.layers[0].n_addresses), AGE_BITS))
+            found.append(Memory("state", 0, guard_depth(self.mapping.layers[0].source_span), AGE_BITS))
         for engine in self.engines:
             found += engine.memories
         if self.keeps_values:
@@ -421,7 +451,7 @@ def plan_machine(network: FrozenNetwork, mapping: HardwareMap) -> MachinePlan:
         network,
         mapping,
         engines,
-        input_word(network, mapping.capacity),
+        input_word(network, mapping.layers[0].source_span),
         output_word(network, mapping.capacity),
     )
 
@@ -442,7 +472,13 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     counts = is_last and not choices.output_spikes
     if counts:
         widths = replace(widths, count=count_bits(timesteps))
-    clocks = Clocks.of(layer.pipeline, layer.encoding, has_sum=is_current)
+    clocks = Clocks.of(
+        layer.pipeline,
+        layer.encoding,
+        has_sum=is_current,
+        pictures=layer.reads is not None,
+        taps=bool(layer.tag.fields),
+    )
     return _engine(
         network,
         choices,

@@ -32,7 +32,7 @@ from codesign.network.limits import MAX_LAYERS, MAX_TIMESTEPS, MAX_WIDTH
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 MAX_BYTES = 8 << 20
 MAX_OBJECTS = 200_000
@@ -150,11 +150,82 @@ class Probe(Part):
     phase: ProbePath
 
 
+class Picture(Part):
+    """Neurons or inputs that form a picture: (c, y, x) is number (c * height + y) * width + x."""
+
+    channels: Width
+    height: Width
+    width: Width
+
+    @property
+    def size(self) -> int:
+        """Places of a channel."""
+        return self.height * self.width
+
+    @property
+    def x_bits(self) -> int:
+        """Low bits of an address that hold x."""
+        return (self.width - 1).bit_length()
+
+    @property
+    def place_bits(self) -> int:
+        """Low bits of an address that hold y and x."""
+        return (self.height - 1).bit_length() + self.x_bits
+
+    @model_validator(mode="after")
+    def _is_no_larger_than_a_layer(self) -> Picture:
+        if self.channels * self.size > MAX_WIDTH:
+            raise ValueError(f"a picture of {self.channels} x {self.height} x {self.width} is larger than any layer")
+        return self
+
+
+class Kernel(Part):
+    """A convolution's window and how it moves."""
+
+    height: Annotated[int, Field(ge=1, le=64)]
+    width: Annotated[int, Field(ge=1, le=64)]
+    stride: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    padding: Annotated[int, Field(ge=0, lt=64)]
+
+
+class PictureInput(Part):
+    """How a layer takes the events of a picture: sums of pool x pool windows, then single synapses or a convolution."""
+
+    picture: Picture
+    pool: Width
+    convolution: Kernel | None
+
+    @property
+    def pooled(self) -> tuple[int, int]:
+        """Height and width behind the pool."""
+        return self.picture.height // self.pool, self.picture.width // self.pool
+
+    @property
+    def phases(self) -> tuple[int, int]:
+        """Along y and x, rows of a channel that a stride makes; of single synapses the places behind the pool."""
+        kernel = self.convolution
+        if kernel is None:
+            return self.pooled
+        return min(kernel.stride, kernel.height), min(kernel.stride, kernel.width)
+
+    @property
+    def row_bits(self) -> int:
+        """Low bits of a row's address that hold its number within the channel."""
+        return (self.phases[0] * self.phases[1] - 1).bit_length()
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> PictureInput:
+        if min(self.pooled) < 1:
+            raise ValueError(f"a window of {self.pool} does not fit the picture")
+        return self
+
+
 class LayerEntry(Part):
     """A layer of the network on the accelerator.
 
-    lane, slot : by neuron. source_address : by source, the row of its synapses. slot_base : where the layer's slots
-    begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth : 0 if there is none.
+    lane, slot : by neuron. picture : if lanes own channels, whose places are neighbouring slots. source_address : by
+    source, its address in events; the row of its synapses unless the layer ``reads`` a picture. slot_base : where the
+    layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth : 0 if there is none.
     threshold, bias : the layer-wide constant, or None if a memory holds them; threshold is None and nowhere if the
     layer does not spike.
     """
@@ -164,6 +235,8 @@ class LayerEntry(Part):
     n_out: Width
     lanes: Annotated[int, Field(ge=1, le=MAX_LANES)]
     n_slots: Width
+    picture: Picture | None
+    reads: PictureInput | None
     lane: tuple[Lane, ...] = _many(MAX_WIDTH)
     slot: tuple[Annotated[int, Field(ge=0, lt=MAX_WIDTH)], ...] = _many(MAX_WIDTH)
     source_address: tuple[Annotated[int, Field(ge=0, lt=MAX_DEPTH)], ...] = _many(MAX_WIDTH)
@@ -193,7 +266,16 @@ class LayerEntry(Part):
             raise ValueError(f"a neuron lies outside of {self.lanes} lanes of {self.n_slots} slots")
         if len(set(zip(self.lane, self.slot, strict=True))) != self.n_out:
             raise ValueError("two neurons lie in the same slot of the same lane")
-        if self.lanes * self.n_slots > MAX_SLOTS or self.n_in * self.n_out > MAX_DENSE:
+        taps = self.reads is not None and self.reads.convolution is not None
+        if self.picture is not None and (
+            self.picture.channels * self.picture.size != self.n_out or self.n_slots % self.picture.size
+        ):
+            raise ValueError(f"the picture does not have {self.n_out} neurons, or {self.n_slots} slots are no channels")
+        if self.reads is not None and self.reads.picture.channels * self.reads.picture.size != self.n_in:
+            raise ValueError(f"the picture that is read does not have {self.n_in} neurons")
+        if taps and self.picture is None:
+            raise ValueError("a convolution gives no picture")
+        if self.lanes * self.n_slots > MAX_SLOTS or (not taps and self.n_in * self.n_out > MAX_DENSE):
             raise ValueError(f"{self.n_in} x {self.n_out} neurons on {self.lanes} x {self.n_slots} slots are too many")
         if len({(memory.role, memory.lane) for memory in self.memories}) != len(self.memories):
             raise ValueError("two memories have the same role and lane")
@@ -287,7 +369,7 @@ class Sidecar(Part):
     """A whole ``design.json``. input_words : of a beat. load : None unless the machine is loadable."""
 
     format: Literal["codesign-bundle"]
-    version: Literal[3]
+    version: Literal[4]
     name: TopName
     network_hash: Hash
     tools: Annotated[dict[ToolName, ToolVersion], Field(min_length=3)]
@@ -334,6 +416,11 @@ class Sidecar(Part):
     def images(self) -> tuple[MemoryImage, ...]:
         """Every memory image once: the layers of a folded engine share theirs."""
         return tuple({memory.image: memory for entry in self.layers for memory in entry.memories}.values())
+
+    @property
+    def input_addresses(self) -> tuple[int, ...] | None:
+        """What the field ``source`` of an input word holds for each input; None if it is the input's index."""
+        return self.layers[0].source_address if self.layers[0].reads is not None else None
 
     @property
     def exits_early(self) -> bool:

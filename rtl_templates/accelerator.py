@@ -114,10 +114,11 @@ class Accelerator(wiring.Component):
 
         # With coding 'current' all input is in before the first timestep ends.
         can_drop = choices.exits and not network.coding.is_current
+        picture = self.plan.input_picture
         guard = (
-            InputGuard(network, self.capacity, can_drop=can_drop)
+            InputGuard(network, self.capacity, picture=picture, can_drop=can_drop)
             if choices.input_checks
-            else TrustedInput(network, can_drop=can_drop)
+            else TrustedInput(network, picture=picture, can_drop=can_drop)
         )
         m.submodules.guard = working(guard)
         in_word = Value.cast(guard.i.payload.word)

@@ -22,6 +22,8 @@ from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS
 from codesign.load import load_image
 from codesign.mapping import HardwareMap, LayerMap
 from codesign.network import FrozenNetwork
+from codesign.network.connections import Shape as PictureShape
+from codesign.pictures import PictureInput
 from codesign.plan import EnginePlan, MachinePlan, plan_machine
 from codesign.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
 from codesign.stimulus import Stimulus
@@ -232,6 +234,20 @@ def _load_entry(
     }
 
 
+def _picture(shape: PictureShape | None) -> dict[str, int] | None:
+    return None if shape is None else dict(zip(("channels", "height", "width"), shape, strict=True))
+
+
+def _reads(reads: PictureInput | None) -> dict[str, Any] | None:
+    if reads is None:
+        return None
+    kernel = None
+    if reads.kernel is not None:
+        height, width = reads.kernel
+        kernel = {"height": height, "width": width, "stride": reads.stride, "padding": reads.padding}
+    return {"picture": _picture(reads.shape), "pool": reads.pool, "convolution": kernel}
+
+
 def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, network: FrozenNetwork) -> dict[str, Any]:
     frozen, folded, index = network.layers[layer.index], mapping.folded, layer.index
     placement = engine.placement
@@ -246,6 +262,8 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "n_out": layer.n_out,
         "lanes": layer.lanes,
         "n_slots": layer.n_slots,
+        "picture": _picture(layer.picture),
+        "reads": _reads(layer.reads),
         "lane": layer.lane.tolist(),
         "slot": layer.slot.tolist(),
         "source_address": (layer.source_address + row_base).tolist(),

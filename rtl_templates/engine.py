@@ -14,6 +14,7 @@ from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo, load_bus
 from rtl_templates.neurons import NeuronBank
+from rtl_templates.picture import PicturePlace, PictureReader
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
@@ -106,7 +107,7 @@ class LayerEngine(wiring.Component):
         self.is_current = widths.has_sum
         super().__init__(
             {
-                "i": In(stream.Signature(event_layout(placement.n_addresses, widths.value))),
+                "i": In(stream.Signature(event_layout(placement.source_span, widths.value))),
                 "o": Out(stream.Signature(sweep_word_layout(plan.sweep_word))),
                 "saturations": Out(range(placement.lanes + 1)),
                 "probe_valid": Out(1),
@@ -128,6 +129,13 @@ class LayerEngine(wiring.Component):
     def _clips(self) -> bool:
         """True if the width into which membranes are clipped is a signal."""
         return self._capacity is not None and self._placement.spiking
+
+    def _used(self, is_last: Value) -> Value:
+        """Lanes with a neuron in the slot; ``is_last`` : it is one of the last neurons, or channels, of its lane."""
+        placement = self._placement
+        units = placement.picture[0] if placement.picture else placement.n_out
+        in_last = units - (placement.n_ranks - 1) * placement.lanes
+        return Mux(is_last, (1 << in_last) - 1, (1 << placement.lanes) - 1)
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -155,10 +163,20 @@ class LayerEngine(wiring.Component):
 
         # Events to every lane at once.
         accept = Signal()
-        m.d.comb += [
-            self.i.ready.eq(while_moving(Cat(fetcher.room for fetcher in fetchers).all())),
-            accept.eq(self.i.valid & self.i.ready),
-        ]
+        room_for_event = Cat(fetcher.room for fetcher in fetchers).all()
+        if plan.reads is None:
+            event = self.i.payload
+            m.d.comb += [self.i.ready.eq(while_moving(room_for_event)), accept.eq(self.i.valid & self.i.ready)]
+        else:
+            m.submodules.reader = reader = PictureReader(plan)
+            event = reader.o.payload
+            m.d.comb += [
+                Value.cast(reader.i.payload).eq(Value.cast(self.i.payload)),
+                reader.i.valid.eq(self.i.valid),
+                self.i.ready.eq(while_moving(reader.i.ready)),
+                reader.o.ready.eq(room_for_event),
+                accept.eq(while_moving(reader.o.valid & reader.o.ready)),
+            ]
 
         slot, valid, initial, silent, is_end = sweep_stages(m, stages + 1, unsigned(index_width(n_slots)))
         timestep = Signal(unsigned(index_width(plan.timesteps)))
@@ -215,10 +233,18 @@ class LayerEngine(wiring.Component):
                 with m.State("wait"), m.If(drained & room):
                     m.next = "sweep"
 
+        parameter_slot: Value = slot[banks[0].parameter_clock]
+        if placement.parameters_per_channel and placement.parameter_record.fields:
+            assert placement.picture is not None
+            # A word for each channel: counted where the sweep reads it.
+            at = PicturePlace(placement.n_ranks, 1, placement.n_slots // placement.n_ranks)
+            m.submodules.parameter_place = at
+            m.d.comb += at.step.eq(valid[banks[0].parameter_clock])
+            parameter_slot = at.rank
         for fetcher in fetchers:
             m.d.comb += [
                 fetcher.broadcast_valid.eq(accept),
-                Value.cast(fetcher.broadcast).eq(Value.cast(self.i.payload)),
+                Value.cast(fetcher.broadcast).eq(Value.cast(event)),
                 fetcher.go.eq(go),
                 fetcher.resume.eq(resume),
             ]
@@ -244,7 +270,7 @@ class LayerEngine(wiring.Component):
             if placement.parameter_record.fields:
                 m.d.comb += [
                     bank.parameter_valid.eq(while_moving(valid[bank.parameter_clock])),
-                    bank.parameter_slot.eq(slot[bank.parameter_clock]),
+                    bank.parameter_slot.eq(parameter_slot),
                 ]
 
             if self._capacity:
@@ -267,12 +293,18 @@ class LayerEngine(wiring.Component):
         # What stands still is not to be counted twice.
         m.d.comb += self.saturations.eq(saturations if has_fifo else Mux(moves, saturations, 0))
         word = Signal(layout)
-        m.d.comb += [word.end.eq(is_end[fire]), word.slot.eq(slot[fire])]
+        word_slot: Value = slot[fire]
+        in_last_rank: Value = is_end[fire]
+        if placement.picture is not None:
+            m.submodules.place = place = PicturePlace(placement.n_ranks, *placement.picture[1:])
+            m.d.comb += place.step.eq(valid[fire])
+            word_slot = Cat(place.x, place.y, place.rank)
+            in_last_rank = place.rank == placement.n_ranks - 1
+        m.d.comb += [word.end.eq(is_end[fire]), word.slot.eq(wrap(word_slot, word.slot.shape()))]
         if not plan.value_width:
             m.d.comb += word.mask.eq(spikes)
         else:
-            in_last_slot = placement.n_out - (n_slots - 1) * lanes
-            used = Mux(is_end[fire], (1 << in_last_slot) - 1, (1 << lanes) - 1)
+            used = self._used(in_last_rank)
             # membrane_last looks at the last timestep alone; counts are whole then.
             m.d.comb += word.mask.eq(Mux(initial[fire], used, 0) if plan.last_only else used)
             for lane, bank in enumerate(banks):

@@ -6,21 +6,21 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Shape, Signal, V
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.layouts import index_width
-from codesign.plan import EnginePlan
+from codesign.layouts import Record, index_width
+from codesign.plan import NO_FIELDS, EnginePlan
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.memories import Rom, load_bus, load_place, next_index
 
 
-def event_layout(n_addresses: int, value_bits: int = 0) -> data.StructLayout:
+def event_layout(n_addresses: int, value_bits: int = 0, tag: Record = NO_FIELDS) -> data.StructLayout:
     """What a layer is fed: an event of ``source``, or (``end``) the end of the timestep.
 
-    With coding 'current' an event carries ``value`` and the end is that of the sample.
+    With coding 'current' an event carries ``value`` and the end is that of the sample. ``tag`` : what else it carries.
     """
     fields: dict[str, Shape] = {"end": unsigned(1), "source": unsigned(index_width(n_addresses))}
     if value_bits:
         fields["value"] = unsigned(value_bits)
-    return data.StructLayout(fields)
+    return data.StructLayout({**fields, **record_layout(tag).members})
 
 
 class SynapseFetcher(wiring.Component):
@@ -34,6 +34,8 @@ class SynapseFetcher(wiring.Component):
     waits for. Grouped rows (:class:`codesign.encoding.Encoding`) take a clock more, in which the counts before the
     row's are added; gaps and codebooks take one more behind the synapse memory. An escape word gives no synapse. With
     a short pipeline the registers behind both memories are left out: 2 clocks less, and without queue one row waits.
+    A tap of a convolution takes a clock more too: its slot is added to the event's base, and one that falls off the
+    border gives no synapse.
 
     Parameters
     ----------
@@ -69,12 +71,11 @@ class SynapseFetcher(wiring.Component):
         self._can_hold = not plan.fifo_depth
         self._layer = layer
         self._lane = lane
-        self._value_bits = value_bits
         self._depth = depth
         super().__init__(
             {
                 "broadcast_valid": In(1),
-                "broadcast": In(event_layout(layer.n_addresses, value_bits)),
+                "broadcast": In(event_layout(layer.n_addresses, value_bits, plan.layers[0].tag)),
                 "room": Out(1),
                 "go": In(1),
                 "resume": In(1),
@@ -108,19 +109,22 @@ class SynapseFetcher(wiring.Component):
         )
         if layer.capacity:
             m.d.comb += [rows.load.eq(self.load), synapses.load.eq(self.load)]
-        value_shape = self.value.shape()
-        event_value = Signal(value_shape)
-        if self._value_bits:
-            m.d.comb += event_value.eq(self.broadcast.value)
+        # What an event hands on to the synapses of its row.
+        tag_layout = record_layout(self._plan.tag)
+        tag_shape = unsigned(self._plan.tag.width)
+        event_tag = Signal(tag_layout)
+        for field in self._plan.tag:
+            if field.name in self.broadcast.shape().members:
+                m.d.comb += event_tag[field.name].eq(self.broadcast[field.name])
 
         # Look-up: row table, one clock, then a register, since block memory is slow to answer.
         looking = Signal()
         look_end = Signal()
-        look_value = Signal(value_shape, reset_less=True)
+        look_tag = Signal(tag_shape, reset_less=True)
         found = Signal()
         found_end = Signal()
         found_row = Signal(row, reset_less=True)
-        found_value = Signal(value_shape, reset_less=True)
+        found_tag = Signal(tag_shape, reset_less=True)
         discard = Signal()
         group_bits = encoding.row_group.bit_length() - 1
         m.d.comb += [
@@ -128,20 +132,24 @@ class SynapseFetcher(wiring.Component):
             rows.addr.eq(wrap(self.broadcast.source[group_bits:], unsigned(len(rows.addr)))),
         ]
         # The row that the walker takes next, and the one behind it.
-        entry = data.StructLayout({"end": 1, "row": row, "value": value_shape})
+        entry = data.StructLayout({"end": 1, "row": row, "tag": tag_shape})
         first = Signal(entry)
         occupied = Signal()
         pop = Signal()
         moves_in = Signal()
         moves_on = Signal()
         with m.If(moves_in):
-            m.d.sync += [looking.eq(self.broadcast_valid), look_end.eq(self.broadcast.end), look_value.eq(event_value)]
-        ahead, ahead_end, ahead_value = looking, look_end, look_value
+            m.d.sync += [
+                looking.eq(self.broadcast_valid),
+                look_end.eq(self.broadcast.end),
+                look_tag.eq(Value.cast(event_tag)),
+            ]
+        ahead, ahead_end, ahead_tag = looking, look_end, look_tag
         ahead_row: Value = Value.cast(rows.data)
         moves_up = moves_on
         if group_bits:
             look_member = Signal(group_bits, reset_less=True)
-            ahead, ahead_end, ahead_value = Signal(), Signal(), Signal(value_shape, reset_less=True)
+            ahead, ahead_end, ahead_tag = Signal(), Signal(), Signal(tag_shape, reset_less=True)
             grouped = Signal(record_layout(layer.row_record), reset_less=True)
             member = Signal(group_bits, reset_less=True)
             moves_up = Signal()
@@ -151,7 +159,7 @@ class SynapseFetcher(wiring.Component):
                 m.d.sync += [
                     ahead.eq(looking),
                     ahead_end.eq(look_end),
-                    ahead_value.eq(look_value),
+                    ahead_tag.eq(look_tag),
                     Value.cast(grouped).eq(Value.cast(rows.data)),
                     member.eq(look_member),
                 ]
@@ -161,7 +169,7 @@ class SynapseFetcher(wiring.Component):
             found.eq(ahead),
             found_end.eq(ahead_end),
             Value.cast(found_row).eq(ahead_row),
-            found_value.eq(ahead_value),
+            found_tag.eq(ahead_tag),
         ]
         if is_short:
             m.d.comb += looked_up
@@ -175,7 +183,7 @@ class SynapseFetcher(wiring.Component):
         m.d.comb += [
             entering.end.eq(found_end),
             entering.row.eq(found_row),
-            entering.value.eq(found_value),
+            entering.tag.eq(found_tag),
         ]
         if self._depth:
             freed = discard
@@ -202,7 +210,7 @@ class SynapseFetcher(wiring.Component):
         is_final = Signal()
         address = Signal.like(synapses.addr, reset_less=True)
         remaining = Signal.like(found_row.count, reset_less=True)
-        walk_value = Signal(value_shape, reset_less=True)
+        walk_tag = Signal(tag_shape, reset_less=True)
         load = Signal()
         m.d.comb += [
             load.eq(self.go & occupied & ~first.end & (~active | is_final)),
@@ -216,7 +224,7 @@ class SynapseFetcher(wiring.Component):
                 is_final.eq(first.row.count == 1),
                 address.eq(wrap(first.row.start, unsigned(len(address)))),
                 remaining.eq(first.row.count),
-                walk_value.eq(first.value),
+                walk_tag.eq(first.tag),
             ]
         with m.Elif(active):
             m.d.sync += [
@@ -227,16 +235,17 @@ class SynapseFetcher(wiring.Component):
             ]
 
         reading = Signal()
-        read_value = Signal(value_shape, reset_less=True)
-        m.d.sync += [reading.eq(active), read_value.eq(walk_value)]
-        word, word_valid, word_value = Value.cast(synapses.data), reading, read_value
+        read_tag = Signal(tag_shape, reset_less=True)
+        m.d.sync += [reading.eq(active), read_tag.eq(walk_tag)]
+        word, word_valid, word_tag = Value.cast(synapses.data), reading, read_tag
         decoding = Const(0)
-        if encoding.gap_bits is not None or encoding.codebook is not None:
+        lands = bool(self._plan.layers[0].tag.fields)
+        if encoding.gap_bits is not None or encoding.codebook is not None or lands:
             # Block memory is slow to answer: its word is taken first, and decoded in the clock after.
             decoding = Signal()
             taken = Signal(record_layout(layer.synapse_record), reset_less=True)
-            word_value = Signal(value_shape, reset_less=True)
-            m.d.sync += [decoding.eq(reading), Value.cast(taken).eq(word), word_value.eq(read_value)]
+            word_tag = Signal(tag_shape, reset_less=True)
+            m.d.sync += [decoding.eq(reading), Value.cast(taken).eq(word), word_tag.eq(read_tag)]
             opening = Signal()
             if encoding.gap_bits is not None:
                 # Whether the word is its row's first.
@@ -247,11 +256,14 @@ class SynapseFetcher(wiring.Component):
                     m.d.sync += opens.eq(1)
                 with m.Elif(active):
                     m.d.sync += opens.eq(0)
-            word, word_valid = self._decoded(m, taken, decoding, opening)
+            if lands:
+                word, word_valid = self._landed(m, taken, decoding, data.View(tag_layout, word_tag))
+            else:
+                word, word_valid = self._decoded(m, taken, decoding, opening)
         given = [
             self.synapse_valid.eq(word_valid),
             Value.cast(self.synapse).eq(word),
-            self.value.eq(word_value),
+            self.value.eq(word_tag[: len(self.value)]),
         ]
         if is_short:
             m.d.comb += given
@@ -264,6 +276,19 @@ class SynapseFetcher(wiring.Component):
             self.busy.eq(walking | Mux(occupied, ~first.end, held & ~found_end)),
         ]
         return m
+
+    def _landed(self, m: Module, taken: data.View, valid: Signal, tag: data.View) -> tuple[Value, Value]:
+        """{slot, weight} of a tap, and whether there is a neuron where it lands."""
+        given = Signal(self.synapse.shape())
+        m.d.comb += [
+            # The offset counts backwards modulo the slots' power of two.
+            given.slot.eq(wrap(taken.slot + tag.base, given.slot.shape())),
+            given.weight.eq(taken.weight),
+        ]
+        reached = [
+            Value.cast(tag[name]).bit_select(taken[step], 1) for name, step in (("reach_y", "dy"), ("reach_x", "dx"))
+        ]
+        return Value.cast(given), Cat(valid, *reached).all()
 
     def _decoded(self, m: Module, taken: data.View, valid: Signal, opening: Signal) -> tuple[Value, Value]:
         """{slot, weight} of a word of gaps or codes, and whether there is a synapse in it."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from codesign.capacity import Capacity
 from codesign.layouts import END, index_width, input_word
 from codesign.network import FrozenNetwork
+from codesign.network.connections import Shape
+from codesign.pictures import low_bits, side_bits
 from codesign.plan import AGE_BITS, guard_depth
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.fetcher import event_layout
@@ -17,13 +19,19 @@ from rtl_templates.memories import next_index
 DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = range(4)
 
 
-def _members(network: FrozenNetwork, capacity: Capacity | None = None, *, can_drop: bool = False) -> dict[str, Member]:
+def _span(network: FrozenNetwork, picture: Shape | None, capacity: Capacity | None = None) -> int:
+    """Addresses that a source can have."""
+    if picture is not None:
+        return picture[0] << low_bits(picture)
+    return capacity.n_inputs if capacity else network.n_inputs
+
+
+def _members(network: FrozenNetwork, span: int, *, can_drop: bool = False) -> dict[str, Member]:
     """Ports of a door."""
-    word = data.StructLayout({"word": record_layout(input_word(network, capacity)), "last": 1})
-    n_inputs = capacity.n_inputs if capacity else network.n_inputs
+    word = data.StructLayout({"word": record_layout(input_word(network, span)), "last": 1})
     return {
         "i": In(stream.Signature(word)),
-        "o": Out(stream.Signature(event_layout(n_inputs, network.coding.input_bits))),
+        "o": Out(stream.Signature(event_layout(span, network.coding.input_bits))),
         "protocol_error": Out(4),
         "in_progress": Out(1),
         "finished": Out(1),
@@ -38,7 +46,7 @@ class InputGuard(wiring.Component):
     the sample has had. For each word, in this order:
 
     1. While dropping, the word is ignored; dropping stops after a word with ``tlast``.
-    2. An event whose source is outside 0..n_inputs - 1 is ignored (bit 1). One whose source has been seen since
+    2. An event whose source is outside 0..n_inputs - 1, or of the picture, is ignored (bit 1). One whose source has been seen since
        the last end, whatever its value, is ignored (bit 0). Any other is passed on and its source is marked.
     3. Events coding: an end word is passed on. If it is the T-th and lacks ``tlast``, the sample ends here and
        dropping starts (bit 3).
@@ -56,6 +64,7 @@ class InputGuard(wiring.Component):
     ----------
     network : the frozen network.
     capacity : of a loadable machine, whose inputs and timesteps are signals.
+    picture : (channels, height, width) if sources are addresses of :func:`codesign.pictures.addresses`.
     can_drop : whether there is ``drop``.
 
     Members
@@ -70,15 +79,23 @@ class InputGuard(wiring.Component):
     last_timestep : In, T - 1, the same, unless the coding is 'current'.
     """
 
-    def __init__(self, network: FrozenNetwork, capacity: Capacity | None = None, *, can_drop: bool = False):
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        capacity: Capacity | None = None,
+        *,
+        picture: Shape | None = None,
+        can_drop: bool = False,
+    ):
         self._network = network
         self._can_drop = can_drop
         self._capacity = capacity
-        self._most_inputs = capacity.n_inputs if capacity else network.n_inputs
+        self._picture = picture
+        self._most_inputs = _span(network, picture, capacity)
         self._most_timesteps = capacity.timesteps if capacity else network.timesteps
         self._is_current = network.coding.is_current
         self._counts = capacity is not None and not self._is_current
-        members = _members(network, capacity, can_drop=can_drop)
+        members = _members(network, self._most_inputs, can_drop=can_drop)
         if capacity:
             members["n_inputs"] = In(unsigned(capacity.n_inputs.bit_length()))
         if self._counts:
@@ -129,7 +146,7 @@ class InputGuard(wiring.Component):
             m.d.sync += [
                 valid.eq(1),
                 source.eq(looked.word.source),
-                in_range.eq(looked.word.source < n_inputs),
+                in_range.eq(self._is_inside(looked.word.source, n_inputs)),
                 is_last.eq(looked.last),
             ]
             if self._is_current:
@@ -232,6 +249,15 @@ class InputGuard(wiring.Component):
             m.d.sync += dropping.eq(0)
         return m
 
+    def _is_inside(self, source: Value, n_inputs: Value | int) -> Value:
+        """Whether there is such a source."""
+        if self._picture is None:
+            return source < n_inputs
+        x_bits, place = side_bits(self._picture[2]), low_bits(self._picture)
+        sides = zip((source[:x_bits], source[x_bits:place], source[place:]), reversed(self._picture), strict=True)
+        # A coordinate without bits is 0.
+        return Cat(side < size for side, size in sides if len(side)).all()
+
 
 class TrustedInput(wiring.Component):
     """The door without checks, for a host that keeps the rules: sources in range and at most once a timestep, T ends
@@ -240,10 +266,10 @@ class TrustedInput(wiring.Component):
     Latency 0 clocks, throughput one word a clock; with coding 'current' a sample's last word takes two.
     """
 
-    def __init__(self, network: FrozenNetwork, *, can_drop: bool = False):
+    def __init__(self, network: FrozenNetwork, *, picture: Shape | None = None, can_drop: bool = False):
         self._is_current = network.coding.is_current
         self._can_drop = can_drop
-        super().__init__(_members(network, can_drop=can_drop))
+        super().__init__(_members(network, _span(network, picture), can_drop=can_drop))
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()

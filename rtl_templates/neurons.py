@@ -80,6 +80,7 @@ class NeuronBank(wiring.Component):
         compared = self.fire - (1 if self.is_short else 2)
         self.parameter_clock = (compared if record.has("threshold") else self.stages) - 1
         slot = unsigned(index_width(placement.n_slots))
+        parameter = unsigned(index_width(placement.parameter_depth))
         weight = record_layout(placement.given_record)["weight"].shape
         width = widths.membrane
         self._capacity = placement.capacity
@@ -95,7 +96,7 @@ class NeuronBank(wiring.Component):
                 "read_slot": In(slot),
                 "clear_valid": In(1),
                 "clear_slot": In(slot),
-                **({"parameter_valid": In(1), "parameter_slot": In(slot)} if record.fields else {}),
+                **({"parameter_valid": In(1), "parameter_slot": In(parameter)} if record.fields else {}),
                 "write_valid": In(1),
                 "write_slot": In(slot),
                 "write_initial": In(1),

@@ -9,7 +9,8 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import DECISION, SPIKE, VALUE, index_width
-from codesign.plan import MachinePlan
+from codesign.pictures import side_bits
+from codesign.plan import MachinePlan, SweepWord
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.early_exit import LeadTracker
 from rtl_templates.serializer import token_layout
@@ -55,6 +56,7 @@ class Readout(wiring.Component):
         last = plan.engines[-1]
         self._network = plan.network
         self._word = last.sweep_word
+        self._picture = last.layers[-1].picture
         self._passes = not plan.keeps_values
         self._timesteps = last.timesteps
         self._loadable = last.loadable
@@ -73,6 +75,18 @@ class Readout(wiring.Component):
     @property
     def _last_timestep(self) -> Value | int:
         return self.last_timestep if self._loadable else self._timesteps - 1
+
+    def _token_index(self, sender: SweepWord) -> Value:
+        """Class of a token: neurons, or the channels of a picture, are placed so that theirs is rank * P + lane."""
+        source, bits, place = self.i.payload.source, sender.lane_bits, sender.place_bits
+        unit: Value = source[place:]
+        if sender.lanes != 1 << bits:
+            unit = source[place + bits :] * sender.lanes + source[place : place + bits]
+        if self._picture is None:
+            return unit
+        _, height, width = self._picture
+        x_bits = side_bits(width)
+        return (unit * height + source[x_bits:place]) * width + source[:x_bits]
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -127,12 +141,7 @@ class Readout(wiring.Component):
         m.submodules.values = values = memory.Memory(shape=value_shape, depth=self._values_depth, init=[])
         write, read = values.write_port(), values.read_port()
 
-        # Class of a token: the last layer is placed so that it is slot * P + lane.
-        source, bits = self.i.payload.source, sender.lane_bits
-        if sender.lanes == 1 << bits:
-            token_index = wrap(source, index_shape)
-        else:
-            token_index = wrap(source[bits:] * sender.lanes + source[:bits], index_shape)
+        token_index = wrap(self._token_index(sender), index_shape)
 
         # Stage 0 chooses a step and reads the class's value; stage 1 executes it.
         step = Signal(_Step)

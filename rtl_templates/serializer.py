@@ -25,7 +25,8 @@ class SpikeSerializer(wiring.Component):
     """Turns words of P lanes into one event a clock, lowest lane first, then the end of the timestep.
 
     Latency 1 clock, none for a single lane; throughput one event or end a clock, without bubbles between words.
-    ``source`` is the hardware index, slot << lane_bits | lane.
+    ``source`` is the hardware index, slot << lane_bits | lane; of a picture the lane stands above the place in the
+    channel.
 
     Parameters
     ----------
@@ -60,12 +61,14 @@ class SpikeSerializer(wiring.Component):
         for number in reversed(range(lanes)):
             with m.If(word.mask[number]):
                 m.d.comb += lane.eq(number)
+        place = self._word.place_bits
+        source = Cat(word.slot[:place], lane[:lane_bits], word.slot[place:])
         m.d.comb += [
             rest.eq(word.mask & wrap(word.mask - 1, word.mask.shape())),
             last.eq(Mux(word.mask.any(), ~rest.any() & ~word.end, 1)),
             self.o.valid.eq(valid),
             self.o.payload.end.eq(~word.mask.any()),
-            self.o.payload.source.eq(wrap(Cat(lane[:lane_bits], word.slot), self.o.payload.source.shape())),
+            self.o.payload.source.eq(wrap(source, self.o.payload.source.shape())),
             self.i.ready.eq(~valid | (self.o.ready & last)),
         ]
         if self._word.value_width:

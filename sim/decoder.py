@@ -21,7 +21,8 @@ Int = npt.NDArray[np.int64]
 class DecodedLayer:
     """What a layer's memories say.
 
-    weights : int64 (n_in, n_out); a synapse stored twice counts twice. n_synapses : stored synapses.
+    weights : int64 (n_in, n_out), sources behind a pool; of a convolution (out channels, in channels, height, width).
+        A synapse or tap stored twice counts twice. n_synapses : stored synapses or taps.
     threshold, bias : int64 (n_out,). stray : problems such as synapses of no neuron, in words.
     """
 
@@ -53,8 +54,18 @@ def _decode_layers(bundle: Path, sidecar: Sidecar) -> list[DecodedLayer]:
     for layer in sidecar.layers:
         for memory in layer.memories:
             if memory.role == "rows":
-                rows.setdefault(memory.image, []).append(np.asarray(layer.source_address, np.int64))
+                rows.setdefault(memory.image, []).append(_rows(layer).ravel())
     return [_decode_layer(bundle, layer, rows) for layer in sidecar.layers]
+
+
+def _rows(layer: LayerEntry) -> Int:
+    """int64: address of each row: (n_in,) by source, or (channels, phases) of a picture that is read."""
+    address = np.asarray(layer.source_address, np.int64)
+    reads = layer.reads
+    if reads is None:
+        return address
+    channel = address[:: reads.picture.size] >> reads.picture.place_bits
+    return (channel[:, None] << reads.row_bits) | np.arange(reads.phases[0] * reads.phases[1])
 
 
 def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]) -> DecodedLayer:
@@ -68,12 +79,16 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
         tables[memory.role, memory.lane] = _ungrouped(table) if memory.role == "rows" else table
         if memory.role == "rows":
             taken[memory.lane] = np.concatenate(rows_of[memory.image])
-    source_address = np.asarray(layer.source_address, np.int64)
+    row_address = _rows(layer).ravel()
     encoding = layer.encoding
     stray: list[str] = []
-    if np.unique(source_address).size != n_in:
+    if np.unique(layer.source_address).size != n_in or np.unique(row_address).size != row_address.size:
         stray.append("two sources share a row")
-    weights = np.zeros((n_in, n_out), np.int64)
+    kernel = None if layer.reads is None else layer.reads.convolution
+    weights = np.zeros((row_address.size, n_out), np.int64)
+    if kernel is not None and layer.reads is not None and layer.picture is not None:
+        shape = layer.picture.channels, layer.reads.picture.channels, kernel.height, kernel.width
+        weights = np.zeros(shape, np.int64)
     stored = 0
     constants = {name: np.full(n_out, getattr(layer, name) or 0, np.int64) for name in ("threshold", "bias")}
     lockstep = layer.lockstep
@@ -91,19 +106,24 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
             stray.append(f"lane {lane}: two layers share a row")
         stored += 0 if lockstep else int(rows["count"][unused].sum())
         counted: set[int] = set()
-        for source, address in enumerate(source_address):
+        for source, address in enumerate(row_address):
             first, count = int(rows["start"][address]), int(rows["count"][address])
             if first + count > next(iter(synapses.values())).size:
                 stray.append(f"lane {lane}: the row of source {source} runs past the memory")
-            slots, values = _walked(
-                {name: column[first : first + count] for name, column in synapses.items()}, encoding
-            )
+            row = {name: column[first : first + count] for name, column in synapses.items()}
+            slots, values = _walked(row, encoding)
+            if kernel is not None:
+                stored += 0 if address in counted else slots.size
+                counted.add(int(address))
+                if not _taps(weights, row, layer, neuron[lane], source):
+                    stray.append(f"lane {lane}: row {source} has a tap that belongs to no channel or kernel")
+                continue
             if lockstep:
                 # A lane without a synapse in a word adds 0 to its first slot.
                 holds = (slots != 0) | (values != 0)
                 slots, values = slots[holds], values[holds]
             stored += 0 if address in counted else slots.size
-            counted.add(address)
+            counted.add(int(address))
             outside = slots >= n_slots
             targets = neuron[lane, np.where(outside, 0, slots)]
             lost = outside | (targets < 0)
@@ -111,9 +131,33 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
                 stray.append(f"lane {lane}: source {source} reaches a slot without a neuron")
             np.add.at(weights[source], targets[~lost], values[~lost])
         for name, values in tables.get(("parameters", lane), {}).items():
+            if layer.picture is not None and values.size * layer.picture.size == n_slots:
+                # One word serves a channel.
+                values = np.repeat(values, layer.picture.size)
             held = neuron[lane] >= 0
             constants[name][neuron[lane][held]] = values[layer.slot_base :][:n_slots][held]
     return DecodedLayer(weights, stored, constants["threshold"], constants["bias"], tuple(stray))
+
+
+def _taps(weights: Int, row: dict[str, Int], layer: LayerEntry, neuron: Int, number: int) -> bool:
+    """Add a row's taps to the kernel; False if one of them is of no channel, or beyond the kernel.
+
+    neuron : int64 (n_slots,), of the lane's slots, -1 for none. number : of the row, counted by channel, then phase.
+    """
+    reads, picture = layer.reads, layer.picture
+    assert reads is not None and reads.convolution is not None and picture is not None
+    kernel = reads.convolution
+    channel, phase = divmod(number, reads.phases[0] * reads.phases[1])
+    phase_y, phase_x = divmod(phase, reads.phases[1])
+    ky, kx = phase_y + kernel.stride * row["dy"], phase_x + kernel.stride * row["dx"]
+    width = next(field.width for memory in layer.memories for field in memory.fields if field.name == "slot")
+    # What is added to the slot where an event's window begins, for its first row and column.
+    first = (row["slot"] + row["dy"] * picture.width + row["dx"]) & ((1 << width) - 1)
+    target = neuron[np.minimum(first, neuron.size - 1)]
+    good = (first < neuron.size) & (target >= 0) & (target % picture.size == 0)
+    good &= (ky < kernel.height) & (kx < kernel.width)
+    np.add.at(weights[:, channel], (target[good] // picture.size, ky[good], kx[good]), row["weight"][good])
+    return bool(good.all())
 
 
 def _ungrouped(table: dict[str, Int]) -> dict[str, Int]:
@@ -157,7 +201,7 @@ def compare_decoded_sidecar(bundle: Path, sidecar: Sidecar, network: FrozenNetwo
         }
     for index, (have, layer) in enumerate(zip(decoded, network.layers, strict=True)):
         spiking = index < len(network.layers) - 1 or not network.membrane_readout
-        pairs = [("weight", layer.dense(), have.weights), ("bias", layer.bias, have.bias)]
+        pairs = [("weight", layer.projections[0].connections.dense(), have.weights), ("bias", layer.bias, have.bias)]
         if spiking:
             pairs.append(("threshold", layer.threshold, have.threshold))
         problems = [*have.stray]

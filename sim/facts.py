@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from codesign.errors import MismatchError
-from codesign.network import FrozenNetwork, signed_width
-from codesign.sidecar import SIDECAR, LayerEntry, LayerRoom, MemoryImage, Sidecar, WordField
+from codesign.network import Convolution, FrozenNetwork, signed_width
+from codesign.sidecar import SIDECAR, LayerEntry, LayerRoom, MemoryImage, Picture, Sidecar, WordField
 from sim.netlist import Netlist, read_netlist
 
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
@@ -125,6 +125,9 @@ class _Checks:
         """Ports, and the places of the words' fields."""
         sidecar, room = self.sidecar, self.room
         n_inputs = room.n_inputs if room else sidecar.n_inputs
+        reads = sidecar.layers[0].reads
+        if reads is not None:
+            n_inputs = reads.picture.channels << reads.picture.place_bits
         timesteps = room.timesteps if room else sidecar.timesteps
         source = ("source", _index_width(n_inputs), False)
         extra = ("value", sidecar.input_bits, False) if sidecar.coding == "current" else ("kind", 1, False)
@@ -201,7 +204,8 @@ class _Checks:
         fetchers = sum(re.fullmatch(rf"{engine}\.fetcher\d+\.rows\..*", path) is not None for path in arrays)
         self.same(f"{where}.lanes", entry.lanes, lanes, verilog)
         self.same(f"{where}.lockstep", entry.lockstep, fetchers < lanes, verilog)
-        self.same(f"{where}.n_slots", entry.n_slots, -(-slots // entry.lanes), "its neurons and lanes")
+        size = entry.picture.size if entry.picture else 1
+        self.same(f"{where}.n_slots", entry.n_slots, -(-(slots // size) // entry.lanes) * size, "its neurons and lanes")
         accumulator, state = arrays.get(f"{engine}.neurons0.accumulator"), arrays.get(f"{engine}.neurons0.state")
         depth = sum_width = state_width = None
         if accumulator is not None:
@@ -235,10 +239,15 @@ class _Checks:
         return slot, row
 
     def _rows(self, index: int) -> int:
-        """Rows of a layer in a row table: one for each hardware index of the layer before."""
+        """Rows of a layer in a row table: one for each hardware index of the layer before, or those of its channels."""
+        reads = self.sidecar.layers[index].reads
         if index == 0:
+            if reads is not None:
+                return reads.picture.channels << reads.row_bits
             return self.room.n_inputs if self.room else self.sidecar.layers[0].n_in
         before = self.sidecar.layers[index - 1]
+        if reads is not None:
+            return (before.n_slots // reads.picture.size << _lane_bits(before)) << reads.row_bits
         return before.n_slots << _lane_bits(before)
 
     def _most(self, entry: LayerEntry) -> int:
@@ -252,14 +261,24 @@ class _Checks:
     def _placement(self, entry: LayerEntry, base: int) -> None:
         """Places of the last layer's neurons, and the addresses of all sources. Images hold the other places."""
         where = f"layers.{entry.index}"
+        size = entry.picture.size if entry.picture else 1
         if entry.index == len(self.sidecar.layers) - 1:
-            places = np.arange(entry.n_out)
-            self.same(f"{where}.lane", entry.lane, tuple((places % entry.lanes).tolist()), "the order of classes")
-            self.same(f"{where}.slot", entry.slot, tuple((places // entry.lanes).tolist()), "the order of classes")
-        addresses = np.arange(entry.n_in)
+            unit, place = np.divmod(np.arange(entry.n_out), size)
+            slot = unit // entry.lanes * size + place
+            self.same(f"{where}.lane", entry.lane, tuple((unit % entry.lanes).tolist()), "the order of classes")
+            self.same(f"{where}.slot", entry.slot, tuple(slot.tolist()), "the order of classes")
+        addresses = channel = np.arange(entry.n_in)
         if entry.index:
             before = self.sidecar.layers[entry.index - 1]
-            addresses = (np.asarray(before.slot) << _lane_bits(before)) | np.asarray(before.lane)
+            slot = np.asarray(before.slot) // (before.picture.size if before.picture else 1)
+            addresses = channel = (slot << _lane_bits(before)) | np.asarray(before.lane)
+        if entry.reads is not None:
+            picture = entry.reads.picture
+            place = np.arange(entry.n_in) % picture.size
+            if entry.index == 0:
+                channel = np.arange(entry.n_in) // picture.size
+            y, x = np.divmod(place, picture.width)
+            addresses = (channel << picture.place_bits) | (y << picture.x_bits) | x
         self.same(
             f"{where}.source_address",
             entry.source_address,
@@ -301,6 +320,8 @@ class _Checks:
             names = ["start", *(["count"] if group == 1 else [f"count{k}" for k in range(group)])]
         elif memory.role == "synapses":
             one = ["slot" if encoding.gap_bits is None else "gap", "weight" if encoding.codebook is None else "code"]
+            if entry.reads is not None and entry.reads.convolution is not None:
+                one += ["dy", "dx"]
             names = [f"{name}{lane}" for lane in range(entry.lanes) for name in one] if entry.lockstep else one
         else:
             names = [name for name in ("threshold", "bias") if getattr(entry, name) is None]
@@ -446,7 +467,11 @@ class _Checks:
         for entry, layer in zip(sidecar.layers, network.layers):
             where, room = f"layers.{entry.index}", self._room(entry.index)
             spiking = not (network.membrane_readout and entry.index == len(network.layers) - 1)
-            self.same(f"{where}.n_in", entry.n_in, layer.n_in, source)
+            self.same(f"{where}.n_in", entry.n_in, layer.n_sources, source)
+            picture = None if entry.picture is None else _sizes(entry.picture)
+            self.same(f"{where}.picture", picture, _placed_picture(network, entry.index), source)
+            reads = None if entry.reads is None else entry.reads.model_dump()
+            self.same(f"{where}.reads", reads, _reads(network, entry.index), source)
             self.same(f"{where}.n_out", entry.n_out, layer.n_out, source)
             self.same(f"{where}.spiking", entry.spiking, spiking, source)
             self.same(f"{where}.weight_bits", entry.weight_bits, layer.weight_bits, source)
@@ -496,6 +521,31 @@ def _lane_bits(entry: LayerEntry) -> int:
 def _index_width(count: int) -> int:
     """Bits of an index into ``count`` things, at least 1."""
     return max(1, (count - 1).bit_length())
+
+
+def _sizes(picture: Picture) -> tuple[int, int, int]:
+    return picture.channels, picture.height, picture.width
+
+
+def _placed_picture(network: FrozenNetwork, index: int) -> tuple[int, int, int] | None:
+    """Shape of a layer whose lanes own channels: a convolution, or what is read as a picture."""
+    if isinstance(network.layers[index].projections[0].connections, Convolution):
+        return network.layers[index].shape
+    return network.layers[index + 1].projections[0].source_shape if index + 1 < len(network.layers) else None
+
+
+def _reads(network: FrozenNetwork, index: int) -> dict[str, Any] | None:
+    """The sidecar's ``reads`` of a layer; single synapses without pool read a picture if one is before them."""
+    projection = network.layers[index].projections[0]
+    shape = projection.source_shape or (_placed_picture(network, index - 1) if index else None)
+    if shape is None:
+        return None
+    connections, kernel = projection.connections, None
+    if isinstance(connections, Convolution):
+        height, width = connections.kernel
+        kernel = {"height": height, "width": width, "stride": connections.stride, "padding": connections.padding}
+    picture = dict(zip(("channels", "height", "width"), shape, strict=True))
+    return {"picture": picture, "pool": projection.pool.size if projection.pool else 1, "convolution": kernel}
 
 
 def _item(items: Sequence[Any], place: int) -> Any:

@@ -29,15 +29,17 @@ def interpret(encoder: InputEncoder, network: FrozenNetwork, streams: Sequence[W
     seen: set[int] = set()
     shape = (n_inputs,) if encoder.is_current else (timesteps, n_inputs)
     current = np.zeros(shape, np.uint8)
+    index_of = encoder.index_of(n_inputs)
     for word in np.concatenate(streams):
         last = bool(word & LAST)
-        source, extra = encoder.split(word)
+        address, extra = encoder.split(word)
+        source = int(index_of[address])
         if dropping:
             dropping = not last
             continue
         is_end = not encoder.is_current and extra == encoder.end
         if not is_end:
-            if source >= n_inputs:
+            if source < 0:
                 errors |= OUT_OF_RANGE
             elif source in seen:
                 errors |= DUPLICATE
@@ -87,8 +89,9 @@ def violations(
     else:
         event = encoder.word(encoder.split(repeated)[0], encoder.event)
         add("duplicate", [good[:place], event, event, good[place:]])
-    if n_inputs < 1 << encoder.source.width:
-        outside = int(rng.integers(n_inputs, 1 << encoder.source.width))
+    free = np.flatnonzero(encoder.index_of(n_inputs) < 0)
+    if free.size:
+        outside = int(free[rng.integers(free.size)])
         extra = (1 << encoder.extra.width) - 1 if encoder.is_current else encoder.event
         add("index_out_of_range", [good[:place], encoder.word(outside, extra), good[place:]])
         add("index_out_of_range_last", [good[:place], encoder.word(outside, extra)])
@@ -99,7 +102,7 @@ def violations(
             add("early_tlast", [good[:cut]])
             add("early_tlast_first_word", [good[:1]])
             add("early_tlast_duplicate", [good[:cut], encoder.word(0, encoder.event), encoder.word(0, encoder.event)])
-        add("early_tlast_on_event", [good[:-1], encoder.word(n_inputs - 1, encoder.event)])
+        add("early_tlast_on_event", [good[:-1], encoder.word(encoder.address(n_inputs - 1), encoder.event)])
         add("missing_tlast", [good], last=False)
         add("too_many_words", [good, encoder.word(0, encoder.event), end, end])
     return result

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from codesign import children, golden
 from codesign.errors import InputError, ToolError
 from codesign.files import explain_write_errors, tree_hash, write_json
 from codesign.golden import check_stimulus
-from codesign.network import FrozenNetwork
+from codesign.network import FrozenLayer, FrozenNetwork
 from codesign.progress import Progress, silent
 from codesign.sidecar import SIDECAR, Sidecar, read_sidecar
 from codesign.stimulus import Stimulus
@@ -247,10 +248,18 @@ def build_simulator(
     return build(texts, sources, trace=trace, log=log, optimise=optimise, main=TB_MAIN)
 
 
+def _most_walked(layer: FrozenLayer) -> int:
+    """Synapses and taps walked in a timestep in which every source sends an event, those that fall off a border too."""
+    return sum(
+        projection.connections.n_weights * prod(projection.source_shape[1:] if projection.source_shape else ())
+        for projection in layer.projections
+    )
+
+
 def quiet_limit(network: FrozenNetwork, sidecar: Sidecar) -> int:
     """Clocks without any transfer after which the accelerator counts as hung: several times its longest work."""
     work = sum(
-        layer.n_synapses + 2 * layer.n_in + 4 * entry.n_slots + 100
+        _most_walked(layer) + 2 * layer.n_sources + 4 * entry.n_slots + 100
         for layer, entry in zip(network.layers, sidecar.layers, strict=True)
     )
     return 2000 + 4 * network.timesteps * work

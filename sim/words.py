@@ -66,12 +66,23 @@ class InputEncoder:
         self.source = layout["source"]
         self.extra = layout["value" if self.is_current else "kind"]
         self.event, self.end = sidecar.input_kinds.event, sidecar.input_kinds.end
+        self._addresses = sidecar.input_addresses
 
     def word(self, source: Any, extra: Any) -> Any:
         """Word(s) from a source and a kind, or a value with coding 'current'. Does not check the range."""
         mask = np.uint64((1 << self.source.width) - 1)
         packed = (np.asarray(source, np.uint64) & mask) << np.uint64(self.source.offset)
         return packed | (np.asarray(extra, np.uint64) << np.uint64(self.extra.offset))
+
+    def address(self, sources: Any) -> Any:
+        """What the field ``source`` holds for inputs of these indices."""
+        return sources if self._addresses is None else np.asarray(self._addresses, np.int64)[sources]
+
+    def index_of(self, n_inputs: int) -> npt.NDArray[np.int64]:
+        """int64 (2**width,): input of each value of the field ``source``, -1 where there is none."""
+        found = np.full(1 << self.source.width, -1, np.int64)
+        found[self.address(np.arange(n_inputs))] = np.arange(n_inputs)
+        return found
 
     def split(self, word: Any) -> tuple[int, int]:
         """Source and kind (or value) of one word."""
@@ -89,14 +100,14 @@ class InputEncoder:
                 sources = rng.permutation(np.concatenate([sources, silent[: int(rng.integers(3))]]))
             if sources.size == 0:
                 sources = np.zeros(1, np.int64)
-            words = self.word(sources, values[sources])
+            words = self.word(self.address(sources), values[sources])
         else:
             parts = []
             for timestep in range(stimulus.timesteps):
                 sources = stimulus.events(index, timestep)
                 if rng is not None:
                     sources = rng.permutation(sources)
-                parts += [self.word(sources, self.event), np.atleast_1d(self.word(0, self.end))]
+                parts += [self.word(self.address(sources), self.event), np.atleast_1d(self.word(0, self.end))]
             words = np.concatenate(parts)
         words = words.astype(np.uint64)
         words[0] |= FIRST

@@ -33,5 +33,6 @@ def random_choices(rng: np.random.Generator, network: FrozenNetwork) -> Choices:
     while True:
         drawn = {name: values[int(rng.integers(len(values)))] for name, values in VALUES.items() if rng.random() < 0.5}
         choices = Choices(**drawn)
-        if problem(choices, readout=network.readout, n_outputs=network.n_outputs) is None:
+        found = problem(choices, readout=network.readout, n_outputs=network.n_outputs, pictures=network.has_pictures)
+        if found is None:
             return choices

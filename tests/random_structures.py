@@ -35,7 +35,13 @@ def random_weights(rng: np.random.Generator, shape: tuple[int, ...], limit: int)
 
 
 def random_convolution(
-    rng: np.random.Generator, in_shape: Shape, limit: int, out_shape: Shape | None = None
+    rng: np.random.Generator,
+    in_shape: Shape,
+    limit: int,
+    out_shape: Shape | None = None,
+    *,
+    kernel: int = 3,
+    channels: int = 3,
 ) -> Convolution:
     """A convolution of any kernel, stride and padding that fits; one to ``out_shape`` keeps height and width."""
     if out_shape is not None:
@@ -43,22 +49,28 @@ def random_convolution(
         return Convolution.from_dense(
             random_weights(rng, (out_shape[0], in_shape[0], size, size), limit), in_shape, 1, size // 2
         )
-    height, width = (int(rng.integers(1, min(3, size) + 1)) for size in in_shape[1:])
+    height, width = (int(rng.integers(1, min(kernel, size) + 1)) for size in in_shape[1:])
     return Convolution.from_dense(
-        random_weights(rng, (int(rng.integers(1, 4)), in_shape[0], height, width), limit),
+        random_weights(rng, (int(rng.integers(1, channels + 1)), in_shape[0], height, width), limit),
         in_shape,
         int(rng.integers(1, 4)),
         int(rng.integers(0, max(height, width))),
     )
 
 
-def random_structure(rng: np.random.Generator) -> FrozenNetwork:
-    """A valid network of 1 to 4 layers on a picture of up to 2 x 5 x 5 inputs."""
+def random_structure(
+    rng: np.random.Generator, *, chain: bool = False, side: int = 5, kernel: int = 3, channels: int = 3
+) -> FrozenNetwork:
+    """A valid network of 1 to 4 layers on a picture of up to 2 inputs x ``side`` x ``side``.
+
+    chain : each layer has one projection from the one before, and one leak. kernel, channels : of a convolution, at
+        most.
+    """
     kind = CODINGS[rng.choice(5, p=[0.4, 0.15, 0.15, 0.15, 0.15])]
     input_bits = int(rng.integers(1, 9)) if kind == "current" else 0
     timesteps = int(rng.integers(1, 6))
     readout = READOUTS[rng.choice(4, p=[0.4, 0.2, 0.2, 0.2])]
-    picture: Shape = (int(rng.integers(1, 3)), int(rng.integers(2, 6)), int(rng.integers(2, 6)))
+    picture: Shape = (int(rng.integers(1, 3)), int(rng.integers(2, side + 1)), int(rng.integers(2, side + 1)))
     shapes: dict[int, Shape | None] = {INPUT: picture}
     sizes = {INPUT: prod(picture)}
     depth = int(rng.integers(1, 5))
@@ -73,19 +85,30 @@ def random_structure(rng: np.random.Generator) -> FrozenNetwork:
             pool = SumPool(shape, int(rng.integers(1, min(shape[1:]) + 1)))
         seen = shape if pool is None else pool.out_shape
         if seen is not None and rng.random() < 0.6:
-            first = random_convolution(rng, seen, limit)
+            first = random_convolution(rng, seen, limit, kernel=kernel, channels=channels)
             shapes[index] = first.out_shape
         else:
             n_in = sizes[index - 1] if pool is None else pool.n_out
-            first = Synapses.from_dense(random_weights(rng, (n_in, int(rng.integers(1, 9))), limit))
-            shapes[index] = None
+            n_out = int(rng.integers(1, 9))
+            first = Synapses.from_dense(random_weights(rng, (n_in, n_out), limit))
+            # Single synapses may form a picture too.
+            shapes[index] = (n_out // 4, 2, 2) if chain and n_out % 4 == 0 else None
         sizes[index] = first.n_out
         projections = [
             Projection(index - 1, first, pool),
-            *more_projections(rng, index, shapes, sizes, limit, recurrent=not silent),
+            *(() if chain else more_projections(rng, index, shapes, sizes, limit, recurrent=not silent)),
         ]
         layers.append(
-            random_population(rng, projections, shapes[index], bits, silent, timesteps, (1 << max(1, input_bits)) - 1)
+            random_population(
+                rng,
+                projections,
+                shapes[index],
+                bits,
+                silent,
+                timesteps,
+                (1 << max(1, input_bits)) - 1,
+                leak_per_neuron=not chain,
+            )
         )
     network = FrozenNetwork(tuple(layers), timesteps, InputCoding(kind, input_bits), readout)
     network.validate()
@@ -126,6 +149,8 @@ def random_population(
     silent: bool,
     timesteps: int,
     source_max: int,
+    *,
+    leak_per_neuron: bool = True,
 ) -> FrozenLayer:
     """A layer with these projections; ``silent`` makes it a last one that integrates and cannot saturate."""
     n_out = projections[0].connections.n_out
@@ -133,7 +158,7 @@ def random_population(
     fraction_bits = int(rng.choice([0, 0, 1, 4]))
     scale = limit << fraction_bits
     leak = random_leak(rng)
-    if rng.random() < 0.4 and leak.kind != "none":
+    if leak_per_neuron and rng.random() < 0.4 and leak.kind != "none":
         shift = rng.integers(0, 9, n_out)
         leak = Leak(leak.kind, shift, rng.integers(0, (1 << shift) + 1) if leak.kind == "multiply" else 0)
     width = int(rng.integers(3, 18))

@@ -41,6 +41,11 @@ def _data(name: str) -> str | None:
     return None if found else f"data set {name} is not in $CODESIGN_DATA"
 
 
+def _nir(detail: str) -> str | None:
+    root = os.environ.get("CODESIGN_DATA")
+    return None if root and (Path(root) / "nir").is_dir() else "there is no nir in $CODESIGN_DATA"
+
+
 def _no_gpu(detail: str) -> str | None:
     import torch
 
@@ -53,6 +58,7 @@ REQUIREMENTS = {
     "iverilog": Requirement(
         "Icarus Verilog", lambda detail: None if shutil.which("iverilog") else "Icarus Verilog is not installed"
     ),
+    "nir": Requirement("networks that others made, in $CODESIGN_DATA/nir", _nir),
     "no-gpu": Requirement("a machine without a GPU", _no_gpu),
     "no-root": Requirement(
         "a user who may not write everywhere", lambda detail: "root may write everywhere" if os.geteuid() == 0 else None

@@ -151,6 +151,11 @@ class FrozenLayer:
     # Synapses ----------------------------------------------------------------------------------
 
     @property
+    def n_sources(self) -> int:
+        """Neurons or inputs whose events reach the layer, of all projections together."""
+        return sum(projection.n_sources for projection in self.projections)
+
+    @property
     def is_plain(self) -> bool:
         """True if the only projection is of single synapses, without pool."""
         return (

@@ -100,6 +100,12 @@ class FrozenNetwork:
         """True if the last layer integrates without spiking."""
         return self.readout != "spike_count"
 
+    @property
+    def has_pictures(self) -> bool:
+        """True if a layer is a convolution or reads through a pool."""
+        projections = (projection for layer in self.layers for projection in layer.projections)
+        return any(projection.source_shape is not None for projection in projections)
+
     def source_max(self, index: int) -> int:
         """Largest factor with which one source of layer ``index`` multiplies a weight."""
         reads_input = any(projection.source == INPUT for projection in self.layers[index].projections)
@@ -194,13 +200,9 @@ class FrozenNetwork:
             for projection in layer.projections:
                 if projection.source == index:
                     found.add("recurrent connections")
-                elif isinstance(projection.connections, Convolution) and not projection.fixed:
-                    found.add("convolutions")
                 if projection.source not in (index, index - 1) or projection.fixed:
                     found.add("residual connections")
-                if projection.pool is not None:
-                    found.add("pooling")
-            if not found and not layer.is_plain:
+            if not found and len(layer.projections) > 1:
                 found.add("several projections to a layer")
             for what in sorted(found):
                 missing.setdefault(what, []).append(index)

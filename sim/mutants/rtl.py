@@ -527,7 +527,7 @@ def apply_rtl_edit(text: str, top: str, edit: RtlEdit, last_layer: int = 0) -> s
     modules = re.compile(rf"^module {name}\s*\(.*?^endmodule", re.MULTILINE | re.DOTALL)
     pieces, position, count_of_modules = [], 0, 0
     for found in modules.finditer(text):
-        body, count = re.subn(edit.pattern, edit.replacement, found.group())
+        body, count = re.subn(edit.pattern, edit.replacement, _read_by_name(found.group()))
         if count == 0 or (count > 1 and not edit.every):
             line = found.group().splitlines()[0][:60]
             raise ToolError(
@@ -538,6 +538,18 @@ def apply_rtl_edit(text: str, top: str, edit: RtlEdit, last_layer: int = 0) -> s
     if count_of_modules == 0:
         raise ToolError(f"mutant {edit.name!r}: no module matches {name}")
     return "".join([*pieces, text[position:]])
+
+
+def _read_by_name(module: str) -> str:
+    """The module with every slice of an unnamed signal that drives a named one read by that name.
+
+    The translation from Amaranth may read the slice itself elsewhere, past the name, whose driver an edit replaces.
+    """
+    for name, part in re.findall(r"(?m)^\s*assign (\w+) = (\\\$\d+ \[\d+:\d+\]);", module):
+        definition = f"assign {name} = {part};"
+        before, after = module.split(definition, 1)
+        module = before.replace(part, f"{name} ") + definition + after.replace(part, f"{name} ")
+    return module
 
 
 def rtl_mutants(scene: Scene, work: Path) -> list[Mutant]:

@@ -25,7 +25,7 @@ from boards.protocol import (
 from codesign.errors import InputError
 from codesign.layouts import DECISION, SPIKE, VALUE, input_word, output_word
 from codesign.network import FrozenNetwork, InputCoding
-from codesign.sidecar import InputKinds, OutputKinds, Sidecar, Word
+from codesign.sidecar import InputKinds, LayerEntry, OutputKinds, Sidecar, Word
 from codesign.stimulus import Stimulus
 
 HASH = "0123456789abcdef" + "0" * 48
@@ -43,6 +43,7 @@ def sidecar(network: FrozenNetwork, network_hash: str = HASH) -> Sidecar:
         input_kinds=InputKinds(event=0, end=1),
         output_kinds=OutputKinds(spike=SPIKE, value=VALUE, decision=DECISION),
         protocol_errors=("duplicate", "index_out_of_range", "early_tlast", "missing_tlast"),
+        layers=(LayerEntry.model_construct(reads=None),),
         **{
             name: Word.model_validate({"width": record.stream_width, "fields": record.describe()})
             for name, record in words.items()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from random_networks import random_network
+from random_structures import random_structure
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -216,12 +217,16 @@ def test_everything_else_is_named() -> None:
     assert line is not None and "\n" not in line
     for part in (
         "a leak per neuron (layer 1)",
-        "convolutions (layers 0, 1)",
-        "pooling (layer 2)",
         "recurrent connections (layer 2)",
         "residual connections (layer 1)",
     ):
         assert part in line
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_chains_with_pictures_are_covered(seed: int) -> None:
+    network = random_structure(np.random.default_rng(seed), chain=True)
+    assert network.hardware_support() is None
 
 
 def test_two_plain_projections_are_not_covered() -> None:

@@ -37,23 +37,29 @@ class Observed:
 
 
 def sample_words(
-    network: FrozenNetwork, stimulus: Stimulus, sample: int, rng: np.random.Generator
+    network: FrozenNetwork,
+    stimulus: Stimulus,
+    sample: int,
+    rng: np.random.Generator,
+    mapping: HardwareMap | None = None,
 ) -> list[tuple[int, bool]]:
-    """One sample as (word, tlast), sources in random order."""
-    record = input_word(network)
+    """One sample as (word, tlast), sources in random order; ``mapping`` says what the sources' addresses are."""
+    first = mapping.layers[0] if mapping else None
+    record = input_word(network, first.source_span if first else None)
+    address = first.source_address if first else np.arange(network.n_inputs)
     if network.coding.is_current:
         values = stimulus.values[sample]
         sources = rng.permutation(np.flatnonzero(values))
         if sources.size == 0:
             sources = rng.integers(0, network.n_inputs, 1)
-        words = record.pack({"source": sources, "value": values[sources].astype(np.int64)}).tolist()
+        words = record.pack({"source": address[sources], "value": values[sources].astype(np.int64)}).tolist()
         return [(word, position == len(words) - 1) for position, word in enumerate(words)]
     result = []
     for t in range(network.timesteps):
         for source in rng.permutation(stimulus.events(sample, t)):
-            result.append((int(record.pack({"source": source, "kind": EVENT})[0]), False))
+            result.append((int(record.pack({"source": address[source], "kind": EVENT})[0]), False))
         source = int(rng.integers(0, network.n_inputs))
-        result.append((int(record.pack({"source": source, "kind": END})[0]), t == network.timesteps - 1))
+        result.append((int(record.pack({"source": address[source], "kind": END})[0]), t == network.timesteps - 1))
     return result
 
 

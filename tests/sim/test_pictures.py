@@ -1,0 +1,125 @@
+"""Convolutions and pools in the simulator: golden == RTL == the second reference, and a network that others made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from golden_checks import assert_equals_reference
+from random_choices import random_choices
+from random_networks import random_lanes, random_stimulus
+from random_structures import random_structure
+from requirements import needs
+
+from codesign import golden
+from codesign.mapping import map_network
+from codesign.network import Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
+from codesign.stimulus import Stimulus
+from rtl_templates.bundle import write_bundle
+from sim.verify import verify_bundle
+
+pytestmark = pytest.mark.hardware
+WORKERS = 2
+
+
+def equal(seed: int, folder: Path, most_lanes: int = 6, **sizes: int) -> None:
+    """Golden == RTL == reference on one random network with pictures, on a random machine."""
+    rng = np.random.default_rng(seed)
+    network = random_structure(rng, chain=True, **sizes)
+    while not network.has_pictures:
+        network = random_structure(rng, chain=True, **sizes)
+    stimulus = random_stimulus(rng, network, 6)
+    choices = random_choices(rng, network)
+    mapping = map_network(network, random_lanes(rng, network, most_lanes), None, choices)
+    write_bundle(network, mapping, folder / "b")
+    result = verify_bundle(
+        folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed + 1, workers=1, latency=False
+    )
+    assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
+    assert result.mismatches == 0 and result.samples == len(stimulus)
+    assert_equals_reference(network, stimulus, folder / "net.safetensors")
+
+
+def equal_for_all(seeds: range, folder: Path, **sizes: int) -> None:
+    def one(seed: int) -> None:
+        try:
+            equal(seed, folder / str(seed), **sizes)
+        finally:
+            shutil.rmtree(folder / str(seed), ignore_errors=True)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(one, seeds))
+
+
+def test_random_pictures_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all(range(8), tmp_path, side=9, kernel=5, channels=9)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("block", range(10))
+def test_many_random_pictures_equal_their_rtl(block: int, tmp_path: Path) -> None:
+    equal_for_all(
+        range(100 + 20 * block, 120 + 20 * block),
+        tmp_path,
+        side=(5, 9, 16)[block % 3],
+        kernel=5,
+        channels=17,
+        most_lanes=16,
+    )
+
+
+def tinynet(file: h5py.File) -> FrozenNetwork:
+    """The integer network of lava-dl's tutorial: two convolutions of Loihi neurons.
+
+    Weights and thresholds count in units of 2^6; the leak keeps (4096 - vDecay) / 4096 of v; a current decay of 4096
+    means that a current does not outlive its step.
+    """
+    layers, shape = [], tuple(int(size) for size in file["layer/0/shape"][()])
+    for index in (1, 2):
+        entry = file[f"layer/{index}"]
+        neuron = entry["neuron"]
+        assert int(neuron["iDecay"][()]) == 4096
+        weight = entry["weight"][()][..., 0].astype(np.int64)
+        stride, padding = int(entry["stride"][0]), int(entry["padding"][0])
+        convolution = Convolution.from_dense(weight, shape, stride, padding)
+        layers.append(
+            FrozenLayer.from_projections(
+                [Projection(index - 2, convolution)],
+                threshold=int(neuron["vThMant"][()]) << 6,
+                bias=entry["bias"][()].astype(np.int64) << 6,
+                leak=Leak("multiply", 12, 4096 - int(neuron["vDecay"][()])),
+                reset="zero",
+                compare=">",
+                fraction_bits=6,
+                membrane_width=24,
+            )
+        )
+        shape = convolution.out_shape
+    # The first of the 16 stored steps lies before the source's own reset.
+    network = FrozenNetwork(tuple(layers), 15, InputCoding("events"))
+    network.validate()
+    return network
+
+
+@needs("nir")
+def test_tinynet_gives_the_spikes_that_lava_stored(tmp_path: Path) -> None:
+    folder = Path(os.environ["CODESIGN_DATA"]) / "nir/lava/tinynet"
+    with h5py.File(folder / "tiny.net") as file:
+        network = tinynet(file)
+    stored = {name: np.load(folder / f"{name}.npy")[0, ..., 1:] for name in ("input", "layer1", "output")}
+    events, first, last = (found.reshape(-1, 15).T.astype(bool) for found in stored.values())
+    stimulus = Stimulus.from_dense(events[None], np.zeros(1, np.int32))
+    trace = golden.run(network, stimulus)
+    assert (int(first.sum()), int(last.sum())) == (1633, 92)
+    assert [int(np.sum(trace.spikes[index][0] != want)) for index, want in enumerate((first, last))] == [0, 0]
+    mapping = map_network(network, [8, 4])
+    write_bundle(network, mapping, tmp_path / "b")
+    result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=1)
+    assert result.passed and result.mismatches == 0, result.first_divergence
+    with np.load(tmp_path / "work/observed.npz") as observed:
+        assert [int(np.sum(observed[f"spikes{index}"] != want)) for index, want in enumerate((first, last))] == [0, 0]
