@@ -225,9 +225,9 @@ class LayerEntry(Part):
 
     lane, slot : by neuron. picture : if lanes own channels, whose places are neighbouring slots. source_address : by
     source, its address in events; the row of its synapses unless the layer ``reads`` a picture. slot_base : where the
-    layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth : 0 if there is none.
-    threshold, bias : the layer-wide constant, or None if a memory holds them; threshold is None and nowhere if the
-    layer does not spike.
+    layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth : 0 if
+    there is none. threshold, bias : the layer-wide constant, or None if a memory holds them; threshold is None and
+    nowhere if the layer does not spike.
     """
 
     index: Annotated[int, Field(ge=0, lt=MAX_LAYERS)]

@@ -46,8 +46,9 @@ class InputGuard(wiring.Component):
     the sample has had. For each word, in this order:
 
     1. While dropping, the word is ignored; dropping stops after a word with ``tlast``.
-    2. An event whose source is outside 0..n_inputs - 1, or of the picture, is ignored (bit 1). One whose source has been seen since
-       the last end, whatever its value, is ignored (bit 0). Any other is passed on and its source is marked.
+    2. An event whose source is outside 0..n_inputs - 1, or of the picture, is ignored (bit 1). One whose
+       source has been seen since the last end, whatever its value, is ignored (bit 0). Any other is passed on and its
+       source is marked.
     3. Events coding: an end word is passed on. If it is the T-th and lacks ``tlast``, the sample ends here and
        dropping starts (bit 3).
     4. ``tlast`` on an event word, or on an end word before the T-th (bit 2 in both cases): the missing ends are
