@@ -58,7 +58,7 @@ def _kept(network: FrozenNetwork, index: int, silent: bool) -> Mask:
     awake: Mask = np.ones(layer.n_out, bool)
     if silent:
         nothing = np.zeros((1, network.timesteps, layer.n_out), np.int64)
-        awake = np.asarray(golden.lif_steps(layer, nothing)[0].any(axis=(0, 1)))
+        awake = np.asarray(golden.lif_steps(layer, nothing, dtype=golden.membrane_dtype(layer))[0].any(axis=(0, 1)))
         for matrix in incoming:
             awake |= np.diff(matrix.tocsc().indptr) > 0
         awake = _closed(awake, [matrix.T for matrix in own])

@@ -11,7 +11,10 @@ x_i is 1 if source i spiked at t, else 0. Layers run in order within a timestep:
 uses its spikes of the same t; a recurrent one those of t - 1, silence before timestep 0. A pool of size s replaces
 x by its sums over s x s windows. With coding 'current' the input's x is the sample's values, summed once per
 sample and added at every timestep. With a membrane readout the last layer emits no spikes. ``>>`` is arithmetic.
-All sums are exact int64; the frozen network's validation bounds them below 2^62.
+
+All of it is exact. The time goes with the bytes, so that products and membranes are computed in the narrowest of int16,
+int32 and int64 that weights and constants prove wide enough for every intermediate value; beyond 64 bits, which a
+leak's product may need, in Python's integers.
 
 Early exit: :mod:`codesign.early_exit` says after which timestep a sample's values count.
 """
@@ -19,7 +22,7 @@ Early exit: :mod:`codesign.early_exit` says after which timestep a sample's valu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -32,7 +35,12 @@ from codesign.errors import InputError
 from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection, SumPool, Synapses
 from codesign.stimulus import Stimulus
 
-CHUNK_BYTES = 1 << 27
+# A chunk of samples is so large that the widest layer's values, at 8 bytes each, take this. It bounds the memory.
+CHUNK_BYTES = 1 << 25
+# Share of sources with an event below which a sparse product, which walks events, is faster than a dense one, which
+# walks weights for many rows at once.
+RARE = 0.01
+INTEGERS: tuple[npt.DTypeLike, ...] = (np.int16, np.int32, np.int64, object)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +85,28 @@ def run(
     """
     check_stimulus(network, stimulus)
     check_early_exit(network, early_exit)
-    matrices = [[projection_matrices(projection) for projection in layer.projections] for layer in network.layers]
-    widest = max(network.n_inputs // network.timesteps, *(layer.n_out for layer in network.layers))
+    matrices: list[list[list[Any]]] = []
+    dtypes: list[npt.DTypeLike] = []
+    for index, layer in enumerate(network.layers):
+        input_max = network.source_max(index)
+        matrices.append([projection_matrices(p, input_max if p.source == INPUT else 1) for p in layer.projections])
+        dtypes.append(membrane_dtype(layer, input_max))
+    n_inputs = network.n_inputs // network.timesteps if stimulus.is_current else network.n_inputs
+    widest = max(n_inputs, *(layer.n_out for layer in network.layers))
     chunk = max(1, CHUNK_BYTES // (8 * widest * network.timesteps))
-    parts = [
-        _run_chunk(network, matrices, stimulus.take(slice(start, start + chunk)), membranes, spikes, early_exit)
-        for start in range(0, max(len(stimulus), 1), chunk)
-    ]
-    count = len(network.layers)
+    shapes = [(len(stimulus), network.timesteps, layer.n_out) for layer in network.layers]
+    all_spikes = [np.empty(shape, bool) for shape in shapes if spikes]
+    all_membranes = [np.empty(shape, np.int64) for shape in shapes if membranes]
+    parts: list[Trace] = []
+    for start in range(0, max(len(stimulus), 1), chunk):
+        chosen = slice(start, start + chunk)
+        part = _run_chunk(network, matrices, dtypes, stimulus.take(chosen), membranes, spikes, early_exit)
+        for kept, found in zip(all_spikes + all_membranes, part.spikes + part.membranes, strict=True):
+            kept[chosen] = found
+        parts.append(replace(part, spikes=[], membranes=[]))
     return Trace(
-        spikes=[np.concatenate([part.spikes[i] for part in parts]) for i in range(count if spikes else 0)],
-        membranes=[np.concatenate([part.membranes[i] for part in parts]) for i in range(count if membranes else 0)],
+        spikes=all_spikes,
+        membranes=all_membranes,
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("decisions", "values", "exits", "saturations", "synaptic_operations", "spike_counts")
@@ -109,8 +128,35 @@ def check_stimulus(network: FrozenNetwork, stimulus: Stimulus) -> None:
             raise InputError(f"stimulus value {int(stimulus.values.max())} exceeds {network.coding.input_bits} bits")
 
 
-def projection_matrices(projection: Projection) -> list[Any]:
-    """Factors of a projection's weight matrix, sources first: CSR int64, [pool, connections] or [connections]."""
+def narrowest(bound: int) -> npt.DTypeLike:
+    """The narrowest integers that hold -bound..bound: int16, int32, int64, or Python's as ``object``."""
+    return next(dtype for dtype in INTEGERS if dtype is object or bound <= np.iinfo(dtype).max)
+
+
+def sum_dtype(projection: Projection, source_max: int) -> npt.DTypeLike:
+    """Integers that hold every partial sum of a projection from sources of 0..source_max, in whatever order.
+
+    Sources are not negative, so that a partial sum lies between the sums of the negative and of the positive weights.
+    """
+    low, high = projection.sum_range(source_max)
+    window = 1 if projection.pool is None else projection.pool.size**2
+    return narrowest(max(-int(low.min()), int(high.max()), source_max * window))
+
+
+def membrane_dtype(layer: FrozenLayer, source_max: int = 1) -> npt.DTypeLike:
+    """Integers that hold every value in :func:`lif_steps` for inputs of 0..source_max: its terms' largest, added up."""
+    low, high = layer.sum_range(source_max)
+    largest = max(-int(low.min()), int(high.max())) << layer.fraction_bits
+    # The leak's product comes before its shift, and no other kind of leak makes v larger.
+    largest += (1 << (layer.membrane_width - 1)) * max(1, int(np.max(layer.leak.multiplier)))
+    for constants in (layer.bias, layer.threshold):
+        largest += max(-int(constants.min()), int(constants.max()))
+    return narrowest(largest)
+
+
+def projection_matrices(projection: Projection, source_max: int) -> list[Any]:
+    """Factors of a projection's weight matrix, sources first: CSR of :func:`sum_dtype`, [pool, connections] or
+    [connections]."""
     connections = projection.connections
     if isinstance(connections, Synapses):
         weights: Any = sparse.csr_matrix(
@@ -119,7 +165,8 @@ def projection_matrices(projection: Projection) -> list[Any]:
         )
     else:
         weights = convolution_matrix(connections)
-    return [weights] if projection.pool is None else [pool_matrix(projection.pool), weights]
+    factors = [weights] if projection.pool is None else [pool_matrix(projection.pool), weights]
+    return [factor.astype(sum_dtype(projection, source_max)) for factor in factors]
 
 
 def convolution_matrix(convolution: Convolution) -> Any:
@@ -153,9 +200,10 @@ def pool_matrix(pool: SumPool) -> Any:
     return sparse.csr_matrix((np.ones(inside.size, np.int64), (inside, target)), shape=(pool.n_in, pool.n_out))
 
 
-def weighted_sums(events: Any, matrices: list[Any]) -> Any:
-    """Sparse int64 (rows, n_out): weighted sums of sparse int64 (rows, n_sources) events."""
-    return reduce(lambda carried, matrix: carried @ matrix, matrices, events)
+def weighted_sums(events: Any, matrices: list[Any]) -> npt.NDArray[Any]:
+    """Weighted sums (rows, n_out), in the matrices' dtype, of integer or bool (rows, n_sources) events."""
+    found = reduce(lambda carried, matrix: carried @ matrix, matrices, events.astype(matrices[0].dtype))
+    return found.toarray() if sparse.issparse(found) else found
 
 
 def fan_out(matrices: list[Any]) -> npt.NDArray[np.int64]:
@@ -166,23 +214,26 @@ def fan_out(matrices: list[Any]) -> npt.NDArray[np.int64]:
 
 def lif_steps(
     layer: FrozenLayer,
-    sums: npt.NDArray[np.int64],
+    sums: npt.NDArray[Any],
     *,
     spiking: bool = True,
-    recurrence: Callable[[npt.NDArray[np.bool_]], npt.NDArray[np.int64]] | None = None,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """LIF dynamics of one layer for unshifted weighted sums of earlier layers, int64 (N, timesteps, n_out).
+    recurrence: Callable[[npt.NDArray[np.bool_]], npt.NDArray[Any]] | None = None,
+    dtype: npt.DTypeLike = np.int64,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """LIF dynamics of one layer for unshifted weighted sums of earlier layers, ``dtype`` (N, timesteps, n_out).
 
-    ``recurrence`` gives the sums, int64 (N, n_out), that the layer's own spikes of the timestep before add.
-    Returns spikes (bool), stored membranes v and potentials u (int64), all (N, timesteps, n_out), and
+    ``recurrence`` gives the sums, ``dtype`` (N, n_out), that the layer's own spikes of the timestep before add.
+    ``dtype`` must hold every value on the way (:func:`membrane_dtype`).
+    Returns spikes (bool), stored membranes v and potentials u (``dtype``), all (N, timesteps, n_out), and
     the number of saturations, int64 (N, timesteps).
     """
     n_samples, timesteps, n_out = sums.shape
-    spikes = np.zeros((n_samples, timesteps, n_out), bool)
-    stored = np.zeros((n_samples, timesteps, n_out), np.int64)
-    potentials = np.zeros((n_samples, timesteps, n_out), np.int64)
+    layer = _with_constants(layer, dtype)
+    spikes = np.empty((n_samples, timesteps, n_out), bool)
+    stored = np.empty((n_samples, timesteps, n_out), dtype)
+    potentials = np.empty((n_samples, timesteps, n_out), dtype)
     saturations = np.zeros((n_samples, timesteps), np.int64)
-    v = np.zeros((n_samples, n_out), np.int64)
+    v = np.zeros((n_samples, n_out), dtype)
     for t in range(timesteps):
         total = sums[:, t]
         if recurrence is not None and t > 0:
@@ -208,6 +259,16 @@ def lif_steps(
     return spikes, stored, potentials, saturations
 
 
+def _with_constants(layer: FrozenLayer, dtype: npt.DTypeLike) -> FrozenLayer:
+    """The layer with its arrays as ``dtype``, so that no operation with them widens the other operand."""
+    shift, multiplier = (
+        value.astype(dtype) if isinstance(value, np.ndarray) else value
+        for value in (layer.leak.shift, layer.leak.multiplier)
+    )
+    leak = replace(layer.leak, shift=shift, multiplier=multiplier)
+    return replace(layer, bias=layer.bias.astype(dtype), threshold=layer.threshold.astype(dtype), leak=leak)
+
+
 def readout_values(
     network: FrozenNetwork, spikes: npt.NDArray[np.bool_], potentials: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
@@ -223,7 +284,8 @@ def readout_values(
 
 def _run_chunk(
     network: FrozenNetwork,
-    matrices: list[list[Any]],
+    matrices: list[list[list[Any]]],
+    dtypes: list[npt.DTypeLike],
     stimulus: Stimulus,
     record_membranes: bool,
     record_spikes: bool,
@@ -231,7 +293,7 @@ def _run_chunk(
 ) -> Trace:
     n_samples, timesteps = len(stimulus), network.timesteps
     count = len(network.layers)
-    events = {INPUT: _input_events(stimulus)}
+    events: dict[int, npt.NDArray[Any]] = {INPUT: _input_events(stimulus)}
     spikes: list[npt.NDArray[np.bool_]] = []
     membranes: list[npt.NDArray[np.int64]] = []
     saturations = np.zeros((n_samples, timesteps), np.int64)
@@ -248,7 +310,8 @@ def _run_chunk(
             sources = events[projection.source]
             # With coding 'current' one sum serves every timestep.
             rows = 1 if projection.source == INPUT and stimulus.is_current else timesteps
-            found = weighted_sums(sources, factors).toarray().reshape(n_samples, rows, layer.n_out)
+            found = weighted_sums(sources, factors).astype(dtypes[index], order="C")
+            found = found.reshape(n_samples, rows, layer.n_out)
             parts.append(np.broadcast_to(found, (n_samples, timesteps, layer.n_out)))
             operations[:, :rows, index] += ((sources != 0) @ fan_out(factors)).reshape(n_samples, rows)
 
@@ -256,7 +319,8 @@ def _run_chunk(
             layer,
             reduce(np.add, parts),
             spiking=not (index == count - 1 and network.membrane_readout),
-            recurrence=partial(_recurrent_sums, own) if own else None,
+            recurrence=partial(_recurrent_sums, own, dtypes[index]) if own else None,
+            dtype=dtypes[index],
         )
         for factors in own:
             operations[:, 1:, index] += fired[:, :-1] @ fan_out(factors)
@@ -267,7 +331,7 @@ def _run_chunk(
             spikes.append(fired)
         if record_membranes:
             membranes.append(stored)
-    running = readout_values(network, fired, potentials)
+    running = readout_values(network, fired, potentials.astype(np.int64))
     exits = exit_timesteps(running, early_exit)
     values = running[np.arange(n_samples), exits]
     counts = np.arange(timesteps) <= exits[:, None]
@@ -283,23 +347,27 @@ def _run_chunk(
     )
 
 
-def _recurrent_sums(own: list[list[Any]], before: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """int64 (N, n_out): what the layer's spikes of the timestep before, bool (N, n_out), add to its sums."""
-    events = _as_events(before)
-    return reduce(np.add, [weighted_sums(events, factors).toarray() for factors in own])
-
-
-def _as_events(fired: npt.NDArray[np.bool_]) -> Any:
-    """Sparse int64 (rows, n_sources) of a dense bool array: 1 where a source spiked."""
-    return sparse.csr_matrix(fired).astype(np.int64)
+def _recurrent_sums(own: list[list[Any]], dtype: npt.DTypeLike, before: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """``dtype`` (N, n_out): what the layer's spikes of the timestep before, bool (N, n_out), add to its sums."""
+    return reduce(np.add, [weighted_sums(before, factors).astype(dtype, order="C") for factors in own])
 
 
 def _input_events(stimulus: Stimulus) -> Any:
-    """Sparse int64: values (n_samples, n_inputs) of coding 'current', else events (n_samples * timesteps, n_inputs)."""
+    """Values uint8 (n_samples, n_inputs) of coding 'current', else events (n_samples * timesteps, n_inputs)."""
     if stimulus.values is not None:
-        return sparse.csr_matrix(stimulus.values.astype(np.int64))
+        return _as_events(stimulus.values)
     assert stimulus.offsets is not None and stimulus.sources is not None
-    return sparse.csr_matrix(
-        (np.ones(stimulus.sources.size, np.int64), stimulus.sources, stimulus.offsets),
-        shape=(len(stimulus) * stimulus.timesteps, stimulus.n_inputs),
+    return _as_events(
+        sparse.csr_matrix(
+            (np.ones(stimulus.sources.size, bool), stimulus.sources, stimulus.offsets),
+            shape=(len(stimulus) * stimulus.timesteps, stimulus.n_inputs),
+        )
     )
+
+
+def _as_events(found: Any) -> Any:
+    """The same (rows, n_sources) array: CSR if events are rare, else dense. No result depends on it."""
+    count = found.nnz if sparse.issparse(found) else np.count_nonzero(found)
+    if count < RARE * found.shape[0] * found.shape[1]:
+        return sparse.csr_matrix(found)
+    return found.toarray() if sparse.issparse(found) else found
