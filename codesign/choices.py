@@ -125,14 +125,14 @@ class Feature:
 
     excludes : choices that must then keep their defaults. needs : choices that must not.
     readout : the readout that it is built for; None for any.
-    pictures : whether it is built for networks with convolutions or pools.
+    structures : whether it is built for networks that are no chains of single synapses.
     unknown_to : consumers that cannot deal with it.
     """
 
     excludes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     readout: ReadoutKind | None = None
-    pictures: bool = True
+    structures: bool = True
     unknown_to: tuple[Consumer, ...] = ()
 
 
@@ -142,22 +142,22 @@ _ALL: tuple[Consumer, ...] = (*_LOGIC, "board")
 
 # Early exit depends on the network's readout in more than one way: see early_exit.early_exit_problem.
 FEATURES: dict[str, Feature] = {
-    "shape": Feature(pictures=False, unknown_to=_LOGIC),
+    "shape": Feature(structures=False, unknown_to=_LOGIC),
     "queue_depth": Feature(),
     "input_words": Feature(unknown_to=_ALL),
     "input_checks": Feature(unknown_to=_ALL),
     "counters": Feature(unknown_to=_LOGIC),
     "state_memory": Feature(),
     "synapse_memory": Feature(needs=("loadable",), unknown_to=_ALL),
-    "synapses": Feature(pictures=False, unknown_to=_LOGIC),
+    "synapses": Feature(structures=False, unknown_to=_LOGIC),
     "pipeline": Feature(unknown_to=_LOGIC),
-    "lockstep": Feature(excludes=("shape", "synapses", "loadable"), pictures=False, unknown_to=_LOGIC),
+    "lockstep": Feature(excludes=("shape", "synapses", "loadable"), structures=False, unknown_to=_LOGIC),
     "spike_fifos": Feature(excludes=("shape", "early_exit", "loadable"), unknown_to=_LOGIC),
     "output_spikes": Feature(excludes=("shape", "early_exit", "loadable"), readout="spike_count", unknown_to=_LOGIC),
     "block_rom_bits": Feature(unknown_to=_LOGIC),
     "early_exit": Feature(unknown_to=_ALL),
     "loadable": Feature(
-        excludes=("shape", "synapses", "input_checks", "early_exit"), pictures=False, unknown_to=_LOGIC
+        excludes=("shape", "synapses", "input_checks", "early_exit"), structures=False, unknown_to=_LOGIC
     ),
 }
 CONSUMERS: dict[Consumer, str] = {
@@ -178,13 +178,13 @@ def problem(
     readout: ReadoutKind | None = None,
     n_outputs: int | None = None,
     lanes: Sequence[int] | None = None,
-    pictures: bool = False,
+    structured: bool = False,
     consumer: Consumer | None = None,
 ) -> str | None:
     """Why no such machine is built, in one line; None if it is.
 
-    readout, n_outputs, lanes, pictures : of the network and its placement, as far as they are known; ``pictures`` says
-        whether a layer is a convolution or reads through a pool.
+    readout, n_outputs, lanes, structured : of the network and its placement, as far as they are known; ``structured``
+        says whether it is anything else than a chain of single synapses.
     consumer : who is to deal with the machine; None for its generation and verification, which know every choice.
     """
     given = chosen(choices)
@@ -198,8 +198,11 @@ def problem(
                 return f"{_text(choices, key)} is not built together with {_text(choices, other)}; leave one out"
         if feature.readout is not None and readout not in (None, feature.readout):
             return f"{_text(choices, key)} needs readout {feature.readout!r}, the network has {readout!r}"
-        if pictures and not feature.pictures:
-            return f"{_text(choices, key)} is not built for convolutions and pools; leave it out"
+        if structured and not feature.structures:
+            return (
+                f"{_text(choices, key)} is built for chains of single synapses alone, without convolutions, pools, "
+                "recurrence and skips; leave it out"
+            )
     against = None if readout is None else early_exit_problem(readout, choices.early_exit)
     if against is not None:
         return f"hardware.{against}"
@@ -226,8 +229,10 @@ def check(
     if network is not None:
         readout = network.readout
     n_outputs = None if network is None else network.n_outputs
-    pictures = network is not None and network.has_pictures
-    found = problem(choices, readout=readout, n_outputs=n_outputs, lanes=lanes, pictures=pictures, consumer=consumer)
+    structured = network is not None and not network.is_plain_chain
+    found = problem(
+        choices, readout=readout, n_outputs=n_outputs, lanes=lanes, structured=structured, consumer=consumer
+    )
     if found is not None:
         raise UnsupportedError(found)
 

@@ -20,7 +20,7 @@ from codesign.area_model import AREA_MODELS, AreaModel
 from codesign.choices import problem
 from codesign.errors import CodesignWarning
 from codesign.mapping import HardwareMap
-from codesign.network import FrozenNetwork
+from codesign.network import INPUT, FrozenNetwork
 from codesign.plan import INPUT_CLOCKS, READOUT_CLOCKS, TOKEN_CLOCKS, EnginePlan, MachinePlan, Memory
 from codesign.stimulus import Stimulus
 
@@ -140,15 +140,35 @@ class Activity:
 def source_rates(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Float]:
     """Mean events (nonzero values with coding 'current') per sample that each source of each layer sends.
 
-    float64 (n_in,) for every layer. ``trace`` : the golden model's on these samples, with spikes, if there is one.
+    float64 (n_in,) for every layer, sources projection by projection. ``trace`` : the golden model's on these samples,
+    with spikes, if there is one.
     """
-    if stimulus.values is not None:
-        first = np.count_nonzero(stimulus.values, axis=0)
-    else:
-        assert stimulus.sources is not None
-        first = np.bincount(stimulus.sources, minlength=network.n_inputs)
-    spikes = (trace or golden.run(network, stimulus, membranes=False)).spikes[:-1]
-    return [events / len(stimulus) for events in (first, *(fired.sum(axis=(0, 1)) for fired in spikes))]
+    found = layer_events(network, stimulus, trace)
+    return [events.sum(axis=(0, 1), dtype=np.float64) / len(stimulus) for events in found]
+
+
+def layer_events(
+    network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None
+) -> list[npt.NDArray[np.bool_]]:
+    """Which sources of each layer send an event in every single accumulation.
+
+    bool (N, steps, n_in) for every layer, sources projection by projection; steps is 1 for input currents, else the
+    timesteps. A layer's own events come a timestep later. ``trace`` : as of :func:`source_rates`.
+    """
+    spikes = (trace or golden.run(network, stimulus, membranes=False)).spikes
+    first = stimulus.dense() != 0 if stimulus.values is None else (stimulus.values != 0)[:, None, :]
+
+    def sent(source: int, index: int) -> npt.NDArray[np.bool_]:
+        if source == INPUT:
+            return first
+        if source == index:
+            return np.concatenate([np.zeros_like(spikes[index][:, :1]), spikes[index][:, :-1]], axis=1)
+        return spikes[source]
+
+    return [
+        np.concatenate([sent(projection.source, index) for projection in layer.projections], axis=2)
+        for index, layer in enumerate(network.layers)
+    ]
 
 
 def source_events(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Bool]:
@@ -157,26 +177,18 @@ def source_events(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trac
     bool (n_steps, n_in) for every layer; steps are samples for the first layer of coding 'current', else timesteps.
     ``trace`` : as of :func:`source_rates`.
     """
-    first = stimulus.dense() != 0 if stimulus.values is None else stimulus.values != 0
-    spikes = (trace or golden.run(network, stimulus, membranes=False)).spikes[:-1]
-    return [events.reshape(-1, events.shape[-1]) for events in (first, *spikes)]
+    return [events.reshape(-1, events.shape[-1]) for events in layer_events(network, stimulus, trace)]
 
 
 def activity(
     network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, trace: golden.Trace | None = None
 ) -> list[Activity]:
     """Activity of every layer on real samples, by the golden model (``trace``, if it ran already)."""
-    trace = trace or golden.run(network, stimulus, membranes=False)
     result = []
-    for layer in mapping.layers:
+    for layer, found in zip(mapping.layers, layer_events(network, stimulus, trace), strict=True):
         counts = layer.walked(layer.row_lengths).T.astype(np.float64)
-        if layer.index > 0:
-            events = trace.spikes[layer.index - 1].astype(np.float64)
-        elif stimulus.values is not None:
-            events = (stimulus.values != 0)[:, None, :].astype(np.float64)
-        else:
-            events = stimulus.dense().astype(np.float64)
         synapses = layer.walked(layer.row_count).sum(axis=0).astype(np.float64)
+        events = found.astype(np.float64)
         result.append(Activity(events.sum(axis=2), events @ counts, events @ synapses))
     return result
 

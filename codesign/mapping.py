@@ -8,7 +8,7 @@ independent of their order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from math import prod
@@ -30,7 +30,7 @@ from codesign.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
 from codesign.encoding import PLAIN, Encoding, smallest
 from codesign.errors import CapacityError, InputError, UnsupportedError
 from codesign.layouts import Field, Record, index_width, parameter_word
-from codesign.network import Convolution, FrozenLayer, FrozenNetwork
+from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection
 from codesign.network.connections import Shape, is_whole
 from codesign.network.terms import plain_number
 from codesign.pictures import PictureInput, addresses, low_bits
@@ -42,23 +42,49 @@ LOADABLE = Choices(loadable=True)
 
 
 @dataclass(frozen=True, eq=False)
+class ProjectionMap:
+    """What one projection brings to a layer: events of a source, each of which leads to one of the layer's rows.
+
+    source : INPUT, an earlier layer, or the layer itself, whose events are those of the timestep before.
+    source_address : int64 (n_in,); address of each source in events. span : addresses that an event can have.
+    reads : how events of a picture find rows and slots; None if an event's address is a row's.
+    row_base, n_rows : first of its rows, and how many there are.
+    """
+
+    source: int
+    source_address: Int
+    span: int
+    reads: PictureInput | None
+    row_base: int
+    n_rows: int
+
+    @property
+    def n_in(self) -> int:
+        return int(self.source_address.size)
+
+    @cached_property
+    def source_row(self) -> Int:
+        """int64 (n_in,): row that each source's event leads to; -1 if it is dropped."""
+        row = self.source_address if self.reads is None else self.reads.rows(self.source_address)
+        return np.where(row >= 0, row + self.row_base, -1)
+
+
+@dataclass(frozen=True, eq=False)
 class LayerMap:
     """One layer on its lanes.
 
     index : position of the layer in the network.
-    n_in, n_out, lanes, n_slots : sources, neurons, lanes P, slots of every lane.
+    projections : where its events come from.
+    n_out, lanes, n_slots : neurons, lanes P, slots of every lane.
     lane, slot : int64 (n_out,); place of each neuron. Of a picture, lanes own whole channels: the slot of (c, y, x) is
         ``(rank * H + y) * W + x``, rank being the channel's place among those of its lane.
-    source_address : int64 (n_in,); address of each source in events.
     row_start, row_count : int64 (lanes, n_addresses); a lane's synapses, or taps, of each row.
     synapse_slot, synapse_weight : one int64 array per lane, ordered by row, then slot. Of a tap, ``synapse_slot`` is
         what an event's base is added to, modulo a power of two.
     synapse_step : of taps, one int64 (2, n) array per lane: steps along y and x; else None.
     synapse_source, synapse_target : as above, the frozen network's indices, of channels for taps (for reports; not in
         hardware).
-    source_span : addresses that an event which comes in can have.
     picture : (channels, height, width) if the neurons are placed as a picture, else None.
-    reads : how events of a picture find rows and slots; None if an event's address is a row's.
     threshold, bias : the layer-wide constant, or None if every slot has its own.
     slot_threshold, slot_bias : int64 (lanes, n_slots); what each slot uses, padding included.
     spiking : False for the last layer of a membrane readout, whose thresholds are not used.
@@ -73,13 +99,12 @@ class LayerMap:
     """
 
     index: int
-    n_in: int
+    projections: tuple[ProjectionMap, ...]
     n_out: int
     lanes: int
     n_slots: int
     lane: Int
     slot: Int
-    source_address: Int
     row_start: Int
     row_count: Int
     synapse_slot: tuple[Int, ...]
@@ -87,9 +112,7 @@ class LayerMap:
     synapse_source: tuple[Int, ...]
     synapse_target: tuple[Int, ...]
     synapse_step: tuple[Int, ...] | None
-    source_span: int
     picture: Shape | None
-    reads: PictureInput | None
     threshold: int | None
     bias: int | None
     slot_threshold: Int
@@ -125,21 +148,34 @@ class LayerMap:
     @cached_property
     def hardware_index(self) -> Int:
         """int64 (n_out,): address of each neuron in events, rank << lane_bits | lane above the place in the channel."""
-        if self.picture is None:
-            return (self.slot << self.lane_bits) | self.lane
-        size = prod(self.picture[1:])
-        rank, lane = self.slot[::size] // size, self.lane[::size]
-        return addresses(self.picture, (rank << self.lane_bits) | lane)
+        size = prod(self.picture[1:]) if self.picture else 1
+        return _own_addresses(self.picture, self.slot[::size] // size, self.lane[::size], self.lane_bits)
 
     @property
     def index_span(self) -> int:
         """Addresses that an event of this layer can have."""
         return self.n_ranks << (self.lane_bits + self.place_bits)
 
+    @property
+    def n_in(self) -> int:
+        """Sources of all projections together."""
+        return sum(projection.n_in for projection in self.projections)
+
+    @cached_property
+    def source_address(self) -> Int:
+        """int64 (n_in,): address of each source in events, projection by projection."""
+        return np.concatenate([projection.source_address for projection in self.projections])
+
     @cached_property
     def source_row(self) -> Int:
         """int64 (n_in,): row that each source's event leads to; -1 if it is dropped."""
-        return self.source_address if self.reads is None else self.reads.rows(self.source_address)
+        return np.concatenate([projection.source_row for projection in self.projections])
+
+    @property
+    def convolutions(self) -> list[PictureInput]:
+        """How the projections that are convolutions read."""
+        found = (projection.reads for projection in self.projections)
+        return [reads for reads in found if reads is not None and reads.is_convolution]
 
     @property
     def n_addresses(self) -> int:
@@ -210,12 +246,11 @@ class LayerMap:
     def tag(self) -> Record:
         """What an event hands on to the synapses of its row beside its value: no fields, or of a convolution the base
         of its slots and which steps of a tap land."""
-        if self.reads is None or not self.reads.is_convolution:
+        if not self.convolutions:
             return Record(())
-        steps = (("reach_y", self.reads.y.steps), ("reach_x", self.reads.x.steps))
-        return Record(
-            (Field("base", index_width(self.n_slots)), *(Field(name, max(1, count)) for name, count in steps))
-        )
+        y, x = (max(reads.steps[axis] for reads in self.convolutions) for axis in (0, 1))
+        base = Field("base", index_width(self.n_slots))
+        return Record((base, Field("reach_y", y), Field("reach_x", x)))
 
     @property
     def fetched_record(self) -> Record:
@@ -227,9 +262,9 @@ class LayerMap:
         if self.capacity:
             return self.capacity.record(self.index, "synapses")
         own = self.encoding.synapse_record(self.n_slots, self.weight_bits)
-        if self.reads is not None and self.reads.is_convolution:
-            steps = (("dy", self.reads.y.steps), ("dx", self.reads.x.steps))
-            own = Record((*own.fields, *(Field(name, index_width(count)) for name, count in steps)))
+        if self.convolutions:
+            _, y, x = self.tag
+            own = Record((*own.fields, Field("dy", index_width(y.width)), Field("dx", index_width(x.width))))
         if not self.lockstep:
             return own
         return Record(
@@ -514,6 +549,26 @@ class HardwareMap:
         """Of a loadable machine; None if the network is fixed."""
         return self.layers[0].capacity
 
+    @property
+    def input_span(self) -> int:
+        """Addresses that an input can have."""
+        return self._input.span
+
+    @property
+    def input_address(self) -> Int:
+        """int64 (n_inputs,): address of each input."""
+        return self._input.source_address
+
+    @property
+    def input_picture(self) -> Shape | None:
+        """(channels, height, width) if addresses of inputs are those of a picture."""
+        return self._input.reads.shape if self._input.reads else None
+
+    @property
+    def _input(self) -> ProjectionMap:
+        """A projection that reads the input: all of them see the same addresses."""
+        return next(link for layer in self.layers for link in layer.projections if link.source == INPUT)
+
     def report(self) -> list[dict[str, float | int | list[int]]]:
         """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them, balance of the loads."""
         return [
@@ -571,7 +626,9 @@ def map_network(
             count if choices.folded else min(count, _units(network, index)) for index, count in enumerate(lanes)
         ]
         # Values that pass the readout by leave as the sweep makes them: of a picture in order on one lane alone.
-        if _picture(network, len(lanes) - 1) and (not choices.output_spikes or network.readout == "membrane_last"):
+        if _picture(network, len(network.layers) - 1) and (
+            not choices.output_spikes or network.readout == "membrane_last"
+        ):
             used_lanes[-1] = 1
     placed = placed or {}
     _check_placed(network, used_lanes, placed, room)
@@ -671,29 +728,13 @@ def _place_layers(
     """Every layer on exactly ``lanes[l]`` lanes."""
     layers: list[LayerMap] = []
     for index, layer in enumerate(network.layers):
-        reads = PictureInput.of(layer.projections[0], _picture(network, index - 1) if index else None)
-        beyond = None if reads is None else reads.problem()
-        if beyond is not None:
-            raise UnsupportedError(f"layer {index} reads {beyond}")
-        if index:
-            address, span = layers[-1].hardware_index, layers[-1].index_span
-        elif reads is None:
-            address, span = (
-                np.arange(layer.n_sources, dtype=np.int64),
-                capacity.n_inputs if capacity else layer.n_sources,
-            )
-        else:
-            address, span = addresses(reads.shape, np.arange(reads.shape[0])), reads.shape[0] << low_bits(reads.shape)
         is_last = index == len(network.layers) - 1
         layers.append(
             _map_layer(
-                layer,
+                network,
+                layers,
                 index,
                 lanes[index],
-                address,
-                span,
-                reads,
-                _picture(network, index),
                 whole_events(None if events is None else events[index], layer.n_sources),
                 placed.get(index),
                 capacity,
@@ -706,12 +747,14 @@ def _place_layers(
     return tuple(layers)
 
 
-def _picture(network: FrozenNetwork, index: int) -> Shape | None:
-    """The layer's shape if its neurons are placed as a picture: it is a convolution, or read as a picture."""
-    layer = network.layers[index]
-    if isinstance(layer.projections[0].connections, Convolution):
-        return layer.shape
-    return network.layers[index + 1].projections[0].source_shape if index + 1 < len(network.layers) else None
+def _picture(network: FrozenNetwork, source: int) -> Shape | None:
+    """Shape of a population that is placed as a picture: one of a convolution, or what is read as a picture."""
+    if source != INPUT:
+        layer = network.layers[source]
+        if any(isinstance(projection.connections, Convolution) for projection in layer.projections):
+            return layer.shape
+    readers = (projection for layer in network.layers for projection in layer.projections)
+    return next((p.source_shape for p in readers if p.source == source and p.source_shape is not None), None)
 
 
 def _units(network: FrozenNetwork, index: int) -> int:
@@ -724,14 +767,14 @@ def _compact(layers: Sequence[LayerMap], folded: bool) -> list[LayerMap]:
     """The layers with the encodings of the fewest bits."""
     if not folded:
         return [
-            replace(layer, encoding=smallest(_stored([layer]), layer.n_slots, layer.weight_bits)) for layer in layers
+            replace(layer, encoding=smallest(_of_lanes([layer]), layer.n_slots, layer.weight_bits)) for layer in layers
         ]
     widest = max(layer.n_slots for layer in layers), max(layer.weight_bits for layer in layers)
-    encoding = smallest(_stored(layers), *widest)
+    encoding = smallest(_of_lanes(layers), *widest)
     return [replace(layer, encoding=encoding) for layer in layers]
 
 
-def _stored(layers: Sequence[LayerMap]) -> list[tuple[Int, Int, Int]]:
+def _of_lanes(layers: Sequence[LayerMap]) -> list[tuple[Int, Int, Int]]:
     """Rows, slots and weights of each lane, all layers together."""
     return [
         (
@@ -754,11 +797,17 @@ class _Stored:
     weight: Int
     source: Int
     target: Int
-    step: Int | None = None
+    step: Int
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Stored]) -> _Stored:
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in names})
 
 
-def _stored_connections(layer: FrozenLayer, address: Int, reads: PictureInput | None, picture: Shape | None) -> _Stored:
-    connections = layer.projections[0].connections
+def _stored(projection: Projection, link: ProjectionMap, picture: Shape | None) -> _Stored:
+    connections, reads, address = projection.connections, link.reads, link.source_address
+    weight = connections.weights.astype(np.int64)
     size = prod(picture[1:]) if picture else 1
     channel = np.zeros(0, np.int64) if reads is None else address[:: prod(reads.shape[1:])] >> low_bits(reads.shape)
     if isinstance(connections, Convolution):
@@ -768,24 +817,52 @@ def _stored_connections(layer: FrozenLayer, address: Int, reads: PictureInput | 
         step_x, phase_x = np.divmod(connections.kx.astype(np.int64), reads.stride)
         row = (channel[source] << reads.row_bits) | (phase_y * reads.phases[1] + phase_x)
         place = -(step_y * picture[2] + step_x)
-        steps = np.stack([step_y, step_x])
-        return _Stored(row, target, place, connections.weights.astype(np.int64), source, target, steps)
+        return _Stored(link.row_base + row, target, place, weight, source, target, np.stack([step_y, step_x]))
     source, target = connections.sources, connections.targets.astype(np.int64)
     row = address
     if reads is not None:
         row = ((channel[:, None] << reads.row_bits) | np.arange(reads.rows_per_channel)).reshape(-1)
-    return _Stored(row[source], target // size, target % size, connections.weights.astype(np.int64), source, target)
+    step = np.zeros((2, weight.size), np.int64)
+    return _Stored(link.row_base + row[source], target // size, target % size, weight, source, target, step)
 
 
-def _walks(layer: FrozenLayer, stored: _Stored, units: int, n_rows: int, reads: PictureInput | None) -> Walks:
-    """What placement looks at: the rows themselves where events of several sources lead to one."""
-    if reads is None and units == layer.n_out:
-        return Walks(layer.n_sources, layer.n_out, layer.indptr, layer.targets, layer.trained_index)
-    row = stored.source if reads is None else stored.row
-    count = layer.n_sources if reads is None else n_rows
-    order = np.lexsort((stored.unit, row))
-    indptr = np.searchsorted(row[order], np.arange(count + 1)).astype(np.int64)
-    return Walks(count, units, indptr, stored.unit[order].astype(np.int32), np.arange(units, dtype=np.int64))
+def _links(
+    network: FrozenNetwork,
+    layers: Sequence[LayerMap],
+    index: int,
+    own: tuple[Int, int],
+    capacity: Capacity | None,
+) -> list[ProjectionMap]:
+    """The layer's projections, rows one after the other; ``own`` : addresses of its own neurons, and their span."""
+    links: list[ProjectionMap] = []
+    row_base = 0
+    for projection in network.layers[index].projections:
+        source = projection.source
+        reads = PictureInput.of(projection, _picture(network, source))
+        beyond = None if reads is None else reads.problem()
+        if beyond is not None:
+            raise UnsupportedError(f"layer {index} reads {beyond}")
+        if source == index:
+            address, span = own
+        elif source != INPUT:
+            address, span = layers[source].hardware_index, layers[source].index_span
+        elif reads is not None:
+            address, span = addresses(reads.shape, np.arange(reads.shape[0])), reads.shape[0] << low_bits(reads.shape)
+        else:
+            address = np.arange(projection.n_sources, dtype=np.int64)
+            span = capacity.n_inputs if capacity else projection.n_sources
+        n_rows = span if reads is None else (span >> low_bits(reads.shape)) << reads.row_bits
+        links.append(ProjectionMap(source, address, span, reads, row_base, n_rows))
+        row_base += n_rows
+    return links
+
+
+def _walks(layer: FrozenLayer, stored: _Stored, units: int, n_rows: int) -> Walks:
+    """What placement looks at: rows, to which events of several sources may lead."""
+    order = np.lexsort((stored.unit, stored.row))
+    indptr = np.searchsorted(stored.row[order], np.arange(n_rows + 1)).astype(np.int64)
+    trained = layer.trained_index if units == layer.n_out else np.arange(units, dtype=np.int64)
+    return Walks(n_rows, units, indptr, stored.unit[order].astype(np.int32), trained)
 
 
 def _events_of_rows(events: Int, rows: Int, n_rows: int) -> Int:
@@ -795,14 +872,25 @@ def _events_of_rows(events: Int, rows: Int, n_rows: int) -> Int:
     return found.T
 
 
+def _ranks(of_unit: Int) -> Int:
+    """int64 (units,): place of each unit among those of its lane, in their order, so that padding lies at the end."""
+    order = np.argsort(of_unit, kind="stable")
+    rank = np.empty(of_unit.size, np.int64)
+    rank[order] = np.arange(of_unit.size) - np.searchsorted(of_unit[order], of_unit[order])
+    return rank
+
+
+def _own_addresses(picture: Shape | None, rank: Int, lane: Int, lane_bits: int) -> Int:
+    """int64 (n_out,): rank << lane_bits | lane of each unit, above the place in the channel of a picture."""
+    unit = (rank << lane_bits) | lane
+    return unit if picture is None else addresses(picture, unit)
+
+
 def _map_layer(
-    layer: FrozenLayer,
+    network: FrozenNetwork,
+    before: Sequence[LayerMap],
     index: int,
     lanes: int,
-    address: Int,
-    span: int,
-    reads: PictureInput | None,
-    picture: Shape | None,
     events: Int,
     placed: npt.NDArray[np.integer] | None,
     capacity: Capacity | None,
@@ -811,28 +899,37 @@ def _map_layer(
     spiking: bool,
     lockstep: bool,
 ) -> LayerMap:
+    layer, picture = network.layers[index], _picture(network, index)
     units, size = (picture[0], prod(picture[1:])) if picture else (layer.n_out, 1)
-    n_slots = capacity.layers[index].n_slots if capacity else -(-units // lanes) * size
-    n_addresses = span if reads is None else (span >> low_bits(reads.shape)) << reads.row_bits
-    stored = _stored_connections(layer, address, reads, picture)
-    walks, order = _walks(layer, stored, units, n_addresses, reads), address
-    if reads is not None:
-        events, order = _events_of_rows(events, reads.rows(address), n_addresses), np.arange(n_addresses)
-    of_unit = np.arange(units, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)[::size]
+    n_ranks, lane_bits = -(-units // lanes), (lanes - 1).bit_length()
+    n_slots = capacity.layers[index].n_slots if capacity else n_ranks * size
+    span = n_ranks << (lane_bits + (low_bits(picture) if picture else 0))
+    units_of = np.arange(units, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)[::size]
+
+    def linked(of_unit: Int, rank: Int) -> tuple[list[ProjectionMap], _Stored]:
+        own = _own_addresses(picture, rank, of_unit, lane_bits), span
+        links = _links(network, before, index, own, capacity)
+        return links, _Stored.joined(
+            [_stored(projection, link, picture) for projection, link in zip(layer.projections, links, strict=True)]
+        )
+
+    # Where its own events lead depends on the placement; how many synapses they walk does not.
+    links, stored = linked(units_of, _ranks(units_of))
+    n_addresses = links[-1].row_base + links[-1].n_rows
+    walks = _walks(layer, stored, units, n_addresses)
+    rows = np.concatenate([link.source_row for link in links])
+    of_rows = _events_of_rows(events, rows, n_addresses)
     if is_last or lanes == 1 or placed is not None:
-        balance = balance_of(walks, of_unit, lanes, events, lockstep=lockstep)
+        of_unit, balance = units_of, balance_of(walks, units_of, lanes, of_rows, lockstep=lockstep)
     else:
-        of_unit, balance = place(walks, lanes, events, order, lockstep=lockstep)
-    # Slots of a lane follow the neurons' order, so that padding lies at the end of a lane.
-    order = np.argsort(of_unit, kind="stable")
-    rank = np.empty(units, np.int64)
-    rank[order] = np.arange(units) - np.searchsorted(of_unit[order], of_unit[order])
+        of_unit, balance = place(walks, lanes, of_rows, np.arange(n_addresses), lockstep=lockstep)
+    rank = _ranks(of_unit)
+    links, stored = linked(of_unit, rank)
     lane, slot = np.repeat(of_unit, size), (rank[:, None] * size + np.arange(size)).reshape(-1)
+    taps = any(link.reads is not None and link.reads.is_convolution for link in links)
 
     # What a tap adds to an event's base may be negative: it counts modulo the slots' power of two.
-    slot_of = rank[stored.unit] * size + stored.place
-    if stored.step is not None:
-        slot_of &= (1 << index_width(n_slots)) - 1
+    slot_of = (rank[stored.unit] * size + stored.place) & ((1 << index_width(n_slots)) - 1)
     order = np.lexsort((slot_of, stored.row, of_unit[stored.unit]))
     synapse_lane = of_unit[stored.unit][order]
     row_count = (
@@ -861,23 +958,20 @@ def _map_layer(
     same_threshold, same_bias = same_threshold and capacity is None, same_bias and capacity is None
     return LayerMap(
         index=index,
-        n_in=layer.n_sources,
+        projections=tuple(links),
         n_out=layer.n_out,
         lanes=lanes,
         n_slots=n_slots,
         lane=lane,
         slot=slot,
-        source_address=address,
         row_start=row_start,
         row_count=row_count,
         synapse_slot=tuple(slot_of[part] for part in parts),
         synapse_weight=tuple(stored.weight[part] for part in parts),
         synapse_source=tuple(stored.source[part] for part in parts),
         synapse_target=tuple(stored.target[part] for part in parts),
-        synapse_step=None if stored.step is None else tuple(stored.step[:, part] for part in parts),
-        source_span=span,
+        synapse_step=tuple(stored.step[:, part] for part in parts) if taps else None,
         picture=picture,
-        reads=reads,
         threshold=threshold if spiking and same_threshold else None,
         bias=bias if same_bias else None,
         slot_threshold=slot_threshold,

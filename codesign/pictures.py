@@ -59,11 +59,6 @@ class Axis:
     base: Int
     reach: Int
 
-    @cached_property
-    def steps(self) -> int:
-        """Steps that occur."""
-        return int(self.reach.max()).bit_length()
-
 
 @dataclass(frozen=True)
 class PictureInput:
@@ -121,7 +116,7 @@ class PictureInput:
         kernel, target = self.kernel[axis], self.target[axis]
         phase, base = (place + self.padding) % self.stride, (place + self.padding) // self.stride
         reach = np.zeros(size, np.int64)
-        for step in range(-(-kernel // self.stride)):
+        for step in range(self.steps[axis]):
             lands = inside & (phase + self.stride * step < kernel) & (base >= step) & (base - step < target)
             reach |= lands.astype(np.int64) << step
         row, slots = (self.phases[1], self.target[1]) if axis == 0 else (1, 1)
@@ -132,6 +127,12 @@ class PictureInput:
         """Phases along y and x for which there are rows: no more than the kernel has taps."""
         assert self.kernel is not None
         return min(self.stride, self.kernel[0]), min(self.stride, self.kernel[1])
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Steps of a tap along y and x; a step may land nowhere on a small picture."""
+        assert self.kernel is not None
+        return -(-self.kernel[0] // self.stride), -(-self.kernel[1] // self.stride)
 
     @property
     def rows_per_channel(self) -> int:

@@ -19,10 +19,9 @@ from codesign.choices import Choices, Pipeline, StateMemory, check
 from codesign.encoding import Encoding, row_entry
 from codesign.errors import InputError
 from codesign.layouts import Field, Record, index_width, input_word, output_word
-from codesign.mapping import FoldedMap, HardwareMap, LayerMap
+from codesign.mapping import FoldedMap, HardwareMap, LayerMap, ProjectionMap
 from codesign.network import FrozenLayer, FrozenNetwork, signed_width
 from codesign.network.connections import Shape
-from codesign.pictures import PictureInput
 
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
@@ -30,6 +29,8 @@ AGE_BITS = 8
 STARTS_DEPTH = 8
 COUNTER_BITS = 32
 BURST_WORDS = 256
+# Most words of a FIFO for events that skip layers.
+SKIP_WORDS = 1024
 # Clocks from a word on s_axis to the event at the first layer, from an engine's output to the event at the next, and
 # from the last token to the first readout value.
 INPUT_CLOCKS = 2
@@ -166,8 +167,16 @@ class Clocks:
 
     @classmethod
     def of(
-        cls, pipeline: Pipeline, encoding: Encoding, *, has_sum: bool, pictures: bool = False, taps: bool = False
+        cls,
+        pipeline: Pipeline,
+        encoding: Encoding,
+        *,
+        has_sum: bool,
+        pictures: bool = False,
+        merges: bool = False,
+        taps: bool = False,
     ) -> Clocks:
+        """pictures, merges, taps : whether events pass a picture's reader and a merge, and walk taps."""
         deep = pipeline == "deep"
         grouped = encoding.row_group > 1
         decoded = taps or encoding.gap_bits is not None or encoding.codebook is not None
@@ -177,7 +186,7 @@ class Clocks:
             fire=fire,
             write=write,
             settling=write - (3 if deep else 2),
-            fetch=3 + 2 * deep + grouped + decoded + pictures,
+            fetch=3 + 2 * deep + grouped + decoded + pictures + merges,
             barrier=3 + deep + decoded,
         )
 
@@ -235,6 +244,7 @@ class EnginePlan:
     timesteps : of a sample, at most.
     queue_depth : rows that a lane may lag behind; 0 for a single fetcher, which has no other to wait for and no queue.
     fifo_depth : words of the output FIFO, a power of two; 0 without.
+    skip_depths : of each projection, words of the FIFO in which events wait that skip layers; 0 without.
     hidden_fifo_depth : words of the FIFO in which the sweeps of all but the last layer wait; 0 without.
     counts : whether the last layer's spikes are counted beside the membranes.
     last_only : whether the last layer's values leave with the last timestep alone.
@@ -253,6 +263,7 @@ class EnginePlan:
     queue_depth: int
     fifo_depth: int
     hidden_fifo_depth: int
+    skip_depths: tuple[int, ...]
     counts: bool
     last_only: bool
     value_width: int
@@ -290,14 +301,30 @@ class EnginePlan:
         return Record((Field("value", max(1, self.widths.value)), *self.layers[0].tag))
 
     @property
-    def reads(self) -> PictureInput | None:
-        """How the events of a picture find rows and slots; None if an event's address is a row's."""
-        return self.layers[0].reads
+    def tag_fields(self) -> Record:
+        """Of :attr:`tag`, what an event carries beside its value: no fields unless taps are walked."""
+        return self.layers[0].tag
 
     @property
-    def source_span(self) -> int:
-        """Addresses that an event which comes in can have."""
-        return self.layers[0].source_span
+    def projections(self) -> tuple[ProjectionMap, ...]:
+        """Where events come from; of several layers only those of the first come from outside."""
+        return self.layers[0].projections
+
+    @property
+    def delayed(self) -> tuple[bool, ...]:
+        """Of each projection, whether it carries the layer's own events, of the timestep before."""
+        return tuple(projection.source == self.index for projection in self.projections)
+
+    @property
+    def own_word(self) -> SweepWord:
+        """Words that wait for the next timestep, of a layer that reads itself."""
+        layer = self.layers[0]
+        return SweepWord(layer.lanes, layer.n_ranks << layer.place_bits, 0, layer.place_bits)
+
+    @property
+    def own_fifo_depth(self) -> int:
+        """Words of the FIFO in which a layer's own events wait, a sweep's; 0 without."""
+        return _power_of_two(self.layers[0].n_slots) if any(self.delayed) else 0
 
     @property
     def sweep_word(self) -> SweepWord:
@@ -333,10 +360,14 @@ class EnginePlan:
                 found.append(Memory("queues", index, self.queue_depth, self.queue_word.width, clocked=False))
         for depth, word in (
             (self.hidden_fifo_depth, self.hidden_sweep_word),
+            (self.own_fifo_depth, self.own_word),
             (self.fifo_depth, self.sweep_word),
         ):
             if depth:
                 found.append(Memory("queues", index, depth, word.width))
+        for depth, projection in zip(self.skip_depths, self.projections, strict=True):
+            if depth:
+                found.append(Memory("queues", index, depth, 1 + index_width(projection.span)))
         return tuple(found)
 
     @property
@@ -381,8 +412,7 @@ class MachinePlan:
     @property
     def input_picture(self) -> Shape | None:
         """(channels, height, width) if sources of ``s_axis`` are addresses in a picture."""
-        reads = self.engines[0].reads
-        return reads.shape if reads else None
+        return self.mapping.input_picture
 
     @property
     def keeps_values(self) -> bool:
@@ -399,7 +429,7 @@ class MachinePlan:
         """Every memory of the machine: the guard's, those of the engines, the readout's."""
         found: list[Memory] = []
         if self.choices.input_checks:
-            found.append(Memory("state", 0, guard_depth(self.mapping.layers[0].source_span), AGE_BITS))
+            found.append(Memory("state", 0, guard_depth(self.mapping.input_span), AGE_BITS))
         for engine in self.engines:
             found += engine.memories
         if self.keeps_values:
@@ -420,7 +450,10 @@ class MachinePlan:
     @property
     def samples_inside(self) -> int:
         """Most samples between door and decision: every one occupies at least a word of some queue."""
-        return 8 + sum(engine.queue_depth + engine.fifo_depth + 4 for engine in self.engines)
+        return 8 + sum(
+            engine.queue_depth + engine.fifo_depth + sum(engine.skip_depths) + 4 + 2 * len(engine.projections)
+            for engine in self.engines
+        )
 
 
 def guard_depth(n_inputs: int) -> int:
@@ -451,7 +484,7 @@ def plan_machine(network: FrozenNetwork, mapping: HardwareMap) -> MachinePlan:
         network,
         mapping,
         engines,
-        input_word(network, mapping.layers[0].source_span),
+        input_word(network, mapping.input_span),
         output_word(network, mapping.capacity),
     )
 
@@ -476,7 +509,8 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
         layer.pipeline,
         layer.encoding,
         has_sum=is_current,
-        pictures=layer.reads is not None,
+        pictures=any(projection.reads is not None for projection in layer.projections),
+        merges=len(layer.projections) > 1,
         taps=bool(layer.tag.fields),
     )
     return _engine(
@@ -493,6 +527,7 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
         if choices.spike_fifos
         else 0,
         hidden_fifo_depth=0,
+        skip_depths=tuple(_skip_depth(layer, projection, choices) for projection in layer.projections),
     )
 
 
@@ -514,6 +549,7 @@ def _folded(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> Engi
         counts=False,
         fifo_depth=_power_of_two(folded.layers[-1].n_slots),
         hidden_fifo_depth=_power_of_two(max(layer.n_slots for layer in hidden)) if hidden else 0,
+        skip_depths=(0,),
     )
 
 
@@ -530,6 +566,7 @@ def _engine(
     counts: bool,
     fifo_depth: int,
     hidden_fifo_depth: int,
+    skip_depths: tuple[int, ...],
 ) -> EnginePlan:
     """What does not depend on the shape."""
     sends_membranes = not layers[-1].spiking
@@ -543,6 +580,7 @@ def _engine(
         queue_depth=0 if placement.fetchers == 1 else choices.queue_depth,
         fifo_depth=fifo_depth,
         hidden_fifo_depth=hidden_fifo_depth,
+        skip_depths=skip_depths,
         counts=counts,
         last_only=counts or (sends_membranes and network.readout == "membrane_last"),
         # A count is not negative, the field is signed.
@@ -565,6 +603,19 @@ def _fifo_depth(layer: LayerMap, clocks: Clocks, timesteps: int, *, is_burst: bo
     if is_burst:
         words = max(words, min(timesteps * layer.n_slots + clocks.fifo_margin, BURST_WORDS))
     return _power_of_two(words)
+
+
+def _skip_depth(layer: LayerMap, projection: ProjectionMap, choices: Choices) -> int:
+    """Words of the FIFO before a projection that skips layers: a timestep of its source for each layer skipped.
+
+    Streams are in order of timesteps at every point, and an engine sweeps a timestep without anything of later ones.
+    So of all work not done the one of the earliest timestep, and in it of the first layer, has its input or will get
+    it: nothing stops, whatever the depth. Without the FIFO layers would wait for each other.
+    """
+    skipped = 0 if projection.source == layer.index else layer.index - projection.source - 1
+    if skipped == 0 or not choices.spike_fifos:
+        return 0
+    return _power_of_two(min(skipped * (projection.n_in + 1), SKIP_WORDS))
 
 
 def _power_of_two(words: int) -> int:

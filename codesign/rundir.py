@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from codesign.config import Config, load_config
 from codesign.config_text import config_toml
@@ -104,6 +104,17 @@ class _StageRecord(BaseModel):
     warnings: list[str] = []
     error: str = ""
     failure: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> _StageRecord:
+        unknown = set(self.figures) - set(FIGURES)
+        if unknown:
+            raise ValueError(f"{sorted(unknown)[0][:40]!r} is no figure")
+        # What no stage of the pipeline has made is recorded by its files alone.
+        recorded = {"key", "inputs", "seconds"} & self.model_fields_set
+        if recorded and not {"key", "seconds"} <= self.model_fields_set:
+            raise ValueError("the record of a stage without its key or its seconds")
+        return self
 
 
 class _Manifest(BaseModel):

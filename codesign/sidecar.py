@@ -28,7 +28,7 @@ from codesign.errors import InputError, UnsupportedError
 from codesign.files import write_text
 from codesign.hdl_names import FILE_PATTERN, IMAGE_PATTERN, PROBE_PATTERN, TopName
 from codesign.network import CodingKind, CompareKind, ReadoutKind
-from codesign.network.limits import MAX_LAYERS, MAX_TIMESTEPS, MAX_WIDTH
+from codesign.network.limits import INPUT, MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
@@ -220,26 +220,46 @@ class PictureInput(Part):
         return self
 
 
+class ProjectionEntry(Part):
+    """Where events of a layer come from.
+
+    source : -1 for the input, a layer's index, or the layer's own, whose events are those of the timestep before.
+    row_base : first of its rows in the layer's row tables. reads : of the events of a picture; None if an event's
+    address is that of its row.
+    """
+
+    source: Annotated[int, Field(ge=-1, lt=MAX_LAYERS)]
+    n_in: Width
+    row_base: Annotated[int, Field(ge=0, lt=MAX_DEPTH)]
+    reads: PictureInput | None
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> ProjectionEntry:
+        if self.reads is not None and self.reads.picture.channels * self.reads.picture.size != self.n_in:
+            raise ValueError(f"the picture that is read does not have {self.n_in} neurons")
+        return self
+
+
 class LayerEntry(Part):
     """A layer of the network on the accelerator.
 
-    lane, slot : by neuron. picture : if lanes own channels, whose places are neighbouring slots. source_address : by
-    source, its address in events; the row of its synapses unless the layer ``reads`` a picture. slot_base : where the
-    layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth : 0 if
-    there is none. threshold, bias : the layer-wide constant, or None if a memory holds them; threshold is None and
+    n_in : sources of all projections together. lane, slot : by neuron. picture : if lanes own channels, whose places
+    are neighbouring slots. source_address : by source, projection by projection, its address in events. slot_base :
+    where the layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth :
+    0 if there is none. threshold, bias : the layer-wide constant, or None if a memory holds them; threshold is None and
     nowhere if the layer does not spike.
     """
 
     index: Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
-    n_in: Width
+    n_in: Annotated[int, Field(ge=1, le=MAX_PROJECTIONS * MAX_WIDTH)]
     n_out: Width
     lanes: Annotated[int, Field(ge=1, le=MAX_LANES)]
     n_slots: Width
     picture: Picture | None
-    reads: PictureInput | None
+    projections: tuple[ProjectionEntry, ...] = _many(MAX_PROJECTIONS)
     lane: tuple[Lane, ...] = _many(MAX_WIDTH)
     slot: tuple[Annotated[int, Field(ge=0, lt=MAX_WIDTH)], ...] = _many(MAX_WIDTH)
-    source_address: tuple[Annotated[int, Field(ge=0, lt=MAX_DEPTH)], ...] = _many(MAX_WIDTH)
+    source_address: tuple[Annotated[int, Field(ge=0, lt=MAX_DEPTH)], ...] = _many(MAX_PROJECTIONS * MAX_WIDTH)
     slot_base: Annotated[int, Field(ge=0, lt=MAX_DEPTH)]
     spiking: bool
     weight_bits: Bits
@@ -266,16 +286,17 @@ class LayerEntry(Part):
             raise ValueError(f"a neuron lies outside of {self.lanes} lanes of {self.n_slots} slots")
         if len(set(zip(self.lane, self.slot, strict=True))) != self.n_out:
             raise ValueError("two neurons lie in the same slot of the same lane")
-        taps = self.reads is not None and self.reads.convolution is not None
+        convolutions = [part.reads is not None and part.reads.convolution is not None for part in self.projections]
+        dense = max((part.n_in for part, taps in zip(self.projections, convolutions) if not taps), default=0)
+        if sum(part.n_in for part in self.projections) != self.n_in:
+            raise ValueError(f"the projections do not have {self.n_in} sources together")
         if self.picture is not None and (
             self.picture.channels * self.picture.size != self.n_out or self.n_slots % self.picture.size
         ):
             raise ValueError(f"the picture does not have {self.n_out} neurons, or {self.n_slots} slots are no channels")
-        if self.reads is not None and self.reads.picture.channels * self.reads.picture.size != self.n_in:
-            raise ValueError(f"the picture that is read does not have {self.n_in} neurons")
-        if taps and self.picture is None:
+        if any(convolutions) and self.picture is None:
             raise ValueError("a convolution gives no picture")
-        if self.lanes * self.n_slots > MAX_SLOTS or (not taps and self.n_in * self.n_out > MAX_DENSE):
+        if self.lanes * self.n_slots > MAX_SLOTS or dense * self.n_out > MAX_DENSE:
             raise ValueError(f"{self.n_in} x {self.n_out} neurons on {self.lanes} x {self.n_slots} slots are too many")
         if len({(memory.role, memory.lane) for memory in self.memories}) != len(self.memories):
             raise ValueError("two memories have the same role and lane")
@@ -400,11 +421,20 @@ class Sidecar(Part):
     memory_bits: MemoryBits
     load: LoadPort | None
 
+    @property
+    def input_picture(self) -> Picture | None:
+        """The picture that inputs form; None if an input's address is its index."""
+        readers = (part for entry in self.layers for part in entry.projections if part.source == INPUT)
+        return next((part.reads.picture for part in readers if part.reads is not None), None)
+
     @model_validator(mode="after")
     def _layers_agree(self) -> Sidecar:
         wrong = [entry.index for place, entry in enumerate(self.layers) if entry.index != place]
         if wrong:
             raise ValueError(f"layers are not numbered 0..{len(self.layers) - 1}")
+        late = [entry.index for entry in self.layers for part in entry.projections if part.source > entry.index]
+        if late:
+            raise ValueError(f"layer {late[0]} reads a later one")
         alike: dict[str, MemoryImage] = {}
         for entry in self.layers:
             for memory in entry.memories:
@@ -420,7 +450,13 @@ class Sidecar(Part):
     @property
     def input_addresses(self) -> tuple[int, ...] | None:
         """What the field ``source`` of an input word holds for each input; None if it is the input's index."""
-        return self.layers[0].source_address if self.layers[0].reads is not None else None
+        for entry in self.layers:
+            first = 0
+            for projection in entry.projections:
+                if projection.source == INPUT and projection.reads is not None:
+                    return entry.source_address[first : first + projection.n_in]
+                first += projection.n_in
+        return None
 
     @property
     def exits_early(self) -> bool:

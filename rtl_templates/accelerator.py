@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from codesign.capacity import LOAD_ERRORS
+from codesign.network import INPUT
 from codesign.plan import MachinePlan
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.beats import BeatSplitter
@@ -15,8 +19,10 @@ from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard, TrustedInput
 from rtl_templates.loader import NetworkLoader
+from rtl_templates.memories import StreamFifo
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
+from rtl_templates.streams import StreamFork, join
 
 EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
 
@@ -101,6 +107,21 @@ class Accelerator(wiring.Component):
         self.input_record, self.output_record = plan.input_record, plan.output_record
         super().__init__(port_members(plan))
 
+    @staticmethod
+    def _send(m: Module, working: Callable[[Any], Elaboratable], name: str, source: Any, readers: list[Any]) -> None:
+        """Every event of ``source`` to each of the readers."""
+        if len(readers) > 1:
+            fork = StreamFork(source.payload.shape(), len(readers))
+            m.submodules[f"fork_{name}"] = working(fork)
+            join(m, source, fork.i)
+            for output, reader in zip(fork.outputs, readers, strict=True):
+                join(m, output, reader)
+        elif readers:
+            join(m, source, readers[0])
+        else:
+            # Nobody listens to a layer that leads nowhere.
+            m.d.comb += source.ready.eq(1)
+
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         network, loader, choices = self.network, self.loader, self.choices
@@ -165,20 +186,33 @@ class Accelerator(wiring.Component):
             guard.i.valid.eq(valid),
             ready.eq(guard.i.ready),
         ]
-        source = guard.o
-        for index, engine in enumerate(self.engines):
-            m.submodules[f"engine{index}"] = working(engine)
-            wiring.connect(m, source, engine.i)
-            if isinstance(engine, FoldedEngine):
-                source = engine.o
-                continue
-            serializer = SpikeSerializer(engine.plan.sweep_word)
-            m.submodules[f"serializer{index}"] = working(serializer)
-            wiring.connect(m, engine.o, serializer.i)
-            source = serializer.o
         readout = Readout(self.plan)
         m.submodules.readout = working(readout)
-        wiring.connect(m, source, readout.i)
+        # Who reads each population's events, the input's being INPUT's.
+        readers: dict[int, list[Any]] = {index: [] for index in range(INPUT, len(self.engines))}
+        for index, engine in enumerate(self.engines):
+            if isinstance(engine, FoldedEngine):
+                readers[INPUT].append(engine.i)
+                continue
+            for number, entry in engine.inputs.items():
+                depth, projection = engine.plan.skip_depths[number], engine.plan.projections[number]
+                if depth:
+                    fifo = StreamFifo(entry.payload.shape(), depth)
+                    m.submodules[f"skip{index}_{number}"] = working(fifo)
+                    join(m, fifo.o, entry)
+                    entry = fifo.i
+                readers[projection.source].append(entry)
+        readers[len(self.engines) - 1].append(readout.i)
+        self._send(m, working, "input", guard.o, readers[INPUT])
+        for index, engine in enumerate(self.engines):
+            m.submodules[f"engine{index}"] = working(engine)
+            source = engine.o
+            if not isinstance(engine, FoldedEngine):
+                serializer = SpikeSerializer(engine.plan.sweep_word)
+                m.submodules[f"serializer{index}"] = working(serializer)
+                wiring.connect(m, engine.o, serializer.i)
+                source = serializer.o
+            self._send(m, working, f"{index}", source, readers[index])
         m.d.comb += [
             self.m_axis_tdata.eq(Value.cast(readout.o.payload.word)),
             self.m_axis_tlast.eq(readout.o.payload.last),

@@ -263,10 +263,18 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "lanes": layer.lanes,
         "n_slots": layer.n_slots,
         "picture": _picture(layer.picture),
-        "reads": _reads(layer.reads),
+        "projections": [
+            {
+                "source": link.source,
+                "n_in": link.n_in,
+                "row_base": link.row_base + row_base,
+                "reads": _reads(link.reads),
+            }
+            for link in layer.projections
+        ],
         "lane": layer.lane.tolist(),
         "slot": layer.slot.tolist(),
-        "source_address": (layer.source_address + row_base).tolist(),
+        "source_address": layer.source_address.tolist(),
         "slot_base": slot_base,
         "spiking": layer.spiking,
         "weight_bits": frozen.weight_bits,

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
-from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Shape, Signal, Value, signed, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Shape, Signal, Value, unsigned
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.layouts import index_width
-from codesign.plan import EnginePlan, SweepWord
+from codesign.plan import EnginePlan
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo, load_bus
 from rtl_templates.neurons import NeuronBank
 from rtl_templates.picture import PicturePlace, PictureReader
+from rtl_templates.serializer import SpikeSerializer, sweep_word_layout
+from rtl_templates.streams import EventMerge, StreamFork, join
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
-
-
-def sweep_word_layout(word: SweepWord) -> data.StructLayout:
-    """One slot of a sweep: ``mask`` of the lanes that have something to say, and whether the timestep ends with it.
-
-    With values (last layer of a membrane readout, or one that counts) ``values`` holds each lane's.
-    """
-    fields: dict[str, Shape | data.Layout] = {
-        "end": unsigned(1),
-        "slot": unsigned(word.slot_width),
-        "mask": unsigned(word.lanes),
-    }
-    if word.value_width:
-        fields["values"] = data.ArrayLayout(signed(word.value_width), word.lanes)
-    return data.StructLayout(fields)
 
 
 def sweep_stages(m: Module, count: int, slot_shape: Shape) -> tuple[list[Signal], ...]:
@@ -80,7 +69,8 @@ class LayerEngine(wiring.Component):
 
     Members
     -------
-    i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
+    i, i1, ... : In(stream of event_layout), one for each projection but the layer's own events, ``inputs`` lists them;
+        events and ends of timesteps (of samples for coding 'current').
     o : Out(stream of sweep_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
@@ -107,7 +97,10 @@ class LayerEngine(wiring.Component):
         self.is_current = widths.has_sum
         super().__init__(
             {
-                "i": In(stream.Signature(event_layout(placement.source_span, widths.value))),
+                **{
+                    name: In(stream.Signature(event_layout(plan.projections[number].span, widths.value)))
+                    for number, name in self._input_names.items()
+                },
                 "o": Out(stream.Signature(sweep_word_layout(plan.sweep_word))),
                 "saturations": Out(range(placement.lanes + 1)),
                 "probe_valid": Out(1),
@@ -126,9 +119,77 @@ class LayerEngine(wiring.Component):
         )
 
     @property
+    def _input_names(self) -> dict[int, str]:
+        """Names of the streams that come in, by the number of their projection: all but the layer's own events."""
+        outer = [number for number, late in enumerate(self.plan.delayed) if not late]
+        return {number: f"i{place or ''}" for place, number in enumerate(outer)}
+
+    @property
+    def inputs(self) -> dict[int, stream.Interface]:
+        """The streams that come in, by the number of their projection."""
+        return {number: getattr(self, name) for number, name in self._input_names.items()}
+
+    @property
     def _clips(self) -> bool:
         """True if the width into which membranes are clipped is a signal."""
         return self._capacity is not None and self._placement.spiking
+
+    def _events(self, m: Module, while_moving: Callable[[Value], Value]) -> tuple[Any, Any]:
+        """Rows to walk, of all projections together; and where the layer's own sweep words go, if it reads itself."""
+        plan, layer = self.plan, self._placement
+        rows = event_layout(layer.n_addresses, plan.widths.value, layer.tag)
+        own, tokens = self._own_events(m) if any(plan.delayed) else (None, iter(()))
+        found: list[Any] = []
+        for number, projection in enumerate(plan.projections):
+            if plan.delayed[number]:
+                source = next(tokens)
+            else:
+                outer = self.inputs[number]
+                source = stream.Signature(event_layout(projection.span, plan.widths.value)).create()
+                m.d.comb += [
+                    Value.cast(source.payload).eq(Value.cast(outer.payload)),
+                    source.valid.eq(outer.valid),
+                    outer.ready.eq(while_moving(source.ready)),
+                ]
+            if projection.reads is not None:
+                m.submodules[f"reader{number or ''}"] = reader = PictureReader(plan, number)
+                join(m, source, reader.i)
+                found.append(reader.o)
+                continue
+            event = stream.Signature(rows).create()
+            row = source.payload.source + projection.row_base if projection.row_base else source.payload.source
+            m.d.comb += [
+                event.payload.end.eq(source.payload.end),
+                event.payload.source.eq(wrap(row, event.payload.source.shape())),
+                event.valid.eq(source.valid),
+                source.ready.eq(event.ready),
+            ]
+            if plan.widths.value:
+                m.d.comb += event.payload.value.eq(source.payload.value)
+            if layer.tag.fields:
+                # Single synapses beside taps: steps of 0 from a base of 0.
+                m.d.comb += [event.payload.reach_y.eq(1), event.payload.reach_x.eq(1)]
+            found.append(event)
+        if len(found) == 1:
+            return found[0], own
+        m.submodules.merge = merge = EventMerge(rows, plan.delayed, plan.timesteps)
+        for sender, receiver in zip(found, merge.inputs, strict=True):
+            join(m, sender, receiver)
+        return merge.o, own
+
+    def _own_events(self, m: Module) -> tuple[Any, Iterator[Any]]:
+        """Where the layer's sweep words wait for the next timestep, and their events, for each projection that reads
+        them."""
+        plan = self.plan
+        m.submodules.own = fifo = StreamFifo(sweep_word_layout(plan.own_word), plan.own_fifo_depth)
+        m.submodules.own_serializer = serializer = SpikeSerializer(plan.own_word)
+        wiring.connect(m, fifo.o, serializer.i)
+        readers = plan.delayed.count(True)
+        if readers == 1:
+            return fifo.i, iter([serializer.o])
+        m.submodules.own_fork = fork = StreamFork(serializer.o.payload.shape(), readers)
+        wiring.connect(m, serializer.o, fork.i)
+        return fifo.i, iter(fork.outputs)
 
     def _used(self, is_last: Value) -> Value:
         """Lanes with a neuron in the slot; ``is_last`` : it is one of the last neurons, or channels, of its lane."""
@@ -163,20 +224,11 @@ class LayerEngine(wiring.Component):
 
         # Events to every lane at once.
         accept = Signal()
-        room_for_event = Cat(fetcher.room for fetcher in fetchers).all()
-        if plan.reads is None:
-            event = self.i.payload
-            m.d.comb += [self.i.ready.eq(while_moving(room_for_event)), accept.eq(self.i.valid & self.i.ready)]
-        else:
-            m.submodules.reader = reader = PictureReader(plan)
-            event = reader.o.payload
-            m.d.comb += [
-                Value.cast(reader.i.payload).eq(Value.cast(self.i.payload)),
-                reader.i.valid.eq(self.i.valid),
-                self.i.ready.eq(while_moving(reader.i.ready)),
-                reader.o.ready.eq(room_for_event),
-                accept.eq(while_moving(reader.o.valid & reader.o.ready)),
-            ]
+        events, own = self._events(m, while_moving)
+        m.d.comb += [
+            events.ready.eq(while_moving(Cat(fetcher.room for fetcher in fetchers).all())),
+            accept.eq(while_moving(events.valid & events.ready)),
+        ]
 
         slot, valid, initial, silent, is_end = sweep_stages(m, stages + 1, unsigned(index_width(n_slots)))
         timestep = Signal(unsigned(index_width(plan.timesteps)))
@@ -244,7 +296,7 @@ class LayerEngine(wiring.Component):
         for fetcher in fetchers:
             m.d.comb += [
                 fetcher.broadcast_valid.eq(accept),
-                Value.cast(fetcher.broadcast).eq(Value.cast(event)),
+                Value.cast(fetcher.broadcast).eq(Value.cast(events.payload)),
                 fetcher.go.eq(go),
                 fetcher.resume.eq(resume),
             ]
@@ -315,6 +367,14 @@ class LayerEngine(wiring.Component):
                 m.d.comb += word.mask.eq(0)
         leaves = Signal()
         m.d.comb += leaves.eq(shown & (word.mask.any() | word.end))
+        if own is not None:
+            # Nothing is left to come after the last timestep.
+            m.d.comb += [
+                own.payload.end.eq(word.end),
+                own.payload.slot.eq(word.slot),
+                own.payload.mask.eq(word.mask),
+                own.valid.eq(leaves & ~initial[fire]),
+            ]
         if not has_fifo:
             m.d.comb += [Value.cast(self.o.payload).eq(Value.cast(word)), self.o.valid.eq(leaves), room.eq(1)]
             return EnableInserter(moves)(m)

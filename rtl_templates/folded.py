@@ -11,11 +11,11 @@ from codesign.mapping import FoldedMap
 from codesign.network import FrozenNetwork
 from codesign.plan import EnginePlan
 from rtl_templates.arithmetic import popcount, wrap
-from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, sweep_stages, sweep_word_layout
+from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, sweep_stages
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
 from rtl_templates.neurons import NeuronBank
-from rtl_templates.serializer import SpikeSerializer, token_layout
+from rtl_templates.serializer import SpikeSerializer, sweep_word_layout, token_layout
 
 
 class FoldedEngine(wiring.Component):

@@ -49,7 +49,7 @@ class PictureReader(wiring.Component):
 
     Parameters
     ----------
-    plan : of the engine that reads a picture.
+    plan : of the engine. projection : number of the one that reads a picture.
 
     Members
     -------
@@ -58,18 +58,20 @@ class PictureReader(wiring.Component):
 
     Raises
     ------
-    ValueError if the engine reads no picture.
+    ValueError if the projection reads no picture.
     """
 
-    def __init__(self, plan: EnginePlan):
-        if plan.reads is None:
-            raise ValueError("the engine reads no picture")
-        self._reads: PictureInput = plan.reads
+    def __init__(self, plan: EnginePlan, projection: int = 0):
+        link = plan.projections[projection]
+        if link.reads is None:
+            raise ValueError(f"projection {projection} reads no picture")
+        self._reads: PictureInput = link.reads
+        self._row_base = link.row_base
         self._plan = plan
         layer, value = plan.layers[0], plan.widths.value
         super().__init__(
             {
-                "i": In(stream.Signature(event_layout(layer.source_span, value))),
+                "i": In(stream.Signature(event_layout(link.span, value))),
                 "o": Out(stream.Signature(event_layout(layer.n_addresses, value, layer.tag))),
             }
         )
@@ -89,7 +91,7 @@ class PictureReader(wiring.Component):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid & (event.end | (reach_y.any() & reach_x.any()))),
                 out.end.eq(event.end),
-                out.source.eq(wrap(row, out.source.shape())),
+                out.source.eq(wrap(row + self._row_base if self._row_base else row, out.source.shape())),
             ]
             if self._plan.widths.value:
                 m.d.sync += out.value.eq(event.value)
@@ -99,6 +101,9 @@ class PictureReader(wiring.Component):
                     out.reach_y.eq(reach_y),
                     out.reach_x.eq(reach_x),
                 ]
+            elif self._plan.tag_fields.fields:
+                # Single synapses beside taps: steps of 0 from a base of 0.
+                m.d.sync += [out.base.eq(0), out.reach_y.eq(1), out.reach_x.eq(1)]
         return m
 
     def _looked_up(self, m: Module, name: str, axis: Axis, coordinate: Value) -> list[Signal]:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.plan import SweepWord
 from rtl_templates.arithmetic import wrap
-from rtl_templates.engine import sweep_word_layout
 from rtl_templates.fetcher import event_layout
+
+
+def sweep_word_layout(word: SweepWord) -> data.StructLayout:
+    """One slot of a sweep: ``mask`` of the lanes that have something to say, and whether the timestep ends with it.
+
+    With values (last layer of a membrane readout, or one that counts) ``values`` holds each lane's.
+    """
+    fields: dict[str, Shape | data.Layout] = {
+        "end": unsigned(1),
+        "slot": unsigned(word.slot_width),
+        "mask": unsigned(word.lanes),
+    }
+    if word.value_width:
+        fields["values"] = data.ArrayLayout(signed(word.value_width), word.lanes)
+    return data.StructLayout(fields)
 
 
 def token_layout(word: SweepWord) -> data.StructLayout:

@@ -13,7 +13,7 @@ from codesign.capacity import Capacity
 from codesign.choices import DEFAULTS, Choices
 from codesign.files import write_json, write_text
 from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
-from codesign.mapping import HardwareMap, LayerMap
+from codesign.mapping import HardwareMap
 from codesign.network import FrozenNetwork
 from codesign.stimulus import Stimulus
 
@@ -21,15 +21,9 @@ Words = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
 
 
-def encode_words(
-    network: FrozenNetwork, stimulus: Stimulus, sample: int, first: LayerMap | None = None
-) -> tuple[Words, Flags]:
-    """Input words of one sample, sources ascending: words (n,) as integers, and tlast, bool (n,).
-
-    ``first`` : the first layer's placement, if sources do not have their indices as addresses.
-    """
-    record = input_word(network, first.source_span if first else None)
-    address = first.source_address if first else np.arange(network.n_inputs)
+def encode_words(network: FrozenNetwork, stimulus: Stimulus, sample: int, mapping: HardwareMap) -> tuple[Words, Flags]:
+    """Input words of one sample, sources ascending: words (n,) as integers, and tlast, bool (n,)."""
+    record, address = input_word(network, mapping.input_span), mapping.input_address
     if stimulus.values is not None:
         values = stimulus.values[sample].astype(np.int64)
         sources = np.flatnonzero(values) if values.any() else np.zeros(1, np.int64)
@@ -68,13 +62,13 @@ def expected_words(
 
 def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapping: HardwareMap) -> None:
     """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
-    capacity, choices, first = mapping.capacity, mapping.choices, mapping.layers[0]
+    capacity, choices = mapping.capacity, mapping.choices
     trace = golden.run(network, stimulus, early_exit=choices.early_exit)
     columns = {
-        "input": [encode_words(network, stimulus, sample, first) for sample in range(len(stimulus))],
+        "input": [encode_words(network, stimulus, sample, mapping) for sample in range(len(stimulus))],
         "output": [expected_words(network, trace, sample, capacity, choices) for sample in range(len(stimulus))],
     }
-    records = {"input": input_word(network, first.source_span), "output": output_word(network, capacity)}
+    records = {"input": input_word(network, mapping.input_span), "output": output_word(network, capacity)}
     for name, samples in columns.items():
         lines: list[str] = []
         for words, last in samples:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from codesign.errors import InputError
 from codesign.network import FrozenNetwork
-from codesign.sidecar import SIDECAR, LayerEntry, Sidecar, SynapseEncoding
+from codesign.sidecar import SIDECAR, LayerEntry, PictureInput, ProjectionEntry, Sidecar, SynapseEncoding
 from sim.bundle import read_image, read_sidecar, unpack
 
 Int = npt.NDArray[np.int64]
@@ -21,12 +21,12 @@ Int = npt.NDArray[np.int64]
 class DecodedLayer:
     """What a layer's memories say.
 
-    weights : int64 (n_in, n_out), sources behind a pool; of a convolution (out channels, in channels, height, width).
-        A synapse or tap stored twice counts twice. n_synapses : stored synapses or taps.
+    weights : of each projection int64 (n_in, n_out), sources behind a pool; of a convolution (out channels, in
+        channels, height, width). A synapse or tap stored twice counts twice. n_synapses : stored synapses and taps.
     threshold, bias : int64 (n_out,). stray : problems such as synapses of no neuron, in words.
     """
 
-    weights: Int
+    weights: tuple[Int, ...]
     n_synapses: int
     threshold: Int
     bias: Int
@@ -54,22 +54,26 @@ def _decode_layers(bundle: Path, sidecar: Sidecar) -> list[DecodedLayer]:
     for layer in sidecar.layers:
         for memory in layer.memories:
             if memory.role == "rows":
-                rows.setdefault(memory.image, []).append(_rows(layer).ravel())
+                rows.setdefault(memory.image, []).append(np.concatenate(_rows(layer)))
     return [_decode_layer(bundle, layer, rows) for layer in sidecar.layers]
 
 
-def _rows(layer: LayerEntry) -> Int:
-    """int64: address of each row: (n_in,) by source, or (channels, phases) of a picture that is read."""
-    address = np.asarray(layer.source_address, np.int64)
-    reads = layer.reads
-    if reads is None:
-        return address
-    channel = address[:: reads.picture.size] >> reads.picture.place_bits
-    return (channel[:, None] << reads.row_bits) | np.arange(reads.phases[0] * reads.phases[1])
+def _rows(layer: LayerEntry) -> list[Int]:
+    """Of each projection the addresses of its rows, int64: by source, or by channel and phase of a picture."""
+    found, first = [], 0
+    for projection in layer.projections:
+        address = np.asarray(layer.source_address[first : first + projection.n_in], np.int64)
+        first += projection.n_in
+        reads = projection.reads
+        if reads is not None:
+            channel = address[:: reads.picture.size] >> reads.picture.place_bits
+            address = ((channel[:, None] << reads.row_bits) | np.arange(reads.phases[0] * reads.phases[1])).ravel()
+        found.append(address + projection.row_base)
+    return found
 
 
 def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]) -> DecodedLayer:
-    n_in, n_out, lanes, n_slots = layer.n_in, layer.n_out, layer.lanes, layer.n_slots
+    n_out, lanes, n_slots = layer.n_out, layer.lanes, layer.n_slots
     neuron = np.full((lanes, n_slots), -1, np.int64)
     neuron[layer.lane, layer.slot] = np.arange(n_out)
     tables: dict[tuple[str, int], dict[str, Int]] = {}
@@ -79,16 +83,13 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
         tables[memory.role, memory.lane] = _ungrouped(table) if memory.role == "rows" else table
         if memory.role == "rows":
             taken[memory.lane] = np.concatenate(rows_of[memory.image])
-    row_address = _rows(layer).ravel()
+    projections = list(zip(layer.projections, _rows(layer), strict=True))
+    row_address = np.concatenate([rows for _, rows in projections])
     encoding = layer.encoding
     stray: list[str] = []
-    if np.unique(layer.source_address).size != n_in or np.unique(row_address).size != row_address.size:
+    if np.unique(row_address).size != row_address.size or not _has_addresses_of_its_own(layer):
         stray.append("two sources share a row")
-    kernel = None if layer.reads is None else layer.reads.convolution
-    weights = np.zeros((row_address.size, n_out), np.int64)
-    if kernel is not None and layer.reads is not None and layer.picture is not None:
-        shape = layer.picture.channels, layer.reads.picture.channels, kernel.height, kernel.width
-        weights = np.zeros(shape, np.int64)
+    weights = tuple(_no_weights(layer, projection, rows.size) for projection, rows in projections)
     stored = 0
     constants = {name: np.full(n_out, getattr(layer, name) or 0, np.int64) for name in ("threshold", "bias")}
     lockstep = layer.lockstep
@@ -106,30 +107,37 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
             stray.append(f"lane {lane}: two layers share a row")
         stored += 0 if lockstep else int(rows["count"][unused].sum())
         counted: set[int] = set()
-        for source, address in enumerate(row_address):
+        numbered = (
+            (projection, found, number, int(address))
+            for found, (projection, addresses) in zip(weights, projections, strict=True)
+            for number, address in enumerate(addresses)
+        )
+        for projection, found, source, address in numbered:
             first, count = int(rows["start"][address]), int(rows["count"][address])
             if first + count > next(iter(synapses.values())).size:
                 stray.append(f"lane {lane}: the row of source {source} runs past the memory")
             row = {name: column[first : first + count] for name, column in synapses.items()}
             slots, values = _walked(row, encoding)
-            if kernel is not None:
+            if projection.reads is not None and projection.reads.convolution is not None:
                 stored += 0 if address in counted else slots.size
-                counted.add(int(address))
-                if not _taps(weights, row, layer, neuron[lane], source):
+                counted.add(address)
+                if not _taps(found, row, layer, projection.reads, neuron[lane], source):
                     stray.append(f"lane {lane}: row {source} has a tap that belongs to no channel or kernel")
                 continue
+            if any(row[name].any() for name in ("dy", "dx") if name in row):
+                stray.append(f"lane {lane}: a single synapse of source {source} has steps of a tap")
             if lockstep:
                 # A lane without a synapse in a word adds 0 to its first slot.
                 holds = (slots != 0) | (values != 0)
                 slots, values = slots[holds], values[holds]
             stored += 0 if address in counted else slots.size
-            counted.add(int(address))
+            counted.add(address)
             outside = slots >= n_slots
             targets = neuron[lane, np.where(outside, 0, slots)]
             lost = outside | (targets < 0)
             if lost.any():
                 stray.append(f"lane {lane}: source {source} reaches a slot without a neuron")
-            np.add.at(weights[source], targets[~lost], values[~lost])
+            np.add.at(found[source], targets[~lost], values[~lost])
         for name, values in tables.get(("parameters", lane), {}).items():
             if layer.picture is not None and values.size * layer.picture.size == n_slots:
                 # One word serves a channel.
@@ -139,13 +147,33 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
     return DecodedLayer(weights, stored, constants["threshold"], constants["bias"], tuple(stray))
 
 
-def _taps(weights: Int, row: dict[str, Int], layer: LayerEntry, neuron: Int, number: int) -> bool:
+def _no_weights(layer: LayerEntry, projection: ProjectionEntry, n_rows: int) -> Int:
+    """Zeros of the shape of a projection's weights."""
+    reads = projection.reads
+    if reads is None or reads.convolution is None or layer.picture is None:
+        return np.zeros((n_rows, layer.n_out), np.int64)
+    kernel = reads.convolution
+    return np.zeros((layer.picture.channels, reads.picture.channels, kernel.height, kernel.width), np.int64)
+
+
+def _has_addresses_of_its_own(layer: LayerEntry) -> bool:
+    """Whether no two sources of a projection have the same address."""
+    first = 0
+    for projection in layer.projections:
+        addresses = layer.source_address[first : first + projection.n_in]
+        first += projection.n_in
+        if len(set(addresses)) != projection.n_in:
+            return False
+    return True
+
+
+def _taps(weights: Int, row: dict[str, Int], layer: LayerEntry, reads: PictureInput, neuron: Int, number: int) -> bool:
     """Add a row's taps to the kernel; False if one of them is of no channel, or beyond the kernel.
 
     neuron : int64 (n_slots,), of the lane's slots, -1 for none. number : of the row, counted by channel, then phase.
     """
-    reads, picture = layer.reads, layer.picture
-    assert reads is not None and reads.convolution is not None and picture is not None
+    picture = layer.picture
+    assert reads.convolution is not None and picture is not None
     kernel = reads.convolution
     channel, phase = divmod(number, reads.phases[0] * reads.phases[1])
     phase_y, phase_x = divmod(phase, reads.phases[1])
@@ -201,12 +229,17 @@ def compare_decoded_sidecar(bundle: Path, sidecar: Sidecar, network: FrozenNetwo
         }
     for index, (have, layer) in enumerate(zip(decoded, network.layers, strict=True)):
         spiking = index < len(network.layers) - 1 or not network.membrane_readout
-        pairs = [("weight", layer.projections[0].connections.dense(), have.weights), ("bias", layer.bias, have.bias)]
+        pairs = [("bias", layer.bias, have.bias)]
+        for projection, found in zip(layer.projections, have.weights):
+            pairs.append(("weight", projection.connections.dense(), found))
         if spiking:
             pairs.append(("threshold", layer.threshold, have.threshold))
         problems = [*have.stray]
-        if have.n_synapses != layer.n_synapses:
-            problems.append(f"{have.n_synapses} synapses stored, the frozen network has {layer.n_synapses}")
+        stored = sum(projection.connections.n_weights for projection in layer.projections)
+        if have.n_synapses != stored:
+            problems.append(f"{have.n_synapses} synapses stored, the frozen network has {stored}")
+        if len(have.weights) != len(layer.projections):
+            problems.append(f"{len(have.weights)} projections, the frozen network has {len(layer.projections)}")
         for name, want, got in pairs:
             if want.shape != got.shape:
                 problems.append(f"{name}s have shape {got.shape}, the frozen network's {want.shape}")

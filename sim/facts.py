@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from codesign.errors import MismatchError
-from codesign.network import Convolution, FrozenNetwork, signed_width
-from codesign.sidecar import SIDECAR, LayerEntry, LayerRoom, MemoryImage, Picture, Sidecar, WordField
+from codesign.network import INPUT, Convolution, FrozenNetwork, signed_width
+from codesign.sidecar import SIDECAR, LayerEntry, LayerRoom, MemoryImage, Picture, ProjectionEntry, Sidecar, WordField
 from sim.netlist import Netlist, read_netlist
 
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
@@ -125,9 +125,9 @@ class _Checks:
         """Ports, and the places of the words' fields."""
         sidecar, room = self.sidecar, self.room
         n_inputs = room.n_inputs if room else sidecar.n_inputs
-        reads = sidecar.layers[0].reads
-        if reads is not None:
-            n_inputs = reads.picture.channels << reads.picture.place_bits
+        picture = sidecar.input_picture
+        if picture is not None:
+            n_inputs = picture.channels << picture.place_bits
         timesteps = room.timesteps if room else sidecar.timesteps
         source = ("source", _index_width(n_inputs), False)
         extra = ("value", sidecar.input_bits, False) if sidecar.coding == "current" else ("kind", 1, False)
@@ -240,15 +240,19 @@ class _Checks:
 
     def _rows(self, index: int) -> int:
         """Rows of a layer in a row table: one for each hardware index of the layer before, or those of its channels."""
-        reads = self.sidecar.layers[index].reads
-        if index == 0:
+        return sum(self._projection_rows(projection) for projection in self.sidecar.layers[index].projections)
+
+    def _projection_rows(self, projection: ProjectionEntry) -> int:
+        """Rows of a projection; loadable machines have room for more inputs."""
+        reads = projection.reads
+        if projection.source == INPUT:
             if reads is not None:
                 return reads.picture.channels << reads.row_bits
-            return self.room.n_inputs if self.room else self.sidecar.layers[0].n_in
-        before = self.sidecar.layers[index - 1]
+            return self.room.n_inputs if self.room else projection.n_in
+        sender = self.sidecar.layers[projection.source]
         if reads is not None:
-            return (before.n_slots // reads.picture.size << _lane_bits(before)) << reads.row_bits
-        return before.n_slots << _lane_bits(before)
+            return (sender.n_slots // reads.picture.size << _lane_bits(sender)) << reads.row_bits
+        return sender.n_slots << _lane_bits(sender)
 
     def _most(self, entry: LayerEntry) -> int:
         """Neurons for which the layer has slots."""
@@ -267,24 +271,26 @@ class _Checks:
             slot = unit // entry.lanes * size + place
             self.same(f"{where}.lane", entry.lane, tuple((unit % entry.lanes).tolist()), "the order of classes")
             self.same(f"{where}.slot", entry.slot, tuple(slot.tolist()), "the order of classes")
-        addresses = channel = np.arange(entry.n_in)
-        if entry.index:
-            before = self.sidecar.layers[entry.index - 1]
-            slot = np.asarray(before.slot) // (before.picture.size if before.picture else 1)
-            addresses = channel = (slot << _lane_bits(before)) | np.asarray(before.lane)
-        if entry.reads is not None:
-            picture = entry.reads.picture
-            place = np.arange(entry.n_in) % picture.size
-            if entry.index == 0:
-                channel = np.arange(entry.n_in) // picture.size
-            y, x = np.divmod(place, picture.width)
-            addresses = (channel << picture.place_bits) | (y << picture.x_bits) | x
-        self.same(
-            f"{where}.source_address",
-            entry.source_address,
-            tuple((addresses + base).tolist()),
-            "the placement of the layer before" if entry.index else "the order of inputs",
-        )
+        found: list[int] = []
+        for number, projection in enumerate(entry.projections):
+            self.same(f"{where}.projections.{number}.row_base", projection.row_base, base, "the rows before it")
+            base += self._projection_rows(projection)
+            found += self._addresses(projection)
+        source = "the placement of the layers before" if entry.index else "the order of inputs"
+        self.same(f"{where}.source_address", entry.source_address, tuple(found), source)
+
+    def _addresses(self, projection: ProjectionEntry) -> list[int]:
+        """Address of each source of a projection in events."""
+        numbers, reads = np.arange(projection.n_in), projection.reads
+        unit = numbers if reads is None else numbers // reads.picture.size
+        if projection.source != INPUT:
+            sender = self.sidecar.layers[projection.source]
+            rank = np.asarray(sender.slot) // (sender.picture.size if sender.picture else 1)
+            unit = (rank << _lane_bits(sender)) | np.asarray(sender.lane)
+        if reads is None:
+            return unit.tolist()
+        y, x = np.divmod(numbers % reads.picture.size, reads.picture.width)
+        return ((unit << reads.picture.place_bits) | (y << reads.picture.x_bits) | x).tolist()
 
     def _memories(self, entry: LayerEntry, engine: str) -> None:
         """Role, lane, name, shape and fields of each memory; encodings."""
@@ -320,7 +326,7 @@ class _Checks:
             names = ["start", *(["count"] if group == 1 else [f"count{k}" for k in range(group)])]
         elif memory.role == "synapses":
             one = ["slot" if encoding.gap_bits is None else "gap", "weight" if encoding.codebook is None else "code"]
-            if entry.reads is not None and entry.reads.convolution is not None:
+            if any(part.reads is not None and part.reads.convolution is not None for part in entry.projections):
                 one += ["dy", "dx"]
             names = [f"{name}{lane}" for lane in range(entry.lanes) for name in one] if entry.lockstep else one
         else:
@@ -470,8 +476,8 @@ class _Checks:
             self.same(f"{where}.n_in", entry.n_in, layer.n_sources, source)
             picture = None if entry.picture is None else _sizes(entry.picture)
             self.same(f"{where}.picture", picture, _placed_picture(network, entry.index), source)
-            reads = None if entry.reads is None else entry.reads.model_dump()
-            self.same(f"{where}.reads", reads, _reads(network, entry.index), source)
+            stated = [part.model_dump(exclude={"row_base"}) for part in entry.projections]
+            self.same(f"{where}.projections", stated, _projections(network, entry.index), source)
             self.same(f"{where}.n_out", entry.n_out, layer.n_out, source)
             self.same(f"{where}.spiking", entry.spiking, spiking, source)
             self.same(f"{where}.weight_bits", entry.weight_bits, layer.weight_bits, source)
@@ -527,25 +533,35 @@ def _sizes(picture: Picture) -> tuple[int, int, int]:
     return picture.channels, picture.height, picture.width
 
 
-def _placed_picture(network: FrozenNetwork, index: int) -> tuple[int, int, int] | None:
-    """Shape of a layer whose lanes own channels: a convolution, or what is read as a picture."""
-    if isinstance(network.layers[index].projections[0].connections, Convolution):
-        return network.layers[index].shape
-    return network.layers[index + 1].projections[0].source_shape if index + 1 < len(network.layers) else None
+def _placed_picture(network: FrozenNetwork, source: int) -> tuple[int, int, int] | None:
+    """Shape of a population whose lanes own channels: one of a convolution, or what is read as a picture."""
+    if source != INPUT and any(
+        isinstance(projection.connections, Convolution) for projection in network.layers[source].projections
+    ):
+        return network.layers[source].shape
+    for layer in network.layers:
+        for projection in layer.projections:
+            if projection.source == source and projection.source_shape is not None:
+                return projection.source_shape
+    return None
 
 
-def _reads(network: FrozenNetwork, index: int) -> dict[str, Any] | None:
-    """The sidecar's ``reads`` of a layer; single synapses without pool read a picture if one is before them."""
-    projection = network.layers[index].projections[0]
-    shape = projection.source_shape or (_placed_picture(network, index - 1) if index else None)
-    if shape is None:
-        return None
-    connections, kernel = projection.connections, None
-    if isinstance(connections, Convolution):
-        height, width = connections.kernel
-        kernel = {"height": height, "width": width, "stride": connections.stride, "padding": connections.padding}
-    picture = dict(zip(("channels", "height", "width"), shape, strict=True))
-    return {"picture": picture, "pool": projection.pool.size if projection.pool else 1, "convolution": kernel}
+def _projections(network: FrozenNetwork, index: int) -> list[dict[str, Any]]:
+    """The sidecar's ``projections`` of a layer; single synapses without pool read a picture if one sends."""
+    found = []
+    for projection in network.layers[index].projections:
+        shape = projection.source_shape or _placed_picture(network, projection.source)
+        reads = kernel = None
+        if isinstance(projection.connections, Convolution):
+            height, width = projection.connections.kernel
+            stride, padding = projection.connections.stride, projection.connections.padding
+            kernel = {"height": height, "width": width, "stride": stride, "padding": padding}
+        if shape is not None:
+            picture = dict(zip(("channels", "height", "width"), shape, strict=True))
+            pool = projection.pool.size if projection.pool else 1
+            reads = {"picture": picture, "pool": pool, "convolution": kernel}
+        found.append({"source": projection.source, "n_in": projection.n_sources, "reads": reads})
+    return found
 
 
 def _item(items: Sequence[Any], place: int) -> Any:

@@ -33,6 +33,8 @@ def random_choices(rng: np.random.Generator, network: FrozenNetwork) -> Choices:
     while True:
         drawn = {name: values[int(rng.integers(len(values)))] for name, values in VALUES.items() if rng.random() < 0.5}
         choices = Choices(**drawn)
-        found = problem(choices, readout=network.readout, n_outputs=network.n_outputs, pictures=network.has_pictures)
+        found = problem(
+            choices, readout=network.readout, n_outputs=network.n_outputs, structured=not network.is_plain_chain
+        )
         if found is None:
             return choices

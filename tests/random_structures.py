@@ -59,12 +59,18 @@ def random_convolution(
 
 
 def random_structure(
-    rng: np.random.Generator, *, chain: bool = False, side: int = 5, kernel: int = 3, channels: int = 3
+    rng: np.random.Generator,
+    *,
+    chain: bool = False,
+    leaks: bool = True,
+    side: int = 5,
+    kernel: int = 3,
+    channels: int = 3,
 ) -> FrozenNetwork:
     """A valid network of 1 to 4 layers on a picture of up to 2 inputs x ``side`` x ``side``.
 
-    chain : each layer has one projection from the one before, and one leak. kernel, channels : of a convolution, at
-        most.
+    chain : each layer has one projection from the one before, and one leak. leaks : neurons may have leaks of their
+    own. kernel, channels : of a convolution, at most.
     """
     kind = CODINGS[rng.choice(5, p=[0.4, 0.15, 0.15, 0.15, 0.15])]
     input_bits = int(rng.integers(1, 9)) if kind == "current" else 0
@@ -107,12 +113,20 @@ def random_structure(
                 silent,
                 timesteps,
                 (1 << max(1, input_bits)) - 1,
-                leak_per_neuron=not chain,
+                leak_per_neuron=leaks and not chain,
             )
         )
     network = FrozenNetwork(tuple(layers), timesteps, InputCoding(kind, input_bits), readout)
     network.validate()
     return network
+
+
+def random_covered(rng: np.random.Generator, **sizes: int) -> FrozenNetwork:
+    """A network of any structure that hardware covers."""
+    while True:
+        network = random_structure(rng, leaks=False, **sizes)
+        if network.hardware_support() is None:
+            return network
 
 
 def more_projections(

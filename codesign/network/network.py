@@ -101,10 +101,11 @@ class FrozenNetwork:
         return self.readout != "spike_count"
 
     @property
-    def has_pictures(self) -> bool:
-        """True if a layer is a convolution or reads through a pool."""
-        projections = (projection for layer in self.layers for projection in layer.projections)
-        return any(projection.source_shape is not None for projection in projections)
+    def is_plain_chain(self) -> bool:
+        """True if every layer is plain and reads the one before."""
+        return all(
+            layer.is_plain and layer.projections[0].source == index - 1 for index, layer in enumerate(self.layers)
+        )
 
     def source_max(self, index: int) -> int:
         """Largest factor with which one source of layer ``index`` multiplies a weight."""
@@ -197,13 +198,13 @@ class FrozenNetwork:
         missing: dict[str, list[int]] = {}
         for index, layer in enumerate(self.layers):
             found = {"a leak per neuron"} if layer.leak.per_neuron else set()
-            for projection in layer.projections:
-                if projection.source == index:
-                    found.add("recurrent connections")
-                if projection.source not in (index, index - 1) or projection.fixed:
-                    found.add("residual connections")
-            if not found and len(layer.projections) > 1:
-                found.add("several projections to a layer")
+            sources = [projection.source for projection in layer.projections]
+            if self.coding.is_current and INPUT in sources and any(source != INPUT for source in sources):
+                found.add("events beside input currents")
+            if self.coding.is_current and INPUT in sources and index > 0:
+                found.add("input currents to a later layer")
+            if all(source == index for source in sources):
+                found.add("a layer that nothing but itself reaches")
             for what in sorted(found):
                 missing.setdefault(what, []).append(index)
         if not missing:

@@ -187,4 +187,4 @@ class Stage:
     def is_current(self, context: Context) -> bool:
         """True if the recorded result belongs to the present inputs; does not look at external data."""
         record = context.run.stage(self.name)
-        return record.get("status") == "done" and record["key"] == self.key(context, record.get("external", {}))
+        return record.get("status") == "done" and record.get("key") == self.key(context, record.get("external", {}))

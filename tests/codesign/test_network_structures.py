@@ -215,12 +215,21 @@ def test_plain_networks_are_covered(seed: int) -> None:
 def test_everything_else_is_named() -> None:
     line = example().hardware_support()
     assert line is not None and "\n" not in line
-    for part in (
-        "a leak per neuron (layer 1)",
-        "recurrent connections (layer 2)",
-        "residual connections (layer 1)",
+    assert "a leak per neuron (layer 1)" in line
+    recurrent = FrozenLayer.from_dense(np.ones((2, 2), int), recurrent=np.ones((2, 2), int))
+    later = FrozenLayer.from_projections(
+        [Projection(source, Synapses.from_dense(np.ones((2, 2), int))) for source in (PREVIOUS, INPUT)]
+    )
+    alone = FrozenLayer.from_projections([Projection(OWN, Synapses.from_dense(np.ones((2, 2), int)))])
+    for layers, part in (
+        ((recurrent,), "events beside input currents (layer 0)"),
+        ((FrozenLayer.from_dense(np.ones((2, 2), int)), later), "input currents to a later layer (layer 1)"),
+        ((FrozenLayer.from_dense(np.ones((2, 2), int)), alone), "a layer that nothing but itself reaches (layer 1)"),
     ):
-        assert part in line
+        network = FrozenNetwork(
+            tuple(layer.resolved(k) for k, layer in enumerate(layers)), 1, InputCoding("current", 4)
+        )
+        assert part in (network.hardware_support() or "")
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -229,10 +238,10 @@ def test_chains_with_pictures_are_covered(seed: int) -> None:
     assert network.hardware_support() is None
 
 
-def test_two_plain_projections_are_not_covered() -> None:
+def test_several_projections_are_covered() -> None:
     link = Projection(PREVIOUS, Synapses.from_dense(np.ones((2, 2), int)))
     network = FrozenNetwork((FrozenLayer.from_projections([link, link]),), 1, InputCoding("events"))
-    assert "several projections to a layer (layer 0)" in (network.hardware_support() or "")
+    assert network.hardware_support() is None
 
 
 def test_a_layer_that_is_not_plain_has_no_list_of_synapses() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from random_networks import random_lanes
-from random_structures import random_convolution, random_structure
+from random_structures import random_convolution, random_covered
 
 from codesign.choices import Choices
 from codesign.errors import InputError, UnsupportedError
@@ -29,8 +29,9 @@ def reached(layer: LayerMap) -> np.ndarray:
     found = np.zeros((layer.n_in, layer.n_out), np.int64)
     neuron = np.full((layer.lanes, layer.n_slots), -1)
     neuron[layer.lane, layer.slot] = np.arange(layer.n_out)
-    reads, slots = layer.reads, 1 << index_width(layer.n_slots)
-    for source, (address, row) in enumerate(zip(layer.source_address, layer.source_row)):
+    slots = 1 << index_width(layer.n_slots)
+    readers = [projection.reads for projection in layer.projections for _ in range(projection.n_in)]
+    for source, (address, row, reads) in enumerate(zip(layer.source_address, layer.source_row, readers)):
         if row < 0:
             continue
         for lane in range(layer.lanes):
@@ -77,24 +78,24 @@ def unrolled(projection: Projection) -> np.ndarray:
     return spread
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_every_event_reaches_what_the_network_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    network = random_structure(rng, chain=True, side=7, kernel=4, channels=5)
+    network = random_covered(rng, side=7, kernel=4, channels=5)
     mapping = map_network(network, random_lanes(rng, network, 5))
     for layer, frozen in zip(mapping.layers, network.layers):
-        want = unrolled(frozen.projections[0])
+        want = np.concatenate([unrolled(projection) for projection in frozen.projections])
         np.testing.assert_array_equal(reached(layer), want)
         # A row is walked whole: what falls off the border costs a clock too.
         walked = layer.walked(layer.row_count).sum(axis=0)
         assert np.all(walked >= (want != 0).sum(axis=1))
-        assert layer.lane_synapses.sum() == frozen.n_synapses
+        assert layer.lane_synapses.sum() == sum(part.connections.n_weights for part in frozen.projections)
 
 
 def test_only_taps_that_can_land_are_walked_with_a_stride() -> None:
     kernel = np.ones((1, 1, 4, 4), np.int64)
     reads = PictureInput.of(Projection(-1, Convolution.from_dense(kernel, (1, 8, 8), 2)))
-    assert reads is not None and reads.rows_per_channel == 4 and reads.y.steps == 2
+    assert reads is not None and reads.rows_per_channel == 4 and reads.steps == (2, 2)
     rows = reads.rows(addresses((1, 8, 8), np.arange(1)))
     assert np.bincount(rows).tolist() == [16, 16, 16, 16]
 
@@ -135,7 +136,7 @@ def test_a_large_kernel_in_large_steps_is_built() -> None:
     "key, value", [("shape", "folded"), ("synapses", "compact"), ("lockstep", True), ("loadable", True)]
 )
 def test_choices_that_do_not_know_pictures_say_so(key: str, value: object) -> None:
-    with pytest.raises(UnsupportedError, match=f"hardware.{key} = .* is not built for convolutions and pools"):
+    with pytest.raises(UnsupportedError, match=f"hardware.{key} = .* is built for chains of single synapses alone"):
         map_network(wide(3, 6), [1], None, Choices(**{key: value}))
 
 

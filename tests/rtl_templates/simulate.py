@@ -44,9 +44,8 @@ def sample_words(
     mapping: HardwareMap | None = None,
 ) -> list[tuple[int, bool]]:
     """One sample as (word, tlast), sources in random order; ``mapping`` says what the sources' addresses are."""
-    first = mapping.layers[0] if mapping else None
-    record = input_word(network, first.source_span if first else None)
-    address = first.source_address if first else np.arange(network.n_inputs)
+    record = input_word(network, mapping.input_span if mapping else None)
+    address = mapping.input_address if mapping else np.arange(network.n_inputs)
     if network.coding.is_current:
         values = stimulus.values[sample]
         sources = rng.permutation(np.flatnonzero(values))

@@ -1,4 +1,7 @@
-"""Convolutions and pools in the simulator: golden == RTL == the second reference, and a network that others made."""
+"""Convolutions, pools, recurrence and skips in the simulator: golden == RTL == the second reference.
+
+And a network that others made gives the spikes that they stored.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pytest
 from golden_checks import assert_equals_reference
 from random_choices import random_choices
 from random_networks import random_lanes, random_stimulus
-from random_structures import random_structure
+from random_structures import random_covered
 from requirements import needs
 
 from codesign import golden
@@ -28,11 +31,11 @@ WORKERS = 2
 
 
 def equal(seed: int, folder: Path, most_lanes: int = 6, **sizes: int) -> None:
-    """Golden == RTL == reference on one random network with pictures, on a random machine."""
+    """Golden == RTL == reference on one random network of any structure, on a random machine."""
     rng = np.random.default_rng(seed)
-    network = random_structure(rng, chain=True, **sizes)
-    while not network.has_pictures:
-        network = random_structure(rng, chain=True, **sizes)
+    network = random_covered(rng, **sizes)
+    while network.is_plain_chain:
+        network = random_covered(rng, **sizes)
     stimulus = random_stimulus(rng, network, 6)
     choices = random_choices(rng, network)
     mapping = map_network(network, random_lanes(rng, network, most_lanes), None, choices)
@@ -56,13 +59,13 @@ def equal_for_all(seeds: range, folder: Path, **sizes: int) -> None:
         list(pool.map(one, seeds))
 
 
-def test_random_pictures_equal_their_rtl(tmp_path: Path) -> None:
+def test_random_structures_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all(range(8), tmp_path, side=9, kernel=5, channels=9)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("block", range(10))
-def test_many_random_pictures_equal_their_rtl(block: int, tmp_path: Path) -> None:
+def test_many_random_structures_equal_their_rtl(block: int, tmp_path: Path) -> None:
     equal_for_all(
         range(100 + 20 * block, 120 + 20 * block),
         tmp_path,

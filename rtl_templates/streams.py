@@ -1,0 +1,139 @@
+"""Where streams of events part and meet: one sender with several readers, one reader with several senders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from amaranth.hdl import Cat, Elaboratable, Module, ShapeLike, Signal, Value, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from codesign.layouts import index_width
+
+
+def join(m: Module, sender: Any, receiver: Any) -> None:
+    """Connect two streams whose payloads have the same bits, wherever their signals are."""
+    m.d.comb += [
+        Value.cast(receiver.payload).eq(Value.cast(sender.payload)),
+        receiver.valid.eq(sender.valid),
+        sender.ready.eq(receiver.ready),
+    ]
+
+
+class StreamFork(wiring.Component):
+    """Every word to each of several readers, which take it when they like; the next comes when all have.
+
+    Latency 0 clocks, throughput one word a clock if all readers are ready.
+
+    Members
+    -------
+    i : In(stream); o0, o1, ... : Out(stream), ``outputs`` lists them.
+    """
+
+    def __init__(self, shape: ShapeLike, count: int):
+        self._count = count
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                **{f"o{number}": Out(stream.Signature(shape)) for number in range(count)},
+            }
+        )
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [getattr(self, f"o{number}") for number in range(self._count)]
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        has = Signal(self._count)
+        takes = Signal(self._count)
+        moves = Signal()
+        m.d.comb += [
+            takes.eq(has | Cat(output.ready for output in self.outputs)),
+            moves.eq(takes.all()),
+            self.i.ready.eq(moves),
+        ]
+        for number, output in enumerate(self.outputs):
+            m.d.comb += [
+                Value.cast(output.payload).eq(Value.cast(self.i.payload)),
+                output.valid.eq(self.i.valid & ~has[number]),
+            ]
+        with m.If(self.i.valid):
+            m.d.sync += has.eq(takes & ~moves.replicate(self._count))
+        return m
+
+
+class EventMerge(wiring.Component):
+    """Events of several senders, timestep by timestep; one end when all have ended.
+
+    A sender that has ended waits for the others. A delayed one (the layer's own events of the timestep before) has
+    nothing to say in a sample's first timestep, not even an end. Of several events the last sender's goes first.
+    Nothing waits for what comes later, so that a merge cannot stop senders whose timesteps are in order.
+
+    Latency 1 clock, throughput one event a clock.
+
+    Parameters
+    ----------
+    shape : layout of an event, with ``end``.
+    delayed : of each sender, whether it is delayed.
+    timesteps : of a sample.
+
+    Members
+    -------
+    i0, i1, ... : In(stream), ``inputs`` lists them. o : Out(stream).
+    """
+
+    def __init__(self, shape: ShapeLike, delayed: Sequence[bool], timesteps: int):
+        self._delayed = delayed
+        self._timesteps = timesteps
+        super().__init__(
+            {
+                **{f"i{number}": In(stream.Signature(shape)) for number in range(len(delayed))},
+                "o": Out(stream.Signature(shape)),
+            }
+        )
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [getattr(self, f"i{number}") for number in range(len(self._delayed))]
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        count = len(self._delayed)
+        silent = sum(1 << number for number, late in enumerate(self._delayed) if late)
+        ended = Signal(count, init=silent)
+        timestep = Signal(unsigned(index_width(self._timesteps)))
+        moves = Signal()
+        granted = Signal()
+        m.d.comb += moves.eq(~self.o.valid | self.o.ready)
+        with m.If(moves):
+            m.d.sync += self.o.valid.eq(0)
+        for number, sender in enumerate(self.inputs):
+            m.d.comb += sender.ready.eq(~ended[number] & sender.payload.end)
+            with m.If(sender.valid & ~ended[number] & sender.payload.end):
+                m.d.sync += ended[number].eq(1)
+        # The last assignment wins: later senders go first.
+        for number, sender in enumerate(self.inputs):
+            others = Cat(
+                other.valid & ~ended[place] & ~other.payload.end
+                for place, other in enumerate(self.inputs)
+                if place > number
+            )
+            goes = Signal(name=f"goes_{number}")
+            m.d.comb += goes.eq(sender.valid & ~ended[number] & ~sender.payload.end & ~others.any() & moves)
+            with m.If(goes):
+                m.d.comb += [sender.ready.eq(1), granted.eq(1)]
+                m.d.sync += [Value.cast(self.o.payload).eq(Value.cast(sender.payload)), self.o.valid.eq(1)]
+        with m.If(moves & ended.all()):
+            at_last = timestep == self._timesteps - 1
+            m.d.sync += [
+                Value.cast(self.o.payload).eq(0),
+                self.o.payload.end.eq(1),
+                self.o.valid.eq(1),
+                ended.eq(0),
+                timestep.eq(timestep + 1),
+            ]
+            with m.If(at_last):
+                m.d.sync += [ended.eq(silent), timestep.eq(0)]
+        return m
