@@ -46,8 +46,8 @@ def equal(n_synapses: int, samples: int, folder: Path) -> None:
 
 
 @pytest.mark.hardware
-def test_20_000_synapses_equal_their_rtl(tmp_path: Path) -> None:
-    equal(20_000, 6, tmp_path)
+def test_5_000_synapses_equal_their_rtl(tmp_path: Path) -> None:
+    equal(5_000, 3, tmp_path)
 
 
 @pytest.mark.hardware

@@ -13,7 +13,7 @@ from tests.fuzz import mutations
 from tests.fuzz.campaign import Result, campaign, choose, judge
 from tests.fuzz.targets import TARGETS, prepare
 
-FILES = 400
+FILES = 200
 DEEP_FILES = 20_500
 
 
