@@ -18,6 +18,7 @@ from codesign import golden
 from codesign.area_model import AREA_MODELS
 from codesign.choices import DEFAULTS, Choices
 from codesign.config import Family, FreezeConfig
+from codesign.errors import UnsupportedError
 from codesign.estimate import MAX_SAMPLES, estimate, source_rates
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork
@@ -141,7 +142,14 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
 
     stimulus : samples whose events the cycles count and that guide the placement (the first 100); validation samples.
     weight_bits : the choice that the network was quantised with; its weights may need fewer.
+
+    Raises UnsupportedError for all but chains of single synapses if a device limits logic, which is not estimated.
     """
+    if budget.family is not None and not network.is_plain_chain:
+        raise UnsupportedError(
+            f"{budget.name}: there is no estimate of logic of convolutions, pools, recurrence and skips; limit "
+            "memory_bits or cycles alone"
+        )
     chosen = stimulus.take(slice(0, MAX_SAMPLES))
     trace = golden.run(network, chosen, membranes=False)
     rates = source_rates(network, chosen, trace)

@@ -223,13 +223,14 @@ def check(
     *,
     readout: ReadoutKind | None = None,
     lanes: Sequence[int] | None = None,
+    structured: bool = False,
     consumer: Consumer | None = None,
 ) -> None:
-    """Raise UnsupportedError with :func:`problem`'s line if there is one; ``network`` gives readout and classes."""
+    """Raise UnsupportedError with :func:`problem`'s line if there is one; ``network`` gives all but the lanes."""
     if network is not None:
         readout = network.readout
     n_outputs = None if network is None else network.n_outputs
-    structured = network is not None and not network.is_plain_chain
+    structured = structured if network is None else not network.is_plain_chain
     found = problem(
         choices, readout=readout, n_outputs=n_outputs, lanes=lanes, structured=structured, consumer=consumer
     )

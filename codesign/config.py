@@ -29,7 +29,7 @@ from codesign.choices import (
     keys,
 )
 from codesign.early_exit import MAX_MARGIN
-from codesign.errors import InputError
+from codesign.errors import InputError, UnsupportedError
 from codesign.files import read_text
 from codesign.hdl_names import TopName
 from codesign.network import MAX_LAYERS, MAX_WIDTH, CodingKind, CompareKind, LeakKind, ReadoutKind
@@ -262,10 +262,9 @@ class NetworkConfig(Section):
         ]
 
     @property
-    def is_plain(self) -> bool:
-        """True for fully connected layers, one after the other, with one leak each."""
-        dense = [layer for layer in self.layer_configs if isinstance(layer, DenseLayer) and not layer.recurrent]
-        return len(dense) == len(self.layer_configs) and self.learn_leak != "neuron"
+    def is_plain_chain(self) -> bool:
+        """True for fully connected layers, one after the other."""
+        return all(isinstance(layer, DenseLayer) and not layer.recurrent for layer in self.layer_configs)
 
     @model_validator(mode="after")
     def _one_form(self) -> NetworkConfig:
@@ -755,8 +754,14 @@ class Config(Section):
             self.hardware.choices,
             readout=self.network.readout,
             lanes=lanes if isinstance(lanes, list) else None,
+            structured=not self.network.is_plain_chain,
             consumer="budget" if self.budget.active else None,
         )
+        if not self.network.is_plain_chain and (self.budget.board or self.budget.target):
+            raise UnsupportedError(
+                "[budget] with a board or a target needs an estimate of logic, and there is none of convolutions, "
+                "pools, recurrence and skips; limit memory_bits or cycles alone"
+            )
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

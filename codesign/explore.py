@@ -112,10 +112,10 @@ def design_points(config: Config) -> list[Point]:
     Raises InputError if a density cannot be reached, UnsupportedError if no point could become an accelerator.
     """
     rewiring, grid = config.train.rewiring, config.explore
-    if not config.network.is_plain:
+    if config.network.learn_leak == "neuron":
         raise UnsupportedError(
-            "explore: every point becomes an accelerator, which does not cover recurrent, convolutional or pooling "
-            "layers or a leak per neuron yet; `codesign train` and `freeze` run such a network in software"
+            "explore: every point becomes an accelerator, which does not cover a leak per neuron yet; "
+            "`codesign train` and `freeze` run such a network in software"
         )
     if config.budget.active:
         raise InputError("explore: the grid chooses density, bits and lanes, and so would [budget]; leave one out")

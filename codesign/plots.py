@@ -412,6 +412,53 @@ def connectivity_picture(fan_out: npt.NDArray[np.int64], fields: npt.NDArray[np.
 DIVERGING_STRONG = LinearSegmentedColormap.from_list("signed", ["#a4161f", RED, "#eeb5b9", "#b3cdf0", BLUE, "#153f86"])
 
 
+def kernels(name: str, dense: npt.NDArray[np.int64], shown: int) -> Figure:
+    """A convolution: the taps between its channels, and its fullest kernels.
+
+    ``dense``: int (out channels, in channels, height, width), 0 without a tap; ``shown``: kernels drawn, at most.
+    """
+    with _style():
+        _, n_in, height, width = dense.shape
+        taps = np.count_nonzero(dense, axis=(2, 3))
+        order = np.argsort(-taps.ravel(), kind="stable")[:shown]
+        columns = 8
+        rows = max(1, -(-order.size // columns))
+        figure = Figure(figsize=(FULL, 0.6 + 0.95 * max(2, rows)), layout="constrained")
+        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1, 2.3]))
+        axes = left.subplots()
+        counts = axes.imshow(taps, cmap=DENSITY_MAP, vmin=0, vmax=height * width, aspect="auto")
+        axes.set_title(f"{name}: taps of each kernel")
+        axes.set_xlabel("channel read")
+        axes.set_ylabel("channel given")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(False)
+        left.colorbar(counts, ax=axes, shrink=0.8).outline.set_visible(False)
+        grid = right.subplots(rows, columns, squeeze=False).ravel()
+        limit = max(1, int(np.abs(dense).max(initial=1)))
+        for item in grid:
+            item.set_axis_off()
+        for item, place in zip(grid, order, strict=False):
+            given, read = divmod(int(place), n_in)
+            kernel = dense[given, read]
+            item.imshow(
+                np.where(kernel == 0, np.nan, kernel), cmap=DIVERGING_STRONG, norm=TwoSlopeNorm(0, -limit, limit)
+            )
+            item.set_title(f"{read} \N{RIGHTWARDS ARROW} {given}", fontsize=7, pad=2)
+            item.add_patch(
+                matplotlib.patches.Rectangle(  # type: ignore[attr-defined]
+                    (-0.5, -0.5), width, height, fill=False, edgecolor=MUTED, linewidth=0.5
+                )
+            )
+        right.suptitle(
+            "its fullest kernels, channel read to channel given (blue +, red \N{MINUS SIGN}, blank: no tap)",
+            fontsize=8.5,
+            x=0.01,
+            ha="left",
+        )
+    return figure
+
+
 def connectivity_matrix(dense: npt.NDArray[np.int64]) -> Figure:
     """First layer as a matrix of weights, int (n_in, n_out); large ones are binned to densities."""
     with _style():

@@ -23,7 +23,7 @@ from codesign.load import load_image
 from codesign.mapping import HardwareMap, LayerMap
 from codesign.network import FrozenNetwork
 from codesign.network.connections import Shape as PictureShape
-from codesign.pictures import PictureInput
+from codesign.pictures import PictureInput, side_bits
 from codesign.plan import EnginePlan, MachinePlan, plan_machine
 from codesign.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
 from codesign.stimulus import Stimulus
@@ -303,6 +303,15 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
     }
 
 
+def _input_picture(mapping: HardwareMap) -> dict[str, int] | None:
+    """How the field ``source`` of input words is made up, if inputs are a picture."""
+    if mapping.input_picture is None:
+        return None
+    channels, height, width = mapping.input_picture
+    sides = {"height": height, "width": width, "y_bits": side_bits(height), "x_bits": side_bits(width)}
+    return {"channels": channels, **sides}
+
+
 def _write_texts(folder: Path, sidecar: dict[str, Any], mapping: HardwareMap, accelerator: Accelerator) -> None:
     name = sidecar["name"]
     environment = Environment(
@@ -312,6 +321,7 @@ def _write_texts(folder: Path, sidecar: dict[str, Any], mapping: HardwareMap, ac
     values = {
         **sidecar,
         "images": images,
+        "input_picture": _input_picture(mapping),
         "synapses": [int(layer.lane_synapses.sum()) for layer in mapping.layers],
     }
     for template, target in (

@@ -34,6 +34,7 @@ def write_report(folder: str | Path) -> Path:
         budget(record),
         sections.verification(record),
         sections.layers(record),
+        sections.pictures(record),
         sections.area(record),
         sections.clock(record),
         sections.cycles(record),
@@ -82,8 +83,11 @@ def subtitle(record: Record) -> str:
     if record.config is not None:
         parts.append(f"data set {record.config.data.set}")
     if record.network is not None:
-        widths = [record.network.n_inputs, *(layer.n_out for layer in record.network.layers)]
-        parts.append("-".join(map(str, widths)) + f" spiking network, {record.network.timesteps} timesteps")
+        network = record.network
+        shapes = [network.layers[0].projections[0].source_shape, *(layer.shape for layer in network.layers)]
+        widths = [network.n_inputs, *(layer.n_out for layer in network.layers)]
+        sizes = ["x".join(map(str, shape or (width,))) for shape, width in zip(shapes, widths, strict=True)]
+        parts.append("-".join(sizes) + f" spiking network, {network.timesteps} timesteps")
     return ", ".join(parts) or "run directory"
 
 

@@ -125,9 +125,12 @@ class Record:
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
-        """(height, width) if the inputs are the pixels of a square picture."""
+        """(height, width) if the inputs are the pixels of a grey picture; a square one if nothing reads it as such."""
         if self.network is None or self.config is None or self.config.data.coding in ("events", "delta"):
             return None
+        shape = self.network.layers[0].projections[0].source_shape
+        if shape is not None:
+            return shape[1:] if shape[0] == 1 else None
         side = round(self.network.n_inputs**0.5)
         return (side, side) if side * side == self.network.n_inputs and side >= 4 else None
 

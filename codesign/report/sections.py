@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from codesign import plots
 from codesign.config import RewiringConfig
+from codesign.layouts import index_width
+from codesign.network import Convolution
 from codesign.report.blocks import Section, number, share
 from codesign.report.collect import Record
 
 MAX_TRACES = 4
 MAX_FIELDS = 24
+MAX_CONVOLUTIONS = 6
 MAX_SAMPLES = 18
 MAX_DRAWN_NEURONS = 1 << 10
 
@@ -298,6 +301,83 @@ def layers(record: Record) -> Section:
     return section
 
 
+def pictures(record: Record) -> Section | None:
+    """What convolutions and pools read, store and do; no card where there are none."""
+    network = record.network
+    if network is None or not any(part.source_shape for layer in network.layers for part in layer.projections):
+        return None
+    section = Section("pictures", "Convolutions and pools")
+    measured = (record.verification or {}).get("layers", [])
+    verified = (record.verification or {}).get("samples")
+    events = source_events(record)
+    shared = record.sidecar is not None and record.sidecar.shape == "folded"
+    described = () if record.sidecar is None or shared else record.sidecar.layers
+    rows = []
+    for index, (name, layer) in enumerate(zip(record.layer_names, network.layers, strict=True)):
+        projection = layer.projections[0]
+        connections, pool = projection.connections, projection.pool
+        entry = described[index] if index < len(described) else None
+        clocks = measured[index] if index < len(measured) else None
+        taps, unrolled = connections.n_weights, connections.n_operations
+        stored = [memory for memory in entry.memories if memory.role == "synapses"] if entry else []
+        width = stored[0].width if stored else None
+        # A synapse of a layer of single ones holds a slot and its weight.
+        plain = (index_width(entry.n_slots) + entry.weight_bits) * unrolled / taps if entry and taps else None
+        operations = clocks["synaptic_operations"] / verified if clocks and verified else None
+        walked = clocks["accumulate_clocks"] / verified if clocks and verified else None
+        kernel = "single synapses"
+        if isinstance(connections, Convolution):
+            height, across = connections.kernel
+            kernel = f"{height} x {across}" + (f", stride {connections.stride}" if connections.stride > 1 else "")
+        rows.append(
+            [
+                name,
+                size_of(projection.source_shape) if projection.source_shape else number(projection.n_sources),
+                f"{pool.size} x {pool.size}" if pool is not None and pool.size > 1 else "",
+                kernel,
+                size_of(layer.shape) if layer.shape else number(layer.n_out),
+                number(taps),
+                number(unrolled),
+                number(width),
+                number(plain, 0) if isinstance(connections, Convolution) else number(width),
+                number(item(events, index), 1),
+                number(operations / entry.lanes if entry and operations is not None else None),
+                number(walked),
+            ]
+        )
+    section.table(
+        [
+            "layer", "reads", "pool", "kernel", "gives", "taps or synapses", "unrolled", "bits of each",
+            "unrolled, bits", "events per sample", "operations / lanes", "clocks of accumulation",
+        ],
+        rows,
+    )  # fmt: skip
+    section.caption(
+        "Channels x height x width. A tap is stored once; unrolled: the single synapses that it stands for, and the "
+        "bits that those would take for each tap, row tables left out. Events that reach the layer, its synaptic "
+        "operations over its lanes, and the clocks in which it accumulates, per verified sample: what is between the "
+        "last two are taps that fall off the border, lanes that wait for the fullest, and filling and draining."
+    )
+    return section
+
+
+def size_of(shape: Sequence[int]) -> str:
+    """Channels x height x width."""
+    return " x ".join(map(str, shape))
+
+
+def source_events(record: Record) -> list[float | None]:
+    """Mean events per verified sample that reach each layer from the one before, or from the input."""
+    spikes, stimulus, verified = record.figures.get("spikes_per_sample"), record.stimulus, record.verification
+    first: float | None = None
+    if stimulus is not None and verified is not None:
+        chosen = stimulus.take(slice(0, verified["samples"]))
+        found = chosen.sources if chosen.values is None else chosen.values.nonzero()[0]
+        count = 0 if found is None else found.size
+        first = count / len(chosen) if len(chosen) else None
+    return [first, *spikes[:-1]] if isinstance(spikes, list) else [first]
+
+
 def area(record: Record) -> Section:
     """Use of each device that has a measured family, against its budget."""
     section = Section("area", "Area", "half")
@@ -440,13 +520,20 @@ def weights(record: Record) -> Section | None:
 
 
 def connectivity(record: Record) -> Section | None:
-    """Who is connected to the input, as pictures where the input is one."""
+    """Kernels of the convolutions; of a first layer of single synapses who is connected to the input, as pictures where
+    the input is one."""
     if record.network is None:
         return None
     section = Section("connectivity", "Connections")
     layer = record.network.layers[0]
+    folded = convolutions(record)
+    for name, convolution in folded[:MAX_CONVOLUTIONS]:
+        section.figure(plots.kernels(name, convolution.dense(), MAX_FIELDS), f"taps and kernels of {name}")
+    if len(folded) > MAX_CONVOLUTIONS:
+        section.caption(f"The first {MAX_CONVOLUTIONS} of {len(folded)} convolutions.")
     if not layer.is_plain:
-        section.missing("picture of the first layer", state="its connections are not one matrix of synapses")
+        if not folded:
+            section.missing("picture of the first layer", state="it reads through a pool, or more than one layer")
         return section
     shape = record.image_shape
     fan_out = np.diff(layer.indptr)
@@ -469,6 +556,18 @@ def connectivity(record: Record) -> Section | None:
     silent = int(np.count_nonzero(fan_out == 0))
     section.caption(f"{silent:,} of {layer.n_in:,} inputs have no synapse left.")
     return section
+
+
+def convolutions(record: Record) -> list[tuple[str, Convolution]]:
+    """Name of the layer, and its first projection's connections, of every layer with a learned convolution there."""
+    if record.network is None:
+        return []
+    return [
+        (name, projection.connections)
+        for name, layer in zip(record.layer_names, record.network.layers, strict=True)
+        for projection in layer.projections[:1]
+        if isinstance(projection.connections, Convolution) and not projection.fixed
+    ]
 
 
 def reproduce(record: Record) -> Section:

@@ -12,8 +12,18 @@ from boards.uart import uart_divisor
 from codesign import golden
 from codesign.errors import InputError, UnsupportedError
 from codesign.mapping import LOADABLE, map_network
-from codesign.network import FrozenNetwork
+from codesign.network import (
+    INPUT,
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Projection,
+    SumPool,
+    Synapses,
+)
 from codesign.sidecar import Sidecar, read_sidecar
+from codesign.stimulus import Stimulus
 from rtl_templates.bundle import write_bundle
 
 pytestmark = pytest.mark.hardware
@@ -38,6 +48,32 @@ def test_twenty_digits_come_back_exact_and_damaged_frames_are_recovered_from(lan
     assert run.attempts.tolist() == [2 if n in (2, 5, 7, 11) else 1 for n in range(20)]
     assert run.identity["network_hash"] == lanes.network.hash[:16]
     assert run.identity["protocol_error"] == 0
+
+
+def test_a_convolutional_network_comes_back_exact_through_the_link(tmp_path):
+    """The client turns pixels into addresses of three parts: of 8 x 6 pixels they differ from indices."""
+    rng = np.random.default_rng(3)
+    kernel = rng.integers(-4, 9, (5, 1, 3, 3))
+    matrix = rng.integers(-6, 9, (60, 4))
+    parameters = {"threshold": 150, "membrane_width": 12}
+    layers = (
+        FrozenLayer.from_projections(
+            [Projection(INPUT, Convolution.from_dense(kernel, (1, 8, 6), 1, 1))], **parameters
+        ),
+        FrozenLayer.from_projections([Projection(0, Synapses.from_dense(matrix), SumPool((5, 8, 6), 2))], threshold=40),
+    )
+    network = FrozenNetwork(layers, 3, InputCoding("current", 4), "spike_count")
+    sidecar = write_bundle(network, map_network(network, [2, 1]), tmp_path / "bundle")
+    assert sidecar.input_addresses not in (None, tuple(range(48)))
+    values = (rng.integers(0, 16, (4, 48)) * (rng.random((4, 48)) < 0.6)).astype(np.uint8)
+    stimulus = Stimulus(48, 3, np.full(4, -1, np.int32), values=values)
+    divisor, _ = uart_divisor(BOARDS["icebreaker"].clock_hz, 1e6)
+    run = simulate_board(tmp_path / "bundle", stimulus, tmp_path / "work", board=BOARDS["icebreaker"], divisor=divisor)
+    expected = golden.run(network, stimulus)
+    assert expected.spikes[-1].any()
+    np.testing.assert_array_equal(run.spikes, expected.spikes[-1])
+    np.testing.assert_array_equal(run.values, expected.values)
+    np.testing.assert_array_equal(run.decisions, expected.decisions)
 
 
 def test_top_is_byte_identical_and_has_only_the_pins(lanes):

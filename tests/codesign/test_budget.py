@@ -13,11 +13,20 @@ from codesign.area_model import AREA_MODELS
 from codesign.budget import Budget, Demand, demands, nearest, preferred, relative_errors, shortage
 from codesign.config import Config, load_config, parse_config
 from codesign.config_text import config_toml
-from codesign.errors import CapacityError, InputError
+from codesign.errors import CapacityError, InputError, UnsupportedError
 from codesign.estimate import estimate
 from codesign.explore import design_points
 from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding
+from codesign.network import (
+    INPUT,
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Projection,
+    SumPool,
+    Synapses,
+)
 from codesign.pipeline import work
 from codesign.pipeline.budget import Choice, Placed, choose_frozen, place, resolve_budget
 from codesign.pipeline.runner import run_stages
@@ -148,6 +157,44 @@ def test_without_a_device_memory_and_cycles_alone_are_estimated(network, samples
     found = demands(network, make_budget(memory_bits=10), samples, 4)
     assert set(found[0].needed) == {"memory_bits", "cycles"}
     assert all(demand.over == ["memory_bits"] and not demand.fits and demand.excess > 1 for demand in found)
+
+
+def picture_network() -> FrozenNetwork:
+    """Six channels of 3 x 3 taps on 8 x 8 inputs, pooled, and four classes."""
+    rng = np.random.default_rng(4)
+    kernel = rng.integers(-7, 8, (6, 1, 3, 3)) * (rng.random((6, 1, 3, 3)) < 0.5)
+    matrix = rng.integers(-7, 8, (96, 4)) * (rng.random((96, 4)) < 0.4)
+    layers = (
+        FrozenLayer.from_projections(
+            [Projection(INPUT, Convolution.from_dense(kernel, (1, 8, 8), 1, 1))], threshold=20
+        ),
+        FrozenLayer.from_projections([Projection(0, Synapses.from_dense(matrix), SumPool((6, 8, 8), 2))], threshold=20),
+    )
+    return FrozenNetwork(layers, 4, InputCoding("current", 3), "spike_count")
+
+
+def test_memory_and_cycles_of_convolutions_follow_the_plan_and_logic_is_refused():
+    network = picture_network()
+    values = np.random.default_rng(5).integers(0, 8, (12, 64)).astype(np.uint8)
+    samples = Stimulus(64, 4, np.full(12, -1, np.int32), values=values)
+    found = demands(network, make_budget(lanes=(1, 4), memory_bits=10**6, cycles=10**6), samples, 4)
+    for demand in found:
+        planned = plan_machine(network, map_network(network, [demand.lanes] * 2))
+        assert demand.estimated["memory_bits"] == sum(planned.memory_bits.values())
+    assert found[1].estimated["cycles"] < found[0].estimated["cycles"]
+    with pytest.raises(UnsupportedError, match="it: there is no estimate of logic of convolutions, pools, rec"):
+        demands(network, make_budget(family="ecp5", lut=1000), samples, 4)
+
+
+@pytest.mark.parametrize("layers", [[{"kind": "conv", "channels": 2}], [{"kind": "pool"}]])
+def test_a_device_for_convolutions_or_pools_is_refused_before_training(layers):
+    network = {"layers": layers}
+    with pytest.raises(
+        UnsupportedError, match=r"\[budget\] with a board or a target needs an estimate of logic"
+    ) as error:
+        parse_config({"network": network, "budget": {"target": "ecp5-25f"}})
+    assert "\n" not in str(error.value)
+    assert parse_config({"network": network, "budget": {"memory_bits": 9000, "cycles": 900}}).budget.active
 
 
 def test_the_most_lanes_are_preferred_and_with_a_limit_in_time_the_fewest():

@@ -6,7 +6,7 @@ import pytest
 
 from codesign.config import Config, lanes_per_layer, load_config, parse_config
 from codesign.config_text import config_template, config_toml
-from codesign.errors import InputError
+from codesign.errors import InputError, UnsupportedError
 
 
 @pytest.mark.parametrize(
@@ -225,3 +225,22 @@ def test_overrides_that_are_no_values_are_refused_in_one_line(tmp_path, override
     path.write_text("")
     with pytest.raises(InputError):
         load_config(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("layers", "is_plain"),
+    [
+        ([{"kind": "dense", "width": 4}], True),
+        ([{"kind": "conv", "channels": 2}, {"kind": "dense", "width": 4}], False),
+        ([{"kind": "pool"}], False),
+        ([{"kind": "dense", "width": 4, "recurrent": True}], False),
+        ([{"kind": "residual", "channels": 2}], False),
+    ],
+)
+def test_networks_say_whether_they_are_plain_chains(layers, is_plain):
+    assert parse_config({"network": {"layers": layers}}).network.is_plain_chain is is_plain
+
+
+def test_machines_that_do_not_know_pictures_are_refused_before_training():
+    with pytest.raises(UnsupportedError, match=r"hardware\.loadable = true is built for chains of single"):
+        parse_config({"network": {"layers": [{"kind": "conv", "channels": 2}]}, "hardware": {"loadable": True}})

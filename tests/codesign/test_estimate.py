@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from random_networks import random_stimulus as random_picture_stimulus
+from random_structures import random_structure
 
 from codesign import golden
 from codesign.area_model import AREA_MODELS, FEATURES
@@ -22,6 +24,7 @@ from codesign.estimate import (
     mean_activity,
     memory_blocks,
     memory_kind,
+    walking_clocks,
 )
 from codesign.mapping import map_network
 from codesign.network import FrozenNetwork, InputCoding
@@ -127,6 +130,73 @@ def test_activity_counts_every_synaptic_operation(coding):
     for index, part in enumerate(counted):
         assert part.loads.shape == (6, 1 if coding == "current" and index == 0 else 5, mapping.layers[index].lanes)
         np.testing.assert_array_equal(part.loads.sum(axis=(1, 2)), expected[:, index])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_operations_of_pictures_are_those_that_land(seed):
+    rng = np.random.default_rng(seed)
+    network = random_structure(rng, chain=True, side=7, kernel=4, channels=5)
+    stimulus = random_picture_stimulus(rng, network, 5)
+    mapping = map_network(network, [int(rng.integers(1, 4)) for _ in network.layers])
+    trace = golden.run(network, stimulus)
+    counted = activity(network, mapping, stimulus, trace)
+    rates = [part / len(stimulus) for part in summed_events(network, stimulus, trace)]
+    for index, part in enumerate(counted):
+        np.testing.assert_array_equal(part.operations.sum(axis=1), trace.synaptic_operations[:, index])
+        assert np.all(part.loads.sum(axis=2) >= part.operations)
+        assert np.all(part.clocks >= part.loads.max(axis=2))
+        assert np.all(part.clocks <= part.events + part.loads.sum(axis=2))
+        mean = mean_activity(network, mapping, rates)[index]
+        assert mean.operations.sum() == pytest.approx(trace.synaptic_operations[:, index].mean())
+
+
+def clocks_one_by_one(events: np.ndarray, walked: np.ndarray, order: np.ndarray, held: int, head: int) -> int:
+    """Clocks of one accumulation, event by event and lane by lane."""
+    began: list[list[int]] = [[] for _ in walked]
+    done = [0] * len(walked)
+    taken = -1 - head
+    for source in (source for source in order if events[source]):
+        taken += 1
+        taken = max([taken, *(starts[-held] for starts in began if len(starts) >= held)])
+        for lane, length in enumerate(walked[:, source]):
+            if length:
+                began[lane].append(max(done[lane], taken))
+                done[lane] = began[lane][-1] + int(length)
+    return max(done)
+
+
+@pytest.mark.parametrize(("held", "head"), [(1, 0), (2, 5), (8, 3)])
+def test_lanes_wait_for_events_and_for_each_other(held, head, monkeypatch):
+    rng = np.random.default_rng(held)
+    walked = rng.integers(0, 6, (3, 40)) * (rng.random((3, 40)) < 0.8)
+    events = rng.random((7, 4, 40)) < rng.random((7, 4, 1))
+    order = rng.permutation(40)
+    found = walking_clocks(events, walked, order, held, head)
+    expected = [[clocks_one_by_one(part, walked, order, held, head) for part in sample] for sample in events]
+    np.testing.assert_array_equal(found, expected)
+    assert walking_clocks(np.zeros((2, 3, 40), bool), walked, order, held, head).tolist() == [[0.0] * 3] * 2
+    monkeypatch.setattr("codesign.estimate.STRETCH", 10)
+    cut = walking_clocks(events, walked, order, held, head)
+    # Lanes meet after every stretch, and the door is open again.
+    assert np.all(cut >= (events.astype(np.int64) @ walked.T).max(axis=2))
+
+
+def summed_events(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace) -> list[np.ndarray]:
+    """Events of each source of each layer, over all samples."""
+    first = (stimulus.values != 0).sum(axis=0) if network.coding.is_current else stimulus.dense().sum(axis=(0, 1))
+    return [first, *(fired.sum(axis=(0, 1)) for fired in trace.spikes[:-1])]
+
+
+def test_logic_of_pictures_is_not_estimated_and_their_blocks_are():
+    rng = np.random.default_rng(1)
+    network = random_structure(rng, chain=True, side=7, kernel=4, channels=5)
+    while network.is_plain_chain:
+        network = random_structure(rng, chain=True, side=7, kernel=4, channels=5)
+    plan = plan_machine(network, map_network(network, [2] * len(network.layers)))
+    area = estimate(plan)["area"]
+    for family in FAMILIES:
+        assert area[family]["lut"] is None and area[family]["ff"] is None and area[family]["error"] is None
+        assert area[family]["bram"] == block_ram(plan.memories, family)
 
 
 def test_mean_rates_give_the_mean_activity():

@@ -79,9 +79,6 @@ def test_a_dense_training_cannot_be_explored():
 @pytest.mark.parametrize(
     "network",
     [
-        {"hidden": [4], "recurrent": True},
-        {"layers": [{"kind": "conv", "channels": 2}]},
-        {"layers": [{"kind": "pool"}]},
         {"hidden": [4], "learn_leak": "neuron"},
     ],
 )
@@ -89,6 +86,11 @@ def test_a_network_beyond_the_accelerator_is_refused_before_it_is_trained(networ
     with pytest.raises(UnsupportedError, match="every point becomes an accelerator"):
         explore(parse_config({"network": network}, "test"), tmp_path)
     assert stages.done == []
+
+
+def test_convolutions_and_pools_are_explored_too():
+    layers = [{"kind": "conv", "channels": 2}, {"kind": "pool"}]
+    assert len(design_points(parse_config({"network": {"layers": layers}, "explore": {"lanes": [1, 2]}}))) > 1
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):

@@ -191,6 +191,29 @@ def test_the_question_changes_nothing_random(digits):
     assert check.least(network, masks) == first
 
 
+def test_taps_of_convolutions_are_counted_as_they_are_active(digits):
+    layers = [{"kind": "conv", "channels": 4, "norm": True}, {"kind": "pool"}]
+    settings = parse_config(
+        {
+            "data": {"train_limit": 256, "test_limit": 40, "validation": 100},
+            "network": {"layers": layers, "timesteps": 4, "readout": "spike_count"},
+            "budget": {"memory_bits": 1, "weight_bits": [3, 5], "lanes": [1, 2]},
+        }
+    )
+    network, masks = network_of(settings, digits, 0.5)
+    check = check_of(settings, digits, memory_bits=100_000, cycles=10**6)
+    frozen = check.frozen(network, masks, 3)
+    assert not frozen.is_plain_chain
+    assert frozen.n_synapses == sum(int(mask.sum()) for mask in masks.values())
+    demand = check.least(network, masks)
+    assert demand.fits and 0 < demand.estimated["memory_bits"] < 100_000
+    masks = {name: mask & (torch.rand(mask.shape) < 0.3) for name, mask in masks.items()}
+    with torch.no_grad():
+        for name, parameter in network.sparse_parameters().items():
+            parameter.mul_(masks[name])
+    assert check.least(network, masks).estimated["memory_bits"] < demand.estimated["memory_bits"]
+
+
 def test_a_network_without_hardware_is_refused_before_training(tmp_path, digits):
     settings = config(network={"recurrent": True})
     with pytest.raises(UnsupportedError, match=r"\[budget\] needs an accelerator"):

@@ -317,6 +317,7 @@ def test_learnt_leaks_snap_to_the_nearest_that_hardware_has():
 
 
 EXAMPLES = {
+    "digits-conv": (1, 8, 8),
     "mnist-conv": (1, 28, 28),
     "fsdd-recurrent": (64,),
     "cifar10": (3, 32, 32),

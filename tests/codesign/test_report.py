@@ -9,13 +9,25 @@ import pytest
 from codesign import golden
 from codesign.config import RewiringConfig
 from codesign.errors import InputError
-from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.mapping import map_network
+from codesign.network import (
+    INPUT,
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Leak,
+    Projection,
+    SumPool,
+    Synapses,
+)
 from codesign.plots import wilson_interval
 from codesign.report import write_report
 from codesign.report.collect import collect
 from codesign.report.sections import structure_text
 from codesign.rundir import RunDirectory
 from codesign.stimulus import Stimulus
+from rtl_templates.bundle import write_bundle
 
 SAMPLE = 2
 
@@ -69,14 +81,23 @@ def verification_document(network, mismatches=0):
 
 
 def make_run(
-    folder, coding="current", *, verified=True, mismatches=0, history=True, n_inputs=16, timesteps=5, learnt=True
+    folder,
+    coding="current",
+    *,
+    verified=True,
+    mismatches=0,
+    history=True,
+    n_inputs=16,
+    timesteps=5,
+    learnt=True,
+    network=None,
 ):
     """A run directory with a random network, whose 'hardware' spikes are the golden model's.
 
     With ``learnt`` the decisions that freezing is said to have left are all right.
     """
     run = RunDirectory.create(folder)
-    network = make_network(coding, n_inputs, timesteps)
+    network = network or make_network(coding, n_inputs, timesteps)
     stimulus = make_stimulus(network)
     network.save(folder / "network.safetensors")
     stimulus.save(folder / "stimulus.npz")
@@ -198,6 +219,34 @@ def test_figures_have_unique_ids_that_resolve(whole_page):
 def test_neutral_colours_follow_the_theme(whole_page):
     drawings = "".join(re.findall(r"<svg.*?</svg>", whole_page, re.DOTALL))
     assert "var(--ink)" in drawings and "#1d2530" not in drawings
+
+
+def test_convolutions_are_shown_by_taps_and_kernels(tmp_path):
+    rng = np.random.default_rng(8)
+    kernel = rng.integers(-7, 8, (3, 1, 3, 3)) * (rng.random((3, 1, 3, 3)) < 0.6)
+    layers = (
+        FrozenLayer.from_projections(
+            [Projection(INPUT, Convolution.from_dense(kernel, (1, 4, 4), 1, 1))], threshold=60
+        ),
+        FrozenLayer.from_projections(
+            [Projection(0, Synapses.from_dense(sparse(rng, 12, 3, 0.6, 20)), SumPool((3, 4, 4), 2))], threshold=25
+        ),
+    )
+    network = FrozenNetwork(layers, 5, InputCoding("current", 4), "spike_count")
+    folder = make_run(tmp_path / "run", network=network)
+    write_bundle(network, map_network(network, [2, 1]), folder / "bundle")
+    page = write_report(folder).read_text()
+    text = re.sub(r"\s*<[^>]+>\s*", "|", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
+    text = re.sub(r"\|+", "|", text)
+    convolution = layers[0].projections[0].connections
+    # A tap holds a slot of 32, the weight, and three steps each along y and x.
+    bits = 5 + layers[0].weight_bits + 2 + 2
+    assert f"|1 x 4 x 4|3 x 3|3 x 4 x 4|{convolution.n_weights}|{convolution.n_operations}|{bits}|" in text
+    assert "|3 x 4 x 4|2 x 2|single synapses|3|" in text
+    assert "1x4x4-3x4x4-3 spiking network" in page
+    assert "taps and kernels of hidden 1" in page and "picture of the first layer" not in page
+    assert "does not cover" not in page and "No hardware" not in page
+    assert 'section id="pictures"' not in write_report(make_run(tmp_path / "plain")).read_text()
 
 
 def test_missing_parts_are_named_with_their_command(tmp_path):

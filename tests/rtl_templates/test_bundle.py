@@ -18,7 +18,7 @@ from codesign.choices import Choices
 from codesign.errors import InputError, OutputError
 from codesign.files import file_hash, tree_hash
 from codesign.mapping import LOADABLE, map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
 from rtl_templates.bundle import LINT_WAIVERS, write_bundle
 
 HERE = Path(__file__).parent
@@ -243,6 +243,19 @@ def test_wide_beats_are_described(tmp_path):
     assert "4 words a beat" in (tmp_path / "bundle" / "README.md").read_text()
     with pytest.raises(InputError, match="input_words = 9 is outside"):
         Choices(input_words=9)
+
+
+def test_the_address_of_a_picture_s_input_is_described(tmp_path):
+    kernel = np.ones((2, 3, 1, 1), int)
+    layer = FrozenLayer.from_projections(
+        [Projection(INPUT, Convolution.from_dense(kernel, (3, 5, 6)))], threshold=1, membrane_width=8
+    )
+    network = FrozenNetwork((layer,), 1, InputCoding("events"), "spike_count")
+    sidecar = write_bundle(network, map_network(network, [1]), tmp_path / "bundle")
+    text = (tmp_path / "bundle" / "README.md").read_text()
+    assert "a picture of 3 channels of 5 x 6 values" in text and "`channel << 6 | y << 3 | x`" in text
+    assert sidecar.input_addresses is not None
+    assert sidecar.input_addresses[(2 * 5 + 4) * 6 + 1] == 2 << 6 | 4 << 3 | 1
 
 
 @pytest.mark.parametrize("state_memory", ["block", "distributed"])

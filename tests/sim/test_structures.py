@@ -5,8 +5,11 @@ And a network that others made gives the spikes that they stored.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,12 +19,14 @@ import pytest
 from golden_checks import assert_equals_reference
 from random_choices import random_choices
 from random_networks import random_lanes, random_stimulus
-from random_structures import random_covered
+from random_structures import random_covered, random_structure
 from requirements import needs
 
 from codesign import golden
+from codesign.estimate import activity, cycle_estimate, source_events
 from codesign.mapping import map_network
 from codesign.network import Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
+from codesign.plan import plan_machine
 from codesign.stimulus import Stimulus
 from rtl_templates.bundle import write_bundle
 from sim.verify import verify_bundle
@@ -74,6 +79,40 @@ def test_many_random_structures_equal_their_rtl(block: int, tmp_path: Path) -> N
         channels=17,
         most_lanes=16,
     )
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_clocks_of_pictures_are_as_estimated(seed: int, tmp_path: Path) -> None:
+    """Convolutions before single synapses: in one sweeps are long and events wait, in one taps are."""
+    rng = np.random.default_rng(seed)
+    network = random_structure(rng, chain=True, side=16, kernel=5, channels=12)
+    while network.is_plain_chain or len(network.layers) < 2 or sum(layer.n_out for layer in network.layers) < 101:
+        network = random_structure(rng, chain=True, side=16, kernel=5, channels=12)
+    stimulus = random_stimulus(rng, network, 12)
+    mapping = map_network(network, random_lanes(rng, network, 6), source_events(network, stimulus))
+    write_bundle(network, mapping, tmp_path / "b")
+    found = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=1, seed=1, workers=1)
+    assert found.passed
+    estimated = cycle_estimate(plan_machine(network, mapping), activity(network, mapping, stimulus))
+    assert estimated["latency_cycles"] == pytest.approx(found.latency_cycles, rel=0.03, abs=15)
+    assert estimated["interval_cycles"] == pytest.approx(found.interval_cycles, rel=0.05)
+
+
+@pytest.mark.deep
+def test_the_example_of_digits_reaches_verified_hardware(tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "digits-conv.toml"
+    command = [sys.executable, "-m", "codesign", "run", example, "-o", tmp_path / "run", "--json"]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    figures, estimated = manifest["figures"], json.loads((tmp_path / "run" / "estimate.json").read_text())
+    assert (figures["samples_verified"], figures["mismatches"]) == (360, 0)
+    assert figures["accuracy_hardware"] == figures["accuracy_frozen"] >= 0.96
+    measured = manifest["stages"]["verify"]["cycles"]
+    # The estimate counts other samples, of the validation set.
+    assert estimated["latency_cycles"] == pytest.approx(measured["latency"], rel=0.06)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Hardware equals software." in page and "Convolutions and pools" in page
 
 
 def tinynet(file: h5py.File) -> FrozenNetwork:
