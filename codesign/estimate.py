@@ -133,7 +133,8 @@ def area_features(plan: MachinePlan, family: str) -> list[float]:
 class Activity:
     """What reaches a layer in each timestep of N samples.
 
-    events : float64 (N, steps); input events. loads : float64 (N, steps, lanes); clocks in which each lane walks.
+    events : float64 (N, steps, projections); input events of each projection.
+    loads : float64 (N, steps, lanes); clocks in which each lane walks.
     operations : float64 (N, steps); synaptic operations of all lanes. Fewer than loads where a word holds no synapse,
     or a tap of a convolution lands beside the picture.
     clocks : float64 (N, steps); until the last lane is done, if lanes wait for events and for room in each other's
@@ -303,13 +304,27 @@ def activity(
         events = found.astype(np.float64)
         result.append(
             Activity(
-                events.sum(axis=2),
+                np.stack([part.sum(axis=2) for part in np.split(events, _ends(layer), axis=2)], axis=2),
                 events @ counts,
                 events @ landing(layer).astype(np.float64),
                 walking_clocks(events > 0, layer.walked(layer.row_lengths), arrivals(mapping, layer.index), held, head),
             )
         )
     return result
+
+
+def _ends(layer: LayerMap) -> list[int]:
+    """Where the sources of one projection end and those of the next begin."""
+    return np.cumsum([link.n_in for link in layer.projections])[:-1].tolist()
+
+
+def _sent(plan: MachinePlan, activities: Sequence[Activity], source: int, sample: int) -> Float | None:
+    """float64 (steps,): events that a population sends; None if no layer reads it in the same timestep."""
+    for layer, part in zip(plan.mapping.layers, activities, strict=True):
+        for number, link in enumerate(layer.projections):
+            if link.source == source != layer.index:
+                return part.events[sample, :, number]
+    return None
 
 
 def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[npt.NDArray]) -> list[Activity]:
@@ -324,7 +339,7 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
         operations = float(landing(layer) @ np.asarray(rate, np.float64))
         result.append(
             Activity(
-                np.full((1, steps), float(np.sum(rate)) / steps),
+                np.array([[[float(np.sum(part)) / steps for part in np.split(rate, _ends(layer))]] * steps]),
                 np.broadcast_to(loads / steps, (1, steps, layer.lanes)).copy(),
                 np.full((1, steps), operations / steps),
                 np.full((1, steps), float(loads.max()) / steps),
@@ -353,7 +368,7 @@ def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[st
     ``lane_use`` per layer (synapses over lanes x accumulate cycles).
     """
     layers, timesteps = plan.mapping.layers, plan.network.timesteps
-    n_samples = activities[0].events.shape[0]
+    n_samples = len(activities[0].events)
     peaks = [part.clocks for part in activities]
     latencies, decisions = [], []
     free = [0.0] * len(layers)
@@ -398,10 +413,14 @@ def _decision(
     first: list[float] = []
     last: list[float] = []
     now = input_free
-    for count in activities[0].events[sample]:
+    entering = _sent(plan, activities, INPUT, sample)
+    assert entering is not None
+    for count in entering:
         first.append(now + INPUT_CLOCKS)
         now += count + (0 if network.coding.is_current else 1)
         last.append(now + INPUT_CLOCKS)
+    # First event and end of each timestep of what each population sends.
+    sent = {INPUT: (first, last)}
     after = list(free)
     for engine, peak in zip(plan.engines, peaks, strict=True):
         layer, clocks = engine.layers[0], engine.clocks
@@ -413,7 +432,13 @@ def _decision(
         go = after[layer.index]
         swept = go - settling
         starts: list[float] = []
+        heard = [sent[link.source] for link in layer.projections if link.source != layer.index]
+        first, last = ([choose(times) for times in zip(*part)] for choose, part in zip((min, max), zip(*heard)))
+        own = activities[layer.index].events[sample][:, [link.source == layer.index for link in layer.projections]]
         for step in range(len(first)):
+            if any(engine.delayed) and step > 0:
+                # Its own events begin with the sweep before.
+                last[step] = max(last[step], starts[-1] + fire + TOKEN_CLOCKS + max(layer.n_slots, own[step].max()))
             start = last[step] + event_clocks
             if peak[sample, step] > 0:
                 start = max(start, max(go, first[step] + event_clocks) + peak[sample, step] + barrier_clocks)
@@ -430,12 +455,13 @@ def _decision(
                 pushed = max(0.0, start - barrier_clocks - now)
                 now += pushed if step + 1 == len(first) else 0.0
         after[layer.index] = go
-        fired = activities[layer.index + 1].events[sample] if layer.index + 1 < len(network.layers) else None
+        fired = _sent(plan, activities, layer.index, sample)
         first = [start + fire + TOKEN_CLOCKS for start in starts]
         last = []
         for t, start in enumerate(starts):
             tokens = 0.0 if fired is None else float(fired[t])
             last.append(max(start + layer.n_slots, first[t] - fire + tokens) + fire + TOKEN_CLOCKS)
+        sent[layer.index] = first, last
     decision = max(last[-1], readout_free) + READOUT_CLOCKS + network.n_outputs
     return decision, after, now
 
@@ -458,10 +484,10 @@ def _folded_decision(
         for layer, peak in zip(engine.layers, peaks, strict=True):
             if layer.index > 0 or t == 0 or not is_current:
                 if layer.index == 0:
-                    count = float(activities[0].events[sample, t]) + (0 if is_current else 1)
+                    count = float(activities[0].events[sample, t, 0]) + (0 if is_current else 1)
                     first, last = now + INPUT_CLOCKS, now + INPUT_CLOCKS + count
                 else:
-                    tokens = float(activities[layer.index].events[sample, t])
+                    tokens = float(activities[layer.index].events[sample, t, 0])
                     first = token
                     last = max(now - 1, first + tokens)
                 walked = max(now + 1, first + event_clocks) + peak[t]

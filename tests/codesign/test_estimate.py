@@ -145,7 +145,7 @@ def test_operations_of_pictures_are_those_that_land(seed):
         np.testing.assert_array_equal(part.operations.sum(axis=1), trace.synaptic_operations[:, index])
         assert np.all(part.loads.sum(axis=2) >= part.operations)
         assert np.all(part.clocks >= part.loads.max(axis=2))
-        assert np.all(part.clocks <= part.events + part.loads.sum(axis=2))
+        assert np.all(part.clocks <= part.events.sum(axis=2) + part.loads.sum(axis=2))
         mean = mean_activity(network, mapping, rates)[index]
         assert mean.operations.sum() == pytest.approx(trace.synaptic_operations[:, index].mean())
 
@@ -207,7 +207,7 @@ def test_mean_rates_give_the_mean_activity():
     rates = [stimulus.dense().sum(axis=1).mean(axis=0), trace.spikes[0].sum(axis=1).mean(axis=0)]
     exact, mean = activity(network, mapping, stimulus), mean_activity(network, mapping, rates)
     for a, b in zip(exact, mean, strict=True):
-        assert b.events.sum() == pytest.approx(a.events.sum(axis=1).mean())
+        assert b.events.sum() == pytest.approx(a.events.sum(axis=(1, 2)).mean())
         np.testing.assert_allclose(b.loads.sum(axis=1)[0], a.loads.sum(axis=1).mean(axis=0))
 
 
