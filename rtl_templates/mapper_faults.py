@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from codesign.layouts import index_width
 from codesign.mapping import HardwareMap, LayerMap, encoded
 from codesign.network import FrozenNetwork
 from rtl_templates.bundle import write_bundle
@@ -46,14 +47,17 @@ class MapperFault:
 
 def mapper_faults(network: FrozenNetwork, mapping: HardwareMap, top: str) -> list[MapperFault]:
     """Every fault of the mapper, of a machine with this placement; ``top`` is the name of its top module."""
-    return [
-        MapperFault(name, range(len(mapping.layers))[at], defect, network, mapping, top) for name, at, defect in DEFECTS
-    ]
+    count = len(mapping.layers)
+    taps = next((layer.index for layer in mapping.layers if layer.synapse_step is not None), None)
+    found = [(name, range(count)[at], defect) for name, at, defect in DEFECTS]
+    if taps is not None:
+        found += [(name, taps, defect) for name, defect in TAP_DEFECTS]
+    return [MapperFault(name, at, defect, network, mapping, top) for name, at, defect in found]
 
 
 def _in_order(layer: LayerMap) -> LayerMap:
     """The same rows with their synapses one after the other by address and slot, as the mapper leaves them."""
-    slots, weights, sources, targets = [], [], [], []
+    slots, weights, sources, targets, steps = [], [], [], [], []
     for lane in range(layer.lanes):
         starts, counts = layer.row_start[lane], layer.row_count[lane]
         parts = [np.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
@@ -63,6 +67,8 @@ def _in_order(layer: LayerMap) -> LayerMap:
         weights.append(layer.synapse_weight[lane][order])
         sources.append(layer.synapse_source[lane][order])
         targets.append(layer.synapse_target[lane][order])
+        if layer.synapse_step is not None:
+            steps.append(layer.synapse_step[lane][:, order])
     row_start = np.cumsum(layer.row_count, axis=1) - layer.row_count
     row_start[layer.row_count == 0] = 0
     return replace(
@@ -72,6 +78,7 @@ def _in_order(layer: LayerMap) -> LayerMap:
         synapse_weight=tuple(weights),
         synapse_source=tuple(sources),
         synapse_target=tuple(targets),
+        synapse_step=None if layer.synapse_step is None else tuple(steps),
     )
 
 
@@ -93,6 +100,8 @@ def _swap_columns(array: np.ndarray, one: int, other: int) -> np.ndarray:
 
 def _swap_slots(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """Two neurons of a lane are swapped in the synapses, and nowhere else."""
+    if layer.synapse_step is not None:
+        return _swap_channels(layer, rng)
     if layer.n_slots < 2:
         return None
     lane = int(rng.integers(layer.lanes))
@@ -105,9 +114,11 @@ def _swap_slots(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
 
 def _swap_rows(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """Two sources address each other's rows."""
-    if layer.n_in < 2:
+    # Several sources of a picture may share a row.
+    rows = list(dict.fromkeys(layer.source_row[layer.source_row >= 0].tolist()))
+    if len(rows) < 2:
         return None
-    one, other = (int(layer.source_address[int(k)]) for k in rng.choice(layer.n_in, 2, replace=False))
+    one, other = (rows[int(k)] for k in rng.choice(len(rows), 2, replace=False))
     return replace(
         layer,
         row_start=_swap_columns(layer.row_start, one, other),
@@ -127,12 +138,13 @@ def _drop_last_synapse(layer: LayerMap, rng: np.random.Generator) -> LayerMap | 
 
 
 def _rotate_parameters(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
-    """The parameters of a lane's slots are rotated by one."""
-    if layer.n_slots < 2 or (layer.threshold is not None and layer.bias is not None):
+    """The parameters of a lane's slots are rotated by one; of channels that have one word, by a channel."""
+    by = layer.n_slots // layer.parameter_depth
+    if layer.parameter_depth < 2 or (layer.threshold is not None and layer.bias is not None):
         return None
     lane = int(rng.integers(layer.lanes))
     threshold, bias = layer.slot_threshold.copy(), layer.slot_bias.copy()
-    threshold[lane], bias[lane] = np.roll(threshold[lane], 1), np.roll(bias[lane], 1)
+    threshold[lane], bias[lane] = np.roll(threshold[lane], by), np.roll(bias[lane], by)
     return replace(layer, slot_threshold=threshold, slot_bias=bias)
 
 
@@ -143,15 +155,16 @@ def _exchange_lanes(layer: LayerMap, rng: np.random.Generator) -> LayerMap | Non
     order = np.arange(layer.lanes)
     one, other = (int(k) for k in rng.choice(layer.lanes, 2, replace=False))
     order[[one, other]] = order[[other, one]]
-    parts = {
-        name: tuple(getattr(layer, name)[lane] for lane in order)
-        for name in ("synapse_slot", "synapse_weight", "synapse_source", "synapse_target")
-    }
+    names = ["synapse_slot", "synapse_weight", "synapse_source", "synapse_target"]
+    names += ["synapse_step"] if layer.synapse_step is not None else []
+    parts = {name: tuple(getattr(layer, name)[lane] for lane in order) for name in names}
     return replace(layer, row_start=layer.row_start[order], row_count=layer.row_count[order], **parts)
 
 
 def _slot_overflow(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """Synapses of every lane's last slot wrap to slot 0, as if a lane had been filled beyond its slots."""
+    if layer.synapse_step is not None:
+        return _channel_overflow(layer)
     if layer.n_slots < 2:
         return None
     slots = tuple(np.where(slot == layer.n_slots - 1, 0, slot) for slot in layer.synapse_slot)
@@ -162,6 +175,141 @@ def _narrow_weights(layer: LayerMap, rng: np.random.Generator) -> LayerMap | Non
     """Weights lose their lowest bit."""
     return replace(layer, synapse_weight=tuple(weight >> 1 << 1 for weight in layer.synapse_weight))
 
+
+# Convolutions ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Taps:
+    """The taps of a lane, int64 (n,) each: channels of source and target by their places, and places in the kernel."""
+
+    channel: np.ndarray
+    rank: np.ndarray
+    ky: np.ndarray
+    kx: np.ndarray
+
+
+def _taps(layer: LayerMap, lane: int) -> _Taps:
+    reads, picture = layer.reads, layer.picture
+    assert reads is not None and picture is not None and layer.synapse_step is not None
+    rows = np.repeat(np.arange(layer.n_addresses), layer.row_count[lane])
+    phase_y, phase_x = np.divmod(rows & ((1 << reads.row_bits) - 1), reads.phases[1])
+    step_y, step_x = layer.synapse_step[lane]
+    first = layer.synapse_slot[lane] + step_y * picture[2] + step_x
+    rank = (first & ((1 << index_width(layer.n_slots)) - 1)) // (picture[1] * picture[2])
+    return _Taps(rows >> reads.row_bits, rank, phase_y + reads.stride * step_y, phase_x + reads.stride * step_x)
+
+
+def _with_taps(layer: LayerMap, change: Callable[[_Taps], _Taps], *, phases: bool = True) -> LayerMap:
+    """The layer with other taps in each lane; without ``phases`` all lie in the row of phase 0."""
+    reads, picture = layer.reads, layer.picture
+    assert reads is not None and picture is not None
+    counts = np.zeros_like(layer.row_count)
+    slots, weights, sources, targets, steps = [], [], [], [], []
+    for lane in range(layer.lanes):
+        taps = change(_taps(layer, lane))
+        step_y, phase_y = np.divmod(taps.ky, reads.stride)
+        step_x, phase_x = np.divmod(taps.kx, reads.stride)
+        row = (taps.channel << reads.row_bits) | (phase_y * reads.phases[1] + phase_x) * phases
+        slot = taps.rank * (picture[1] * picture[2]) - step_y * picture[2] - step_x
+        slot &= (1 << index_width(layer.n_slots)) - 1
+        order = np.argsort(row, kind="stable")
+        counts[lane] = np.bincount(row, minlength=layer.n_addresses)
+        slots.append(slot[order])
+        weights.append(layer.synapse_weight[lane][order])
+        sources.append(layer.synapse_source[lane][order])
+        targets.append(layer.synapse_target[lane][order])
+        steps.append(np.stack([step_y, step_x])[:, order])
+    starts = np.cumsum(counts, axis=1) - counts
+    starts[counts == 0] = 0
+    return replace(
+        layer,
+        row_start=starts,
+        row_count=counts,
+        synapse_slot=tuple(slots),
+        synapse_weight=tuple(weights),
+        synapse_source=tuple(sources),
+        synapse_target=tuple(targets),
+        synapse_step=tuple(steps),
+    )
+
+
+def _swap_channels(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """Two channels of every lane are swapped in the taps, and nowhere else."""
+    if layer.n_ranks < 2:
+        return None
+    order = np.arange(layer.n_ranks)
+    one, other = rng.choice(layer.n_ranks, 2, replace=False)
+    order[[one, other]] = order[[other, one]]
+    return _with_taps(layer, lambda taps: replace(taps, rank=order[taps.rank]))
+
+
+def _channel_overflow(layer: LayerMap) -> LayerMap | None:
+    """Taps of every lane's last channel reach its first."""
+    if layer.n_ranks < 2:
+        return None
+    return _with_taps(layer, lambda taps: replace(taps, rank=np.where(taps.rank == layer.n_ranks - 1, 0, taps.rank)))
+
+
+def _flip_kernel(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """The kernel is turned round, as in a convolution of signal processing."""
+    assert layer.reads is not None and layer.reads.kernel is not None
+    height, width = layer.reads.kernel
+    return _with_taps(layer, lambda taps: replace(taps, ky=height - 1 - taps.ky, kx=width - 1 - taps.kx))
+
+
+def _transpose_kernel(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """Height and width of the kernel are exchanged."""
+    assert layer.reads is not None and layer.reads.kernel is not None
+    height, width = layer.reads.kernel
+    return _with_taps(layer, lambda taps: replace(taps, ky=taps.kx, kx=taps.ky)) if height == width > 1 else None
+
+
+def _move_taps(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """All taps move along one side of the kernel, round its end."""
+    assert layer.reads is not None and layer.reads.kernel is not None
+    side = int(rng.integers(2))
+    name, size = ("ky", "kx")[side], layer.reads.kernel[side]
+    if size < 2:
+        return None
+    return _with_taps(layer, lambda taps: replace(taps, **{name: (getattr(taps, name) + 1) % size}))
+
+
+def _one_phase(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """The taps of all phases of a stride lie in one row."""
+    assert layer.reads is not None
+    return _with_taps(layer, lambda taps: taps, phases=False) if layer.reads.rows_per_channel > 1 else None
+
+
+def _offsets_cut(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """Offsets below 0 are 0, as if they did not count modulo the slots."""
+    assert layer.picture is not None and layer.synapse_step is not None
+    slots = []
+    for lane in range(layer.lanes):
+        step_y, step_x = layer.synapse_step[lane]
+        offset = _taps(layer, lane).rank * (layer.picture[1] * layer.picture[2]) - step_y * layer.picture[2] - step_x
+        slots.append(np.maximum(offset, 0))
+    return replace(layer, synapse_slot=tuple(slots))
+
+
+def _exchange_steps(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """Steps along y and x stand in each other's fields, and nothing else is wrong."""
+    assert layer.reads is not None and layer.synapse_step is not None
+    # A step must fit the field that it is written into.
+    if index_width(layer.reads.y.steps) != index_width(layer.reads.x.steps):
+        return None
+    return replace(layer, synapse_step=tuple(step[::-1] for step in layer.synapse_step))
+
+
+# Of the first convolution.
+TAP_DEFECTS: Sequence[tuple[str, Defect]] = (
+    ("kernel turned round", _flip_kernel),
+    ("height and width of the kernel exchanged", _transpose_kernel),
+    ("taps moved along the kernel", _move_taps),
+    ("taps of all phases in one row", _one_phase),
+    ("offsets below 0 cut off", _offsets_cut),
+    ("steps of y and x exchanged", _exchange_steps),
+)
 
 # Name, layer (from the end if negative), defect.
 DEFECTS: Sequence[tuple[str, int, Defect]] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ from random_networks import random_stimulus
 from codesign import golden
 from codesign.choices import Choices
 from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.network import (
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Leak,
+    Projection,
+    SumPool,
+    Synapses,
+    signed_width,
+)
 from codesign.stimulus import Stimulus
 from rtl_templates.bundle import write_bundle
 
@@ -45,13 +56,26 @@ MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "loadable, empty": ({"coding": "current"}, {"loadable": True, "synapse_memory": "spram", "pipeline": "short"}),
     "membrane_last": ({"readout": "membrane_last"}, {}),
     "membrane_sum, folded": ({"readout": "membrane_sum"}, {"shape": "folded"}),
+    "pictures": ({"pictures": "strided"}, {}),
+    "pictures, current, short": (
+        {"pictures": "padded", "coding": "current", "lanes": 3},
+        {"pipeline": "short", "spike_fifos": False, "counters": False},
+    ),
+    "pictures, pooled input, membrane_sum": (
+        {"pictures": "pooled", "readout": "membrane_sum", "lanes": 3},
+        {"early_exit": 40, "input_words": 2},
+    ),
     "membrane_max, short": ({"readout": "membrane_max"}, {"pipeline": "short", "lockstep": True}),
 }
 
 
-def network_of(coding: str = "events", readout: str = "spike_count", seed: int = 5) -> FrozenNetwork:
+def network_of(
+    coding: str = "events", readout: str = "spike_count", seed: int = 5, pictures: str | None = None
+) -> FrozenNetwork:
     """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate."""
     rng = np.random.default_rng(seed)
+    if pictures is not None:
+        return picture_network(rng, pictures, coding, readout)
 
     def weights(n_in: int, n_out: int, density: float) -> np.ndarray:
         return rng.integers(-9, 16, (n_in, n_out)) * (rng.random((n_in, n_out)) < density)
@@ -72,6 +96,69 @@ def network_of(coding: str = "events", readout: str = "spike_count", seed: int =
     )
 
 
+def picture_network(rng: np.random.Generator, kind: str, coding: str, readout: str) -> FrozenNetwork:
+    """Two or three layers in 4 timesteps, on pictures whose sides differ.
+
+    strided : a convolution of stride 2, then single synapses behind a pool that leaves a column over.
+    padded : a padded convolution with parameters per channel, then one to a picture of four channels.
+    pooled : a pool that leaves rows over, a convolution of stride 3, single synapses that read a picture and are one,
+        and a convolution that integrates.
+    """
+    is_current, counts = coding == "current", readout == "spike_count"
+    source_max = 15 if is_current else 1
+
+    def convolution(shape: tuple[int, int, int], channels: int, kernel: tuple[int, int], *moves: int) -> Convolution:
+        dense = rng.integers(-5, 8, (channels, shape[0], *kernel)) * (rng.random((channels, shape[0], *kernel)) < 0.8)
+        return Convolution.from_dense(dense, shape, *moves)
+
+    def synapses(n_in: int, n_out: int) -> Synapses:
+        return Synapses.from_dense(rng.integers(-9, 16, (n_in, n_out)) * (rng.random((n_in, n_out)) < 0.6))
+
+    def layer(projection: Projection, scale: int, silent: bool = False, **parameters: object) -> FrozenLayer:
+        channels = parameters.get("shape", (projection.connections.n_out,))
+        if isinstance(projection.connections, Convolution):
+            channels = projection.connections.out_shape
+        made = FrozenLayer.from_projections(
+            [projection],
+            threshold=rng.integers(scale, 3 * scale + 1, channels[0]),  # type: ignore[index]
+            bias=rng.integers(-3, 6, channels[0]),  # type: ignore[index]
+            leak=Leak("shift", 2),
+            reset="none" if silent else "subtract",
+            fraction_bits=1,
+            membrane_width=12 if is_current else 9,
+            **parameters,
+        )
+        return replace(made, membrane_width=signed_width(*made.unsaturated_range(4, 1))) if silent else made
+
+    if kind == "strided":
+        first = convolution((2, 7, 6), 4, (3, 3), 2, 1)
+        pool = SumPool(first.out_shape, 2)
+        layers = [
+            layer(Projection(-1, first), 8),
+            layer(Projection(0, synapses(pool.n_out, 4), pool), 20),
+        ]
+    elif kind == "padded":
+        first = convolution((2, 4, 2), 6, (3, 2), 1, 1)
+        layers = [
+            layer(Projection(-1, first), 8 * source_max),
+            layer(Projection(0, convolution(first.out_shape, 4, first.out_shape[1:])), 30),
+        ]
+    else:
+        pool = SumPool((1, 9, 8), 2)
+        first = convolution(pool.out_shape, 5, (3, 4), 3, 2)
+        n_in, shape = first.n_out, (4, 3, 2)
+        layers = [
+            layer(Projection(-1, first, pool), 6),
+            layer(Projection(0, synapses(n_in, 24)), 12, shape=shape),
+            layer(Projection(1, convolution(shape, 2, (2, 2))), 0, silent=True),
+        ]
+    coded = InputCoding("current", 4) if is_current else InputCoding("events")
+    network = FrozenNetwork(tuple(layers), 4, coded, readout)  # type: ignore[arg-type]
+    network.validate()
+    assert counts or network.membrane_readout
+    return network
+
+
 def choices_of(name: str) -> Choices:
     return Choices(**MACHINES[name][1])
 
@@ -85,13 +172,13 @@ def machine(name: str, folder: Path, samples: int = 6) -> tuple[FrozenNetwork, S
         stimulus = random_stimulus(np.random.default_rng(seed), network, samples)
         trace = golden.run(network, stimulus, early_exit=choices.early_exit)
         ties = (trace.values == trace.values.max(axis=1, keepdims=True)).sum(axis=1)
-        lively = all(spikes[:, :, :].any() for spikes in trace.spikes[: 2 if readout_counts(network) else 1])
-        varied = np.unique(trace.exits).size >= 3 and (trace.exits == 4).any() if choices.exits else True
+        lively = all(spikes[:, :, :].any() for spikes in trace.spikes[: len(network.layers) - (not readout_counts(network))])
+        varied = np.unique(trace.exits).size >= 3 and (trace.exits == network.timesteps - 1).any() if choices.exits else True
         if lively and varied and np.unique(trace.decisions).size > 1 and (ties > 1).any() == readout_counts(network):
             break
     else:
         raise AssertionError(f"{name}: no network of this kind does enough")
-    write_bundle(network, map_network(network, [lanes] * 2, None, choices), folder)
+    write_bundle(network, map_network(network, [lanes] * len(network.layers), None, choices), folder)
     return network, stimulus
 
 

@@ -57,6 +57,13 @@ def _edits(scene: Scene) -> Iterator[tuple[str, Edit]]:
         yield f"bias plus one in {place}", _parameter(layer, "bias")
     yield "weight lost", _synapse(0, "weight", lambda value: 0)
     yield "two synapses exchanged", _exchange
+    taps = scene.tap_layer
+    if taps is not None:
+        yield "tap moved by one in y", _moved(taps, "dy")
+        yield "tap moved by one in x", _moved(taps, "dx")
+        yield "steps of a tap exchanged", _tap(taps, lambda tap: {"dy": tap["dx"], "dx": tap["dy"]})
+        yield "tap lands a column late", _tap(taps, lambda tap: {"slot": tap["slot"] + 1})
+        yield "tap stored twice", _twice(taps)
 
 
 def _drawn_row(scene: Scene, layer: int, rng: np.random.Generator) -> Row:
@@ -100,6 +107,15 @@ def _target(layer: int) -> Edit:
     def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
         row = _drawn_row(scene, layer, rng)
         entry = scene.sidecar.layers[layer]
+        if entry.picture is not None and entry.reads is not None and entry.reads.convolution is not None:
+            # Of a tap: another channel of the lane.
+            ranks, bits = entry.n_slots // entry.picture.size, scene.slot_bits(layer)
+            if ranks < 2:
+                raise NotApplicable("a lane of one channel")
+            word, moved = int(rng.choice(row.words)), int(rng.integers(1, ranks)) * entry.picture.size
+            return _change(
+                scene, layer, "synapses", row.lane, word, "slot", lambda slot: (slot + moved) & ((1 << bits) - 1)
+            )
         used = [slot for slot, lane in zip(entry.slot, entry.lane, strict=True) if lane == row.lane]
         at = int(rng.integers(row.words.size))
         others = [slot for slot in used if slot != row.slots[at]]
@@ -107,6 +123,50 @@ def _target(layer: int) -> Edit:
             raise NotApplicable("a lane of one neuron")
         target, name = int(rng.choice(others)), scene.part(layer, "slot", row.lane)
         return _change(scene, layer, "synapses", row.lane, int(row.words[at]), name, lambda _: target)
+
+    return edit
+
+
+def _tap(layer: int, change: Callable[[dict[str, int]], dict[str, int]]) -> Edit:
+    """Other fields for a tap; slots count modulo a power of two."""
+
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        row = _drawn_row(scene, layer, rng)
+        address, memory = int(rng.choice(row.words)), scene.memory(layer, "synapses", row.lane)
+        words = read_image(scene.bundle, memory)
+        held = {name: int(column[0]) for name, column in unpack([words[address]], memory).items()}
+        for name, value in change(held).items():
+            wanted = value & ((1 << scene.slot_bits(layer)) - 1) if name == "slot" else value
+            words[address] = put(words[address], field_of(memory, name), wanted)
+        return memory, words
+
+    return edit
+
+
+def _moved(layer: int, name: str) -> Edit:
+    """A tap is that of the next place in the kernel, or of the one before, for the same phase."""
+
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        picture = scene.sidecar.layers[layer].picture
+        assert picture is not None
+        by, slots = int(rng.choice([-1, 1])), picture.width if name == "dy" else 1
+        return _tap(layer, lambda tap: {name: tap[name] + by, "slot": tap["slot"] - by * slots})(scene, rng)
+
+    return edit
+
+
+def _twice(layer: int) -> Edit:
+    """A tap takes the place of another one of its row."""
+
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        row = _drawn_row(scene, layer, rng)
+        if row.words.size < 2:
+            raise NotApplicable("a row of one tap")
+        memory = scene.memory(layer, "synapses", row.lane)
+        words = read_image(scene.bundle, memory)
+        one, other = rng.choice(row.words, 2, replace=False).tolist()
+        words[one] = words[other]
+        return memory, words
 
     return edit
 
@@ -130,7 +190,7 @@ def _parameter(layer: int, name: str) -> Edit:
     def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
         entry = scene.sidecar.layers[layer]
         neuron = int(rng.integers(entry.n_out))
-        address = entry.slot_base + entry.slot[neuron]
+        address = scene.parameter_address(layer, neuron)
         return _change(scene, layer, "parameters", entry.lane[neuron], address, name, lambda value: value + 1)
 
     return edit

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,13 @@ from codesign import golden
 from codesign.choices import Choices
 from codesign.errors import InputError
 from codesign.files import file_hash, write_bytes, write_json, write_text
-from codesign.network import FrozenLayer, FrozenNetwork
-from codesign.sidecar import SIDECAR, MemoryImage, Sidecar, WordField, read_sidecar
+from codesign.network import Convolution, FrozenLayer, FrozenNetwork, Synapses
+from codesign.sidecar import SIDECAR, LayerEntry, MemoryImage, Sidecar, WordField, read_sidecar
 from codesign.stimulus import Stimulus
 from sim.bundle import read_image, unpack
 from sim.decoder import decode_bundle
 from sim.delivered import delivered_choices
+from sim.mutants.walks import Axes, Events, Land, Walk, axes_of, events_at, lands, walk_of
 
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -58,8 +60,8 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Row:
-    """What a source's row of a lane holds: addresses of its words, and for each word a slot, a weight and whether it
-    holds a synapse."""
+    """What an event of a source walks in a lane: the address of the row and of its words, and for each word a slot, a
+    weight and whether it holds a synapse, or a tap that lands."""
 
     lane: int
     source: int
@@ -148,14 +150,20 @@ class Scene:
             return True
 
     def shows_images(self, bundle: Path) -> bool:
-        """True if what a bundle's images say differs in what counts, and is such that the decoder understands it."""
+        """True if what a bundle's images say differs in what counts.
+
+        Of layers that read a picture, that is what the machine walks; of others, what the decoder understands.
+        """
         try:
-            decoded = decode_bundle(bundle)
-            if any(have.stray for have in decoded):
-                return False
-            layers = [
-                self.with_synapses(index, have.weights, have.bias, have.threshold) for index, have in enumerate(decoded)
-            ]
+            other, layers = replace(self, bundle=bundle), []
+            for index, have in enumerate(decode_bundle(bundle)):
+                if self.sidecar.layers[index].reads is not None:
+                    made = other.with_reached(index, other.reached(index))
+                elif have.stray:
+                    return False
+                else:
+                    made = self.with_synapses(index, have.weights)
+                layers.append(self.with_constants(index, made, have.bias, have.threshold))
             return self.shows(self.network.with_layers(layers))
         except (InputError, IndexError):
             return False
@@ -163,37 +171,148 @@ class Scene:
     def with_synapses(
         self, index: int, weights: Int, bias: Int | None = None, threshold: Int | None = None
     ) -> FrozenLayer:
-        """A layer with other synapses, biases and thresholds."""
+        """A layer with other weights, as :meth:`Synapses.dense` or :meth:`Convolution.dense` give them, biases and
+        thresholds."""
         layer = self.network.layers[index]
-        names = ("leak", "reset", "reset_value", "compare", "fraction_bits", "membrane_width")
-        kept = {name: getattr(layer, name) for name in (*names, "trained_index", "trained_width")}
-        made = FrozenLayer.from_dense(
-            weights, bias=layer.bias if bias is None else bias, threshold=layer.threshold, weight_bits=8
+        projection, *others = layer.projections
+        kept = projection.connections
+        if isinstance(kept, Convolution):
+            connections: Convolution | Synapses
+            connections = Convolution.from_dense(weights, kept.in_shape, kept.stride, kept.padding)
+        else:
+            connections = Synapses.from_dense(weights)
+        made = replace(layer, projections=(replace(projection, connections=connections), *others), weight_bits=8)
+        return self.with_constants(index, made, bias, threshold)
+
+    def with_constants(
+        self, index: int, layer: FrozenLayer, bias: Int | None = None, threshold: Int | None = None
+    ) -> FrozenLayer:
+        """``layer`` with other biases and thresholds, as layer ``index``. Raises InputError if they are out of range."""
+        own = self.network.layers[index]
+        made = replace(
+            layer,
+            bias=own.bias if bias is None else bias,
+            threshold=threshold if threshold is not None and self.spiking(index) else own.threshold,
         )
-        used = threshold if threshold is not None and self.spiking(index) else layer.threshold
-        return replace(made, **kept, threshold=used)
+        made.validate("layer")
+        return made
+
+    def with_reached(self, index: int, reached: tuple[Int, Int, Int]) -> FrozenLayer:
+        """A layer whose sources, neurons without a pool, reach other neurons: ``reached`` holds sources, targets and
+        weights, which are added up."""
+        layer = self.network.layers[index]
+        projection, *others = layer.projections
+        n_in = projection.n_sources
+        source, target, weight = reached
+        place, at = np.unique(source * layer.n_out + target, return_inverse=True)
+        total = np.zeros(place.size, np.int64)
+        np.add.at(total, at.ravel(), weight)
+        found = []
+        # Weights have 8 bits; larger sums are those of several projections.
+        while not found or total.any():
+            part = np.clip(total, -127, 127)
+            rows, columns = np.divmod(place[part != 0], layer.n_out)
+            indptr = np.searchsorted(rows, np.arange(n_in + 1)).astype(np.int64)
+            weights = part[part != 0].astype(np.int8)
+            synapses = Synapses(n_in, layer.n_out, indptr, columns.astype(np.int32), weights)
+            found.append(replace(projection, connections=synapses, pool=None))
+            total = total - part
+        made = replace(layer, projections=(*found, *others), weight_bits=8)
+        made.validate("layer")
+        return made
 
     def shows_rows(self, fault: Callable[[list[Row]], list[Row]], layers: Sequence[int]) -> bool:
         """True if it shows when each lane walks other rows than it should: ``fault`` of a lane's rows, by source."""
         changed = list(self.network.layers)
         try:
             for index in layers:
-                entry = self.sidecar.layers[index]
-                neuron = np.full((entry.lanes, entry.n_slots), -1, np.int64)
-                neuron[list(entry.lane), list(entry.slot)] = np.arange(entry.n_out)
-                weights = np.zeros((entry.n_in, entry.n_out), np.int64)
+                entry, parts = self.sidecar.layers[index], []
+                neuron = self.neurons(index)
+                # A tap's base may lead beyond the last slot.
+                most = 1 << self.slot_bits(index) if entry.reads is not None else entry.n_slots
                 for lane in range(entry.lanes):
                     for row in fault(self.rows(index, lane)):
                         slots, values = row.slots[row.holds], row.weights[row.holds]
-                        if slots.size and (slots.min() < 0 or slots.max() >= entry.n_slots):
+                        if slots.size and (slots.min() < 0 or slots.max() >= most):
                             return False
                         # What goes to a slot without a neuron is lost.
                         targets = neuron[lane, slots]
-                        np.add.at(weights[row.source], targets[targets >= 0], values[targets >= 0])
-                changed[index] = self.with_synapses(index, weights)
+                        kept = targets >= 0
+                        parts.append((np.full(int(kept.sum()), row.source), targets[kept], values[kept]))
+                changed[index] = self.with_reached(index, _joined(parts))
             return self.shows(self.network.with_layers(changed))
         except InputError:
             return True
+
+    def shows_reading(
+        self, index: int, axes: Axes | None = None, address: Int | None = None, land: Land = lands
+    ) -> bool:
+        """True if it shows when a layer that reads a picture looks coordinates up in other tables, gets the sources'
+        events with other addresses, or lets other taps land."""
+        changed = list(self.network.layers)
+        try:
+            changed[index] = self.with_reached(index, self.reached(index, axes, address, land))
+            return self.shows(self.network.with_layers(changed))
+        except IndexError:
+            # Beyond a memory nobody knows what is read.
+            return False
+        except InputError:
+            return True
+
+    # Pictures --------------------------------------------------------------------------------------
+
+    def first(self, which: Callable[[LayerEntry], bool]) -> int | None:
+        """The first layer of a kind."""
+        return next((entry.index for entry in self.sidecar.layers if which(entry)), None)
+
+    @property
+    def tap_layer(self) -> int | None:
+        """The first layer that is a convolution."""
+        return self.first(lambda entry: entry.reads is not None and entry.reads.convolution is not None)
+
+    def slot_bits(self, index: int) -> int:
+        """Bits of a slot."""
+        return max(1, (self.sidecar.layers[index].n_slots - 1).bit_length())
+
+    def neurons(self, index: int) -> Int:
+        """int64 (lanes, 2**slot_bits): the neuron of each slot, -1 of those without one."""
+        entry = self.sidecar.layers[index]
+        found = np.full((entry.lanes, 1 << self.slot_bits(index)), -1, np.int64)
+        found[list(entry.lane), list(entry.slot)] = np.arange(entry.n_out)
+        return found
+
+    def axes(self, index: int, **changed: Any) -> Axes:
+        """Tables of a layer that reads a picture, or those of another pool or padding (:func:`axes_of`)."""
+        entry = self.sidecar.layers[index]
+        if entry.reads is None:
+            raise ValueError(f"layer {index} reads no picture")
+        return axes_of(entry, entry.reads, **{"pool": entry.reads.pool, "padding": None, **changed})
+
+    def events(self, index: int, axes: Axes | None = None, address: Int | None = None) -> Events:
+        """What the sources' events lead to in a layer that reads a picture."""
+        entry = self.sidecar.layers[index]
+        if entry.reads is None:
+            raise ValueError(f"layer {index} reads no picture")
+        at = np.asarray(entry.source_address, np.int64) if address is None else address
+        return events_at(entry.reads, self.axes(index) if axes is None else axes, at)
+
+    def walk(self, index: int, lane: int, events: Events, land: Land = lands) -> Walk:
+        """What a lane of a layer that reads a picture walks for some events."""
+        rows, synapses = (self.table(index, role, lane) for role in ("rows", "synapses"))
+        return walk_of(rows, synapses, events, self.slot_bits(index), land)
+
+    def reached(
+        self, index: int, axes: Axes | None = None, address: Int | None = None, land: Land = lands
+    ) -> tuple[Int, Int, Int]:
+        """Numbers of events, neurons and weights that they add there, of a layer that reads a picture; by default of
+        its sources' events."""
+        events, neuron, parts = self.events(index, axes, address), self.neurons(index), []
+        for lane in range(self.sidecar.layers[index].lanes):
+            found = self.walk(index, lane, events, land)
+            target = np.where(found.holds, neuron[lane, found.slot], -1)
+            kept = target >= 0
+            parts.append((found.event[kept], target[kept], found.weight[kept]))
+        return _joined(parts)
 
     # Memories --------------------------------------------------------------------------------------
 
@@ -205,6 +324,26 @@ class Scene:
             if memory.role == role and memory.lane == wanted:
                 return memory
         raise Absent(f"layer {layer} has no {role} memory")
+
+    def table(self, layer: int, role: str, lane: int) -> dict[str, Int]:
+        """Columns of a memory."""
+        found = self._tables.get((layer, role, lane))
+        if found is None:
+            memory = self.memory(layer, role, lane)
+            found = self._tables[layer, role, lane] = unpack(read_image(self.bundle, memory), memory)
+        return found
+
+    @cached_property
+    def _tables(self) -> dict[tuple[int, str, int], dict[str, Int]]:
+        return {}
+
+    def parameter_address(self, layer: int, neuron: int) -> int:
+        """Word of a neuron's parameters: its slot's, or its channel's."""
+        entry = self.sidecar.layers[layer]
+        depth = self.memory(layer, "parameters", entry.lane[neuron]).depth
+        if entry.picture is not None and depth * entry.picture.size == entry.n_slots:
+            return entry.slot[neuron] // entry.picture.size
+        return entry.slot_base + entry.slot[neuron]
 
     def part(self, layer: int, name: str, lane: int) -> str:
         """Name of a lane's field in a synapse word."""
@@ -223,10 +362,9 @@ class Scene:
 
     def _read_rows(self, layer: int, lane: int) -> list[Row]:
         entry, encoding = self.sidecar.layers[layer], self.sidecar.layers[layer].encoding
-        tables = {}
-        for role in ("rows", "synapses"):
-            memory = self.memory(layer, role, lane)
-            tables[role] = unpack(read_image(self.bundle, memory), memory)
+        if entry.reads is not None:
+            return self._read_picture_rows(layer, lane)
+        tables = {role: self.table(layer, role, lane) for role in ("rows", "synapses")}
         group, table = encoding.row_group, tables["rows"]
         column = {name: tables["synapses"].get(self.part(layer, name, lane)) for name in ("slot", "weight")}
         found = []
@@ -252,6 +390,16 @@ class Scene:
                 slots = np.cumsum(gaps + holds) - 1
             found.append(Row(lane, source, address, words, slots, weights, holds))
         return found
+
+    def _read_picture_rows(self, layer: int, lane: int) -> list[Row]:
+        """The rows that sources walk, those of dropped events without words."""
+        events = self.events(layer)
+        walk = self.walk(layer, lane, events)
+        bounds = np.searchsorted(walk.event, np.arange(events.row.size + 1)).tolist()
+        return [
+            Row(lane, source, address, *(part[low:high] for part in (walk.word, walk.slot, walk.weight, walk.holds)))
+            for source, (address, low, high) in enumerate(zip(events.row.tolist(), bounds, bounds[1:]))
+        ]
 
     # Files -----------------------------------------------------------------------------------------
 
@@ -287,6 +435,12 @@ class Scene:
                 whole = image[:place] + body + image[place + len(body) : -CRC_BYTES]
                 return whole + zlib.crc32(whole).to_bytes(CRC_BYTES, "little")
         raise NotApplicable(f"{name} is not loaded")
+
+
+def _joined(parts: Sequence[tuple[Int, Int, Int]]) -> tuple[Int, Int, Int]:
+    """Triples of arrays, one after the other."""
+    source, target, weight = (np.concatenate([np.zeros(0, np.int64), *column]) for column in zip(*parts, strict=True))
+    return source, target, weight
 
 
 def _stamp(bundle: Path, changed: str) -> None:

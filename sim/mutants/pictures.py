@@ -1,0 +1,332 @@
+"""RTL mutants of what pictures add: readers, place counters, and taps that land. Each is made only where it shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign import golden
+from codesign.sidecar import LayerEntry, Picture, PictureInput
+from sim.mutants.edits import RtlEdit
+from sim.mutants.scene import Absent, Scene
+from sim.mutants.walks import Axes, Axis, Land
+
+Int = npt.NDArray[np.int64]
+
+PICTURE, TAPS = "picture", "taps"
+# An entry of a reader's tables.
+ENTRY = (
+    r"(?m)^(?P<head>\s*\d+'h(?P<key>[0-9a-f]+):\s*(?P<what>row|base|reach)_(?P<axis>[yx]) = (?P<size>\d+)'h)"
+    r"[0-9a-f]+;"
+)
+PART = r"\[[0-9:]+\]"
+# What registers of an engine without FIFO wait for.
+MOVES = r"(?:if \(moves\) begin\s+)?"
+
+
+def picture_edits(scene: Scene) -> Iterator[RtlEdit]:
+    """Faults of the parts that pictures have, of the first layer in which the samples show each."""
+    for table in TABLES:
+        for index, entry in enumerate(scene.sidecar.layers):
+            if entry.reads is not None and table.shows(scene, index):
+                yield table.edit(scene, index)
+                break
+    index = scene.tap_layer
+    if index is not None:
+        yield from (edit for edit, shown in _landings(scene, index) if shown())
+    for parts in (_addresses, _counters, _parameters):
+        yield from parts(scene)
+
+
+# Tables of the readers -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TableFault:
+    """A fault in what a reader's tables hold. ``wrong`` gives the tables that it makes; None if it makes none."""
+
+    name: str
+    reason: str
+    wrong: Callable[[Scene, int, LayerEntry, PictureInput], Axes | None]
+
+    def tables(self, scene: Scene, index: int) -> Axes | None:
+        """The wrong tables, their entries cut to the signals' bits."""
+        entry, right = scene.sidecar.layers[index], scene.axes(index)
+        assert entry.reads is not None
+        wrong = self.wrong(scene, index, entry, entry.reads)
+        if wrong is None:
+            return None
+        # A coordinate that can only be 0 has no table.
+        sides = {"y": entry.reads.picture.height, "x": entry.reads.picture.width}
+        axes = {name: getattr(wrong if side > 1 else right, name) for name, side in sides.items()}
+        return Axes(**{name: axis.cut_to(getattr(right, name)) for name, axis in axes.items()})
+
+    def shows(self, scene: Scene, index: int) -> bool:
+        tables = self.tables(scene, index)
+        return tables is not None and scene.shows_reading(index, tables)
+
+    def edit(self, scene: Scene, index: int) -> RtlEdit:
+        tables = self.tables(scene, index)
+        assert tables is not None
+
+        def entered(match: re.Match[str]) -> str:
+            column = getattr(tables, match["axis"]).columns[match["what"]]
+            return f"{match['head']}{int(column[int(match['key'], 16)]):x};"
+
+        return RtlEdit(self.name, PICTURE, f"engine{index}_reader", ENTRY, entered, self.reason, every=True)
+
+
+def _not_divided(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
+    if reads.pool == 1:
+        return None
+    right, wrong = scene.axes(index), scene.axes(index, pool=1)
+    if reads.convolution is not None:
+        return wrong
+    # The rows are those of the pooled picture.
+    rows = (np.arange(reads.picture.height) * reads.pooled[1], np.arange(reads.picture.width))
+    return Axes(*(replace(axis, row=row) for axis, row in zip((right.y, right.x), rows, strict=True)))
+
+
+def _left_over(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
+    return None if reads.pool == 1 else scene.axes(index, drops=False)
+
+
+def _no_padding(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
+    return scene.axes(index, padding=0) if reads.convolution is not None and reads.convolution.padding else None
+
+
+def _of_taps(change: Callable[[Axes, Picture, PictureInput], Axes]) -> Callable[..., Axes | None]:
+    """Other tables for a convolution."""
+
+    def wrong(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
+        if reads.convolution is None or entry.picture is None:
+            return None
+        return change(scene.axes(index), entry.picture, reads)
+
+    return wrong
+
+
+def _no_phase(axes: Axes, picture: Picture, reads: PictureInput) -> Axes:
+    return Axes(replace(axes.y, row=0 * axes.y.row), axes.x)
+
+
+def _row_late(axes: Axes, picture: Picture, reads: PictureInput) -> Axes:
+    return Axes(replace(axes.y, base=axes.y.base + picture.width), axes.x)
+
+
+def _column_late(axes: Axes, picture: Picture, reads: PictureInput) -> Axes:
+    return Axes(axes.y, replace(axes.x, base=axes.x.base + 1))
+
+
+def _everywhere(axis: Axis) -> Axis:
+    return replace(axis, reach=np.where(axis.reach > 0, (1 << int(axis.reach.max()).bit_length()) - 1, 0))
+
+
+TABLES = (
+    TableFault(
+        "pooled coordinates not divided", "the golden model in which the pool does not divide differs", _not_divided
+    ),
+    TableFault(
+        "rows that fill no window kept", "the golden model in which they add to other windows differs", _left_over
+    ),
+    TableFault("padding forgotten in the reader", "the golden model without padding differs", _no_padding),
+    TableFault("phase of a row ignored", "the golden model that walks the taps of phase 0 differs", _of_taps(_no_phase)),
+    TableFault("base a row late", "the golden model with taps a row further down differs", _of_taps(_row_late)),
+    TableFault(
+        "base a column late", "the golden model with taps a column further right differs", _of_taps(_column_late)
+    ),
+    TableFault(
+        "reach along y forgotten",
+        "the golden model in which taps wrap at the upper and lower border differs",
+        _of_taps(lambda axes, *_: Axes(_everywhere(axes.y), axes.x)),
+    ),
+    TableFault(
+        "reach along x forgotten",
+        "the golden model in which taps wrap at the left and right border differs",
+        _of_taps(lambda axes, *_: Axes(axes.y, _everywhere(axes.x))),
+    ),
+)
+
+# Taps ----------------------------------------------------------------------------------------------
+
+
+def _landings(scene: Scene, index: int) -> Iterator[tuple[RtlEdit, Callable[[], bool]]]:
+    """Faults of the landing in every fetcher of a convolution, and whether each shows."""
+    fetchers = rf"engine{index}_fetcher\d+"
+
+    def checks(left: str) -> tuple[str, str]:
+        """Pattern and replacement of the checks of a tap, x, then y."""
+        return r"= & \{ (?P<x>\\\$\d+ ), (?P<y>\\\$\d+ ), decoding \};", left
+
+    def edit(name: str, what: tuple[str, str], reason: str) -> RtlEdit:
+        return RtlEdit(name, TAPS, fetchers, *what, reason)
+
+    def shown(land: Land) -> Callable[[], bool]:
+        return lambda: scene.shows_reading(index, land=land)
+
+    yield (
+        edit("taps land beyond every border", checks("= decoding;"), "the golden model without borders differs"),
+        shown(lambda reach_y, reach_x, dy, dx: np.ones(dy.size, bool)),
+    )
+    yield (
+        edit(
+            "taps land beyond the borders of y",
+            checks(r"= & { \g<x>, decoding };"),
+            "the golden model without the upper and lower border differs",
+        ),
+        shown(lambda reach_y, reach_x, dy, dx: (reach_x >> dx & 1).astype(bool)),
+    )
+    yield (
+        edit(
+            "taps land beyond the borders of x",
+            checks(r"= & { \g<y>, decoding };"),
+            "the golden model without the left and right border differs",
+        ),
+        shown(lambda reach_y, reach_x, dy, dx: (reach_y >> dy & 1).astype(bool)),
+    )
+    shifted = rf"(?P<head>= word_tag{PART} >> )(?P<dy>taken{PART})(?P<mid>;.*?= word_tag{PART} >> )(?P<dx>taken{PART});"
+    yield (
+        edit(
+            "steps of y and x exchanged",
+            (rf"(?s){shifted}", r"\g<head>\g<dx>\g<mid>\g<dy>;"),
+            "the golden model with these borders differs",
+        ),
+        shown(lambda reach_y, reach_x, dy, dx: (reach_y >> dx & reach_x >> dy & 1).astype(bool)),
+    )
+    axes = scene.axes(index)
+    nowhere = Axes(*(replace(axis, base=0 * axis.base) for axis in (axes.y, axes.x)))
+    yield (
+        edit(
+            "base not added",
+            (rf"= (?P<slot>taken{PART}) \+ word_tag{PART};", r"= \g<slot>;"),
+            "the golden model whose taps land at their offsets differs",
+        ),
+        lambda: scene.shows_reading(index, nowhere),
+    )
+
+
+# Addresses that pictures send ----------------------------------------------------------------------
+
+
+def _channels(scene: Scene, index: int) -> tuple[Int, Int, Int]:
+    """Rank, lane and place within its channel of each source of a layer that reads a picture of a layer."""
+    before, reads = scene.sidecar.layers[index - 1], scene.sidecar.layers[index].reads
+    assert reads is not None
+    lane_bits, place_bits = (before.lanes - 1).bit_length(), reads.picture.place_bits
+    address = np.asarray(scene.sidecar.layers[index].source_address, np.int64)
+    channel = address >> place_bits
+    return channel >> lane_bits, channel & ((1 << lane_bits) - 1), address & ((1 << place_bits) - 1)
+
+
+def _addresses(scene: Scene) -> Iterator[RtlEdit]:
+    """Faults of the address that leaves a picture's sweep, where lane and rank both have bits."""
+
+    def has_parts(entry: LayerEntry) -> bool:
+        picture = entry.picture
+        if picture is None or entry.index == scene.last or not picture.place_bits:
+            return False
+        return entry.lanes > 1 and entry.n_slots > picture.size
+
+    index = scene.first(has_parts)
+    if index is None:
+        return
+    entry = scene.sidecar.layers[index]
+    assert entry.picture is not None
+    rank, lane, place = _channels(scene, index + 1)
+    lane_bits, place_bits = (entry.lanes - 1).bit_length(), entry.picture.place_bits
+    rank_bits = (entry.n_slots // entry.picture.size - 1).bit_length()
+    parts = rf"= \{{ (?P<rank>word{PART}), lane, (?P<place>word{PART}) \}};"
+    faults = (
+        ("lane and rank exchanged", r"= { lane, \g<rank>, \g<place> };", lane << rank_bits | rank),
+        ("rank cut off", rf"= {{ {rank_bits}'h0, lane, \g<place> }};", lane),
+        ("channel without its lane", rf"= {{ \g<rank>, {lane_bits}'h0, \g<place> }};", rank << lane_bits),
+    )
+    for name, replacement, channel in faults:
+        if scene.shows_reading(index + 1, address=channel << place_bits | place):
+            reason = "the golden model in which events come from these channels differs"
+            yield RtlEdit(name, PICTURE, f"serializer{index}", parts, replacement, reason)
+
+
+def _counters(scene: Scene) -> Iterator[RtlEdit]:
+    """The place counter of a picture whose width is no power of two wraps at the next one."""
+
+    def is_odd(entry: LayerEntry) -> bool:
+        width = entry.picture.width if entry.picture else 1
+        return entry.index < scene.last and width & (width - 1) > 0
+
+    index = scene.first(is_odd)
+    if index is None or not _misplaced_shows(scene, index):
+        return
+    yield RtlEdit(
+        "x does not wrap at the width",
+        PICTURE,
+        f"engine{index}_place",
+        rf"(?P<head>(?P<next>\\\$\d+ ) = x;\s+{MOVES}if \(step\) begin\s+(?P=next) = )[^;]+;",
+        r"\g<head>x + 1'h1;",
+        "the layer behind is sent events of other places, and its golden model differs",
+    )
+
+
+def _misplaced_shows(scene: Scene, index: int) -> bool:
+    """Whether it shows in the layer behind that x counts on to a power of two; the counters go on from sweep to sweep,
+    that after the reset included."""
+    entry, network = scene.sidecar.layers[index], scene.network
+    picture, lane_bits = entry.picture, (entry.lanes - 1).bit_length()
+    assert picture is not None
+    ranks = entry.n_slots // picture.size
+    # With early exit nobody knows how many sweeps the first sample takes.
+    samples = 1 if scene.choices.exits else len(scene.stimulus)
+    places, x, y, rank = [], 0, 0, 0
+    for _ in range((1 + samples * network.timesteps) * entry.n_slots):
+        places.append((rank << (lane_bits + picture.place_bits)) | (y << picture.x_bits) | x)
+        if x == picture.width - 1:
+            rank = (rank + (y == picture.height - 1)) % ranks
+            y = (y + 1) % picture.height
+        x = (x + 1) % (1 << picture.x_bits)
+    sent = np.reshape(places, (-1, entry.n_slots))[1:, list(entry.slot)]
+    sent |= np.asarray(entry.lane) << picture.place_bits
+    span = ranks << (lane_bits + picture.place_bits)
+    weights = np.zeros((span, scene.sidecar.layers[index + 1].n_out), np.int64)
+    source, target, weight = scene.reached(index + 1, address=np.arange(span, dtype=np.int64))
+    np.add.at(weights, (source, target), weight)
+    fired = scene.trace.spikes[index][:samples]
+    sums = [weights[at[spikes]].sum(0) for at, spikes in zip(sent, fired.reshape(-1, entry.n_out), strict=True)]
+    spikes, membranes, _, _ = golden.lif_steps(
+        network.layers[index + 1],
+        np.reshape(sums, (samples, network.timesteps, -1)),
+        spiking=scene.spiking(index + 1),
+    )
+    pairs = ((spikes, scene.trace.spikes[index + 1]), (membranes, scene.trace.membranes[index + 1]))
+    counts = scene.counts[:samples, :, None]
+    return any(bool(((ours != theirs[:samples]) & counts).any()) for ours, theirs in pairs)
+
+
+def _parameters(scene: Scene) -> Iterator[RtlEdit]:
+    """The counter of the channels' parameters steps with every slot."""
+    for index, entry in enumerate(scene.sidecar.layers):
+        try:
+            depth = scene.memory(index, "parameters", 0).depth
+        except Absent:
+            continue
+        if entry.picture is None or not 1 < depth < entry.n_slots or entry.n_slots != depth * entry.picture.size:
+            continue
+        rank, lane, held = np.asarray(entry.slot) % depth, np.asarray(entry.lane), {}
+        for name in scene.table(index, "parameters", 0):
+            columns = np.array([scene.table(index, "parameters", each)[name] for each in range(entry.lanes)])
+            held[name] = columns[lane, rank]
+        layers = list(scene.network.layers)
+        layers[index] = scene.with_constants(index, layers[index], **held)
+        if scene.shows(scene.network.with_layers(layers)):
+            yield RtlEdit(
+                "a word of parameters for each slot",
+                PICTURE,
+                f"engine{index}_parameter_place",
+                rf"(?P<head>= rank;\s+{MOVES}if \()\\\$\d+ (?=\))",
+                r"\g<head>step",
+                "the golden model with the parameters of other channels differs",
+            )
+            return
