@@ -59,6 +59,11 @@ def sidecar_mutants(sidecar: Sidecar, ways: int | None = None) -> Iterator[Sidec
             document = copy.deepcopy(original)
             _set(document, path, other)
             yield SidecarMutant(f"{'.'.join(map(str, path))} {what}", document)
+    for name, value in _legal_pictures(sidecar):
+        path = ("layers", *name)
+        document = copy.deepcopy(original)
+        _set(document, path, value)
+        yield SidecarMutant(f"{'.'.join(map(str, path))} a picture of one place", document)
     for path, value in _containers(original):
         for what, other in islice(_reordered(value), ways):
             document = copy.deepcopy(original)
@@ -129,6 +134,19 @@ def _containers(document: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[tu
         items = document.items() if isinstance(document, dict) else enumerate(document)
         for key, value in items:
             yield from _containers(value, (*path, key))
+
+
+def _legal_pictures(sidecar: Sidecar) -> Iterator[tuple[tuple[Step, ...], dict[str, Any]]]:
+    """Pictures of one place for layers that have none, with their sizes right: what is no picture stated as one."""
+    for entry in sidecar.layers:
+        if entry.picture is None:
+            yield (entry.index, "picture"), _one_place(entry.n_out)
+        if entry.reads is None:
+            yield (entry.index, "reads"), {"picture": _one_place(entry.n_in), "pool": 1, "convolution": None}
+
+
+def _one_place(channels: int) -> dict[str, int]:
+    return {"channels": channels, "height": 1, "width": 1}
 
 
 def _others(value: Any) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,16 @@ from loadable import ROOM
 
 from codesign.choices import Choices
 from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
+from codesign.network import (
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Leak,
+    Projection,
+    SumPool,
+    Synapses,
+)
 from rtl_templates.bundle import write_bundle
 
 
@@ -34,6 +43,28 @@ def membrane_network(readout: str, coding: str = "current") -> FrozenNetwork:
     )
 
 
+def picture_network(pooled: bool) -> FrozenNetwork:
+    """Two convolutions, the first behind a pool, or one of stride 2 and single synapses behind a pool."""
+    rng = np.random.default_rng(7)
+
+    def convolution(shape: tuple[int, int, int], channels: int, kernel: tuple[int, int], *moves: int) -> Convolution:
+        return Convolution.from_dense(rng.integers(-3, 8, (channels, shape[0], *kernel)), shape, *moves)
+
+    def layer(projection: Projection, channels: int) -> FrozenLayer:
+        return FrozenLayer.from_projections(
+            [projection], threshold=rng.integers(9, 20, channels), leak=Leak("shift", 1)
+        )
+
+    first = SumPool((2, 5, 9), 2) if pooled else None
+    one = convolution(first.out_shape, 3, (2, 3), 1, 1) if first else convolution((2, 5, 6), 3, (3, 3), 2)
+    pool = SumPool(one.out_shape, 2)
+    if pooled:
+        last = layer(Projection(0, convolution(one.out_shape, 4, one.out_shape[1:])), 4)
+    else:
+        last = layer(Projection(0, Synapses.from_dense(rng.integers(-3, 8, (pool.n_out, 4))), pool), 4)
+    return FrozenNetwork((layer(Projection(-1, one, first), 3), last), 3, InputCoding("events"))
+
+
 # name: (network, lanes, choices)
 MACHINES: dict[str, tuple[FrozenNetwork, list[int], Choices]] = {
     "streaming": (small_network("events"), [3, 2], Choices()),
@@ -46,6 +77,8 @@ MACHINES: dict[str, tuple[FrozenNetwork, list[int], Choices]] = {
     "margin": (small_network("events"), [3, 2], Choices(early_exit=2, counters=False)),
     "certain": (small_network("events"), [1, 1], Choices(early_exit="certain")),
     "membrane": (membrane_network("membrane_last"), [2, 2], Choices(input_checks=False, counters=False)),
+    "pictures": (picture_network(pooled=False), [2, 2], Choices()),
+    "pictures, pooled": (picture_network(pooled=True), [3, 2], Choices(pipeline="short", spike_fifos=False)),
     "single": (small_network("events").with_layers(small_network("events").layers[:1]), [4], Choices(shape="folded")),
 }
 

@@ -172,8 +172,9 @@ def machine(name: str, folder: Path, samples: int = 6) -> tuple[FrozenNetwork, S
         stimulus = random_stimulus(np.random.default_rng(seed), network, samples)
         trace = golden.run(network, stimulus, early_exit=choices.early_exit)
         ties = (trace.values == trace.values.max(axis=1, keepdims=True)).sum(axis=1)
-        lively = all(spikes[:, :, :].any() for spikes in trace.spikes[: len(network.layers) - (not readout_counts(network))])
-        varied = np.unique(trace.exits).size >= 3 and (trace.exits == network.timesteps - 1).any() if choices.exits else True
+        spiking = len(network.layers) - (not readout_counts(network))
+        lively, last = all(spikes.any() for spikes in trace.spikes[:spiking]), network.timesteps - 1
+        varied = np.unique(trace.exits).size >= 3 and (trace.exits == last).any() if choices.exits else True
         if lively and varied and np.unique(trace.decisions).size > 1 and (ties > 1).any() == readout_counts(network):
             break
     else:

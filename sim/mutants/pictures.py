@@ -134,7 +134,9 @@ TABLES = (
         "rows that fill no window kept", "the golden model in which they add to other windows differs", _left_over
     ),
     TableFault("padding forgotten in the reader", "the golden model without padding differs", _no_padding),
-    TableFault("phase of a row ignored", "the golden model that walks the taps of phase 0 differs", _of_taps(_no_phase)),
+    TableFault(
+        "phase of a row ignored", "the golden model that walks the taps of phase 0 differs", _of_taps(_no_phase)
+    ),
     TableFault("base a row late", "the golden model with taps a row further down differs", _of_taps(_row_late)),
     TableFault(
         "base a column late", "the golden model with taps a column further right differs", _of_taps(_column_late)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ class Scene:
     def with_constants(
         self, index: int, layer: FrozenLayer, bias: Int | None = None, threshold: Int | None = None
     ) -> FrozenLayer:
-        """``layer`` with other biases and thresholds, as layer ``index``. Raises InputError if they are out of range."""
+        """``layer``, as layer ``index``, with other biases and thresholds. Raises InputError out of their range."""
         own = self.network.layers[index]
         made = replace(
             layer,
@@ -366,7 +367,7 @@ class Scene:
             return self._read_picture_rows(layer, lane)
         tables = {role: self.table(layer, role, lane) for role in ("rows", "synapses")}
         group, table = encoding.row_group, tables["rows"]
-        column = {name: tables["synapses"].get(self.part(layer, name, lane)) for name in ("slot", "weight")}
+        held = tables["synapses"].get(self.part(layer, "weight", lane))
         found = []
         for source, address in enumerate(entry.source_address):
             word, member = divmod(address, group)
@@ -378,12 +379,12 @@ class Scene:
             words = np.arange(int(first), int(first) + int(count))
             weights = (
                 np.asarray(encoding.codebook, np.int64)[tables["synapses"]["code"][words]]
-                if column["weight"] is None
-                else column["weight"][words]
+                if held is None
+                else held[words]
             )
             holds = np.ones(words.size, bool)
             if encoding.gap_bits is None:
-                slots = column["slot"][words]
+                slots = tables["synapses"][self.part(layer, "slot", lane)][words]
             else:
                 gaps = tables["synapses"]["gap"][words]
                 holds = gaps != (1 << encoding.gap_bits) - 1
@@ -396,10 +397,12 @@ class Scene:
         events = self.events(layer)
         walk = self.walk(layer, lane, events)
         bounds = np.searchsorted(walk.event, np.arange(events.row.size + 1)).tolist()
-        return [
-            Row(lane, source, address, *(part[low:high] for part in (walk.word, walk.slot, walk.weight, walk.holds)))
-            for source, (address, low, high) in enumerate(zip(events.row.tolist(), bounds, bounds[1:]))
-        ]
+        found = []
+        for source, (low, high) in enumerate(pairwise(bounds)):
+            part = slice(low, high)
+            columns = walk.word[part], walk.slot[part], walk.weight[part]
+            found.append(Row(lane, source, int(events.row[source]), *columns, walk.holds[part]))
+        return found
 
     # Files -----------------------------------------------------------------------------------------
 

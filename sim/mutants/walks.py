@@ -127,9 +127,7 @@ def lands(reach_y: Int, reach_x: Int, dy: Int, dx: Int) -> Bool:
     return ((reach_y >> dy) & (reach_x >> dx) & 1).astype(bool)
 
 
-def walk_of(
-    rows: dict[str, Int], synapses: dict[str, Int], events: Events, slot_bits: int, land: Land = lands
-) -> Walk:
+def walk_of(rows: dict[str, Int], synapses: dict[str, Int], events: Events, slot_bits: int, land: Land = lands) -> Walk:
     """What a lane walks for some events, from its tables. Raises IndexError past their ends."""
     comes = np.flatnonzero(events.row >= 0)
     start, count = rows["start"][events.row[comes]], rows["count"][events.row[comes]]

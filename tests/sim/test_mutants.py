@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mutated_machines import MACHINES, choices_of, machine
 from codesign.choices import FEATURES, Choices, chosen
 from codesign.cli import main
 from codesign.errors import CodesignError, InputError, MismatchError, ToolError
+from codesign.golden import projection_matrices
 from codesign.network import FrozenNetwork
 from codesign.pipeline.mutants import delivered_faults, judge_mutants, run_delivered
 from codesign.sidecar import read_sidecar
@@ -20,10 +22,13 @@ from codesign.stimulus import Stimulus
 from sim.bundle import check_files
 from sim.decoder import compare_decoded
 from sim.mutants import Faulty, Mutant, Scene, rtl, run_mutants
-from sim.mutants.rtl import RTL_EDITS, RtlEdit, apply_rtl_edit
+from sim.mutants.edits import RtlEdit, apply_rtl_edit
+from sim.mutants.pictures import TABLES, picture_edits
+from sim.mutants.rtl import RTL_EDITS
 from sim.mutants.run import make_mutants
 
 Case = tuple[Path, FrozenNetwork, Stimulus]
+PICTURES = [name for name, (options, _) in MACHINES.items() if "pictures" in options]
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +60,20 @@ def components(name: str) -> set[str]:
         *(["early exit"] if choices.exits else []),
         *(["loader"] if choices.loadable else []),
         *(["counters"] if choices.counters else []),
+        *(["picture", "taps"] if name in PICTURES else []),
     }
 
 
-# Between them they have every component, each in more than one surrounding.
-FEW = ("tiny", "folded, compact", "loadable, empty", "certain exit", "membrane_max, short", "no input checks, current")
+# Between them they have every component, most in more than one surrounding.
+FEW = (
+    "tiny",
+    "folded, compact",
+    "loadable, empty",
+    "certain exit",
+    "membrane_max, short",
+    "no input checks, current",
+    "pictures, current, short",
+)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +94,44 @@ def test_every_part_of_every_machine_has_a_mutant_and_all_can_be_made(name: str,
         assert read_sidecar(mutant.bundle).files != before, mutant.name
 
 
+@pytest.mark.parametrize("name", PICTURES)
+def test_what_pictures_walk_is_the_network(name: str, tmp_path: Path) -> None:
+    """Without a fault nothing shows."""
+    network, stimulus = machine(name, tmp_path / "b")
+    scene = Scene(tmp_path / "b", network, stimulus)
+    reading = [entry.index for entry in scene.sidecar.layers if entry.reads is not None]
+    assert reading and scene.tap_layer in reading
+    assert not scene.shows_images(tmp_path / "b") and not scene.shows_rows(lambda rows: rows, reading)
+    for index in reading:
+        assert not scene.shows_reading(index)
+        source, target, weight = scene.reached(index)
+        found = np.zeros((network.layers[index].n_sources, network.layers[index].n_out), np.int64)
+        np.add.at(found, (source, target), weight)
+        want = [matrix.toarray() for matrix in projection_matrices(network.layers[index].projections[0], 1)]
+        np.testing.assert_array_equal(found, reduce(np.matmul, (matrix.astype(np.int64) for matrix in want)))
+
+
+def test_every_fault_of_a_part_for_pictures_shows_somewhere(tmp_path: Path) -> None:
+    shown = set()
+    for name in PICTURES:
+        network, stimulus = machine(name, tmp_path / name)
+        scene = Scene(tmp_path / name, network, stimulus)
+        shown |= {edit.name for edit in picture_edits(scene)}
+    assert shown == {
+        *(table.name for table in TABLES),
+        "taps land beyond every border",
+        "taps land beyond the borders of y",
+        "taps land beyond the borders of x",
+        "steps of y and x exchanged",
+        "base not added",
+        "lane and rank exchanged",
+        "rank cut off",
+        "channel without its lane",
+        "x does not wrap at the width",
+        "a word of parameters for each slot",
+    }
+
+
 def made_by_the_mapper(name: str, folder: Path) -> None:
     network, stimulus = machine(name, folder / "b")
     faults, _ = delivered_faults(folder / "b", network)
@@ -98,8 +150,9 @@ def made_by_the_mapper(name: str, folder: Path) -> None:
         assert [layer.lane for layer in sidecar.layers] == [layer.lane for layer in scene.sidecar.layers]
 
 
-def test_mutants_of_the_mapper_are_of_the_delivered_machine(tmp_path: Path) -> None:
-    made_by_the_mapper("tiny", tmp_path)
+@pytest.mark.parametrize("name", ["tiny", "pictures, current, short"])
+def test_mutants_of_the_mapper_are_of_the_delivered_machine(name: str, tmp_path: Path) -> None:
+    made_by_the_mapper(name, tmp_path)
 
 
 @pytest.mark.deep
