@@ -355,7 +355,8 @@ class _Checks:
         if book is None or network is None or len(network.layers) != len(self.sidecar.layers):
             return
         layers = network.layers if self.folded else [network.layers[entry.index]]
-        held = np.unique(np.concatenate([layer.weights for layer in layers]))
+        weights = [projection.connections.weights for layer in layers for projection in layer.projections]
+        held = np.unique(np.concatenate(weights))
         self.same(f"layers.{entry.index}.encoding.codebook", book, tuple(held.tolist()), "the frozen network")
 
     def _contiguous(self, at: str, fields: Sequence[WordField], width: int | None) -> None:

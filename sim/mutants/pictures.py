@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from codesign import golden
 from codesign.sidecar import LayerEntry, Picture, PictureInput
@@ -292,11 +294,14 @@ def _misplaced_shows(scene: Scene, index: int) -> bool:
     sent = np.reshape(places, (-1, entry.n_slots))[1:, list(entry.slot)]
     sent |= np.asarray(entry.lane) << picture.place_bits
     span = ranks << (lane_bits + picture.place_bits)
-    weights = np.zeros((span, scene.sidecar.layers[index + 1].n_out), np.int64)
     source, target, weight = scene.reached(index + 1, address=np.arange(span, dtype=np.int64))
-    np.add.at(weights, (source, target), weight)
-    fired = scene.trace.spikes[index][:samples]
-    sums = [weights[at[spikes]].sum(0) for at, spikes in zip(sent, fired.reshape(-1, entry.n_out), strict=True)]
+    shape = (span, scene.sidecar.layers[index + 1].n_out)
+    weights: Any = sparse.csr_matrix((weight, (source, target)), shape=shape)
+    fired = scene.trace.spikes[index][:samples].reshape(-1, entry.n_out)
+    sweep, neuron = np.nonzero(fired)
+    sent_by = (np.ones(sweep.size, np.int64), (sweep, sent[sweep, neuron]))
+    events: Any = sparse.csr_matrix(sent_by, shape=(len(fired), span))
+    sums = (events @ weights).toarray()
     spikes, membranes, _, _ = golden.lif_steps(
         network.layers[index + 1],
         np.reshape(sums, (samples, network.timesteps, -1)),
