@@ -11,6 +11,7 @@ import numpy as np
 from codesign.layouts import index_width
 from codesign.mapping import HardwareMap, LayerMap, encoded
 from codesign.network import FrozenNetwork
+from codesign.pictures import PictureInput
 from rtl_templates.bundle import write_bundle
 
 Defect = Callable[[LayerMap, np.random.Generator], LayerMap | None]
@@ -48,7 +49,7 @@ class MapperFault:
 def mapper_faults(network: FrozenNetwork, mapping: HardwareMap, top: str) -> list[MapperFault]:
     """Every fault of the mapper, of a machine with this placement; ``top`` is the name of its top module."""
     count = len(mapping.layers)
-    taps = next((layer.index for layer in mapping.layers if layer.synapse_step is not None), None)
+    taps = next((layer.index for layer in mapping.layers if _is_convolution(layer)), None)
     found = [(name, range(count)[at], defect) for name, at, defect in DEFECTS]
     if taps is not None:
         found += [(name, taps, defect) for name, defect in TAP_DEFECTS]
@@ -101,7 +102,7 @@ def _swap_columns(array: np.ndarray, one: int, other: int) -> np.ndarray:
 def _swap_slots(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """Two neurons of a lane are swapped in the synapses, and nowhere else."""
     if layer.synapse_step is not None:
-        return _swap_channels(layer, rng)
+        return _swap_channels(layer, rng) if _is_convolution(layer) else None
     if layer.n_slots < 2:
         return None
     lane = int(rng.integers(layer.lanes))
@@ -164,7 +165,7 @@ def _exchange_lanes(layer: LayerMap, rng: np.random.Generator) -> LayerMap | Non
 def _slot_overflow(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """Synapses of every lane's last slot wrap to slot 0, as if a lane had been filled beyond its slots."""
     if layer.synapse_step is not None:
-        return _channel_overflow(layer)
+        return _channel_overflow(layer) if _is_convolution(layer) else None
     if layer.n_slots < 2:
         return None
     slots = tuple(np.where(slot == layer.n_slots - 1, 0, slot) for slot in layer.synapse_slot)
@@ -179,6 +180,24 @@ def _narrow_weights(layer: LayerMap, rng: np.random.Generator) -> LayerMap | Non
 # Convolutions ---------------------------------------------------------------------------------------
 
 
+def _is_convolution(layer: LayerMap) -> bool:
+    """Whether a layer's only projection is a convolution."""
+    return layer.synapse_step is not None and len(layer.projections) == 1
+
+
+def _reads(layer: LayerMap) -> PictureInput:
+    """How such a layer reads."""
+    reads = layer.projections[0].reads
+    assert reads is not None
+    return reads
+
+
+def _kernel(layer: LayerMap) -> tuple[int, int]:
+    kernel = _reads(layer).kernel
+    assert kernel is not None
+    return kernel
+
+
 @dataclass(frozen=True, eq=False)
 class _Taps:
     """The taps of a lane, int64 (n,) each: channels of source and target by their places, and places in the kernel."""
@@ -190,8 +209,8 @@ class _Taps:
 
 
 def _taps(layer: LayerMap, lane: int) -> _Taps:
-    reads, picture = layer.reads, layer.picture
-    assert reads is not None and picture is not None and layer.synapse_step is not None
+    reads, picture = _reads(layer), layer.picture
+    assert picture is not None and layer.synapse_step is not None
     rows = np.repeat(np.arange(layer.n_addresses), layer.row_count[lane])
     phase_y, phase_x = np.divmod(rows & ((1 << reads.row_bits) - 1), reads.phases[1])
     step_y, step_x = layer.synapse_step[lane]
@@ -202,8 +221,8 @@ def _taps(layer: LayerMap, lane: int) -> _Taps:
 
 def _with_taps(layer: LayerMap, change: Callable[[_Taps], _Taps], *, phases: bool = True) -> LayerMap:
     """The layer with other taps in each lane; without ``phases`` all lie in the row of phase 0."""
-    reads, picture = layer.reads, layer.picture
-    assert reads is not None and picture is not None
+    reads, picture = _reads(layer), layer.picture
+    assert picture is not None
     counts = np.zeros_like(layer.row_count)
     slots, weights, sources, targets, steps = [], [], [], [], []
     for lane in range(layer.lanes):
@@ -253,23 +272,20 @@ def _channel_overflow(layer: LayerMap) -> LayerMap | None:
 
 def _flip_kernel(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """The kernel is turned round, as in a convolution of signal processing."""
-    assert layer.reads is not None and layer.reads.kernel is not None
-    height, width = layer.reads.kernel
+    height, width = _kernel(layer)
     return _with_taps(layer, lambda taps: replace(taps, ky=height - 1 - taps.ky, kx=width - 1 - taps.kx))
 
 
 def _transpose_kernel(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """Height and width of the kernel are exchanged."""
-    assert layer.reads is not None and layer.reads.kernel is not None
-    height, width = layer.reads.kernel
+    height, width = _kernel(layer)
     return _with_taps(layer, lambda taps: replace(taps, ky=taps.kx, kx=taps.ky)) if height == width > 1 else None
 
 
 def _move_taps(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """All taps move along one side of the kernel, round its end."""
-    assert layer.reads is not None and layer.reads.kernel is not None
     side = int(rng.integers(2))
-    name, size = ("ky", "kx")[side], layer.reads.kernel[side]
+    name, size = ("ky", "kx")[side], _kernel(layer)[side]
     if size < 2:
         return None
     return _with_taps(layer, lambda taps: replace(taps, **{name: (getattr(taps, name) + 1) % size}))
@@ -277,8 +293,7 @@ def _move_taps(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
 
 def _one_phase(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """The taps of all phases of a stride lie in one row."""
-    assert layer.reads is not None
-    return _with_taps(layer, lambda taps: taps, phases=False) if layer.reads.rows_per_channel > 1 else None
+    return _with_taps(layer, lambda taps: taps, phases=False) if _reads(layer).rows_per_channel > 1 else None
 
 
 def _offsets_cut(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
@@ -294,9 +309,10 @@ def _offsets_cut(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
 
 def _exchange_steps(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """Steps along y and x stand in each other's fields, and nothing else is wrong."""
-    assert layer.reads is not None and layer.synapse_step is not None
+    assert layer.synapse_step is not None
+    steps_y, steps_x = _reads(layer).steps
     # A step must fit the field that it is written into.
-    if index_width(layer.reads.y.steps) != index_width(layer.reads.x.steps):
+    if index_width(steps_y) != index_width(steps_x):
         return None
     return replace(layer, synapse_step=tuple(step[::-1] for step in layer.synapse_step))
 

@@ -141,8 +141,10 @@ def _legal_pictures(sidecar: Sidecar) -> Iterator[tuple[tuple[Step, ...], dict[s
     for entry in sidecar.layers:
         if entry.picture is None:
             yield (entry.index, "picture"), _one_place(entry.n_out)
-        if entry.reads is None:
-            yield (entry.index, "reads"), {"picture": _one_place(entry.n_in), "pool": 1, "convolution": None}
+        for number, projection in enumerate(entry.projections):
+            if projection.reads is None:
+                reads = {"picture": _one_place(projection.n_in), "pool": 1, "convolution": None}
+                yield (entry.index, "projections", number, "reads"), reads
 
 
 def _one_place(channels: int) -> dict[str, int]:

@@ -107,7 +107,7 @@ def _target(layer: int) -> Edit:
     def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
         row = _drawn_row(scene, layer, rng)
         entry = scene.sidecar.layers[layer]
-        if entry.picture is not None and entry.reads is not None and entry.reads.convolution is not None:
+        if entry.picture is not None and scene.memory(layer, "synapses", row.lane).fields[-1].name == "dx":
             # Of a tap: another channel of the lane.
             ranks, bits = entry.n_slots // entry.picture.size, scene.slot_bits(layer)
             if ranks < 2:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from codesign import golden
-from codesign.sidecar import LayerEntry, Picture, PictureInput
+from codesign.sidecar import LayerEntry, Picture
 from sim.mutants.edits import RtlEdit
 from sim.mutants.scene import Absent, Scene
 from sim.mutants.walks import Axes, Axis, Land
@@ -32,10 +32,16 @@ MOVES = r"(?:if \(moves\) begin\s+)?"
 
 def picture_edits(scene: Scene) -> Iterator[RtlEdit]:
     """Faults of the parts that pictures have, of the first layer in which the samples show each."""
+    readers = [
+        (entry.index, number)
+        for entry in scene.sidecar.layers
+        for number, projection in enumerate(entry.projections)
+        if projection.reads is not None
+    ]
     for table in TABLES:
-        for index, entry in enumerate(scene.sidecar.layers):
-            if entry.reads is not None and table.shows(scene, index):
-                yield table.edit(scene, index)
+        for index, number in readers:
+            if table.shows(scene, index, number):
+                yield table.edit(scene, index, number)
                 break
     index = scene.tap_layer
     if index is not None:
@@ -53,39 +59,41 @@ class TableFault:
 
     name: str
     reason: str
-    wrong: Callable[[Scene, int, LayerEntry, PictureInput], Axes | None]
+    wrong: Callable[[Scene, int, int], Axes | None]
 
-    def tables(self, scene: Scene, index: int) -> Axes | None:
+    def tables(self, scene: Scene, index: int, number: int) -> Axes | None:
         """The wrong tables, their entries cut to the signals' bits."""
-        entry, right = scene.sidecar.layers[index], scene.axes(index)
-        assert entry.reads is not None
-        wrong = self.wrong(scene, index, entry, entry.reads)
+        picture, right = scene.reads(index, number).picture, scene.axes(index, number)
+        wrong = self.wrong(scene, index, number)
         if wrong is None:
             return None
         # A coordinate that can only be 0 has no table.
-        sides = {"y": entry.reads.picture.height, "x": entry.reads.picture.width}
+        sides = {"y": picture.height, "x": picture.width}
         axes = {name: getattr(wrong if side > 1 else right, name) for name, side in sides.items()}
         return Axes(**{name: axis.cut_to(getattr(right, name)) for name, axis in axes.items()})
 
-    def shows(self, scene: Scene, index: int) -> bool:
-        tables = self.tables(scene, index)
-        return tables is not None and scene.shows_reading(index, tables)
+    def shows(self, scene: Scene, index: int, number: int) -> bool:
+        tables = self.tables(scene, index, number)
+        return tables is not None and scene.shows_reading(index, number, tables)
 
-    def edit(self, scene: Scene, index: int) -> RtlEdit:
-        tables = self.tables(scene, index)
+    def edit(self, scene: Scene, index: int, number: int) -> RtlEdit:
+        tables = self.tables(scene, index, number)
         assert tables is not None
 
         def entered(match: re.Match[str]) -> str:
             column = getattr(tables, match["axis"]).columns[match["what"]]
             return f"{match['head']}{int(column[int(match['key'], 16)]):x};"
 
-        return RtlEdit(self.name, PICTURE, f"engine{index}_reader", ENTRY, entered, self.reason, every=True)
+        return RtlEdit(
+            self.name, PICTURE, f"engine{index}_reader{number or ''}", ENTRY, entered, self.reason, every=True
+        )
 
 
-def _not_divided(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
+def _not_divided(scene: Scene, index: int, number: int) -> Axes | None:
+    reads = scene.reads(index, number)
     if reads.pool == 1:
         return None
-    right, wrong = scene.axes(index), scene.axes(index, pool=1)
+    right, wrong = scene.axes(index, number), scene.axes(index, number, pool=1)
     if reads.convolution is not None:
         return wrong
     # The rows are those of the pooled picture.
@@ -93,34 +101,36 @@ def _not_divided(scene: Scene, index: int, entry: LayerEntry, reads: PictureInpu
     return Axes(*(replace(axis, row=row) for axis, row in zip((right.y, right.x), rows, strict=True)))
 
 
-def _left_over(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
-    return None if reads.pool == 1 else scene.axes(index, drops=False)
+def _left_over(scene: Scene, index: int, number: int) -> Axes | None:
+    return None if scene.reads(index, number).pool == 1 else scene.axes(index, number, drops=False)
 
 
-def _no_padding(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
-    return scene.axes(index, padding=0) if reads.convolution is not None and reads.convolution.padding else None
+def _no_padding(scene: Scene, index: int, number: int) -> Axes | None:
+    kernel = scene.reads(index, number).convolution
+    return scene.axes(index, number, padding=0) if kernel is not None and kernel.padding else None
 
 
-def _of_taps(change: Callable[[Axes, Picture, PictureInput], Axes]) -> Callable[..., Axes | None]:
+def _of_taps(change: Callable[[Axes, Picture], Axes]) -> Callable[..., Axes | None]:
     """Other tables for a convolution."""
 
-    def wrong(scene: Scene, index: int, entry: LayerEntry, reads: PictureInput) -> Axes | None:
-        if reads.convolution is None or entry.picture is None:
+    def wrong(scene: Scene, index: int, number: int) -> Axes | None:
+        picture = scene.sidecar.layers[index].picture
+        if scene.reads(index, number).convolution is None or picture is None:
             return None
-        return change(scene.axes(index), entry.picture, reads)
+        return change(scene.axes(index, number), picture)
 
     return wrong
 
 
-def _no_phase(axes: Axes, picture: Picture, reads: PictureInput) -> Axes:
+def _no_phase(axes: Axes, picture: Picture) -> Axes:
     return Axes(replace(axes.y, row=0 * axes.y.row), axes.x)
 
 
-def _row_late(axes: Axes, picture: Picture, reads: PictureInput) -> Axes:
+def _row_late(axes: Axes, picture: Picture) -> Axes:
     return Axes(replace(axes.y, base=axes.y.base + picture.width), axes.x)
 
 
-def _column_late(axes: Axes, picture: Picture, reads: PictureInput) -> Axes:
+def _column_late(axes: Axes, picture: Picture) -> Axes:
     return Axes(axes.y, replace(axes.x, base=axes.x.base + 1))
 
 
@@ -170,7 +180,7 @@ def _landings(scene: Scene, index: int) -> Iterator[tuple[RtlEdit, Callable[[], 
         return RtlEdit(name, TAPS, fetchers, *what, reason)
 
     def shown(land: Land) -> Callable[[], bool]:
-        return lambda: scene.shows_reading(index, land=land)
+        return lambda: scene.shows_reading(index, 0, land=land)
 
     yield (
         edit("taps land beyond every border", checks("= decoding;"), "the golden model without borders differs"),
@@ -201,27 +211,42 @@ def _landings(scene: Scene, index: int) -> Iterator[tuple[RtlEdit, Callable[[], 
         ),
         shown(lambda reach_y, reach_x, dy, dx: (reach_y >> dx & reach_x >> dy & 1).astype(bool)),
     )
-    axes = scene.axes(index)
-    nowhere = Axes(*(replace(axis, base=0 * axis.base) for axis in (axes.y, axes.x)))
+
+    def without_base() -> bool:
+        events = scene.events(index, {}, {})
+        layers = list(scene.network.layers)
+        layers[index] = scene.with_reached(index, scene.reached(index, replace(events, base=0 * events.base)))
+        return scene.shows(scene.network.with_layers(layers))
+
     yield (
         edit(
             "base not added",
             (rf"= (?P<slot>taken{PART}) \+ word_tag{PART};", r"= \g<slot>;"),
             "the golden model whose taps land at their offsets differs",
         ),
-        lambda: scene.shows_reading(index, nowhere),
+        without_base,
     )
 
 
 # Addresses that pictures send ----------------------------------------------------------------------
 
 
+def _sent_on(scene: Scene, index: int) -> bool:
+    """Whether a layer's events go to the next layer alone, which has no others."""
+    readers = [
+        (entry.index, len(entry.projections))
+        for entry in scene.sidecar.layers
+        for projection in entry.projections
+        if projection.source == index
+    ]
+    return readers == [(index + 1, 1)]
+
+
 def _channels(scene: Scene, index: int) -> tuple[Int, Int, Int]:
     """Rank, lane and place within its channel of each source of a layer that reads a picture of a layer."""
-    before, reads = scene.sidecar.layers[index - 1], scene.sidecar.layers[index].reads
-    assert reads is not None
-    lane_bits, place_bits = (before.lanes - 1).bit_length(), reads.picture.place_bits
-    address = np.asarray(scene.sidecar.layers[index].source_address, np.int64)
+    before = scene.sidecar.layers[index - 1]
+    lane_bits, place_bits = (before.lanes - 1).bit_length(), scene.reads(index, 0).picture.place_bits
+    address = scene.addresses(index, 0)
     channel = address >> place_bits
     return channel >> lane_bits, channel & ((1 << lane_bits) - 1), address & ((1 << place_bits) - 1)
 
@@ -231,7 +256,7 @@ def _addresses(scene: Scene) -> Iterator[RtlEdit]:
 
     def has_parts(entry: LayerEntry) -> bool:
         picture = entry.picture
-        if picture is None or entry.index == scene.last or not picture.place_bits:
+        if picture is None or not _sent_on(scene, entry.index) or not picture.place_bits:
             return False
         return entry.lanes > 1 and entry.n_slots > picture.size
 
@@ -250,7 +275,7 @@ def _addresses(scene: Scene) -> Iterator[RtlEdit]:
         ("channel without its lane", rf"= {{ \g<rank>, {lane_bits}'h0, \g<place> }};", rank << lane_bits),
     )
     for name, replacement, channel in faults:
-        if scene.shows_reading(index + 1, address=channel << place_bits | place):
+        if scene.shows_reading(index + 1, 0, address=channel << place_bits | place):
             reason = "the golden model in which events come from these channels differs"
             yield RtlEdit(name, PICTURE, f"serializer{index}", parts, replacement, reason)
 
@@ -260,7 +285,7 @@ def _counters(scene: Scene) -> Iterator[RtlEdit]:
 
     def is_odd(entry: LayerEntry) -> bool:
         width = entry.picture.width if entry.picture else 1
-        return entry.index < scene.last and width & (width - 1) > 0
+        return _sent_on(scene, entry.index) and width & (width - 1) > 0
 
     index = scene.first(is_odd)
     if index is None or not _misplaced_shows(scene, index):
@@ -294,7 +319,7 @@ def _misplaced_shows(scene: Scene, index: int) -> bool:
     sent = np.reshape(places, (-1, entry.n_slots))[1:, list(entry.slot)]
     sent |= np.asarray(entry.lane) << picture.place_bits
     span = ranks << (lane_bits + picture.place_bits)
-    source, target, weight = scene.reached(index + 1, address=np.arange(span, dtype=np.int64))
+    source, target, weight = scene.reached(index + 1, scene.events(index + 1, {}, {0: np.arange(span, dtype=np.int64)}))
     shape = (span, scene.sidecar.layers[index + 1].n_out)
     weights: Any = sparse.csr_matrix((weight, (source, target)), shape=shape)
     fired = scene.trace.spikes[index][:samples].reshape(-1, entry.n_out)

@@ -213,6 +213,9 @@ def _collides(distance: int) -> Applies:
 
     def applies(scene: Scene) -> bool:
         entry, layer = scene.sidecar.layers[0], scene.network.layers[0]
+        if len(entry.projections) > 1:
+            # Nobody knows in which order the events of several come.
+            return False
         lanes, membranes = range(entry.lanes), scene.trace.membranes[0]
         tells = (membranes > layer.membrane_min) & (membranes < layer.membrane_max) & scene.counts[:, :, None]
         if layer.reset in ("zero", "value"):

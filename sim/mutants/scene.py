@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -22,8 +22,8 @@ from codesign import golden
 from codesign.choices import Choices
 from codesign.errors import InputError
 from codesign.files import file_hash, write_bytes, write_json, write_text
-from codesign.network import Convolution, FrozenLayer, FrozenNetwork, Synapses
-from codesign.sidecar import SIDECAR, LayerEntry, MemoryImage, Sidecar, WordField, read_sidecar
+from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Synapses
+from codesign.sidecar import SIDECAR, LayerEntry, MemoryImage, PictureInput, Sidecar, WordField, read_sidecar
 from codesign.stimulus import Stimulus
 from sim.bundle import read_image, unpack
 from sim.decoder import decode_bundle
@@ -120,9 +120,16 @@ class Scene:
         return bool(self.active(0).any())
 
     def active(self, layer: int) -> Bool:
-        """bool (n_in,): the layer's sources that send an event in a timestep that counts."""
-        if layer:
-            return np.asarray(self.spikes(layer - 1).any(axis=(0, 1)))
+        """bool (n_in,): the layer's sources that send an event in a timestep that counts, projection by projection."""
+        return np.concatenate(
+            [self._active(projection.source, layer) for projection in self.network.layers[layer].projections]
+        )
+
+    def _active(self, source: int, layer: int) -> Bool:
+        if source != INPUT:
+            # A layer's own events come a timestep later.
+            spikes = self.spikes(source)
+            return np.asarray((spikes[:, :-1] if source == layer else spikes).any(axis=(0, 1)))
         if self.stimulus.values is not None:
             return np.asarray(self.stimulus.values.any(axis=0))
         return np.asarray((self.stimulus.dense() & self.counts[:, :, None]).any(axis=(0, 1)))
@@ -153,17 +160,17 @@ class Scene:
     def shows_images(self, bundle: Path) -> bool:
         """True if what a bundle's images say differs in what counts.
 
-        Of layers that read a picture, that is what the machine walks; of others, what the decoder understands.
+        Of plain layers that is what the decoder understands, of others what the machine walks.
         """
         try:
             other, layers = replace(self, bundle=bundle), []
             for index, have in enumerate(decode_bundle(bundle)):
-                if self.sidecar.layers[index].reads is not None:
+                if not self.is_plain(index):
                     made = other.with_reached(index, other.reached(index))
                 elif have.stray:
                     return False
                 else:
-                    made = self.with_synapses(index, have.weights)
+                    made = self.with_synapses(index, have.weights[0])
                 layers.append(self.with_constants(index, made, have.bias, have.threshold))
             return self.shows(self.network.with_layers(layers))
         except (InputError, IndexError):
@@ -202,23 +209,27 @@ class Scene:
         """A layer whose sources, neurons without a pool, reach other neurons: ``reached`` holds sources, targets and
         weights, which are added up."""
         layer = self.network.layers[index]
-        projection, *others = layer.projections
-        n_in = projection.n_sources
         source, target, weight = reached
         place, at = np.unique(source * layer.n_out + target, return_inverse=True)
         total = np.zeros(place.size, np.int64)
         np.add.at(total, at.ravel(), weight)
-        found = []
-        # Weights have 8 bits; larger sums are those of several projections.
-        while not found or total.any():
-            part = np.clip(total, -127, 127)
-            rows, columns = np.divmod(place[part != 0], layer.n_out)
-            indptr = np.searchsorted(rows, np.arange(n_in + 1)).astype(np.int64)
-            weights = part[part != 0].astype(np.int8)
-            synapses = Synapses(n_in, layer.n_out, indptr, columns.astype(np.int32), weights)
-            found.append(replace(projection, connections=synapses, pool=None))
-            total = total - part
-        made = replace(layer, projections=(*found, *others), weight_bits=8)
+        found, first = [], 0
+        for projection in layer.projections:
+            n_in = projection.n_sources
+            own = (place >= first * layer.n_out) & (place < (first + n_in) * layer.n_out)
+            rows, columns = np.divmod(place[own] - first * layer.n_out, layer.n_out)
+            left, started = total[own], False
+            # Weights have 8 bits; larger sums are those of several projections.
+            while not started or left.any():
+                part = np.clip(left, -127, 127)
+                held = part != 0
+                indptr = np.searchsorted(rows[held], np.arange(n_in + 1)).astype(np.int64)
+                weights = part[held].astype(np.int8)
+                synapses = Synapses(n_in, layer.n_out, indptr, columns[held].astype(np.int32), weights)
+                found.append(replace(projection, connections=synapses, pool=None))
+                left, started = left - part, True
+            first += n_in
+        made = replace(layer, projections=tuple(found), weight_bits=8)
         made.validate("layer")
         return made
 
@@ -230,7 +241,7 @@ class Scene:
                 entry, parts = self.sidecar.layers[index], []
                 neuron = self.neurons(index)
                 # A tap's base may lead beyond the last slot.
-                most = 1 << self.slot_bits(index) if entry.reads is not None else entry.n_slots
+                most = entry.n_slots if self.is_plain(index) else 1 << self.slot_bits(index)
                 for lane in range(entry.lanes):
                     for row in fault(self.rows(index, lane)):
                         slots, values = row.slots[row.holds], row.weights[row.holds]
@@ -246,13 +257,16 @@ class Scene:
             return True
 
     def shows_reading(
-        self, index: int, axes: Axes | None = None, address: Int | None = None, land: Land = lands
+        self, index: int, number: int, axes: Axes | None = None, address: Int | None = None, land: Land = lands
     ) -> bool:
-        """True if it shows when a layer that reads a picture looks coordinates up in other tables, gets the sources'
-        events with other addresses, or lets other taps land."""
+        """True if it shows when a projection that reads a picture looks coordinates up in other tables or gets the
+        sources' events with other addresses, or when the layer lets other taps land."""
         changed = list(self.network.layers)
         try:
-            changed[index] = self.with_reached(index, self.reached(index, axes, address, land))
+            events = self.events(
+                index, {} if axes is None else {number: axes}, {} if address is None else {number: address}
+            )
+            changed[index] = self.with_reached(index, self.reached(index, events, land))
             return self.shows(self.network.with_layers(changed))
         except IndexError:
             # Beyond a memory nobody knows what is read.
@@ -269,7 +283,25 @@ class Scene:
     @property
     def tap_layer(self) -> int | None:
         """The first layer that is a convolution."""
-        return self.first(lambda entry: entry.reads is not None and entry.reads.convolution is not None)
+        return self.first(lambda entry: any(part.reads and part.reads.convolution for part in entry.projections))
+
+    def is_plain(self, index: int) -> bool:
+        """Whether a layer has one projection, whose events have the addresses of rows."""
+        projections = self.sidecar.layers[index].projections
+        return len(projections) == 1 and projections[0].reads is None
+
+    def reads(self, index: int, number: int) -> PictureInput:
+        """How a projection reads a picture. Raises ValueError if it reads none."""
+        reads = self.sidecar.layers[index].projections[number].reads
+        if reads is None:
+            raise ValueError(f"projection {number} of layer {index} reads no picture")
+        return reads
+
+    def addresses(self, index: int, number: int) -> Int:
+        """int64 (n_in,): address of each source of a projection in events."""
+        entry = self.sidecar.layers[index]
+        first = sum(part.n_in for part in entry.projections[:number])
+        return np.asarray(entry.source_address[first : first + entry.projections[number].n_in], np.int64)
 
     def slot_bits(self, index: int) -> int:
         """Bits of a slot."""
@@ -282,32 +314,33 @@ class Scene:
         found[list(entry.lane), list(entry.slot)] = np.arange(entry.n_out)
         return found
 
-    def axes(self, index: int, **changed: Any) -> Axes:
-        """Tables of a layer that reads a picture, or those of another pool or padding (:func:`axes_of`)."""
-        entry = self.sidecar.layers[index]
-        if entry.reads is None:
-            raise ValueError(f"layer {index} reads no picture")
-        return axes_of(entry, entry.reads, **{"pool": entry.reads.pool, "padding": None, **changed})
+    def axes(self, index: int, number: int, **changed: Any) -> Axes:
+        """Tables of a projection that reads a picture, or those of another pool or padding (:func:`axes_of`)."""
+        reads = self.reads(index, number)
+        return axes_of(self.sidecar.layers[index], reads, **{"pool": reads.pool, "padding": None, **changed})
 
-    def events(self, index: int, axes: Axes | None = None, address: Int | None = None) -> Events:
-        """What the sources' events lead to in a layer that reads a picture."""
-        entry = self.sidecar.layers[index]
-        if entry.reads is None:
-            raise ValueError(f"layer {index} reads no picture")
-        at = np.asarray(entry.source_address, np.int64) if address is None else address
-        return events_at(entry.reads, self.axes(index) if axes is None else axes, at)
+    def events(self, index: int, axes: Mapping[int, Axes], addresses: Mapping[int, Int]) -> Events:
+        """What the sources' events lead to, projection by projection; some with other tables or addresses."""
+        parts = []
+        for number, projection in enumerate(self.sidecar.layers[index].projections):
+            address = addresses.get(number, self.addresses(index, number))
+            if projection.reads is None:
+                # Single synapses beside taps land where they say.
+                zero, one = np.zeros_like(address), np.ones_like(address)
+                found = Events(address, zero, one, one)
+            else:
+                found = events_at(projection.reads, axes.get(number) or self.axes(index, number), address)
+            parts.append(found.from_row(projection.row_base))
+        return Events.joined(parts)
 
     def walk(self, index: int, lane: int, events: Events, land: Land = lands) -> Walk:
-        """What a lane of a layer that reads a picture walks for some events."""
+        """What a lane walks for some events."""
         rows, synapses = (self.table(index, role, lane) for role in ("rows", "synapses"))
         return walk_of(rows, synapses, events, self.slot_bits(index), land)
 
-    def reached(
-        self, index: int, axes: Axes | None = None, address: Int | None = None, land: Land = lands
-    ) -> tuple[Int, Int, Int]:
-        """Numbers of events, neurons and weights that they add there, of a layer that reads a picture; by default of
-        its sources' events."""
-        events, neuron, parts = self.events(index, axes, address), self.neurons(index), []
+    def reached(self, index: int, events: Events | None = None, land: Land = lands) -> tuple[Int, Int, Int]:
+        """Numbers of events, neurons and weights that they add there; by default of the sources' events."""
+        events, neuron, parts = events or self.events(index, {}, {}), self.neurons(index), []
         for lane in range(self.sidecar.layers[index].lanes):
             found = self.walk(index, lane, events, land)
             target = np.where(found.holds, neuron[lane, found.slot], -1)
@@ -363,7 +396,7 @@ class Scene:
 
     def _read_rows(self, layer: int, lane: int) -> list[Row]:
         entry, encoding = self.sidecar.layers[layer], self.sidecar.layers[layer].encoding
-        if entry.reads is not None:
+        if not self.is_plain(layer):
             return self._read_picture_rows(layer, lane)
         tables = {role: self.table(layer, role, lane) for role in ("rows", "synapses")}
         group, table = encoding.row_group, tables["rows"]
@@ -394,7 +427,7 @@ class Scene:
 
     def _read_picture_rows(self, layer: int, lane: int) -> list[Row]:
         """The rows that sources walk, those of dropped events without words."""
-        events = self.events(layer)
+        events = self.events(layer, {}, {})
         walk = self.walk(layer, lane, events)
         bounds = np.searchsorted(walk.event, np.arange(events.row.size + 1)).tolist()
         found = []

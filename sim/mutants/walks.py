@@ -6,8 +6,8 @@ place counters or the landing of its taps can be described.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,15 @@ class Events:
     base: Int
     reach_y: Int
     reach_x: Int
+
+    def from_row(self, first: int) -> Events:
+        """The same with rows counted from ``first``."""
+        return replace(self, row=np.where(self.row >= 0, self.row + first, -1))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Events]) -> Events:
+        """Events one after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 def events_at(reads: PictureInput, axes: Axes, address: Int) -> Events:

@@ -40,9 +40,10 @@ def fields_of(layout, word: int) -> dict[str, int]:
 
 def check_reader(plan: EnginePlan, rng: np.random.Generator) -> int:
     """Every address once, in random order, ends between them; returns how many events lead somewhere."""
-    reads, layer = plan.reads, plan.layers[0]
+    (link,) = plan.projections
+    reads = link.reads
     _, height, width = reads.shape
-    source = rng.permutation(layer.source_span)
+    source = rng.permutation(link.span)
     value = rng.integers(1, 8, source.size)
     given, want = [], []
     dut = PictureReader(plan)
@@ -124,9 +125,9 @@ def test_an_engine_that_reads_no_picture_has_no_reader() -> None:
 def test_every_neuron_has_an_address_that_is_read() -> None:
     plan = engine_plan((2, 5, 6), 1, (3, 3), 1, 1)
     assert plan is not None
-    shape = plan.reads.shape
-    rows = plan.reads.rows(addresses(shape, np.arange(shape[0])))
-    assert np.all(rows >= 0) and plan.layers[0].source_span == shape[0] << low_bits(shape)
+    shape = plan.projections[0].reads.shape
+    rows = plan.projections[0].reads.rows(addresses(shape, np.arange(shape[0])))
+    assert np.all(rows >= 0) and plan.projections[0].span == shape[0] << low_bits(shape)
 
 
 @pytest.mark.parametrize(

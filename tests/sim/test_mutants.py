@@ -99,11 +99,11 @@ def test_what_pictures_walk_is_the_network(name: str, tmp_path: Path) -> None:
     """Without a fault nothing shows."""
     network, stimulus = machine(name, tmp_path / "b")
     scene = Scene(tmp_path / "b", network, stimulus)
-    reading = [entry.index for entry in scene.sidecar.layers if entry.reads is not None]
+    reading = [entry.index for entry in scene.sidecar.layers if entry.projections[0].reads is not None]
     assert reading and scene.tap_layer in reading
     assert not scene.shows_images(tmp_path / "b") and not scene.shows_rows(lambda rows: rows, reading)
     for index in reading:
-        assert not scene.shows_reading(index)
+        assert not scene.shows_reading(index, 0)
         source, target, weight = scene.reached(index)
         found = np.zeros((network.layers[index].n_sources, network.layers[index].n_out), np.int64)
         np.add.at(found, (source, target), weight)
