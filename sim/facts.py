@@ -287,7 +287,8 @@ class _Checks:
             sender = self.sidecar.layers[projection.source]
             rank = np.asarray(sender.slot) // (sender.picture.size if sender.picture else 1)
             unit = (rank << _lane_bits(sender)) | np.asarray(sender.lane)
-        if reads is None:
+        # A sender of another size has no such places; the addresses then differ in number.
+        if reads is None or unit.size != projection.n_in:
             return unit.tolist()
         y, x = np.divmod(numbers % reads.picture.size, reads.picture.width)
         return ((unit << reads.picture.place_bits) | (y << reads.picture.x_bits) | x).tolist()
