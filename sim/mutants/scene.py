@@ -402,7 +402,8 @@ class Scene:
         group, table = encoding.row_group, tables["rows"]
         held = tables["synapses"].get(self.part(layer, "weight", lane))
         found = []
-        for source, address in enumerate(entry.source_address):
+        base = entry.projections[0].row_base
+        for source, address in enumerate(base + place for place in entry.source_address):
             word, member = divmod(address, group)
             if group == 1:
                 first, count = table["start"][word], table["count"][word]
