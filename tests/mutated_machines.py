@@ -51,7 +51,7 @@ MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "certain exit": ({}, {"early_exit": "certain"}),
     "exit by margin": ({"readout": "membrane_sum"}, {"early_exit": 40, "counters": False}),
     "folded, exit": ({}, {"shape": "folded", "early_exit": "certain", "input_checks": False}),
-    "exit, current": ({"coding": "current"}, {"early_exit": 2, "pipeline": "short"}),
+    "exit, current": ({"coding": "current"}, {"early_exit": 3, "pipeline": "short"}),
     "loadable": ({}, {"loadable": True}),
     "loadable, empty": ({"coding": "current"}, {"loadable": True, "synapse_memory": "spram", "pipeline": "short"}),
     "membrane_last": ({"readout": "membrane_last"}, {}),
