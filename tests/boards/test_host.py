@@ -43,7 +43,7 @@ def sidecar(network: FrozenNetwork, network_hash: str = HASH) -> Sidecar:
         input_kinds=InputKinds(event=0, end=1),
         output_kinds=OutputKinds(spike=SPIKE, value=VALUE, decision=DECISION),
         protocol_errors=("duplicate", "index_out_of_range", "early_tlast", "missing_tlast"),
-        layers=(LayerEntry.model_construct(reads=None),),
+        layers=(LayerEntry.model_construct(projections=()),),
         **{
             name: Word.model_validate({"width": record.stream_width, "fields": record.describe()})
             for name, record in words.items()

@@ -1,0 +1,97 @@
+# amaranth: UnusedElaboratable=no
+
+"""Forks give every word to every reader; merges lose nothing and keep timesteps apart."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from amaranth.lib import data
+from streams import clocked, drive, record, watch_stability
+
+from rtl_templates.streams import EventMerge, StreamFork
+
+EVENT = data.StructLayout({"end": 1, "source": 6})
+END = 1
+
+
+def event(source: int) -> int:
+    return source << 1
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3])
+@pytest.mark.parametrize("stall", [0.0, 0.6])
+def test_every_reader_of_a_fork_gets_every_word_in_order(readers: int, stall: float) -> None:
+    words = np.random.default_rng(readers).integers(0, 128, 60).tolist()
+    dut = StreamFork(EVENT, readers)
+    got: list[list[int]] = [[] for _ in range(readers)]
+    problems: list[str] = []
+    simulator = clocked(dut)
+    simulator.add_testbench(drive(dut.i, words, np.random.default_rng(1), 0.3))
+    for number, output in enumerate(dut.outputs):
+        simulator.add_testbench(record(output, got[number], len(words), np.random.default_rng(2 + number), stall))
+        simulator.add_testbench(watch_stability(output, problems), background=True)
+    simulator.run()
+    assert got == [words] * readers
+    assert not problems
+
+
+def streams_of(rng: np.random.Generator, delayed: list[bool], timesteps: int, samples: int) -> list[list[list[int]]]:
+    """Events of each sender in each timestep of all samples; a delayed one has none in a sample's first."""
+    return [
+        [
+            [] if late and step % timesteps == 0 else rng.integers(0, 64, int(rng.integers(0, 5))).tolist()
+            for step in range(samples * timesteps)
+        ]
+        for late in delayed
+    ]
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 5])
+@pytest.mark.parametrize("delayed", [[False, False], [False, True], [True, False, False], [False, True, True]])
+@pytest.mark.parametrize("stall", [0.0, 0.6])
+def test_a_merge_keeps_every_event_in_its_timestep(timesteps: int, delayed: list[bool], stall: float) -> None:
+    rng = np.random.default_rng(timesteps)
+    sent = streams_of(rng, delayed, timesteps, 4)
+    dut = EventMerge(EVENT, delayed, timesteps)
+    simulator = clocked(dut)
+    for number, (sender, steps) in enumerate(zip(dut.inputs, sent)):
+        words = []
+        for step, sources in enumerate(steps):
+            words += [event(source) for source in sources]
+            if not (delayed[number] and step % timesteps == 0):
+                words.append(END)
+        # Senders of different speed, one of them far ahead.
+        simulator.add_testbench(drive(sender, words, np.random.default_rng(number), 0.7 * number / len(sent)))
+    count = sum(len(sources) for steps in sent for sources in steps) + 4 * timesteps
+    got: list[int] = []
+    problems: list[str] = []
+    simulator.add_testbench(record(dut.o, got, count, np.random.default_rng(9), stall))
+    simulator.add_testbench(watch_stability(dut.o, problems), background=True)
+    simulator.run()
+    assert not problems
+    step, found = 0, Counter[int]()
+    for word in got:
+        if word & 1:
+            assert found == Counter(source for steps in sent for source in steps[step]), f"timestep {step}"
+            step, found = step + 1, Counter()
+        else:
+            found[word >> 1] += 1
+    assert step == 4 * timesteps
+
+
+def test_one_sender_s_events_pass_a_merge_without_a_bubble() -> None:
+    dut = EventMerge(EVENT, [False, False], 1)
+    simulator = clocked(dut)
+    got: list[int] = []
+    simulator.add_testbench(drive(dut.inputs[0], [event(k) for k in range(20)] + [END]))
+    simulator.add_testbench(record(dut.o, got, 20))
+    clocks = [0]
+
+    async def count(ctx) -> None:
+        async for _ in ctx.tick():
+            clocks[0] += len(got) < 20
+
+    simulator.add_testbench(count, background=True)
+    simulator.run()
+    assert got == [event(k) for k in range(20)] and clocks[0] <= 24
