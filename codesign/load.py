@@ -86,6 +86,9 @@ def _sidecar(network: FrozenNetwork, mapping: HardwareMap, machine: Sidecar) -> 
     for entry, layer in zip(document["layers"], mapping.layers, strict=True):
         entry |= {
             "n_in": layer.n_in,
+            "projections": [
+                {**part, "n_in": link.n_in} for part, link in zip(entry["projections"], layer.projections, strict=True)
+            ],
             "n_out": layer.n_out,
             "lane": layer.lane.tolist(),
             "slot": layer.slot.tolist(),

@@ -110,10 +110,9 @@ class _StageRecord(BaseModel):
         unknown = set(self.figures) - set(FIGURES)
         if unknown:
             raise ValueError(f"{sorted(unknown)[0][:40]!r} is no figure")
-        # What no stage of the pipeline has made is recorded by its files alone.
-        recorded = {"key", "inputs", "seconds"} & self.model_fields_set
-        if recorded and not {"key", "seconds"} <= self.model_fields_set:
-            raise ValueError("the record of a stage without its key or its seconds")
+        # What no stage of the pipeline has made has no key: it is recorded by its files alone.
+        if "key" in self.model_fields_set and "seconds" not in self.model_fields_set:
+            raise ValueError("the record of a stage without its seconds")
         return self
 
 

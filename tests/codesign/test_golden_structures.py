@@ -333,9 +333,16 @@ def test_random_structures_reach_every_feature(tmp_path) -> None:
         rng = np.random.default_rng([5, seed])
         network = random_structure(rng)
         trace = assert_equals_reference(network, random_stimulus(rng, network, 2), tmp_path / "n")
-        line = network.hardware_support() or ""
-        for what in ("recurrent", "convolutions", "pooling", "residual", "a leak per neuron"):
-            seen[what] = seen.get(what, 0) + (what in line and bool(trace.spike_counts.any()))
+        parts = [(index, part) for index, layer in enumerate(network.layers) for part in layer.projections]
+        has = {
+            "recurrent": any(part.source == index for index, part in parts),
+            "convolutions": any(isinstance(part.connections, Convolution) and not part.fixed for _, part in parts),
+            "pooling": any(part.pool is not None for _, part in parts),
+            "residual": any(part.fixed or part.source not in (index, index - 1) for index, part in parts),
+            "a leak per neuron": any(layer.leak.per_neuron for layer in network.layers),
+        }
+        for what, there in has.items():
+            seen[what] = seen.get(what, 0) + (there and bool(trace.spike_counts.any()))
     assert len(seen) == 5 and min(seen.values()) >= 10, seen
 
 

@@ -293,7 +293,7 @@ def test_every_kind_of_network_trains(name, tmp_path):
     frozen = freeze(config, result, load_dataset(config.data))
     assert frozen.details["accuracy_validation"] > 0.55
     assert frozen.figures["density"] <= 0.41
-    assert frozen.network.hardware_support() is not None
+    assert not frozen.network.is_plain_chain
     assert FrozenNetwork.load(saved(frozen.network, tmp_path)).hash == frozen.figures["network_hash"]
     if name == "recurrent":
         assert all(layer.leak.kind == "shift" for layer in frozen.network.layers)

@@ -301,7 +301,7 @@ def test_text_from_files_is_escaped(tmp_path, undrawn):
     (folder / "verify" / "verification.json").write_text(json.dumps(document))
     run = RunDirectory.open(folder)
     run.manifest["versions"] = {attack: attack}
-    run.set_stage(attack, {"status": attack, "key": "", "seconds": 1.0})
+    run.set_stage(attack, {"status": attack, "seconds": 1.0})
     run.save()
     page = write_report(folder).read_text()
     assert "<script" not in page and "<b>run" not in page

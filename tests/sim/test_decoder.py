@@ -29,7 +29,7 @@ def test_random_bundles_decode_to_their_networks(
         seed, tmp_path / "b", max_width=40, most_lanes=16, folded=folded, varied=varied, lean=lean
     )
     for decoded, layer in zip(decode_bundle(tmp_path / "b"), network.layers, strict=True):
-        assert np.array_equal(decoded.weights, layer.dense())
+        assert np.array_equal(decoded.weights[0], layer.dense())
         assert np.array_equal(decoded.bias, layer.bias)
     result = compare_decoded(tmp_path / "b", network)
     weights = sum(layer.n_in * layer.n_out for layer in network.layers)
@@ -64,7 +64,7 @@ def test_a_changed_synapse_is_found(delivered) -> None:
 @pytest.mark.parametrize(
     ("layer", "change", "message"),
     [
-        (1, {"source_address": "the first layer's"}, "a row of no source holds synapses"),
+        (1, {"row_base": 0}, "a row of no source holds synapses"),
         (0, {"slot_base": 1}, "bias"),
     ],
 )
@@ -72,10 +72,8 @@ def test_layers_of_a_folded_engine_that_overlap_are_found(tmp_path: Path, layer,
     network, _ = random_bundle(8, tmp_path / "b", max_width=12, folded=True)
     document = sidecar(tmp_path / "b")
     assert len(document["layers"]) > 1 and compare_decoded(tmp_path / "b", network)["equal"]
-    first, chosen = document["layers"][0], document["layers"][layer]
-    if "source_address" in change:
-        change = {"source_address": first["source_address"][: chosen["n_in"]]}
-    chosen |= change
+    chosen = document["layers"][layer]
+    (chosen["projections"][0] if "row_base" in change else chosen).update(change)
     (tmp_path / "b" / "design.json").write_text(json.dumps(document))
     result = compare_decoded(tmp_path / "b", network)
     assert not result["equal"] and message in result["first"]
