@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from codesign.network import Convolution, Projection
 from codesign.network.connections import Shape
+from codesign.network.limits import MAX_KERNEL
 
 Int = npt.NDArray[np.int64]
 
@@ -155,6 +156,8 @@ class PictureInput:
         """Why no machine is built for it, in one line; None if one is."""
         if max(self.shape[1:]) > MAX_SIDE:
             return f"a picture of {self.shape[1]} x {self.shape[2]}, larger than {MAX_SIDE} x {MAX_SIDE}"
+        if self.kernel is not None and max(self.kernel) > MAX_KERNEL:
+            return f"a kernel of {self.kernel[0]} x {self.kernel[1]}, larger than {MAX_KERNEL} x {MAX_KERNEL}"
         if self.kernel is not None and max(self.kernel) > MAX_STEPS * self.stride:
             height, width = self.kernel
             return f"a kernel of {height} x {width} in steps of {self.stride}, more than {MAX_STEPS} a side"

@@ -301,11 +301,6 @@ class EnginePlan:
         return Record((Field("value", max(1, self.widths.value)), *self.layers[0].tag))
 
     @property
-    def tag_fields(self) -> Record:
-        """Of :attr:`tag`, what an event carries beside its value: no fields unless taps are walked."""
-        return self.layers[0].tag
-
-    @property
     def projections(self) -> tuple[ProjectionMap, ...]:
         """Where events come from; of several layers only those of the first come from outside."""
         return self.layers[0].projections

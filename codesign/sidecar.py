@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,7 @@ from codesign.errors import InputError, UnsupportedError
 from codesign.files import write_text
 from codesign.hdl_names import FILE_PATTERN, IMAGE_PATTERN, PROBE_PATTERN, TopName
 from codesign.network import CodingKind, CompareKind, ReadoutKind
-from codesign.network.limits import INPUT, MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
+from codesign.network.limits import INPUT, MAX_KERNEL, MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
@@ -182,10 +183,15 @@ class Picture(Part):
 class Kernel(Part):
     """A convolution's window and how it moves."""
 
-    height: Annotated[int, Field(ge=1, le=64)]
-    width: Annotated[int, Field(ge=1, le=64)]
+    height: Annotated[int, Field(ge=1, le=MAX_KERNEL)]
+    width: Annotated[int, Field(ge=1, le=MAX_KERNEL)]
     stride: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
-    padding: Annotated[int, Field(ge=0, lt=64)]
+    padding: Annotated[int, Field(ge=0, lt=MAX_KERNEL)]
+
+    @property
+    def size(self) -> int:
+        """Taps between two channels."""
+        return self.height * self.width
 
 
 class PictureInput(Part):
@@ -277,6 +283,12 @@ class LayerEntry(Part):
     memories: tuple[MemoryImage, ...] = _many(3 * MAX_LANES)
     probe: Probe
 
+    @property
+    def addresses(self) -> list[tuple[int, ...]]:
+        """Of each projection, the addresses of its sources in events."""
+        ends = list(accumulate(projection.n_in for projection in self.projections))
+        return [self.source_address[low:high] for low, high in pairwise([0, *ends])]
+
     @model_validator(mode="after")
     def _sizes_agree(self) -> LayerEntry:
         for name, wanted in (("lane", self.n_out), ("slot", self.n_out), ("source_address", self.n_in)):
@@ -296,6 +308,11 @@ class LayerEntry(Part):
             raise ValueError(f"the picture does not have {self.n_out} neurons, or {self.n_slots} slots are no channels")
         if any(convolutions) and self.picture is None:
             raise ValueError("a convolution gives no picture")
+        for part in self.projections:
+            if self.picture is not None and part.reads is not None and part.reads.convolution is not None:
+                taps = part.reads.picture.channels * part.reads.convolution.size
+                if taps > MAX_SLOTS or taps * self.picture.channels > MAX_DENSE:
+                    raise ValueError(f"{taps} taps to each of {self.picture.channels} channels are too many")
         if self.lanes * self.n_slots > MAX_SLOTS or dense * self.n_out > MAX_DENSE:
             raise ValueError(f"{self.n_in} x {self.n_out} neurons on {self.lanes} x {self.n_slots} slots are too many")
         if len({(memory.role, memory.lane) for memory in self.memories}) != len(self.memories):
@@ -451,11 +468,9 @@ class Sidecar(Part):
     def input_addresses(self) -> tuple[int, ...] | None:
         """What the field ``source`` of an input word holds for each input; None if it is the input's index."""
         for entry in self.layers:
-            first = 0
-            for projection in entry.projections:
+            for projection, addresses in zip(entry.projections, entry.addresses, strict=True):
                 if projection.source == INPUT and projection.reads is not None:
-                    return entry.source_address[first : first + projection.n_in]
-                first += projection.n_in
+                    return addresses
         return None
 
     @property

@@ -101,7 +101,7 @@ class PictureReader(wiring.Component):
                     out.reach_y.eq(reach_y),
                     out.reach_x.eq(reach_x),
                 ]
-            elif self._plan.tag_fields.fields:
+            elif self._plan.layers[0].tag.fields:
                 # Single synapses beside taps: steps of 0 from a base of 0.
                 m.d.sync += [out.base.eq(0), out.reach_y.eq(1), out.reach_x.eq(1)]
         return m

@@ -105,7 +105,6 @@ class EventMerge(wiring.Component):
         ended = Signal(count, init=silent)
         timestep = Signal(unsigned(index_width(self._timesteps)))
         moves = Signal()
-        granted = Signal()
         m.d.comb += moves.eq(~self.o.valid | self.o.ready)
         with m.If(moves):
             m.d.sync += self.o.valid.eq(0)
@@ -123,7 +122,7 @@ class EventMerge(wiring.Component):
             goes = Signal(name=f"goes_{number}")
             m.d.comb += goes.eq(sender.valid & ~ended[number] & ~sender.payload.end & ~others.any() & moves)
             with m.If(goes):
-                m.d.comb += [sender.ready.eq(1), granted.eq(1)]
+                m.d.comb += sender.ready.eq(1)
                 m.d.sync += [Value.cast(self.o.payload).eq(Value.cast(sender.payload)), self.o.valid.eq(1)]
         with m.If(moves & ended.all()):
             at_last = timestep == self._timesteps - 1

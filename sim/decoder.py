@@ -60,11 +60,9 @@ def _decode_layers(bundle: Path, sidecar: Sidecar) -> list[DecodedLayer]:
 
 def _rows(layer: LayerEntry) -> list[Int]:
     """Of each projection the addresses of its rows, int64: by source, or by channel and phase of a picture."""
-    found, first = [], 0
-    for projection in layer.projections:
-        address = np.asarray(layer.source_address[first : first + projection.n_in], np.int64)
-        first += projection.n_in
-        reads = projection.reads
+    found = []
+    for projection, addresses in zip(layer.projections, layer.addresses, strict=True):
+        address, reads = np.asarray(addresses, np.int64), projection.reads
         if reads is not None:
             channel = address[:: reads.picture.size] >> reads.picture.place_bits
             address = ((channel[:, None] << reads.row_bits) | np.arange(reads.phases[0] * reads.phases[1])).ravel()
@@ -158,13 +156,7 @@ def _no_weights(layer: LayerEntry, projection: ProjectionEntry, n_rows: int) -> 
 
 def _has_addresses_of_its_own(layer: LayerEntry) -> bool:
     """Whether no two sources of a projection have the same address."""
-    first = 0
-    for projection in layer.projections:
-        addresses = layer.source_address[first : first + projection.n_in]
-        first += projection.n_in
-        if len(set(addresses)) != projection.n_in:
-            return False
-    return True
+    return all(len(set(addresses)) == len(addresses) for addresses in layer.addresses)
 
 
 def _taps(weights: Int, row: dict[str, Int], layer: LayerEntry, reads: PictureInput, neuron: Int, number: int) -> bool:

@@ -15,3 +15,5 @@ PREVIOUS = -2
 """Source of a projection of a layer that is not yet in a network: the layer before it, or else the input."""
 OWN = -3
 """Source of a projection of a layer that is not yet in a network: the layer itself (recurrent)."""
+# Sides of a kernel in hardware: the sidecar's reader allocates by it.
+MAX_KERNEL = 64

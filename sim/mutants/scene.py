@@ -299,9 +299,7 @@ class Scene:
 
     def addresses(self, index: int, number: int) -> Int:
         """int64 (n_in,): address of each source of a projection in events."""
-        entry = self.sidecar.layers[index]
-        first = sum(part.n_in for part in entry.projections[:number])
-        return np.asarray(entry.source_address[first : first + entry.projections[number].n_in], np.int64)
+        return np.asarray(self.sidecar.layers[index].addresses[number], np.int64)
 
     def slot_bits(self, index: int) -> int:
         """Bits of a slot."""

@@ -121,7 +121,11 @@ def wide(kernel: int, side: int, stride: int = 1) -> FrozenNetwork:
 
 @pytest.mark.parametrize(
     ("network", "words"),
-    [(wide(9, 12), "a kernel of 9 x 9 in steps of 1"), (wide(1, 300, 64), "a picture of 300 x 300")],
+    [
+        (wide(9, 12), "a kernel of 9 x 9 in steps of 1"),
+        (wide(1, 300, 64), "a picture of 300 x 300"),
+        (wide(65, 70, 40), "a kernel of 65 x 65, larger than 64 x 64"),
+    ],
 )
 def test_what_is_not_built_is_refused_in_one_line(network: FrozenNetwork, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):

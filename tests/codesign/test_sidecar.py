@@ -16,7 +16,7 @@ from codesign.config import HardwareConfig
 from codesign.errors import CodesignError, InputError
 from codesign.hdl_names import SYSTEMVERILOG_KEYWORDS, VHDL_KEYWORDS, top_name_problem
 from codesign.mapping import map_network
-from codesign.network import FrozenNetwork
+from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Projection
 from codesign.sidecar import MAX_BYTES, Sidecar, read_sidecar, schema
 from rtl_templates.bundle import write_bundle
 from sim import harness
@@ -130,6 +130,20 @@ def test_sizes_are_checked_before_anything_is_made_of_them(bundle: Path, tmp_pat
         started = time.process_time()
         refusal(tmp_path)
         assert time.process_time() - started < 2, what
+
+
+def test_a_kernel_beyond_all_memory_is_refused(tmp_path: Path) -> None:
+    """300 channels to 300, of which a stranger says that they are joined by kernels of 64 x 64: 3 GB of zeros."""
+    channels = 300
+    kernel = np.eye(channels, dtype=np.int64)[:, :, None, None]
+    convolution = Convolution.from_dense(kernel, (channels, 1, 1))
+    layer = FrozenLayer.from_projections([Projection(INPUT, convolution)], threshold=1)
+    network = FrozenNetwork((layer,), 1, InputCoding("events"))
+    write_bundle(network, map_network(network, [1]), tmp_path / "b")
+    document = read_sidecar(tmp_path / "b").to_json()
+    document["layers"][0]["projections"][0]["reads"]["convolution"] |= {"height": 64, "width": 64}
+    write(tmp_path / "b", document)
+    assert "taps to each of 300 channels are too many" in refusal(tmp_path / "b")
 
 
 def test_large_files_are_not_parsed(tmp_path: Path) -> None:
