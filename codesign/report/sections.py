@@ -11,7 +11,7 @@ import numpy.typing as npt
 from codesign import plots
 from codesign.config import RewiringConfig
 from codesign.layouts import index_width
-from codesign.network import Convolution
+from codesign.network import INPUT, Convolution
 from codesign.report.blocks import Section, number, share
 from codesign.report.collect import Record
 
@@ -313,9 +313,17 @@ def pictures(record: Record) -> Section | None:
     shared = record.sidecar is not None and record.sidecar.shape == "folded"
     described = () if record.sidecar is None or shared else record.sidecar.layers
     rows = []
-    for index, (name, layer) in enumerate(zip(record.layer_names, network.layers, strict=True)):
-        projection = layer.projections[0]
+    projections = [
+        (index, number, projection)
+        for index, layer in enumerate(network.layers)
+        for number, projection in enumerate(layer.projections)
+    ]
+    for index, number_of, projection in projections:
+        layer, name = network.layers[index], record.layer_names[index]
         connections, pool = projection.connections, projection.pool
+        if number_of > 0:
+            sender = "the input" if projection.source == INPUT else record.layer_names[projection.source]
+            name = f"{name}, also from {sender}"
         entry = described[index] if index < len(described) else None
         clocks = measured[index] if index < len(measured) else None
         taps, unrolled = connections.n_weights, connections.n_operations
@@ -323,8 +331,10 @@ def pictures(record: Record) -> Section | None:
         width = stored[0].width if stored else None
         # A synapse of a layer of single ones holds a slot and its weight.
         plain = (index_width(entry.n_slots) + entry.weight_bits) * unrolled / taps if entry and taps else None
-        operations = clocks["synaptic_operations"] / verified if clocks and verified else None
-        walked = clocks["accumulate_clocks"] / verified if clocks and verified else None
+        # What is measured of a layer is of its projections together: it stands in the first one's row.
+        first = number_of == 0
+        operations = clocks["synaptic_operations"] / verified if first and clocks and verified else None
+        walked = clocks["accumulate_clocks"] / verified if first and clocks and verified else None
         kernel = "single synapses"
         if isinstance(connections, Convolution):
             height, across = connections.kernel
@@ -340,7 +350,8 @@ def pictures(record: Record) -> Section | None:
                 number(unrolled),
                 number(width),
                 number(plain, 0) if isinstance(connections, Convolution) else number(width),
-                number(item(events, index), 1),
+                # Which of a layer's own events come too late to be walked is not recorded.
+                number(None if projection.source == index else item(events, projection.source + 1), 1),
                 number(operations / entry.lanes if entry and operations is not None else None),
                 number(walked),
             ]
@@ -355,8 +366,9 @@ def pictures(record: Record) -> Section | None:
     section.caption(
         "Channels x height x width. A tap is stored once; unrolled: the single synapses that it stands for, and the "
         "bits that those would take for each tap, row tables left out. Events that reach the layer, its synaptic "
-        "operations over its lanes, and the clocks in which it accumulates, per verified sample: what is between the "
-        "last two are taps that fall off the border, lanes that wait for the fullest, and filling and draining."
+        "operations over its lanes, and the clocks in which it accumulates, per verified sample. What is between the "
+        "last two, of all projections of a layer together, are taps that fall off the border, lanes that wait for the "
+        "fullest, and filling and draining."
     )
     return section
 
@@ -367,7 +379,7 @@ def size_of(shape: Sequence[int]) -> str:
 
 
 def source_events(record: Record) -> list[float | None]:
-    """Mean events per verified sample that reach each layer from the one before, or from the input."""
+    """Mean events per verified sample of the input, then of each layer."""
     spikes, stimulus, verified = record.figures.get("spikes_per_sample"), record.stimulus, record.verification
     first: float | None = None
     if stimulus is not None and verified is not None:
@@ -375,7 +387,7 @@ def source_events(record: Record) -> list[float | None]:
         found = chosen.sources if chosen.values is None else chosen.values.nonzero()[0]
         count = 0 if found is None else found.size
         first = count / len(chosen) if len(chosen) else None
-    return [first, *spikes[:-1]] if isinstance(spikes, list) else [first]
+    return [first, *spikes] if isinstance(spikes, list) else [first]
 
 
 def area(record: Record) -> Section:
@@ -559,13 +571,13 @@ def connectivity(record: Record) -> Section | None:
 
 
 def convolutions(record: Record) -> list[tuple[str, Convolution]]:
-    """Name of the layer, and its first projection's connections, of every layer with a learned convolution there."""
+    """Name of the layer, and the connections, of every learned convolution."""
     if record.network is None:
         return []
     return [
         (name, projection.connections)
         for name, layer in zip(record.layer_names, record.network.layers, strict=True)
-        for projection in layer.projections[:1]
+        for projection in layer.projections
         if isinstance(projection.connections, Convolution) and not projection.fixed
     ]
 

@@ -249,6 +249,21 @@ def test_convolutions_are_shown_by_taps_and_kernels(tmp_path):
     assert 'section id="pictures"' not in write_report(make_run(tmp_path / "plain")).read_text()
 
 
+def test_every_projection_of_a_layer_has_its_row(tmp_path, undrawn):
+    rng = np.random.default_rng(9)
+    kernel = rng.integers(1, 8, (2, 1, 3, 3))
+    own = Convolution.from_dense(rng.integers(1, 4, (2, 2, 1, 1)), (2, 4, 4))
+    first = FrozenLayer.from_projections(
+        [Projection(INPUT, Convolution.from_dense(kernel, (1, 4, 4), 1, 1)), Projection(0, own)], threshold=60
+    )
+    last = FrozenLayer.from_dense(sparse(rng, 32, 3, 0.6, 20), threshold=25)
+    network = FrozenNetwork((first, last.resolved(1)), 5, InputCoding("events"), "spike_count")
+    page = write_report(make_run(tmp_path / "run", network=network)).read_text()
+    text = re.sub(r"\|+", "|", re.sub(r"\s*<[^>]+>\s*", "|", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)))
+    assert f"|1 x 4 x 4|3 x 3|2 x 4 x 4|{first.projections[0].connections.n_weights}|" in text
+    assert "|hidden 1, also from hidden 1|2 x 4 x 4|1 x 1|2 x 4 x 4|4|" in text
+
+
 def test_missing_parts_are_named_with_their_command(tmp_path):
     folder = make_run(tmp_path / "part", verified=False, history=False)
     page = write_report(folder).read_text()
