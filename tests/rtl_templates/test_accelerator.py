@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from guard_model import guarded
 from random_networks import random_lanes, random_lean, random_network, random_stimulus, random_variant
-from simulate import check, sample_words, simulate
-from streams import clocked
-from test_guard import model
+from stream_benches import clocked
+from vector_bench import check, sample_words, simulate
 
 from codesign import golden
 from codesign.choices import Choices
@@ -168,7 +168,7 @@ def test_a_clean_sample_after_violations_is_exact(seed):
     bad = violations(rng, network)
     width = input_word(network).fields[0].width
     plain = [(word & ((1 << width) - 1), word >> width, last) for word, last in bad]
-    _, errors, samples = model(plain, network.n_inputs, network.timesteps, False)
+    _, errors, samples = guarded(plain, network.n_inputs, network.timesteps, False)
     clean = [word for sample in range(2) for word in sample_words(network, stimulus, sample, rng)]
     observed = simulate(network, mapping, bad + clean, decisions=samples + 2, rng=rng)
     assert observed.protocol_error == errors and sum(observed.last) == samples + 2

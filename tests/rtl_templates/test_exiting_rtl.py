@@ -7,8 +7,8 @@ import pytest
 from amaranth.hdl import signed
 from exiting_networks import exiting_network
 from proofs.defects import Edit
-from simulate import check, sample_words, simulate
-from streams import clocked
+from stream_benches import clocked
+from vector_bench import check, sample_words, simulate
 
 from codesign.choices import Choices
 from codesign.early_exit import exit_timesteps

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.hdl import Value
-from streams import clocked
+from stream_benches import clocked
 
 from codesign.encoding import PLAIN, Encoding
 from codesign.mapping import map_network

@@ -4,12 +4,13 @@
 
 import numpy as np
 import pytest
-from streams import clocked, drive, record, watch_stability
+from guard_model import guarded
+from stream_benches import clocked, drive, record, watch_stability
 
 from codesign.layouts import END, EVENT, input_word
 from codesign.network import FrozenNetwork, InputCoding
 from rtl_templates import guard
-from rtl_templates.guard import DUPLICATE, EARLY_LAST, MISSING_LAST, OUT_OF_RANGE, InputGuard
+from rtl_templates.guard import InputGuard
 
 
 def network_of(n_inputs, timesteps=3, bits=0):
@@ -22,46 +23,10 @@ def network_of(n_inputs, timesteps=3, bits=0):
     )
 
 
-def model(words, n_inputs, n_ends, is_current):
-    """Tokens ("event", source, value) and ("end",), sticky error bits and number of samples."""
-    tokens, errors, samples = [], 0, 0
-    seen, t, dropping = set(), 0, False
-    for source, extra, last in words:
-        if dropping:
-            dropping = not last
-            continue
-        is_event = is_current or extra == EVENT
-        if is_event:
-            if source >= n_inputs:
-                errors |= 1 << OUT_OF_RANGE
-            elif source in seen:
-                errors |= 1 << DUPLICATE
-            else:
-                seen.add(source)
-                tokens.append(("event", source, extra if is_current else 0))
-        ends = 0
-        if not is_event:
-            ends = 1
-            if t == n_ends - 1 and not last:
-                errors |= 1 << MISSING_LAST
-                dropping = True
-        if last:
-            if not is_current and (is_event or t < n_ends - 1):
-                errors |= 1 << EARLY_LAST
-            ends = n_ends - t
-        for _ in range(ends):
-            tokens.append(("end",))
-            seen = set()
-            t += 1
-        if t == n_ends:
-            t, samples = 0, samples + 1
-    return tokens, errors, samples
-
-
 def run(network, words, seed=0, gap=0.2, stall=0.3):
     dut = InputGuard(network)
     n_ends = 1 if network.coding.is_current else network.timesteps
-    expected, errors, samples = model(words, network.n_inputs, n_ends, network.coding.is_current)
+    expected, errors, samples = guarded(words, network.n_inputs, n_ends, network.coding.is_current)
     layout = input_word(network)
     names = [field.name for field in layout]
     packed = [

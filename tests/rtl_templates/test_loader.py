@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import ResetInserter, Signal
 from loadable import flipped, port_hash
-from streams import clocked
+from stream_benches import clocked
 
 from codesign.capacity import HEADER_BYTES, LAYOUT_BYTES, LOAD_ERRORS, MAGIC, CapacityOptions
 from codesign.load import compile_load

@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 from random_networks import random_layer
-from streams import clocked
+from stream_benches import clocked
 
 from codesign import golden
 from codesign.choices import Choices

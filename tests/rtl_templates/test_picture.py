@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from streams import clocked, drive, record, watch_stability
+from stream_benches import clocked, drive, record, watch_stability
 
 from codesign.mapping import map_network
 from codesign.network import Convolution, FrozenLayer, FrozenNetwork, InputCoding, Projection, SumPool, Synapses

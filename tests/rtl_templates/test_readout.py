@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from streams import clocked, drive, record, watch_stability
+from stream_benches import clocked, drive, record, watch_stability
 
 from codesign.layouts import DECISION, SPIKE, VALUE, output_word
 from codesign.mapping import map_network

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from streams import clocked, drive, record, watch_stability
+from stream_benches import clocked, drive, record, watch_stability
 
 from codesign.plan import SweepWord
 from rtl_templates.serializer import SpikeSerializer

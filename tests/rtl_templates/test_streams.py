@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from amaranth.lib import data
-from streams import clocked, drive, record, watch_stability
+from stream_benches import clocked, drive, record, watch_stability
 
 from rtl_templates.streams import EventMerge, StreamFork
 
