@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accelerator, density, pipeline, scale
-from codesign.files import write_json
+from codesign.basics.files import write_json
 
 HERE = Path(__file__).parent
 PARTS: dict[str, Callable[[Sequence[str]], Any]] = {

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from codesign import golden
-from codesign.choices import DEFAULTS, Choices
-from codesign.errors import CodesignError, InputError
-from codesign.files import write_json
-from codesign.mapping import HardwareMap, map_network
-from codesign.network import FrozenNetwork, Leak
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import CodesignError, InputError
+from codesign.basics.files import write_json
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork, Leak
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.choices import DEFAULTS, Choices
+from codesign.machine.mapping import HardwareMap, map_network
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "mnist-small.toml"
 SEEDS = (1, 2, 3)
@@ -101,7 +101,7 @@ def load(design: DesignPoint, work: Path, given: Path | None) -> tuple[FrozenNet
 
 
 def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -> HardwareMap:
-    from codesign.estimate import source_events
+    from codesign.cost.estimate import source_events
 
     events = source_events(network, calibration)
     return map_network(network, design.lanes, events, design.choices)

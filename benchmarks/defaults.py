@@ -20,14 +20,14 @@ from typing import Any, get_args
 
 import numpy as np
 
-from codesign.automatic import STEPS, resolve
+from codesign.basics.errors import InputError
+from codesign.basics.files import write_json
 from codesign.config import parse_config
+from codesign.contract.network import ReadoutKind
 from codesign.data import load_dataset
+from codesign.data.automatic import STEPS, resolve
 from codesign.data.samples import Dataset
-from codesign.errors import InputError
-from codesign.files import write_json
-from codesign.freeze import freeze
-from codesign.network import ReadoutKind
+from codesign.quantise.freeze import freeze
 from codesign.train import train
 
 # What a set must be told, and limits that keep a run to seconds on one core.

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.scale import machine
-from codesign.errors import CodesignError
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import CodesignError
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.stimulus import Stimulus
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 WIDTHS = (784, 128, 10)
@@ -78,7 +78,7 @@ def mnist_images(count: int) -> Stimulus:
     """The first test images as currents. Raises InputError if MNIST is not there."""
     from codesign.config import parse_config
     from codesign.data import load_dataset
-    from codesign.encoders import encode
+    from codesign.data.encoders import encode
 
     data = parse_config({"data": {"set": "mnist", "coding": "current", "input_bits": INPUT_BITS}}).data
     dataset = load_dataset(data)
@@ -89,7 +89,7 @@ def measure_density(density: float, stimulus: Stimulus, folder: Path, *, place: 
     """Every figure of one density; without ``place`` those of synthesis are None."""
     from boards.synth import synth_bundle
     from codesign.config import SynthConfig
-    from codesign.mapping import map_network
+    from codesign.machine.mapping import map_network
     from rtl_templates.bundle import write_bundle
     from sim.verify import verify_bundle
 
@@ -135,7 +135,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    from codesign import plots
+    from codesign.report import plots
 
     with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(plots.FULL, 2.9), layout="constrained")

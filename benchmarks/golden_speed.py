@@ -20,8 +20,8 @@ from unittest import mock
 
 import numpy as np
 
-from codesign import golden
-from codesign.network import (
+from codesign.contract import golden
+from codesign.contract.network import (
     PREVIOUS,
     Convolution,
     FrozenLayer,
@@ -32,7 +32,7 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
-from codesign.stimulus import Stimulus
+from codesign.contract.stimulus import Stimulus
 
 SAMPLES = 200
 REPEATS = 3

@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from codesign.choices import Choices
+from codesign.basics.files import write_json
 from codesign.config import Config, load_config
-from codesign.estimate import activity, source_events, source_rates
-from codesign.files import write_json
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.estimate import activity, source_events, source_rates
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
 from codesign.pipeline.runner import run_stages
-from codesign.pipeline.stage import CALIBRATION, NETWORK, STIMULUS, Context
-from codesign.rundir import RunDirectory
-from codesign.stimulus import Stimulus
+from codesign.pipeline.stage import Context
+from codesign.records.rundir import CALIBRATION, NETWORK, STIMULUS, RunDirectory
 
 LANES = (4, 8, 16)
 READOUT_LANES = 5

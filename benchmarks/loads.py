@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lanes import frozen
-from codesign.capacity import CapacityOptions
+from codesign.basics.errors import CapacityError
 from codesign.config import load_config
-from codesign.errors import CapacityError
-from codesign.golden import run
-from codesign.load import compile_load
-from codesign.mapping import LOADABLE, map_network
-from codesign.network import FrozenNetwork
-from codesign.pipeline.stage import NETWORK, STIMULUS
-from codesign.stimulus import Stimulus
+from codesign.contract.golden import run
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.capacity import CapacityOptions
+from codesign.machine.load import compile_load
+from codesign.machine.mapping import LOADABLE, map_network
+from codesign.records.rundir import NETWORK, STIMULUS
 from rtl_templates.bundle import write_bundle
 from sim.loads import LoadStep, verify_loads
 

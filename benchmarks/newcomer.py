@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.rundir import RunDirectory
+from codesign.records.rundir import RunDirectory
 
 Arrays = dict[str, npt.NDArray[Any]]
 EASY = 0.95

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from codesign import golden
-from codesign.files import write_json
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.stimulus import Stimulus
+from codesign.basics.files import write_json
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 from sim.verify import verify_bundle
 

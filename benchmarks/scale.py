@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from codesign import golden
-from codesign.network import FrozenNetwork, Leak
-from codesign.stimulus import Stimulus
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork, Leak
+from codesign.contract.stimulus import Stimulus
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 SAMPLES = 100
@@ -93,7 +93,7 @@ def firing_rates(network: FrozenNetwork, stimulus: Stimulus) -> list[float]:
 
 def generate(network_file: str, lanes: Sequence[int], folder: str, figures: Any) -> None:
     """Generate one bundle; send seconds and the process's peak of resident memory."""
-    from codesign.mapping import map_network
+    from codesign.machine.mapping import map_network
     from rtl_templates.bundle import write_bundle
 
     network = FrozenNetwork.load(network_file)

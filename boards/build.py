@@ -18,10 +18,10 @@ from boards.synth import Design, used_resources
 from boards.tools import compiled_tool, run_tool, tool_version
 from boards.top import BoardTop, PlatformTop, board_verilog, check_ports
 from boards.uart import uart_divisor
-from codesign.errors import CapacityError, ToolError
-from codesign.estimate import memory_blocks
-from codesign.files import explain_write_errors, file_hash, write_json, write_text
-from codesign.progress import Progress, silent
+from codesign.basics.errors import CapacityError, ToolError
+from codesign.basics.files import explain_write_errors, file_hash, write_json, write_text
+from codesign.basics.progress import Progress, silent
+from codesign.cost.estimate import memory_blocks
 
 TOP = "top"
 REPORT = "report.json"

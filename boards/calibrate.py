@@ -1,4 +1,4 @@
-"""Fits the area models of :mod:`codesign.area_model` on syntheses of random networks.
+"""Fits the area models of :mod:`codesign.cost.area_model` on syntheses of random networks.
 
     python -m boards.calibrate WORK
 
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from boards.synth import synth_bundle
-from codesign.area_model import FEATURES
 from codesign.config import SynthConfig
-from codesign.estimate import FAMILIES, area_features, block_ram
-from codesign.mapping import HardwareMap, map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.plan import plan_machine
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.cost.area_model import FEATURES
+from codesign.cost.estimate import FAMILIES, area_features, block_ram
+from codesign.machine.mapping import HardwareMap, map_network
+from codesign.machine.plan import plan_machine
 from rtl_templates.bundle import write_bundle
 
 # (inputs and widths, lanes, weight bits, membrane width, coding, density)

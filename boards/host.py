@@ -39,12 +39,12 @@ from boards.protocol import (
     encode_frame,
     word_bytes,
 )
-from codesign.errors import InputError, ToolError
-from codesign.layouts import Field, Record
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError, ToolError
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.layouts import Field, Record
 
 if TYPE_CHECKING:
-    from codesign.sidecar import Sidecar, Word
+    from codesign.contract.sidecar import Sidecar, Word
 
 DEFAULT_BAUD = 1_000_000
 DEFAULT_TIMEOUT = 1.0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from codesign.errors import InputError
+from codesign.basics.errors import InputError
 
 NextpnrFamily = Literal["ice40", "ecp5"]
 

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from boards.registry import Board
 from boards.synth import Design
 from boards.top import board_verilog
-from codesign import children
-from codesign.errors import ToolError
-from codesign.files import write_json
-from codesign.stimulus import Stimulus
+from codesign.basics import children
+from codesign.basics.errors import ToolError
+from codesign.basics.files import write_json
+from codesign.contract.stimulus import Stimulus
 from sim.harness import TOP
 from sim.simulator import build as build_simulator
 from sim.simulator import library_path

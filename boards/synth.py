@@ -35,11 +35,11 @@ import platformdirs
 
 from boards.registry import TARGETS, Device
 from boards.tools import run_parallel, run_tool, tool_version
+from codesign.basics.errors import InputError, ToolError
+from codesign.basics.files import explain_write_errors, write_json
+from codesign.basics.progress import Progress, silent
 from codesign.config import Family, SynthConfig
-from codesign.errors import InputError, ToolError
-from codesign.files import explain_write_errors, write_json
-from codesign.progress import Progress, silent
-from codesign.sidecar import Sidecar, read_sidecar
+from codesign.contract.sidecar import Sidecar, read_sidecar
 from sim.bundle import check_files
 from sim.facts import check_facts
 

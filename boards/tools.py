@@ -1,7 +1,7 @@
 """The FPGA tools: where they are, which versions, and how they are run.
 
 All of them are the pip-installed YoWASP builds, which put their scripts beside the Python interpreter. A tool
-is ended (:mod:`codesign.children`) by Ctrl-C or a failing neighbour, with everything that it started.
+is ended (:mod:`codesign.basics.children`) by Ctrl-C or a failing neighbour, with everything that it started.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 
 import platformdirs
 
-from codesign import children
-from codesign.errors import ToolError
-from codesign.files import explain_write_errors
+from codesign.basics import children
+from codesign.basics.errors import ToolError
+from codesign.basics.files import explain_write_errors
 
 POLL_SECONDS = 0.2
 

@@ -13,9 +13,9 @@ from amaranth.hdl import ClockSignal, Const, Elaboratable, Instance, Module, Res
 from amaranth.lib import io
 
 from boards.link import HostLink
-from codesign.choices import check
-from codesign.errors import InputError
-from codesign.sidecar import Sidecar
+from codesign.basics.errors import InputError
+from codesign.contract.sidecar import Sidecar
+from codesign.machine.choices import check
 from sim.delivered import described_choices
 
 PORTS = {

@@ -17,7 +17,7 @@ from amaranth.lib.crc.catalog import CRC16_IBM_3740
 from amaranth.lib.wiring import In, Out
 
 from boards.protocol import CRC_BYTES
-from codesign.errors import InputError
+from codesign.basics.errors import InputError
 
 MIN_DIVISOR = 4
 MAX_DIVISOR = 65535

@@ -21,9 +21,9 @@ from cocotb.utils import get_sim_time
 
 from boards.host import LinkProtocol, drive_async
 from boards.simulate import RESULTS
-from codesign.files import atomic_path
-from codesign.sidecar import read_sidecar_file
-from codesign.stimulus import Stimulus
+from codesign.basics.files import atomic_path
+from codesign.contract.sidecar import read_sidecar_file
+from codesign.contract.stimulus import Stimulus
 
 PERIOD_NS = 2
 

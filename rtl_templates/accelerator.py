@@ -9,9 +9,9 @@ from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal, Val
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from codesign.capacity import LOAD_ERRORS
-from codesign.network import INPUT
-from codesign.plan import MachinePlan
+from codesign.contract.network import INPUT
+from codesign.machine.capacity import LOAD_ERRORS
+from codesign.machine.plan import MachinePlan
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.early_exit import ExitCounters
@@ -67,7 +67,7 @@ class Accelerator(wiring.Component):
 
     Operation: samples stream in, output words stream out. Shape 'streaming': an engine per layer, which work on
     different timesteps, and on different samples, at once. Shape 'folded': one engine, layers in turn. Arithmetic:
-    :mod:`codesign.golden`, exactly.
+    :mod:`codesign.contract.golden`, exactly.
 
     Parameters
     ----------
@@ -75,13 +75,13 @@ class Accelerator(wiring.Component):
 
     Members
     -------
-    s_axis_tdata, s_axis_tvalid, s_axis_tready, s_axis_tlast : AXI4-Stream of codesign.layouts.input_word, each padded
-        to whole bytes; taken in clocks with tvalid and tready. With several words a beat also s_axis_tkeep: the first
-        word always counts, the others up to the first whose lowest byte is not kept.
-    m_axis_tdata, m_axis_tvalid, m_axis_tready, m_axis_tlast : AXI4-Stream of codesign.layouts.output_word, padded
-        to whole bytes; held while tvalid without tready.
+    s_axis_tdata, s_axis_tvalid, s_axis_tready, s_axis_tlast : AXI4-Stream of codesign.machine.layouts.input_word, each
+        padded to whole bytes; taken in clocks with tvalid and tready. With several words a beat also s_axis_tkeep: the
+        first word always counts, the others up to the first whose lowest byte is not kept.
+    m_axis_tdata, m_axis_tvalid, m_axis_tready, m_axis_tlast : AXI4-Stream of codesign.machine.layouts.output_word,
+        padded to whole bytes; held while tvalid without tready.
     busy : Out(1), a sample is inside.
-    protocol_error : Out(4), sticky; bits as codesign.layouts.PROTOCOL_ERRORS.
+    protocol_error : Out(4), sticky; bits as codesign.machine.layouts.PROTOCOL_ERRORS.
     saturation_count, cycle_count : Out(32), since reset, wrapping. A sample's saturations are counted when its
         decision is given.
     network_hash : Out(64), first 8 bytes of the network hash, big-endian.

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Const, Mux, Shape, Value, signed, unsigned
 from amaranth.lib import data
 
-from codesign.layouts import Record
+from codesign.machine.layouts import Record
 
 
 def record_layout(record: Record) -> data.StructLayout:
-    """Amaranth layout of a :class:`codesign.layouts.Record`: same names, same bits."""
+    """Amaranth layout of a :class:`codesign.machine.layouts.Record`: same names, same bits."""
     return data.StructLayout(
         {field.name: (signed if field.signed else unsigned)(field.width) for field in record.fields}
     )

@@ -14,19 +14,19 @@ from amaranth.back import verilog
 from amaranth.hdl import Shape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from codesign.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
-from codesign.errors import InputError, OutputError
-from codesign.files import atomic_folder, file_hash, write_bytes, write_text
-from codesign.hdl_names import top_name_problem
-from codesign.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS
-from codesign.load import load_image
-from codesign.mapping import HardwareMap, LayerMap
-from codesign.network import FrozenNetwork
-from codesign.network.connections import Shape as PictureShape
-from codesign.pictures import PictureInput, side_bits
-from codesign.plan import EnginePlan, MachinePlan, plan_machine
-from codesign.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError, OutputError
+from codesign.basics.files import atomic_folder, file_hash, write_bytes, write_text
+from codesign.contract.hdl_names import top_name_problem
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.network.connections import Shape as PictureShape
+from codesign.contract.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
+from codesign.machine.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS
+from codesign.machine.load import load_image
+from codesign.machine.mapping import HardwareMap, LayerMap
+from codesign.machine.pictures import PictureInput, side_bits
+from codesign.machine.plan import EnginePlan, MachinePlan, plan_machine
 from rtl_templates.accelerator import Accelerator, port_members
 from rtl_templates.engine import PROBES
 from rtl_templates.memories import BundlePlatform

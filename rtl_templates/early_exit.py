@@ -6,15 +6,15 @@ from amaranth.hdl import Elaboratable, Module, Shape, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.early_exit import EarlyExit
-from codesign.layouts import index_width
-from codesign.plan import STARTS_DEPTH
+from codesign.contract.early_exit import EarlyExit
+from codesign.machine.layouts import index_width
+from codesign.machine.plan import STARTS_DEPTH
 from rtl_templates.arithmetic import wrap
 from rtl_templates.memories import StreamFifo
 
 
 class LeadTracker(wiring.Component):
-    """Says whether a sample may be decided: the rule of :mod:`codesign.early_exit`.
+    """Says whether a sample may be decided: the rule of :mod:`codesign.contract.early_exit`.
 
     Operation: keeps the first and the second class, in the decision's order (greater value, then lower class), of the
     values given since ``clear``, which takes every value as 0. A class's value may be given again if it has not

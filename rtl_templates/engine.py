@@ -10,8 +10,8 @@ from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Shape, 
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.layouts import index_width
-from codesign.plan import EnginePlan
+from codesign.machine.layouts import index_width
+from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo, load_bus

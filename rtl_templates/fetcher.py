@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Shape, Signal, V
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.layouts import Record, index_width
-from codesign.plan import NO_FIELDS, EnginePlan
+from codesign.machine.layouts import Record, index_width
+from codesign.machine.plan import NO_FIELDS, EnginePlan
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.memories import Rom, load_bus, load_place, next_index
 
@@ -31,11 +31,11 @@ class SynapseFetcher(wiring.Component):
     before: no bubble between rows. At an end it stops until ``resume``. Latency from an event to its first
     synapse: 6 clocks, 5 without queue. Throughput: one event a clock in, one synapse a clock out. Without queue
     (``depth`` 0) two rows wait in the stages of the look-up, which stand still; enough for a lane that no other
-    waits for. Grouped rows (:class:`codesign.encoding.Encoding`) take a clock more, in which the counts before the
-    row's are added; gaps and codebooks take one more behind the synapse memory. An escape word gives no synapse. With
-    a short pipeline the registers behind both memories are left out: 2 clocks less, and without queue one row waits.
-    A tap of a convolution takes a clock more too: its slot is added to the event's base, and one that falls off the
-    border gives no synapse.
+    waits for. Grouped rows (:class:`codesign.machine.encoding.Encoding`) take a clock more, in which the counts before
+    the row's are added; gaps and codebooks take one more behind the synapse memory. An escape word gives no synapse.
+    With a short pipeline the registers behind both memories are left out: 2 clocks less, and without queue one row
+    waits. A tap of a convolution takes a clock more too: its slot is added to the event's base, and one that falls off
+    the border gives no synapse.
 
     Parameters
     ----------

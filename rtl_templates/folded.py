@@ -6,10 +6,10 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed, 
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from codesign.layouts import index_width
-from codesign.mapping import FoldedMap
-from codesign.network import FrozenNetwork
-from codesign.plan import EnginePlan
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.layouts import index_width
+from codesign.machine.mapping import FoldedMap
+from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, sweep_stages
 from rtl_templates.fetcher import SynapseFetcher, event_layout

@@ -6,12 +6,12 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from codesign.capacity import Capacity
-from codesign.layouts import END, index_width, input_word
-from codesign.network import FrozenNetwork
-from codesign.network.connections import Shape
-from codesign.pictures import low_bits, side_bits
-from codesign.plan import AGE_BITS, guard_depth
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.network.connections import Shape
+from codesign.machine.capacity import Capacity
+from codesign.machine.layouts import END, index_width, input_word
+from codesign.machine.pictures import low_bits, side_bits
+from codesign.machine.plan import AGE_BITS, guard_depth
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.fetcher import event_layout
 from rtl_templates.memories import next_index
@@ -65,12 +65,12 @@ class InputGuard(wiring.Component):
     ----------
     network : the frozen network.
     capacity : of a loadable machine, whose inputs and timesteps are signals.
-    picture : (channels, height, width) if sources are addresses of :func:`codesign.pictures.addresses`.
+    picture : (channels, height, width) if sources are addresses of :func:`codesign.machine.pictures.addresses`.
     can_drop : whether there is ``drop``.
 
     Members
     -------
-    i : In(stream of {word, last}); ``word`` as codesign.layouts.input_word.
+    i : In(stream of {word, last}); ``word`` as codesign.machine.layouts.input_word.
     drop : In(1), only with ``can_drop``: events are checked as ever but not passed on; one that waits is withdrawn.
     o : Out(stream of event_layout).
     protocol_error : Out(4).

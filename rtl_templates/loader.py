@@ -7,7 +7,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 
-from codesign.capacity import (
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.capacity import (
     CRC_BYTES,
     HASH_BYTES,
     HEADER_BYTES,
@@ -17,8 +18,7 @@ from codesign.capacity import (
     Capacity,
     LoadMemory,
 )
-from codesign.layouts import index_width
-from codesign.network import FrozenNetwork
+from codesign.machine.layouts import index_width
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.memories import load_bus
 
@@ -29,8 +29,8 @@ class NetworkLoader(wiring.Component):
     """Takes load images, bytes of an AXI4-Stream, checks them, and writes memories and registers.
 
     An image: magic, layout id, network hash, registers, every memory in the order of
-    :attr:`codesign.capacity.Capacity.memories`, CRC-32 (ISO-HDLC) of all that; numbers and words little-endian in
-    whole bytes, ``last`` on the last byte.
+    :attr:`codesign.machine.capacity.Capacity.memories`, CRC-32 (ISO-HDLC) of all that; numbers and words little-endian
+    in whole bytes, ``last`` on the last byte.
 
     Operation: an image waits until ``idle``. Its header is judged before anything is written: with another magic,
     layout id or hash the rest is dropped, and the network that was loaded stays. Then ``loaded`` and ``network_hash``
@@ -54,9 +54,9 @@ class NetworkLoader(wiring.Component):
     idle : In(1), no sample is inside or half sent, and none can come in while ``hold``.
     hold : Out(1), no sample may begin; also while no whole network is in.
     loaded : Out(1), a whole network is in.
-    load_error : Out(4), bits as codesign.capacity.LOAD_ERRORS; cleared when the next image begins.
+    load_error : Out(4), bits as codesign.machine.capacity.LOAD_ERRORS; cleared when the next image begins.
     network_hash : Out(64), 0 while no whole network is in.
-    registers : Out(record of codesign.capacity.Capacity.registers).
+    registers : Out(record of codesign.machine.capacity.Capacity.registers).
     bus : Out(load_bus).
 
     Raises

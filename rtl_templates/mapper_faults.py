@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from codesign.layouts import index_width
-from codesign.mapping import HardwareMap, LayerMap, encoded
-from codesign.network import FrozenNetwork
-from codesign.pictures import PictureInput
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.layouts import index_width
+from codesign.machine.mapping import HardwareMap, LayerMap, encoded
+from codesign.machine.pictures import PictureInput
 from rtl_templates.bundle import write_bundle
 
 Defect = Callable[[LayerMap, np.random.Generator], LayerMap | None]

@@ -9,10 +9,10 @@ from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, Mux, Shape
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.capacity import Capacity, Role
-from codesign.choices import BLOCK_ROM_BITS
-from codesign.layouts import index_width
-from codesign.mapping import FoldedMap, LayerMap
+from codesign.machine.capacity import Capacity, Role
+from codesign.machine.choices import BLOCK_ROM_BITS
+from codesign.machine.layouts import index_width
+from codesign.machine.mapping import FoldedMap, LayerMap
 from rtl_templates.arithmetic import wrap
 
 
@@ -38,7 +38,7 @@ class BundlePlatform:
 def load_bus(capacity: Capacity) -> data.StructLayout:
     """What a load sends to all memories at once: with ``valid``, ``data`` for an ``address`` of a ``memory``.
 
-    ``memory`` is a number in the order of :attr:`codesign.capacity.Capacity.memories`.
+    ``memory`` is a number in the order of :attr:`codesign.machine.capacity.Capacity.memories`.
     """
     memories = capacity.memories
     return data.StructLayout(

@@ -9,9 +9,9 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, s
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.layouts import index_width
-from codesign.network import Leak, signed_width
-from codesign.plan import EnginePlan
+from codesign.contract.network import Leak, signed_width
+from codesign.machine.layouts import index_width
+from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import record_layout, saturate, saturate_within, wrap
 from rtl_templates.memories import Rom, load_bus, load_place
 

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.pictures import Axis, PictureInput, side_bits
-from codesign.plan import EnginePlan
+from codesign.machine.pictures import Axis, PictureInput, side_bits
+from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import wrap
 from rtl_templates.fetcher import event_layout
 from rtl_templates.memories import next_index
@@ -44,8 +44,8 @@ class PicturePlace(wiring.Component):
 class PictureReader(wiring.Component):
     """Turns addresses of a picture's events into rows, pools and strides included.
 
-    Operation: x and y are looked up in two small tables of logic (:class:`codesign.pictures.Axis`), the sums of what
-    they say are registered. An event that leads nowhere is dropped. Latency 1 clock, throughput one event a clock.
+    Operation: x and y are looked up in two small tables of logic (:class:`codesign.machine.pictures.Axis`), the sums of
+    what they say are registered. An event that leads nowhere is dropped. Latency 1 clock, throughput one event a clock.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class PictureReader(wiring.Component):
 
     Members
     -------
-    i : In(stream of event_layout); addresses of :func:`codesign.pictures.addresses`, and ends.
+    i : In(stream of event_layout); addresses of :func:`codesign.machine.pictures.addresses`, and ends.
     o : Out(stream of event_layout); rows, and what a tap needs to land.
 
     Raises

@@ -8,9 +8,9 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed, unsig
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.layouts import DECISION, SPIKE, VALUE, index_width
-from codesign.pictures import side_bits
-from codesign.plan import MachinePlan, SweepWord
+from codesign.machine.layouts import DECISION, SPIKE, VALUE, index_width
+from codesign.machine.pictures import side_bits
+from codesign.machine.plan import MachinePlan, SweepWord
 from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.early_exit import LeadTracker
 from rtl_templates.serializer import token_layout
@@ -45,7 +45,7 @@ class Readout(wiring.Component):
     Members
     -------
     i : In(stream of token_layout).
-    o : Out(stream of {word, last}); ``word`` as codesign.layouts.output_word, ``last`` on the decision.
+    o : Out(stream of {word, last}); ``word`` as codesign.machine.layouts.output_word, ``last`` on the decision.
     last_timestep : In, T - 1, of a loadable machine; constant while a sample is inside.
     exited : Out(1), only with early exit: the sample at hand was decided, its T-th end has not come.
     closed : Out(1), only with early exit, pulse: the sample's T-th end is taken.

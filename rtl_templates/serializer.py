@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, signed, 
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.plan import SweepWord
+from codesign.machine.plan import SweepWord
 from rtl_templates.arithmetic import wrap
 from rtl_templates.fetcher import event_layout
 

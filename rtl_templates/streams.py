@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, ShapeLike, Signal, Value, un
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.layouts import index_width
+from codesign.machine.layouts import index_width
 
 
 def join(m: Module, sender: Any, receiver: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
 
 _STEP, _ROW, _LEFT, _HIGH = 44, 34, 130, 18
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign import golden
-from codesign.capacity import Capacity
-from codesign.choices import DEFAULTS, Choices
-from codesign.files import write_json, write_text
-from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
-from codesign.mapping import HardwareMap
-from codesign.network import FrozenNetwork
-from codesign.stimulus import Stimulus
+from codesign.basics.files import write_json, write_text
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.capacity import Capacity
+from codesign.machine.choices import DEFAULTS, Choices
+from codesign.machine.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
+from codesign.machine.mapping import HardwareMap
 
 Words = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from codesign.errors import InputError
-from codesign.files import file_hash
-from codesign.sidecar import SIDECAR, MemoryImage, Sidecar, read_sidecar
+from codesign.basics.errors import InputError
+from codesign.basics.files import file_hash
+from codesign.contract.sidecar import SIDECAR, MemoryImage, Sidecar, read_sidecar
 
 __all__ = ["SIDECAR", "altered_files", "check_files", "read_image", "read_sidecar", "unpack"]
 

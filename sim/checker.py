@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign import golden
-from codesign.network import FrozenNetwork
-from codesign.sidecar import LayerEntry, Sidecar
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import LayerEntry, Sidecar
 from sim.recording import LayerRecording, Recording
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.errors import InputError
-from codesign.network import FrozenNetwork
-from codesign.sidecar import SIDECAR, LayerEntry, PictureInput, ProjectionEntry, Sidecar, SynapseEncoding
+from codesign.basics.errors import InputError
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import SIDECAR, LayerEntry, PictureInput, ProjectionEntry, Sidecar, SynapseEncoding
 from sim.bundle import read_image, read_sidecar, unpack
 
 Int = npt.NDArray[np.int64]

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codesign.choices import DEFAULTS, Choices, Shape
-from codesign.sidecar import Sidecar, SynapseEncoding, read_sidecar
+from codesign.contract.sidecar import Sidecar, SynapseEncoding, read_sidecar
+from codesign.machine.choices import DEFAULTS, Choices, Shape
 
 STATE = re.compile(r'\(\* ram_style = "(?P<style>block|distributed)" \*\)\n\s*reg (\[\d+:0\] )?(state|accumulator) ')
 IMAGE = re.compile(

@@ -3,7 +3,7 @@
 Sources are the delivered Verilog (:mod:`sim.netlist`), the images and files of the bundle, the rules of ARCHITECTURE.md
 ("Ports of the top module", "Loadable networks", "The bundle"), and the frozen network where it is given. What is stated
 and cannot be derived from one of them is no part of the sidecar. Fields that have one legal value are constants of
-:class:`codesign.sidecar.Sidecar`; where the simulation drives the accelerator by them, it proves them.
+:class:`codesign.contract.sidecar.Sidecar`; where the simulation drives the accelerator by them, it proves them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from codesign.errors import MismatchError
-from codesign.network import INPUT, Convolution, FrozenNetwork, signed_width
-from codesign.sidecar import SIDECAR, LayerEntry, LayerRoom, MemoryImage, Picture, ProjectionEntry, Sidecar, WordField
+from codesign.basics.errors import MismatchError
+from codesign.contract.network import INPUT, Convolution, FrozenNetwork, signed_width
+from codesign.contract.sidecar import (
+    SIDECAR,
+    LayerEntry,
+    LayerRoom,
+    MemoryImage,
+    Picture,
+    ProjectionEntry,
+    Sidecar,
+    WordField,
+)
 from sim.netlist import Netlist, read_netlist
 
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from codesign.network import FrozenNetwork
-from codesign.stimulus import Stimulus
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
 from sim.words import FIRST, LAST, InputEncoder, Words
 
 DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = 1, 2, 4, 8

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codesign.errors import InputError
-from codesign.sidecar import Sidecar
+from codesign.basics.errors import InputError
+from codesign.contract.sidecar import Sidecar
 
 TB_FOLDER = Path(__file__).parent / "tb"
 TB_SOURCES = tuple(TB_FOLDER / name for name in ("stream_source.sv", "stream_sink.sv", "layer_probe.sv"))

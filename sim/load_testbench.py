@@ -15,11 +15,11 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from codesign import golden
-from codesign.files import write_json
-from codesign.network import FrozenNetwork
-from codesign.sidecar import read_sidecar_file
-from codesign.stimulus import Stimulus
+from codesign.basics.files import write_json
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import read_sidecar_file
+from codesign.contract.stimulus import Stimulus
 from sim.checker import Comparison, check_segment, merge_counts
 from sim.framing import interpret, violations
 from sim.testbench import FOREVER, POLL_CLOCKS, Driver

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codesign.errors import InputError, ToolError
-from codesign.golden import check_stimulus
-from codesign.network import FrozenNetwork
-from codesign.sidecar import SIDECAR, Sidecar, read_sidecar, write_sidecar
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError, ToolError
+from codesign.contract.golden import check_stimulus
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar, write_sidecar
+from codesign.contract.stimulus import Stimulus
 from sim.bundle import altered_files
 from sim.checker import Divergence, expected_counts
 from sim.facts import check_facts

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from codesign.errors import InputError, ToolError
+from codesign.basics.errors import InputError, ToolError
 
 PARSE_SECONDS = 300
 COMPARISONS = ("GT", "GTS", "GTE", "GTES", "LT", "LTS", "LTE", "LTES", "EQ", "NEQ")

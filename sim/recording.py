@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.sidecar import LayerEntry, Sidecar, Word
+from codesign.contract.sidecar import LayerEntry, Sidecar, Word
 from sim.harness import words
 from sim.words import Field, extract, fields
 

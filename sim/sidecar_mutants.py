@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from codesign.errors import InputError
-from codesign.network import FrozenNetwork
-from codesign.sidecar import SIDECAR, Sidecar, read_sidecar
+from codesign.basics.errors import InputError
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar
 from sim.bundle import altered_files
 from sim.decoder import compare_decoded_sidecar
 from sim.facts import compare_facts

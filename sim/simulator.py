@@ -24,8 +24,8 @@ from pathlib import Path
 
 import platformdirs
 
-from codesign import children
-from codesign.errors import ToolError
+from codesign.basics import children
+from codesign.basics.errors import ToolError
 from sim.harness import TOP
 
 CACHE_LIMIT_BYTES = 2 << 30

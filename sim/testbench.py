@@ -17,12 +17,12 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge, Timer
 
-from codesign import golden
-from codesign.early_exit import EarlyExit
-from codesign.files import write_json
-from codesign.network import FrozenNetwork
-from codesign.sidecar import Sidecar, read_sidecar_file
-from codesign.stimulus import Stimulus
+from codesign.basics.files import write_json
+from codesign.contract import golden
+from codesign.contract.early_exit import EarlyExit
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import Sidecar, read_sidecar_file
+from codesign.contract.stimulus import Stimulus
 from sim.checker import Comparison, check_segment
 from sim.framing import interpret, violations
 from sim.recording import Recording, read_recording, sample_arrays

@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from codesign import children, golden
-from codesign.errors import InputError, ToolError
-from codesign.files import explain_write_errors, tree_hash, write_json
-from codesign.golden import check_stimulus
-from codesign.network import FrozenLayer, FrozenNetwork
-from codesign.progress import Progress, silent
-from codesign.sidecar import SIDECAR, Sidecar, read_sidecar
-from codesign.stimulus import Stimulus
+from codesign.basics import children
+from codesign.basics.errors import InputError, ToolError
+from codesign.basics.files import explain_write_errors, tree_hash, write_json
+from codesign.basics.progress import Progress, silent
+from codesign.contract import golden
+from codesign.contract.golden import check_stimulus
+from codesign.contract.network import FrozenLayer, FrozenNetwork
+from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar
+from codesign.contract.stimulus import Stimulus
 from sim.bundle import altered_files
 from sim.checker import Divergence, expected_counts, merge_counts
 from sim.decoder import compare_decoded

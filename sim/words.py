@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.errors import InputError
-from codesign.sidecar import Sidecar, Word
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError
+from codesign.contract.sidecar import Sidecar, Word
+from codesign.contract.stimulus import Stimulus
 
 LAST = np.uint64(1 << 56)
 FIRST = np.uint64(1 << 57)

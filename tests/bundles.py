@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from random_networks import random_lanes, random_lean, random_network, random_stimulus, random_variant
 
-from codesign.choices import Choices
-from codesign.files import file_hash
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.stimulus import Stimulus
+from codesign.basics.files import file_hash
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 
 

@@ -24,8 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from codesign import children
-from codesign.files import write_text
+from codesign.basics import children
+from codesign.basics.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "tests" / "deep.json"

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 from random_networks import random_stimulus
 
-from codesign import golden
-from codesign.early_exit import EarlyExit
-from codesign.network import FrozenNetwork, InputCoding, Leak, ReadoutKind, ResetKind
-from codesign.stimulus import Stimulus
+from codesign.contract import golden
+from codesign.contract.early_exit import EarlyExit
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak, ReadoutKind, ResetKind
+from codesign.contract.stimulus import Stimulus
 
 
 def exiting_network(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import reference_lif
 
-from codesign import golden
-from codesign.network import FrozenNetwork
-from codesign.stimulus import Stimulus
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
 
 
 def one_sample(network: FrozenNetwork, sample: list[Any]) -> Stimulus:

@@ -1,6 +1,6 @@
 """What the input guard does to the words of its stream, in Python."""
 
-from codesign.layouts import EVENT
+from codesign.machine.layouts import EVENT
 from rtl_templates.guard import DUPLICATE, EARLY_LAST, MISSING_LAST, OUT_OF_RANGE
 
 

@@ -10,14 +10,14 @@ import numpy as np
 from bundles import small_network
 from random_networks import random_layer, random_network, random_stimulus
 
-from codesign.capacity import CapacityOptions
-from codesign.choices import Choices
-from codesign.errors import CapacityError
-from codesign.load import Load, compile_load
-from codesign.mapping import LOADABLE, map_network
-from codesign.network import FrozenLayer, FrozenNetwork, Leak, signed_width
-from codesign.sidecar import Sidecar
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import CapacityError
+from codesign.contract.network import FrozenLayer, FrozenNetwork, Leak, signed_width
+from codesign.contract.sidecar import Sidecar
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.capacity import CapacityOptions
+from codesign.machine.choices import Choices
+from codesign.machine.load import Load, compile_load
+from codesign.machine.mapping import LOADABLE, map_network
 from rtl_templates.bundle import write_bundle
 from sim.loads import LoadStep
 

@@ -8,9 +8,7 @@ import numpy as np
 from bundles import small_network
 from loadable import ROOM
 
-from codesign.choices import Choices
-from codesign.mapping import map_network
-from codesign.network import (
+from codesign.contract.network import (
     Convolution,
     FrozenLayer,
     FrozenNetwork,
@@ -20,6 +18,8 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 
 

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from random_networks import random_stimulus
 
-from codesign import golden
-from codesign.choices import Choices
-from codesign.mapping import map_network
-from codesign.network import (
+from codesign.contract import golden
+from codesign.contract.network import (
     Convolution,
     FrozenLayer,
     FrozenNetwork,
@@ -23,7 +21,9 @@ from codesign.network import (
     Synapses,
     signed_width,
 )
-from codesign.stimulus import Stimulus
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 
 TINY = {"pipeline": "short", "input_checks": False, "counters": False, "spike_fifos": False, "output_spikes": False}

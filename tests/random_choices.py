@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from codesign.choices import Choices, problem
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.choices import Choices, problem
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "shape": ("streaming", "folded"),

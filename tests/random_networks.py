@@ -10,10 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from codesign.choices import DEFAULTS, Choices, Pipeline
-from codesign.encoding import ROW_GROUPS, Encoding
-from codesign.mapping import HardwareMap, LayerMap
-from codesign.network import (
+from codesign.contract.network import (
     CodingKind,
     CompareKind,
     FrozenLayer,
@@ -24,7 +21,10 @@ from codesign.network import (
     ResetKind,
     signed_width,
 )
-from codesign.stimulus import Stimulus
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.choices import DEFAULTS, Choices, Pipeline
+from codesign.machine.encoding import ROW_GROUPS, Encoding
+from codesign.machine.mapping import HardwareMap, LayerMap
 
 RESETS: tuple[ResetKind, ...] = ("subtract", "zero", "value", "none")
 COMPARES: tuple[CompareKind, ...] = (">=", ">")

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 from random_networks import CODINGS, COMPARES, READOUTS, RESETS, random_leak
 
-from codesign.network import (
+from codesign.contract.network import (
     INPUT,
     OWN,
     Convolution,

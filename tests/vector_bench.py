@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from amaranth.sim import Simulator
 
-from codesign import golden
-from codesign.layouts import DECISION, END, EVENT, SPIKE, VALUE, input_word, output_word
-from codesign.mapping import HardwareMap
-from codesign.network import FrozenNetwork
-from codesign.plan import plan_machine
-from codesign.stimulus import Stimulus
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.layouts import DECISION, END, EVENT, SPIKE, VALUE, input_word, output_word
+from codesign.machine.mapping import HardwareMap
+from codesign.machine.plan import plan_machine
 from rtl_templates.accelerator import Accelerator
 
 

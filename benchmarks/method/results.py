@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.method.plan import LANDING, PRESETS, Run
-from codesign.files import atomic_path, write_text
+from codesign.basics.files import atomic_path, write_text
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 Documents = Sequence[Mapping[str, Any]]

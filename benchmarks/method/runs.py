@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.method.plan import Run
-from codesign.files import write_json
+from codesign.basics.files import write_json
 
 
 def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None) -> Path:
     """Train ``run`` and write ``<folder>/<run>.json``; a run that was stopped goes on after its last whole epoch."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from codesign.data import load_dataset
-    from codesign.encoders import encode
-    from codesign.freeze import load_trained
+    from codesign.data.encoders import encode
+    from codesign.quantise.freeze import load_trained
     from codesign.train import train
     from codesign.train.batches import Batches
     from codesign.train.loop import EVALUATION_BATCH, evaluate

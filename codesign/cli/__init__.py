@@ -20,7 +20,7 @@ class Interruption:
         self.came = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        from codesign import children
+        from codesign.basics import children
 
         again, self.came = self.came, True
         children.end_all()
@@ -31,7 +31,7 @@ class Interruption:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals that end a process, but those that the caller has it ignore (nohup)."""
-        from codesign import children
+        from codesign.basics import children
 
         children.allow()
         if threading.current_thread() is not threading.main_thread():

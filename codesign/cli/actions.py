@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from codesign.basics.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
+from codesign.basics.files import write_bytes, write_json, write_text
+from codesign.basics.processes import process_count, process_rank
 from codesign.cli.console import console
 from codesign.cli.summaries import run_summary, stage_summary
 from codesign.cli.targets import Kind, artefact, execute, expect, open_run, overridden, working_in
 from codesign.config import Config, load_config
-from codesign.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
-from codesign.files import write_bytes, write_json, write_text
-from codesign.pipeline.stage import NETWORK, STIMULUS, Context
+from codesign.pipeline.stage import Context
 from codesign.pipeline.stages import STAGES, stages_for_board
-from codesign.processes import process_count, process_rank
-from codesign.rundir import MANIFEST, MUTANTS, RunDirectory
+from codesign.records.rundir import MANIFEST, MUTANTS, NETWORK, STIMULUS, RunDirectory
 
 if TYPE_CHECKING:
     from boards.registry import Device
@@ -91,8 +91,8 @@ def _help_training(
     """The part of torchrun's further processes: they compute, the first one keeps the run directory."""
     import warnings
 
+    from codesign.basics.errors import CodesignWarning
     from codesign.data import load_dataset
-    from codesign.errors import CodesignWarning
     from codesign.pipeline.budget import resolve_budget
     from codesign.train import train
 
@@ -113,9 +113,9 @@ def generate(target: Path, output: Path | None, overrides: Sequence[str] | None,
 
 
 def load(target: Path, machine: Path, output: Path) -> None:
-    from codesign.load import compile_load
-    from codesign.network import FrozenNetwork
-    from codesign.sidecar import read_sidecar, write_sidecar
+    from codesign.contract.network import FrozenNetwork
+    from codesign.contract.sidecar import read_sidecar, write_sidecar
+    from codesign.machine.load import compile_load
     from sim.bundle import check_files
     from sim.facts import check_facts
 
@@ -154,7 +154,7 @@ def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) 
 
 def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
     """Estimates of a run's network or a frozen network, without writing anything."""
-    from codesign.network import FrozenNetwork
+    from codesign.contract.network import FrozenNetwork
     from codesign.pipeline.budget import chosen_hardware
     from codesign.pipeline.work import estimate_network, load_calibration
 
@@ -180,7 +180,7 @@ def find_device(name: str) -> Device:
 
 def check_fits(document: Mapping[str, Any], device: str) -> None:
     """Raise CapacityError, saying by how much, if an estimated accelerator is too large for a device."""
-    from codesign.estimate import fits
+    from codesign.cost.estimate import fits
 
     problems = fits(document, device, find_device(device))
     if problems:
@@ -244,9 +244,9 @@ def _verify_mutants(config: Config, bundle: Path, network: Path, samples: Path, 
     Raises MismatchError if the bundle itself differs or a fault is not caught, ToolError if the bundle could not be
     simulated, and CodesignError (exit 1) if a mutant could not be made, built or simulated.
     """
-    from codesign.network import FrozenNetwork
+    from codesign.contract.network import FrozenNetwork
+    from codesign.contract.stimulus import Stimulus
     from codesign.pipeline.mutants import judge_mutants, run_delivered
-    from codesign.stimulus import Stimulus
     from sim.sidecar_mutants import run_sidecar_mutants
 
     console.step("mutants")
@@ -439,7 +439,7 @@ def refuse_interchange(verb: str) -> None:
 
 
 def init(path: Path, *, force: bool) -> None:
-    from codesign.config_text import config_template
+    from codesign.config.text import config_template
 
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; choose another name, or --force replaces it")
@@ -448,8 +448,8 @@ def init(path: Path, *, force: bool) -> None:
 
 
 def predict(target: Path, data: Path, *, allow_dropped: bool) -> None:
-    from codesign.network import FrozenNetwork
-    from codesign.predict import predict as classify
+    from codesign.contract.network import FrozenNetwork
+    from codesign.pipeline.predict import predict as classify
 
     expect(target, "run")
     directory = RunDirectory.open(target)
@@ -472,7 +472,7 @@ def predict(target: Path, data: Path, *, allow_dropped: bool) -> None:
 
 
 def doctor() -> None:
-    from codesign.doctor import examine
+    from codesign.cli.doctor import examine
 
     checks = examine()
     table = Table("", "what", "found", "what to do")

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from codesign.files import json_text
+from codesign.basics.files import json_text
 
 
 class Console:
@@ -95,7 +95,7 @@ class Console:
         self._bar.start()
 
     def progress(self, done: float, total: float, text: str = "") -> None:
-        """Progress of the present step (:class:`codesign.progress.Progress`)."""
+        """Progress of the present step (:class:`codesign.basics.progress.Progress`)."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total or None, remark=text)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import platformdirs
 
+from codesign.basics.errors import CodesignError, OutputError
 from codesign.cli.console import console
-from codesign.errors import CodesignError, OutputError
 
 INTERNAL = 1
 USAGE = 2
@@ -28,7 +28,7 @@ UNWRITABLE = {
 def explain(error: BaseException, arguments: Sequence[str]) -> int:
     """Say what went wrong; returns the exit code.
 
-    Errors of :mod:`codesign.errors` and wrong usage are their own message. Anything else is a fault of
+    Errors of :mod:`codesign.basics.errors` and wrong usage are their own message. Anything else is a fault of
     codesign: its traceback goes into a log file, or to stderr with --debug.
     """
     if isinstance(error, SystemExit):

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from codesign.pipeline.findings import layer_names
-from codesign.rundir import RunDirectory
+from codesign.records.rundir import RunDirectory
 
 Record = Mapping[str, Any]
 

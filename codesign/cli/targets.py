@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from codesign.basics.errors import InputError, OutputError
+from codesign.basics.files import atomic_path, explain_write_errors, file_hash, input_size
 from codesign.cli.console import console
 from codesign.config import Config, apply_override, load_config, parse_config
-from codesign.errors import InputError, OutputError
-from codesign.files import atomic_path, explain_write_errors, file_hash, input_size
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.runner import run_stages
-from codesign.pipeline.stage import NETWORK, Context, Stage
+from codesign.pipeline.stage import Context, Stage
 from codesign.pipeline.stages import STAGES
-from codesign.rundir import CONFIG, IMPORT, MANIFEST, RunDirectory
+from codesign.records.rundir import CONFIG, IMPORT, MANIFEST, NETWORK, RunDirectory
 
 Kind = Literal["config", "run", "network", "bundle"]
 

@@ -1,4 +1,4 @@
-"""Data sets: raw samples in three disjoint parts. Encoding them is :mod:`codesign.encoders`' work.
+"""Data sets: raw samples in three disjoint parts. Encoding them is :mod:`codesign.data.encoders`' work.
 
 Files are looked for at the configured path, in ``$CODESIGN_DATA/<set>`` and in the per-user cache. Nothing here
 unpickles, and sizes are checked before anything is allocated.

@@ -12,9 +12,9 @@ from typing import Any
 
 import platformdirs
 
-from codesign.errors import InputError, ToolError, UnsupportedError
-from codesign.files import atomic_path
-from codesign.progress import Progress, silent
+from codesign.basics.errors import InputError, ToolError, UnsupportedError
+from codesign.basics.files import atomic_path
+from codesign.basics.progress import Progress, silent
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

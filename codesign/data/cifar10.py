@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.arrays import read_npz
+from codesign.basics.arrays import read_npz
+from codesign.basics.errors import InputError, OutputError
+from codesign.basics.files import atomic_path, file_hash
+from codesign.basics.progress import Progress
 from codesign.config import DataConfig
 from codesign.data.catalogue import cache_folder, locate
 from codesign.data.samples import Dataset
 from codesign.data.splitting import assemble, refuse_test_fraction, split_parts
-from codesign.errors import InputError, OutputError
-from codesign.files import atomic_path, file_hash
-from codesign.progress import Progress
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32

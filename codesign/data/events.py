@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.arrays import checked_offsets, integers, real
-from codesign.binning import TimeUnit
+from codesign.basics.arrays import checked_offsets, integers, real
+from codesign.basics.errors import InputError
+from codesign.contract.binning import TimeUnit
+from codesign.contract.network import MAX_WIDTH
 from codesign.data.samples import Events
-from codesign.errors import InputError
-from codesign.network import MAX_WIDTH
 
 NAMES = ("times", "times_ms", "units", "offsets")
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.arrays import checked_labels, read_npz
+from codesign.basics.arrays import checked_labels, read_npz
+from codesign.basics.errors import InputError
+from codesign.basics.files import file_hash
 from codesign.config import DataConfig
 from codesign.data.catalogue import locate
 from codesign.data.samples import Dataset
 from codesign.data.splitting import assemble, need, refuse_test_fraction, split_parts
-from codesign.errors import InputError
-from codesign.files import file_hash
 
 CLASSES = ("N", "S", "V", "F")
 # Records of the training patients (DS1) held out for validation: they hold beats of every class.

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.arrays import checked_labels
+from codesign.basics.arrays import checked_labels
+from codesign.basics.errors import InputError
+from codesign.basics.files import file_hash
+from codesign.basics.progress import Progress
 from codesign.config import DataConfig
 from codesign.data.catalogue import locate
 from codesign.data.samples import Dataset, Events
 from codesign.data.splitting import assemble, refuse_test_fraction, split_parts
-from codesign.errors import InputError
-from codesign.files import file_hash
-from codesign.progress import Progress
 
 N_UNITS = 700
 N_CLASSES = {"shd": 20, "ssc": 35}

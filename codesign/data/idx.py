@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from codesign.arrays import MAX_BYTES, MAX_PACKED_BYTES, MAX_RATIO
-from codesign.errors import InputError
+from codesign.basics.arrays import MAX_BYTES, MAX_PACKED_BYTES, MAX_RATIO
+from codesign.basics.errors import InputError
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:

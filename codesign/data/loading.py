@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.arrays import checked_labels, read_npz, real
+from codesign.basics.arrays import checked_labels, read_npz, real
+from codesign.basics.errors import InputError
+from codesign.basics.files import file_hash
+from codesign.basics.progress import Progress, silent
 from codesign.config import DataConfig
+from codesign.contract.network import MAX_WIDTH
 from codesign.data.catalogue import MNIST_MD5, locate
 from codesign.data.cifar10 import load_cifar10
 from codesign.data.events import NAMES as EVENT_ARRAYS
@@ -23,10 +27,6 @@ from codesign.data.idx import read_idx
 from codesign.data.plausibility import check_classes
 from codesign.data.samples import Dataset, DataWarning
 from codesign.data.splitting import assemble, need, refuse_test_fraction, split_parts
-from codesign.errors import InputError
-from codesign.files import file_hash
-from codesign.network import MAX_WIDTH
-from codesign.progress import Progress, silent
 
 DIGITS_TEST = 360
 DEFAULT_TEST = 0.2

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from codesign.binning import TimeUnit, bin_times, step_in
+from codesign.basics.errors import InputError
 from codesign.config import AUTO, DataConfig
+from codesign.contract.binning import TimeUnit, bin_times, step_in
+from codesign.contract.stimulus import Stimulus
 from codesign.data.samples import Dataset, DataWarning, Events, Split
-from codesign.errors import InputError
-from codesign.stimulus import Stimulus
 
 # Of a set's events: from here on, dropped ones are warned of, and refused.
 DROPPED_WARNED, DROPPED_REFUSED = 0.01, 0.5
@@ -62,7 +62,7 @@ class EventCounts:
 def step_of(config: DataConfig) -> float:
     """Milliseconds of a timestep. Raises InputError if they are still left to the data."""
     if config.step_ms == AUTO:
-        raise InputError("data.step_ms = 'auto' is chosen by codesign.automatic.resolve; give milliseconds")
+        raise InputError("data.step_ms = 'auto' is chosen by codesign.data.automatic.resolve; give milliseconds")
     return config.step_ms
 
 

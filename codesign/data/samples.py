@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.binning import TimeUnit
-from codesign.errors import CodesignWarning
+from codesign.basics.errors import CodesignWarning
+from codesign.contract.binning import TimeUnit
 
 
 class DataWarning(CodesignWarning):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.basics.errors import InputError
 from codesign.config import DataConfig
 from codesign.data.samples import Dataset, Events, Split
-from codesign.errors import InputError
 
 # Samples, and the share of the training samples that they are at most.
 DEFAULT_VALIDATION = 150

@@ -1,6 +1,6 @@
 """A run's hardware budget: its limits from the board or target, the choice of bits and lanes, place and route.
 
-Training and freezing go by the formula of :mod:`codesign.budget`. Whether the delivered Verilog fits is decided by
+Training and freezing go by the formula of :mod:`codesign.cost.budget`. Whether the delivered Verilog fits is decided by
 place and route; what it rejects is kept in the manifest (``budget.rejected``), and the choice goes on without it.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from codesign.budget import UNITS, Budget, Demand, nearest, preferred, relative_errors
+from codesign.basics.errors import CapacityError, InputError
+from codesign.basics.progress import Progress
 from codesign.config import Config, HardwareConfig
-from codesign.config_text import plain
-from codesign.errors import CapacityError, InputError
+from codesign.config.text import plain
+from codesign.contract.sidecar import read_sidecar
+from codesign.cost.budget import UNITS, Budget, Demand, nearest, preferred, relative_errors
 from codesign.pipeline.stage import Context
-from codesign.progress import Progress
-from codesign.sidecar import read_sidecar
 
 T = TypeVar("T")
 

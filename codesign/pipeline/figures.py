@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
 
 
 def network_figures(network: FrozenNetwork) -> dict[str, Any]:

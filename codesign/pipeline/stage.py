@@ -16,20 +16,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from codesign.basics.errors import CodesignError, CodesignWarning, InputError, UnsupportedError
+from codesign.basics.progress import Progress, silent
 from codesign.config import Config, DataConfig
-from codesign.errors import CodesignError, CodesignWarning, InputError, UnsupportedError
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.sources import code_hash
-from codesign.progress import Progress, silent
-from codesign.rundir import RunDirectory, hash_files
+from codesign.records.rundir import NETWORK, RunDirectory, hash_files
 
 if TYPE_CHECKING:
     from codesign.data import Dataset
-
-NETWORK = "network.safetensors"
-STIMULUS = "stimulus.npz"
-CALIBRATION = "calibration.npz"
-DECISIONS = "decisions.npz"
 
 
 class DataSource:

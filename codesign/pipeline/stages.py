@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from codesign.budget import quantising
-from codesign.config_text import plain
+from codesign.config.text import plain
+from codesign.cost.budget import quantising
 from codesign.pipeline.budget import Choice
-from codesign.pipeline.stage import CALIBRATION, DECISIONS, NETWORK, STIMULUS, Context, Stage
+from codesign.pipeline.stage import Context, Stage
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
+from codesign.records.rundir import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
 # What is used only where the configuration has a [budget].
-BUDGET_MODULES = frozenset({"codesign.budget", "codesign.train.fitting", "boards.registry"})
+BUDGET_MODULES = frozenset({"codesign.cost.budget", "codesign.train.fitting", "boards.registry"})
 
 
 def _sections(*names: str) -> Any:

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codesign.budget import CURES, Budget, Demand, demands, nearest, shortage
-from codesign.chance import compare, compare_accuracy
+from codesign.basics.errors import CapacityError, InputError, MismatchError
+from codesign.basics.files import atomic_path, write_json
+from codesign.basics.progress import Progress
 from codesign.config import Config, HardwareConfig, VerifyConfig, lanes_per_layer
-from codesign.errors import CapacityError, InputError, MismatchError
-from codesign.files import atomic_path, write_json
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shortage
+from codesign.data.chance import compare, compare_accuracy
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.findings import after_freezing, after_training, warn_of
-from codesign.pipeline.stage import CALIBRATION, DECISIONS, NETWORK, STIMULUS, Context, Outcome
-from codesign.progress import Progress
-from codesign.stimulus import Stimulus
+from codesign.pipeline.stage import Context, Outcome
+from codesign.records.rundir import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
 if TYPE_CHECKING:
-    from codesign.freeze import FreezeResult
-    from codesign.mapping import HardwareMap
+    from codesign.machine.mapping import HardwareMap
+    from codesign.quantise.freeze import FreezeResult
 
 CALIBRATION_SAMPLES = 500
 VECTOR_SAMPLES = 4
@@ -84,8 +85,8 @@ def _with_budget(outcome: Outcome, found: list[Demand], budget: Budget) -> Outco
 
 def freeze(context: Context) -> Outcome:
     """Checkpoint -> frozen network, test stimulus, and validation samples that guide placement and estimates."""
-    from codesign.encoders import encode
-    from codesign.freeze import freeze as freeze_network
+    from codesign.data.encoders import encode
+    from codesign.quantise.freeze import freeze as freeze_network
 
     folder, dataset = context.run.path, context.dataset
     # The whole set, so that what is said of its events is what training said.
@@ -139,9 +140,9 @@ def estimate(context: Context) -> Outcome:
 
 
 def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> dict[str, Any]:
-    """Estimates (:func:`codesign.estimate.estimate`) of a network on the configured lanes; cycles need samples."""
-    from codesign.estimate import estimate as estimate_planned
-    from codesign.plan import plan_machine
+    """Estimates (:func:`codesign.cost.estimate.estimate`) of a network on the configured lanes; cycles need samples."""
+    from codesign.cost.estimate import estimate as estimate_planned
+    from codesign.machine.plan import plan_machine
 
     mapping = map_calibrated(network, hardware, calibration)
     document = estimate_planned(plan_machine(network, mapping), stimulus=calibration)
@@ -150,9 +151,9 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
 
 def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> HardwareMap:
     """The network on the configured lanes, balanced on the events of ``calibration``."""
-    from codesign.capacity import CapacityOptions
-    from codesign.estimate import source_events
-    from codesign.mapping import map_network
+    from codesign.cost.estimate import source_events
+    from codesign.machine.capacity import CapacityOptions
+    from codesign.machine.mapping import map_network
 
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
@@ -215,10 +216,10 @@ def verify(context: Context) -> Outcome:
 def saved_cycles(folder: Path, hardware: HardwareConfig, config: VerifyConfig, latency: float) -> float:
     """Clocks by which early exit shortens the mean latency: the cycle estimate of whole samples less the simulated one.
 
-    The estimate is of the first hundred samples that are verified; :mod:`codesign.estimate` says how near it comes.
+    The estimate is of the first hundred samples that are verified; :mod:`codesign.cost.estimate` says how near it is.
     """
-    from codesign.estimate import estimate as estimate_planned
-    from codesign.plan import plan_machine
+    from codesign.cost.estimate import estimate as estimate_planned
+    from codesign.machine.plan import plan_machine
 
     chosen = Stimulus.load(folder / STIMULUS).take(slice(0, config.samples))
     network = FrozenNetwork.load(folder / NETWORK)
@@ -234,7 +235,7 @@ def verify_delivered(
 
     Reads the three paths and nothing else. The outcome's failure is a MismatchError that names the first difference.
     """
-    from codesign.sidecar import read_sidecar
+    from codesign.contract.sidecar import read_sidecar
     from sim.verify import verify_bundle
 
     frozen = FrozenNetwork.load(network)

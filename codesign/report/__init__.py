@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codesign import plots
-from codesign.errors import InputError
-from codesign.report import sections
+from codesign.basics.errors import InputError
+from codesign.report import plots, sections
 from codesign.report.blocks import Mood, number, share, tile, write_page
 from codesign.report.budget import budget
 from codesign.report.collect import Record, collect

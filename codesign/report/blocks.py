@@ -11,10 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from codesign.files import write_text
-from codesign.plots import to_svg
+from codesign.basics.files import write_text
+from codesign.report.plots import to_svg
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 Width = Literal["full", "half", "third", "two-thirds"]
 Mood = Literal["good", "bad", "open"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from codesign import plots
-from codesign.budget import UNITS
+from codesign.cost.budget import UNITS
+from codesign.report import plots
 from codesign.report.blocks import Section, number, share
 from codesign.report.collect import Record
 

@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from codesign import golden
-from codesign.arrays import read_npz
-from codesign.chance import Comparison, compare
+from codesign.basics.arrays import read_npz
+from codesign.basics.errors import CodesignError, InputError
+from codesign.basics.files import parse_json, read_json, read_text
 from codesign.config import Config
-from codesign.errors import CodesignError, InputError
-from codesign.files import parse_json, read_json, read_text
-from codesign.network import MAX_WIDTH, FrozenNetwork
-from codesign.pipeline.stage import DECISIONS
+from codesign.contract import golden
+from codesign.contract.network import MAX_WIDTH, FrozenNetwork
+from codesign.contract.sidecar import Sidecar, read_sidecar_file
+from codesign.contract.stimulus import Stimulus
+from codesign.data.chance import Comparison, compare
+from codesign.records.rundir import DECISIONS, RunDirectory
 from codesign.report.documents import Build, Epoch, Estimate, Mutants, Synthesis, Verification, check
-from codesign.rundir import RunDirectory
-from codesign.sidecar import Sidecar, read_sidecar_file
-from codesign.stimulus import Stimulus
 
 T = TypeVar("T")
 MAX_HISTORY_BYTES = 1 << 26

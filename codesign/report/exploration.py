@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from codesign import plots
+from codesign.report import plots
 from codesign.report.blocks import Section, number, share, tile, write_page
 
 ROWS = {"validation_accuracy": "validation accuracy", "accuracy_frozen": "test accuracy"}

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign import plots
 from codesign.config import RewiringConfig
-from codesign.layouts import index_width
-from codesign.network import INPUT, Convolution
+from codesign.contract.network import INPUT, Convolution
+from codesign.machine.layouts import index_width
+from codesign.report import plots
 from codesign.report.blocks import Section, number, share
 from codesign.report.collect import Record
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from codesign.basics.errors import InputError
 from codesign.config import ConvLayer, DenseLayer, NetworkConfig, PoolLayer, ResidualLayer
-from codesign.errors import InputError
 
 Shape = tuple[int, ...]
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from codesign.basics.errors import InputError
 from codesign.config import DataConfig
+from codesign.contract.stimulus import Stimulus
+from codesign.data.encoders import coding_of, n_sources
 from codesign.data.samples import Dataset
-from codesign.encoders import coding_of, n_sources
-from codesign.errors import InputError
-from codesign.stimulus import Stimulus
 from codesign.train.architecture import Shape
 
 Dense = npt.NDArray[np.uint8]

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codesign.errors import InputError
-from codesign.files import atomic_path
-from codesign.network.file import check_header
+from codesign.basics.errors import InputError
+from codesign.basics.files import atomic_path
+from codesign.contract.network.file import check_header
 
 MAX_HEADER_BYTES = 1 << 24
 LAST, BEST = "last.safetensors", "best.safetensors"

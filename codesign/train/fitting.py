@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codesign.budget import Budget, Demand, demands, nearest, quantising
+from codesign.basics.errors import UnsupportedError
 from codesign.config import FreezeConfig
-from codesign.deadcode import remove_dead_code
-from codesign.errors import UnsupportedError
-from codesign.network import FrozenNetwork, InputCoding
-from codesign.stimulus import Stimulus
+from codesign.contract.deadcode import remove_dead_code
+from codesign.contract.network import FrozenNetwork, InputCoding
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.budget import Budget, Demand, demands, nearest, quantising
 from codesign.train.batches import Batches
 from codesign.train.model import SpikingNetwork
 from codesign.train.quantised import CALIBRATION_MARGIN, QuantisedNetwork

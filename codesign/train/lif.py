@@ -1,6 +1,6 @@
 """LIF layers over all timesteps as one autograd function, in float or in exact integer units.
 
-Forward, per neuron (the arithmetic of :mod:`codesign.golden`):
+Forward, per neuron (the arithmetic of :mod:`codesign.contract.golden`):
 
     u_t = leak(v_{t-1}) + current_t         recurrent: + sum of w_ij over neurons i with s_{i,t-1} = 1
     s_t = u_t >= threshold                  (or >)
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from codesign.errors import InputError
+from codesign.basics.errors import InputError
 from codesign.train import kernels
 from codesign.train.kernels import Dynamics
 
@@ -32,8 +32,8 @@ SurrogateKind = Literal["rectangular", "atan", "fast_sigmoid"]
 class Neuron:
     """Dynamics of one layer.
 
-    leak_kind, leak_shift, leak_multiplier : as :class:`codesign.network.Leak`; shift and multiplier may also be
-        tensors of whole numbers that broadcast to the layer's shape (one leak per neuron or channel).
+    leak_kind, leak_shift, leak_multiplier : as :class:`codesign.contract.network.Leak`; shift and multiplier may also
+        be tensors of whole numbers that broadcast to the layer's shape (one leak per neuron or channel).
     threshold : in the units of the current; inf for a layer that only integrates. Like ``unit`` a number or a tensor
         that broadcasts to the layer's shape.
     unit : size of the trained threshold 1 in the units of the current.

@@ -19,14 +19,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from codesign.automatic import resolve, settled
+from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.files import atomic_path, only_finite, write_text
+from codesign.basics.progress import Progress, silent
 from codesign.config import Config, TrainConfig
+from codesign.data.automatic import resolve, settled
+from codesign.data.encoders import coding_of, encode, input_coding
 from codesign.data.plausibility import check_training
 from codesign.data.samples import Dataset
-from codesign.encoders import coding_of, encode, input_coding
-from codesign.errors import InputError, UnsupportedError
-from codesign.files import atomic_path, only_finite, write_text
-from codesign.progress import Progress, silent
 from codesign.train import checkpoint, parallel
 from codesign.train.batches import Augmentation, Batches, input_shape
 from codesign.train.losses import total_loss
@@ -34,7 +34,7 @@ from codesign.train.model import SpikingNetwork
 from codesign.train.rewiring import LayerChange, PQRewirer
 
 if TYPE_CHECKING:
-    from codesign.budget import Budget, Demand
+    from codesign.cost.budget import Budget, Demand
     from codesign.train.fitting import BudgetCheck
 
 EVALUATION_BATCH = 512

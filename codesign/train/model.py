@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codesign.config import NetworkConfig, TrainConfig
-from codesign.network import Leak
+from codesign.contract.network import Leak
 from codesign.train.architecture import LayerPlan, ProjectionPlan, Shape, plan_layers
 from codesign.train.lif import Neuron, lif, recurrent_lif
 from codesign.train.products import linear

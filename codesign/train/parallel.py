@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from codesign.processes import process_count, process_rank
+from codesign.basics.processes import process_count, process_rank
 
 
 @dataclass(frozen=True)

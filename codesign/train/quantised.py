@@ -1,7 +1,7 @@
 """The network in integer units: the golden model's arithmetic in torch, with straight-through gradients.
 
 Every value is a whole number held in float32 while all of them stay below 2^24 in magnitude (2^16 with leak 'multiply',
-whose product has 8 bits more), else in float64. The spikes and membranes equal :func:`codesign.golden.run`'s.
+whose product has 8 bits more), else in float64. The spikes and membranes equal :func:`codesign.contract.golden.run`'s.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codesign.basics.errors import InputError
 from codesign.config import MAX_TRAINED_SHIFT, FreezeConfig
-from codesign.errors import InputError
-from codesign.network import (
+from codesign.contract.network import (
     Convolution,
     FrozenLayer,
     FrozenNetwork,
@@ -27,7 +27,7 @@ from codesign.network import (
     Synapses,
     signed_width,
 )
-from codesign.network import Projection as FrozenProjection
+from codesign.contract.network import Projection as FrozenProjection
 from codesign.train.architecture import LayerPlan, ProjectionPlan
 from codesign.train.lif import Neuron, lif, recurrent_lif
 from codesign.train.model import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codesign.sidecar import MemoryImage
+from codesign.contract.sidecar import MemoryImage
 from sim.bundle import read_image, unpack
 from sim.mutants.scene import Absent, Mutant, NotApplicable, Row, Scene, field_of, put
 

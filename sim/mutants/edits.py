@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from codesign.errors import ToolError
+from codesign.basics.errors import ToolError
 from sim.mutants.scene import Scene
 
 Applies = Callable[[Scene], bool]

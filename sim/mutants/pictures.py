@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from codesign import golden
-from codesign.sidecar import LayerEntry, Picture
+from codesign.contract import golden
+from codesign.contract.sidecar import LayerEntry, Picture
 from sim.mutants.edits import RtlEdit
 from sim.mutants.scene import Absent, Scene
 from sim.mutants.walks import Axes, Axis, Land

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from codesign.errors import ToolError
-from codesign.network import FrozenLayer, Leak
+from codesign.basics.errors import ToolError
+from codesign.contract.network import FrozenLayer, Leak
 from sim.mutants.edits import CONSTANT, Applies, RtlEdit, apply_rtl_edit, driver, to
 from sim.mutants.pictures import picture_edits
 from sim.mutants.scene import Mutant, Row, Scene

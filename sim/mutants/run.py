@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from codesign.errors import CodesignError
-from codesign.network import FrozenNetwork
-from codesign.progress import Progress, silent
-from codesign.sidecar import Sidecar, read_sidecar
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import CodesignError
+from codesign.basics.progress import Progress, silent
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import Sidecar, read_sidecar
+from codesign.contract.stimulus import Stimulus
 from sim.decoder import compare_decoded
 from sim.loads import LoadStep, verify_loads
 from sim.mutants.data import data_mutants

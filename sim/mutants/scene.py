@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign import golden
-from codesign.choices import Choices
-from codesign.errors import InputError
-from codesign.files import file_hash, write_bytes, write_json, write_text
-from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Synapses
-from codesign.sidecar import SIDECAR, LayerEntry, MemoryImage, PictureInput, Sidecar, WordField, read_sidecar
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError
+from codesign.basics.files import file_hash, write_bytes, write_json, write_text
+from codesign.contract import golden
+from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Synapses
+from codesign.contract.sidecar import SIDECAR, LayerEntry, MemoryImage, PictureInput, Sidecar, WordField, read_sidecar
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.choices import Choices
 from sim.bundle import read_image, unpack
 from sim.decoder import decode_bundle
 from sim.delivered import delivered_choices

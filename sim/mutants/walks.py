@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from codesign.sidecar import LayerEntry, PictureInput
+from codesign.contract.sidecar import LayerEntry, PictureInput
 
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]

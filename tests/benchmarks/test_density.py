@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.density import FIGURES, draw, masked_weights, measure_density, rises, table
-from codesign.stimulus import Stimulus
+from codesign.contract.stimulus import Stimulus
 
 
 def test_a_sparser_network_is_a_part_of_a_denser_one():

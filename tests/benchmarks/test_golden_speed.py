@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.golden_speed import SPARSE, is_equal, measured, random_network, random_stimulus
-from codesign import golden
+from codesign.contract import golden
 
 
 def test_both_ways_are_measured_and_equal():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lanes import configuration, greedy
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
 
 
 def test_configurations_differ_in_what_is_asked_for():

@@ -14,7 +14,7 @@ from benchmarks.scale import (
     random_network,
     random_stimulus,
 )
-from codesign import golden
+from codesign.contract import golden
 
 GENERATOR_LIMIT_BYTES = 4 << 30
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.stimulus import Stimulus
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 
 

@@ -9,10 +9,9 @@ from boards.registry import BOARDS
 from boards.simulate import Fault, simulate_board
 from boards.top import board_verilog
 from boards.uart import uart_divisor
-from codesign import golden
-from codesign.errors import InputError, UnsupportedError
-from codesign.mapping import LOADABLE, map_network
-from codesign.network import (
+from codesign.basics.errors import InputError, UnsupportedError
+from codesign.contract import golden
+from codesign.contract.network import (
     INPUT,
     Convolution,
     FrozenLayer,
@@ -22,8 +21,9 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
-from codesign.sidecar import Sidecar, read_sidecar
-from codesign.stimulus import Stimulus
+from codesign.contract.sidecar import Sidecar, read_sidecar
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.mapping import LOADABLE, map_network
 from rtl_templates.bundle import write_bundle
 
 pytestmark = pytest.mark.hardware

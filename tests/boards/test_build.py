@@ -6,8 +6,8 @@ from boards import build as build_module
 from boards.build import build
 from boards.registry import BOARDS
 from boards.synth import Design
-from codesign.errors import CapacityError, InputError
-from codesign.files import file_hash
+from codesign.basics.errors import CapacityError, InputError
+from codesign.basics.files import file_hash
 
 pytestmark = pytest.mark.hardware
 

@@ -22,11 +22,11 @@ from boards.protocol import (
     decode_frame,
     encode_frame,
 )
-from codesign.errors import InputError
-from codesign.layouts import DECISION, SPIKE, VALUE, input_word, output_word
-from codesign.network import FrozenNetwork, InputCoding
-from codesign.sidecar import InputKinds, LayerEntry, OutputKinds, Sidecar, Word
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError
+from codesign.contract.network import FrozenNetwork, InputCoding
+from codesign.contract.sidecar import InputKinds, LayerEntry, OutputKinds, Sidecar, Word
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.layouts import DECISION, SPIKE, VALUE, input_word, output_word
 
 HASH = "0123456789abcdef" + "0" * 48
 

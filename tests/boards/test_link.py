@@ -21,7 +21,7 @@ from boards.protocol import (
     encode_frame,
 )
 from boards.uart import CobsDecoder, FrameTransmitter, UartReceiver, UartTransmitter, uart_divisor
-from codesign.errors import InputError
+from codesign.basics.errors import InputError
 
 
 def simulate(component: Elaboratable, *benches, processes=()) -> None:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from boards.registry import BOARDS, TARGETS, boards_table, find_board
-from codesign.errors import InputError
+from codesign.basics.errors import InputError
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=list(BOARDS))

@@ -7,8 +7,8 @@ import pytest
 
 from boards import synth
 from boards.synth import FLOWS, Design, count_cells, synth_bundle, used_resources, wrapper_source
+from codesign.basics.errors import InputError
 from codesign.config import SynthConfig
-from codesign.errors import InputError
 
 pytestmark = pytest.mark.hardware
 

@@ -14,7 +14,7 @@ import pytest
 
 from boards import tools
 from boards.tools import Cancelled, run_parallel, run_tool, tool_path, tool_report
-from codesign.errors import ToolError
+from codesign.basics.errors import ToolError
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.arrays import checked_labels, checked_offsets, read_npz
-from codesign.errors import InputError
+from codesign.basics.arrays import checked_labels, checked_offsets, read_npz
+from codesign.basics.errors import InputError
 
 
 def header(shape: object, descr: object = "<f8", version: bytes = b"\x01\x00") -> bytes:
@@ -71,7 +71,7 @@ def test_headers_that_lie_are_refused_before_memory_is_asked_for(tmp_path, conte
 def test_arrays_packed_a_thousand_to_one_are_refused_beyond_a_limit(tmp_path, monkeypatch) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(30_000), y=np.zeros(30_000), z=np.zeros(30_000))
     assert len(read_npz(tmp_path / "a.npz")) == 3
-    monkeypatch.setattr("codesign.arrays.MAX_PACKED_BYTES", 600_000)
+    monkeypatch.setattr("codesign.basics.arrays.MAX_PACKED_BYTES", 600_000)
     assert "'z' unpacks" in refusal(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", **read_npz(tmp_path / "a.npz", ("x", "y")), z=np.zeros(30_000))
     assert len(read_npz(tmp_path / "b.npz")) == 3

@@ -5,13 +5,13 @@ import tomllib
 import numpy as np
 import pytest
 
-from codesign.automatic import is_resolved, resolve
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.cli.targets import overridden
 from codesign.config import Config, parse_config
-from codesign.config_text import config_template, config_toml
+from codesign.config.text import config_template, config_toml
+from codesign.contract.network import FrozenNetwork
+from codesign.data.automatic import is_resolved, resolve
 from codesign.data.samples import Dataset, Events, Split
-from codesign.errors import InputError, UnsupportedError
-from codesign.network import FrozenNetwork
 from codesign.train.rewiring import change_epochs
 
 

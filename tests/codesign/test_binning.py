@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.binning import MILLISECONDS, bin_times, step_in
-from codesign.errors import InputError
+from codesign.basics.errors import InputError
+from codesign.contract.binning import MILLISECONDS, bin_times, step_in
 
 DTYPES = [
     np.dtype(name)

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from flips import flip, flips
 
+from codesign.basics.errors import InputError
 from codesign.cli import main
-from codesign.errors import InputError
-from codesign.rundir import LOCK, MANIFEST
-from codesign.stimulus import Stimulus
+from codesign.contract.stimulus import Stimulus
+from codesign.records.rundir import LOCK, MANIFEST
 from codesign.train import train
 
 CONFIG = """
@@ -59,7 +59,7 @@ READING = {
     "predict": ("{data}",), "load": ("{run}", "-o", "{run}/../image.bin"),
 }  # fmt: skip
 # Warnings are a part of what commands say here.
-pytestmark = pytest.mark.filterwarnings("always::codesign.errors.CodesignWarning")
+pytestmark = pytest.mark.filterwarnings("always::codesign.basics.errors.CodesignWarning")
 
 ALL = tuple(READING)
 # Those that need neither the simulator nor the synthesis tools.

@@ -8,16 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from codesign import plots
-from codesign.area_model import AREA_MODELS
-from codesign.budget import Budget, Demand, demands, nearest, preferred, relative_errors, shortage
+from codesign.basics.errors import CapacityError, InputError, UnsupportedError
+from codesign.basics.progress import silent
 from codesign.config import Config, load_config, parse_config
-from codesign.config_text import config_toml
-from codesign.errors import CapacityError, InputError, UnsupportedError
-from codesign.estimate import estimate
-from codesign.explore import design_points
-from codesign.mapping import map_network
-from codesign.network import (
+from codesign.config.text import config_toml
+from codesign.contract.network import (
     INPUT,
     Convolution,
     FrozenLayer,
@@ -27,15 +22,19 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.area_model import AREA_MODELS
+from codesign.cost.budget import Budget, Demand, demands, nearest, preferred, relative_errors, shortage
+from codesign.cost.estimate import estimate
+from codesign.explore import design_points
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
 from codesign.pipeline import work
 from codesign.pipeline.budget import Choice, Placed, choose_frozen, place, resolve_budget
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
-from codesign.plan import plan_machine
-from codesign.progress import silent
-from codesign.report import write_report
-from codesign.rundir import RunDirectory
-from codesign.stimulus import Stimulus
+from codesign.records.rundir import RunDirectory
+from codesign.report import plots, write_report
 
 
 def make_budget(family=None, overhead=None, lanes=(1, 2, 4), bits=(4, 6), **limits) -> Budget:

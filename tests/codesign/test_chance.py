@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from codesign.chance import LUCK, compare, compare_accuracy
+from codesign.data.chance import LUCK, compare, compare_accuracy
 
 
 @pytest.mark.parametrize(("right", "expected"), [(12, True), (20, True), (21, False), (100, False)])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codesign import children
+from codesign.basics import children
 
 # Starts a program of its own, says which, and waits.
 PARENT = """

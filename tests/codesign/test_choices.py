@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codesign.choices import CONSUMERS, DEFAULTS, FEATURES, Choices, check, chosen, keys, problem
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import HardwareConfig, parse_config
-from codesign.errors import InputError, UnsupportedError
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork
-from codesign.plan import plan_machine
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.choices import CONSUMERS, DEFAULTS, FEATURES, Choices, check, chosen, keys, problem
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
 
 # Another value than the default, of every choice.
 OTHERS: dict[str, Any] = {
@@ -87,7 +87,7 @@ def test_every_pair_is_refused_by_all_with_the_same_line_or_by_none(pair_of: tup
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_budgets_refuse_what_the_area_model_does_not_know(name: str) -> None:
-    from codesign.estimate import estimate
+    from codesign.cost.estimate import estimate
 
     given = {name: OTHERS[name], **({"loadable": True} if name == "synapse_memory" else {})}
     choices = Choices(**given)

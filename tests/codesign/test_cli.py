@@ -17,9 +17,9 @@ from requirements import needs
 
 from codesign.cli import main
 from codesign.config import load_config
-from codesign.network import FrozenNetwork
-from codesign.predict import predict
-from codesign.rundir import FIGURES, RunDirectory
+from codesign.contract.network import FrozenNetwork
+from codesign.pipeline.predict import predict
+from codesign.records.rundir import FIGURES, RunDirectory
 from sim.bundle import read_sidecar
 
 TINY = """
@@ -728,7 +728,7 @@ def test_a_network_is_compiled_for_a_loadable_machine(call, generated, trained, 
 
 
 def test_a_network_beyond_the_capacity_is_exit_code_6(call, generated, tmp_path):
-    from codesign.network import FrozenNetwork
+    from codesign.contract.network import FrozenNetwork
 
     network = FrozenNetwork.load(generated / "network.safetensors")
     smaller = FrozenNetwork.from_arrays(

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import Config, lanes_per_layer, load_config, parse_config
-from codesign.config_text import config_template, config_toml
-from codesign.errors import InputError, UnsupportedError
+from codesign.config.text import config_template, config_toml
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from requirements import need
 
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import DataConfig
 from codesign.data import DataWarning, describe, download, load_dataset
-from codesign.errors import InputError, UnsupportedError
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -285,7 +285,7 @@ def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
 
 
 def test_a_damaged_download_is_refused(tmp_path, monkeypatch):
-    from codesign.errors import ToolError
+    from codesign.basics.errors import ToolError
 
     monkeypatch.setattr("codesign.data.catalogue.cache_folder", lambda: tmp_path)
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(b"<html>"))

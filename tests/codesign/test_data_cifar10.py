@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from requirements import needs
 
+from codesign.basics.errors import InputError
 from codesign.config import DataConfig
 from codesign.data import cifar10, load_dataset
-from codesign.encoders import encode, n_sources
-from codesign.errors import InputError
+from codesign.data.encoders import encode, n_sources
 
 PER_CLASS = {"train": 10, "test": 4}
 

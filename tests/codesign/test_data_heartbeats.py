@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from codesign.basics.errors import InputError
 from codesign.config import Config, DataConfig, load_config, parse_config
 from codesign.data import load_dataset
+from codesign.data.encoders import encode, input_coding, n_sources
 from codesign.data.heartbeats import VALIDATION_RECORDS, mean_beat, rr_flags, rr_ratios, running_mean
-from codesign.encoders import encode, input_coding, n_sources
-from codesign.errors import InputError
 
 RECORDS = (101, 106, *VALIDATION_RECORDS, 100, 103)
 BEATS = 20
@@ -57,7 +57,7 @@ def test_beats_are_split_by_record(tmp_path):
 
 
 def test_a_written_configuration_loads_the_same_split(tmp_path):
-    from codesign.config_text import config_toml
+    from codesign.config.text import config_toml
 
     write(tmp_path / "beats.npz")
     first = config(tmp_path / "beats.npz", rr=True)

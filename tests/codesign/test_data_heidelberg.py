@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import DataConfig
 from codesign.data import DataWarning, load_dataset
-from codesign.encoders import encode, n_sources
-from codesign.errors import InputError, UnsupportedError
+from codesign.data.encoders import encode, n_sources
 
 
 def rows(lists, dtype):

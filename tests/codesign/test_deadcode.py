@@ -8,10 +8,10 @@ import numpy as np
 from random_networks import random_stimulus
 from random_structures import random_structure
 
-from codesign import golden
-from codesign.deadcode import remove_dead_code
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
-from codesign.stimulus import Stimulus
+from codesign.contract import golden
+from codesign.contract.deadcode import remove_dead_code
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
+from codesign.contract.stimulus import Stimulus
 
 
 def assert_same(network: FrozenNetwork, small: FrozenNetwork, stimulus: Stimulus) -> None:

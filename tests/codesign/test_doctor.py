@@ -7,8 +7,7 @@ from importlib import metadata
 
 from requirements import needs
 
-from codesign import doctor
-from codesign.cli import main
+from codesign.cli import doctor, main
 
 
 def test_sound_machine(capfd):
@@ -79,7 +78,7 @@ def test_unwritable_cache(tmp_path, monkeypatch):
 
 def test_quick_because_it_imports_nothing_heavy():
     program = (
-        "import sys\nfrom codesign import doctor\ndoctor.examine()\n"
+        "import sys\nfrom codesign.cli import doctor\ndoctor.examine()\n"
         "heavy = {'torch', 'amaranth', 'cocotb'} & set(sys.modules)\nassert not heavy, heavy"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

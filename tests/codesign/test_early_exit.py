@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 from random_networks import random_network, random_stimulus
 
-from codesign import golden
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import parse_config
-from codesign.early_exit import check_early_exit, exit_timesteps
-from codesign.errors import InputError, UnsupportedError
-from codesign.network import FrozenNetwork
+from codesign.contract import golden
+from codesign.contract.early_exit import check_early_exit, exit_timesteps
+from codesign.contract.network import FrozenNetwork
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7).filter(lambda shape: shape[2] > 1)
 

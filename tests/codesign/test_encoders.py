@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codesign.basics.errors import InputError
 from codesign.config import DataConfig
 from codesign.data import Dataset, DataWarning, Events, Split
-from codesign.encoders import encode, input_coding, n_sources
-from codesign.errors import InputError
+from codesign.data.encoders import encode, input_coding, n_sources
 
 
 def arrays(x, low=0.0, high=1.0) -> Dataset:

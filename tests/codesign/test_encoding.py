@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from codesign.choices import Choices
-from codesign.encoding import PLAIN, ROW_GROUPS, Encoding, smallest
-from codesign.mapping import HardwareMap, map_network
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.choices import Choices
+from codesign.machine.encoding import PLAIN, ROW_GROUPS, Encoding, smallest
+from codesign.machine.mapping import HardwareMap, map_network
 
 
 def rows(rng, n_rows=13, n_slots=40, density=0.2, values=(-7, -1, 2, 5)):

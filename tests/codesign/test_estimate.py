@@ -9,11 +9,12 @@ import pytest
 from random_networks import random_stimulus as random_picture_stimulus
 from random_structures import random_structure
 
-from codesign import golden
-from codesign.area_model import AREA_MODELS, FEATURES
-from codesign.choices import Choices
-from codesign.errors import CodesignWarning
-from codesign.estimate import (
+from codesign.basics.errors import CodesignWarning
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork, InputCoding
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.area_model import AREA_MODELS, FEATURES
+from codesign.cost.estimate import (
     FAMILIES,
     activity,
     area_features,
@@ -26,10 +27,9 @@ from codesign.estimate import (
     memory_kind,
     walking_clocks,
 )
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding
-from codesign.plan import Memory, plan_machine
-from codesign.stimulus import Stimulus
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import Memory, plan_machine
 
 
 def random_network(
@@ -175,7 +175,7 @@ def test_lanes_wait_for_events_and_for_each_other(held, head, monkeypatch):
     expected = [[clocks_one_by_one(part, walked, order, held, head) for part in sample] for sample in events]
     np.testing.assert_array_equal(found, expected)
     assert walking_clocks(np.zeros((2, 3, 40), bool), walked, order, held, head).tolist() == [[0.0] * 3] * 2
-    monkeypatch.setattr("codesign.estimate.STRETCH", 10)
+    monkeypatch.setattr("codesign.cost.estimate.STRETCH", 10)
     cut = walking_clocks(events, walked, order, held, head)
     # Lanes meet after every stretch, and the door is open again.
     assert np.all(cut >= (events.astype(np.int64) @ walked.T).max(axis=2))
@@ -274,12 +274,13 @@ def test_xilinx_counts_half_blocks():
 def test_estimate_needs_neither_amaranth_nor_torch():
     code = (
         "import sys; sys.modules['amaranth'] = sys.modules['torch'] = None\n"
-        "import codesign.estimate, numpy as np\n"
-        "from codesign.mapping import map_network\n"
-        "from codesign.network import FrozenNetwork\n"
-        "from codesign.plan import Memory, plan_machine\n"
+        "import codesign.cost.estimate, numpy as np\n"
+        "from codesign.machine.mapping import map_network\n"
+        "from codesign.contract.network import FrozenNetwork\n"
+        "from codesign.machine.plan import Memory, plan_machine\n"
         "n = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=2, timesteps=2)\n"
-        "assert codesign.estimate.estimate(plan_machine(n, map_network(n, [1])))['area']['ecp5']['lut'] is not None\n"
+        "plan = plan_machine(n, map_network(n, [1]))\n"
+        "assert codesign.cost.estimate.estimate(plan)['area']['ecp5']['lut'] is not None\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

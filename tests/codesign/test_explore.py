@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import codesign.explore as exploration
+from codesign.basics.errors import AlteredError, InputError, MismatchError, OutputError, UnsupportedError
+from codesign.basics.files import file_hash, write_json
 from codesign.config import Config, parse_config
-from codesign.errors import AlteredError, InputError, MismatchError, OutputError, UnsupportedError
+from codesign.contract.network import FrozenNetwork
 from codesign.explore import design_points, explore, pareto_front, point_config
-from codesign.files import file_hash, write_json
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork
-from codesign.plan import MEMORY_ROLES, plan_machine
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import MEMORY_ROLES, plan_machine
+from codesign.records.rundir import RunDirectory
 from codesign.report.exploration import write_exploration
-from codesign.rundir import RunDirectory
 from rtl_templates.bundle import _sidecar
 
 

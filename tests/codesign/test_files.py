@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from codesign.errors import InputError, OutputError
-from codesign.files import atomic_path, input_size, json_text, parse_json, read_json, read_text, shown, write_text
+from codesign.basics.errors import InputError, OutputError
+from codesign.basics.files import (
+    atomic_path,
+    input_size,
+    json_text,
+    parse_json,
+    read_json,
+    read_text,
+    shown,
+    write_text,
+)
 
 
 def test_the_size_of_a_file_is_told(tmp_path: Path) -> None:

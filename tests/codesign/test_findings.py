@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codesign.chance import compare
+from codesign.basics.errors import InputError
 from codesign.cli import main
 from codesign.config import parse_config
-from codesign.errors import InputError
+from codesign.data.chance import compare
 from codesign.pipeline.findings import after_freezing, after_training
-from codesign.rundir import RunDirectory
+from codesign.records.rundir import RunDirectory
 
 LABELS = np.arange(60) % 3
 GOOD = compare(LABELS, LABELS, 3)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from codesign.budget import Budget
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import parse_config
+from codesign.cost.budget import Budget
 from codesign.data import load_dataset
-from codesign.encoders import encode, input_coding
-from codesign.errors import InputError, UnsupportedError
+from codesign.data.encoders import encode, input_coding
 from codesign.train import checkpoint, train
 from codesign.train.batches import input_shape
 from codesign.train.fitting import BudgetCheck

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from codesign import golden
+from codesign.basics.errors import InputError
 from codesign.config import parse_config
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
 from codesign.data import load_dataset
-from codesign.encoders import encode, input_coding
-from codesign.errors import InputError
-from codesign.freeze import balanced_accuracy, freeze, load_trained
-from codesign.network import FrozenNetwork
+from codesign.data.encoders import encode, input_coding
+from codesign.quantise.freeze import balanced_accuracy, freeze, load_trained
 from codesign.train import train
 from codesign.train.batches import Batches, input_shape
 from codesign.train.model import SpikingNetwork

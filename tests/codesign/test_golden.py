@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_networks import random_network, random_stimulus
 
-from codesign import golden
-from codesign.errors import InputError
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.stimulus import Stimulus
 
 
 @dataclass(frozen=True)

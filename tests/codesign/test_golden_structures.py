@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from random_networks import random_stimulus
 from random_structures import random_structure
 
-from codesign import golden
-from codesign.network import (
+from codesign.contract import golden
+from codesign.contract.network import (
     INPUT,
     OWN,
     PREVIOUS,

@@ -13,9 +13,9 @@ from random_networks import COMPARES, RESETS, random_leak, random_stimulus
 from random_structures import random_structure
 from scipy import sparse
 
-from codesign import golden
-from codesign.deadcode import remove_dead_code
-from codesign.network import (
+from codesign.contract import golden
+from codesign.contract.deadcode import remove_dead_code
+from codesign.contract.network import (
     INPUT,
     Convolution,
     FrozenLayer,
@@ -26,7 +26,7 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
-from codesign.stimulus import Stimulus
+from codesign.contract.stimulus import Stimulus
 
 # What each path is: the integers that may be used, and below which share of events products are sparse.
 WIDE = {"INTEGERS": (np.int64, object)}

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codesign.encoding import PLAIN
-from codesign.layouts import (
+from codesign.contract.network import FrozenNetwork, InputCoding
+from codesign.machine.encoding import PLAIN
+from codesign.machine.layouts import (
     Field,
     Record,
     index_width,
@@ -12,7 +13,6 @@ from codesign.layouts import (
     output_word,
     parameter_word,
 )
-from codesign.network import FrozenNetwork, InputCoding
 
 fields = st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=5)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from requirements import need
 
-from codesign.errors import InputError
-from codesign.golden import lif_steps
-from codesign.network import FrozenLayer, Leak
+from codesign.basics.errors import InputError
+from codesign.contract.golden import lif_steps
+from codesign.contract.network import FrozenLayer, Leak
 from codesign.train.kernels import native
 from codesign.train.lif import Neuron, lif, recurrent_lif, surrogate_gradient
 

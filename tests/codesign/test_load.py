@@ -13,14 +13,14 @@ import pytest
 from bundles import small_bundle, small_network
 from loadable import ROOM, random_machine, samples_of, small_machine, small_variant, variant
 
-from codesign import golden
-from codesign.capacity import Capacity, CapacityOptions, plan_capacity
-from codesign.errors import CapacityError, CodesignError, InputError, UnsupportedError
-from codesign.load import compile_load
-from codesign.mapping import LOADABLE, map_network
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
-from codesign.sidecar import Sidecar, read_sidecar, write_sidecar
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import CapacityError, CodesignError, InputError, UnsupportedError
+from codesign.contract import golden
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.contract.sidecar import Sidecar, read_sidecar, write_sidecar
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.capacity import Capacity, CapacityOptions, plan_capacity
+from codesign.machine.load import compile_load
+from codesign.machine.mapping import LOADABLE, map_network
 from sim.bundle import unpack
 from sim.decoder import compare_decoded
 

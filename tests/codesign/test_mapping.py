@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from random_networks import random_lanes, random_network
 
-from codesign.choices import Choices
-from codesign.errors import InputError, UnsupportedError
-from codesign.mapping import map_network
-from codesign.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
+from codesign.basics.errors import InputError, UnsupportedError
+from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
 
 
 def network_of(weights, **parameters):

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from codesign.basics.errors import InputError
 from codesign.config import load_config, parse_config
+from codesign.contract.network import FrozenNetwork
 from codesign.data import load_dataset
-from codesign.errors import InputError
-from codesign.freeze import freeze
-from codesign.network import FrozenNetwork
+from codesign.quantise.freeze import freeze
 from codesign.train import checkpoint, train
 from codesign.train.architecture import plan_layers
 from codesign.train.losses import total_loss

@@ -16,9 +16,9 @@ from random_structures import random_structure
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from codesign import network as network_module
-from codesign.errors import InputError
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, SumPool, signed_width
+from codesign.basics.errors import InputError
+from codesign.contract import network as network_module
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, SumPool, signed_width
 
 
 def example() -> FrozenNetwork:

@@ -13,10 +13,9 @@ from random_structures import random_structure
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.cli import main
-from codesign.errors import InputError, UnsupportedError
-from codesign.mapping import map_network
-from codesign.network import (
+from codesign.contract.network import (
     INPUT,
     OWN,
     PREVIOUS,
@@ -29,7 +28,8 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
-from codesign.stimulus import Stimulus
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.mapping import map_network
 
 
 def example() -> FrozenNetwork:

@@ -7,11 +7,8 @@ import pytest
 from random_networks import random_lanes
 from random_structures import random_convolution, random_covered
 
-from codesign.choices import Choices
-from codesign.errors import InputError, UnsupportedError
-from codesign.layouts import index_width
-from codesign.mapping import LayerMap, map_network
-from codesign.network import (
+from codesign.basics.errors import InputError, UnsupportedError
+from codesign.contract.network import (
     Convolution,
     FrozenLayer,
     FrozenNetwork,
@@ -21,7 +18,10 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
-from codesign.pictures import PictureInput, addresses, low_bits
+from codesign.machine.choices import Choices
+from codesign.machine.layouts import index_width
+from codesign.machine.mapping import LayerMap, map_network
+from codesign.machine.pictures import PictureInput, addresses, low_bits
 
 
 def reached(layer: LayerMap) -> np.ndarray:

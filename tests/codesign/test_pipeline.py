@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codesign.config import Config, HardwareConfig, parse_config
-from codesign.errors import (
+from codesign.basics.errors import (
     AlteredError,
     CapacityError,
     CodesignError,
@@ -16,13 +15,14 @@ from codesign.errors import (
     OutputError,
     ToolError,
 )
-from codesign.network import FrozenNetwork
+from codesign.config import Config, HardwareConfig, parse_config
+from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
 from codesign.pipeline.work import map_calibrated
-from codesign.rundir import FIGURES, RunDirectory
+from codesign.records.rundir import FIGURES, RunDirectory
 
 
 class Line:

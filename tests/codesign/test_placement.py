@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from random_networks import random_network
 
-from codesign.errors import InputError
-from codesign.estimate import source_events
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork
-from codesign.placement import WINDOW, balance_of, place, whole_events, windows
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.estimate import source_events
+from codesign.machine.mapping import map_network
+from codesign.machine.placement import WINDOW, balance_of, place, whole_events, windows
 
 
 def network_of(hidden, **parameters):

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from codesign.basics.errors import InputError
 from codesign.config import DataConfig, parse_config
 from codesign.data import Dataset, DataWarning, Events, Split, load_dataset
+from codesign.data.encoders import encode
 from codesign.data.plausibility import check_classes, check_training
-from codesign.encoders import encode
-from codesign.errors import InputError
 
 
 def said(work) -> list[str]:

@@ -7,16 +7,16 @@ import json
 import numpy as np
 import pytest
 
+from codesign.basics.errors import InputError
 from codesign.cli import main
 from codesign.config import parse_config
+from codesign.contract.network import FrozenNetwork, InputCoding
 from codesign.data import DataWarning
-from codesign.errors import InputError
-from codesign.network import FrozenNetwork, InputCoding
-from codesign.predict import predict
-from codesign.rundir import RunDirectory
+from codesign.pipeline.predict import predict
+from codesign.records.rundir import RunDirectory
 
 EVENTS = parse_config({"data": {"set": "npz", "path": "train.npz", "coding": "events", "step_ms": 10.0}})
-shown = pytest.mark.filterwarnings("always::codesign.errors.CodesignWarning")
+shown = pytest.mark.filterwarnings("always::codesign.basics.errors.CodesignWarning")
 ARRAYS = parse_config({"data": {"set": "npz", "path": "train.npz"}})
 
 

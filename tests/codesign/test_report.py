@@ -6,11 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from codesign import golden
+from codesign.basics.errors import InputError
 from codesign.config import RewiringConfig
-from codesign.errors import InputError
-from codesign.mapping import map_network
-from codesign.network import (
+from codesign.contract import golden
+from codesign.contract.network import (
     INPUT,
     Convolution,
     FrozenLayer,
@@ -21,12 +20,13 @@ from codesign.network import (
     SumPool,
     Synapses,
 )
-from codesign.plots import wilson_interval
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.mapping import map_network
+from codesign.records.rundir import RunDirectory
 from codesign.report import write_report
 from codesign.report.collect import collect
+from codesign.report.plots import wilson_interval
 from codesign.report.sections import structure_text
-from codesign.rundir import RunDirectory
-from codesign.stimulus import Stimulus
 from rtl_templates.bundle import write_bundle
 
 SAMPLE = 2

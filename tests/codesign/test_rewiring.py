@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from requirements import needs
 from torch import nn
 
+from codesign.basics.errors import InputError
 from codesign.config import RewiringConfig
-from codesign.errors import InputError
 from codesign.train.rewiring import (
     PQRewirer,
     change_epochs,
@@ -642,7 +642,7 @@ OPTIMIZERS = {
 
 
 # Layers that die give no gradient to grow by.
-@pytest.mark.filterwarnings("ignore:PQRewirer. the rewiring after step:codesign.errors.CodesignWarning")
+@pytest.mark.filterwarnings("ignore:PQRewirer. the rewiring after step:codesign.basics.errors.CodesignWarning")
 @settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(["adaptive", "constant", "fixed", "set", "rigl", "sap"]),

@@ -12,7 +12,7 @@ from codesign.train.rewiring import PQRewirer
 # The frameworks warn of many things; ours alone would be a fault here.
 pytestmark = [
     pytest.mark.deep,
-    pytest.mark.filterwarnings("ignore", "error::codesign.errors.CodesignWarning"),
+    pytest.mark.filterwarnings("ignore", "error::codesign.basics.errors.CodesignWarning"),
 ]
 
 BATCHES, EPOCHS = 6, 8

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from codesign.errors import CodesignWarning, InputError, UnsupportedError
+from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
 from codesign.train.rewiring import PQRewirer
 
 BATCHES = 4

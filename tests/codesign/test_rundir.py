@@ -12,10 +12,10 @@ import pytest
 from flips import flips
 from requirements import needs
 
+from codesign.basics.errors import AlteredError, InputError, OutputError
+from codesign.basics.files import file_hash
 from codesign.config import Config, load_config, parse_config
-from codesign.errors import AlteredError, InputError, OutputError
-from codesign.files import file_hash
-from codesign.rundir import FIGURES, MANIFEST, RunDirectory, hash_files
+from codesign.records.rundir import FIGURES, MANIFEST, RunDirectory, hash_files
 
 
 def test_new_manifest_ends_with_all_figures_not_measured(tmp_path):
@@ -105,7 +105,9 @@ def test_unwritable_folder(tmp_path):
 
 def test_second_process_is_kept_out_and_told_who_is_in(tmp_path):
     run = RunDirectory.create(tmp_path)
-    program = f"from codesign.rundir import RunDirectory\nwith RunDirectory.open({str(tmp_path)!r}).locked(): pass"
+    program = (
+        f"from codesign.records.rundir import RunDirectory\nwith RunDirectory.open({str(tmp_path)!r}).locked(): pass"
+    )
     with run.locked():
         second = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert f"in use by another codesign (process {os.getpid()})" in second.stderr

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from machines import build_machine
 
+from codesign.basics.errors import CodesignError, InputError
 from codesign.config import HardwareConfig
-from codesign.errors import CodesignError, InputError
-from codesign.hdl_names import SYSTEMVERILOG_KEYWORDS, VHDL_KEYWORDS, top_name_problem
-from codesign.mapping import map_network
-from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Projection
-from codesign.sidecar import MAX_BYTES, Sidecar, read_sidecar, schema
+from codesign.contract.hdl_names import SYSTEMVERILOG_KEYWORDS, VHDL_KEYWORDS, top_name_problem
+from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Projection
+from codesign.contract.sidecar import MAX_BYTES, Sidecar, read_sidecar, schema
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 from sim import harness
 from sim.bundle import altered_files
@@ -47,7 +47,7 @@ def refusal(folder: Path) -> str:
 
 def test_the_published_schema_is_that_of_the_reader() -> None:
     published = (ROOT / "docs" / "design.schema.json").read_text(encoding="utf-8")
-    assert json.loads(published) == json.loads(json.dumps(schema())), "python -m codesign.sidecar prints it"
+    assert json.loads(published) == json.loads(json.dumps(schema())), "python -m codesign.contract.sidecar prints it"
 
 
 def test_what_is_written_is_read(bundle: Path) -> None:

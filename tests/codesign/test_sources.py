@@ -14,7 +14,7 @@ from codesign.pipeline import sources
 from codesign.pipeline.sources import code_hash, imported_modules, module_sources
 from codesign.pipeline.stage import Context
 from codesign.pipeline.stages import STAGES
-from codesign.rundir import RunDirectory
+from codesign.records.rundir import RunDirectory
 
 CONFIG = """
 [network]
@@ -57,7 +57,7 @@ RUN = """
 import os, sys
 from pathlib import Path
 from codesign.cli import actions
-from codesign.rundir import RunDirectory
+from codesign.records.rundir import RunDirectory
 from codesign.pipeline.runner import refresh_figures, run_stages
 from codesign.pipeline.stage import Context
 
@@ -118,9 +118,12 @@ def test_the_pattern_finds_what_the_parser_finds():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("from codesign.mapping import (\n    map_network,\n)\n", {"codesign.mapping"}),
-        ("def f():\n    from codesign import golden, plots as p\n", {"codesign", "codesign.golden", "codesign.plots"}),
-        ("import codesign.files, sim.bundle as b\n", {"codesign.files", "sim.bundle"}),
+        ("from codesign.machine.mapping import (\n    map_network,\n)\n", {"codesign.machine.mapping"}),
+        (
+            "def f():\n    from codesign.report import sections, plots as p\n",
+            {"codesign.report", "codesign.report.sections", "codesign.report.plots"},
+        ),
+        ("import codesign.basics.files, sim.bundle as b\n", {"codesign.basics.files", "sim.bundle"}),
         ('run([sys.executable, "-m", "sim.launch"])\n', {"sim.launch"}),
         ("if TYPE_CHECKING:\n    from sim.verify import Job\n\nimport numpy\n", set()),
         ("from codesign.unheard import x\n", set()),
@@ -132,13 +135,18 @@ def test_forms_of_imports(text, found):
 
 def test_stages_depend_on_what_they_use_and_not_on_what_they_do_not():
     generate, estimate = stage_sources("generate"), stage_sources("estimate")
-    assert {"codesign/encoding.py", "codesign/capacity.py", "codesign/load.py", "codesign/files.py"} <= generate
+    assert {
+        "codesign/machine/encoding.py",
+        "codesign/machine/capacity.py",
+        "codesign/machine/load.py",
+        "codesign/basics/files.py",
+    } <= generate
     assert {"rtl_templates/templates/rom.v", "rtl_templates/neurons.py"} <= generate
-    assert {"codesign/encoding.py", "codesign/capacity.py", "codesign/mapping.py"} <= estimate
+    assert {"codesign/machine/encoding.py", "codesign/machine/capacity.py", "codesign/machine/mapping.py"} <= estimate
     verify = stage_sources("verify")
-    assert {"sim/testbench.py", "sim/launch.py", "sim/tb/main.cpp", "codesign/mapping.py"} <= verify
-    assert {"boards/tools.py", "codesign/estimate.py"} <= stage_sources("build") | stage_sources("budget")
-    page = {"codesign/plots.py", "codesign/report/sections.py", "codesign/templates/report.html.j2"}
+    assert {"sim/testbench.py", "sim/launch.py", "sim/tb/main.cpp", "codesign/machine/mapping.py"} <= verify
+    assert {"boards/tools.py", "codesign/cost/estimate.py"} <= stage_sources("build") | stage_sources("budget")
+    page = {"codesign/report/plots.py", "codesign/report/sections.py", "codesign/report/templates/report.html.j2"}
     assert page <= stage_sources("report")
     for name in ("train", "freeze", "generate", "estimate", "verify", "synth", "build", "budget"):
         assert not page & stage_sources(name), name
@@ -147,7 +155,12 @@ def test_stages_depend_on_what_they_use_and_not_on_what_they_do_not():
 
 
 def test_training_depends_on_the_hardware_only_with_a_budget():
-    formula = {"codesign/estimate.py", "codesign/mapping.py", "codesign/budget.py", "boards/registry.py"}
+    formula = {
+        "codesign/cost/estimate.py",
+        "codesign/machine/mapping.py",
+        "codesign/cost/budget.py",
+        "boards/registry.py",
+    }
     budget = parse_config({"budget": {"target": "ice40-hx8k"}})
     for name in ("train", "freeze"):
         assert not formula & stage_sources(name), name
@@ -180,7 +193,7 @@ def test_a_changed_source_changes_the_hash_of_what_depends_on_it(monkeypatch):
         return {name for name in found if found[name] != before[name]}
 
     before = hashes()
-    assert changed_by("codesign/encoding.py") >= {"generate", "estimate", "verify"}
+    assert changed_by("codesign/machine/encoding.py") >= {"generate", "estimate", "verify"}
     assert changed_by("codesign/report/sections.py") == {"report"}
     assert changed_by("codesign/train/losses.py") == {"train", "freeze"}
     assert changed_by("sim/tb/stream_sink.sv") >= {"verify"}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from random_networks import random_network, random_stimulus
 
-from codesign.errors import InputError
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError
+from codesign.contract.stimulus import Stimulus
 
 
 def events(seed: int = 0, samples: int = 5, timesteps: int = 4, n_inputs: int = 7) -> np.ndarray:

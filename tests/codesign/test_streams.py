@@ -16,7 +16,7 @@ import sys, warnings
 from pathlib import Path
 from codesign.cli import actions, main
 from codesign.cli.console import console
-from codesign.errors import CodesignWarning, MismatchError
+from codesign.basics.errors import CodesignWarning, MismatchError
 
 def boards():
     console.step("looking")

@@ -18,11 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import codesign
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import Config, parse_config
-from codesign.config_text import config_toml
+from codesign.config.text import config_toml
+from codesign.contract.stimulus import Stimulus
 from codesign.data import load_dataset
-from codesign.errors import InputError, UnsupportedError
-from codesign.stimulus import Stimulus
 from codesign.train import checkpoint, train
 from codesign.train.batches import Augmentation, Batches
 from codesign.train.loop import class_weights, learning_rate

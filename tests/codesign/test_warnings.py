@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from codesign.basics.errors import CodesignWarning
 from codesign.cli.console import Console
 from codesign.config import Config, DataConfig
-from codesign.errors import CodesignWarning
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, DataSource, Outcome, Stage
-from codesign.rundir import RunDirectory
+from codesign.records.rundir import RunDirectory
 
 
 def _stage(*texts: str) -> Stage:

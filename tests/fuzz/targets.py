@@ -93,7 +93,7 @@ def prepare(folder: Path) -> None:
 
 def _write_documents(run: Path) -> None:
     """Results of stages that need the FPGA tools, as they write them, for the report to read."""
-    from codesign.network import FrozenNetwork
+    from codesign.contract.network import FrozenNetwork
 
     digest = FrozenNetwork.load(run / "network.safetensors").hash
     cells = {"lut": 120.0, "ff": 80.0, "bram": 2.0, "dsp": 0.0, "lut_cells": 118.0}
@@ -124,7 +124,7 @@ def _write_documents(run: Path) -> None:
 
 
 def _network(case: Path, file: Path) -> None:
-    from codesign.network import FrozenNetwork
+    from codesign.contract.network import FrozenNetwork
 
     network = FrozenNetwork.load(file)
     network.save(case / "again")
@@ -133,7 +133,7 @@ def _network(case: Path, file: Path) -> None:
 
 
 def _stimulus(case: Path, file: Path) -> None:
-    from codesign.stimulus import Stimulus
+    from codesign.contract.stimulus import Stimulus
 
     stimulus = Stimulus.load(file)
     stimulus.take(slice(0, 2))
@@ -149,7 +149,7 @@ def _checkpoint(case: Path, file: Path) -> None:
 
 def _configuration(case: Path, file: Path) -> None:
     from codesign.config import load_config
-    from codesign.config_text import config_toml
+    from codesign.config.text import config_toml
 
     config = load_config(file)
     (case / "again.toml").write_text(config_toml(config), encoding="utf-8")
@@ -160,7 +160,7 @@ def _configuration(case: Path, file: Path) -> None:
 def _data(case: Path, file: Path) -> None:
     from codesign.config import DataConfig
     from codesign.data import load_dataset
-    from codesign.encoders import encode
+    from codesign.data.encoders import encode
 
     for coding in ("current", "rate") if file.name == "pictures.npz" else ("events",):
         config = DataConfig.model_validate(
@@ -173,7 +173,7 @@ def _data(case: Path, file: Path) -> None:
 
 
 def _sidecar(case: Path, file: Path) -> None:
-    from codesign.network import FrozenNetwork
+    from codesign.contract.network import FrozenNetwork
     from sim.bundle import altered_files, read_sidecar
     from sim.decoder import compare_decoded
     from sim.harness import testbench_source

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import unsigned
 
-from codesign.choices import Choices, Pipeline
-from codesign.encoding import PLAIN, Encoding
-from codesign.mapping import map_network
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
-from codesign.plan import Clocks, plan_machine
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.machine.choices import Choices, Pipeline
+from codesign.machine.encoding import PLAIN, Encoding
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import Clocks, plan_machine
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.engine import LayerEngine

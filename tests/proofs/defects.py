@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from codesign.plan import Widths
+from codesign.machine.plan import Widths
 
 
 @dataclass(frozen=True)

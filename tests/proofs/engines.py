@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Const, Mux, Signal, Value, signed
 
-from codesign.layouts import END, EVENT
-from codesign.mapping import HardwareMap
-from codesign.network import FrozenNetwork, signed_width
-from codesign.plan import plan_machine
+from codesign.contract.network import FrozenNetwork, signed_width
+from codesign.machine.layouts import END, EVENT
+from codesign.machine.mapping import HardwareMap
+from codesign.machine.plan import plan_machine
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine

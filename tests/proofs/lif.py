@@ -11,10 +11,10 @@ from itertools import product
 import numpy as np
 from amaranth.hdl import Array, Const, Mux, Signal, Value, signed, unsigned
 
-from codesign.choices import Choices, Pipeline
-from codesign.mapping import map_network
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
-from codesign.plan import plan_machine
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
+from codesign.machine.choices import Choices, Pipeline
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
 from rtl_templates.neurons import NeuronBank
 
 from .defects import narrowed

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from boards.tools import compiled_tool, tool_path
-from codesign import children
-from codesign.errors import ToolError
+from codesign.basics import children
+from codesign.basics.errors import ToolError
 
 POLL_SECONDS = 0.1
 TASKS = ("prove", "bmc", "cover")

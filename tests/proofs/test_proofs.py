@@ -5,7 +5,7 @@ from amaranth.hdl import Elaboratable, Module, Signal, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.errors import ToolError
+from codesign.basics.errors import ToolError
 from rtl_templates.memories import StreamFifo
 
 from . import sby

@@ -11,14 +11,14 @@ from random_networks import random_lanes, random_lean, random_network, random_st
 from stream_benches import clocked
 from vector_bench import check, sample_words, simulate
 
-from codesign import golden
-from codesign.choices import Choices
-from codesign.errors import InputError, UnsupportedError
-from codesign.layouts import END, EVENT, input_word
-from codesign.mapping import LOADABLE, map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.plan import plan_machine
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError, UnsupportedError
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.choices import Choices
+from codesign.machine.layouts import END, EVENT, input_word
+from codesign.machine.mapping import LOADABLE, map_network
+from codesign.machine.plan import plan_machine
 from rtl_templates.accelerator import Accelerator
 
 

@@ -3,7 +3,7 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.layouts import Field, Record
+from codesign.machine.layouts import Field, Record
 from rtl_templates.arithmetic import popcount, record_layout, saturate, wrap
 
 

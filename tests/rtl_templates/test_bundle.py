@@ -14,11 +14,11 @@ from random_networks import random_lanes, random_network, random_stimulus
 from requirements import needs
 
 from boards.tools import compiled_tool
-from codesign.choices import Choices
-from codesign.errors import InputError, OutputError
-from codesign.files import file_hash, tree_hash
-from codesign.mapping import LOADABLE, map_network
-from codesign.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
+from codesign.basics.errors import InputError, OutputError
+from codesign.basics.files import file_hash, tree_hash
+from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import LOADABLE, map_network
 from rtl_templates.bundle import LINT_WAIVERS, write_bundle
 
 HERE = Path(__file__).parent

@@ -10,11 +10,11 @@ from proofs.defects import Edit
 from stream_benches import clocked
 from vector_bench import check, sample_words, simulate
 
-from codesign.choices import Choices
-from codesign.early_exit import exit_timesteps
-from codesign.errors import InputError
-from codesign.layouts import DECISION
-from codesign.mapping import map_network
+from codesign.basics.errors import InputError
+from codesign.contract.early_exit import exit_timesteps
+from codesign.machine.choices import Choices
+from codesign.machine.layouts import DECISION
+from codesign.machine.mapping import map_network
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.early_exit import LeadTracker
 from rtl_templates.guard import InputGuard

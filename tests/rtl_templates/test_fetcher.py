@@ -7,10 +7,10 @@ import pytest
 from amaranth.hdl import Value
 from stream_benches import clocked
 
-from codesign.encoding import PLAIN, Encoding
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork
-from codesign.plan import plan_machine
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.encoding import PLAIN, Encoding
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
 from rtl_templates.fetcher import SynapseFetcher
 
 ENCODINGS = [

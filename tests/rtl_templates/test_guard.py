@@ -7,8 +7,8 @@ import pytest
 from guard_model import guarded
 from stream_benches import clocked, drive, record, watch_stability
 
-from codesign.layouts import END, EVENT, input_word
-from codesign.network import FrozenNetwork, InputCoding
+from codesign.contract.network import FrozenNetwork, InputCoding
+from codesign.machine.layouts import END, EVENT, input_word
 from rtl_templates import guard
 from rtl_templates.guard import InputGuard
 

@@ -8,10 +8,10 @@ from amaranth.hdl import ResetInserter, Signal
 from loadable import flipped, port_hash
 from stream_benches import clocked
 
-from codesign.capacity import HEADER_BYTES, LAYOUT_BYTES, LOAD_ERRORS, MAGIC, CapacityOptions
-from codesign.load import compile_load
-from codesign.mapping import LOADABLE, map_loaded, map_network
-from codesign.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.capacity import HEADER_BYTES, LAYOUT_BYTES, LOAD_ERRORS, MAGIC, CapacityOptions
+from codesign.machine.load import compile_load
+from codesign.machine.mapping import LOADABLE, map_loaded, map_network
 from rtl_templates.bundle import write_bundle
 from rtl_templates.loader import DOES_NOT_FIT, WRONG_CHECKSUM, WRONG_HASH, WRONG_LENGTH, NetworkLoader
 

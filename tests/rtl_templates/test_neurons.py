@@ -7,11 +7,11 @@ import pytest
 from random_networks import random_layer
 from stream_benches import clocked
 
-from codesign import golden
-from codesign.choices import Choices
-from codesign.mapping import map_network
-from codesign.network import FrozenLayer, FrozenNetwork, InputCoding
-from codesign.plan import Widths, plan_machine
+from codesign.contract import golden
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import Widths, plan_machine
 from rtl_templates.neurons import NeuronBank
 
 

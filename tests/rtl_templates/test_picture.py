@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The reader of a picture's events against :class:`codesign.pictures.PictureInput`, and the counter of places."""
+"""The reader of a picture's events against PictureInput of codesign.machine.pictures, and the counter of places."""
 
 from itertools import product
 
@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from stream_benches import clocked, drive, record, watch_stability
 
-from codesign.mapping import map_network
-from codesign.network import Convolution, FrozenLayer, FrozenNetwork, InputCoding, Projection, SumPool, Synapses
-from codesign.pictures import addresses, low_bits, side_bits
-from codesign.plan import EnginePlan, plan_machine
+from codesign.contract.network import (
+    Convolution,
+    FrozenLayer,
+    FrozenNetwork,
+    InputCoding,
+    Projection,
+    SumPool,
+    Synapses,
+)
+from codesign.machine.mapping import map_network
+from codesign.machine.pictures import addresses, low_bits, side_bits
+from codesign.machine.plan import EnginePlan, plan_machine
 from rtl_templates.picture import PicturePlace, PictureReader
 
 # Shapes with odd and even sides, sides of one, and powers of two.

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from stream_benches import clocked, drive, record, watch_stability
 
-from codesign.layouts import DECISION, SPIKE, VALUE, output_word
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork
-from codesign.plan import plan_machine
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.layouts import DECISION, SPIKE, VALUE, output_word
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
 from rtl_templates.readout import Readout
 
 READOUTS = ["spike_count", "membrane_last", "membrane_sum", "membrane_max"]

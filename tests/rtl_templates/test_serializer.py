@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stream_benches import clocked, drive, record, watch_stability
 
-from codesign.plan import SweepWord
+from codesign.machine.plan import SweepWord
 from rtl_templates.serializer import SpikeSerializer
 
 

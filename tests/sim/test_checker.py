@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from random_networks import random_network, random_stimulus
 
-from codesign import golden
-from codesign.network import FrozenNetwork
-from codesign.sidecar import LayerEntry, Sidecar
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import LayerEntry, Sidecar
 from sim.checker import Comparison, check_segment, expected_counts
 from sim.recording import LayerRecording, Recording
 

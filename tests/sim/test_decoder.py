@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from bundles import random_bundle, sidecar, small_bundle, stamp
 
-from codesign.errors import InputError
-from codesign.network import FrozenNetwork
-from codesign.stimulus import Stimulus
+from codesign.basics.errors import InputError
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
 from sim.bundle import check_files, read_sidecar
 from sim.decoder import compare_decoded, decode_bundle
 from sim.verify import verify_bundle

@@ -11,13 +11,13 @@ import pytest
 from random_choices import random_choices
 from random_networks import random_network
 
-from codesign.choices import DEFAULTS, Choices
-from codesign.files import tree_hash
-from codesign.mapping import HardwareMap, map_network
-from codesign.network import FrozenNetwork
-from codesign.plan import plan_machine
-from codesign.remapping import delivered_map
-from codesign.sidecar import Sidecar, read_sidecar
+from codesign.basics.files import tree_hash
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import Sidecar, read_sidecar
+from codesign.machine.choices import DEFAULTS, Choices
+from codesign.machine.mapping import HardwareMap, map_network
+from codesign.machine.plan import plan_machine
+from codesign.machine.remapping import delivered_map
 from rtl_templates import bundle
 from rtl_templates.bundle import write_bundle
 from sim.delivered import delivered_choices, described_choices

@@ -12,9 +12,9 @@ from bundles import random_bundle, sidecar
 from machines import MACHINES, build_machine
 from random_networks import random_stimulus
 
-from codesign.errors import InputError, MismatchError
-from codesign.network import FrozenNetwork
-from codesign.sidecar import read_sidecar
+from codesign.basics.errors import InputError, MismatchError
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import read_sidecar
 from sim.facts import Facts, check_facts, compare_facts
 from sim.netlist import read_netlist
 from sim.sidecar_mutants import caught, leaves, run_sidecar_mutants, sidecar_mutants

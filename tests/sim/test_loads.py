@@ -12,11 +12,11 @@ from amaranth.hdl import Const, Elaboratable, Module, Signal
 from bundles import small_network, stamp
 from loadable import flipped, load_step, port_hash, random_machine, samples_of, small_machine, small_variant
 
-from codesign.capacity import HEADER_BYTES
-from codesign.choices import Choices
-from codesign.errors import InputError, ToolError, UnsupportedError
-from codesign.load import compile_load
-from codesign.mapping import LOADABLE, map_network
+from codesign.basics.errors import InputError, ToolError, UnsupportedError
+from codesign.machine.capacity import HEADER_BYTES
+from codesign.machine.choices import Choices
+from codesign.machine.load import compile_load
+from codesign.machine.mapping import LOADABLE, map_network
 from rtl_templates import arithmetic, loader, neurons
 from rtl_templates.bundle import write_bundle
 from rtl_templates.guard import InputGuard

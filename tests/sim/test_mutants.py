@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from mutated_machines import MACHINES, choices_of, machine
 
-from codesign.choices import FEATURES, Choices, chosen
+from codesign.basics.errors import CodesignError, InputError, MismatchError, ToolError
 from codesign.cli import main
-from codesign.errors import CodesignError, InputError, MismatchError, ToolError
-from codesign.golden import projection_matrices
-from codesign.network import FrozenNetwork
+from codesign.contract.golden import projection_matrices
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import read_sidecar
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.choices import FEATURES, Choices, chosen
 from codesign.pipeline.mutants import delivered_faults, judge_mutants, run_delivered
-from codesign.sidecar import read_sidecar
-from codesign.stimulus import Stimulus
 from sim.bundle import check_files
 from sim.decoder import compare_decoded
 from sim.mutants import Faulty, Mutant, Scene, rtl, run_mutants

@@ -22,12 +22,12 @@ from random_networks import random_lanes, random_stimulus
 from random_structures import random_covered, random_structure
 from requirements import needs
 
-from codesign import golden
-from codesign.estimate import activity, cycle_estimate, source_events
-from codesign.mapping import map_network
-from codesign.network import Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
-from codesign.plan import plan_machine
-from codesign.stimulus import Stimulus
+from codesign.contract import golden
+from codesign.contract.network import Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.estimate import activity, cycle_estimate, source_events
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
 from rtl_templates.bundle import write_bundle
 from sim.verify import verify_bundle
 

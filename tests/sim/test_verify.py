@@ -19,13 +19,13 @@ from hypothesis import find, settings
 from hypothesis import strategies as st
 from requirements import needs
 
-from codesign import golden
+from codesign.basics.errors import ToolError
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.sidecar import read_sidecar
+from codesign.contract.stimulus import Stimulus
 from codesign.data.catalogue import locate
-from codesign.errors import ToolError
-from codesign.mapping import map_network
-from codesign.network import FrozenNetwork, InputCoding, Leak
-from codesign.sidecar import read_sidecar
-from codesign.stimulus import Stimulus
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 from sim import simulator
 from sim.facts import Facts

@@ -8,9 +8,9 @@ import pytest
 from bundles import sidecar
 from exiting_networks import exiting_network
 
-from codesign import golden
-from codesign.choices import Choices
-from codesign.mapping import map_network
+from codesign.contract import golden
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 from sim.facts import Facts
 from sim.verify import Verification, verify_bundle

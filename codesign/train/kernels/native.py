@@ -22,9 +22,9 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from codesign import children
-from codesign.errors import OutputError
-from codesign.files import atomic_path
+from codesign.basics import children
+from codesign.basics.errors import OutputError
+from codesign.basics.files import atomic_path
 from codesign.train.kernels.dynamics import Dynamics
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("lif.cpp", "events.cpp"))

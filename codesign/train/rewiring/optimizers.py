@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codesign.errors import InputError
+from codesign.basics.errors import InputError
 
 # Called with an optimiser and whether its gradients are all there: before a closure they are not.
 Use = Callable[[torch.optim.Optimizer, bool], None]

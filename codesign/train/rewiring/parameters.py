@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
-from codesign.errors import InputError, UnsupportedError
+from codesign.basics.errors import InputError, UnsupportedError
 
 # The rewirer of each parameter that has one. Weak on both sides: it keeps neither alive.
 _owners: Any = WeakIdKeyDictionary()

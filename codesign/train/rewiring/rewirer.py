@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from codesign.basics.errors import CodesignWarning, InputError
 from codesign.config import RewiringConfig, parse_section
-from codesign.errors import CodesignWarning, InputError
 from codesign.train.rewiring.index import pq_index, rewiring_fraction
 from codesign.train.rewiring.optimizers import Optimizers, held_by, loss_scale, will_skip
 from codesign.train.rewiring.parameters import check_unowned, disown, own, plain_name, sparse_parameters, unwrapped

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from codesign.basics.errors import InputError
 from codesign.config import RewiringConfig
-from codesign.errors import InputError
 from codesign.train.rewiring.balance import balanced_mask, can_balance
 from codesign.train.rewiring.selection import Bool, Layout
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from codesign.errors import InputError, UnsupportedError
+from codesign.basics.errors import InputError, UnsupportedError
 from codesign.train.rewiring.parameters import check_unowned, disown, find_parameter, own, plain_name, unwrapped
 from codesign.train.rewiring.selection import Bool
 

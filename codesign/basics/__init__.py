@@ -1,0 +1,1 @@
+"""Errors, files, arrays, processes and progress: what every room uses."""

@@ -1,0 +1,584 @@
+"""Cost of a mapped network without simulation or synthesis: memory, cycles, area.
+
+Memory bits follow from the mapping and are exact. Cycles come from a max-plus recurrence over the engines (see
+:func:`cycle_estimate`) fed with the events of real samples, or with mean rates. LUTs and flip-flops come from linear
+formulas fitted on syntheses (:mod:`codesign.cost.area_model`); block RAM from the memories' shapes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.basics.errors import CodesignWarning
+from codesign.contract import golden
+from codesign.contract.network import INPUT, FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.area_model import AREA_MODELS, AreaModel
+from codesign.machine.choices import problem
+from codesign.machine.mapping import HardwareMap, LayerMap
+from codesign.machine.plan import INPUT_CLOCKS, READOUT_CLOCKS, TOKEN_CLOCKS, EnginePlan, MachinePlan, Memory
+
+Bool = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float64]
+
+
+MAX_SAMPLES = 100
+# Rows inside a fetcher without a queue.
+UNQUEUED = 2
+# Clocks from the last event of an accumulation to its sweep, and from the sweep to the first row, about.
+TURN_CLOCKS = 4
+STRETCH = 2048
+FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
+
+# Native blocks as (depth, width) of every mode; the mode that needs the fewest blocks is taken.
+BLOCK_SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
+    "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2)),
+    "ecp5": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
+    "xilinx": ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1)),
+    "gowin": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
+}
+
+
+# What yosys weighs when it maps a memory (its memory_libmap libraries): a native block, a distributed RAM of
+# ``LUTRAM_SHAPE``, and a bit in logic, read-only or writable. The cheapest is taken.
+BLOCK_COST = {"ice40": 64.0, "ecp5": 128.0, "xilinx": 257.0, "gowin": 128.0}
+LUTRAM_COST = {"ecp5": 4.0, "xilinx": 8.0, "gowin": 4.0}
+LUTRAM_SHAPE = {"ecp5": (16, 4), "xilinx": (32, 6), "gowin": (16, 4)}
+SPRAM_SHAPE = (16384, 16)
+ROM_BIT_COST = 1 / 16
+RAM_BIT_COST = 1.0
+
+
+class HasBudget(Protocol):
+    """A device: its family, and the resources that it has by kind."""
+
+    @property
+    def family(self) -> Any: ...
+
+    @property
+    def budget(self) -> Mapping[str, int]: ...
+
+
+def memory_blocks(depth: int, width: int, family: str) -> int:
+    """Native block RAMs that a memory of ``depth`` words of ``width`` bits takes in its best mode."""
+    return min(-(-depth // block_depth) * -(-width // block_width) for block_depth, block_width in BLOCK_SHAPES[family])
+
+
+def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic", "spram"]:
+    """How yosys builds a memory: the cheapest of what can hold it. Single-port RAM is where it is asked for."""
+    if memory.style == "spram":
+        return "spram"
+    if memory.style == "block":
+        return "block"
+    if memory.style == "distributed":
+        return "lutram" if family in LUTRAM_COST else "logic"
+    costs: dict[Literal["block", "lutram", "logic"], float] = {
+        "logic": memory.bits * (ROM_BIT_COST if memory.read_only else RAM_BIT_COST)
+    }
+    if memory.clocked:
+        blocks = memory_blocks(memory.depth, memory.width, family)
+        # Two small Xilinx blocks make a large one; most memories need a small one.
+        costs["block"] = blocks * BLOCK_COST[family]
+        if family == "xilinx" and memory.bits <= 18 * 1024:
+            costs["block"] = BLOCK_COST[family] / 2
+    if family in LUTRAM_COST and not memory.read_only:
+        costs["lutram"] = lutrams(memory, family) * LUTRAM_COST[family]
+    return min(costs, key=lambda kind: costs[kind])
+
+
+def lutrams(memory: Memory, family: str) -> int:
+    """Distributed RAM cells that a memory takes."""
+    depth, width = LUTRAM_SHAPE[family]
+    return -(-memory.depth // depth) * -(-memory.width // width)
+
+
+def block_ram(found: Sequence[Memory], family: str) -> float:
+    """Native blocks of all memories that get them; halves for Xilinx."""
+    total = 0.0
+    for memory in found:
+        if memory_kind(memory, family) == "block":
+            is_half = family == "xilinx" and memory.bits <= 18 * 1024
+            total += 0.5 if is_half else memory_blocks(memory.depth, memory.width, family)
+    return total
+
+
+def single_ports(memory: Memory) -> int:
+    """Single-port RAMs of an iCE40 UP5K that a memory takes."""
+    depth, width = SPRAM_SHAPE
+    return -(-memory.depth // depth) * -(-memory.width // width)
+
+
+def area_features(plan: MachinePlan, family: str) -> list[float]:
+    """What the linear area model multiplies, in the order of :data:`codesign.cost.area_model.FEATURES`."""
+    pairs = [(memory, memory_kind(memory, family)) for memory in plan.memories]
+    return [
+        1.0,
+        float(len(plan.engines)),
+        float(sum(engine.lanes for engine in plan.engines)),
+        float(sum(engine.lanes * engine.widths.potential for engine in plan.engines)),
+        float(sum(m.bits for m, kind in pairs if kind == "logic" and m.has_image)),
+        float(sum(m.bits for m, kind in pairs if kind == "logic" and not m.has_image)),
+        float(sum(lutrams(m, family) for m, kind in pairs if kind == "lutram")),
+    ]
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What reaches a layer in each timestep of N samples.
+
+    events : float64 (N, steps, projections); input events of each projection.
+    loads : float64 (N, steps, lanes); clocks in which each lane walks.
+    operations : float64 (N, steps); synaptic operations of all lanes. Fewer than loads where a word holds no synapse,
+    or a tap of a convolution lands beside the picture.
+    clocks : float64 (N, steps); until the last lane is done, if lanes wait for events and for room in each other's
+    queues; at least the fullest lane's load.
+    steps is 1 for coding 'current' (one accumulation per sample), else the timesteps.
+    """
+
+    events: Float
+    loads: Float
+    operations: Float
+    clocks: Float
+
+
+def source_rates(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Float]:
+    """Mean events (nonzero values with coding 'current') per sample that each source of each layer sends.
+
+    float64 (n_in,) for every layer, sources projection by projection. ``trace`` : the golden model's on these samples,
+    with spikes, if there is one.
+    """
+    found = layer_events(network, stimulus, trace)
+    return [events.sum(axis=(0, 1), dtype=np.float64) / len(stimulus) for events in found]
+
+
+def layer_events(
+    network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None
+) -> list[npt.NDArray[np.bool_]]:
+    """Which sources of each layer send an event in every single accumulation.
+
+    bool (N, steps, n_in) for every layer, sources projection by projection; steps is 1 for input currents, else the
+    timesteps. A layer's own events come a timestep later. ``trace`` : as of :func:`source_rates`.
+    """
+    spikes = (trace or golden.run(network, stimulus, membranes=False)).spikes
+    first = stimulus.dense() != 0 if stimulus.values is None else (stimulus.values != 0)[:, None, :]
+
+    def sent(source: int, index: int) -> npt.NDArray[np.bool_]:
+        if source == INPUT:
+            return first
+        if source == index:
+            return np.concatenate([np.zeros_like(spikes[index][:, :1]), spikes[index][:, :-1]], axis=1)
+        return spikes[source]
+
+    return [
+        np.concatenate([sent(projection.source, index) for projection in layer.projections], axis=2)
+        for index, layer in enumerate(network.layers)
+    ]
+
+
+def source_events(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Bool]:
+    """Which sources of each layer send an event in every single accumulation, as placement takes it.
+
+    bool (n_steps, n_in) for every layer; steps are samples for the first layer of coding 'current', else timesteps.
+    ``trace`` : as of :func:`source_rates`.
+    """
+    return [events.reshape(-1, events.shape[-1]) for events in layer_events(network, stimulus, trace)]
+
+
+def landing(layer: LayerMap) -> Int:
+    """int64 (n_in,): synaptic operations of an event of each source, over all lanes.
+
+    Of a convolution these are the taps that land; those that fall off the target's border are walked in vain.
+    """
+    if layer.synapse_step is None:
+        return layer.walked(layer.row_count).sum(axis=0)
+    # Taps of each row by their step along y and x, which is what decides where they land.
+    most_y, most_x = (max(int(steps[axis].max(initial=0)) for steps in layer.synapse_step) for axis in (0, 1))
+    taps = np.zeros((layer.n_addresses, most_y + 1, most_x + 1), np.int64)
+    for counts, (step_y, step_x) in zip(layer.row_count, layer.synapse_step, strict=True):
+        np.add.at(taps, (np.repeat(np.arange(layer.n_addresses), counts), step_y, step_x), 1)
+    found = []
+    for link in layer.projections:
+        part = np.zeros(link.n_in, np.int64)
+        reach_y = reach_x = np.ones(link.n_in, np.int64)
+        if link.reads is not None and link.reads.is_convolution:
+            _, height, width = link.reads.shape
+            place = np.arange(link.n_in)
+            reach_y, reach_x = link.reads.y.reach[place // width % height], link.reads.x.reach[place % width]
+        for y in range(most_y + 1):
+            for x in range(most_x + 1):
+                part += taps[link.source_row, y, x] * ((reach_y >> y) & (reach_x >> x) & 1)
+        found.append(np.where(link.source_row >= 0, part, 0))
+    return np.concatenate(found)
+
+
+def arrivals(mapping: HardwareMap, index: int) -> Int:
+    """int64 (n_in,): the sources of a layer in the order in which their events arrive.
+
+    Inputs come as they are numbered, neurons slot by slot of the sweep before, lane by lane; of several projections
+    those of one are taken to come after those of the other.
+    """
+    found, first = [], 0
+    for link in mapping.layers[index].projections:
+        sender = None if link.source == INPUT else mapping.layers[link.source]
+        found.append(first + (np.arange(link.n_in) if sender is None else np.lexsort((sender.lane, sender.slot))))
+        first += link.n_in
+    return np.concatenate(found)
+
+
+def walking_clocks(events: Bool, walked: Int, order: Int, held: int, head: int) -> Float:
+    """Clocks from the first event of an accumulation until the last lane has walked its rows.
+
+    An event a clock comes to all lanes at once, and only if each has room for its row: a lane that has many taps in a
+    stretch of rows holds up the others, which a picture's events make last, since those of one channel come together.
+
+    events : bool (N, steps, n_in). walked : int64 (lanes, n_in); clocks that each lane walks for each source.
+    order : int64 (n_in,); sources as they arrive. held : rows that a lane keeps waiting, the one that it walks apart.
+    head : clocks for which events have come before lanes may walk, those of the sweep before.
+
+    Returns float64 (N, steps). Long accumulations are cut into stretches of ``STRETCH`` events, after each of which all
+    lanes are taken to meet.
+    """
+    flat = events.reshape(-1, events.shape[-1])[:, order]
+    found = np.zeros(len(flat))
+    # Events that nobody walks are taken without waiting.
+    lengths = walked[:, order].T
+    where, source = np.nonzero(flat)
+    if not where.size or not lengths.any():
+        return found.reshape(events.shape[:2])
+    first = np.searchsorted(where, np.arange(len(flat)))
+    within = np.arange(where.size) - first[where]
+    parts = -(-np.bincount(where, minlength=len(flat)) // STRETCH)
+    begins = np.cumsum(parts) - parts
+    part, place = begins[where] + within // STRETCH, within % STRETCH
+    padded = np.full((place.max() + 1, parts.sum()), -1)
+    padded[place, part] = source
+    # The longest first, so that those still going on are always the first ones.
+    sizes = np.count_nonzero(padded >= 0, axis=0)
+    longest = np.argsort(-sizes, kind="stable")
+    padded, sizes = padded[:, longest], sizes[longest]
+    lanes = walked.shape[0]
+    taken = np.full(padded.shape[1], -1 - head, np.int64)
+    done = np.zeros((padded.shape[1], lanes), np.int64)
+    # When the last rows of each lane began, the oldest at ``count % held``.
+    began = np.full((padded.shape[1], lanes, held), -1 - head, np.int64)
+    count = np.zeros((padded.shape[1], lanes), np.int64)
+    for step in range(len(padded)):
+        alive = int(np.searchsorted(-sizes, -step))
+        row = lengths[padded[step, :alive]]
+        oldest = (count[:alive] % held)[:, :, None]
+        room = np.take_along_axis(began[:alive], oldest, 2)[:, :, 0].max(axis=1)
+        taken[:alive] = np.maximum(taken[:alive] + 1, room)
+        walks = row > 0
+        begin = np.maximum(done[:alive], taken[:alive, None])
+        np.put_along_axis(
+            began[:alive],
+            oldest,
+            np.where(walks, begin, np.take_along_axis(began[:alive], oldest, 2)[:, :, 0])[:, :, None],
+            2,
+        )
+        done[:alive] = np.where(walks, begin + row, done[:alive])
+        count[:alive] += walks
+    clocks = np.empty(padded.shape[1])
+    clocks[longest] = done.max(axis=1)
+    np.add.at(found, np.repeat(np.arange(len(flat)), parts), clocks)
+    return found.reshape(events.shape[:2])
+
+
+def activity(
+    network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, trace: golden.Trace | None = None
+) -> list[Activity]:
+    """Activity of every layer on real samples, by the golden model (``trace``, if it ran already)."""
+    result = []
+    for layer, found in zip(mapping.layers, layer_events(network, stimulus, trace), strict=True):
+        counts = layer.walked(layer.row_lengths).T.astype(np.float64)
+        held = UNQUEUED if layer.fetchers == 1 else mapping.choices.queue_depth
+        sweeps = network.timesteps if layer.index == 0 and network.coding.is_current else 1
+        head = sweeps * layer.n_slots + TURN_CLOCKS
+        events = found.astype(np.float64)
+        result.append(
+            Activity(
+                np.stack([part.sum(axis=2) for part in np.split(events, _ends(layer), axis=2)], axis=2),
+                events @ counts,
+                events @ landing(layer).astype(np.float64),
+                walking_clocks(events > 0, layer.walked(layer.row_lengths), arrivals(mapping, layer.index), held, head),
+            )
+        )
+    return result
+
+
+def _ends(layer: LayerMap) -> list[int]:
+    """Where the sources of one projection end and those of the next begin."""
+    return np.cumsum([link.n_in for link in layer.projections])[:-1].tolist()
+
+
+def _sent(plan: MachinePlan, activities: Sequence[Activity], source: int, sample: int) -> Float | None:
+    """float64 (steps,): events that a population sends; None if no layer reads it in the same timestep."""
+    for layer, part in zip(plan.mapping.layers, activities, strict=True):
+        for number, link in enumerate(layer.projections):
+            if link.source == source != layer.index:
+                return part.events[sample, :, number]
+    return None
+
+
+def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[npt.NDArray]) -> list[Activity]:
+    """Activity of one sample whose events are the mean ones, spread evenly over the timesteps.
+
+    ``rates`` : per layer, float (n_in,); events (for 'current': nonzero values) per sample of each source.
+    """
+    result = []
+    for layer, rate in zip(mapping.layers, rates, strict=True):
+        steps = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
+        loads = layer.walked(layer.row_lengths) @ np.asarray(rate, np.float64)
+        operations = float(landing(layer) @ np.asarray(rate, np.float64))
+        result.append(
+            Activity(
+                np.array([[[float(np.sum(part)) / steps for part in np.split(rate, _ends(layer))]] * steps]),
+                np.broadcast_to(loads / steps, (1, steps, layer.lanes)).copy(),
+                np.full((1, steps), operations / steps),
+                np.full((1, steps), float(loads.max()) / steps),
+            )
+        )
+    return result
+
+
+def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[str, Any]:
+    """Clocks of samples, alone and back to back.
+
+    The engines are taken as a pipeline of stations. A layer's sweep of timestep t starts when its fullest lane has
+    walked its rows, one synapse a clock, and the timestep's end has come; it reads ``n_slots`` slots, one a clock,
+    and its events reach the next layer one a clock. A lane walks rows of t + 1 once its sweep of t has passed; until
+    then its queue takes as many rows as it holds, and the events behind them wait; so do lanes for each other
+    (:func:`walking_clocks`). With coding 'current' one accumulation is followed by T sweeps. Limited FIFOs are taken
+    as unlimited. Against simulation of 20 samples each, seven networks of :mod:`boards.calibrate` (with which
+    ``TURN_CLOCKS`` was chosen): latency within 4 %, interval within 5 %, five of the intervals within 0.5 %. Chains of
+    convolutions and pools: of examples/digits-conv.toml, and of the shape of examples/mnist-conv.toml, latency within
+    1 %, interval within 2 %; ten random ones: interval within 2 %, latency within 3 % or, where it is short, 10 clocks.
+
+    Early exit is not counted: all samples are taken as whole. Nor is what sweeps wait for without FIFOs behind them.
+
+    Returns ``latency_cycles`` (first input word to decision, samples alone), ``interval_cycles`` (between decisions,
+    back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
+    ``lane_use`` per layer (synapses over lanes x accumulate cycles).
+    """
+    layers, timesteps = plan.mapping.layers, plan.network.timesteps
+    n_samples = len(activities[0].events)
+    peaks = [part.clocks for part in activities]
+    latencies, decisions = [], []
+    free = [0.0] * len(layers)
+    input_free = readout_free = 0.0
+    for sample in range(n_samples):
+        alone = _decision(plan, activities, peaks, sample, [0.0] * len(free), 0.0, 0.0)
+        latencies.append(alone[0])
+        decision, free, input_free = _decision(plan, activities, peaks, sample, free, input_free, readout_free)
+        readout_free = decision
+        decisions.append(decision)
+    fills = [engine.clocks.fill for engine in plan.engines for _ in engine.layers]
+    accumulate = [float((peak + fill * (peak > 0)).sum(axis=1).mean()) for peak, fill in zip(peaks, fills, strict=True)]
+    synapses = [float(part.operations.sum(axis=1).mean()) for part in activities]
+    return {
+        "latency_cycles": float(np.mean(latencies)),
+        "interval_cycles": float(np.diff(decisions).mean()) if n_samples > 1 else None,
+        "accumulate_cycles": accumulate,
+        "sweep_cycles": [layer.n_slots * timesteps for layer in layers],
+        "lane_use": [
+            total / (layer.lanes * clocks) if clocks else None
+            for layer, total, clocks in zip(layers, synapses, accumulate, strict=True)
+        ],
+    }
+
+
+def _decision(
+    plan: MachinePlan,
+    activities: Sequence[Activity],
+    peaks: Sequence[Float],
+    sample: int,
+    free: list[float],
+    input_free: float,
+    readout_free: float,
+) -> tuple[float, list[float], float]:
+    """Clock of a sample's decision, when each layer may walk again, and when the input port is free."""
+    network = plan.network
+    if plan.choices.folded:
+        decision, now = _folded_decision(
+            network, plan.engines[0], activities, [peak[sample] for peak in peaks], sample, input_free
+        )
+        return max(decision, readout_free + READOUT_CLOCKS + network.n_outputs), free, now
+    first: list[float] = []
+    last: list[float] = []
+    now = input_free
+    entering = _sent(plan, activities, INPUT, sample)
+    assert entering is not None
+    for count in entering:
+        first.append(now + INPUT_CLOCKS)
+        now += count + (0 if network.coding.is_current else 1)
+        last.append(now + INPUT_CLOCKS)
+    # First event and end of each timestep of what each population sends.
+    sent = {INPUT: (first, last)}
+    after = list(free)
+    for engine, peak in zip(plan.engines, peaks, strict=True):
+        layer, clocks = engine.layers[0], engine.clocks
+        is_current = layer.index == 0 and network.coding.is_current
+        fire, stages = clocks.fire, clocks.write
+        event_clocks, barrier_clocks = clocks.fetch, clocks.barrier
+        # Clocks from the end of a sweep until rows may start.
+        settling = clocks.settling - 1
+        go = after[layer.index]
+        swept = go - settling
+        starts: list[float] = []
+        heard = [sent[link.source] for link in layer.projections if link.source != layer.index]
+        first, last = ([choose(times) for times in zip(*part)] for choose, part in zip((min, max), zip(*heard)))
+        own = activities[layer.index].events[sample][:, [link.source == layer.index for link in layer.projections]]
+        for step in range(len(first)):
+            if any(engine.delayed) and step > 0:
+                # Its own events begin with the sweep before.
+                last[step] = max(last[step], starts[-1] + fire + TOKEN_CLOCKS + max(layer.n_slots, own[step].max()))
+            start = last[step] + event_clocks
+            if peak[sample, step] > 0:
+                start = max(start, max(go, first[step] + event_clocks) + peak[sample, step] + barrier_clocks)
+            else:
+                # No row, no walk: sweeps follow each other as soon as slot 0 has been written.
+                start = max(start, swept + (1 if layer.n_slots > stages else stages))
+            sweeps = network.timesteps if is_current else 1
+            spacing = layer.n_slots if layer.n_slots > stages else layer.n_slots + stages
+            starts += [start + k * spacing for k in range(sweeps)]
+            swept = starts[-1] + layer.n_slots
+            go = swept + settling
+            if layer.index == 0:
+                # Words of the next timestep wait until the lanes have walked those before.
+                pushed = max(0.0, start - barrier_clocks - now)
+                now += pushed if step + 1 == len(first) else 0.0
+        after[layer.index] = go
+        fired = _sent(plan, activities, layer.index, sample)
+        first = [start + fire + TOKEN_CLOCKS for start in starts]
+        last = []
+        for t, start in enumerate(starts):
+            tokens = 0.0 if fired is None else float(fired[t])
+            last.append(max(start + layer.n_slots, first[t] - fire + tokens) + fire + TOKEN_CLOCKS)
+        sent[layer.index] = first, last
+    decision = max(last[-1], readout_free) + READOUT_CLOCKS + network.n_outputs
+    return decision, after, now
+
+
+def _folded_decision(
+    network: FrozenNetwork,
+    engine: EnginePlan,
+    activities: Sequence[Activity],
+    peaks: Sequence[Float],
+    sample: int,
+    now: float,
+) -> tuple[float, float]:
+    """Clock of a sample's decision, and when the one engine, which does one thing after the other, is free again."""
+    is_current = network.coding.is_current
+    clocks = engine.clocks
+    fire, stages = clocks.fire, clocks.write
+    event_clocks, barrier_clocks = clocks.fetch, clocks.barrier
+    token = now
+    for t in range(network.timesteps):
+        for layer, peak in zip(engine.layers, peaks, strict=True):
+            if layer.index > 0 or t == 0 or not is_current:
+                if layer.index == 0:
+                    count = float(activities[0].events[sample, t, 0]) + (0 if is_current else 1)
+                    first, last = now + INPUT_CLOCKS, now + INPUT_CLOCKS + count
+                else:
+                    tokens = float(activities[layer.index].events[sample, t, 0])
+                    first = token
+                    last = max(now - 1, first + tokens)
+                walked = max(now + 1, first + event_clocks) + peak[t]
+                now = max(walked + barrier_clocks, last + event_clocks)
+            token = now + fire + TOKEN_CLOCKS
+            now += layer.n_slots + stages
+    return now + TOKEN_CLOCKS + READOUT_CLOCKS + network.n_outputs, now
+
+
+def estimate(
+    plan: MachinePlan,
+    *,
+    stimulus: Stimulus | None = None,
+    rates: Sequence[npt.NDArray] | None = None,
+    clock_mhz: float = 50.0,
+    trace: golden.Trace | None = None,
+) -> dict[str, Any]:
+    """Everything that can be said before simulation and synthesis.
+
+    stimulus : samples whose events are counted (the first 100); without it, ``rates`` (mean events per sample and
+        source of every layer); without both there are no cycles.
+    clock_mhz : clock that the latency assumes.
+    trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
+
+    Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``placement``
+    (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles``
+    (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
+    (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to; lut, ff
+    and error are None for machines that the model does not know, among them all with convolutions or pools).
+    """
+    network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
+    cycles: dict[str, Any] | None = None
+    if stimulus is not None and len(stimulus):
+        chosen = stimulus.take(slice(0, MAX_SAMPLES))
+        cycles = cycle_estimate(plan, activity(network, mapping, chosen, trace))
+    elif rates is not None:
+        cycles = cycle_estimate(plan, mean_activity(network, mapping, rates))
+    return {
+        "network_hash": network.hash,
+        "lanes": mapping.lanes,
+        "memory_bits": bits,
+        "bits_per_synapse": (bits["rows"] + bits["synapses"]) / max(1, network.n_synapses),
+        "placement": mapping.report(),
+        "cycles": cycles,
+        "clock_mhz": clock_mhz,
+        "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
+        "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
+        "area": {family: _area(plan, family) for family in FAMILIES},
+    }
+
+
+def _area(plan: MachinePlan, family: str) -> dict[str, Any]:
+    found, coding = plan.memories, plan.network.coding
+    features = np.array(area_features(plan, family))
+    # The syntheses that the model was fitted to are of chains of single synapses alone.
+    fitted = problem(plan.choices, consumer="area") is None and plan.network.is_plain_chain
+    model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
+    current_lanes = plan.engines[0].lanes if coding.is_current and coding.input_bits > 1 else 0
+    return {
+        "lut": round(float(features @ model.lut.coefficients)) if model else None,
+        "ff": round(float(features @ model.ff.coefficients)) if model else None,
+        "bram": block_ram(found, family),
+        "spram": sum(single_ports(m) for m in found if memory_kind(m, family) == "spram"),
+        "dsp": 0 if family == "ice40" else current_lanes,
+        "error": {"lut": model.lut.error, "ff": model.ff.error} if model else None,
+    }
+
+
+def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
+    """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does.
+
+    Warns of logic that is not estimated and so cannot be compared.
+    """
+    area = result["area"][device.family]
+    names = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
+    cures = {
+        "lut": "use fewer lanes",
+        "ff": "use fewer lanes",
+        "bram": "use a lower density, fewer neurons, fewer weight bits or fewer lanes",
+        "dsp": "use fewer lanes in the first layer",
+    }
+    if area["lut"] is None:
+        warnings.warn(
+            f"{name}: the area model does not know this machine, so that only its memories are compared with the "
+            "device; `codesign synth` places it",
+            CodesignWarning,
+            stacklevel=2,
+        )
+    return [
+        f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
+        f"({area[kind] - device.budget[kind]:g} too many); {cures[kind]}"
+        for kind, title in names.items()
+        if area[kind] is not None and area[kind] > device.budget[kind]
+    ]

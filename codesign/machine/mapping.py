@@ -1,0 +1,984 @@
+"""Placement of a frozen network on lanes: which neuron sits where, and what every memory holds.
+
+Each layer has P lanes; a lane owns some neurons (its slots), their incoming synapses and a row table of its
+own, so lanes never wait for each other within a timestep. The placement decides nothing but speed: sums are
+independent of their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.basics.errors import CapacityError, InputError, UnsupportedError
+from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection
+from codesign.contract.network.connections import Shape, is_whole
+from codesign.contract.network.terms import plain_number
+from codesign.machine.capacity import (
+    Capacity,
+    CapacityOptions,
+    Role,
+    check_fits,
+    plan_capacity,
+    stored_thresholds,
+    synapse_words,
+)
+from codesign.machine.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
+from codesign.machine.encoding import PLAIN, Encoding, smallest
+from codesign.machine.layouts import Field, Record, index_width, parameter_word
+from codesign.machine.pictures import PictureInput, addresses, low_bits
+from codesign.machine.placement import Walks, balance_of, place, whole_events
+
+Int = npt.NDArray[np.int64]
+
+LOADABLE = Choices(loadable=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectionMap:
+    """What one projection brings to a layer: events of a source, each of which leads to one of the layer's rows.
+
+    source : INPUT, an earlier layer, or the layer itself, whose events are those of the timestep before.
+    source_address : int64 (n_in,); address of each source in events. span : addresses that an event can have.
+    reads : how events of a picture find rows and slots; None if an event's address is a row's.
+    row_base, n_rows : first of its rows, and how many there are.
+    """
+
+    source: int
+    source_address: Int
+    span: int
+    reads: PictureInput | None
+    row_base: int
+    n_rows: int
+
+    @property
+    def n_in(self) -> int:
+        return int(self.source_address.size)
+
+    @cached_property
+    def source_row(self) -> Int:
+        """int64 (n_in,): row that each source's event leads to; -1 if it is dropped."""
+        row = self.source_address if self.reads is None else self.reads.rows(self.source_address)
+        return np.where(row >= 0, row + self.row_base, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMap:
+    """One layer on its lanes.
+
+    index : position of the layer in the network.
+    projections : where its events come from.
+    n_out, lanes, n_slots : neurons, lanes P, slots of every lane.
+    lane, slot : int64 (n_out,); place of each neuron. Of a picture, lanes own whole channels: the slot of (c, y, x) is
+        ``(rank * H + y) * W + x``, rank being the channel's place among those of its lane.
+    row_start, row_count : int64 (lanes, n_addresses); a lane's synapses, or taps, of each row.
+    synapse_slot, synapse_weight : one int64 array per lane, ordered by row, then slot. Of a tap, ``synapse_slot`` is
+        what an event's base is added to, modulo a power of two.
+    synapse_step : of taps, one int64 (2, n) array per lane: steps along y and x; else None.
+    synapse_source, synapse_target : as above, the frozen network's indices, of channels for taps (for reports; not in
+        hardware).
+    picture : (channels, height, width) if the neurons are placed as a picture, else None.
+    threshold, bias : the layer-wide constant, or None if every slot has its own.
+    slot_threshold, slot_bias : int64 (lanes, n_slots); what each slot uses, padding included.
+    spiking : False for the last layer of a membrane readout, whose thresholds are not used.
+    weight_bits : bits of one weight.
+    balance : mean over greatest load of the lanes, summed over the accumulations that guided the placement; the lane
+        use that no overhead would leave. 1 is perfect.
+    encoding : how rows and synapses lie in memory.
+    pipeline : how many registers cut the lanes' datapath.
+    capacity : of a loadable machine, from which slots, addresses, words and depths follow; else None.
+    lockstep : whether all lanes walk a row at once: one row table and one synapse memory, whose words hold a slot and a
+        weight for each lane. A lane with fewer synapses in a row than another adds 0 to slot 0 meanwhile.
+    """
+
+    index: int
+    projections: tuple[ProjectionMap, ...]
+    n_out: int
+    lanes: int
+    n_slots: int
+    lane: Int
+    slot: Int
+    row_start: Int
+    row_count: Int
+    synapse_slot: tuple[Int, ...]
+    synapse_weight: tuple[Int, ...]
+    synapse_source: tuple[Int, ...]
+    synapse_target: tuple[Int, ...]
+    synapse_step: tuple[Int, ...] | None
+    picture: Shape | None
+    threshold: int | None
+    bias: int | None
+    slot_threshold: Int
+    slot_bias: Int
+    spiking: bool
+    weight_bits: int
+    balance: float
+    encoding: Encoding = PLAIN
+    pipeline: Pipeline = "deep"
+    capacity: Capacity | None = None
+    lockstep: bool = False
+
+    @property
+    def fetchers(self) -> int:
+        """Row tables and synapse memories, each with a fetcher: one per lane, or one for all in lock step."""
+        return 1 if self.lockstep else self.lanes
+
+    @property
+    def lane_bits(self) -> int:
+        """Bits of a lane's number within a hardware index; 0 for one lane."""
+        return (self.lanes - 1).bit_length()
+
+    @property
+    def place_bits(self) -> int:
+        """Low bits of an event's address that say where in its channel a neuron is; 0 unless it is a picture's."""
+        return low_bits(self.picture) if self.picture else 0
+
+    @property
+    def n_ranks(self) -> int:
+        """Channels of every lane of a picture; slots otherwise."""
+        return self.n_slots // prod(self.picture[1:]) if self.picture else self.n_slots
+
+    @cached_property
+    def hardware_index(self) -> Int:
+        """int64 (n_out,): address of each neuron in events, rank << lane_bits | lane above the place in the channel."""
+        size = prod(self.picture[1:]) if self.picture else 1
+        return _own_addresses(self.picture, self.slot[::size] // size, self.lane[::size], self.lane_bits)
+
+    @property
+    def index_span(self) -> int:
+        """Addresses that an event of this layer can have."""
+        return self.n_ranks << (self.lane_bits + self.place_bits)
+
+    @property
+    def n_in(self) -> int:
+        """Sources of all projections together."""
+        return sum(projection.n_in for projection in self.projections)
+
+    @cached_property
+    def source_address(self) -> Int:
+        """int64 (n_in,): address of each source in events, projection by projection."""
+        return np.concatenate([projection.source_address for projection in self.projections])
+
+    @cached_property
+    def source_row(self) -> Int:
+        """int64 (n_in,): row that each source's event leads to; -1 if it is dropped."""
+        return np.concatenate([projection.source_row for projection in self.projections])
+
+    @property
+    def convolutions(self) -> list[PictureInput]:
+        """How the projections that are convolutions read."""
+        found = (projection.reads for projection in self.projections)
+        return [reads for reads in found if reads is not None and reads.is_convolution]
+
+    @property
+    def n_addresses(self) -> int:
+        """Rows of each row table."""
+        return int(self.row_start.shape[1])
+
+    def walked(self, of_rows: Int) -> Int:
+        """int64 (lanes, n_in): what an event of each source walks, of ``row_lengths`` or ``row_count``."""
+        return np.where(self.source_row >= 0, of_rows[:, self.source_row], 0)
+
+    @property
+    def padding_slots(self) -> int:
+        """Slots that hold no neuron."""
+        return self.lanes * self.n_slots - self.n_out
+
+    @property
+    def lane_synapses(self) -> Int:
+        """int64 (lanes,): synapses of each lane."""
+        return np.array([weights.size for weights in self.synapse_weight], np.int64)
+
+    @property
+    def imbalance(self) -> float:
+        """Synapses of the fullest lane over the mean; 1 is perfect, also for a layer without synapses."""
+        synapses = self.lane_synapses
+        return float(synapses.max() / synapses.mean()) if synapses.any() else 1.0
+
+    @cached_property
+    def _columns(self) -> list[tuple[dict[str, Int], Int]]:
+        """Of each lane: the fields of its synapse words, and the words of each row."""
+        found = [
+            self.encoding.synapse_columns(count, slot, weight)
+            for count, slot, weight in zip(self.row_count, self.synapse_slot, self.synapse_weight, strict=True)
+        ]
+        for (columns, _), step in zip(found, self.synapse_step or (), strict=bool(self.synapse_step)):
+            columns |= {"dy": step[0], "dx": step[1]}
+        if not self.lockstep:
+            return found
+        longest = np.max([words for _, words in found], axis=0)
+        return [
+            ({name: _spread(column, words, longest) for name, column in columns.items()}, longest)
+            for columns, words in found
+        ]
+
+    @cached_property
+    def row_lengths(self) -> Int:
+        """int64 (lanes, n_addresses): words of each row, escapes included; the clocks that it is walked in."""
+        return np.array([words for _, words in self._columns])
+
+    @cached_property
+    def row_record(self) -> Record:
+        if self.capacity:
+            return self.capacity.record(self.index, "rows")
+        return self.encoding.row_record(int(self.row_lengths.sum(axis=1).max()), int(self.row_lengths.max()))
+
+    @property
+    def row_depth(self) -> int:
+        """Words of each row table."""
+        return -(-self.n_addresses // self.encoding.row_group)
+
+    @property
+    def given_record(self) -> Record:
+        """What a lane's neurons are given for a synapse: {slot, weight}."""
+        if self.capacity:
+            return self.synapse_record
+        return PLAIN.synapse_record(self.n_slots, self.weight_bits)
+
+    @property
+    def tag(self) -> Record:
+        """What an event hands on to the synapses of its row beside its value: no fields, or of a convolution the base
+        of its slots and which steps of a tap land."""
+        if not self.convolutions:
+            return Record(())
+        y, x = (max(reads.steps[axis] for reads in self.convolutions) for axis in (0, 1))
+        base = Field("base", index_width(self.n_slots))
+        return Record((base, Field("reach_y", y), Field("reach_x", x)))
+
+    @property
+    def fetched_record(self) -> Record:
+        """What a fetcher gives: {slot, weight} for its lane, or {slot0, weight0, slot1, ...} for all in lock step."""
+        return self.synapse_record if self.lockstep else self.given_record
+
+    @property
+    def synapse_record(self) -> Record:
+        if self.capacity:
+            return self.capacity.record(self.index, "synapses")
+        own = self.encoding.synapse_record(self.n_slots, self.weight_bits)
+        if self.convolutions:
+            _, y, x = self.tag
+            own = Record((*own.fields, Field("dy", index_width(y.width)), Field("dx", index_width(x.width))))
+        if not self.lockstep:
+            return own
+        return Record(
+            tuple(replace(field, name=f"{field.name}{lane}") for lane in range(self.lanes) for field in own.fields)
+        )
+
+    @cached_property
+    def parameter_record(self) -> Record:
+        """Word of a slot's parameters; no fields if threshold and bias are constants or unused."""
+        if self.capacity:
+            return self.capacity.record(self.index, "parameters")
+        return parameter_word(
+            (int(self.slot_threshold.min()), int(self.slot_threshold.max()))
+            if self.spiking and self.threshold is None
+            else None,
+            (int(self.slot_bias.min()), int(self.slot_bias.max())) if self.bias is None else None,
+        )
+
+    def image(self, lane: int, role: str) -> str:
+        """Path of a memory's image in the bundle; rows and synapses in lock step are of no lane."""
+        if self.lockstep and role != "parameters":
+            return f"images/l{self.index}_{role}.mem"
+        return f"images/l{self.index}_p{lane}_{role}.mem"
+
+    def words(self, role: Role, lane: int) -> npt.NDArray[Any]:
+        """Contents of one memory."""
+        found = {"rows": self.row_words, "synapses": self.synapse_words, "parameters": self.parameter_words}
+        return found[role](lane)
+
+    def row_words(self, lane: int) -> npt.NDArray[Any]:
+        """Contents of a lane's row table."""
+        lengths = self.row_lengths[lane]
+        moved = self.lockstep or self.encoding.gap_bits is not None
+        starts = _starts(lengths) if moved else self.row_start[lane]
+        return self.row_record.pack(self.encoding.row_columns(starts, lengths))
+
+    def synapse_depth(self, lane: int) -> int:
+        """Words of a lane's synapse memory."""
+        if self.capacity:
+            return self.capacity.layers[self.index].synapses
+        return max(1, next(iter(self._columns[lane][0].values())).size)
+
+    def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
+        """Contents of a lane's synapse memory, zeros behind the synapses; they are never read."""
+        columns = self._columns[lane][0]
+        if self.lockstep:
+            columns = {
+                f"{name}{p}": column for p, (part, _) in enumerate(self._columns) for name, column in part.items()
+            }
+        words = self.synapse_record.pack(columns)
+        return np.pad(words, (0, self.synapse_depth(lane) - words.size))
+
+    @cached_property
+    def parameters_per_channel(self) -> bool:
+        """Whether one word of parameters serves a whole channel of a picture."""
+        if self.picture is None:
+            return False
+        of_channels = (np.reshape(part, (-1, prod(self.picture[1:]))) for part in (self.slot_threshold, self.slot_bias))
+        return all(bool(np.all(part == part[:, :1])) for part in of_channels)
+
+    @property
+    def parameter_depth(self) -> int:
+        """Words of each parameter memory, if there are any."""
+        return self.n_ranks if self.parameters_per_channel else self.n_slots
+
+    def parameter_words(self, lane: int) -> npt.NDArray[Any]:
+        """Contents of a lane's parameter memory; empty if there is none."""
+        record = self.parameter_record
+        if not record.fields:
+            return np.zeros(0, np.int64)
+        step = self.n_slots // self.parameter_depth
+        columns = {"threshold": self.slot_threshold[lane][::step], "bias": self.slot_bias[lane][::step]}
+        return record.pack({field.name: columns[field.name] for field in record})
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedMap:
+    """All layers in the memories of one engine (shape 'folded'): each lane has one row table, one synapse memory, one
+    parameter memory, and its slots in one state memory. Layers begin at bases whose low bits are free, so that an
+    address is ``base | index``.
+
+    layers : the layers, all of the same lanes.
+    row_base, slot_base : of each layer, in every lane.
+    """
+
+    layers: tuple[LayerMap, ...]
+    capacity = None
+
+    @property
+    def lanes(self) -> int:
+        return self.layers[0].lanes
+
+    @cached_property
+    def row_base(self) -> list[int]:
+        return _aligned([layer.n_addresses for layer in self.layers])
+
+    @cached_property
+    def slot_base(self) -> list[int]:
+        return _aligned([layer.n_slots for layer in self.layers])
+
+    @property
+    def n_addresses(self) -> int:
+        """Rows of each row table, unused ones between the layers included."""
+        return self.row_base[-1] + self.layers[-1].n_addresses
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of each lane, unused ones between the layers included."""
+        return self.slot_base[-1] + self.layers[-1].n_slots
+
+    @property
+    def parameter_depth(self) -> int:
+        """Words of each parameter memory, if there are any."""
+        return self.n_slots
+
+    @cached_property
+    def lane_synapses(self) -> Int:
+        """int64 (lanes,): synapses of each lane."""
+        return np.sum([layer.lane_synapses for layer in self.layers], axis=0)
+
+    @property
+    def fetchers(self) -> int:
+        """Row tables and synapse memories, one of each per lane."""
+        return self.lanes
+
+    @property
+    def encoding(self) -> Encoding:
+        """That of all layers."""
+        return self.layers[0].encoding
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """That of all layers."""
+        return self.layers[0].pipeline
+
+    @cached_property
+    def row_lengths(self) -> Int:
+        """int64 (lanes, n_addresses): words of each row, escapes included; 0 between the layers."""
+        words = np.zeros((self.lanes, self.n_addresses), np.int64)
+        for base, layer in zip(self.row_base, self.layers, strict=True):
+            words[:, base : base + layer.n_addresses] = layer.row_lengths
+        return words
+
+    @cached_property
+    def row_record(self) -> Record:
+        return self.encoding.row_record(int(self.row_lengths.sum(axis=1).max()), int(self.row_lengths.max()))
+
+    @property
+    def row_depth(self) -> int:
+        """Words of each row table."""
+        return -(-self.n_addresses // self.encoding.row_group)
+
+    @property
+    def _widest(self) -> tuple[int, int]:
+        """Slots of the largest layer, and bits of the widest weight."""
+        return max(layer.n_slots for layer in self.layers), max(layer.weight_bits for layer in self.layers)
+
+    @property
+    def given_record(self) -> Record:
+        """What a lane's neurons are given for a synapse: {slot within the layer, weight}."""
+        return PLAIN.synapse_record(*self._widest)
+
+    @property
+    def fetched_record(self) -> Record:
+        """What a fetcher gives for its lane."""
+        return self.given_record
+
+    @property
+    def synapse_record(self) -> Record:
+        return self.encoding.synapse_record(*self._widest)
+
+    @property
+    def threshold(self) -> list[int] | None:
+        """Each layer's constant, 0 where it is not used; None if a slot has its own."""
+        found = [layer.threshold if layer.spiking else 0 for layer in self.layers]
+        return None if None in found else [value or 0 for value in found]
+
+    @property
+    def bias(self) -> list[int] | None:
+        """Each layer's constant; None if a slot has its own."""
+        found = [layer.bias for layer in self.layers]
+        return None if None in found else [value or 0 for value in found]
+
+    @cached_property
+    def parameter_record(self) -> Record:
+        """Word of a slot's parameters; no fields if both are constants of the layers."""
+        thresholds = np.concatenate([layer.slot_threshold.ravel() for layer in self.layers if layer.spiking] or [[0]])
+        biases = np.concatenate([layer.slot_bias.ravel() for layer in self.layers])
+        return parameter_word(
+            None if self.threshold is not None else (min(0, int(thresholds.min())), int(thresholds.max())),
+            None if self.bias is not None else (min(0, int(biases.min())), int(biases.max())),
+        )
+
+    def image(self, lane: int, role: str) -> str:
+        """Path of a memory's image in the bundle."""
+        return f"images/p{lane}_{role}.mem"
+
+    def words(self, role: Role, lane: int) -> npt.NDArray[Any]:
+        """Contents of one memory."""
+        found = {"rows": self.row_words, "synapses": self.synapse_words, "parameters": self.parameter_words}
+        return found[role](lane)
+
+    def row_words(self, lane: int) -> npt.NDArray[Any]:
+        """Contents of a lane's row table; starts count from the begin of the shared synapse memory."""
+        words = self.row_lengths[lane]
+        return self.row_record.pack(self.encoding.row_columns(_starts(words), words))
+
+    def synapse_depth(self, lane: int) -> int:
+        """Words of a lane's synapse memory."""
+        return max(1, int(self.row_lengths[lane].sum()))
+
+    def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
+        """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
+        if not self.lane_synapses[lane]:
+            return np.zeros(1, np.int64)
+        columns = [layer._columns[lane][0] for layer in self.layers]
+        return self.synapse_record.pack({name: np.concatenate([part[name] for part in columns]) for name in columns[0]})
+
+    def parameter_words(self, lane: int) -> npt.NDArray[Any]:
+        """Contents of a lane's parameter memory, zeros between the layers; empty if there is none."""
+        record = self.parameter_record
+        if not record.fields:
+            return np.zeros(0, np.int64)
+        columns = {name: np.zeros(self.n_slots, np.int64) for name in ("threshold", "bias")}
+        for base, layer in zip(self.slot_base, self.layers, strict=True):
+            slots = slice(base, base + layer.n_slots)
+            columns["threshold"][slots] = layer.slot_threshold[lane] if layer.spiking else 0
+            columns["bias"][slots] = layer.slot_bias[lane]
+        return record.pack({field.name: columns[field.name] for field in record})
+
+
+def _spread(column: Int, words: Int, wanted: Int) -> Int:
+    """A lane's words, row by row, with zeros behind each row up to ``wanted`` words."""
+    place = np.arange(column.size) + np.repeat(np.cumsum(wanted - words) - (wanted - words), words)
+    found = np.zeros(int(wanted.sum()), np.int64)
+    found[place] = column
+    return found
+
+
+def _starts(lengths: Int) -> Int:
+    """First word of each row of rows that lie one after the other; 0 of empty ones."""
+    return np.where(lengths > 0, np.cumsum(lengths) - lengths, 0)
+
+
+def _aligned(sizes: Sequence[int]) -> list[int]:
+    """Begin of each block, a multiple of the power of two that its size fits in."""
+    bases, end = [], 0
+    for size in sizes:
+        step = 1 << (size - 1).bit_length()
+        bases.append(-(-end // step) * step)
+        end = bases[-1] + size
+    return bases
+
+
+@dataclass(frozen=True, eq=False)
+class HardwareMap:
+    """A frozen network on lanes, layer by layer, and what the machine is that it is placed for.
+
+    choices : all that is not the network's or the placement's; what a layer has of them in its own fields
+        (``pipeline``, ``lockstep``, ``encoding``) follows from them.
+    """
+
+    network_hash: str
+    layers: tuple[LayerMap, ...]
+    choices: Choices = DEFAULTS
+
+    def __post_init__(self) -> None:
+        if self.choices.loadable != (self.capacity is not None):
+            raise ValueError("a loadable machine has a capacity, others have none")
+
+    @cached_property
+    def folded(self) -> FoldedMap | None:
+        """The layers' shared memories in shape 'folded'; None if each layer has its own."""
+        return FoldedMap(self.layers) if self.choices.folded else None
+
+    @property
+    def lanes(self) -> list[int]:
+        return [layer.lanes for layer in self.layers]
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """Of a loadable machine; None if the network is fixed."""
+        return self.layers[0].capacity
+
+    @property
+    def input_span(self) -> int:
+        """Addresses that an input can have."""
+        return self._input.span
+
+    @property
+    def input_address(self) -> Int:
+        """int64 (n_inputs,): address of each input."""
+        return self._input.source_address
+
+    @property
+    def input_picture(self) -> Shape | None:
+        """(channels, height, width) if addresses of inputs are those of a picture."""
+        return self._input.reads.shape if self._input.reads else None
+
+    @property
+    def _input(self) -> ProjectionMap:
+        """A projection that reads the input: all of them see the same addresses."""
+        return next(link for layer in self.layers for link in layer.projections if link.source == INPUT)
+
+    def report(self) -> list[dict[str, float | int | list[int]]]:
+        """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them, balance of the loads."""
+        return [
+            {
+                "lanes": layer.lanes,
+                "n_slots": layer.n_slots,
+                "padding_slots": layer.padding_slots,
+                "lane_synapses": layer.lane_synapses.tolist(),
+                "imbalance": layer.imbalance,
+                "balance": layer.balance,
+            }
+            for layer in self.layers
+        ]
+
+
+def map_network(
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    events: Sequence[npt.NDArray] | None = None,
+    choices: Choices = DEFAULTS,
+    *,
+    placed: Mapping[int, npt.NDArray[np.integer]] | None = None,
+    capacity: CapacityOptions | Capacity | None = None,
+) -> HardwareMap:
+    """Place every layer on ``lanes[l]`` lanes (clamped to the layer's neurons, or channels) of the machine that
+    ``choices`` say. A last layer that is a picture has one lane if its values leave with the last timestep alone.
+
+    events : what the placement is to suit, per layer: (n_steps, n_in), the events that each source sends in single
+        accumulations (samples of coding 'current', else timesteps) of calibration data, or only (n_in,), how often
+        each source sends an event (any unit). Without it every source counts the same.
+    choices : with shape 'folded' all layers have the same lanes, and nothing is clamped.
+    placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
+    capacity : of a loadable machine, what it is to hold beyond this network; or its capacity, if it is known.
+
+    Hidden neurons are placed by :func:`codesign.machine.placement.place`; the last layer is placed in class order.
+    Deterministic. Raises InputError for lanes, events, places or a capacity of the wrong shape or range, CapacityError
+    if a known capacity is too small, and UnsupportedError for choices that do not go together and for a network that
+    the accelerator does not cover.
+    """
+    lanes = plain_number(list(lanes))
+    _check_arguments(network, lanes, events)
+    check(choices, network, lanes=lanes)
+    if capacity is not None and not choices.loadable:
+        raise InputError("a capacity is that of a loadable machine; it needs hardware.loadable = true")
+    room: Capacity | None = None
+    if isinstance(capacity, Capacity):
+        check_fits(network, capacity)
+        room = capacity
+    elif choices.loadable:
+        room = plan_capacity(network, lanes, capacity or CapacityOptions())
+    if room is not None:
+        used_lanes = [layer.lanes for layer in room.layers]
+    else:
+        used_lanes = [
+            count if choices.folded else min(count, _units(network, index)) for index, count in enumerate(lanes)
+        ]
+        # Values that pass the readout by leave as the sweep makes them: of a picture in order on one lane alone.
+        if _picture(network, len(network.layers) - 1) and (
+            not choices.output_spikes or network.readout == "membrane_last"
+        ):
+            used_lanes[-1] = 1
+    placed = placed or {}
+    _check_placed(network, used_lanes, placed, room)
+    found = _place_layers(network, used_lanes, events, placed, room, lockstep=choices.lockstep)
+    if room is not None and not isinstance(capacity, Capacity):
+        fullest = [int(layer.lane_synapses.max()) for layer in found]
+        room = room.with_synapses(synapse_words(capacity or CapacityOptions(), fullest))
+    layers = [replace(layer, capacity=room, pipeline=choices.pipeline) for layer in found]
+    mapping = HardwareMap(network.hash, tuple(layers), choices)
+    _check_synapses(mapping)
+    return encoded(mapping)
+
+
+def encoded(mapping: HardwareMap) -> HardwareMap:
+    """The mapping with the encodings of the fewest bits, if such are chosen."""
+    if mapping.choices.synapses == "plain":
+        return mapping
+    return replace(mapping, layers=tuple(_compact(mapping.layers, mapping.choices.folded)))
+
+
+def _check_placed(
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    placed: Mapping[int, npt.NDArray[np.integer]],
+    capacity: Capacity | None,
+) -> None:
+    """Raise InputError unless ``placed`` gives hidden neurons lanes of ``lanes``, none more than it has slots."""
+    for index, lane in placed.items():
+        if not 0 <= index < len(network.layers) - 1:
+            raise InputError(f"placed: layer {index!r} is no hidden layer of {len(network.layers)} layers")
+        n_out, used = network.layers[index].n_out, lanes[index]
+        units = _units(network, index)
+        n_slots = capacity.layers[index].n_slots if capacity else -(-units // used) * (n_out // units)
+        whole = np.shape(lane) == (n_out,) and np.asarray(lane).dtype.kind in "iu"
+        if not whole or np.min(lane) < 0 or np.max(lane) >= used or np.bincount(lane).max() > n_slots:
+            raise InputError(
+                f"placed: layer {index} needs a lane of 0..{used - 1} for each of {n_out} neurons, the same at most "
+                f"{n_slots} times"
+            )
+        if np.any(np.reshape(lane, (units, -1)) != np.reshape(lane, (units, -1))[:, :1]):
+            raise InputError(f"placed: layer {index} is a picture, neurons of a channel must have the same lane")
+
+
+def _check_synapses(mapping: HardwareMap) -> None:
+    """Raise CapacityError if a lane has more synapses than a loadable machine has words for them."""
+    for layer in mapping.layers:
+        if layer.capacity is None:
+            continue
+        fullest, room = int(layer.lane_synapses.max()), layer.capacity.layers[layer.index].synapses
+        if fullest > room:
+            raise CapacityError(
+                f"layer {layer.index}: the network needs {fullest} synapses on a lane, the machine has {room}; "
+                "generate one with more hardware.capacity.synapses"
+            )
+
+
+def map_loaded(network: FrozenNetwork, capacity: Capacity) -> HardwareMap:
+    """Place a network on the lanes of a loadable machine; slots without a neuron stay silent.
+
+    Raises CapacityError if it does not fit, and UnsupportedError if the accelerator does not cover it.
+    """
+    return map_network(network, [layer.lanes for layer in capacity.layers], None, LOADABLE, capacity=capacity)
+
+
+def _check_arguments(network: FrozenNetwork, lanes: Sequence[int], events: Sequence[npt.NDArray] | None) -> None:
+    """Raise what :func:`map_network` raises for a network, lanes and events that it cannot use."""
+    network.validate()
+    network.require_hardware()
+    if len(lanes) != len(network.layers):
+        raise InputError(f"lanes has {len(lanes)} entries for {len(network.layers)} layers")
+    for index, count in enumerate(lanes):
+        if not is_whole(count, 1, MAX_LANES):
+            raise InputError(f"lanes of layer {index} = {count!r} is outside 1..{MAX_LANES}")
+    if events is not None:
+        if len(events) != len(network.layers):
+            raise InputError(f"events has {len(events)} entries for {len(network.layers)} layers")
+        for index, (found, layer) in enumerate(zip(events, network.layers, strict=True)):
+            array = np.asarray(found)
+            numbers = array.dtype.kind in "biuf" and bool(np.all(np.isfinite(array)) and np.all(array >= 0))
+            if array.ndim not in (1, 2) or array.shape[-1] != layer.n_sources or not numbers:
+                raise InputError(
+                    f"events of layer {index} must be {layer.n_sources} numbers of 0 or more, or such a row per step"
+                )
+            if array.ndim == 2 and (array.dtype.kind == "f" or not len(array)):
+                raise InputError(f"events of layer {index} in single steps must be whole numbers, of one step or more")
+
+
+def _place_layers(
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    events: Sequence[npt.NDArray] | None,
+    placed: Mapping[int, npt.NDArray[np.integer]],
+    capacity: Capacity | None = None,
+    *,
+    lockstep: bool = False,
+) -> tuple[LayerMap, ...]:
+    """Every layer on exactly ``lanes[l]`` lanes."""
+    layers: list[LayerMap] = []
+    for index, layer in enumerate(network.layers):
+        is_last = index == len(network.layers) - 1
+        layers.append(
+            _map_layer(
+                network,
+                layers,
+                index,
+                lanes[index],
+                whole_events(None if events is None else events[index], layer.n_sources),
+                placed.get(index),
+                capacity,
+                is_last=is_last,
+                spiking=not (is_last and network.membrane_readout),
+                # A single lane waits for no other.
+                lockstep=lockstep and lanes[index] > 1,
+            )
+        )
+    return tuple(layers)
+
+
+def _picture(network: FrozenNetwork, source: int) -> Shape | None:
+    """Shape of a population that is placed as a picture: one of a convolution, or what is read as a picture."""
+    if source != INPUT:
+        layer = network.layers[source]
+        if any(isinstance(projection.connections, Convolution) for projection in layer.projections):
+            return layer.shape
+    readers = (projection for layer in network.layers for projection in layer.projections)
+    return next((p.source_shape for p in readers if p.source == source and p.source_shape is not None), None)
+
+
+def _units(network: FrozenNetwork, index: int) -> int:
+    """What is placed as a whole: channels of a picture, else neurons."""
+    picture = _picture(network, index)
+    return picture[0] if picture else network.layers[index].n_out
+
+
+def _compact(layers: Sequence[LayerMap], folded: bool) -> list[LayerMap]:
+    """The layers with the encodings of the fewest bits."""
+    if not folded:
+        return [
+            replace(layer, encoding=smallest(_of_lanes([layer]), layer.n_slots, layer.weight_bits)) for layer in layers
+        ]
+    widest = max(layer.n_slots for layer in layers), max(layer.weight_bits for layer in layers)
+    encoding = smallest(_of_lanes(layers), *widest)
+    return [replace(layer, encoding=encoding) for layer in layers]
+
+
+def _of_lanes(layers: Sequence[LayerMap]) -> list[tuple[Int, Int, Int]]:
+    """Rows, slots and weights of each lane, all layers together."""
+    return [
+        (
+            np.concatenate([layer.row_count[lane] for layer in layers]),
+            np.concatenate([layer.synapse_slot[lane] for layer in layers]),
+            np.concatenate([layer.synapse_weight[lane] for layer in layers]),
+        )
+        for lane in range(layers[0].lanes)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """Synapses or taps to be stored, int64 (n,) each: ``row`` that holds it, ``unit`` that it reaches, ``place`` to add
+    to the first slot of the unit, weight, source and target for reports, ``step`` (2, n) of taps."""
+
+    row: Int
+    unit: Int
+    place: Int
+    weight: Int
+    source: Int
+    target: Int
+    step: Int
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Stored]) -> _Stored:
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in names})
+
+
+def _stored(projection: Projection, link: ProjectionMap, picture: Shape | None) -> _Stored:
+    connections, reads, address = projection.connections, link.reads, link.source_address
+    weight = connections.weights.astype(np.int64)
+    size = prod(picture[1:]) if picture else 1
+    channel = np.zeros(0, np.int64) if reads is None else address[:: prod(reads.shape[1:])] >> low_bits(reads.shape)
+    if isinstance(connections, Convolution):
+        assert reads is not None and picture is not None
+        source, target = connections.in_channel.astype(np.int64), connections.out_channel.astype(np.int64)
+        step_y, phase_y = np.divmod(connections.ky.astype(np.int64), reads.stride)
+        step_x, phase_x = np.divmod(connections.kx.astype(np.int64), reads.stride)
+        row = (channel[source] << reads.row_bits) | (phase_y * reads.phases[1] + phase_x)
+        place = -(step_y * picture[2] + step_x)
+        return _Stored(link.row_base + row, target, place, weight, source, target, np.stack([step_y, step_x]))
+    source, target = connections.sources, connections.targets.astype(np.int64)
+    row = address
+    if reads is not None:
+        row = ((channel[:, None] << reads.row_bits) | np.arange(reads.rows_per_channel)).reshape(-1)
+    step = np.zeros((2, weight.size), np.int64)
+    return _Stored(link.row_base + row[source], target // size, target % size, weight, source, target, step)
+
+
+def _links(
+    network: FrozenNetwork,
+    layers: Sequence[LayerMap],
+    index: int,
+    own: tuple[Int, int],
+    capacity: Capacity | None,
+) -> list[ProjectionMap]:
+    """The layer's projections, rows one after the other; ``own`` : addresses of its own neurons, and their span."""
+    links: list[ProjectionMap] = []
+    row_base = 0
+    for projection in network.layers[index].projections:
+        source = projection.source
+        reads = PictureInput.of(projection, _picture(network, source))
+        beyond = None if reads is None else reads.problem()
+        if beyond is not None:
+            raise UnsupportedError(f"layer {index} reads {beyond}")
+        if source == index:
+            address, span = own
+        elif source != INPUT:
+            address, span = layers[source].hardware_index, layers[source].index_span
+        elif reads is not None:
+            address, span = addresses(reads.shape, np.arange(reads.shape[0])), reads.shape[0] << low_bits(reads.shape)
+        else:
+            address = np.arange(projection.n_sources, dtype=np.int64)
+            span = capacity.n_inputs if capacity else projection.n_sources
+        n_rows = span if reads is None else (span >> low_bits(reads.shape)) << reads.row_bits
+        links.append(ProjectionMap(source, address, span, reads, row_base, n_rows))
+        row_base += n_rows
+    return links
+
+
+def _walks(layer: FrozenLayer, stored: _Stored, units: int, n_rows: int) -> Walks:
+    """What placement looks at: rows, to which events of several sources may lead."""
+    order = np.lexsort((stored.unit, stored.row))
+    indptr = np.searchsorted(stored.row[order], np.arange(n_rows + 1)).astype(np.int64)
+    trained = layer.trained_index if units == layer.n_out else np.arange(units, dtype=np.int64)
+    return Walks(n_rows, units, indptr, stored.unit[order].astype(np.int32), trained)
+
+
+def _events_of_rows(events: Int, rows: Int, n_rows: int) -> Int:
+    """int64 (n_steps, n_rows): events that lead to each row."""
+    found = np.zeros((n_rows, len(events)), np.int64)
+    np.add.at(found, rows[rows >= 0], events[:, rows >= 0].T)
+    return found.T
+
+
+def _ranks(of_unit: Int) -> Int:
+    """int64 (units,): place of each unit among those of its lane, in their order, so that padding lies at the end."""
+    order = np.argsort(of_unit, kind="stable")
+    rank = np.empty(of_unit.size, np.int64)
+    rank[order] = np.arange(of_unit.size) - np.searchsorted(of_unit[order], of_unit[order])
+    return rank
+
+
+def _own_addresses(picture: Shape | None, rank: Int, lane: Int, lane_bits: int) -> Int:
+    """int64 (n_out,): rank << lane_bits | lane of each unit, above the place in the channel of a picture."""
+    unit = (rank << lane_bits) | lane
+    return unit if picture is None else addresses(picture, unit)
+
+
+def _map_layer(
+    network: FrozenNetwork,
+    before: Sequence[LayerMap],
+    index: int,
+    lanes: int,
+    events: Int,
+    placed: npt.NDArray[np.integer] | None,
+    capacity: Capacity | None,
+    *,
+    is_last: bool,
+    spiking: bool,
+    lockstep: bool,
+) -> LayerMap:
+    layer, picture = network.layers[index], _picture(network, index)
+    units, size = (picture[0], prod(picture[1:])) if picture else (layer.n_out, 1)
+    n_ranks, lane_bits = -(-units // lanes), (lanes - 1).bit_length()
+    n_slots = capacity.layers[index].n_slots if capacity else n_ranks * size
+    span = n_ranks << (lane_bits + (low_bits(picture) if picture else 0))
+    units_of = np.arange(units, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)[::size]
+
+    def linked(of_unit: Int, rank: Int) -> tuple[list[ProjectionMap], _Stored]:
+        own = _own_addresses(picture, rank, of_unit, lane_bits), span
+        links = _links(network, before, index, own, capacity)
+        return links, _Stored.joined(
+            [_stored(projection, link, picture) for projection, link in zip(layer.projections, links, strict=True)]
+        )
+
+    # Where its own events lead depends on the placement; how many synapses they walk does not.
+    links, stored = linked(units_of, _ranks(units_of))
+    n_addresses = links[-1].row_base + links[-1].n_rows
+    walks = _walks(layer, stored, units, n_addresses)
+    rows = np.concatenate([link.source_row for link in links])
+    of_rows = _events_of_rows(events, rows, n_addresses)
+    if is_last or lanes == 1 or placed is not None:
+        of_unit, balance = units_of, balance_of(walks, units_of, lanes, of_rows, lockstep=lockstep)
+    else:
+        of_unit, balance = place(walks, lanes, of_rows, np.arange(n_addresses), lockstep=lockstep)
+    rank = _ranks(of_unit)
+    links, stored = linked(of_unit, rank)
+    lane, slot = np.repeat(of_unit, size), (rank[:, None] * size + np.arange(size)).reshape(-1)
+    taps = any(link.reads is not None and link.reads.is_convolution for link in links)
+
+    # What a tap adds to an event's base may be negative: it counts modulo the slots' power of two.
+    slot_of = (rank[stored.unit] * size + stored.place) & ((1 << index_width(n_slots)) - 1)
+    order = np.lexsort((slot_of, stored.row, of_unit[stored.unit]))
+    synapse_lane = of_unit[stored.unit][order]
+    row_count = (
+        np.bincount(synapse_lane * n_addresses + stored.row[order], minlength=lanes * n_addresses)
+        .reshape(lanes, n_addresses)
+        .astype(np.int64)
+    )
+    row_start = np.cumsum(row_count, axis=1) - row_count
+    row_start[row_count == 0] = 0
+    bounds = np.searchsorted(synapse_lane, np.arange(lanes + 1))
+    parts = [order[slice(low, high)] for low, high in pairwise(bounds.tolist())]
+
+    # A padding slot has bias 0 and never fires, so that it stays at 0: it neither spikes nor saturates.
+    # A layer-wide constant is possible only if it keeps padding slots so.
+    has_padding = lanes * n_slots > layer.n_out
+    quiet = 1 if layer.compare == ">=" else 0
+    slot_bias = np.zeros((lanes, n_slots), np.int64)
+    slot_bias[lane, slot] = layer.bias
+    thresholds = stored_thresholds(layer, capacity.layers[index]) if capacity and spiking else layer.threshold
+    slot_threshold = np.full((lanes, n_slots), max(quiet, int(thresholds.max())), np.int64)
+    slot_threshold[lane, slot] = thresholds
+    threshold, bias = int(layer.threshold[0]), int(layer.bias[0])
+    same_threshold = bool(np.all(layer.threshold == threshold)) and (not has_padding or threshold >= quiet)
+    same_bias = bool(np.all(layer.bias == bias)) and (not has_padding or bias == 0)
+    # A machine that takes other networks has no constants of this one.
+    same_threshold, same_bias = same_threshold and capacity is None, same_bias and capacity is None
+    return LayerMap(
+        index=index,
+        projections=tuple(links),
+        n_out=layer.n_out,
+        lanes=lanes,
+        n_slots=n_slots,
+        lane=lane,
+        slot=slot,
+        row_start=row_start,
+        row_count=row_count,
+        synapse_slot=tuple(slot_of[part] for part in parts),
+        synapse_weight=tuple(stored.weight[part] for part in parts),
+        synapse_source=tuple(stored.source[part] for part in parts),
+        synapse_target=tuple(stored.target[part] for part in parts),
+        synapse_step=tuple(stored.step[:, part] for part in parts) if taps else None,
+        picture=picture,
+        threshold=threshold if spiking and same_threshold else None,
+        bias=bias if same_bias else None,
+        slot_threshold=slot_threshold,
+        slot_bias=slot_bias,
+        spiking=spiking,
+        weight_bits=layer.weight_bits,
+        balance=balance,
+        capacity=capacity,
+        lockstep=lockstep,
+    )

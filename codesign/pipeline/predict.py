@@ -1,0 +1,100 @@
+"""Classify samples that were never part of a data set, with a frozen network in the hardware's arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.basics.arrays import checked_labels, read_npz, real
+from codesign.basics.errors import InputError
+from codesign.config import DataConfig
+from codesign.contract import golden
+from codesign.contract.early_exit import EarlyExit
+from codesign.contract.network import FrozenNetwork
+from codesign.data.encoders import encode
+from codesign.data.events import NAMES as EVENT_ARRAYS
+from codesign.data.events import read_events
+from codesign.data.plausibility import EventCounts, check_scale
+from codesign.data.samples import Dataset, Split
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Decisions of N samples.
+
+    decisions : int32 (N,); class, the lowest on a tie. values : int64 (N, classes); readout values.
+    labels : int32 (N,) of the file's ``y``, or None. events : counts of the file's events; None for arrays.
+    """
+
+    decisions: npt.NDArray[np.int32]
+    values: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int32] | None
+    events: EventCounts | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of right decisions, 0..1; None without labels."""
+        return None if self.labels is None else float(np.mean(self.decisions == self.labels))
+
+
+def predict(
+    network: FrozenNetwork,
+    config: DataConfig,
+    path: str | Path,
+    early_exit: EarlyExit = "off",
+    *,
+    allow_dropped: bool = False,
+) -> Prediction:
+    """Encode the samples of an npz file as the network's training samples were, and run the golden model.
+
+    The file holds ``x`` (N, ...) in the training data's scale, or events as ``times`` (in ``config.time_unit``),
+    ``units`` and ``offsets`` (N + 1,); ``y`` (N,) is optional. With ``early_exit`` decisions and values are those after
+    the timestep with which the hardware ends a sample. Warns of what training would be warned of: dropped and merged
+    events, values that use little of the scale. Raises InputError in one line for a file of another form, or if half of
+    the events are dropped and neither ``allow_dropped`` nor ``config.allow_dropped`` is set.
+    """
+    path = Path(path)
+    if allow_dropped:
+        config = config.model_copy(update={"allow_dropped": True})
+    arrays = read_npz(path, ("x", "y", *EVENT_ARRAYS))
+    low, high = (float(network.coding.parameters.get(name, default)) for name, default in (("low", 0), ("high", 1)))
+    if "x" in arrays:
+        split = _array_split(path, arrays["x"], low, high)
+    else:
+        events = read_events(arrays, path, config.time_unit, n_units=network.n_inputs)
+        split = _unlabelled(path, len(events), events=events)
+    labels = None
+    if "y" in arrays:
+        if arrays["y"].shape != (len(split),):
+            raise InputError(f"{path}: y has shape {arrays['y'].shape} for {len(split)} samples")
+        labels = checked_labels(arrays["y"], network.n_outputs, path)
+    classes = tuple(str(index) for index in range(network.n_outputs))
+    n_units = 0 if split.events is None else network.n_inputs
+    dataset = Dataset(str(path), classes, split, split, split, low, high, n_units)
+    stimulus, counts = encode(dataset, split, config, network.timesteps)
+    golden.check_stimulus(network, stimulus)
+    if split.x is not None:
+        check_scale(dataset, split, stimulus, config, "the scale is that of the training data")
+    trace = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit)
+    return Prediction(trace.decisions, trace.values, labels, None if split.events is None else counts)
+
+
+def _unlabelled(path: Path, count: int, **samples: Any) -> Split:
+    return Split(np.full(count, -1, np.int32), np.arange(count), name=str(path), **samples)
+
+
+def _array_split(path: Path, x: Array, low: float, high: float) -> Split:
+    real(x, "x", path)
+    if x.ndim < 2 or not len(x) or not x[0].size:
+        raise InputError(f"{path}: x has shape {x.shape}, expected (samples, ...) with at least one value a sample")
+    if x.min() < low or x.max() > high:
+        raise InputError(
+            f"{path}: x spans {x.min():g}..{x.max():g}, beyond the training data's scale {low:g}..{high:g}"
+        )
+    return _unlabelled(path, len(x), x=x)

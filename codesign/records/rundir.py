@@ -1,0 +1,389 @@
+"""The run directory: one folder per run, described by its ``manifest.json``.
+
+``manifest.json`` holds a record per finished or started stage and ends with ``figures``, the same keys
+in every run, null where not measured. The manifest is replaced atomically; a lock keeps two commands
+out of one folder.
+
+What a stage has made is held against the sha256 in its record wherever it is read (:meth:`RunDirectory.check`);
+``manifest.json`` and ``config.toml`` state a checksum of their own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from codesign.basics.errors import AlteredError, InputError, OutputError
+from codesign.basics.files import explain_write_errors, file_hash, json_text, read_json, write_json, write_text
+from codesign.config import Config, load_config
+from codesign.config.text import config_toml
+
+FORMAT_NAME = "codesign-run"
+# Version 1 is the same without a checksum.
+FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
+CONFIG = "config.toml"
+LOCK = ".lock"
+# Artefacts that several commands read.
+NETWORK = "network.safetensors"
+STIMULUS = "stimulus.npz"
+CALIBRATION = "calibration.npz"
+DECISIONS = "decisions.npz"
+# What a network made elsewhere needs; its readout decides which hardware there can be.
+HARDWARE_KEYS = {"network": ("readout",), "hardware": (), "verify": (), "synth": ()}
+# Records of what no stage of the pipeline has made: a network from elsewhere, and what mutants were caught.
+IMPORT, MUTANTS = "import", "mutants"
+# The command that makes a recorder's files again; for the others it is `codesign <recorder> <run>`.
+COMMANDS = {
+    "train": "train {run} --force",
+    "build": "build {run} --board {board}",
+    IMPORT: "generate NETWORK -o {run}",
+    MUTANTS: "verify {run} --mutants",
+}
+CHECKSUM_LINE = "# sha256 of the text above: "
+CONFIG_FOOTER = "# Change values with --set. To take an edited file as it is: codesign run DIR/config.toml -o DIR\n"
+
+FIGURES = (
+    "accuracy_float",
+    "accuracy_frozen",
+    "accuracy_hardware",
+    "balanced_accuracy",
+    "density",
+    "layer_density",
+    "synapses",
+    "weight_bits",
+    "fraction_bits",
+    "timesteps",
+    "samples_verified",
+    "mismatches",
+    "saturations",
+    "events_merged",
+    "events_dropped",
+    "spikes_per_sample",
+    "cycles_per_sample",
+    "timesteps_per_sample",
+    "saved_cycles",
+    "synaptic_operations_per_sample",
+    "lane_use",
+    "bits_per_synapse",
+    "area",
+    "fmax_mhz",
+    "latency_us",
+    "interval_us",
+    "seconds",
+    "network_hash",
+)
+
+
+def _inside(path: str) -> str:
+    """``path`` if it is one below the run directory."""
+    parts = PurePosixPath(path).parts
+    if not parts or ".." in parts or PurePosixPath(path).is_absolute():
+        raise ValueError("is not a path within the run directory")
+    return path
+
+
+Hashes = dict[Annotated[str, AfterValidator(_inside)], str]
+
+
+class _StageRecord(BaseModel):
+    """What every record may hold; stages add facts of their own."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    status: str = ""
+    key: str = ""
+    inputs: Hashes = {}
+    external: dict[str, str] = {}
+    outputs: Hashes = {}
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
+    figures: dict[str, Any] = {}
+    warnings: list[str] = []
+    error: str = ""
+    failure: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> _StageRecord:
+        unknown = set(self.figures) - set(FIGURES)
+        if unknown:
+            raise ValueError(f"{sorted(unknown)[0][:40]!r} is no figure")
+        # What no stage of the pipeline has made has no key: it is recorded by its files alone.
+        if "key" in self.model_fields_set and "seconds" not in self.model_fields_set:
+            raise ValueError("the record of a stage without its seconds")
+        return self
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    stages: dict[str, _StageRecord]
+    figures: dict[str, Any]
+    imported: bool = False
+    versions: dict[str, str] = {}
+    seeds: dict[str, int | list[int]] = {}
+    budget: dict[str, Any] = {}
+
+
+class RunDirectory:
+    """An opened run directory.
+
+    Parameters
+    ----------
+    path : folder that holds ``manifest.json``.
+    manifest : the parsed document; changed in memory by the methods, on disk by :meth:`save`.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunDirectory:
+        """Open ``path``, or make it a run directory if it is absent or empty.
+
+        Raises OutputError if the folder holds something else, or cannot be written.
+        """
+        path = Path(path)
+        with explain_write_errors(path):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:
+                raise OutputError(f"{path}: cannot be made here; choose another folder with -o") from None
+            if (path / MANIFEST).is_file():
+                return cls.open(path)
+            if any(entry.name != LOCK and not entry.name.startswith(f".{MANIFEST}.") for entry in path.iterdir()):
+                raise OutputError(f"{path}: not empty and not a run directory; choose another folder with -o")
+        run = cls(path, {"format": FORMAT_NAME, "version": FORMAT_VERSION, "stages": {}, "figures": empty_figures()})
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """Open an existing run directory. Raises InputError if it is none."""
+        path = Path(path)
+        manifest = path / MANIFEST
+        if not path.exists():
+            raise InputError(f"{path}: no such run directory; `codesign run CONFIG -o {path}` makes one")
+        if not manifest.is_file():
+            raise InputError(f"{path}: not a run directory ({MANIFEST} is missing)")
+        return cls(path, _read_manifest(manifest))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands out of the folder while the block runs; the lock ends with the process.
+
+        The manifest is read again: another command may have changed it since it was opened.
+        """
+        path = self.path / LOCK
+        with explain_write_errors(self.path):
+            file = path.open("a+")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise OutputError(
+                    f"{self.path}: in use by another codesign (process {holder}); wait, or choose another folder"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            if (self.path / MANIFEST).is_file():
+                self.manifest = _read_manifest(self.path / MANIFEST)
+            yield
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration. Raises InputError if the run has none."""
+        return self.read_config()
+
+    def read_config(self, overrides: Sequence[str] = (), seed: int | None = None) -> Config:
+        """The resolved configuration with ``--set`` overrides and another training seed.
+
+        Raises InputError if the run has none, AlteredError if it is not the one that was written.
+        """
+        path = self.path / CONFIG
+        if not path.is_file():
+            raise InputError(f"{self.path}: has no {CONFIG}; it was not made by `codesign run` or `codesign train`")
+        text, mark, stated = path.read_bytes().partition(CHECKSUM_LINE.encode())
+        # Configurations of earlier versions state no checksum.
+        if mark and stated.strip().decode(errors="replace") != hashlib.sha256(text).hexdigest():
+            raise AlteredError(
+                f"{path}: changed since codesign wrote it; restore it, or take it as it is with "
+                f"`codesign run {path} -o {self.path}`"
+            )
+        return load_config(path, list(overrides), seed)
+
+    @property
+    def is_imported(self) -> bool:
+        """True if the frozen network was made elsewhere, so that there is nothing to train."""
+        return bool(self.manifest.get("imported"))
+
+    def write_config(self, config: Config) -> None:
+        """Write ``config`` with every default spelled out; for an imported network only what hardware needs."""
+        keys = HARDWARE_KEYS if self.is_imported else None
+        text = f"{config_toml(config, keys)}\n{CONFIG_FOOTER}"
+        write_text(self.path / CONFIG, f"{text}{CHECKSUM_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n")
+        seeds = {"verify": config.verify.seed, "place": list(config.synth.seeds)}
+        if not self.is_imported:
+            seeds = {"train": config.train.seed, "split": config.data.split_seed, **seeds}
+        self.manifest["seeds"] = seeds
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """Record of a stage; empty if it never ran."""
+        return self.manifest["stages"].get(name, {})
+
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        """(stage, text) of what the stages warned of."""
+        return [(name, text) for name, record in self.manifest["stages"].items() for text in record.get("warnings", [])]
+
+    def set_stage(self, name: str, record: dict[str, Any]) -> None:
+        self.manifest["stages"][name] = record
+
+    def set_figures(self, figures: Mapping[str, Any]) -> None:
+        """Replace all figures: the fixed keys in their order, null where ``figures`` has none.
+
+        Raises KeyError for a figure that is not in the fixed list.
+        """
+        unknown = set(figures) - set(FIGURES)
+        if unknown:
+            raise KeyError(f"unknown figures: {', '.join(sorted(unknown))}")
+        self.manifest["figures"] = {name: figures.get(name) for name in FIGURES}
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        return self.manifest["figures"]
+
+    def record_files(self, name: str, paths: tuple[str, ...]) -> None:
+        """Record files that no stage of the pipeline has made, and save the manifest."""
+        self.set_stage(name, {"status": "done", "outputs": hash_files(self.path, paths)})
+        self.save()
+
+    def differences(self, name: str) -> tuple[list[str], list[str]]:
+        """Files of the stage's record that are altered, and those that are missing."""
+        altered, missing = [], []
+        for path, digest in self.stage(name).get("outputs", {}).items():
+            if not (self.path / path).is_file():
+                missing.append(path)
+            elif file_hash(self.path / path) != digest:
+                altered.append(path)
+        return altered, missing
+
+    def outputs_intact(self, name: str) -> bool:
+        """True if every file that the stage wrote is there with the same content."""
+        return bool(self.stage(name).get("outputs")) and self.differences(name) == ([], [])
+
+    def problem(self, *names: str) -> str | None:
+        """What is wrong with recorded files among the named files and folders, in one line; None if nothing is.
+
+        What no stage has recorded is taken as it is.
+        """
+        return next(filter(None, (self.problem_of(maker, names) for maker in self.manifest["stages"])), None)
+
+    def problem_of(self, maker: str, names: Collection[str] | None = None, apart: Collection[str] = ()) -> str | None:
+        """The same of one record: of all its files, or of those among ``names``, those among ``apart`` left out."""
+        for path, digest in self.stage(maker).get("outputs", {}).items():
+            file = self.path / path
+            if (names is not None and not below(path, names)) or below(path, apart):
+                continue
+            if not file.is_file():
+                return f"{file}: is missing, although `{maker}` has recorded it; {self._way_out(maker, path)}"
+            if file_hash(file) != digest:
+                return f"{file}: differs from what `{maker}` has recorded; {self._way_out(maker, path)}"
+        return None
+
+    def check(self, *names: str) -> None:
+        """Raise AlteredError unless the recorded files among the named files and folders are as recorded."""
+        problem = self.problem(*names)
+        if problem is not None:
+            raise AlteredError(problem)
+
+    def _way_out(self, maker: str, path: str) -> str:
+        board = path.split("/")[1] if "/" in path else ""
+        command = COMMANDS.get(maker, f"{maker} {{run}}").format(run=self.path, board=board)
+        return f"restore it, or make it again with `codesign {command}`"
+
+    def forget(self, paths: tuple[str, ...], keeper: str) -> None:
+        """Drop files below ``paths`` from the records of others than ``keeper``, because they are removed."""
+        for name, record in list(self.manifest["stages"].items()):
+            outputs = record.get("outputs", {})
+            kept = {path: digest for path, digest in outputs.items() if not below(path, paths)}
+            if name != keeper and kept != outputs:
+                record["outputs"] = kept
+                if not kept:
+                    del self.manifest["stages"][name]
+
+    def remove(self, paths: tuple[str, ...]) -> None:
+        """Delete files and folders below the run directory; those absent are passed over."""
+        with explain_write_errors(self.path):
+            for name in paths:
+                path = self.path / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def save(self) -> None:
+        """Write the manifest atomically; ``figures`` comes last."""
+        figures = self.manifest.pop("figures")
+        self.manifest |= {"version": FORMAT_VERSION, "figures": figures}
+        stated = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "checksum": _checksum(self.manifest)}
+        write_json(self.path / MANIFEST, {**stated, **self.manifest})
+
+
+def below(path: str, names: Iterable[str]) -> bool:
+    """True if ``path`` is one of ``names`` or lies in one of these folders."""
+    return any(path == name or path.startswith(f"{name}/") for name in names)
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the manifest's content, however it is laid out as text."""
+    content = json.loads(json_text(manifest))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest without its checksum. Raises InputError unless it is whole and of the right form."""
+    document = read_json(path)
+    if document.get("format") != FORMAT_NAME:
+        raise InputError(f"{path}: not the manifest of a run directory")
+    version, stated = document.get("version"), document.pop("checksum", None)
+    if version not in (1, FORMAT_VERSION):
+        raise InputError(f"{path}: version {version!r}, this codesign reads {FORMAT_VERSION}; run it again")
+    if version == FORMAT_VERSION and stated != _checksum(document):
+        raise AlteredError(
+            f"{path}: damaged: its content does not have the checksum that it states; restore it, or run again in an "
+            "empty folder"
+        )
+    try:
+        _Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {where}: {first['msg']}; run it again in an empty folder") from None
+    document["figures"] = {name: document["figures"].get(name) for name in FIGURES}
+    return document
+
+
+def empty_figures() -> dict[str, Any]:
+    """Every figure, none measured."""
+    return dict.fromkeys(FIGURES)
+
+
+def hash_files(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """sha256 of the named files below ``folder``, and of all files below the named folders; sorted by path."""
+    hashes: dict[str, str] = {}
+    for name in names:
+        path = folder / name
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+        hashes.update({p.relative_to(folder).as_posix(): file_hash(p) for p in files})
+    return dict(sorted(hashes.items()))
