@@ -22,7 +22,7 @@ from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
 
-EVERY = 29
+EVERY = 61
 
 
 @pytest.fixture(scope="module", params=list(MACHINES))

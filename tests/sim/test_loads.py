@@ -26,7 +26,7 @@ from sim.verify import verify_bundle
 pytestmark = pytest.mark.hardware
 
 
-@pytest.mark.parametrize("coding", ["current", "events"])
+@pytest.mark.parametrize("coding", ["current", pytest.param("events", marks=pytest.mark.deep)])
 def test_three_networks_in_one_simulation_and_every_refusal(coding: str, tmp_path: Path) -> None:
     networks, sidecar = small_machine(tmp_path / "b", coding)
     own, smaller, wider = networks

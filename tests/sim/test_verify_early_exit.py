@@ -53,7 +53,7 @@ def check(result: Verification, network, trace) -> None:
     assert result.comparisons["latency_cycles"] > len(trace.exits)
 
 
-@pytest.mark.parametrize("case", [0, 2])
+@pytest.mark.parametrize("case", [pytest.param(0, marks=pytest.mark.deep), 2])
 def test_every_phase_passes(case: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, folded = CASES[case]
     network, stimulus, trace = bundle(tmp_path / "b", case, folded, **options)
