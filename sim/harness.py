@@ -23,7 +23,7 @@ _TEMPLATE = """\
 `timescale 1ns/1ns
 module {top} (input wire clk);
   // Written by cocotb, once per transaction.
-  reg        rst             /*verilator public_flat_rw*/ = 1;
+  reg        reset           /*verilator public_flat_rw*/ = 1;
   reg        open            /*verilator public_flat_rw*/ = 0;
   reg        close           /*verilator public_flat_rw*/ = 0;
   reg        armed           /*verilator public_flat_rw*/ = 0;
@@ -44,6 +44,8 @@ module {top} (input wire clk);
   wire [31:0] decisions      /*verilator public_flat_rd*/;
   wire [31:0] words_sent     /*verilator public_flat_rd*/;
 
+  // A register: what cocotb may write any time, the simulator looks through at every edge, as far as it reaches.
+  reg         rst = 1;
   reg  [63:0] cycle = 0;
   reg  [31:0] quiet = 0;
   reg         counting = 0, open_before = 0, close_before = 0;
@@ -80,6 +82,7 @@ module {top} (input wire clk);
 
 {probes}
   always @(posedge clk) begin
+    rst <= reset;
     cycle <= cycle + 1;
     open_before <= open;
     close_before <= close;

@@ -73,7 +73,7 @@ class Driver:
 
         A machine that starts without a network first gets the one that was delivered with it.
         """
-        self.dut.rst.value = 1
+        self.dut.reset.value = 1
         self.dut.quiet_limit.value = self.quiet_limit
         await self.clocks(4)
         boot = self.sidecar.load.boot if self.sidecar.load else None
@@ -92,7 +92,7 @@ class Driver:
         await self.clocks(8)
         if int(dut.load_error.value) or not int(dut.loaded.value):
             raise AssertionError(f"{image.name} is refused, load_error {int(dut.load_error.value):04b}")
-        dut.rst.value = 1
+        dut.reset.value = 1
         await self.clocks(4)
 
     async def send_image(self, image: Path, expected_hash: int, gap: int, limit: int = FOREVER) -> None:
@@ -115,9 +115,9 @@ class Driver:
 
     async def reset(self, clocks: int = 4) -> None:
         """Reset the accelerator for some clocks."""
-        self.dut.rst.value = 1
+        self.dut.reset.value = 1
         await self.clocks(clocks)
-        self.dut.rst.value = 0
+        self.dut.reset.value = 0
         await self.clocks(1)
 
     async def open(
@@ -145,9 +145,9 @@ class Driver:
         await self.clocks(3)
         dut.open.value = 0
         if reset_clocks:
-            dut.rst.value = 1
+            dut.reset.value = 1
             await self.clocks(reset_clocks)
-        dut.rst.value = 0
+        dut.reset.value = 0
 
     async def run(self, decisions: int) -> bool:
         """Let the words flow until ``decisions`` decisions came. True if the accelerator hung instead."""
@@ -197,10 +197,10 @@ class Driver:
 
     async def abort(self, reset_clocks: int) -> None:
         """Reset the accelerator in the middle of what it does; the segment's recordings are not used."""
-        self.dut.rst.value = 1
+        self.dut.reset.value = 1
         self.dut.close.value = 1
         await self.clocks(reset_clocks)
-        self.dut.rst.value = 0
+        self.dut.reset.value = 0
         await self.clocks(1)
         self.dut.close.value = 0
         await self.clocks(1)
