@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Elaboratable, Module, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -139,34 +139,40 @@ class Accelerator(wiring.Component):
         guard = (
             InputGuard(network, self.capacity, picture=picture, can_drop=can_drop)
             if choices.input_checks
-            else TrustedInput(network, picture=picture, can_drop=can_drop)
+            else TrustedInput(network, self.capacity, picture=picture, can_drop=can_drop)
         )
         m.submodules.guard = working(guard)
         in_word = Value.cast(guard.i.payload.word)
         word, last, valid, ready = self.s_axis_tdata, self.s_axis_tlast, self.s_axis_tvalid, self.s_axis_tready
+        registers = loader.registers if loader else None
+        last_timestep: Value | int = network.timesteps - 1 if registers is None else registers.last_timestep
+        # What keeps the door shut.
+        shut: list[Value] = []
         if loader:
             # Nothing comes in while the loader holds the door, except for the rest of a sample.
-            closed, valid, ready = Signal(), Signal(), Signal()
-            m.d.comb += [
-                closed.eq(restart | (loader.hold & between)),
-                valid.eq(self.s_axis_tvalid & ~closed),
-                self.s_axis_tready.eq(ready & ~closed),
-            ]
+            shut.append(restart | (loader.hold & between))
             with m.If(self.s_axis_tvalid & self.s_axis_tready):
                 m.d.sync += between.eq(self.s_axis_tlast)
             with m.If(restart):
                 m.d.sync += between.eq(1)
-        exit_counters = ExitCounters(network.timesteps) if choices.exits and choices.counters else None
-        if exit_counters is not None:
-            m.submodules.exit_counters = exit_counters
-            ready = Signal()
-            valid = self.s_axis_tvalid & exit_counters.opens
+        exit_counters: ExitCounters | None = None
+        if choices.exits and choices.counters:
+            exit_counters = ExitCounters(self.capacity.timesteps if self.capacity else network.timesteps)
+            m.submodules.exit_counters = working(exit_counters)
+            shut.append(~exit_counters.opens)
             m.d.comb += [
-                self.s_axis_tready.eq(ready & exit_counters.opens),
+                exit_counters.last_timestep.eq(last_timestep),
                 exit_counters.cycle.eq(self.cycle_count),
                 exit_counters.taken.eq(self.s_axis_tvalid & self.s_axis_tready),
                 exit_counters.last.eq(self.s_axis_tlast),
                 *(getattr(self, name).eq(getattr(exit_counters, name)) for name in EXIT_COUNTERS),
+            ]
+        if shut:
+            closed, valid, ready = Signal(), Signal(), Signal()
+            m.d.comb += [
+                closed.eq(Cat(shut).any()),
+                valid.eq(self.s_axis_tvalid & ~closed),
+                self.s_axis_tready.eq(ready & ~closed),
             ]
         if choices.input_words > 1:
             splitter = BeatSplitter(choices.input_words, self.input_record.stream_width)
@@ -206,13 +212,10 @@ class Accelerator(wiring.Component):
         self._send(m, working, "input", guard.o, readers[INPUT])
         for index, engine in enumerate(self.engines):
             m.submodules[f"engine{index}"] = working(engine)
-            source = engine.o
-            if not isinstance(engine, FoldedEngine):
-                serializer = SpikeSerializer(engine.plan.sweep_word)
-                m.submodules[f"serializer{index}"] = working(serializer)
-                wiring.connect(m, engine.o, serializer.i)
-                source = serializer.o
-            self._send(m, working, f"{index}", source, readers[index])
+            serializer = SpikeSerializer(engine.plan.sweep_word)
+            m.submodules[f"serializer{index}"] = working(serializer)
+            wiring.connect(m, engine.o, serializer.i)
+            self._send(m, working, f"{index}", serializer.o, readers[index])
         m.d.comb += [
             self.m_axis_tdata.eq(Value.cast(readout.o.payload.word)),
             self.m_axis_tlast.eq(readout.o.payload.last),
@@ -240,6 +243,9 @@ class Accelerator(wiring.Component):
                 ahead = Signal.like(in_flight, name=f"ahead{index}")
                 m.d.sync += ahead.eq(wrap(ahead + engine.sample_end - through, ahead.shape()))
                 m.d.comb += engine.silence.eq(readout.exited & (ahead == 0))
+                if loader:
+                    with m.If(restart):
+                        m.d.sync += ahead.eq(0)
             if exit_counters is None:
                 m.d.comb += [getattr(self, name).eq(0) for name in EXIT_COUNTERS]
             else:
@@ -265,13 +271,14 @@ class Accelerator(wiring.Component):
             m.d.comb += [self.saturation_count.eq(0), self.cycle_count.eq(0)]
         if loader:
             m.submodules.loader = loader
-            # Every sample has one tlast and one decision, whatever its framing.
+            # Every sample has one tlast and one decision, whatever its framing; with early exit the decision may come
+            # first, and the sample is busy until its last end is through.
             inside = Signal(range(most + choices.input_words + 1))
             entered = self.s_axis_tvalid & self.s_axis_tready & self.s_axis_tlast
             m.d.sync += inside.eq(wrap(inside + entered - decided, inside.shape()))
             with m.If(restart):
                 m.d.sync += [inside.eq(0), in_flight.eq(0)]
-            registers = loader.registers
+            assert registers is not None
             m.d.comb += [
                 restart.eq(~loader.loaded),
                 loader.i.payload.data.eq(self.l_axis_tdata),
@@ -279,16 +286,17 @@ class Accelerator(wiring.Component):
                 loader.i.valid.eq(self.l_axis_tvalid),
                 self.l_axis_tready.eq(loader.i.ready),
                 loader.expected_hash.eq(self.expected_hash),
-                loader.idle.eq(between & (inside == 0)),
+                loader.idle.eq(between & (inside == 0) & ~self.busy if choices.exits else between & (inside == 0)),
                 self.loaded.eq(loader.loaded),
                 self.load_error.eq(loader.load_error),
-                guard.n_inputs.eq(registers.n_inputs),
-                readout.last_timestep.eq(registers.last_timestep),
+                readout.last_timestep.eq(last_timestep),
             ]
-            if not network.coding.is_current:
-                m.d.comb += guard.last_timestep.eq(registers.last_timestep)
+            if isinstance(guard, InputGuard):
+                m.d.comb += guard.n_inputs.eq(registers.n_inputs)
+                if not network.coding.is_current:
+                    m.d.comb += guard.last_timestep.eq(last_timestep)
             for index, (engine, layer) in enumerate(zip(self.engines, self.plan.mapping.layers, strict=True)):
-                m.d.comb += [engine.last_timestep.eq(registers.last_timestep), engine.load.eq(loader.bus)]
+                m.d.comb += [engine.last_timestep.eq(last_timestep), engine.load.eq(loader.bus)]
                 if layer.spiking:
                     m.d.comb += engine.clip.eq(registers[f"clip{index}"])
         return m

@@ -103,10 +103,11 @@ class ExitCounters(wiring.Component):
 
     Parameters
     ----------
-    timesteps : timesteps of a sample.
+    timesteps : timesteps of a sample, at most.
 
     Members
     -------
+    last_timestep : In, T - 1; constant while a sample is inside.
     cycle : In(32), any count of clocks.
     taken, last : In(1); a beat is taken, it is a sample's last.
     opens : Out(1), the next beat may be taken.
@@ -117,9 +118,9 @@ class ExitCounters(wiring.Component):
     """
 
     def __init__(self, timesteps: int):
-        self._timesteps = timesteps
         super().__init__(
             {
+                "last_timestep": In(unsigned(index_width(timesteps))),
                 "cycle": In(32),
                 "taken": In(1),
                 "last": In(1),
@@ -148,7 +149,7 @@ class ExitCounters(wiring.Component):
         with m.If(self.decided):
             m.d.sync += [
                 self.latency_cycles.eq(wrap(self.cycle - starts.o.payload, word)),
-                self.exit_count.eq(wrap(self.exit_count + (self.timestep != self._timesteps - 1), word)),
+                self.exit_count.eq(wrap(self.exit_count + (self.timestep != self.last_timestep), word)),
                 self.timestep_count.eq(wrap(self.timestep_count + self.timestep + 1, word)),
             ]
         return m

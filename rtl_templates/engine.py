@@ -74,21 +74,19 @@ class LayerEngine(wiring.Component):
     o : Out(stream of sweep_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
-        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
+        goes into the output FIFO, or without one is taken; ``silence`` in the next clock is for the next sample.
     probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; see ARCHITECTURE.md.
     last_timestep, load : In, of a loadable machine: T - 1, and the load bus. clip : In, if the layer spikes, as of
         :class:`NeuronBank`.
 
     Raises
     ------
-    ValueError if the plan serves several layers, or if an engine without FIFO is to be silenced or loaded.
+    ValueError if the plan serves several layers.
     """
 
     def __init__(self, plan: EnginePlan):
         if len(plan.layers) > 1:
             raise ValueError(f"the plan serves {len(plan.layers)} layers, this engine one")
-        if not plan.fifo_depth and (plan.can_silence or plan.loadable):
-            raise ValueError("an engine without FIFO can neither be silenced nor loaded")
         self.plan = plan
         self._placement = placement = plan.layers[0]
         self._capacity = capacity = placement.capacity
@@ -362,7 +360,7 @@ class LayerEngine(wiring.Component):
             for lane, bank in enumerate(banks):
                 m.d.comb += word["values"][lane].eq(bank.count if plan.counts else bank.membrane)
         if plan.can_silence:
-            m.d.comb += self.sample_end.eq(shown & is_end[fire] & initial[fire])
+            m.d.comb += self.sample_end.eq(while_moving(shown & is_end[fire] & initial[fire]))
             with m.If(self.silence):
                 m.d.comb += word.mask.eq(0)
         leaves = Signal()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -15,7 +15,7 @@ from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, sweep_s
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
 from rtl_templates.neurons import NeuronBank
-from rtl_templates.serializer import SpikeSerializer, sweep_word_layout, token_layout
+from rtl_templates.serializer import SpikeSerializer, sweep_word_layout
 
 
 class FoldedEngine(wiring.Component):
@@ -39,10 +39,10 @@ class FoldedEngine(wiring.Component):
     Members
     -------
     i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
-    o : Out(stream of token_layout of the last layer).
+    o : Out(stream of sweep_word_layout of the last layer), as of :class:`LayerEngine`.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the sample's last word
-        goes into the output FIFO; ``silence`` in the next clock is for the next sample.
+        goes into the output FIFO, or without one is taken; ``silence`` in the next clock is for the next sample.
     probe<l>_valid, probe<l>_slot, probe<l>_spikes, probe<l>_membranes, probe<l>_phase : Out, for each layer.
 
     Raises
@@ -58,7 +58,7 @@ class FoldedEngine(wiring.Component):
         self._placement = placement = plan.placement
         members: dict[str, Member] = {
             "i": In(stream.Signature(event_layout(network.n_inputs, plan.widths.value))),
-            "o": Out(stream.Signature(token_layout(plan.sweep_word))),
+            "o": Out(stream.Signature(sweep_word_layout(plan.sweep_word))),
             "saturations": Out(range(placement.lanes + 1)),
             **({"silence": In(1), "sample_end": Out(1)} if plan.can_silence else {}),
         }
@@ -87,10 +87,24 @@ class FoldedEngine(wiring.Component):
             m.submodules[f"neurons{lane}"] = bank = NeuronBank(plan, lane)
             fetchers.append(fetcher)
             banks.append(bank)
-        m.submodules.fifo = fifo = StreamFifo(sweep_word_layout(plan.sweep_word), plan.fifo_depth)
-        m.submodules.serializer = serializer = SpikeSerializer(plan.sweep_word)
-        wiring.connect(m, fifo.o, serializer.i)
-        wiring.connect(m, serializer.o, wiring.flipped(self.o))
+        # What leaves; an engine that cannot keep a word stands still until it is taken.
+        out = Signal(sweep_word_layout(plan.sweep_word))
+        leaves = Signal()
+        moves = Signal(init=1)
+        fifo: StreamFifo | None = None
+        if plan.fifo_depth:
+            m.submodules.fifo = fifo = StreamFifo(out.shape(), plan.fifo_depth)
+            m.d.comb += [Value.cast(fifo.i.payload).eq(Value.cast(out)), fifo.i.valid.eq(leaves)]
+            wiring.connect(m, fifo.o, wiring.flipped(self.o))
+        else:
+            m.d.comb += [
+                Value.cast(self.o.payload).eq(Value.cast(out)),
+                self.o.valid.eq(leaves),
+                moves.eq(~leaves | self.o.ready),
+            ]
+
+        def while_moving(value: Value) -> Value:
+            return value & moves if fifo is None else value
 
         # Whose turn it is. `slot` counts within the layer; bases have zeros where slots have bits.
         layer = Signal(unsigned(index_width(n_layers)))
@@ -113,7 +127,7 @@ class FoldedEngine(wiring.Component):
         room = Signal()
         reads_input = Signal()
         event = Signal(event_layout(placement.n_addresses, plan.widths.value))
-        m.d.comb += [room.eq(Cat(fetcher.room for fetcher in fetchers).all())]
+        m.d.comb += room.eq(while_moving(Cat(fetcher.room for fetcher in fetchers).all()))
         row_base = Signal(event.source.shape())
         hidden_fifo: StreamFifo | None = None
         if n_layers > 1:
@@ -152,7 +166,7 @@ class FoldedEngine(wiring.Component):
         phase = Signal(unsigned(2))
         following = wrap(layer + 1, layer.shape())
         m.d.comb += [
-            has_room.eq(~last_layer | (fifo.level <= plan.fifo_depth - layers[-1].n_slots)),
+            has_room.eq(~last_layer | (fifo.level <= plan.fifo_depth - layers[-1].n_slots) if fifo is not None else 1),
             at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
             drained.eq(~Cat(valid[1:]).any()),
             is_end[0].eq(slot[0] == last_slot),
@@ -235,22 +249,27 @@ class FoldedEngine(wiring.Component):
             ]
             if placement.parameter_record.fields:
                 m.d.comb += [
-                    bank.parameter_valid.eq(valid[bank.parameter_clock]),
+                    bank.parameter_valid.eq(while_moving(valid[bank.parameter_clock])),
                     bank.parameter_slot.eq(slot[bank.parameter_clock] | base),
                 ]
             if n_layers > 1:
                 m.d.comb += bank.layer.eq(layer)
+            if fifo is None:
+                m.d.comb += fetcher.hold.eq(~moves)
 
         # What the sweep shows, and what leaves.
         shown = Signal()
         spikes = Cat(bank.spike for bank in banks)
         m.d.comb += shown.eq(valid[fire] & ~silent[fire])
-        m.d.sync += self.saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
+        saturations = Signal.like(self.saturations)
+        m.d.sync += saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
+        # What stands still is not to be counted twice.
+        m.d.comb += self.saturations.eq(saturations if fifo is not None else Mux(moves, saturations, 0))
         for number in range(n_layers):
             width = network.layers[number].membrane_width
             probe = {name: getattr(self, f"probe{number}_{name}") for name in PROBES}
             m.d.comb += [
-                probe["valid"].eq(shown & (layer == number)),
+                probe["valid"].eq(while_moving(shown & (layer == number))),
                 probe["slot"].eq(wrap(slot[fire], probe["slot"].shape())),
                 probe["spikes"].eq(spikes),
                 probe["membranes"].eq(Cat(bank.membrane[:width] for bank in banks)),
@@ -264,11 +283,10 @@ class FoldedEngine(wiring.Component):
                 word.mask.eq(spikes),
                 hidden_fifo.i.valid.eq(shown & ~last_layer & (word.mask.any() | word.end)),
             ]
-        out = fifo.i.payload
         m.d.comb += [
             out.end.eq(is_end[fire]),
             out.slot.eq(wrap(slot[fire], out.slot.shape())),
-            fifo.i.valid.eq(shown & last_layer & (out.mask.any() | out.end)),
+            leaves.eq(shown & last_layer & (out.mask.any() | out.end)),
         ]
         if layers[-1].spiking:
             m.d.comb += out.mask.eq(spikes)
@@ -280,9 +298,9 @@ class FoldedEngine(wiring.Component):
             for lane, bank in enumerate(banks):
                 m.d.comb += out["values"][lane].eq(wrap(bank.membrane, signed(plan.value_width)))
         if plan.can_silence:
-            m.d.comb += self.sample_end.eq(shown & last_layer & is_end[fire] & initial[fire])
+            m.d.comb += self.sample_end.eq(while_moving(shown & last_layer & is_end[fire] & initial[fire]))
             with m.If(self.silence):
                 m.d.comb += out.mask.eq(0)
                 if hidden_fifo is not None:
                     m.d.comb += hidden_fifo.i.payload.mask.eq(0)
-        return m
+        return m if fifo is not None else EnableInserter(moves)(m)

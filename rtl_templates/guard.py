@@ -267,10 +267,17 @@ class TrustedInput(wiring.Component):
     Latency 0 clocks, throughput one word a clock; with coding 'current' a sample's last word takes two.
     """
 
-    def __init__(self, network: FrozenNetwork, *, picture: Shape | None = None, can_drop: bool = False):
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        capacity: Capacity | None = None,
+        *,
+        picture: Shape | None = None,
+        can_drop: bool = False,
+    ):
         self._is_current = network.coding.is_current
         self._can_drop = can_drop
-        super().__init__(_members(network, _span(network, picture), can_drop=can_drop))
+        super().__init__(_members(network, _span(network, picture, capacity), can_drop=can_drop))
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()

@@ -27,12 +27,12 @@ class Readout(wiring.Component):
     """Collects the last layer's spikes or membranes, and decides.
 
     Operation: within a sample every token updates the value of its class (count + 1; or last, sum, maximum of the
-    membrane, which equals u since the layer neither resets nor saturates); spikes are also sent on. After the
-    T-th end the values leave in class order, each being replaced by its initial value, then the decision, the
-    lowest class of those with the greatest value. Tokens of the next sample wait until then. Latency 3 clocks;
-    one token a clock; n_outputs + 1 clocks between samples. With `membrane_last`, or if the last layer counts its
-    spikes itself, nothing is kept: the values, which come in class order with the last timestep, leave as they come.
-    Latency 1 clock.
+    membrane, which equals u since the layer neither resets nor saturates); spikes are also sent on, if they are asked
+    for. After the T-th end the values leave in class order, each being replaced by its initial value, then the
+    decision, the lowest class of those with the greatest value. Tokens of the next sample wait until then. Latency 3
+    clocks; one token a clock; n_outputs + 1 clocks between samples. With `membrane_last`, or if the last layer counts
+    its spikes itself, nothing is kept: the values, which come in class order with the last timestep, leave as they
+    come. Latency 1 clock.
 
     With early exit the values are judged after each end but the last, in about 6 clocks (:class:`LeadTracker`). If the
     sample may be decided, values and decision leave, and its tokens are ignored up to its T-th end. The decision
@@ -63,6 +63,7 @@ class Readout(wiring.Component):
         self._record = plan.output_record
         self._early_exit = plan.choices.early_exit
         self._values_depth = plan.values_depth
+        self._sends_spikes = plan.choices.output_spikes
         super().__init__(
             {
                 "i": In(stream.Signature(token_layout(self._word))),
@@ -257,7 +258,7 @@ class Readout(wiring.Component):
             sends_updates = False
         else:
             m.d.comb += new.eq(wrap(old + 1, value_shape))
-            sends_updates = True
+            sends_updates = self._sends_spikes
 
         best = Signal(value_shape, reset_less=True)
         best_index = Signal(index_shape, reset_less=True)
@@ -272,7 +273,9 @@ class Readout(wiring.Component):
             done.eq(~sends | free),
         ]
         if sends_updates:
-            m.d.comb += sends.eq(step_1 != _Step.CLEAR)
+            # The checker of the sidecar looks for this name.
+            sends_spikes = Signal()
+            m.d.comb += [sends_spikes.eq(step_1 != _Step.CLEAR), sends.eq(sends_spikes)]
         word = self.o.payload.word
         with m.If(free):
             m.d.sync += [
@@ -290,7 +293,7 @@ class Readout(wiring.Component):
                     if exits:
                         m.d.sync += word.timestep.eq(ended)
         if exits:
-            m.submodules.tracker = tracker = LeadTracker(value_shape, n_out, network.timesteps, self._early_exit)
+            m.submodules.tracker = tracker = LeadTracker(value_shape, n_out, self._timesteps, self._early_exit)
             # Counts go on from timestep to timestep; membranes are all given anew.
             restarts = (judged | decides) if network.membrane_readout else decides
             m.d.comb += [
@@ -298,7 +301,7 @@ class Readout(wiring.Component):
                 tracker.index.eq(index_1),
                 tracker.value.eq(new),
                 tracker.clear.eq(restarts),
-                tracker.left.eq(network.timesteps - 1 - ended),
+                tracker.left.eq(wrap(self._last_timestep - ended, tracker.left.shape())),
                 leaves.eq(tracker.leaves),
                 self.exited.eq(exited),
                 self.busy.eq((valid_1 & sends) | self.o.valid | answering),

@@ -30,6 +30,7 @@ from codesign.contract.sidecar import (
     Sidecar,
     WordField,
 )
+from sim.delivered import described_choices
 from sim.netlist import Netlist, read_netlist
 
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
@@ -97,6 +98,7 @@ class _Checks:
         self.bundle, self.sidecar, self.netlist, self._network = bundle, sidecar, netlist, network
         self.folded = "engine0.probe0_valid" in netlist.signals
         self.room = sidecar.load.capacity if sidecar.load else None
+        self.most_timesteps = self.room.timesteps if self.room else sidecar.timesteps
         self.compared = 0
         self.differences: list[Difference] = []
 
@@ -137,7 +139,7 @@ class _Checks:
         picture = sidecar.input_picture
         if picture is not None:
             n_inputs = picture.channels << picture.place_bits
-        timesteps = room.timesteps if room else sidecar.timesteps
+        timesteps = self.most_timesteps
         source = ("source", _index_width(n_inputs), False)
         extra = ("value", sidecar.input_bits, False) if sidecar.coding == "current" else ("kind", 1, False)
         self._word("input_word", [source, extra])
@@ -178,7 +180,7 @@ class _Checks:
         self.same("clock", [("POS", sidecar.clock)], sorted(netlist.clocks), verilog)
         self.same("input_checks", sidecar.input_checks, "protocol_error" not in constants, verilog)
         self.same("counters", sidecar.counters, "cycle_count" not in constants, verilog)
-        sends = sidecar.readout != "spike_count" or "readout.values" in netlist.memories
+        sends = sidecar.readout != "spike_count" or "readout.sends_spikes" in netlist.signals
         self.same("output_spikes", sidecar.output_spikes, sends, verilog)
         beat = netlist.ports.get("s_axis_tkeep", ("", 1))[1] * 8
         words = beat // sidecar.input_word.width if "s_axis_tkeep" in netlist.ports else 1
@@ -219,9 +221,9 @@ class _Checks:
         depth = sum_width = state_width = None
         if accumulator is not None:
             depth = accumulator.depth
-            # Without output spikes the last layer's counts lie below the state.
-            is_last = index == len(self.sidecar.layers) - 1
-            counted = 0 if self.sidecar.output_spikes or not is_last else _index_width(self.sidecar.timesteps + 1)
+            # Counts of the last layer's spikes lie below the state.
+            counts = index == len(self.sidecar.layers) - 1 and described_choices(self.sidecar).counts
+            counted = _index_width(self.most_timesteps + 1) if counts else 0
             held = accumulator if state is None else state
             state_width, sum_width = held.width - counted, None if state is None else accumulator.width
         first, base = self._bases(index)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from bundles import small_network
+from random_choices import random_choices
 from random_networks import random_layer, random_network, random_stimulus
 
 from codesign.basics.errors import CapacityError
@@ -15,7 +16,6 @@ from codesign.contract.network import FrozenLayer, FrozenNetwork, Leak, signed_w
 from codesign.contract.sidecar import Sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.capacity import CapacityOptions
-from codesign.machine.choices import Choices
 from codesign.machine.load import Load, compile_load
 from codesign.machine.mapping import LOADABLE, map_network
 from rtl_templates.bundle import write_bundle
@@ -102,12 +102,7 @@ def random_machine(
     # The fullest lane of fully connected neurons.
     most = max(layer.n_in * -(-layer.n_out // min(p, layer.n_out)) for layer, p in zip(network.layers, lanes))
     options = CapacityOptions(synapses=max(1, most), headroom=int(rng.integers(6, 12)))
-    choices = Choices(
-        loadable=True,
-        input_words=(1, 4, 2)[seed % 3],
-        pipeline="short" if seed % 4 == 2 else "deep",
-        counters=seed % 5 != 4,
-    )
+    choices = random_choices(rng, network, loadable=True, synapse_memory="auto")
     sidecar = write_bundle(network, map_network(network, lanes, None, choices, capacity=options), folder)
     others: list[FrozenNetwork] = []
     for _ in range(200):

@@ -28,11 +28,11 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def random_choices(rng: np.random.Generator, network: FrozenNetwork) -> Choices:
-    """Half of the choices at their defaults; drawn again until the machine is built."""
+def random_choices(rng: np.random.Generator, network: FrozenNetwork, **given: Any) -> Choices:
+    """Half of the choices at their defaults, those ``given`` as they are; drawn again until the machine is built."""
     while True:
         drawn = {name: values[int(rng.integers(len(values)))] for name, values in VALUES.items() if rng.random() < 0.5}
-        choices = Choices(**drawn)
+        choices = Choices(**drawn | given)
         found = problem(
             choices, readout=network.readout, n_outputs=network.n_outputs, structured=not network.is_plain_chain
         )

@@ -106,6 +106,11 @@ class Choices:
         return self.early_exit != "off"
 
     @property
+    def counts(self) -> bool:
+        """True if a last layer that spikes counts its spikes itself: nobody is to see them before the sample's end."""
+        return not (self.output_spikes or self.exits or self.folded)
+
+    @property
     def ram_style(self) -> str | None:
         """Attribute of that name of the membranes' memories; None for none."""
         return None if self.state_memory == "auto" else self.state_memory
@@ -152,13 +157,11 @@ FEATURES: dict[str, Feature] = {
     "synapses": Feature(structures=False, unknown_to=_LOGIC),
     "pipeline": Feature(unknown_to=_LOGIC),
     "lockstep": Feature(excludes=("shape", "synapses", "loadable"), structures=False, unknown_to=_LOGIC),
-    "spike_fifos": Feature(excludes=("shape", "early_exit", "loadable"), unknown_to=_LOGIC),
-    "output_spikes": Feature(excludes=("shape", "early_exit", "loadable"), readout="spike_count", unknown_to=_LOGIC),
+    "spike_fifos": Feature(unknown_to=_LOGIC),
+    "output_spikes": Feature(readout="spike_count", unknown_to=_LOGIC),
     "block_rom_bits": Feature(unknown_to=_LOGIC),
     "early_exit": Feature(unknown_to=_ALL),
-    "loadable": Feature(
-        excludes=("shape", "synapses", "input_checks", "early_exit"), structures=False, unknown_to=_LOGIC
-    ),
+    "loadable": Feature(excludes=("shape", "synapses"), structures=False, unknown_to=_LOGIC),
 }
 CONSUMERS: dict[Consumer, str] = {
     "area": "the area model",

@@ -626,9 +626,7 @@ def map_network(
             count if choices.folded else min(count, _units(network, index)) for index, count in enumerate(lanes)
         ]
         # Values that pass the readout by leave as the sweep makes them: of a picture in order on one lane alone.
-        if _picture(network, len(network.layers) - 1) and (
-            not choices.output_spikes or network.readout == "membrane_last"
-        ):
+        if _picture(network, len(network.layers) - 1) and (choices.counts or network.readout == "membrane_last"):
             used_lanes[-1] = 1
     placed = placed or {}
     _check_placed(network, used_lanes, placed, room)

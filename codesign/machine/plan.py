@@ -497,7 +497,7 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     else:
         widths = Widths.of_layer(frozen, network.source_max(index), has_sum=is_current, value=value)
     timesteps = capacity.timesteps if capacity else network.timesteps
-    counts = is_last and not choices.output_spikes
+    counts = is_last and choices.counts
     if counts:
         widths = replace(widths, count=count_bits(timesteps))
     clocks = Clocks.of(
@@ -542,7 +542,7 @@ def _folded(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> Engi
         Clocks.of(folded.pipeline, folded.encoding, has_sum=True),
         network.timesteps,
         counts=False,
-        fifo_depth=_power_of_two(folded.layers[-1].n_slots),
+        fifo_depth=_power_of_two(folded.layers[-1].n_slots) if choices.spike_fifos else 0,
         hidden_fifo_depth=_power_of_two(max(layer.n_slots for layer in hidden)) if hidden else 0,
         skip_depths=(0,),
     )

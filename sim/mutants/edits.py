@@ -43,9 +43,9 @@ def to(value: str) -> str:
     return rf"\g<head>{value};"
 
 
-def apply_rtl_edit(text: str, top: str, edit: RtlEdit, last_layer: int = 0) -> str:
+def apply_rtl_edit(text: str, top: str, edit: RtlEdit, last_engine: int = 0) -> str:
     """Edited Verilog. Raises ToolError unless the pattern is where it must be."""
-    module = edit.module.replace("@LAST@", str(last_layer))
+    module = edit.module.replace("@LAST@", str(last_engine))
     name = re.escape(f"{top}_") + module if module else re.escape(top)
     modules = re.compile(rf"^module {name}\s*\(.*?^endmodule", re.MULTILINE | re.DOTALL)
     pieces, position, count_of_modules = [], 0, 0

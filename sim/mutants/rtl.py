@@ -267,7 +267,7 @@ def _several_spikes(scene: Scene) -> bool:
     last, entry = scene.last, scene.sidecar.layers[scene.last]
     if entry.lanes < 2:
         return False
-    if scene.network.membrane_readout or not scene.choices.output_spikes:
+    if scene.network.membrane_readout or scene.choices.counts:
         return True
     fired = np.zeros((entry.n_slots, *scene.spikes(last).shape[:2]), np.int64)
     np.add.at(fired, np.array(entry.slot), np.moveaxis(scene.spikes(last), 2, 0).astype(np.int64))
@@ -279,7 +279,7 @@ def _spike_at_the_end(scene: Scene) -> bool:
     last, entry = scene.last, scene.sidecar.layers[scene.last]
     if entry.lanes > 1:
         return False
-    if scene.network.membrane_readout or not scene.choices.output_spikes:
+    if scene.network.membrane_readout or scene.choices.counts:
         return True
     neuron = entry.slot.index(entry.n_slots - 1)
     return bool(scene.spikes(last)[:, :, neuron].any())
@@ -287,7 +287,7 @@ def _spike_at_the_end(scene: Scene) -> bool:
 
 def _collects(scene: Scene) -> bool:
     """The readout counts spikes in a memory of its own."""
-    readout = scene.network.readout == "spike_count" and scene.choices.output_spikes
+    readout = scene.network.readout == "spike_count" and not scene.choices.counts
     return readout and bool(scene.trace.values.any())
 
 
@@ -329,8 +329,8 @@ def _neighbours_exchanged(scene: Scene) -> bool:
 
 NEURONS = r"engine0_neurons\d+"
 FETCHERS = r"engine0_fetcher\d+"
-# Of the last layer: the last number among the streaming shape's serializers, or the folded engine's own.
-LAST_SERIALIZER = r"(?:engine0_serializer|serializer@LAST@)"
+# Behind the last engine.
+LAST_SERIALIZER = "serializer@LAST@"
 # A class's value against the best so far; it comes from the memory, or from the token where values pass through.
 BETTER = r"(?P<new>\$signed\((?:old|i__payload\[[0-9:]+\])\)) > \$signed\(best\)"
 
@@ -504,7 +504,7 @@ def rtl_mutants(scene: Scene, work: Path) -> list[Mutant]:
             continue
         target, error = work / edit.name.replace(" ", "_") / "bundle", None
         try:
-            changed = apply_rtl_edit(text, top, edit, scene.last)
+            changed = apply_rtl_edit(text, top, edit, 0 if scene.choices.folded else scene.last)
         except ToolError as failure:
             target, error = scene.bundle, str(failure)
         else:

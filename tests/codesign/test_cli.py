@@ -145,8 +145,7 @@ def test_version(call):
             for lean, other, words in (
                 ("lockstep=true", "shape='folded'", "together with hardware.shape = 'folded'; leave one"),
                 ("lockstep=true", "synapses='compact'", "lockstep = true is not built together with"),
-                ("spike_fifos=false", "loadable=true", "spike_fifos = false is not built together with"),
-                ("spike_fifos=false", "early_exit=2", "together with hardware.early_exit = 2"),
+                ("loadable=true", "synapses='compact'", "loadable = true is not built together with"),
             )
         ),
         (

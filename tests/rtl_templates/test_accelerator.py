@@ -208,6 +208,6 @@ def test_wrong_arguments_are_named():
         plan_machine(network, map_network(other, [1]))
     mapping = map_network(network, [1], None, LOADABLE)
     with pytest.raises(UnsupportedError, match="loadable = true is not built together with"):
-        plan_machine(network, replace(mapping, choices=Choices(loadable=True, input_checks=False)))
+        plan_machine(network, replace(mapping, choices=Choices(loadable=True, synapses="compact")))
     with pytest.raises(ValueError, match="a loadable machine has a capacity, others have none"):
         replace(mapping, choices=Choices())

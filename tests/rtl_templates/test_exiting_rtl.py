@@ -107,7 +107,7 @@ def test_many_networks_with_early_exit_equal_the_golden_model(seed, folded):
 RACE = {"sizes": (6, 3, 12), "lanes": [3, 1], "calm": True}
 FALLING = {"readout": "membrane_sum", "rule": 60}
 DEFECTS = {
-    "a timestep early": (Edit(Readout, r"timesteps - 1 - ended", "timesteps - 2 - ended", "_collect"), {}),
+    "a timestep early": (Edit(Readout, r"_last_timestep - ended", "_last_timestep - 1 - ended", "_collect"), {}),
     "first class wins every tie": (Edit(LeadTracker, r"first_index < second_index", "1"), {}),
     "no class wins a tie": (Edit(LeadTracker, r"first_index < second_index", "0"), {"seed": 1}),
     "lead of the sample before": (Edit(Readout, r"else decides", "else 0", "_collect"), {}),
