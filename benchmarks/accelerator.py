@@ -28,6 +28,7 @@ from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, Leak
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.choices import DEFAULTS, Choices
+from codesign.machine.goals import GOALS
 from codesign.machine.mapping import HardwareMap, map_network
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "mnist-small.toml"
@@ -48,11 +49,11 @@ class DesignPoint:
     choices: Choices = DEFAULTS
 
 
-TINY = Choices(pipeline="short", input_checks=False, counters=False, spike_fifos=False, output_spikes=False)
+TINY = Choices(**GOALS["tiny"].choices)
 DESIGNS = {
-    "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(shape="folded")),
-    "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), Choices(queue_depth=4, state_memory="block")),
-    "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), Choices(state_memory="block", input_words=4)),
+    "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(**GOALS["small"].choices)),
+    "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), Choices(**GOALS["balanced"].choices)),
+    "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 4), Choices(**GOALS["fast"].choices)),
     "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(synapses="compact")),
     # Its first row table has 576 bits and goes into logic; words of three lanes take two blocks.
     "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), replace(TINY, lockstep=True, block_rom_bits=600)),

@@ -23,13 +23,16 @@ from codesign.contract.network import (
 )
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.choices import Choices
+from codesign.machine.goals import GOALS
 from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
 
-TINY = {"pipeline": "short", "input_checks": False, "counters": False, "spike_fifos": False, "output_spikes": False}
+TINY = GOALS["tiny"].choices
 # Network (coding, readout) and choices of each; lanes where they are not two in each layer.
 MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "default": ({}, {}),
+    "balanced": ({"lanes": 3}, GOALS["balanced"].choices),
+    "fast": ({"lanes": 4, "coding": "current"}, GOALS["fast"].choices),
     "current": ({"coding": "current"}, {"queue_depth": 2}),
     "one lane": ({"lanes": 1}, {}),
     "short": ({}, {"pipeline": "short"}),
@@ -44,7 +47,8 @@ MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tiny, one lane": ({"lanes": 1}, TINY),
     "compact": ({}, {"synapses": "compact"}),
     "compact, short": ({"coding": "current"}, {"synapses": "compact", "pipeline": "short"}),
-    "folded": ({}, {"shape": "folded"}),
+    "folded": ({}, GOALS["small"].choices),
+    "folded, no fifos": ({}, {"shape": "folded", "spike_fifos": False, "output_spikes": False}),
     "folded, current": ({"coding": "current"}, {"shape": "folded", "pipeline": "short"}),
     "folded, compact": ({}, {"shape": "folded", "synapses": "compact", "input_words": 2}),
     "wide beats": ({}, {"input_words": 4, "state_memory": "block", "block_rom_bits": 0}),
@@ -53,6 +57,16 @@ MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "folded, exit": ({}, {"shape": "folded", "early_exit": "certain", "input_checks": False}),
     "exit, current": ({"coding": "current"}, {"early_exit": 3, "pipeline": "short"}),
     "loadable": ({}, {"loadable": True}),
+    "loadable, exit, no fifos": (
+        {},
+        {
+            "loadable": True,
+            "early_exit": "certain",
+            "spike_fifos": False,
+            "output_spikes": False,
+            "input_checks": False,
+        },
+    ),
     "loadable, empty": ({"coding": "current"}, {"loadable": True, "synapse_memory": "spram", "pipeline": "short"}),
     "membrane_last": ({"readout": "membrane_last"}, {}),
     "membrane_sum, folded": ({"readout": "membrane_sum"}, {"shape": "folded"}),

@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
 from codesign.basics.files import read_text
 from codesign.contract.binning import TimeUnit
 from codesign.contract.early_exit import MAX_MARGIN
@@ -33,6 +34,7 @@ from codesign.machine.choices import (
     check,
     keys,
 )
+from codesign.machine.goals import GOALS, Goal, expanded
 
 MAX_TRAINED_SHIFT = 12
 MAX_CONFIG_BYTES = 1 << 20
@@ -565,7 +567,16 @@ class CapacityConfig(Section):
 class HardwareConfig(Section):
     """Shape of the accelerator."""
 
-    lanes: list[Lanes] | Lanes = Field(default=1, description="lanes of every layer, or one number per layer")
+    goal: Goal | None = Field(
+        default=None,
+        description="what the machine is to be; decides the keys below that are not given, and the lanes. "
+        + "; ".join(f"{name}: {aim.text}" for name, aim in GOALS.items()),
+    )
+    lanes: list[Lanes] | Lanes | Literal["auto"] = Field(
+        default=1,
+        description="lanes of every layer, or one number per layer; auto, which is the default with a goal: as many as "
+        "the goal asks for, from what the calibration samples make each layer do",
+    )
     shape: Shape = Field(
         default=DEFAULTS.shape,
         description="streaming: an engine per layer, all at work at once; folded: one engine, layers in turn, smaller",
@@ -611,12 +622,12 @@ class HardwareConfig(Section):
     )
     spike_fifos: bool = Field(
         default=True,
-        description="FIFOs behind the layers; false: a layer waits for the one behind it (shape 'streaming')",
+        description="FIFOs behind the layers; false: a layer waits for the one behind it",
     )
     output_spikes: bool = Field(
         default=True,
         description="send the last layer's spikes; false: only counts, which then lie beside the membranes, and the "
-        "decision (readout spike_count, shape 'streaming')",
+        "decision (readout spike_count)",
     )
     block_rom_bits: int = Field(
         default=DEFAULTS.block_rom_bits,
@@ -746,6 +757,43 @@ class Config(Section):
     explore: ExploreConfig = ExploreConfig()
 
     @model_validator(mode="after")
+    def _reach_goal(self) -> Config:
+        hardware = self.hardware
+        if hardware.goal is None:
+            return self
+        aims = GOALS[hardware.goal].choices
+        stays = [key for key in aims if key in hardware.model_fields_set and getattr(hardware, key) != aims[key]]
+        if stays:
+            warnings.warn(
+                f"hardware.goal = {hardware.goal!r}: {', '.join(stays)} "
+                f"{'is' if len(stays) == 1 else 'are'} given and not decided by it",
+                CodesignWarning,
+                stacklevel=2,
+            )
+        reached = hardware.model_copy()
+        for key, value in self._of_goal.items():
+            # Not among the keys that are given: a configuration that is written and read again has the same.
+            object.__setattr__(reached, key, value)
+        object.__setattr__(self, "hardware", reached)
+        return self
+
+    @property
+    def _of_goal(self) -> dict[str, Any]:
+        """Keys of [hardware] that its goal decides, with their values."""
+        hardware = self.hardware
+        if hardware.goal is None:
+            return {}
+        given = {key: getattr(hardware, key) for key in keys() if key in hardware.model_fields_set}
+        found = expanded(
+            hardware.goal,
+            given,
+            readout=self.network.readout,
+            structured=not self.network.is_plain_chain,
+            board=self.budget.board is not None,
+        )
+        return found if "lanes" in hardware.model_fields_set or self.budget.active else {"lanes": "auto", **found}
+
+    @model_validator(mode="after")
     def _lanes_fit(self) -> Config:
         lanes, count = self.hardware.lanes, self.network.n_layers
         if isinstance(lanes, list) and len(lanes) != count:
@@ -773,6 +821,13 @@ class Config(Section):
         """Options (section, key) that a budget decides, so that they may not be given beside it."""
         return (("freeze", "weight_bits"), ("hardware", "lanes")) if self.budget.active else ()
 
+    @property
+    def implied(self) -> tuple[tuple[str, str], ...]:
+        """Options (section, key) that follow from others, so that they need not be written."""
+        hardware = self.hardware
+        left = [key for key in ("lanes", *keys()) if hardware.goal is not None and key not in hardware.model_fields_set]
+        return (*self.decided, *(("hardware", key) for key in left))
+
     @model_validator(mode="after")
     def _one_decision(self) -> Config:
         rewiring = self.train.rewiring
@@ -789,8 +844,10 @@ class Config(Section):
         return self
 
 
-def lanes_per_layer(config: HardwareConfig, n_layers: int) -> list[int]:
-    """Lanes of each layer; one number stands for all."""
+def lanes_per_layer(config: HardwareConfig, n_layers: int) -> list[int] | None:
+    """Lanes of each layer; one number stands for all. None if they are to be chosen."""
+    if config.lanes == "auto":
+        return None
     return list(config.lanes) if isinstance(config.lanes, list) else [config.lanes] * n_layers
 
 

@@ -24,7 +24,7 @@ def config_toml(config: Config, sections: Mapping[str, Collection[str]] | None =
     for name, keys in (sections or {}).items():
         if keys:
             document[name] = {key: value for key, value in document[name].items() if key in keys}
-    for section, key in config.decided:
+    for section, key in config.implied:
         document.get(section, {}).pop(key, None)
     return tomlkit.dumps(document)
 

@@ -16,6 +16,7 @@ from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shortage
 from codesign.data.chance import compare, compare_accuracy
+from codesign.machine.goals import GOALS
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.findings import after_freezing, after_training, warn_of
@@ -152,11 +153,17 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
 def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> HardwareMap:
     """The network on the configured lanes, balanced on the events of ``calibration``."""
     from codesign.cost.estimate import source_events
+    from codesign.cost.lanes import choose_lanes
     from codesign.machine.capacity import CapacityOptions
     from codesign.machine.mapping import map_network
 
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
+    if lanes is None:
+        if calibration is None:
+            raise InputError("hardware.lanes = 'auto' needs calibration samples, which a run has; give a number")
+        # Without a goal the lanes are those of a balanced machine.
+        lanes = choose_lanes(network, hardware.choices, GOALS[hardware.goal or "balanced"].within, calibration)
     capacity = CapacityOptions(**hardware.capacity.model_dump()) if hardware.loadable else None
     return map_network(network, lanes, events, hardware.choices, capacity=capacity)
 

@@ -1,0 +1,119 @@
+"""Goals: the choices and lanes that follow from a word."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from machines import picture_network
+
+from codesign.basics.errors import CodesignWarning, InputError
+from codesign.config import parse_config
+from codesign.config.text import config_toml
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.estimate import estimate
+from codesign.cost.lanes import choose_lanes, layer_work, sample_clocks
+from codesign.machine.choices import Choices
+from codesign.machine.goals import GOALS, Goal, expanded
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
+from codesign.pipeline.work import map_calibrated
+
+COUNTS = {"network": {"readout": "spike_count"}}
+
+
+def network_and_samples() -> tuple[FrozenNetwork, Stimulus]:
+    rng = np.random.default_rng(3)
+    weights = [rng.integers(-3, 5, shape) for shape in ((40, 24), (24, 6))]
+    network = FrozenNetwork.from_arrays(weights, threshold=[20, 15], timesteps=6)
+    return network, Stimulus.from_dense((rng.random((8, 6, 40)) < 0.3).astype(np.uint8))
+
+
+@pytest.mark.parametrize("goal", get_args(Goal))
+def test_a_goal_decides_what_nobody_gave(goal: Goal) -> None:
+    found = parse_config({"hardware": {"goal": goal}, **COUNTS})
+    assert found.hardware.choices == Choices(**GOALS[goal].choices) and found.hardware.lanes == "auto"
+
+
+def test_single_choices_stay_beside_a_goal() -> None:
+    found = parse_config({"hardware": {"goal": "small", "queue_depth": 5, "lanes": 3}, **COUNTS}).hardware
+    assert (found.shape, found.queue_depth, found.lanes) == ("folded", 5, 3)
+
+
+@pytest.mark.parametrize("goal", get_args(Goal))
+def test_what_is_written_is_read_again_and_takes_another_goal(goal: Goal) -> None:
+    found = parse_config({"hardware": {"goal": goal, "block_rom_bits": 100}, **COUNTS})
+    document: dict[str, Any] = tomllib.loads(config_toml(found))
+    assert parse_config(document) == found
+    assert document["hardware"].keys() <= {"goal", "block_rom_bits", "name", "capacity"}
+    document["hardware"]["goal"] = "tiny"
+    assert parse_config(document).hardware.choices == Choices(**GOALS["tiny"].choices, block_rom_bits=100)
+
+
+def test_what_is_given_against_a_goal_stays_and_is_told() -> None:
+    with pytest.warns(CodesignWarning, match=r"goal = 'tiny': counters is given and not decided by it"):
+        found = parse_config({"hardware": {"goal": "tiny", "counters": True}, **COUNTS})
+    assert found.hardware.counters and not found.hardware.input_checks
+
+
+def test_a_goal_takes_what_goes_with_the_network_and_the_board() -> None:
+    assert expanded("small", {}, readout="spike_count", structured=True, board=False) == {}
+    without = {key: value for key, value in GOALS["tiny"].choices.items() if key != "output_spikes"}
+    assert expanded("tiny", {}, readout="membrane_sum", structured=False, board=False) == without
+    assert "input_words" not in expanded("fast", {}, readout="spike_count", structured=False, board=True)
+
+
+def test_lanes_are_the_fewest_within_the_goal() -> None:
+    network, stimulus = network_and_samples()
+    work = layer_work(network, stimulus)
+    assert [part.sweeps for part in work] == [6, 6] and [part.units for part in work] == [24, 6]
+    assert work[0].walks == pytest.approx(
+        (stimulus.dense().sum(axis=(0, 1)) @ (network.layers[0].dense() != 0).sum(axis=1)) / 8
+    )
+    small, balanced, fast = (
+        choose_lanes(network, Choices(), GOALS[goal].within, stimulus) for goal in ("small", "balanced", "fast")
+    )
+    assert small == [1, 1] and sum(small) < sum(balanced) < sum(fast)
+    least = sample_clocks(work, fast, folded=False) / 1.05
+    assert sample_clocks(work, balanced, folded=False) <= 2 * least * 1.05
+    for index in range(2):
+        fewer = [count - (place == index) for place, count in enumerate(balanced)]
+        if min(fewer):
+            assert sample_clocks(work, fewer, folded=False) > sample_clocks(work, balanced, folded=False)
+    # The formula orders machines as the plan's own estimate does.
+    clocks = []
+    for lanes in (small, balanced, fast):
+        found = estimate(plan_machine(network, map_network(network, lanes)), stimulus=stimulus)["cycles"]
+        assert found is not None
+        clocks.append(found["latency_cycles"])
+    assert clocks[0] > clocks[1] > clocks[2]
+
+
+def test_one_engine_has_as_many_lanes_for_every_layer() -> None:
+    network, stimulus = network_and_samples()
+    lanes = choose_lanes(network, Choices(shape="folded"), 2.0, stimulus)
+    assert len(set(lanes)) == 1 and lanes[0] > 1
+
+
+def test_lanes_of_pictures_own_whole_channels() -> None:
+    network = picture_network(pooled=False)
+    stimulus = Stimulus.from_dense(np.ones((2, 3, network.n_inputs), np.uint8))
+    lanes = choose_lanes(network, Choices(), 1.0, stimulus)
+    assert all(count <= units.units for count, units in zip(lanes, layer_work(network, stimulus), strict=True))
+    map_network(network, lanes)
+
+
+def test_auto_needs_samples() -> None:
+    network, stimulus = network_and_samples()
+    hardware = parse_config({"hardware": {"lanes": "auto"}, **COUNTS}).hardware
+    with pytest.raises(InputError, match=r"hardware\.lanes = 'auto' needs calibration samples"):
+        map_calibrated(network, hardware, None)
+    assert list(map_calibrated(network, hardware, stimulus).lanes) == choose_lanes(network, Choices(), 2.0, stimulus)
+
+
+def test_an_unknown_goal_is_named() -> None:
+    with pytest.raises(InputError, match="goal"):
+        parse_config({"hardware": {"goal": "huge"}})
