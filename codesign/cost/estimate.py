@@ -7,9 +7,10 @@ formulas fitted on syntheses (:mod:`codesign.cost.area_model`); block RAM from t
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -34,6 +35,8 @@ MAX_SAMPLES = 100
 UNQUEUED = 2
 # Clocks from the last event of an accumulation to its sweep, and from the sweep to the first row, about.
 TURN_CLOCKS = 4
+# Parts of the density for which the estimate says what memories would take.
+DENSITY_FACTORS = (0.9, 0.75, 0.5, 0.35, 0.25, 0.1)
 STRETCH = 2048
 FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
 
@@ -107,6 +110,37 @@ def block_ram(found: Sequence[Memory], family: str) -> float:
             is_half = family == "xilinx" and memory.bits <= 18 * 1024
             total += 0.5 if is_half else memory_blocks(memory.depth, memory.width, family)
     return total
+
+
+def with_weight_bits(memory: Memory, bits: int) -> Memory:
+    """The memory with weights of at most so many bits, which is what it needs of a network quantised to them."""
+    saved = sum(max(0, field.width - bits) for field in memory.record if field.name.startswith("weight"))
+    return replace(memory, width=memory.width - saved)
+
+
+def with_density(memory: Memory, factor: float) -> Memory:
+    """The memory with that part of its synapses, where it holds any."""
+    if memory.role != "synapses":
+        return memory
+    return replace(memory, depth=max(1, math.ceil(memory.depth * factor)))
+
+
+def block_ram_of_others(plan: MachinePlan, family: str) -> dict[str, dict[str, float]]:
+    """Block RAMs of the same machine for networks with fewer weight bits, and of a part of the density.
+
+    ``{"bits": {"5": 200.0, ...}, "density": {"0.5": 180.0, ...}}``; all but the synapses stays as it is.
+    """
+    most = max(layer.weight_bits for layer in plan.network.layers)
+    return {
+        "bits": {
+            str(bits): block_ram([with_weight_bits(memory, bits) for memory in plan.memories], family)
+            for bits in range(most - 1, 1, -1)
+        },
+        "density": {
+            f"{factor:g}": block_ram([with_density(memory, factor) for memory in plan.memories], family)
+            for factor in DENSITY_FACTORS
+        },
+    }
 
 
 def single_ports(memory: Memory) -> int:
@@ -550,6 +584,7 @@ def _area(plan: MachinePlan, family: str) -> dict[str, Any]:
         "lut": round(float(features @ model.lut.coefficients)) if model else None,
         "ff": round(float(features @ model.ff.coefficients)) if model else None,
         "bram": block_ram(found, family),
+        **{f"bram_by_{what}": blocks for what, blocks in block_ram_of_others(plan, family).items()},
         "spram": sum(single_ports(m) for m in found if memory_kind(m, family) == "spram"),
         "dsp": 0 if family == "ice40" else current_lanes,
         "error": {"lut": model.lut.error, "ff": model.ff.error} if model else None,
@@ -566,7 +601,7 @@ def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
     cures = {
         "lut": "use fewer lanes",
         "ff": "use fewer lanes",
-        "bram": "use a lower density, fewer neurons, fewer weight bits or fewer lanes",
+        "bram": _memory_cure(area, device.budget["bram"]),
         "dsp": "use fewer lanes in the first layer",
     }
     if area["lut"] is None:
@@ -578,7 +613,22 @@ def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
         )
     return [
         f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
-        f"({area[kind] - device.budget[kind]:g} too many); {cures[kind]}"
+        f"({area[kind] - device.budget[kind]:g} too many, {area[kind] / device.budget[kind]:.0%}); {cures[kind]}"
         for kind, title in names.items()
         if area[kind] is not None and area[kind] > device.budget[kind]
     ]
+
+
+def _memory_cure(area: Mapping[str, Any], available: int) -> str:
+    """What would fit the block RAMs: the most bits or density alone, else what both leave."""
+    bits = next((bits for bits, blocks in area["bram_by_bits"].items() if blocks <= available), None)
+    part = next((part for part, blocks in area["bram_by_density"].items() if blocks <= available), None)
+    found = [f"weights of {bits} bits"] if bits else []
+    found += [f"{float(part):.0%} of its density"] if part else []
+    if found:
+        return f"with {' or '.join(found)} it would fit; fewer neurons, lanes or compact synapses help too"
+    least = min([*area["bram_by_bits"].values(), *area["bram_by_density"].values()])
+    return (
+        f"neither fewer weight bits nor a tenth of the density alone would do (at least {least:g}); use fewer "
+        "neurons or lanes as well"
+    )

@@ -254,9 +254,35 @@ def test_fits_names_what_is_too_much_and_by_how_much():
     budget = {"lut": 5280, "ff": 5280, "bram": 30, "dsp": 8}
     device = SimpleNamespace(family="ice40", budget=budget)
     (line,) = [reason for reason in fits(result, "small", device) if "block RAMs" in reason]
-    assert line.startswith(f"small: about {blocks:g} of 30 block RAMs ({blocks - 30:g} too many); use a lower density")
+    assert line.startswith(f"small: about {blocks:g} of 30 block RAMs ({blocks - 30:g} too many, {blocks / 30:.0%}); ")
+    assert "neither fewer weight bits nor a tenth of the density alone would do (at least " in line
+    half = result["area"]["ice40"]["bram_by_density"]["0.5"]
+    middling = SimpleNamespace(family="ice40", budget={**budget, "bram": half})
+    (line,) = [reason for reason in fits(result, "half", middling) if "block RAMs" in reason]
+    assert " or 50% of its density it would fit" in line
     roomy = SimpleNamespace(family="ice40", budget=dict.fromkeys(budget, 10**9))
     assert fits(result, "large", roomy) == []
+
+
+def test_memory_of_fewer_bits_and_synapses_is_that_of_such_a_network():
+    rng = np.random.default_rng(1)
+    dense = [rng.integers(-31, 32, shape) for shape in ((200, 90), (90, 10))]
+    at: dict[str, list[float]] = {"plain": [], "bits": [], "density": []}
+    # Every second source of a lane has no synapses: half of them are left on each lane.
+    halved = [weights * (np.arange(len(weights)) % 2 == 0)[:, None] for weights in dense]
+    clipped = [np.sign(weights) * np.minimum(abs(weights), 7) for weights in dense]
+    for name, weights in (("plain", dense), ("bits", clipped), ("density", halved)):
+        network = FrozenNetwork.from_arrays(weights, threshold=9, timesteps=2)
+        result = estimate(plan_machine(network, map_network(network, [2, 1])))
+        at[name] = [result["area"][family]["bram"] for family in FAMILIES]
+        if name == "plain":
+            told = {
+                key: [result["area"][family][key] for family in FAMILIES] for key in ("bram_by_bits", "bram_by_density")
+            }
+    assert [blocks["4"] for blocks in told["bram_by_bits"]] == at["bits"] < at["plain"]
+    # Rows are narrower too where a lane has fewer synapses.
+    assert [blocks["0.5"] for blocks in told["bram_by_density"]] >= at["density"]
+    assert [blocks["0.5"] for blocks in told["bram_by_density"]] < at["plain"]
 
 
 def test_logic_that_is_not_estimated_is_not_said_to_fit():
