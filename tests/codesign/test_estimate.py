@@ -259,7 +259,7 @@ def test_fits_names_what_is_too_much_and_by_how_much():
     half = result["area"]["ice40"]["bram_by_density"]["0.5"]
     middling = SimpleNamespace(family="ice40", budget={**budget, "bram": half})
     (line,) = [reason for reason in fits(result, "half", middling) if "block RAMs" in reason]
-    assert " or 50% of its density it would fit" in line
+    assert "with 50% of its density it would fit" in line
     roomy = SimpleNamespace(family="ice40", budget=dict.fromkeys(budget, 10**9))
     assert fits(result, "large", roomy) == []
 
