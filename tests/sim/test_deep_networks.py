@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 import tomlkit
+import torch
 from requirements import needs
+
+from boards.registry import TARGETS
+from codesign.basics.errors import CodesignWarning
+from codesign.config import load_config
+from codesign.contract.network import InputCoding
+from codesign.cost.estimate import estimate, fits
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
+from codesign.train.model import SpikingNetwork
+from codesign.train.quantised import QuantisedNetwork
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SAMPLES = 20
@@ -50,3 +61,22 @@ def test_a_narrow_deep_network_is_exact(name: str, convolutions: int, tmp_path: 
     sidecar = json.loads((tmp_path / "run" / "bundle" / "design.json").read_text())
     taps = [part for layer in sidecar["layers"] for part in layer["projections"] if part["reads"] is not None]
     assert len(taps) >= convolutions
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(("name", "density"), [("cifar10-vggsnn", 0.1), ("cifar10-resnet19", 0.2972)])
+def test_the_full_width_is_planned_and_what_bounds_it_is_told(name: str, density: float) -> None:
+    config = load_config(EXAMPLES / f"{name}.toml")
+    trained = SpikingNetwork((3, 32, 32), 10, config.network, config.train)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in trained.sparse_parameters().values():
+            weight *= torch.rand(weight.shape, generator=generator) < density
+    model = QuantisedNetwork(trained.eval(), config.freeze, InputCoding("current", config.data.input_bits))
+    network = model.export([16] * len(model.plans))
+    assert network.hardware_support() is None and network.n_synapses > 900_000
+    result = estimate(plan_machine(network, map_network(network, [16] * len(network.layers))))
+    with pytest.warns(CodesignWarning, match="the area model does not know this machine"):
+        (line,) = fits(result, "ecp5-85f", TARGETS["ecp5-85f"])
+    print(f"{name}: {network.n_synapses} taps and synapses; {line}")  # noqa: T201
+    assert "of 208 block RAMs" in line and "neither fewer weight bits nor a tenth of the density" in line
