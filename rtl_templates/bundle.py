@@ -22,7 +22,7 @@ from codesign.contract.network.connections import Shape as PictureShape
 from codesign.contract.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
-from codesign.machine.layouts import INPUT_KINDS, OUTPUT_KINDS, PROTOCOL_ERRORS
+from codesign.machine.layouts import INPUT_KINDS, OUTPUT_KINDS, PARAMETERS, PROTOCOL_ERRORS
 from codesign.machine.load import load_image
 from codesign.machine.mapping import HardwareMap, LayerMap
 from codesign.machine.pictures import PictureInput, side_bits
@@ -230,7 +230,7 @@ def _load_entry(
         "registers": capacity.registers.describe(),
         "memories": [mapping.layers[memory.layer].image(memory.lane, memory.role) for memory in capacity.memories],
         "capacity": capacity.to_json(),
-        "fixed": fixed_terms(network),
+        "fixed": fixed_terms(network, capacity),
     }
 
 
@@ -254,7 +254,7 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
     row_base, slot_base = (folded.row_base[index], folded.slot_base[index]) if folded else (0, 0)
     probe = f"engine0.probe{index}" if folded else f"engine{index}.probe"
     constants = {
-        name: None if placement.parameter_record.has(name) else getattr(layer, name) for name in ("threshold", "bias")
+        name: None if placement.parameter_record.has(name) else layer.constants.get(name) for name in PARAMETERS
     }
     return {
         "index": layer.index,
@@ -284,6 +284,7 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "sum_width": engine.widths.sum or None,
         "queue_depth": engine.queue_depth,
         "fifo_depth": engine.fifo_depth,
+        "leak": frozen.leak.kind,
         **constants,
         "encoding": placement.encoding.describe(),
         "pipeline": placement.pipeline,

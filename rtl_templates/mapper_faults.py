@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from codesign.contract.network import FrozenNetwork
-from codesign.machine.layouts import index_width
+from codesign.machine.layouts import LEAKS, index_width
 from codesign.machine.mapping import HardwareMap, LayerMap, encoded
 from codesign.machine.pictures import PictureInput
 from rtl_templates.bundle import write_bundle
@@ -140,13 +140,22 @@ def _drop_last_synapse(layer: LayerMap, rng: np.random.Generator) -> LayerMap | 
 
 def _rotate_parameters(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
     """The parameters of a lane's slots are rotated by one; of channels that have one word, by a channel."""
+    return _rotate(layer, list(layer.parameters), rng)
+
+
+def _rotate_leaks(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
+    """The same for leaks alone, so that neurons leak as others do whose thresholds they do not have."""
+    return _rotate(layer, [name for name in LEAKS if name in layer.parameters], rng)
+
+
+def _rotate(layer: LayerMap, names: Sequence[str], rng: np.random.Generator) -> LayerMap | None:
     by = layer.n_slots // layer.parameter_depth
-    if layer.parameter_depth < 2 or (layer.threshold is not None and layer.bias is not None):
+    if layer.parameter_depth < 2 or not any(layer.parameter_record.has(name) for name in names):
         return None
     lane = int(rng.integers(layer.lanes))
-    threshold, bias = layer.slot_threshold.copy(), layer.slot_bias.copy()
-    threshold[lane], bias[lane] = np.roll(threshold[lane], by), np.roll(bias[lane], by)
-    return replace(layer, slot_threshold=threshold, slot_bias=bias)
+    parts = {name: layer.parameters[name] for name in names}
+    rotated = {name: part.with_slots(lane, np.roll(part.slots[lane], by)) for name, part in parts.items()}
+    return replace(layer, parameters=layer.parameters | rotated)
 
 
 def _exchange_lanes(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
@@ -334,6 +343,7 @@ DEFECTS: Sequence[tuple[str, int, Defect]] = (
     ("two sources swapped in the last layer", -1, _swap_rows),
     ("last synapse of a row dropped", 0, _drop_last_synapse),
     ("parameters of a lane rotated", 0, _rotate_parameters),
+    ("leaks of a lane rotated", 0, _rotate_leaks),
     ("two lanes exchanged", 0, _exchange_lanes),
     ("slot overflow wraps", 0, _slot_overflow),
     ("weights lose their lowest bit", 0, _narrow_weights),

@@ -9,8 +9,8 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, s
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.contract.network import Leak, signed_width
-from codesign.machine.layouts import index_width
+from codesign.contract.network import LeakKind, signed_width
+from codesign.machine.layouts import LEAKS, index_width
 from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import record_layout, saturate, saturate_within, wrap
 from rtl_templates.memories import Rom, load_bus, load_place
@@ -78,7 +78,10 @@ class NeuronBank(wiring.Component):
         self.fire, self.stages = plan.clocks.fire, plan.clocks.write
         record = placement.parameter_record
         compared = self.fire - (1 if self.is_short else 2)
-        self.parameter_clock = (compared if record.has("threshold") else self.stages) - 1
+        # Clocks in which the sweep uses each parameter.
+        leaks = self.fire
+        self._used = {"threshold": compared, "bias": self.stages, **dict.fromkeys(LEAKS, leaks)}
+        self.parameter_clock = min((self._used[field.name] for field in record), default=self.stages) - 1
         slot = unsigned(index_width(placement.n_slots))
         parameter = unsigned(index_width(placement.parameter_depth))
         weight = record_layout(placement.given_record)["weight"].shape
@@ -154,8 +157,7 @@ class NeuronBank(wiring.Component):
             upper = wrap(base[shift:].as_signed() + product_2, signed(len(base) - shift))
             m.d.comb += total.eq(Cat(base[:shift], upper).as_signed())
 
-        # Parameters arrive one clock after they were read: a threshold when it is compared.
-        threshold, bias = self._parameters(m)
+        parameters = self._parameters(m)
 
         # Potential, in stage fire - 2; short: in stage fire - 1.
         u = Signal(signed(widths.potential), reset_less=True)
@@ -183,7 +185,7 @@ class NeuronBank(wiring.Component):
         else:
             state_write, stored = write, operand
             m.d.comb += u.eq(operand.shift_right(widths.count))
-        spike, after = self._threshold(m, u, threshold)
+        spike, after = self._threshold(m, u, self._when_used(m, parameters, "threshold"))
         clipping = self._clipping()
         m.d.sync += [
             self.spike.eq(spike),
@@ -192,14 +194,17 @@ class NeuronBank(wiring.Component):
         ]
 
         leaked = Signal(self.membrane.shape(), reset_less=True)
-        leaks = self._of_layer([layer.leak for layer in layers], lambda leak: _leak(self.membrane, leak))
+        numbers: dict[str, Value] = {}
+        for name in (name for name in LEAKS if name in parameters):
+            numbers[name] = Signal.like(parameters[name], name=name)
+            m.d.comb += numbers[name].eq(self._when_used(m, parameters, name))
+        leaks = self._of_layer(self._leaks(), lambda leak: self._leak(numbers, *leak))
         if self.is_short:
             m.d.comb += leaked.eq(wrap(leaks, leaked.shape()))
         else:
             m.d.sync += leaked.eq(wrap(leaks, leaked.shape()))
-        bias_late = _delay(m, bias, self.stages - 1 - self.parameter_clock)
-        state_shape = signed(widths.state)
-        following = wrap(Mux(self.write_initial, bias_late, leaked + bias_late), state_shape)
+        bias = self._when_used(m, parameters, "bias")
+        following = wrap(Mux(self.write_initial, bias, leaked + bias), signed(widths.state))
         if widths.count:
             before = _delay(m, stored[: widths.count], self.fire - (1 if self.is_short else 2))
             m.d.comb += self.count.eq(wrap(before + self.spike, self.count.shape()))
@@ -255,11 +260,11 @@ class NeuronBank(wiring.Component):
         ]
         return Mux(forward_near_2, last_written, operand)
 
-    def _parameters(self, m: Module) -> tuple[Value | int, Value | int]:
-        """Threshold and bias of the slot whose parameters were read one clock ago, or their constants."""
+    def _parameters(self, m: Module) -> dict[str, Value | int]:
+        """What the slot uses whose parameters were read one clock ago: these, and the constants."""
         placement, record = self._placement, self._placement.parameter_record
-        threshold: Value | int = 0 if placement.threshold is None else self._constant(placement.threshold)
-        bias: Value | int = 0 if placement.bias is None else self._constant(placement.bias)
+        constants = {name: placement.constants.get(name) for name in ("threshold", "bias")}
+        found = {name: 0 if numbers is None else self._constant(numbers) for name, numbers in constants.items()}
         if record.fields:
             m.submodules.parameters = rom = Rom(
                 record_layout(record),
@@ -274,11 +279,12 @@ class NeuronBank(wiring.Component):
                 rom.addr.eq(wrap(self.parameter_slot, unsigned(len(rom.addr)))),
             ]
             word = data.View(record_layout(record), Value.cast(rom.data))
-            if record.has("threshold"):
-                threshold = word.threshold
-            if record.has("bias"):
-                bias = word.bias
-        return threshold, bias
+            found |= {field.name: word[field.name] for field in record}
+        return found
+
+    def _when_used(self, m: Module, parameters: dict[str, Value | int], name: str) -> Value | int:
+        """A parameter in the clock in which the sweep uses it."""
+        return _delay(m, parameters[name], self._used[name] - 1 - self.parameter_clock)
 
     def _threshold(self, m: Module, u: Signal, threshold: Value | int) -> tuple[Value, Value]:
         """The spike and the value after reset, one clock after ``u``; short: in the same."""
@@ -303,6 +309,27 @@ class NeuronBank(wiring.Component):
             return {"subtract": difference, "zero": Value.cast(0), "none": u_next}.get(kind, Value.cast(value))
 
         return spike, Mux(spike, self._of_layer(resets, after), u_next)
+
+    def _leaks(self) -> list[tuple[LeakKind, int | None, int | None]]:
+        """Of each layer: the kind of its leak, shift and multiplier; None for what is in memory, or not used."""
+        found = []
+        for number, layer in enumerate(self._layers):
+            numbers: list[int | None] = []
+            for name in LEAKS:
+                constants = self._placement.constants.get(name)
+                numbers.append(constants[number] if isinstance(constants, list) else constants)
+            found.append((layer.leak.kind, *numbers))
+        return found
+
+    def _leak(self, numbers: dict[str, Value], kind: LeakKind, shift: int | None, multiplier: int | None) -> Value:
+        """leak(v), which never leaves the width of v; ``numbers`` : those that are in memory."""
+        if kind == "none":
+            return self.membrane
+        by = numbers["leak_shift"] if shift is None else shift
+        if kind == "shift":
+            return self.membrane - _shifted(self.membrane, by)
+        factor = numbers["leak_multiplier"] if multiplier is None else multiplier
+        return _shifted(self.membrane * factor, by)
 
     @property
     def _spiking(self) -> list[bool]:
@@ -355,13 +382,9 @@ def _compare(difference: Signal, compare: str | None) -> Value:
     return difference >= 0 if compare == ">=" else difference > 0
 
 
-def _leak(membrane: Signal, leak: Leak) -> Value:
-    """leak(v), which never leaves the width of v."""
-    if leak.kind == "none":
-        return membrane
-    if leak.kind == "shift":
-        return membrane - membrane.shift_right(int(leak.shift))
-    return (membrane * int(leak.multiplier)).shift_right(int(leak.shift))
+def _shifted(value: Value, by: Value | int) -> Value:
+    """``value`` (signed) shifted to the right."""
+    return value.shift_right(by) if isinstance(by, int) else value >> by
 
 
 def _delay(m: Module, value: Value | int, clocks: int) -> Value | int:

@@ -1,4 +1,4 @@
-"""Rebuilds synapses, thresholds and biases from the delivered memory images and the sidecar alone."""
+"""Rebuilds synapses, thresholds, biases and leaks from the delivered memory images and the sidecar alone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from codesign.contract.sidecar import SIDECAR, LayerEntry, PictureInput, Project
 from sim.bundle import read_image, read_sidecar, unpack
 
 Int = npt.NDArray[np.int64]
+NUMBERS = ("threshold", "bias", "leak_shift", "leak_multiplier")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +24,13 @@ class DecodedLayer:
 
     weights : of each projection int64 (n_in, n_out), sources behind a pool; of a convolution (out channels, in
         channels, height, width). A synapse or tap stored twice counts twice. n_synapses : stored synapses and taps.
-    threshold, bias : int64 (n_out,). stray : problems such as synapses of no neuron, in words.
+    numbers : int64 (n_out,) by name, ``threshold``, ``bias``, ``leak_shift`` and ``leak_multiplier``; 0 where there
+        is neither a memory nor a constant. stray : problems such as synapses of no neuron, in words.
     """
 
     weights: tuple[Int, ...]
     n_synapses: int
-    threshold: Int
-    bias: Int
+    numbers: dict[str, Int]
     stray: tuple[str, ...]
 
 
@@ -89,7 +90,7 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
         stray.append("two sources share a row")
     weights = tuple(_no_weights(layer, projection, rows.size) for projection, rows in projections)
     stored = 0
-    constants = {name: np.full(n_out, getattr(layer, name) or 0, np.int64) for name in ("threshold", "bias")}
+    numbers = {name: np.full(n_out, getattr(layer, name) or 0, np.int64) for name in NUMBERS}
     lockstep = layer.lockstep
     for lane in range(lanes):
         # Lanes in lock step share rows and words; each has its own fields in them.
@@ -141,8 +142,8 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
                 # One word serves a channel.
                 values = np.repeat(values, layer.picture.size)
             held = neuron[lane] >= 0
-            constants[name][neuron[lane][held]] = values[layer.slot_base :][:n_slots][held]
-    return DecodedLayer(weights, stored, constants["threshold"], constants["bias"], tuple(stray))
+            numbers[name][neuron[lane][held]] = values[layer.slot_base :][:n_slots][held]
+    return DecodedLayer(weights, stored, numbers, tuple(stray))
 
 
 def _no_weights(layer: LayerEntry, projection: ProjectionEntry, n_rows: int) -> Int:
@@ -221,11 +222,12 @@ def compare_decoded_sidecar(bundle: Path, sidecar: Sidecar, network: FrozenNetwo
         }
     for index, (have, layer) in enumerate(zip(decoded, network.layers, strict=True)):
         spiking = index < len(network.layers) - 1 or not network.membrane_readout
-        pairs = [("bias", layer.bias, have.bias)]
-        for projection, found in zip(layer.projections, have.weights):
-            pairs.append(("weight", projection.connections.dense(), found))
-        if spiking:
-            pairs.append(("threshold", layer.threshold, have.threshold))
+        pairs = [
+            ("weight", projection.connections.dense(), found)
+            for projection, found in zip(layer.projections, have.weights)
+        ]
+        numbers = {name: want for name, want in layer.numbers.items() if name != "threshold" or spiking}
+        pairs += [(name, want, have.numbers[name]) for name, want in numbers.items()]
         problems = [*have.stray]
         stored = sum(projection.connections.n_weights for projection in layer.projections)
         if have.n_synapses != stored:

@@ -35,6 +35,8 @@ from sim.netlist import Netlist, read_netlist
 
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
 ROLES = ("rows", "synapses", "parameters")
+# Parameters of a neuron, in the order of their fields.
+NUMBERS = ("threshold", "bias", "leak_shift", "leak_multiplier")
 LOAD_HEADER_BYTES, LOAD_CHECKSUM_BYTES = 20, 4
 FILES = ("README.md", "files.f", "lint.vlt", "probes.vlt", "timing.svg")
 FOLDERS = ("images", "constraints", "vectors")
@@ -342,10 +344,9 @@ class _Checks:
                 one += ["dy", "dx"]
             names = [f"{name}{lane}" for lane in range(entry.lanes) for name in one] if entry.lockstep else one
         else:
-            names = [name for name in ("threshold", "bias") if getattr(entry, name) is None]
-            # A layer that does not spike has no threshold, unless it shares its memory with others that do.
-            if not entry.spiking and not any(field.name == "threshold" for field in memory.fields):
-                names = [name for name in names if name != "threshold"]
+            # What a layer does not use is there only if it shares its memory with others that do.
+            used = _used(entry.spiking, entry.leak) | {field.name for field in memory.fields}
+            names = [name for name in NUMBERS if getattr(entry, name) is None and name in used]
         self.same(f"{at}.fields: names", [field.name for field in memory.fields], names, "the layer's encoding")
         self._contiguous(at, memory.fields, memory.width)
         for field in memory.fields:
@@ -459,8 +460,9 @@ class _Checks:
         fields = {field.name: field.width for memory in entry.memories for field in memory.fields}
         self.same(f"{where}.weight_bits", layer.weight_bits, fields.get("weight"), "the synapse memory")
         self.same(f"{where}.bias_width", layer.bias_width, fields.get("bias"), "the parameter memory")
-        threshold = fields.get("threshold", 0)
-        self.same(f"{where}.threshold_width", layer.threshold_width, threshold, "the parameter memory")
+        for name in ("threshold", "leak_shift", "leak_multiplier"):
+            stated = getattr(layer, f"{name}_width")
+            self.same(f"{where}.{name}_width", stated, fields.get(name, 0), "the parameter memory")
         for memory in entry.memories:
             depths = {"rows": self._rows(entry.index), "synapses": layer.synapses, "parameters": entry.n_slots}
             self.same(f"{where}: depth of {memory.image}", depths[memory.role], memory.depth, "the list of memories")
@@ -498,12 +500,17 @@ class _Checks:
             if room is None:
                 self.same(f"{where}.membrane_width", entry.membrane_width, layer.membrane_width, source)
             held = {field.name for memory in entry.memories if memory.role == "parameters" for field in memory.fields}
-            for name, values in (("threshold", layer.threshold), ("bias", layer.bias)):
-                used = name == "bias" or spiking
-                constant = int(values[0]) if used and name not in held else None
-                if constant is not None and (values != constant).any():
-                    constant = None
-                self.same(f"{where}.{name}", getattr(entry, name), constant, source)
+            self.same(f"{where}.leak", entry.leak, layer.leak.kind, source)
+            found = {
+                "threshold": layer.threshold,
+                "bias": layer.bias,
+                "leak_shift": layer.leak.shift,
+                "leak_multiplier": layer.leak.multiplier,
+            }
+            for name in NUMBERS:
+                values = np.unique(found[name])
+                known = name in _used(spiking, layer.leak.kind) and name not in held and values.size == 1
+                self.same(f"{where}.{name}", getattr(entry, name), int(values[0]) if known else None, source)
         if sidecar.load is not None:
             self._fixed(network)
 
@@ -517,14 +524,26 @@ class _Checks:
         self.same("load.fixed.readout", fixed.readout, network.readout, source)
         self.same("load.fixed.n_outputs", fixed.n_outputs, network.n_outputs, source)
         for index, (entry, layer) in enumerate(zip(fixed.layers, network.layers)):
-            where, leak = f"load.fixed.layers.{index}", layer.leak
-            texts = {"none": "none", "shift": f"v - (v >> {leak.shift})"}
-            text = texts.get(leak.kind, f"(v * {leak.multiplier}) >> {leak.shift}")
-            self.same(f"{where}.leak", entry.leak, text, source)
+            where, leak, room = f"load.fixed.layers.{index}", layer.leak, self._room(index)
+            # Of what is loaded the letter of ARCHITECTURE.md stands there.
+            k = n = int(np.ravel(leak.shift)[0])
+            m: int | str = int(np.ravel(leak.multiplier)[0])
+            if room and room.leak_shift_width:
+                k, n = "k", "n"
+            if room and room.leak_multiplier_width:
+                m = "m"
+            texts = {"none": "none", "shift": f"v - (v >> {k})", "multiply": f"(v * {m}) >> {n}"}
+            self.same(f"{where}.leak", entry.leak, texts[leak.kind], source)
             reset = f"value {layer.reset_value}" if layer.reset == "value" else layer.reset
             self.same(f"{where}.reset", entry.reset, reset, source)
             self.same(f"{where}.compare", entry.compare, layer.compare, source)
             self.same(f"{where}.fraction_bits", entry.fraction_bits, layer.fraction_bits, source)
+
+
+def _used(spiking: bool, leak: str) -> set[str]:
+    """What a layer uses of :data:`NUMBERS`."""
+    leaks = {"none": (), "shift": ("leak_shift",), "multiply": ("leak_shift", "leak_multiplier")}
+    return {"bias", *(["threshold"] if spiking else []), *leaks[leak]}
 
 
 def _aligned(place: int, size: int) -> int:

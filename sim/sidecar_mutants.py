@@ -36,7 +36,8 @@ WORDS: tuple[tuple[str, ...], ...] = (
     (">=", ">"),
     ("none", "subtract", "zero"),
     ("source", "kind", "value", "timestep", "index"),
-    ("start", "count", "slot", "weight", "gap", "code", "threshold", "bias"),
+    ("start", "count", "slot", "weight", "gap", "code", "threshold", "bias", "leak_shift", "leak_multiplier"),
+    ("none", "shift", "multiply"),
 )
 
 

@@ -73,7 +73,7 @@ def variant(rng: np.random.Generator, network: FrozenNetwork) -> FrozenNetwork:
             np.clip(drawn.dense(), -limit, limit),
             threshold=drawn.threshold,
             bias=drawn.bias,
-            leak=frozen.leak,
+            leak=_leak_like(rng, frozen, n_out),
             reset=frozen.reset,
             reset_value=frozen.reset_value,
             compare=frozen.compare,
@@ -90,6 +90,15 @@ def variant(rng: np.random.Generator, network: FrozenNetwork) -> FrozenNetwork:
     found = FrozenNetwork(tuple(layers), timesteps, network.coding, network.readout)
     found.validate()
     return found
+
+
+def _leak_like(rng: np.random.Generator, frozen: FrozenLayer, n_out: int) -> Leak:
+    """A leak for ``n_out`` neurons: numbers that differ in the layer are those of any of its neurons, or of one."""
+    at = rng.integers(0, frozen.n_out, n_out if rng.random() < 0.7 else 1) * np.ones(n_out, np.int64)
+    shift, multiplier = (
+        value[at] if isinstance(value, np.ndarray) else value for value in (frozen.leak.shift, frozen.leak.multiplier)
+    )
+    return Leak(frozen.leak.kind, shift, multiplier)
 
 
 def random_machine(

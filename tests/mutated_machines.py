@@ -79,17 +79,47 @@ MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"pictures": "pooled", "readout": "membrane_sum", "lanes": 3},
         {"early_exit": 40, "input_words": 2},
     ),
+    "leaks": ({"leaks": "shift"}, {}),
+    "leaks, current, short": ({"leaks": "multiply", "coding": "current"}, {"pipeline": "short", "spike_fifos": False}),
+    "leaks, folded, compact": ({"leaks": "multiply"}, {"shape": "folded", "synapses": "compact"}),
+    "leaks, loadable": ({"leaks": "shift"}, {"loadable": True}),
+    "leaks, pictures": ({"leaks": "multiply", "pictures": "padded"}, {}),
     "membrane_max, short": ({"readout": "membrane_max"}, {"pipeline": "short", "lockstep": True}),
 }
 
 
 def network_of(
-    coding: str = "events", readout: str = "spike_count", seed: int = 5, pictures: str | None = None
+    coding: str = "events",
+    readout: str = "spike_count",
+    seed: int = 5,
+    pictures: str | None = None,
+    leaks: str | None = None,
 ) -> FrozenNetwork:
-    """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate."""
+    """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate; with ``leaks`` of a kind each by its own."""
     rng = np.random.default_rng(seed)
     if pictures is not None:
-        return picture_network(rng, pictures, coding, readout)
+        found = picture_network(rng, pictures, coding, readout)
+    else:
+        found = chain_network(rng, coding, readout)
+    return found if leaks is None else with_leaks(np.random.default_rng([seed, 1]), found, leaks)
+
+
+def with_leaks(rng: np.random.Generator, network: FrozenNetwork, kind: str) -> FrozenNetwork:
+    """The network with a leak for each neuron, or channel."""
+    layers = []
+    for layer in network.layers:
+        units = layer.n_out if layer.shape is None else layer.shape[0]
+        shift = rng.integers(1, 4, units) if kind == "shift" else rng.integers(3, 6, units)
+        multiplier = rng.integers(1 << (shift - 1), (1 << shift) + 1)
+        shift, multiplier = (np.repeat(numbers, layer.n_out // units) for numbers in (shift, multiplier))
+        layers.append(replace(layer, leak=Leak(kind, shift, multiplier if kind == "multiply" else 0)))  # type: ignore[arg-type]
+    found = network.with_layers(layers)
+    found.validate()
+    return found
+
+
+def chain_network(rng: np.random.Generator, coding: str, readout: str) -> FrozenNetwork:
+    """See :func:`network_of`."""
 
     def weights(n_in: int, n_out: int, density: float) -> np.ndarray:
         return rng.integers(-9, 16, (n_in, n_out)) * (rng.random((n_in, n_out)) < density)

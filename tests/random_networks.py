@@ -32,11 +32,21 @@ CODINGS: tuple[CodingKind, ...] = ("current", "rate", "latency", "events", "delt
 READOUTS: tuple[ReadoutKind, ...] = ("spike_count", "membrane_last", "membrane_sum", "membrane_max")
 
 
-def random_leak(rng: np.random.Generator) -> Leak:
-    """A leak of any kind, its extremes (forget all, forget nothing) included."""
+def random_leak(rng: np.random.Generator, n: int | None = None) -> Leak:
+    """A leak of any kind, its extremes (forget all, forget nothing) included.
+
+    n : neurons, or channels, that may have numbers of their own: shifts, multipliers or both; None for one leak.
+    """
     kind = rng.choice(["none", "shift", "multiply"])
     if kind == "none":
         return Leak()
+    if n is not None and rng.random() < 0.5:
+        shift = rng.integers(0, int(rng.choice([2, 9, 25])), n)
+        if kind == "shift":
+            return Leak("shift", shift)
+        one = int(shift.max()) if rng.random() < 0.3 else shift
+        multiplier = rng.integers(0, (1 << np.broadcast_to(one, n)) + 1)
+        return Leak("multiply", one, int(multiplier.min()) if rng.random() < 0.3 else multiplier)
     if kind == "shift":
         return Leak("shift", int(rng.integers(0, 9)))
     shift = int(rng.integers(0, 9))
@@ -80,7 +90,7 @@ def random_layer(
         weights,
         threshold=threshold,
         bias=bias,
-        leak=random_leak(rng),
+        leak=random_leak(rng, n_out),
         reset=reset,
         reset_value=int(rng.integers(low, high + 1)) if reset == "value" else 0,
         compare=COMPARES[rng.integers(0, 2)],

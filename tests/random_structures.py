@@ -1,12 +1,13 @@
 """Random small networks with convolutions, pooling, residual and recurrent connections, and leaks per neuron.
 
-They run in software alone. Everything is drawn from the generator that is passed in, so a seed reproduces a case.
+Everything is drawn from the generator that is passed in, so a seed reproduces a case.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from random_networks import CODINGS, COMPARES, READOUTS, RESETS, random_leak
@@ -18,7 +19,6 @@ from codesign.contract.network import (
     FrozenLayer,
     FrozenNetwork,
     InputCoding,
-    Leak,
     Projection,
     SumPool,
     Synapses,
@@ -62,15 +62,13 @@ def random_structure(
     rng: np.random.Generator,
     *,
     chain: bool = False,
-    leaks: bool = True,
     side: int = 5,
     kernel: int = 3,
     channels: int = 3,
 ) -> FrozenNetwork:
     """A valid network of 1 to 4 layers on a picture of up to 2 inputs x ``side`` x ``side``.
 
-    chain : each layer has one projection from the one before, and one leak. leaks : neurons may have leaks of their
-    own. kernel, channels : of a convolution, at most.
+    chain : each layer has one projection from the one before. kernel, channels : of a convolution, at most.
     """
     kind = CODINGS[rng.choice(5, p=[0.4, 0.15, 0.15, 0.15, 0.15])]
     input_bits = int(rng.integers(1, 9)) if kind == "current" else 0
@@ -113,7 +111,6 @@ def random_structure(
                 silent,
                 timesteps,
                 (1 << max(1, input_bits)) - 1,
-                leak_per_neuron=leaks and not chain,
             )
         )
     network = FrozenNetwork(tuple(layers), timesteps, InputCoding(kind, input_bits), readout)
@@ -121,10 +118,10 @@ def random_structure(
     return network
 
 
-def random_covered(rng: np.random.Generator, **sizes: int) -> FrozenNetwork:
+def random_covered(rng: np.random.Generator, **sizes: Any) -> FrozenNetwork:
     """A network of any structure that hardware covers."""
     while True:
-        network = random_structure(rng, leaks=False, **sizes)
+        network = random_structure(rng, **sizes)
         if network.hardware_support() is None:
             return network
 
@@ -163,18 +160,14 @@ def random_population(
     silent: bool,
     timesteps: int,
     source_max: int,
-    *,
-    leak_per_neuron: bool = True,
 ) -> FrozenLayer:
     """A layer with these projections; ``silent`` makes it a last one that integrates and cannot saturate."""
     n_out = projections[0].connections.n_out
     limit = (1 << (bits - 1)) - 1
     fraction_bits = int(rng.choice([0, 0, 1, 4]))
     scale = limit << fraction_bits
-    leak = random_leak(rng)
-    if leak_per_neuron and rng.random() < 0.4 and leak.kind != "none":
-        shift = rng.integers(0, 9, n_out)
-        leak = Leak(leak.kind, shift, rng.integers(0, (1 << shift) + 1) if leak.kind == "multiply" else 0)
+    # Of a picture each channel may have its own, or each neuron.
+    leak = random_leak(rng, shape[0] if shape is not None and rng.random() < 0.5 else n_out)
     width = int(rng.integers(3, 18))
     reset = "none" if silent else RESETS[rng.integers(0, 4)]
     layer = FrozenLayer.from_projections(

@@ -28,12 +28,12 @@ from codesign.basics.errors import InputError, UnsupportedError
 from codesign.basics.files import write_text
 from codesign.contract.early_exit import MAX_MARGIN
 from codesign.contract.hdl_names import FILE_PATTERN, IMAGE_PATTERN, PROBE_PATTERN, TopName
-from codesign.contract.network import CodingKind, CompareKind, ReadoutKind
+from codesign.contract.network import CodingKind, CompareKind, LeakKind, ReadoutKind
 from codesign.contract.network.limits import INPUT, MAX_KERNEL, MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 MAX_BYTES = 8 << 20
 MAX_OBJECTS = 200_000
@@ -252,8 +252,8 @@ class LayerEntry(Part):
     n_in : sources of all projections together. lane, slot : by neuron. picture : if lanes own channels, whose places
     are neighbouring slots. source_address : by source, projection by projection, its address in events. slot_base :
     where the layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth :
-    0 if there is none. threshold, bias : the layer-wide constant, or None if a memory holds them; threshold is None and
-    nowhere if the layer does not spike.
+    0 if there is none. threshold, bias, leak_shift, leak_multiplier : the layer-wide constant, None if a memory holds
+    them; what the layer does not use, a threshold without spikes or numbers of another kind of leak, is None too.
     """
 
     index: Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
@@ -275,8 +275,11 @@ class LayerEntry(Part):
     sum_width: Bits | None
     queue_depth: Annotated[int, Field(ge=0, le=1 << 16)]
     fifo_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)]
+    leak: LeakKind
     threshold: Constant | None
     bias: Constant | None
+    leak_shift: Constant | None
+    leak_multiplier: Constant | None
     encoding: SynapseEncoding
     pipeline: Literal["deep", "short"]
     lockstep: bool
@@ -350,6 +353,8 @@ class LayerRoom(Part):
     sum_width: Bits
     bias_width: Bits
     threshold_width: Annotated[int, Field(ge=0, le=MAX_BITS)]
+    leak_shift_width: Annotated[int, Field(ge=0, le=MAX_BITS)]
+    leak_multiplier_width: Annotated[int, Field(ge=0, le=MAX_BITS)]
     state_width: Bits
     potential_width: Bits
 
@@ -407,7 +412,7 @@ class Sidecar(Part):
     """A whole ``design.json``. input_words : of a beat. load : None unless the machine is loadable."""
 
     format: Literal["codesign-bundle"]
-    version: Literal[4]
+    version: Literal[5]
     name: TopName
     network_hash: Hash
     tools: Annotated[dict[ToolName, ToolVersion], Field(min_length=3)]

@@ -20,7 +20,7 @@ from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area_model import AREA_MODELS
-from codesign.cost.estimate import MAX_SAMPLES, estimate, source_rates
+from codesign.cost.estimate import MAX_SAMPLES, estimate, source_rates, unknown_logic
 from codesign.machine.choices import DEFAULTS, Choices
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
@@ -143,12 +143,12 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
     stimulus : samples whose events the cycles count and that guide the placement (the first 100); validation samples.
     weight_bits : the choice that the network was quantised with; its weights may need fewer.
 
-    Raises UnsupportedError for all but chains of single synapses if a device limits logic, which is not estimated.
+    Raises UnsupportedError for a network of which no logic is estimated if a device limits it.
     """
-    if budget.family is not None and not network.is_plain_chain:
+    unknown = unknown_logic(network)
+    if budget.family is not None and unknown is not None:
         raise UnsupportedError(
-            f"{budget.name}: there is no estimate of logic of convolutions, pools, recurrence and skips; limit "
-            "memory_bits or cycles alone"
+            f"{budget.name}: there is no estimate of logic of {unknown}; limit memory_bits or cycles alone"
         )
     chosen = stimulus.take(slice(0, MAX_SAMPLES))
     trace = golden.run(network, chosen, membranes=False)

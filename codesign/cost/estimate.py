@@ -22,6 +22,7 @@ from codesign.contract.network import INPUT, FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area_model import AREA_MODELS, AreaModel
 from codesign.machine.choices import problem
+from codesign.machine.layouts import LEAKS
 from codesign.machine.mapping import HardwareMap, LayerMap
 from codesign.machine.plan import INPUT_CLOCKS, READOUT_CLOCKS, TOKEN_CLOCKS, EnginePlan, MachinePlan, Memory
 
@@ -550,7 +551,8 @@ def estimate(
     (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles``
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to; lut, ff
-    and error are None for machines that the model does not know, among them all with convolutions or pools).
+    and error are None for machines that the model does not know, among them all with convolutions, pools or leaks per
+    neuron; dsp is None where neurons have multipliers of their own).
     """
     network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
     cycles: dict[str, Any] | None = None
@@ -573,20 +575,31 @@ def estimate(
     }
 
 
+def unknown_logic(network: FrozenNetwork) -> str | None:
+    """Parts of a network of which no logic is estimated, in words; None if there are none.
+
+    The syntheses that the models were fitted to are of chains of single synapses, with a leak for each layer.
+    """
+    if not network.is_plain_chain:
+        return "convolutions, pools, recurrence and skips"
+    return "leaks per neuron" if any(layer.varying & set(LEAKS) for layer in network.layers) else None
+
+
 def _area(plan: MachinePlan, family: str) -> dict[str, Any]:
     found, coding = plan.memories, plan.network.coding
     features = np.array(area_features(plan, family))
-    # The syntheses that the model was fitted to are of chains of single synapses alone.
-    fitted = problem(plan.choices, consumer="area") is None and plan.network.is_plain_chain
+    fitted = problem(plan.choices, consumer="area") is None and unknown_logic(plan.network) is None
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = plan.engines[0].lanes if coding.is_current and coding.input_bits > 1 else 0
+    # How many blocks tools take for a multiplier of two variables has not been measured.
+    multiplies = any("leak_multiplier" in layer.varying for layer in plan.network.layers)
     return {
         "lut": round(float(features @ model.lut.coefficients)) if model else None,
         "ff": round(float(features @ model.ff.coefficients)) if model else None,
         "bram": block_ram(found, family),
         **{f"bram_by_{what}": blocks for what, blocks in block_ram_of_others(plan, family).items()},
         "spram": sum(single_ports(m) for m in found if memory_kind(m, family) == "spram"),
-        "dsp": 0 if family == "ice40" else current_lanes,
+        "dsp": 0 if family == "ice40" else None if multiplies else current_lanes,
         "error": {"lut": model.lut.error, "ff": model.ff.error} if model else None,
     }
 

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from codesign.basics.errors import AlteredError, CodesignError, InputError, OutputError, UnsupportedError
+from codesign.basics.errors import AlteredError, CodesignError, InputError, OutputError
 from codesign.basics.files import explain_write_errors, read_json, write_json
 from codesign.basics.progress import Progress, silent
 from codesign.config import Config
@@ -109,14 +109,9 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 def design_points(config: Config) -> list[Point]:
     """The grid's points, without duplicates.
 
-    Raises InputError if a density cannot be reached, UnsupportedError if no point could become an accelerator.
+    Raises InputError if a density cannot be reached.
     """
     rewiring, grid = config.train.rewiring, config.explore
-    if config.network.learn_leak == "neuron":
-        raise UnsupportedError(
-            "explore: every point becomes an accelerator, which does not cover a leak per neuron yet; "
-            "`codesign train` and `freeze` run such a network in software"
-        )
     if config.budget.active:
         raise InputError("explore: the grid chooses density, bits and lanes, and so would [budget]; leave one out")
     if rewiring.preset == "dense":

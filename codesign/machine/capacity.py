@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain, repeat
 from typing import Any, Literal
 
 import numpy as np
 
 from codesign.basics.errors import CapacityError, InputError, UnsupportedError
 from codesign.contract.network import MAX_TIMESTEPS, MAX_WIDTH, FrozenLayer, FrozenNetwork, signed_width
+from codesign.contract.network.terms import MAX_LEAK_SHIFT
 from codesign.machine.encoding import PLAIN
-from codesign.machine.layouts import Field, Record, index_width
+from codesign.machine.layouts import LEAKS, PARAMETERS, Field, Record, index_width, parameter_width, parameter_word
 
 FORMAT = 1
 MAGIC = b"CSNL"
@@ -39,7 +41,8 @@ class CapacityOptions:
     synapses : words of each lane's synapse memory, one number or one per layer; by default what the build network's
         fullest lane needs, to the next power of two.
     weight_bits, membrane_width : of every layer.
-    headroom : bits beyond the build network's weighted sums and biases; a bit is twice their range.
+    headroom : bits beyond the build network's weighted sums, biases and leaks of single neurons; a bit is twice their
+        range.
     """
 
     inputs: int | None = None
@@ -59,6 +62,7 @@ class LayerCapacity:
     synapses : words of each lane's synapse memory; 0 until the build network is placed.
     weight_bits, membrane_width, sum_width, bias_width : bits at most, signs included.
     threshold_width : bits of a threshold, more than of any potential; 0 if the layer does not spike.
+    leak_shift_width, leak_multiplier_width : bits of the leak's numbers, if they are in memory; 0 if they are fixed.
     state_width, potential_width : bits of what a slot keeps between timesteps, and of u; they follow from the others.
     """
 
@@ -70,8 +74,16 @@ class LayerCapacity:
     sum_width: int
     bias_width: int
     threshold_width: int
+    leak_shift_width: int
+    leak_multiplier_width: int
     state_width: int
     potential_width: int
+
+    @property
+    def parameter_widths(self) -> dict[str, int]:
+        """Bits of the parameters that are in memory."""
+        widths = {name: getattr(self, f"{name}_width") for name in PARAMETERS}
+        return {name: width for name, width in widths.items() if width}
 
     @property
     def n_slots(self) -> int:
@@ -121,8 +133,7 @@ class Capacity:
             return PLAIN.row_record(layer.synapses, layer.n_slots)
         if role == "synapses":
             return PLAIN.synapse_record(layer.n_slots, layer.weight_bits)
-        threshold = (Field("threshold", layer.threshold_width, signed=True),) if layer.threshold_width else ()
-        return Record((*threshold, Field("bias", layer.bias_width, signed=True)))
+        return parameter_word(layer.parameter_widths)
 
     @cached_property
     def memories(self) -> tuple[LoadMemory, ...]:
@@ -180,7 +191,7 @@ class Capacity:
 
     def layout_id(self, network: FrozenNetwork) -> int:
         """64 bits that identify which load images the machine understands: its capacity and its fixed terms."""
-        text = json.dumps([FORMAT, self.to_json(), fixed_terms(network)], sort_keys=True)
+        text = json.dumps([FORMAT, self.to_json(), fixed_terms(network, self)], sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:LAYOUT_BYTES], "little")
 
     def with_synapses(self, synapses: Sequence[int]) -> Capacity:
@@ -235,7 +246,11 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
             else min(48, layer.membrane_width + options.headroom)
         )
         sum_width, bias_width = (signed_width(*bounds) + options.headroom for bounds in (sums, biases))
-        leak = (int(layer.leak(-(1 << (width - 1)))), int(layer.leak((1 << (width - 1)) - 1)))
+        leaks = _leak_widths(layer, options.headroom)
+        leak = (-(1 << (width - 1)), (1 << (width - 1)) - 1)
+        if not any(leaks.values()):
+            # Of leaks that are loaded nothing is known but that they make no membrane larger.
+            leak = (int(layer.leak(leak[0])), int(layer.leak(leak[1])))
         rest = [leak[0] - (1 << (bias_width - 1)), leak[1] + (1 << (bias_width - 1)) - 1]
         shift = layer.fraction_bits
         most = (1 << (sum_width - 1)) << shift
@@ -252,6 +267,8 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
                 bias_width=bias_width,
                 # A threshold out of every potential's reach can then stand for any that is too large.
                 threshold_width=max(potential + 1, thresholds) if spiking else 0,
+                leak_shift_width=leaks["leak_shift"],
+                leak_multiplier_width=leaks["leak_multiplier"],
                 state_width=signed_width(*rest) if index == 0 and network.coding.is_current else potential,
                 potential_width=potential,
             )
@@ -274,8 +291,44 @@ def synapse_words(options: CapacityOptions, fullest: Sequence[int]) -> list[int]
     ]
 
 
-def fixed_terms(network: FrozenNetwork) -> dict[str, Any]:
+def _leak_widths(layer: FrozenLayer, headroom: int) -> dict[str, int]:
+    """Bits of the leak's numbers in memory, ``headroom`` more than the layer's unless none needs them; 0 where all
+    neurons have the same."""
+    found: dict[str, int] = dict.fromkeys(LEAKS, 0)
+    largest = MAX_LEAK_SHIFT
+    for name in LEAKS:
+        numbers = layer.numbers.get(name)
+        if numbers is None:
+            continue
+        limit = largest if name == "leak_shift" else 1 << largest
+        if name in layer.varying:
+            needed = parameter_width(name, 0, int(numbers.max()))
+            found[name] = min(needed + headroom, parameter_width(name, 0, limit))
+            largest = min(largest, (1 << found[name]) - 1)
+        else:
+            largest = int(numbers[0])
+    return found
+
+
+def _leak_text(layer: FrozenLayer, in_memory: Collection[str]) -> str:
+    """A layer's leak, with letters for what differs between neurons or is ``in_memory``."""
+    if layer.leak.kind == "none":
+        return "none"
+    letters = {"leak_shift": "k" if layer.leak.kind == "shift" else "n", "leak_multiplier": "m"}
+    shown = {
+        name: letters[name] if name in in_memory or name in layer.varying else str(numbers[0])
+        for name, numbers in layer.numbers.items()
+        if name in LEAKS
+    }
+    if layer.leak.kind == "shift":
+        return f"v - (v >> {shown['leak_shift']})"
+    return f"(v * {shown['leak_multiplier']}) >> {shown['leak_shift']}"
+
+
+def fixed_terms(network: FrozenNetwork, capacity: Capacity) -> dict[str, Any]:
     """What a machine has in its logic, so that every network loaded into it must have the same: JSON."""
+    # A network of more layers is none of its networks, but can be described.
+    stored = chain((layer.parameter_widths for layer in capacity.layers), repeat({}))
     return {
         "coding": "current" if network.coding.is_current else "events",
         "input_bits": network.coding.input_bits,
@@ -283,21 +336,19 @@ def fixed_terms(network: FrozenNetwork) -> dict[str, Any]:
         "n_outputs": network.n_outputs,
         "layers": [
             {
-                "leak": {"none": "none", "shift": f"v - (v >> {layer.leak.shift})"}.get(
-                    layer.leak.kind, f"(v * {layer.leak.multiplier}) >> {layer.leak.shift}"
-                ),
+                "leak": _leak_text(layer, widths),
                 "reset": f"value {layer.reset_value}" if layer.reset == "value" else layer.reset,
                 "compare": layer.compare,
                 "fraction_bits": layer.fraction_bits,
             }
-            for layer in network.layers
+            for layer, widths in zip(network.layers, stored)
         ],
     }
 
 
-def check_terms(network: FrozenNetwork, terms: dict[str, Any]) -> None:
-    """Raise UnsupportedError unless the network's fixed terms are ``terms``, the machine's."""
-    found = fixed_terms(network)
+def check_terms(network: FrozenNetwork, capacity: Capacity, terms: dict[str, Any]) -> None:
+    """Raise UnsupportedError unless the network's fixed terms are ``terms``, those of a machine of this capacity."""
+    found = fixed_terms(network, capacity)
     pairs = [("", "layers", len(found["layers"]), len(terms["layers"]))]
     pairs += [("", name, found[name], terms[name]) for name in ("coding", "input_bits", "readout", "n_outputs")]
     pairs += [
@@ -333,6 +384,11 @@ def check_fits(network: FrozenNetwork, capacity: Capacity) -> None:
             # Too large a threshold is out of reach (see stored_thresholds), too low a one is not.
             lowest = signed_width(min(0, int(layer.threshold.min())), 0)
             _fits(where, "bits of threshold", lowest, room.threshold_width, "headroom")
+        for name, numbers in layer.numbers.items():
+            built = room.parameter_widths.get(name, 0)
+            if name in LEAKS and (built or name in layer.varying):
+                needed = parameter_width(name, 0, int(numbers.max()))
+                _fits(where, f"bits of {name.replace('_', ' ')}", needed, built, "headroom")
     _fits("", "bits of readout value", signed_width(*network.value_range()), capacity.value_width, "headroom")
 
 

@@ -21,6 +21,9 @@ EVENT, END = 0, 1
 SPIKE, VALUE, DECISION = 0, 1, 2
 INPUT_KINDS = {"event": EVENT, "end": END}
 OUTPUT_KINDS = {"spike": SPIKE, "value": VALUE, "decision": DECISION}
+# Parameters of a slot in the order of their word, and whether they are signed.
+PARAMETERS = {"threshold": True, "bias": True, "leak_shift": False, "leak_multiplier": False}
+LEAKS = ("leak_shift", "leak_multiplier")
 PROTOCOL_ERRORS = ("duplicate", "index_out_of_range", "early_tlast", "missing_tlast")
 
 
@@ -144,11 +147,11 @@ def output_word(network: FrozenNetwork, capacity: Capacity | None = None) -> Rec
     )
 
 
-def parameter_word(threshold: tuple[int, int] | None, bias: tuple[int, int] | None) -> Record:
-    """Parameters of one slot: {threshold, bias}, each given by its range or absent if None."""
-    fields = []
-    if threshold is not None:
-        fields.append(Field("threshold", signed_width(*threshold), signed=True))
-    if bias is not None:
-        fields.append(Field("bias", signed_width(*bias), signed=True))
-    return Record(tuple(fields))
+def parameter_width(name: str, low: int, high: int) -> int:
+    """Bits of one of :data:`PARAMETERS` whose values are ``low`` to ``high``."""
+    return signed_width(low, high) if PARAMETERS[name] else max(1, high.bit_length())
+
+
+def parameter_word(widths: Mapping[str, int]) -> Record:
+    """Parameters of one slot, those of :data:`PARAMETERS` that have a width."""
+    return Record(tuple(Field(name, widths[name], signed) for name, signed in PARAMETERS.items() if name in widths))

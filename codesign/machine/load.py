@@ -42,7 +42,7 @@ def compile_load(network: FrozenNetwork, sidecar: Sidecar) -> Load:
         raise UnsupportedError("the machine is not loadable; generate it with hardware.loadable = true")
     capacity = Capacity.from_json(load.capacity.model_dump())
     network.require_hardware()
-    check_terms(network, load.fixed.model_dump())
+    check_terms(network, capacity, load.fixed.model_dump())
     layout = capacity.layout_id(network)
     if f"{layout:016x}" != load.layout:
         raise InputError("design.json: capacity and layout id do not belong together; generate the bundle again")

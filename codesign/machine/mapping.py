@@ -24,6 +24,7 @@ from codesign.contract.network.terms import plain_number
 from codesign.machine.capacity import (
     Capacity,
     CapacityOptions,
+    LayerCapacity,
     Role,
     check_fits,
     plan_capacity,
@@ -32,7 +33,7 @@ from codesign.machine.capacity import (
 )
 from codesign.machine.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
 from codesign.machine.encoding import PLAIN, Encoding, smallest
-from codesign.machine.layouts import Field, Record, index_width, parameter_word
+from codesign.machine.layouts import PARAMETERS, Field, Record, index_width, parameter_width, parameter_word
 from codesign.machine.pictures import PictureInput, addresses, low_bits
 from codesign.machine.placement import Walks, balance_of, place, whole_events
 
@@ -70,6 +71,29 @@ class ProjectionMap:
 
 
 @dataclass(frozen=True, eq=False)
+class Parameter:
+    """A number that each slot has (:data:`codesign.machine.layouts.PARAMETERS`).
+
+    slots : int64 (lanes, n_slots); what each slot uses, padding included.
+    constant : the layer-wide number, or None if every slot has its own.
+    """
+
+    slots: Int
+    constant: int | None
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The least and the greatest."""
+        return int(self.slots.min()), int(self.slots.max())
+
+    def with_slots(self, lane: int, slots: Int) -> Parameter:
+        """With other numbers in a lane."""
+        changed = self.slots.copy()
+        changed[lane] = slots
+        return replace(self, slots=changed)
+
+
+@dataclass(frozen=True, eq=False)
 class LayerMap:
     """One layer on its lanes.
 
@@ -85,8 +109,7 @@ class LayerMap:
     synapse_source, synapse_target : as above, the frozen network's indices, of channels for taps (for reports; not in
         hardware).
     picture : (channels, height, width) if the neurons are placed as a picture, else None.
-    threshold, bias : the layer-wide constant, or None if every slot has its own.
-    slot_threshold, slot_bias : int64 (lanes, n_slots); what each slot uses, padding included.
+    parameters : of the slots, by name, those that the layer uses: a threshold if it spikes, a bias, the leak's numbers.
     spiking : False for the last layer of a membrane readout, whose thresholds are not used.
     weight_bits : bits of one weight.
     balance : mean over greatest load of the lanes, summed over the accumulations that guided the placement; the lane
@@ -113,10 +136,7 @@ class LayerMap:
     synapse_target: tuple[Int, ...]
     synapse_step: tuple[Int, ...] | None
     picture: Shape | None
-    threshold: int | None
-    bias: int | None
-    slot_threshold: Int
-    slot_bias: Int
+    parameters: dict[str, Parameter]
     spiking: bool
     weight_bits: int
     balance: float
@@ -273,15 +293,16 @@ class LayerMap:
 
     @cached_property
     def parameter_record(self) -> Record:
-        """Word of a slot's parameters; no fields if threshold and bias are constants or unused."""
+        """Word of a slot's parameters; no fields if all are constants."""
         if self.capacity:
             return self.capacity.record(self.index, "parameters")
-        return parameter_word(
-            (int(self.slot_threshold.min()), int(self.slot_threshold.max()))
-            if self.spiking and self.threshold is None
-            else None,
-            (int(self.slot_bias.min()), int(self.slot_bias.max())) if self.bias is None else None,
-        )
+        stored = {name: part.range for name, part in self.parameters.items() if part.constant is None}
+        return parameter_word({name: parameter_width(name, *limits) for name, limits in stored.items()})
+
+    @property
+    def constants(self) -> dict[str, int | None]:
+        """The layer-wide number of each parameter, or None if it is in memory."""
+        return {name: part.constant for name, part in self.parameters.items()}
 
     def image(self, lane: int, role: str) -> str:
         """Path of a memory's image in the bundle; rows and synapses in lock step are of no lane."""
@@ -322,7 +343,8 @@ class LayerMap:
         """Whether one word of parameters serves a whole channel of a picture."""
         if self.picture is None:
             return False
-        of_channels = (np.reshape(part, (-1, prod(self.picture[1:]))) for part in (self.slot_threshold, self.slot_bias))
+        size = prod(self.picture[1:])
+        of_channels = (part.slots.reshape(-1, size) for part in self.parameters.values())
         return all(bool(np.all(part == part[:, :1])) for part in of_channels)
 
     @property
@@ -336,8 +358,7 @@ class LayerMap:
         if not record.fields:
             return np.zeros(0, np.int64)
         step = self.n_slots // self.parameter_depth
-        columns = {"threshold": self.slot_threshold[lane][::step], "bias": self.slot_bias[lane][::step]}
-        return record.pack({field.name: columns[field.name] for field in record})
+        return record.pack({field.name: self.parameters[field.name].slots[lane][::step] for field in record})
 
 
 @dataclass(frozen=True, eq=False)
@@ -437,26 +458,28 @@ class FoldedMap:
         return self.encoding.synapse_record(*self._widest)
 
     @property
-    def threshold(self) -> list[int] | None:
-        """Each layer's constant, 0 where it is not used; None if a slot has its own."""
-        found = [layer.threshold if layer.spiking else 0 for layer in self.layers]
-        return None if None in found else [value or 0 for value in found]
-
-    @property
-    def bias(self) -> list[int] | None:
-        """Each layer's constant; None if a slot has its own."""
-        found = [layer.bias for layer in self.layers]
-        return None if None in found else [value or 0 for value in found]
+    def constants(self) -> dict[str, list[int] | None]:
+        """Each parameter's number by layer, 0 where it is not used; None if a layer has it in memory, which then all
+        have."""
+        found: dict[str, list[int] | None] = {}
+        for name in PARAMETERS:
+            parts = [layer.parameters.get(name) for layer in self.layers]
+            if any(parts):
+                numbers = [0 if part is None else part.constant for part in parts]
+                known = [number for number in numbers if number is not None]
+                found[name] = known if len(known) == len(numbers) else None
+        return found
 
     @cached_property
     def parameter_record(self) -> Record:
-        """Word of a slot's parameters; no fields if both are constants of the layers."""
-        thresholds = np.concatenate([layer.slot_threshold.ravel() for layer in self.layers if layer.spiking] or [[0]])
-        biases = np.concatenate([layer.slot_bias.ravel() for layer in self.layers])
-        return parameter_word(
-            None if self.threshold is not None else (min(0, int(thresholds.min())), int(thresholds.max())),
-            None if self.bias is not None else (min(0, int(biases.min())), int(biases.max())),
-        )
+        """Word of a slot's parameters; no fields if all are constants of the layers."""
+        widths = {}
+        for name in (name for name, numbers in self.constants.items() if numbers is None):
+            ranges = [layer.parameters[name].range for layer in self.layers if name in layer.parameters]
+            # Words between the layers are 0.
+            low, high = min(0, *(low for low, _ in ranges)), max(high for _, high in ranges)
+            widths[name] = parameter_width(name, low, high)
+        return parameter_word(widths)
 
     def image(self, lane: int, role: str) -> str:
         """Path of a memory's image in the bundle."""
@@ -488,12 +511,11 @@ class FoldedMap:
         record = self.parameter_record
         if not record.fields:
             return np.zeros(0, np.int64)
-        columns = {name: np.zeros(self.n_slots, np.int64) for name in ("threshold", "bias")}
+        columns = {field.name: np.zeros(self.n_slots, np.int64) for field in record}
         for base, layer in zip(self.slot_base, self.layers, strict=True):
-            slots = slice(base, base + layer.n_slots)
-            columns["threshold"][slots] = layer.slot_threshold[lane] if layer.spiking else 0
-            columns["bias"][slots] = layer.slot_bias[lane]
-        return record.pack({field.name: columns[field.name] for field in record})
+            for name in columns.keys() & layer.parameters.keys():
+                columns[name][base : base + layer.n_slots] = layer.parameters[name].slots[lane]
+        return record.pack(columns)
 
 
 def _spread(column: Int, words: Int, wanted: Int) -> Int:
@@ -940,20 +962,6 @@ def _map_layer(
     bounds = np.searchsorted(synapse_lane, np.arange(lanes + 1))
     parts = [order[slice(low, high)] for low, high in pairwise(bounds.tolist())]
 
-    # A padding slot has bias 0 and never fires, so that it stays at 0: it neither spikes nor saturates.
-    # A layer-wide constant is possible only if it keeps padding slots so.
-    has_padding = lanes * n_slots > layer.n_out
-    quiet = 1 if layer.compare == ">=" else 0
-    slot_bias = np.zeros((lanes, n_slots), np.int64)
-    slot_bias[lane, slot] = layer.bias
-    thresholds = stored_thresholds(layer, capacity.layers[index]) if capacity and spiking else layer.threshold
-    slot_threshold = np.full((lanes, n_slots), max(quiet, int(thresholds.max())), np.int64)
-    slot_threshold[lane, slot] = thresholds
-    threshold, bias = int(layer.threshold[0]), int(layer.bias[0])
-    same_threshold = bool(np.all(layer.threshold == threshold)) and (not has_padding or threshold >= quiet)
-    same_bias = bool(np.all(layer.bias == bias)) and (not has_padding or bias == 0)
-    # A machine that takes other networks has no constants of this one.
-    same_threshold, same_bias = same_threshold and capacity is None, same_bias and capacity is None
     return LayerMap(
         index=index,
         projections=tuple(links),
@@ -970,13 +978,37 @@ def _map_layer(
         synapse_target=tuple(stored.target[part] for part in parts),
         synapse_step=tuple(stored.step[:, part] for part in parts) if taps else None,
         picture=picture,
-        threshold=threshold if spiking and same_threshold else None,
-        bias=bias if same_bias else None,
-        slot_threshold=slot_threshold,
-        slot_bias=slot_bias,
+        parameters=_parameters(
+            layer, lane, slot, lanes, n_slots, capacity.layers[index] if capacity else None, spiking
+        ),
         spiking=spiking,
         weight_bits=layer.weight_bits,
         balance=balance,
         capacity=capacity,
         lockstep=lockstep,
     )
+
+
+def _parameters(
+    layer: FrozenLayer, lane: Int, slot: Int, lanes: int, n_slots: int, room: LayerCapacity | None, spiking: bool
+) -> dict[str, Parameter]:
+    """Parameters of the slots; ``lane``, ``slot`` : int64 (n_out,), place of each neuron."""
+    # A padding slot has bias 0 and never fires, so that it stays at 0: it neither spikes nor saturates, and whatever
+    # leaks of it is 0. A layer-wide constant is possible only if it keeps padding slots so.
+    has_padding = lanes * n_slots > layer.n_out
+    quiet = 1 if layer.compare == ">=" else 0
+    found = {}
+    for name, numbers in layer.numbers.items():
+        padding, quiet_constant = 0, name != "bias" or int(numbers[0]) == 0
+        if name == "threshold":
+            if not spiking:
+                continue
+            numbers = stored_thresholds(layer, room) if room else numbers
+            padding, quiet_constant = max(quiet, int(numbers.max())), int(numbers[0]) >= quiet
+        slots = np.full((lanes, n_slots), padding, np.int64)
+        slots[lane, slot] = numbers
+        same = bool(np.all(numbers == numbers[0])) and (quiet_constant or not has_padding)
+        # A machine that takes other networks has in memory what it has room for, and no other constant of this one.
+        constant = same if room is None else not room.parameter_widths.get(name)
+        found[name] = Parameter(slots, int(numbers[0]) if constant else None)
+    return found

@@ -118,8 +118,8 @@ class Widths:
         low, high = layer.sum_range(source_max)
         potential = max(signed_width(*layer.potential_range(source_max)), layer.fraction_bits + 2)
         rest = signed_width(
-            int(layer.leak(layer.membrane_min)) + int(layer.bias.min()),
-            int(layer.leak(layer.membrane_max)) + int(layer.bias.max()),
+            int((layer.leak(layer.membrane_min) + layer.bias).min()),
+            int((layer.leak(layer.membrane_max) + layer.bias).max()),
         )
         return cls(
             sum=signed_width(int(low.min()), int(high.max())) if has_sum else 0,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from codesign.config import RewiringConfig
 from codesign.contract.network import INPUT, Convolution
-from codesign.machine.layouts import index_width
+from codesign.machine.layouts import LEAKS, index_width
 from codesign.report import plots
 from codesign.report.blocks import Section, number, share
 from codesign.report.collect import Record
@@ -290,7 +290,7 @@ def layers(record: Record) -> Section:
             ]
         )
     section.table(head, rows)
-    leak = {layer.leak.kind for layer in network.layers}
+    leak = {layer.leak.kind + (" by neuron" if layer.varying & set(LEAKS) else "") for layer in network.layers}
     section.caption(
         f"{network.timesteps} timesteps, input coding '{network.coding.kind}', readout '{network.readout}', "
         f"leak '{' / '.join(sorted(leak))}', reset '{network.layers[0].reset}'. Memory: row tables, synapses and "

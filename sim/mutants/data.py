@@ -55,6 +55,11 @@ def _edits(scene: Scene) -> Iterator[tuple[str, Edit]]:
         yield f"row one shorter in {place}", _row(layer, "count", -1)
         yield f"threshold plus one in {place}", _parameter(layer, "threshold")
         yield f"bias plus one in {place}", _parameter(layer, "bias")
+        yield f"leak shift plus one in {place}", _parameter(layer, "leak_shift")
+        yield f"leak multiplier minus one in {place}", _parameter(layer, "leak_multiplier", -1)
+        yield f"leaks of two neurons exchanged in {place}", _leaks_exchanged(layer)
+        yield f"leak shifts a bit beside their field in {place}", _beside(layer, "leak_shift")
+        yield f"leak multipliers a bit beside their field in {place}", _beside(layer, "leak_multiplier")
     yield "weight lost", _synapse(0, "weight", lambda value: 0)
     yield "two synapses exchanged", _exchange
     taps = scene.tap_layer
@@ -186,12 +191,48 @@ def _row(layer: int, name: str, change: int) -> Edit:
     return edit
 
 
-def _parameter(layer: int, name: str) -> Edit:
+def _parameter(layer: int, name: str, change: int = 1) -> Edit:
     def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
         entry = scene.sidecar.layers[layer]
         neuron = int(rng.integers(entry.n_out))
         address = scene.parameter_address(layer, neuron)
-        return _change(scene, layer, "parameters", entry.lane[neuron], address, name, lambda value: value + 1)
+        return _change(scene, layer, "parameters", entry.lane[neuron], address, name, lambda value: value + change)
+
+    return edit
+
+
+def _beside(layer: int, name: str) -> Edit:
+    """A lane's words have in a field what is a bit below it, as if it had been read there."""
+
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        memory = scene.memory(layer, "parameters", int(rng.integers(scene.sidecar.layers[layer].lanes)))
+        field = field_of(memory, name)
+        mask = (1 << field.width) - 1
+        words = read_image(scene.bundle, memory)
+        return memory, [put(word, field, (word << 1 >> field.offset) & mask) for word in words]
+
+    return edit
+
+
+def _leaks_exchanged(layer: int) -> Edit:
+    """Two neurons of a lane have each other's leak and keep their thresholds and biases."""
+
+    def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
+        entry = scene.sidecar.layers[layer]
+        one, other = rng.integers(entry.n_out, size=2).tolist()
+        memory = scene.memory(layer, "parameters", entry.lane[one])
+        leaks = [field for field in memory.fields if field.name.startswith("leak_")]
+        if not leaks:
+            raise Absent("a leak that is the same for all")
+        if entry.lane[one] != entry.lane[other]:
+            raise NotApplicable("not in one lane")
+        words = read_image(scene.bundle, memory)
+        places = [scene.parameter_address(layer, neuron) for neuron in (one, other)]
+        found = [unpack([words[place]], memory) for place in places]
+        for place, given in zip(places, reversed(found), strict=True):
+            for field in leaks:
+                words[place] = put(words[place], field, int(given[field.name][0]))
+        return memory, words
 
     return edit
 

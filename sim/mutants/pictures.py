@@ -351,7 +351,7 @@ def _parameters(scene: Scene) -> Iterator[RtlEdit]:
             columns = np.array([scene.table(index, "parameters", each)[name] for each in range(entry.lanes)])
             held[name] = columns[lane, rank]
         layers = list(scene.network.layers)
-        layers[index] = scene.with_constants(index, layers[index], **held)
+        layers[index] = scene.with_numbers(index, layers[index], held)
         if scene.shows(scene.network.with_layers(layers)):
             yield RtlEdit(
                 "a word of parameters for each slot",

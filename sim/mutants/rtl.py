@@ -74,17 +74,28 @@ def _leak_changed(change: Callable[[Leak], Leak]) -> Applies:
 
 
 def _leak_shift(scene: Scene) -> bool:
-    leaks = {scene.network.layers[layer].leak for layer in scene.engine_layers()}
-    (leak, *others) = leaks
-    if (
-        others
-        or leak.kind != "shift"
-        or not 0
-        < int(leak.shift)
-        < min(scene.network.layers[layer].membrane_width - 2 for layer in scene.engine_layers())
-    ):
+    """The leaks are one shift, in the logic, and the next one shows."""
+    entries = [scene.sidecar.layers[layer] for layer in scene.engine_layers()]
+    ((kind, shift), *others) = {(entry.leak, entry.leak_shift) for entry in entries}
+    if others or kind != "shift" or shift is None:
         return False
-    return _leak_changed(lambda leak: Leak("shift", int(leak.shift) + 1))(scene)
+    if not 0 < shift < min(scene.network.layers[entry.index].membrane_width - 2 for entry in entries):
+        return False
+    return _leak_changed(lambda leak: Leak("shift", shift + 1))(scene)
+
+
+def _leak_in_memory(name: str) -> Applies:
+    """A leak's number is in memory, and shows with its lowest bit inverted."""
+
+    def applies(scene: Scene) -> bool:
+        def changed(_: int, layer: FrozenLayer) -> FrozenLayer:
+            return layer.with_numbers(**{name: layer.numbers[name] ^ 1}) if name in layer.numbers else layer
+
+        entry = scene.sidecar.layers[0]
+        held = {field.name for memory in entry.memories if memory.role == "parameters" for field in memory.fields}
+        return name in held and scene.shows_layers(changed, scene.engine_layers())
+
+    return applies
 
 
 def _without_weights(scene: Scene) -> bool:
@@ -351,6 +362,17 @@ RTL_EDITS = (
         "leak shift off by one", "neurons", NEURONS,
         r"\$signed\(membrane\) - \$signed\(membrane\[(?P<high>\d+):(?P<low>\d+)\]\)", _shift_more,
         "the golden model with a shift of k + 1 differs", every=True, applies=_leak_shift,
+    ),
+    RtlEdit(
+        "leak shift in memory off by one", "neurons", NEURONS, r">>> leak_shift;", ">>> (leak_shift ^ 1'h1);",
+        "the golden model with the lowest bit of each shift inverted differs", every=True,
+        applies=_leak_in_memory("leak_shift"),
+    ),
+    RtlEdit(
+        "leak multiplier in memory off by one", "neurons", NEURONS,
+        r"\{ 1'h0, leak_multiplier \}", "{ 1'h0, leak_multiplier ^ 1'h1 }",
+        "the golden model with the lowest bit of each multiplier inverted differs", every=True,
+        applies=_leak_in_memory("leak_multiplier"),
     ),
     RtlEdit(
         "near forwarding removed", "neurons", NEURONS, driver("forward_near_1"), to("1'h0"),

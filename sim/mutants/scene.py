@@ -171,16 +171,13 @@ class Scene:
                     return False
                 else:
                     made = self.with_synapses(index, have.weights[0])
-                layers.append(self.with_constants(index, made, have.bias, have.threshold))
+                layers.append(self.with_numbers(index, made, have.numbers))
             return self.shows(self.network.with_layers(layers))
         except (InputError, IndexError):
             return False
 
-    def with_synapses(
-        self, index: int, weights: Int, bias: Int | None = None, threshold: Int | None = None
-    ) -> FrozenLayer:
-        """A layer with other weights, as :meth:`Synapses.dense` or :meth:`Convolution.dense` give them, biases and
-        thresholds."""
+    def with_synapses(self, index: int, weights: Int) -> FrozenLayer:
+        """A layer with other weights, as :meth:`Synapses.dense` or :meth:`Convolution.dense` give them."""
         layer = self.network.layers[index]
         projection, *others = layer.projections
         kept = projection.connections
@@ -190,18 +187,16 @@ class Scene:
         else:
             connections = Synapses.from_dense(weights)
         made = replace(layer, projections=(replace(projection, connections=connections), *others), weight_bits=8)
-        return self.with_constants(index, made, bias, threshold)
+        made.validate("layer")
+        return made
 
-    def with_constants(
-        self, index: int, layer: FrozenLayer, bias: Int | None = None, threshold: Int | None = None
-    ) -> FrozenLayer:
-        """``layer``, as layer ``index``, with other biases and thresholds. Raises InputError out of their range."""
-        own = self.network.layers[index]
-        made = replace(
-            layer,
-            bias=own.bias if bias is None else bias,
-            threshold=threshold if threshold is not None and self.spiking(index) else own.threshold,
-        )
+    def with_numbers(self, index: int, layer: FrozenLayer, numbers: Mapping[str, Int]) -> FrozenLayer:
+        """``layer``, as layer ``index``, with other thresholds, biases and leaks, of those that it uses.
+
+        Raises InputError out of their range.
+        """
+        used = layer.numbers.keys() - (() if self.spiking(index) else {"threshold"})
+        made = layer.with_numbers(**{name: value for name, value in numbers.items() if name in used})
         made.validate("layer")
         return made
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import codesign.explore as exploration
-from codesign.basics.errors import AlteredError, InputError, MismatchError, OutputError, UnsupportedError
+from codesign.basics.errors import AlteredError, InputError, MismatchError, OutputError
 from codesign.basics.files import file_hash, write_json
 from codesign.config import Config, parse_config
 from codesign.contract.network import FrozenNetwork
@@ -79,18 +79,12 @@ def test_a_dense_training_cannot_be_explored():
 @pytest.mark.parametrize(
     "network",
     [
+        {"layers": [{"kind": "conv", "channels": 2}, {"kind": "pool"}]},
         {"hidden": [4], "learn_leak": "neuron"},
     ],
 )
-def test_a_network_beyond_the_accelerator_is_refused_before_it_is_trained(network, tmp_path, stages):
-    with pytest.raises(UnsupportedError, match="every point becomes an accelerator"):
-        explore(parse_config({"network": network}, "test"), tmp_path)
-    assert stages.done == []
-
-
-def test_convolutions_and_pools_are_explored_too():
-    layers = [{"kind": "conv", "channels": 2}, {"kind": "pool"}]
-    assert len(design_points(parse_config({"network": {"layers": layers}, "explore": {"lanes": [1, 2]}}))) > 1
+def test_convolutions_pools_and_leaks_per_neuron_are_explored_too(network):
+    assert len(design_points(parse_config({"network": network, "explore": {"lanes": [1, 2]}}))) > 1
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):

@@ -11,6 +11,7 @@ from codesign.machine.layouts import (
     index_width,
     input_word,
     output_word,
+    parameter_width,
     parameter_word,
 )
 
@@ -74,5 +75,8 @@ def test_words_of_memories():
         ("slot", 1, False),
         ("weight", 2, True),
     ]
-    assert [(f.name, f.width) for f in parameter_word((-8, 7), (0, 8))] == [("threshold", 4), ("bias", 5)]
-    assert parameter_word(None, None).fields == ()
+    ranges = {"leak_shift": (0, 5), "bias": (0, 8), "threshold": (-8, 7), "leak_multiplier": (0, 0)}
+    word = parameter_word({name: parameter_width(name, *limits) for name, limits in ranges.items()})
+    found = [(field.name, field.width, field.signed) for field in word]
+    assert found == [("threshold", 4, True), ("bias", 5, True), ("leak_shift", 3, False), ("leak_multiplier", 1, False)]
+    assert parameter_word({}).fields == ()

@@ -21,6 +21,7 @@ from codesign.contract.stimulus import Stimulus
 from codesign.machine.capacity import Capacity, CapacityOptions, plan_capacity
 from codesign.machine.load import compile_load
 from codesign.machine.mapping import LOADABLE, map_network
+from rtl_templates.bundle import write_bundle
 from sim.bundle import unpack
 from sim.decoder import compare_decoded
 
@@ -73,14 +74,16 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
                 for k in range(start, start + count):
                     weights[address, synapses["slot"][k] * step + lane] += synapses["weight"][k]
             for name, values in tables["parameters", lane].items():
-                constants[name][lane::step] = values
+                constants.setdefault(name, np.zeros(n_slots * step, np.int64))[lane::step] = values
         clip = registers.get(f"clip{entry.index}")
         width = entry.membrane_width
+        names = [name for name in ("leak_shift", "leak_multiplier") if name in constants]
+        leaks = {name.removeprefix("leak_"): constants.pop(name) for name in names}
         layers.append(
             FrozenLayer.from_dense(
                 weights,
                 **constants,
-                leak=frozen.leak,
+                leak=replace(frozen.leak, **leaks),
                 reset=frozen.reset,
                 reset_value=frozen.reset_value,
                 compare=frozen.compare,
@@ -170,6 +173,42 @@ def test_memories_are_rounded_up_and_widths_have_headroom() -> None:
         assert one.potential_width > other.potential_width and one.threshold_width > one.potential_width
 
 
+def test_leaks_that_differ_are_loaded(tmp_path: Path) -> None:
+    shifts = Leak("shift", np.array([1, 2, 3, 2, 2]))
+    products = Leak("multiply", np.array([2, 3, 4, 4, 4]), np.array([3, 8, 0, 16, 5]))
+    network = of_sizes(20, 5, leak=[shifts, products])
+    sidecar = write_bundle(network, map_network(network, [3, 2], None, LOADABLE, capacity=ROOM), tmp_path / "b")
+    load = sidecar.load
+    assert load is not None
+    assert [layer.leak for layer in load.fixed.layers] == ["v - (v >> k)", "(v * m) >> n"]
+    rooms = [(room.leak_shift_width, room.leak_multiplier_width) for room in load.capacity.layers]
+    # A bit more each, of the default headroom.
+    assert rooms == [(3, 0), (4, 6)]
+    for leaks in (
+        [Leak("shift", np.array([7, 0, 1, 2, 5])), Leak("multiply", 5, np.array([32, 0, 1, 2, 5]))],
+        [Leak("shift", 4), Leak("multiply", 3, 7)],
+    ):
+        other = of_sizes(20, 5, leak=leaks)
+        image = compile_load(other, sidecar)
+        whole = whole_machine(other, image.image, image.sidecar)
+        for index, entry in enumerate(image.sidecar.layers):
+            places = np.array(entry.slot) * (1 << (entry.lanes - 1).bit_length()) + np.array(entry.lane)
+            for name, numbers in other.layers[index].numbers.items():
+                np.testing.assert_array_equal(whole.layers[index].numbers[name][places], numbers, name)
+        assert_neutral(other, sidecar, samples_of(other, 1, 6))
+    for leaks, message in (
+        (
+            [Leak("shift", 8), products],
+            "layer 0: the network needs 4 bits of leak shift, the machine has 3; .*headroom",
+        ),
+        ([shifts, Leak("multiply", 6, 64)], "layer 1: the network needs 7 bits of leak multiplier, the machine has 6"),
+    ):
+        with pytest.raises(CapacityError, match=message):
+            compile_load(of_sizes(20, 5, leak=leaks), sidecar)
+    with pytest.raises(UnsupportedError, match=r"the network has none, the machine v - \(v >> k\)"):
+        compile_load(of_sizes(20, 5, leak=[Leak(), products]), sidecar)
+
+
 def test_a_threshold_out_of_reach_is_stored_as_the_largest(of_events) -> None:
     network = small_variant(1, "events", n_in=9, hidden=5, timesteps=6, width=8)
     threshold = network.layers[0].threshold.copy()
@@ -235,6 +274,11 @@ OTHERS: dict[str, tuple[FrozenNetwork, type[CodesignError], str]] = {
         of_sizes(20, 5, leak=[Leak("shift", 2), Leak("multiply", 4, 13)]),
         UnsupportedError,
         r"layer 1: leak: the network has \(v \* 13\) >> 4, the machine v - \(v >> 2\)",
+    ),
+    "a leak for each neuron": (
+        of_sizes(20, 5, leak=[Leak("shift", np.array([1, 2, 3, 2, 2])), Leak("shift", 2)]),
+        UnsupportedError,
+        r"layer 0: leak: the network has v - \(v >> k\), the machine v - \(v >> 2\)",
     ),
     "reset": (of_sizes(20, 5, reset="zero"), UnsupportedError, "layer 0: reset: the network has zero, .* subtract"),
     "compare": (of_sizes(20, 5, compare=">"), UnsupportedError, "layer 0: compare: the network has >, the machine >="),

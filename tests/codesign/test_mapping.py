@@ -3,7 +3,7 @@ import pytest
 from random_networks import random_lanes, random_network
 
 from codesign.basics.errors import InputError, UnsupportedError
-from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
+from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection, Synapses
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
 
@@ -67,8 +67,13 @@ def test_every_synapse_and_parameter_is_in_its_place(seed):
         assert np.unique(layer.hardware_index).size == layer.n_out
         assert layer.lane.max() < layer.lanes and layer.slot.max() < layer.n_slots
         np.testing.assert_array_equal(rebuild(layer), frozen.dense())
-        np.testing.assert_array_equal(layer.slot_bias[layer.lane, layer.slot], frozen.bias)
-        np.testing.assert_array_equal(layer.slot_threshold[layer.lane, layer.slot], frozen.threshold)
+        assert layer.parameters.keys() == frozen.numbers.keys() - (() if layer.spiking else {"threshold"})
+        for name, part in layer.parameters.items():
+            np.testing.assert_array_equal(part.slots[layer.lane, layer.slot], frozen.numbers[name])
+            if part.constant is not None:
+                np.testing.assert_array_equal(frozen.numbers[name], part.constant)
+            elif name.startswith("leak_"):
+                assert np.unique(frozen.numbers[name]).size > 1
         assert int(layer.lane_synapses.sum()) == frozen.n_synapses
         for lane in range(layer.lanes):
             unpacked = layer.row_record.unpack(layer.row_words(lane))
@@ -85,11 +90,13 @@ def test_padding_slots_stay_silent_at_zero(seed):
         held = np.zeros((layer.lanes, layer.n_slots), bool)
         held[layer.lane, layer.slot] = True
         assert int((~held).sum()) == layer.padding_slots
-        used_bias = layer.slot_bias if layer.bias is None else np.full_like(layer.slot_bias, layer.bias)
-        assert not used_bias[~held].any()
+        used = {
+            name: part.slots if part.constant is None else np.full_like(part.slots, part.constant)
+            for name, part in layer.parameters.items()
+        }
+        assert not used["bias"][~held].any()
         if layer.spiking:
-            used = layer.slot_threshold if layer.threshold is None else np.full_like(layer.slot_bias, layer.threshold)
-            fires = used[~held] <= 0 if frozen.compare == ">=" else used[~held] < 0
+            fires = used["threshold"][~held] <= 0 if frozen.compare == ">=" else used["threshold"][~held] < 0
             assert not fires.any()
 
 
@@ -124,14 +131,53 @@ def test_mapping_is_deterministic():
 
 def test_a_constant_that_would_wake_padding_goes_to_memory():
     silent = network_of([np.ones((3, 5), int)], threshold=0)
-    assert map_network(silent, [1]).layers[0].threshold == 0
+    assert map_network(silent, [1]).layers[0].constants["threshold"] == 0
     padded = map_network(silent, [2]).layers[0]
-    assert padded.threshold is None and padded.parameter_record.has("threshold")
+    assert padded.constants["threshold"] is None and padded.parameter_record.has("threshold")
     biased = network_of([np.ones((3, 5), int)], bias=7)
-    assert map_network(biased, [5]).layers[0].bias == 7
-    assert map_network(biased, [2]).layers[0].bias is None
+    assert map_network(biased, [5]).layers[0].constants["bias"] == 7
+    assert map_network(biased, [2]).layers[0].constants["bias"] is None
     strict = network_of([np.ones((3, 5), int)], threshold=0, compare=">")
-    assert map_network(strict, [2]).layers[0].threshold == 0
+    assert map_network(strict, [2]).layers[0].constants["threshold"] == 0
+
+
+def test_only_leaks_that_differ_are_in_memory():
+    leaks = {
+        "same": Leak("shift", np.full(5, 3)),
+        "shift": Leak("shift", np.array([0, 1, 2, 3, 9])),
+        "multiplier": Leak("multiply", 3, np.array([0, 8, 2, 3, 5])),
+        "both": Leak("multiply", np.array([0, 1, 2, 3, 24]), np.array([1, 2, 4, 0, 1 << 24])),
+    }
+    words = {}
+    for name, leak in leaks.items():
+        network = network_of([np.ones((3, 5), int)], leak=leak)
+        for choices, lanes in ((Choices(), 2), (Choices(shape="folded"), 2), (Choices(), 5)):
+            mapping = map_network(network, [lanes], None, choices)
+            record = (mapping.folded or mapping.layers[0]).parameter_record
+            words.setdefault(name, []).append([(field.name, field.width, field.signed) for field in record])
+    shift, multiplier = ("leak_shift", 4, False), ("leak_multiplier", 4, False)
+    assert words == {
+        "same": [[]] * 3,
+        "shift": [[shift]] * 3,
+        "multiplier": [[multiplier]] * 3,
+        "both": [[("leak_shift", 5, False), ("leak_multiplier", 25, False)]] * 3,
+    }
+
+
+def test_layers_of_a_folded_engine_have_all_leaks_in_memory_if_one_has():
+    network = network_of(
+        [np.ones((3, 4), int), np.ones((4, 4), int), np.ones((4, 2), int)],
+        leak=[Leak("shift", np.array([1, 2, 3, 6])), Leak(), Leak("multiply", 9, 2)],
+    )
+    folded = map_network(network, [2] * 3, None, Choices(shape="folded")).folded
+    assert folded.constants == {
+        "threshold": [1, 1, 1],
+        "bias": [0, 0, 0],
+        "leak_shift": None,
+        "leak_multiplier": [0, 0, 2],
+    }
+    shifts = folded.parameter_record.unpack(folded.parameter_words(0))["leak_shift"]
+    assert shifts[folded.slot_base[1] :].tolist() == [0, 0, 9]
 
 
 def test_a_layer_without_synapses_has_one_unused_word():

@@ -55,6 +55,15 @@ def example() -> FrozenNetwork:
     return network
 
 
+def uncovered() -> FrozenNetwork:
+    """A layer to which input currents come and its own events."""
+    rng = np.random.default_rng(1)
+    layer = FrozenLayer.from_dense(rng.integers(-3, 4, (16, 3)), recurrent=1 - np.eye(3, dtype=int), threshold=20)
+    network = FrozenNetwork((layer.resolved(0),), 3, InputCoding("current", 4))
+    network.validate()
+    return network
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     example().save(tmp_path / "net.safetensors")
@@ -213,9 +222,7 @@ def test_plain_networks_are_covered(seed: int) -> None:
 
 
 def test_everything_else_is_named() -> None:
-    line = example().hardware_support()
-    assert line is not None and "\n" not in line
-    assert "a leak per neuron (layer 1)" in line
+    assert example().layers[1].leak.per_neuron and example().hardware_support() is None
     recurrent = FrozenLayer.from_dense(np.ones((2, 2), int), recurrent=np.ones((2, 2), int))
     later = FrozenLayer.from_projections(
         [Projection(source, Synapses.from_dense(np.ones((2, 2), int))) for source in (PREVIOUS, INPUT)]
@@ -255,12 +262,13 @@ def test_a_layer_that_is_not_plain_has_no_list_of_synapses() -> None:
 
 def test_the_mapper_refuses_in_one_line() -> None:
     with pytest.raises(UnsupportedError, match="the accelerator does not cover"):
-        map_network(example(), [1, 1, 1])
+        map_network(uncovered(), [1])
 
 
-def test_commands_that_need_an_accelerator_exit_with_3_and_one_line(path: Path, tmp_path: Path, capfd) -> None:
-    network, folder = example(), tmp_path / "run"
-    events = np.random.default_rng(0).random((6, 3, 16)) < 0.3
+def test_commands_that_need_an_accelerator_exit_with_3_and_one_line(tmp_path: Path, capfd) -> None:
+    network, folder, path = uncovered(), tmp_path / "run", tmp_path / "net.safetensors"
+    network.save(path)
+    values = np.random.default_rng(0).integers(0, 16, (6, 16)).astype(np.uint8)
 
     def refuse(*arguments: Any) -> str:
         capfd.readouterr()
@@ -272,7 +280,7 @@ def test_commands_that_need_an_accelerator_exit_with_3_and_one_line(path: Path, 
 
     refuse("estimate", path)
     refuse("generate", path, "-o", folder)
-    Stimulus.from_dense(events, np.zeros(6, np.int32)).save(folder / "stimulus.npz")
+    Stimulus(16, 3, np.zeros(6, np.int32), values=values).save(folder / "stimulus.npz")
     for command in (
         ["generate"], ["estimate"], ["verify"], ["verify", "--mutants"], ["synth"], ["build", "--board", "icebreaker"]
     ):  # fmt: skip

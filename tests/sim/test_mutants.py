@@ -73,6 +73,7 @@ FEW = (
     "membrane_max, short",
     "no input checks, current",
     "pictures, current, short",
+    "leaks, current, short",
 )
 
 
@@ -132,6 +133,36 @@ def test_every_fault_of_a_part_for_pictures_shows_somewhere(tmp_path: Path) -> N
     }
 
 
+LEAK_FAULTS = {
+    "leak forgotten",
+    "leak shift in memory off by one",
+    "leak multiplier in memory off by one",
+    *(
+        f"{what} in the {place} layer"
+        for place in ("first", "last")
+        for what in (
+            "leak shift plus one",
+            "leak multiplier minus one",
+            "leaks of two neurons exchanged",
+            "leak shifts a bit beside their field",
+        )
+    ),
+}
+
+
+def test_every_fault_of_leaks_in_memory_shows_somewhere(tmp_path: Path) -> None:
+    shown = set()
+    for name, (options, _) in MACHINES.items():
+        if "leaks" in options:
+            network, stimulus = machine(name, tmp_path / name / "b")
+            scene = Scene(tmp_path / name / "b", network, stimulus)
+            mutants = make_mutants(scene, tmp_path / name / "work", kinds=("data", "rtl"))
+            assert [mutant.error for mutant in mutants if mutant.error] == []
+            shown |= {mutant.name for mutant in mutants}
+    assert shown >= LEAK_FAULTS
+    assert "leak shift off by one" not in shown
+
+
 def made_by_the_mapper(name: str, folder: Path) -> None:
     network, stimulus = machine(name, folder / "b")
     faults, _ = delivered_faults(folder / "b", network)
@@ -181,7 +212,7 @@ def test_what_only_later_timesteps_show_is_not_seen() -> None:
     for neuron, shown in ((0, True), (1, False)):
         threshold = layer.threshold.copy()
         threshold[neuron] = 5
-        assert scene.shows(network.with_layers([scene.with_synapses(0, layer.dense(), threshold=threshold)])) is shown
+        assert scene.shows(network.with_layers([scene.with_numbers(0, layer, {"threshold": threshold})])) is shown
     assert scene.active(0).tolist() == [True, False] and scene.spikes(0)[0, 2].tolist() == [False, False]
 
 

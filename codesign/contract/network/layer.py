@@ -214,6 +214,27 @@ class FrozenLayer:
             ]
         )
 
+    # Numbers of the neurons ---------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> dict[str, Int]:
+        """int64 (n_out,) by name: ``threshold``, ``bias``, and as far as the kind of leak uses them ``leak_shift`` and
+        ``leak_multiplier``; of what is one number for the layer, that number for each neuron."""
+        leaks = {f"leak_{name}": value for name, value in self.leak.numbers.items()}
+        found = {"threshold": self.threshold, "bias": self.bias, **leaks}
+        return {name: np.broadcast_to(np.asarray(value, np.int64), (self.n_out,)) for name, value in found.items()}
+
+    @property
+    def varying(self) -> set[str]:
+        """Names of the :attr:`numbers` that differ between neurons."""
+        return {name for name, values in self.numbers.items() if np.any(values != values[0])}
+
+    def with_numbers(self, **numbers: Int) -> FrozenLayer:
+        """The layer with other :attr:`numbers`, int64 (n_out,) each; not validated."""
+        leaks = {name.removeprefix("leak_"): value for name, value in numbers.items() if name.startswith("leak_")}
+        others = {name: value for name, value in numbers.items() if not name.startswith("leak_")}
+        return replace(self, leak=replace(self.leak, **leaks), **others)
+
     # Bounds ------------------------------------------------------------------------------------
 
     @property

@@ -197,7 +197,7 @@ class FrozenNetwork:
         """None if the accelerator can be generated, else one line that says what it does not cover yet."""
         missing: dict[str, list[int]] = {}
         for index, layer in enumerate(self.layers):
-            found = {"a leak per neuron"} if layer.leak.per_neuron else set()
+            found: set[str] = set()
             sources = [projection.source for projection in layer.projections]
             if self.coding.is_current and INPUT in sources and any(source != INPUT for source in sources):
                 found.add("events beside input currents")

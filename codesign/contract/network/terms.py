@@ -19,6 +19,8 @@ CodingKind = Literal["current", "rate", "latency", "events", "delta"]
 ReadoutKind = Literal["spike_count", "membrane_last", "membrane_sum", "membrane_max"]
 
 MAX_LEAK_SHIFT = 24
+# The numbers that a kind of leak uses; the other ones mean nothing.
+LEAK_NUMBERS: dict[LeakKind, tuple[str, ...]] = {"none": (), "shift": ("shift",), "multiply": ("shift", "multiplier")}
 MAX_INPUT_BITS = 8
 MAX_PARAMETERS = 64
 
@@ -86,6 +88,11 @@ class Leak:
     def per_neuron(self) -> bool:
         """True if neurons of a layer may leak differently."""
         return isinstance(self.shift, np.ndarray) or isinstance(self.multiplier, np.ndarray)
+
+    @property
+    def numbers(self) -> dict[str, int | Int]:
+        """``shift`` and ``multiplier`` by name, those that the kind uses."""
+        return {name: getattr(self, name) for name in LEAK_NUMBERS[self.kind]}
 
     def validate(self, where: str, n_out: int) -> None:
         if self.kind not in get_args(LeakKind):

@@ -1,0 +1,147 @@
+"""Leaks of single neurons and of channels in the simulator: golden == RTL, and a wrong leak is found."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mutated_machines import MACHINES, machine
+from random_choices import random_choices
+from random_networks import random_lanes, random_network, random_stimulus
+from random_structures import random_covered
+
+from codesign.cli import main
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import read_sidecar
+from codesign.machine.choices import Choices
+from codesign.machine.layouts import LEAKS
+from codesign.machine.mapping import map_network
+from codesign.records.rundir import RunDirectory
+from rtl_templates.bundle import write_bundle
+from sim.mutants import run_mutants
+from sim.mutants.data import _edits
+from sim.mutants.rtl import RTL_EDITS
+from sim.verify import verify_bundle
+
+pytestmark = pytest.mark.hardware
+FIRST = "leaks, current, short"
+SHAPES: dict[str, Choices | None] = {
+    "any": None,
+    "deep": Choices(),
+    "short": Choices(pipeline="short", spike_fifos=False),
+    "folded": Choices(shape="folded"),
+    "folded, short": Choices(shape="folded", pipeline="short", synapses="compact"),
+    "lock step": Choices(lockstep=True),
+    "compact": Choices(synapses="compact"),
+    "loadable": Choices(loadable=True),
+}
+
+
+def leaking(rng: np.random.Generator, *, pictures: bool) -> FrozenNetwork:
+    """A random network with a leak that differs within a layer."""
+    while True:
+        if pictures:
+            network = random_covered(rng, side=7, kernel=4, channels=6)
+        else:
+            network = random_network(rng, max_width=20, max_layers=3)
+        if any(layer.varying & set(LEAKS) for layer in network.layers) and network.is_plain_chain != pictures:
+            return network
+
+
+def equal(seed: int, folder: Path, choices: Choices | None, *, pictures: bool = False) -> None:
+    """Golden == RTL on a random network, and the images hold its leaks."""
+    rng = np.random.default_rng([31, seed])
+    network = leaking(rng, pictures=pictures)
+    choices = choices or random_choices(rng, network)
+    lanes = random_lanes(rng, network, 5)
+    mapping = map_network(network, [lanes[0]] * len(lanes) if choices.folded else lanes, None, choices)
+    records = [mapping.folded.parameter_record] if mapping.folded else [x.parameter_record for x in mapping.layers]
+    assert any(record.has(name) for record in records for name in LEAKS)
+    write_bundle(network, mapping, folder / "b")
+    stimulus = random_stimulus(rng, network, 5)
+    result = verify_bundle(
+        folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed, workers=1, latency=False
+    )
+    shutil.rmtree(folder)
+    assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
+    assert result.mismatches == 0 and result.samples == len(stimulus)
+
+
+@pytest.mark.parametrize("shape", ["short", "folded", "loadable"])
+def test_chains_with_leaks_of_single_neurons_equal_their_rtl(shape: str, tmp_path: Path) -> None:
+    equal(1, tmp_path / "b", SHAPES[shape])
+
+
+def test_pictures_with_leaks_of_channels_and_neurons_equal_their_rtl(tmp_path: Path) -> None:
+    equal(2, tmp_path / "b", None, pictures=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_many_chains_with_leaks_of_single_neurons_equal_their_rtl(seed: int, shape: str, tmp_path: Path) -> None:
+    equal(seed, tmp_path / "b", SHAPES[shape])
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", range(200, 240))
+def test_many_pictures_with_leaks_of_channels_and_neurons_equal_their_rtl(seed: int, tmp_path: Path) -> None:
+    equal(seed, tmp_path / "b", None, pictures=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        FIRST,
+        *(
+            pytest.param(name, marks=pytest.mark.deep)
+            for name in MACHINES
+            if name.startswith("leaks") and name != FIRST
+        ),
+    ],
+)
+def test_wrong_leaks_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, stimulus = machine(name, tmp_path / "b")
+    leaks = [edit for edit in RTL_EDITS if "leak" in edit.name]
+    monkeypatch.setattr("sim.mutants.rtl.RTL_EDITS", tuple(leaks))
+    monkeypatch.setattr("sim.mutants.rtl.picture_edits", lambda scene: [])
+    monkeypatch.setattr("sim.mutants.data._edits", lambda scene: (edit for edit in _edits(scene) if "leak" in edit[0]))
+    result = run_mutants(tmp_path / "b", network, stimulus, tmp_path / "work", kinds=("data", "rtl"), workers=1)
+    found = {entry["name"] for entry in result["mutants"]}
+    assert found >= {"leak forgotten", "leak shift in memory off by one", "leak shift plus one in the first layer"}
+    assert result["errors"] == 0 and [entry["name"] for entry in result["mutants"] if not entry["caught"]] == []
+    assert result["control"]["caught"] is False and result["control"]["error"] is None
+
+
+LAYERS = {
+    "neurons": "hidden = [12]\n",
+    "channels": '[[network.layers]]\nkind = "conv"\nchannels = 3\n[[network.layers]]\nkind = "pool"\n',
+}
+
+
+@pytest.mark.parametrize("units", [pytest.param("channels", marks=pytest.mark.deep), "neurons"])
+def test_leaks_that_are_trained_become_verified_hardware(units: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[data]\nset = "digits"\ncoding = "current"\ntrain_limit = 256\ntest_limit = 20\nvalidation = 60\n'
+        "[train]\nthreads = 1\nepochs = 8\nbatch_size = 32\nlearning_rate = 5e-2\n"
+        "[train.rewiring]\ntarget_density = 0.3\nepochs_per_iteration = 2\n[freeze]\nepochs = 1\n"
+        '[network]\ntimesteps = 4\nlearn_leak = "neuron"\n' + LAYERS[units],
+        encoding="utf-8",
+    )
+    folder = tmp_path / "run"
+    assert main(["run", str(tmp_path / "config.toml"), "-o", str(folder)]) == 0
+    network = FrozenNetwork.load(folder / "network.safetensors")
+    varying = [layer for layer in network.layers if "leak_shift" in layer.varying]
+    assert varying and network.hardware_support() is None
+    sidecar = read_sidecar(folder / "bundle")
+    held = [{field.name for memory in entry.memories for field in memory.fields} for entry in sidecar.layers]
+    assert ["leak_shift" in names for names in held] == ["leak_shift" in layer.varying for layer in network.layers]
+    if units == "channels":
+        depths = {memory.depth for memory in sidecar.layers[0].memories if memory.role == "parameters"}
+        assert "leak_shift" in held[0] and max(depths) <= 3
+    figures = RunDirectory.open(folder).figures
+    assert figures["mismatches"] == 0 and figures["samples_verified"] == 20
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "shift by neuron" in page and "No hardware" not in page
