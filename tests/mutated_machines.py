@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from rtl_templates.bundle import write_bundle
 
 TINY = GOALS["tiny"].choices
 # Network (coding, readout) and choices of each; lanes where they are not two in each layer.
-MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+MACHINES: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {
     "default": ({}, {}),
     "balanced": ({"lanes": 3}, GOALS["balanced"].choices),
     "fast": ({"lanes": 4, "coding": "current"}, GOALS["fast"].choices),

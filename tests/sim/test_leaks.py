@@ -26,7 +26,6 @@ from sim.mutants.rtl import RTL_EDITS
 from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
-FIRST = "leaks, current, short"
 SHAPES: dict[str, Choices | None] = {
     "any": None,
     "deep": Choices(),
@@ -69,7 +68,7 @@ def equal(seed: int, folder: Path, choices: Choices | None, *, pictures: bool = 
     assert result.mismatches == 0 and result.samples == len(stimulus)
 
 
-@pytest.mark.parametrize("shape", ["short", "folded", "loadable"])
+@pytest.mark.parametrize("shape", ["folded"])
 def test_chains_with_leaks_of_single_neurons_equal_their_rtl(shape: str, tmp_path: Path) -> None:
     equal(1, tmp_path / "b", SHAPES[shape])
 
@@ -91,17 +90,8 @@ def test_many_pictures_with_leaks_of_channels_and_neurons_equal_their_rtl(seed: 
     equal(seed, tmp_path / "b", None, pictures=True)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        FIRST,
-        *(
-            pytest.param(name, marks=pytest.mark.deep)
-            for name in MACHINES
-            if name.startswith("leaks") and name != FIRST
-        ),
-    ],
-)
+@pytest.mark.deep
+@pytest.mark.parametrize("name", [name for name in MACHINES if name.startswith("leaks")])
 def test_wrong_leaks_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, stimulus = machine(name, tmp_path / "b")
     leaks = [edit for edit in RTL_EDITS if "leak" in edit.name]
