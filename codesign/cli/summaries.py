@@ -32,6 +32,7 @@ def training_lines(record: Record) -> list[str]:
         f"{record['steps']:,} optimiser steps",
         f"density      {share(record['density'])} ({_by_layer(names, record['layer_density'], share)})",
         f"spikes       {_by_layer(names, record['spikes_per_sample'], '{:.4g}'.format)} per sample",
+        f"operations   {record['synaptic_operations_per_sample']:,.0f} synaptic operations per validation sample",
         *event_lines(record),
     ]
 
@@ -46,6 +47,7 @@ def freezing_lines(record: Record) -> list[str]:
         f"of {test['samples']:,} samples (guessing {share(test['guess'])})",
         f"loss         {_fine_tuned(record['fine_tuning'])}",
         f"density      {share(figures['density'])} ({figures['synapses']:,} synapses of {figures['weight_bits']} bits)",
+        f"operations   {figures['synaptic_operations_per_sample']:,.0f} synaptic operations per test sample",
         removed_line(record),
         *event_lines(record),
     ]

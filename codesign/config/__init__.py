@@ -512,6 +512,15 @@ class TrainConfig(Section):
     activity_weight: float = Field(
         default=1.0, gt=0, description="factor of the squared distance to activity_target in the loss"
     )
+    operations_target: float | None = Field(
+        default=None,
+        gt=0,
+        description="synaptic operations per sample that the network is drawn down to, in training and fine-tuning: "
+        "every event times the synapses or taps it walks, input currents once a sample",
+    )
+    operations_weight: float = Field(
+        default=0.1, gt=0, description="factor of ln(operations / operations_target), where above 0, in the loss"
+    )
     clip_grad_norm: float | None = Field(default=None, gt=0, description="largest norm of the whole gradient")
     class_balance: float = Field(
         default=0.0, ge=0, le=1, description="weigh each class's loss by (samples of the class) ** -class_balance"
@@ -532,6 +541,8 @@ class TrainConfig(Section):
                 raise ValueError(f"{name} belongs to loss = {loss!r}, not {self.loss!r}")
         if "activity_weight" in self.model_fields_set and self.activity_target is None:
             raise ValueError("activity_weight needs activity_target")
+        if "operations_weight" in self.model_fields_set and self.operations_target is None:
+            raise ValueError("operations_weight needs operations_target")
         if self.loss == "count" and self.label_smoothing:
             raise ValueError("label_smoothing has no meaning with loss = 'count'; its targets are count_*")
         return self
@@ -681,8 +692,12 @@ class BudgetConfig(Section):
     bram: Limit | None = Field(default=None, description="native memory blocks: 4 Kbit (iCE40) or 18 Kbit (ECP5)")
     memory_bits: Limit | None = Field(default=None, description="bits of all memories, whatever they are built from")
     cycles: Limit | None = Field(default=None, description="mean clocks from the first input to the decision")
-    latency_us: float | None = Field(default=None, gt=0, description="the same as a time, at the clock of the board")
-    clock_mhz: float | None = Field(default=None, gt=0, description="clock that a target must reach")
+    latency_us: float | None = Field(
+        default=None, gt=0, description="the same as a time, at the clock of the board or at clock_mhz"
+    )
+    clock_mhz: float | None = Field(
+        default=None, gt=0, description="clock that a target must reach; without a target, what latency_us assumes"
+    )
     weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field(
         default=[4, 5, 6], min_length=1, description="choices; the most bits that fit are taken"
     )
@@ -712,10 +727,10 @@ class BudgetConfig(Section):
                 raise ValueError(f"{name} needs a board or a target, whose units it counts")
         if self.cycles is not None and self.latency_us is not None:
             raise ValueError("cycles and latency_us exclude each other")
-        if self.clock_mhz is not None and self.target is None:
-            raise ValueError("clock_mhz needs a target; a board has its own clock")
+        if self.clock_mhz is not None and (self.board is not None or (self.target is None and self.latency_us is None)):
+            raise ValueError("clock_mhz needs a target or latency_us; a board has its own clock")
         if self.latency_us is not None and self.board is None and self.clock_mhz is None:
-            raise ValueError("latency_us needs a board, or a target with clock_mhz")
+            raise ValueError("latency_us needs a board, or clock_mhz")
         return self
 
 
@@ -816,12 +831,17 @@ class Config(Section):
         if unknown is not None and (self.budget.board or self.budget.target):
             raise UnsupportedError(
                 f"[budget] with a board or a target needs an estimate of logic, and there is none of {unknown}; limit "
-                "memory_bits or cycles alone"
+                "memory_bits, cycles, or latency_us at clock_mhz, alone"
             )
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):
             raise ValueError("train.loss = 'membrane' needs network.readout = 'spike_count' or 'membrane_max'")
+        if self.train.operations_target is not None and self.network.n_layers == 1:
+            raise ValueError(
+                "train.operations_target draws on the spikes of hidden layers, and the network has none; the work of "
+                "a single layer follows from its inputs and train.rewiring.target_density"
+            )
         return self
 
     @property

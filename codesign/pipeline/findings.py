@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Fewer optimiser steps than this are likely too few.
 FEW_STEPS = 1000
+# Work beyond the target that is said: the target is drawn to, by batches, and not a limit.
+EXCESS = 0.1
 
 
 class ResultWarning(CodesignWarning):
@@ -68,6 +70,14 @@ def after_freezing(config: Config, result: FreezeResult, test: Comparison) -> It
                 f"layer {name} is dead: of its {count} neurons {gone} were removed because they never fire or reach "
                 "nothing, and one is kept for form"
             )
+    target, operations = config.train.operations_target, result.figures["synaptic_operations_per_sample"]
+    if target is not None and operations > (1 + EXCESS) * target:
+        yield (
+            f"the frozen network takes {operations:,.0f} synaptic operations per test sample, "
+            f"{operations / target - 1:.0%} more than train.operations_target = {target:,.0f}; raise "
+            f"train.operations_weight (now {config.train.operations_weight:g}) or train.epochs, or lower "
+            "train.rewiring.target_density"
+        )
     yield from _silent(config, names, result.figures["spikes_per_sample"], "test")
 
 

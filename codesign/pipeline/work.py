@@ -57,6 +57,7 @@ def train(context: Context) -> Outcome:
             "loss": result.chosen["loss"],
             "validation": {**found.document(), "loss": result.chosen["validation_loss"]},
             "spikes_per_sample": [layer["spikes_per_sample"] for layer in result.chosen["layers"]],
+            "synaptic_operations_per_sample": result.chosen["synaptic_operations_per_sample"],
             "density": result.density,
             "layer_density": result.layer_density,
             "accuracy_validation": result.accuracy_validation,

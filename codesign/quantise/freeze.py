@@ -208,7 +208,15 @@ def _fine_tune(
                     torch.nn.utils.clip_grad_norm_(parameters, options.clip_grad_norm)
                 optimizer.step()
         found = evaluate(model, validation.ordered(EVALUATION_BATCH), options, weights)
-        history.append({"epoch": epoch, "validation_accuracy": found.accuracy, "validation_loss": found.loss})
+        operations = sum(found.operations)
+        history.append(
+            {
+                "epoch": epoch,
+                "validation_accuracy": found.accuracy,
+                "validation_loss": found.loss,
+                "synaptic_operations_per_sample": operations,
+            }
+        )
         rank = (found.accuracy, -found.loss)
         if best is None or rank > best:
             best = rank
@@ -216,7 +224,7 @@ def _fine_tune(
         progress(
             epoch,
             epochs,
-            f"quantised, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %",
+            f"quantised, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %, operations {operations:,.0f}",
         )
     model.load_state_dict(state)
     return history

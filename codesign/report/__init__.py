@@ -136,6 +136,7 @@ def headline(record: Record) -> list[dict[str, object]]:
         tile("accuracy, hardware", share(figures.get("accuracy_hardware"), 2), "decisions of the RTL", bad=guessing),
         *([tile("guessing", share(found.guess, 2), "commonest class, or any")] if found is not None else []),
         tile("density", share(figures.get("density")), f"{number(figures.get('synapses'))} synapses"),
+        tile("operations", number(figures.get("synaptic_operations_per_sample")), "synaptic, per sample"),
         tile("samples verified", number(figures.get("samples_verified")), "every spike and membrane"),
         tile("mismatches", number(mismatches), "hardware against software", bad=bool(mismatches)),
         tile("network", network_hash[:7] if network_hash else number(None), "start of its hash"),

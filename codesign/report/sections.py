@@ -140,9 +140,22 @@ def training(record: Record) -> Section:
         " ".join(
             ([structure_text(record.config.train.rewiring)] if record.config is not None else [])
             + (["Shaded: fine-tuning in integers, connections fixed."] if quantised is not None else [])
+            + work_sentences(record)
         ),
     )
     return section
+
+
+def work_sentences(record: Record) -> list[str]:
+    """What the training was told of the work of the network, and what came of it; nothing without a target."""
+    target = None if record.config is None else record.config.train.operations_target
+    if target is None:
+        return []
+    kept = record.figures.get("synaptic_operations_per_sample")
+    return [
+        f"The loss draws the network down to {number(target)} synaptic operations per sample"
+        + (f"; the frozen network takes {number(kept)} on the test set." if kept is not None else ".")
+    ]
 
 
 def structure_text(rewiring: RewiringConfig) -> str:

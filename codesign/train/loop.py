@@ -166,11 +166,11 @@ def evaluate(
     with torch.no_grad():
         for inputs, target in batches:
             output = network(inputs)
-            found = network.activity(inputs, output.spikes)  # type: ignore[operator]
+            found = output.activity()
             loss += float(total_loss(output, target, config, weight)) * len(target)
             count += len(target)
-            spikes.append(np.array(found.spikes))
-            operations.append(np.array(found.operations))
+            spikes.append(found.spikes.cpu().numpy())
+            operations.append(found.operations.cpu().numpy())
             decisions.append(output.scores.argmax(1).cpu())
             labels.append(target.cpu())
     network.train(training)
@@ -304,7 +304,7 @@ class _Run:
                 epoch,
                 epochs,
                 f"loss {row['loss']:.3f}, validation {100 * row['validation_accuracy']:.2f} %, "
-                f"density {100 * row['density']:.1f} %",
+                f"density {100 * row['density']:.1f} %, operations {row['synaptic_operations_per_sample']:,.0f}",
             )
         chosen = self._choose()
         return TrainResult(

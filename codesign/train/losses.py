@@ -12,7 +12,11 @@ tet       (1 - lambda) mean over t of the cross-entropy at t + lambda mean over 
           (score at t - tet_mean)^2 (temporal efficient training: Deng et al., ICLR 2022).
 
 With ``activity_target`` r each adds ``activity_weight`` times the mean over the hidden layers of
-(mean spikes per neuron and timestep - r)^2, of the samples at hand: under torchrun those of each process.
+(mean spikes per neuron and timestep - r)^2, and with ``operations_target`` N ``operations_weight`` times
+max(0, ln(synaptic operations per sample / N)), of the samples at hand: under torchrun those of each process.
+Operations are events of each source times its fan-out in the network as it is now
+(:func:`codesign.train.model.activity`), so that a spike is the dearer the more connections it walks. By the logarithm
+the term asks for the same relative change at any distance; it is silent at the target and below.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ def total_loss(output: Output, target: Tensor, config: TrainConfig, class_weight
     if config.activity_target is not None and hidden:
         rates = torch.stack([spikes.mean() for spikes in hidden])
         loss = loss + config.activity_weight * ((rates - config.activity_target) ** 2).mean()
+    if config.operations_target is not None:
+        operations = output.activity().operations.sum() / len(target)
+        excess = torch.log((operations / config.operations_target).clamp(min=1))
+        loss = loss + config.operations_weight * excess.to(loss.dtype)
     return loss
 
 

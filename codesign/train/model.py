@@ -7,8 +7,9 @@ business of :mod:`codesign.train.rewiring`, not of the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -60,34 +61,40 @@ class Output:
     step_scores : (T, B, classes), what the readout reduces over time: spikes (times 10) or potentials.
     spikes : per layer (T, B, *shape), 0 or 1.
     potentials : (T, B, classes), u of the last layer in units of its threshold.
+    activity : counts spikes and synaptic operations of the batch, when asked.
     """
 
     scores: Tensor
     step_scores: Tensor
     spikes: list[Tensor]
     potentials: Tensor
+    activity: Callable[[], Activity]
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Per layer, summed over a batch: spikes, and synapses walked by events (by nonzero inputs for 'current')."""
+    """Per layer, float64 (n_layers,), summed over a batch; with the gradient with respect to the spikes.
 
-    spikes: list[float]
-    operations: list[float]
+    spikes : of the layer.
+    operations : synapses and taps that events walk (nonzero inputs, once a sample, for coding 'current').
+    """
+
+    spikes: Tensor
+    operations: Tensor
 
 
-def output_of(readout: str, spikes: list[Tensor], potentials: Tensor) -> Output:
+def output_of(readout: str, spikes: list[Tensor], potentials: Tensor, activity: Callable[[], Activity]) -> Output:
     """Output of a network whose last layer has these potentials (T, B, classes)."""
     if readout == "spike_count":
         steps = spikes[-1] * COUNT_SCALE
-        return Output(steps.mean(0), steps, spikes, potentials)
+        return Output(steps.mean(0), steps, spikes, potentials, activity)
     if readout == "membrane_last":
         scores = potentials[-1]
     elif readout == "membrane_sum":
         scores = potentials.mean(0)
     else:
         scores = potentials.amax(0)
-    return Output(scores, potentials, spikes, potentials)
+    return Output(scores, potentials, spikes, potentials, activity)
 
 
 def weighted_sums(plan: ProjectionPlan, signal: Tensor, weight: Tensor | None) -> Tensor:
@@ -276,7 +283,7 @@ class SpikingNetwork(nn.Module):
             fired, potentials = layer(signals, constant, self.network.timesteps)
             signals[index] = fired
             spikes.append(fired)
-        return output_of(self.network.readout, spikes, potentials)
+        return output_of(self.network.readout, spikes, potentials, partial(self._activity, inputs, spikes))
 
     @torch.no_grad()
     def scale_initial_weights(self, inputs: Tensor) -> None:
@@ -305,13 +312,12 @@ class SpikingNetwork(nn.Module):
                     projection.scale_by(gain)
             signals[index] = layer(signals, constant, timesteps)[0]
 
-    def activity(self, inputs: Tensor, spikes: Sequence[Tensor]) -> Activity:
-        """Spikes and synaptic operations of a batch that ran through :meth:`forward`; synapses are nonzero weights."""
+    def _activity(self, inputs: Tensor, spikes: Sequence[Tensor]) -> Activity:
+        """Activity of a batch that ran through :meth:`forward`; synapses are nonzero weights."""
         weights = [[projection.weight for projection in layer.projections] for layer in self.populations]
         return activity(self.plans, self.in_shape, weights, inputs, spikes)
 
 
-@torch.no_grad()
 def activity(
     plans: Sequence[LayerPlan],
     in_shape: Shape,
@@ -319,24 +325,41 @@ def activity(
     inputs: Tensor,
     spikes: Sequence[Tensor],
 ) -> Activity:
-    """Activity of a batch. ``weights`` are per layer and projection, None for the identity."""
-    counts = {-1: _event_counts((inputs != 0).unflatten(-1, in_shape), len(in_shape))}
+    """Activity of a batch: events of each source times its fan-out.
+
+    ``weights`` are per layer and projection, None for the identity.
+    """
+    counts = {-1: _event_counts((inputs != 0).unflatten(-1, in_shape), in_shape)}
     operations = []
     for index, (plan, layer_weights) in enumerate(zip(plans, weights, strict=True)):
-        counts[index] = _event_counts(spikes[index], len(plan.shape))
-        total = 0.0
+        counts[index] = _event_counts(spikes[index], plan.shape)
+        total = torch.zeros((), dtype=torch.float64, device=inputs.device)
         for projection, weight in zip(plan.projections, layer_weights, strict=True):
             events = counts[projection.source]
             if projection.role == "recurrent":
                 # The spikes of the last timestep reach nobody.
-                events = events - _event_counts(spikes[index][-1], len(plan.shape))
-            walked = None if weight is None else (weight != 0).double()
-            summed = events[None] if not projection.average else events[None] * projection.pool**2
-            total += float(weighted_sums(projection, summed, walked).sum())
+                events = events - _event_counts(spikes[index][-1], plan.shape)
+            total = total + (events * fan_out(projection, weight).to(events.device)).sum()
         operations.append(total)
-    return Activity([float(counts[index].sum()) for index in range(len(plans))], operations)
+    return Activity(torch.stack([counts[index].sum() for index in range(len(plans))]), torch.stack(operations))
 
 
-def _event_counts(events: Tensor, dimensions: int) -> Tensor:
+@torch.enable_grad()
+def fan_out(plan: ProjectionPlan, weight: Tensor | None) -> Tensor:
+    """Synapses or taps that an event of each source walks, borders respected: float64 (*source shape).
+
+    ``weight`` as for :func:`weighted_sums`; its nonzero entries are the connections.
+    """
+    walked = None if weight is None else (weight.detach() != 0).double()
+    device = None if walked is None else walked.device
+    source = torch.ones(1, *plan.source_shape, dtype=torch.float64, device=device, requires_grad=True)
+    # Sums are linear in the source: the gradient of their total is what one event adds to it.
+    total = weighted_sums(replace(plan, average=False), source, walked).sum()
+    return torch.autograd.grad(total, source)[0][0]
+
+
+def _event_counts(events: Tensor, shape: Shape) -> Tensor:
     """Events per source over time and batch, float64 (*shape)."""
-    return events.flatten(0, -dimensions - 1).sum(0, dtype=torch.float64)
+    # Summed as they lie in memory, so that the gradient lies so too.
+    laid = neurons_last(events.flatten(0, -len(shape) - 1))
+    return shaped(laid.sum(0, dtype=torch.float64)[None, None], shape)[0, 0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -353,7 +354,8 @@ class QuantisedNetwork(nn.Module):
         """Scores and potentials in float units, as :meth:`SpikingNetwork.forward`."""
         potentials, spikes, _ = self.run(inputs)
         unit = torch.from_numpy(self.scales[-1].unit).to(potentials[-1])
-        return output_of(self.network_config.readout, spikes, potentials[-1] / unit)
+        counted = partial(self._activity, inputs, spikes)
+        return output_of(self.network_config.readout, spikes, potentials[-1] / unit, counted)
 
     def run(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Potentials u, spikes and stored membranes v of every layer, each (T, B, *shape)."""
@@ -380,9 +382,8 @@ class QuantisedNetwork(nn.Module):
             stored.append(v)
         return potentials, spikes, stored
 
-    @torch.no_grad()
-    def activity(self, inputs: Tensor, spikes: Sequence[Tensor]) -> Activity:
-        """As :meth:`SpikingNetwork.activity`; synapses are nonzero integer weights."""
+    def _activity(self, inputs: Tensor, spikes: Sequence[Tensor]) -> Activity:
+        """Activity of a batch that ran through :meth:`forward`; synapses are nonzero integer weights."""
         weights = [
             [
                 None if projection.weight is None else projection.integer_weight(layer.scale, torch.float64)

@@ -56,7 +56,9 @@ def make_demand(lanes: int, needed: Mapping[str, float], limits: Mapping[str, fl
         ({"budget": {"lut": 100}}, "lut needs a board or a target"),
         ({"budget": {"cycles": 5, "latency_us": 5.0, "board": "b"}}, "exclude each other"),
         ({"budget": {"latency_us": 5.0}}, "latency_us needs a board"),
-        ({"budget": {"latency_us": 5.0, "target": "ecp5-25f"}}, "or a target with clock_mhz"),
+        ({"budget": {"latency_us": 5.0, "target": "ecp5-25f"}}, "latency_us needs a board, or clock_mhz"),
+        ({"budget": {"cycles": 5, "clock_mhz": 12.0}}, "clock_mhz needs a target or latency_us"),
+        ({"budget": {"board": "b", "latency_us": 5.0, "clock_mhz": 12.0}}, "a board has its own clock"),
         ({"budget": {"board": "b", "clock_mhz": 12.0}}, "clock_mhz needs a target"),
         ({"budget": {"board": "b"}, "hardware": {"lanes": 2}}, r"hardware\.lanes and \[budget\] exclude each other"),
         ({"budget": {"board": "b"}, "freeze": {"weight_bits": 4}}, r"freeze\.weight_bits and \[budget\] exclude"),
@@ -106,6 +108,12 @@ def test_memory_alone_needs_no_device():
     found = resolve_budget(parse_config({"budget": {"memory_bits": 5000}}))
     assert found is not None
     assert (found.family, found.limits, found.name) == (None, {"memory_bits": 5000}, "the budget")
+
+
+def test_a_time_alone_needs_a_clock_and_no_device():
+    found = resolve_budget(parse_config({"budget": {"latency_us": 40.0, "clock_mhz": 80.0}}))
+    assert found is not None
+    assert (found.family, found.limits, found.clock_mhz) == (None, {"cycles": 3200}, 80)
 
 
 def test_no_budget_and_unknown_boards():
@@ -194,6 +202,7 @@ def test_a_device_for_convolutions_or_pools_is_refused_before_training(layers):
         parse_config({"network": network, "budget": {"target": "ecp5-25f"}})
     assert "\n" not in str(error.value)
     assert parse_config({"network": network, "budget": {"memory_bits": 9000, "cycles": 900}}).budget.active
+    assert parse_config({"network": network, "budget": {"latency_us": 9.0, "clock_mhz": 80.0}}).budget.active
 
 
 def test_the_most_lanes_are_preferred_and_with_a_limit_in_time_the_fewest():

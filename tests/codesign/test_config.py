@@ -39,6 +39,8 @@ from codesign.config.text import config_template, config_toml
         ({"network": {"leak": "multiply", "learn_leak": "neuron"}}, ["learn_leak = 'neuron' needs leak = 'shift'"]),
         ({"train": {"tet_lambda": 0.1}}, ["tet_lambda belongs to loss = 'tet'"]),
         ({"train": {"activity_weight": 0.1}}, ["activity_weight needs activity_target"]),
+        ({"train": {"operations_weight": 0.1}}, ["operations_weight needs operations_target"]),
+        ({"train": {"operations_target": 0}}, ["train.operations_target", "greater than 0"]),
         ({"train": {"loss": "count", "label_smoothing": 0.1}}, ["label_smoothing has no meaning"]),
         ({"train": {"loss": "count"}, "network": {"readout": "membrane_sum"}}, ["needs network.readout"]),
         ({"train": {"rewiring": {"start_density": 0.1, "target_density": 0.2}}}, ["target_density must not exceed"]),

@@ -25,11 +25,13 @@ def trained(densities=(0.2, 0.5), spikes=(30.0, 5.0), steps=400) -> Any:
     return SimpleNamespace(layer_density=list(densities), chosen=row, steps=steps)
 
 
-def frozen(synapses=(40, 20), spikes=(30.0, 5.0), rounded=(0, 0), removed=(0, 0), losses=(0.5, 0.4)) -> Any:
+def frozen(
+    synapses=(40, 20), spikes=(30.0, 5.0), rounded=(0, 0), removed=(0, 0), losses=(0.5, 0.4), operations=1000.0
+) -> Any:
     layers = [SimpleNamespace(n_synapses=count) for count in synapses]
     return SimpleNamespace(
         network=SimpleNamespace(layers=layers),
-        figures={"spikes_per_sample": list(spikes)},
+        figures={"spikes_per_sample": list(spikes), "synaptic_operations_per_sample": operations},
         details={
             "weights_rounded_to_zero": list(rounded),
             "removed_neurons": list(removed),
@@ -46,6 +48,14 @@ def config(**sections):
 def test_a_good_network_has_no_findings():
     assert list(after_training(config(), trained(), GOOD)) == []
     assert list(after_freezing(config(), frozen(), GOOD)) == []
+
+
+def test_work_far_beyond_its_target_is_said():
+    drawn = config(train={"operations_target": 950.0})
+    assert list(after_freezing(drawn, frozen(), GOOD)) == []
+    (text,) = after_freezing(drawn, frozen(operations=1900.0), GOOD)
+    assert "1,900 synaptic operations per test sample, 100% more than train.operations_target = 950" in text
+    assert "raise train.operations_weight (now 0.1)" in text
 
 
 def test_guessing_is_said_with_what_to_try():

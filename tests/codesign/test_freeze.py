@@ -121,13 +121,17 @@ def test_quantised_forward_equals_the_golden_model(name):
     model.set_membrane_widths([w if fires else None for w, fires in zip(widths, spiking, strict=True)])
     frozen = model.export(widths)
     with torch.no_grad():
-        potentials, spikes, stored = model.run(batches.take(np.arange(len(stimulus))))
+        inputs = batches.take(np.arange(len(stimulus)))
+        potentials, spikes, stored = model.run(inputs)
+        activity = model(inputs).activity()
     trace = golden.run(frozen, stimulus)
     assert sum(int(layer.sum()) for layer in trace.spikes) > 100 or not any(spiking)
     assert trace.membranes[-1].std(axis=0).max() > 0
     for layer in range(len(spiking)):
         assert np.array_equal(spikes[layer].transpose(0, 1).flatten(2).numpy() > 0, trace.spikes[layer])
         assert np.array_equal(stored[layer].transpose(0, 1).flatten(2).double().numpy(), trace.membranes[layer])
+    assert activity.operations.tolist() == trace.synaptic_operations.sum(0).tolist()
+    assert activity.spikes.tolist() == trace.spike_counts.sum(0).tolist()
     values = golden.readout_values(
         frozen, trace.spikes[-1], potentials[-1].transpose(0, 1).double().numpy().astype(np.int64)
     )

@@ -180,7 +180,7 @@ def test_operations_count_border_and_pooling():
     x = inputs(made, False)
     output = made(x)
     events = x.reshape(5, 6, 4, 5)
-    found = made.activity(x, output.spikes).operations
+    found = output.activity().operations
     assert found[0] == 2 * float(events[..., :-1, :-1].sum()) + float(events.sum())
     # 4 x 5 spikes are pooled to 2 x 2: the fifth column is dropped; every window reaches 4 classes.
     assert found[1] == 4 * float(output.spikes[0][..., :4].detach().sum())
@@ -192,7 +192,7 @@ def test_recurrent_operations_leave_out_the_last_timestep():
     made.scale_initial_weights(x)
     output = made(x)
     expected = 12 * float(x.sum()) + 12 * float(output.spikes[0][:-1].detach().sum())
-    assert made.activity(x, output.spikes).operations[0] == expected
+    assert output.activity().operations[0] == expected
 
 
 @pytest.mark.parametrize("kind", ["layer", "neuron"])

@@ -202,6 +202,17 @@ def test_what_stages_warned_of_is_listed_and_takes_the_green_from_the_banner(tmp
     assert '<section id="warnings"' not in write_report(make_run(tmp_path / "other")).read_text()
 
 
+def test_the_work_that_training_was_drawn_to_is_stated(tmp_path, undrawn):
+    make_run(tmp_path / "run")
+    with (tmp_path / "run" / "config.toml").open("a") as file:
+        file.write("[train]\noperations_target = 1200.0\n")
+    run = RunDirectory.open(tmp_path / "run")
+    run.set_figures({**run.figures, "synaptic_operations_per_sample": 1234.4})
+    run.save()
+    page = write_report(tmp_path / "run").read_text()
+    assert "down to 1,200 synaptic operations per sample; the frozen network takes 1,234 on the test set." in page
+
+
 def test_the_page_loads_nothing_from_outside(whole_page):
     links = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', whole_page)
     assert links and all(link.startswith(("#", "data:image/png;base64,")) for link in links)

@@ -389,11 +389,11 @@ def test_activity_counts_spikes_and_walked_synapses():
         weight = network.sparse_parameters()["layers.0.input.weight"]
         weight[:3, 1] = 0
         weight[2, 3] = 0
-    spikes = network(inputs).spikes
-    activity = network.activity(inputs, spikes)
+    output = network(inputs)
+    activity = output.activity()
     by_hand = sum(int((weight[:, source] != 0).sum()) for source in torch.nonzero(inputs)[:, 2].tolist())
     assert activity.operations[0] == by_hand
-    assert activity.spikes[0] == float(spikes[0].detach().sum())
+    assert activity.spikes[0] == float(output.spikes[0].detach().sum())
 
 
 def test_learning_rate_is_one_cosine_after_a_warm_up():
