@@ -35,18 +35,19 @@ def budget(record: Record) -> Section | None:
 
 
 def _verdict(section: Section, record: Record, document: dict[str, Any], limits: dict[str, float]) -> None:
-    if document.get("fits"):
-        section.alert(
-            "good",
-            "Fits.",
-            f"{document['weight_bits']} bits on {document['lanes']} lanes, density {share(document['density'])}, by "
-            "place and route of the delivered Verilog.",
-        )
-        return
     failures = [record.run.stage(name).get("failure") for name in ("train", "budget", "verify")]
     found = next(filter(None, failures), None)
     if found is not None:
         section.alert("bad", "Does not fit.", str(found))
+    elif document.get("fits"):
+        # Without a device there is nothing to place on; memories are counted, and cycles simulated.
+        placed = "by place and route of the delivered Verilog" if document["family"] else "without a device to place on"
+        section.alert(
+            "good",
+            "Fits.",
+            f"{document['weight_bits']} bits on {document['lanes']} lanes, density {share(document['density'])}, "
+            f"{placed}.",
+        )
     elif document.get("weight_bits"):
         section.missing("place and route", f"codesign budget {record.name}")
 

@@ -421,6 +421,18 @@ def test_an_impossible_budget_keeps_what_was_trained(tmp_path):
     assert RunDirectory.open(tmp_path).stage("train")["seconds"] >= seconds
 
 
+def test_convolutions_are_trained_to_a_time_without_a_device(tmp_path):
+    network = {"layers": [{"kind": "conv", "channels": 4, "stride": 2}], "timesteps": 4, "readout": "spike_count"}
+    budget = {"latency_us": 8.0, "clock_mhz": 50.0, "weight_bits": [4], "lanes": [1, 2, 4]}
+    directory = run(tmp_path, SETTINGS | {"network": network, "budget": budget})
+    document = directory.manifest["budget"]
+    assert (document["limits"], document["clock_mhz"], document["family"]) == ({"cycles": 400}, 50, None)
+    found = {demand["lanes"]: demand for demand in directory.stage("freeze")["budget"]["demands"]}
+    assert next(lanes for lanes, demand in found.items() if demand["fits"]) == document["lanes"] > 1
+    assert found[document["lanes"]]["needed"]["cycles"] <= 400 < found[1]["needed"]["cycles"]
+    assert "without a device to place on" in (tmp_path / "report.html").read_text()
+
+
 # Place and route, its tools replaced.
 
 
