@@ -150,6 +150,7 @@ LEAK_FAULTS = {
 }
 
 
+@pytest.mark.deep
 def test_every_fault_of_leaks_in_memory_shows_somewhere(tmp_path: Path) -> None:
     shown = set()
     for name, (options, _) in MACHINES.items():
