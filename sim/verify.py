@@ -42,6 +42,8 @@ STRESS: tuple[str, ...] = ("backpressure", "reset_mid_sample", "protocol_errors"
 BACKPRESSURE_ROUNDS = 4
 CHUNK_VALUES = 30_000_000
 SMALL_RUN = 64
+# Samples that are sent one at a time, at most: their clocks are a mean, and every sample is compared back to back.
+LATENCY_SAMPLES = 500
 POLL_SECONDS = 0.05
 OBSERVED = "observed.npz"
 
@@ -53,7 +55,8 @@ class Verification:
     samples : verified samples. comparisons : compared values by kind, all phases. mismatches : differing values.
     accuracy_hardware : from the decisions of the simulated accelerator alone, None without labels.
     cycles_per_sample : first word to last decision over samples, back to back. latency_cycles : first word
-    accepted to decision accepted, one sample at a time. interval_cycles : between decisions, back to back.
+    accepted to decision accepted, one sample at a time, of LATENCY_SAMPLES spread evenly if there are more.
+    interval_cycles : between decisions, back to back.
     layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x accumulate).
     mean_timesteps : timesteps that counted, per sample; fewer than the network's with early exit.
     sidecar : facts of the sidecar that are not true, a line each; nothing is simulated if there are any, because the
@@ -289,7 +292,7 @@ def _plan(
 ) -> list[Job]:
     """``checks`` : the accelerator checks its input, so that protocol violations have a defined outcome."""
     count = len(stimulus)
-    straight = STRAIGHT if latency else STRAIGHT[:1]
+    timed = _timed(count) if latency else np.zeros(0, np.int64)
     stress = list(range(min(stress_samples, count)))
     phases = STRESS if checks else STRESS[:-1]
     stressed = dict.fromkeys(phases, stress) if stress else {}
@@ -299,7 +302,10 @@ def _plan(
     jobs = []
     for number, start in enumerate(range(0, count, chunk)):
         part = stimulus.take(slice(start, start + chunk))
-        phases = {name: list(range(len(part))) for name in straight}
+        phases = {STRAIGHT[0]: list(range(len(part)))}
+        alone = timed[(timed >= start) & (timed < start + len(part))] - start
+        if alone.size:
+            phases[STRAIGHT[1]] = alone.tolist()
         jobs.append(Job(work / f"job{number}", start, part, phases))
     if stressed:
         if len(jobs) == 1:
@@ -307,6 +313,11 @@ def _plan(
         else:
             jobs.append(Job(work / "stress", 0, stimulus.take(stress), stressed))
     return jobs
+
+
+def _timed(count: int) -> np.ndarray:
+    """int64: which of so many samples are sent one at a time."""
+    return np.arange(0, count, max(1, -(-count // LATENCY_SAMPLES)))
 
 
 class _Runner:
@@ -572,10 +583,11 @@ def _assert_counts(
     if result.mismatches:
         return
     protocol = result.phases.get("protocol_errors", {})
+    timed = _timed(len(exits))
     samples, part = (len(exits), int((exits + 1).sum())), (stressed, int((exits[:stressed] + 1).sum()))
     times = {
         "back_to_back": samples,
-        "one_at_a_time": samples if latency else (0, 0),
+        "one_at_a_time": (len(timed), int((exits[timed] + 1).sum())) if latency else (0, 0),
         "backpressure": (BACKPRESSURE_ROUNDS * part[0], BACKPRESSURE_ROUNDS * part[1]),
         "reset_mid_sample": part,
         "protocol_errors": (protocol.get("understood_samples", 0), protocol.get("understood_timesteps", 0)),

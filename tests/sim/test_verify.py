@@ -147,6 +147,15 @@ def test_every_phase_passes_and_is_measured(small, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("small", ["events"], indirect=True)
+def test_of_many_samples_some_are_sent_alone(small, tmp_path: Path, monkeypatch) -> None:
+    bundle, network, stimulus = small
+    monkeypatch.setattr("sim.verify.LATENCY_SAMPLES", 5)
+    result = verify_bundle(bundle, network, stimulus, tmp_path, stress_samples=0, workers=1)
+    assert result.passed and result.latency_cycles is not None
+    assert result.phases["back_to_back"]["samples"] == 12 and result.phases["one_at_a_time"]["samples"] == 4
+
+
+@pytest.mark.parametrize("small", ["events"], indirect=True)
 def test_results_do_not_depend_on_workers_or_seed(small, tmp_path: Path) -> None:
     bundle, network, stimulus = small
     many = stimulus.take(np.arange(80) % len(stimulus))
