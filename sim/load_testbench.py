@@ -76,7 +76,7 @@ class Session:
         hung = await driver.run(len(stimulus))
         recording = await driver.close()
         if bad is not None:
-            recording = replace(recording, starts=np.arange(len(stimulus)))
+            recording = replace(recording, starts=recording.starts[-len(stimulus) :])
         self.check(resident, stimulus, recording, errors, hung=hung)
 
     def check(self, resident: Resident, stimulus: Stimulus, recording: Any, errors: int = 0, *, hung: bool) -> None:
