@@ -394,8 +394,8 @@ def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[st
     as unlimited. Against simulation of 20 samples each, seven networks of :mod:`boards.calibrate` (with which
     ``TURN_CLOCKS`` was chosen): latency within 4 %, interval within 5 %, five of the intervals within 0.5 %. Chains of
     convolutions and pools: of examples/digits-conv.toml, and of the shape of examples/mnist-conv.toml, latency within
-    1 %, interval within 2 %; ten random ones: interval within 2 %, one drawn later 6.3 % too few; latency within 3 %
-    or, where it is short, 10 clocks.
+    1 %, interval within 2 %; ten random ones: interval within 2 %, and where sweeps wait for room in a FIFO, one was
+    6.3 % too few; latency within 3 % or, where it is short, 10 clocks.
 
     Early exit is not counted: all samples are taken as whole. Nor is what sweeps wait for without FIFOs behind them.
 

@@ -27,7 +27,7 @@ from codesign.contract.network import Convolution, FrozenLayer, FrozenNetwork, I
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import activity, cycle_estimate, source_events
 from codesign.machine.mapping import map_network
-from codesign.machine.plan import plan_machine
+from codesign.machine.plan import MachinePlan, plan_machine
 from rtl_templates.bundle import write_bundle
 from sim.verify import verify_bundle
 
@@ -81,22 +81,31 @@ def test_many_random_structures_equal_their_rtl(block: int, tmp_path: Path) -> N
     )
 
 
+def sweeps_find_room(plan: MachinePlan) -> bool:
+    """Whether each layer's sweeps of a sample fit its FIFO at once: the formula takes FIFOs as unlimited."""
+    return all(
+        engine.fifo_depth >= engine.timesteps * engine.layers[0].n_slots + engine.clocks.fifo_margin
+        for engine in plan.engines
+    )
+
+
 @pytest.mark.parametrize("seed", [2, 4])
 def test_clocks_of_pictures_are_as_estimated(seed: int, tmp_path: Path) -> None:
-    """Convolutions before single synapses: in one sweeps are long and events wait, in one taps are."""
+    """Convolutions before other layers, whose sweeps do not wait for room behind them."""
     rng = np.random.default_rng(seed)
-    network = random_structure(rng, chain=True, side=16, kernel=5, channels=12)
-    while network.is_plain_chain or len(network.layers) < 2 or sum(layer.n_out for layer in network.layers) < 101:
+    while True:
         network = random_structure(rng, chain=True, side=16, kernel=5, channels=12)
-    stimulus = random_stimulus(rng, network, 12)
-    mapping = map_network(network, random_lanes(rng, network, 6), source_events(network, stimulus))
+        stimulus = random_stimulus(rng, network, 12)
+        mapping = map_network(network, random_lanes(rng, network, 6), source_events(network, stimulus))
+        large = len(network.layers) > 1 and sum(layer.n_out for layer in network.layers) > 100
+        if large and not network.is_plain_chain and sweeps_find_room(plan_machine(network, mapping)):
+            break
     write_bundle(network, mapping, tmp_path / "b")
     found = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=1, seed=1, workers=1)
     assert found.passed
     estimated = cycle_estimate(plan_machine(network, mapping), activity(network, mapping, stimulus))
     assert estimated["latency_cycles"] == pytest.approx(found.latency_cycles, rel=0.03, abs=15)
-    # 6.3 % too few with seed 2 (:func:`codesign.cost.estimate.cycle_estimate` has the others).
-    assert estimated["interval_cycles"] == pytest.approx(found.interval_cycles, rel=0.08)
+    assert estimated["interval_cycles"] == pytest.approx(found.interval_cycles, rel=0.05)
 
 
 @pytest.mark.deep
