@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from codesign.contract.network import FrozenNetwork
-from codesign.machine.choices import Choices, problem
+from codesign.machine.choices import FEATURES, Choices, problem
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "shape": ("streaming", "folded"),
@@ -26,6 +26,35 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "early_exit": ("off", "certain", 1, 3),
     "loadable": (False, True),
 }
+
+# Another value than the default, of every choice.
+OTHERS: dict[str, Any] = {
+    "shape": "folded",
+    "queue_depth": 4,
+    "input_words": 2,
+    "input_checks": False,
+    "counters": False,
+    "state_memory": "block",
+    "synapse_memory": "spram",
+    "synapses": "compact",
+    "pipeline": "short",
+    "lockstep": True,
+    "spike_fifos": False,
+    "output_spikes": False,
+    "block_rom_bits": 64,
+    "early_exit": "certain",
+    "loadable": True,
+}
+
+
+def others(*names: str) -> dict[str, Any]:
+    """The named choices, none the default."""
+    return {name: OTHERS[name] for name in names}
+
+
+def with_needs(*names: str) -> Choices:
+    """The named choices, none the default, with what they need."""
+    return Choices(**others(*names, *(other for name in names for other in FEATURES[name].needs)))
 
 
 def random_choices(rng: np.random.Generator, network: FrozenNetwork, **given: Any) -> Choices:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_choices import OTHERS, others, with_needs
 
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import HardwareConfig, parse_config
@@ -17,24 +18,6 @@ from codesign.machine.choices import CONSUMERS, DEFAULTS, FEATURES, Choices, che
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
 
-# Another value than the default, of every choice.
-OTHERS: dict[str, Any] = {
-    "shape": "folded",
-    "queue_depth": 4,
-    "input_words": 2,
-    "input_checks": False,
-    "counters": False,
-    "state_memory": "block",
-    "synapse_memory": "spram",
-    "synapses": "compact",
-    "pipeline": "short",
-    "lockstep": True,
-    "spike_fifos": False,
-    "output_spikes": False,
-    "block_rom_bits": 64,
-    "early_exit": "certain",
-    "loadable": True,
-}
 PAIRS = [*combinations(OTHERS, 2)]
 
 
@@ -45,11 +28,6 @@ def small(readout: str = "spike_count") -> FrozenNetwork:
     weights = [np.array([[1, 0, 2], [0, 3, 1]]), np.array([[1, 0], [2, 1], [0, 1]])]
     resets = {"reset": "none"} if readout != "spike_count" else {}
     return FrozenNetwork.from_arrays(weights, threshold=1, timesteps=2, readout=readout, **resets)  # type: ignore[arg-type]
-
-
-def pair(one: str, other: str) -> dict[str, Any]:
-    """The two choices, neither the default."""
-    return {one: OTHERS[one], other: OTHERS[other]}
 
 
 def line_of(make: Callable[[], object]) -> str | None:
@@ -73,7 +51,7 @@ def test_the_table_has_every_choice_and_the_configuration_every_choice_with_its_
 
 @pytest.mark.parametrize("pair_of", PAIRS, ids="+".join)
 def test_every_pair_is_refused_by_all_with_the_same_line_or_by_none(pair_of: tuple[str, str]) -> None:
-    given, network = pair(*pair_of), small()
+    given, network = others(*pair_of), small()
     wanted = problem(Choices(**given))
     assert line_of(lambda: parse_config({"hardware": given, **SPIKE_COUNT})) == wanted
     assert line_of(lambda: map_network(network, [2, 2], None, Choices(**given))) == wanted
@@ -99,14 +77,7 @@ def test_budgets_refuse_what_the_area_model_does_not_know(name: str) -> None:
 
 def test_the_refused_pairs_are_these() -> None:
     """Pairs of which no machine is built, whatever else is chosen: what a choice needs is given with it."""
-
-    def whole(names: tuple[str, str]) -> Choices:
-        given = pair(*names)
-        for name in names:
-            given |= {other: OTHERS[other] for other in FEATURES[name].needs}
-        return Choices(**given)
-
-    refused = {frozenset(names) for names in PAIRS if problem(whole(names)) is not None}
+    refused = {frozenset(names) for names in PAIRS if problem(with_needs(*names)) is not None}
     assert refused == {
         frozenset(names)
         for names in (

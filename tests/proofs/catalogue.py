@@ -261,6 +261,7 @@ def _rules() -> list[Proof]:
         map_network(two, [2, 2], None, replace(queues, shape="folded")),
     )
     lean = map_network(two, [2, 1], None, replace(queues, lockstep=True, pipeline="short", spike_fifos=False))
+    folded_lean = map_network(two, [2, 2], None, replace(queues, shape="folded", spike_fifos=False))
     guard = Defect("word overwritten", Edit(InputGuard, r"(?<=free\.eq\()self\.o\.ready", "1"))
     full = r"~self\.o\.valid \| self\.o\.ready"
     readout = Defect("word overwritten", Edit(Readout, rf"(?<=free\.eq\(){full}", "1", "_collect"))
@@ -346,7 +347,15 @@ def _rules() -> list[Proof]:
             "engine-folded",
             "FoldedEngine.o, 2 lanes",
             lambda: RuleHarness(FoldedEngine(two, plan_machine(two, folded).engines[0])),
-            serializer,
+            fifo,
+            66,
+            False,
+        ),
+        (
+            "engine-folded-lean",
+            "FoldedEngine.o, 2 lanes, no FIFO",
+            lambda: RuleHarness(FoldedEngine(two, plan_machine(two, folded_lean).engines[0])),
+            Defect("word overwritten", Edit(FoldedEngine, r"(?<=moves\.eq\()~leaves \| self\.o\.ready", "1")),
             66,
             False,
         ),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bundles import small_network
 from loadable import ROOM, load_step, samples_of, small_variant
+from random_choices import OTHERS, with_needs
 
-from codesign.machine.choices import FEATURES, Choices, problem
+from codesign.machine.choices import problem
 from codesign.machine.load import compile_load
 from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
@@ -19,30 +19,9 @@ from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
 
-# Another value than the default, of the choices that make another machine.
-OTHERS: dict[str, Any] = {
-    "shape": "folded",
-    "input_words": 2,
-    "input_checks": False,
-    "counters": False,
-    "synapse_memory": "spram",
-    "synapses": "compact",
-    "pipeline": "short",
-    "lockstep": True,
-    "spike_fifos": False,
-    "output_spikes": False,
-    "early_exit": "certain",
-    "loadable": True,
-}
-
-
-def choices_of(*names: str) -> Choices:
-    """The named choices, neither the default, with what they need."""
-    needs = [other for name in names for other in FEATURES[name].needs]
-    return Choices(**{name: OTHERS[name] for name in (*names, *needs)})
-
-
-PAIRS = [names for names in combinations(OTHERS, 2) if problem(choices_of(*names)) is None]
+# Those that make another machine; the others change depths and what memories ask for.
+KINDS = [name for name in OTHERS if name not in ("queue_depth", "state_memory", "block_rom_bits")]
+PAIRS = [names for names in combinations(KINDS, 2) if problem(with_needs(*names)) is None]
 # All that makes the sweep, the door and the readout others, at once.
 EVERYTHING = [
     ("spike_fifos", "output_spikes", "early_exit", "loadable", "input_checks", "input_words"),
@@ -52,7 +31,7 @@ EVERYTHING = [
 
 def exact(names: tuple[str, ...], coding: str, folder: Path) -> None:
     """Verify a machine, and if it is loadable two more networks on it."""
-    choices, network = choices_of(*names), small_network(coding)
+    choices, network = with_needs(*names), small_network(coding)
     lanes = [2, 2] if choices.folded else [3, 2]
     room = ROOM if choices.loadable else None
     sidecar = write_bundle(network, map_network(network, lanes, None, choices, capacity=room), folder / "b")
