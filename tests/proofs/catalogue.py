@@ -347,7 +347,7 @@ def _rules() -> list[Proof]:
             "engine-folded",
             "FoldedEngine.o, 2 lanes",
             lambda: RuleHarness(FoldedEngine(two, plan_machine(two, folded).engines[0])),
-            fifo,
+            Defect("word withdrawn", Edit(StreamFifo, r"m\.Elif\(self\.o\.ready\)", "m.Else()")),
             66,
             False,
         ),
