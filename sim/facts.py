@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from codesign.basics.errors import MismatchError
-from codesign.contract.network import INPUT, Convolution, FrozenNetwork, signed_width
+from codesign.contract.network import INPUT, Convolution, FrozenNetwork, LeakKind, signed_width
+from codesign.contract.network.terms import LEAK_NUMBERS
 from codesign.contract.sidecar import (
     SIDECAR,
     LayerEntry,
@@ -30,13 +31,12 @@ from codesign.contract.sidecar import (
     Sidecar,
     WordField,
 )
+from sim.decoder import NUMBERS
 from sim.delivered import described_choices
 from sim.netlist import Netlist, read_netlist
 
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
 ROLES = ("rows", "synapses", "parameters")
-# Parameters of a neuron, in the order of their fields.
-NUMBERS = ("threshold", "bias", "leak_shift", "leak_multiplier")
 LOAD_HEADER_BYTES, LOAD_CHECKSUM_BYTES = 20, 4
 FILES = ("README.md", "files.f", "lint.vlt", "probes.vlt", "timing.svg")
 FOLDERS = ("images", "constraints", "vectors")
@@ -501,16 +501,10 @@ class _Checks:
                 self.same(f"{where}.membrane_width", entry.membrane_width, layer.membrane_width, source)
             held = {field.name for memory in entry.memories if memory.role == "parameters" for field in memory.fields}
             self.same(f"{where}.leak", entry.leak, layer.leak.kind, source)
-            found = {
-                "threshold": layer.threshold,
-                "bias": layer.bias,
-                "leak_shift": layer.leak.shift,
-                "leak_multiplier": layer.leak.multiplier,
-            }
             for name in NUMBERS:
-                values = np.unique(found[name])
-                known = name in _used(spiking, layer.leak.kind) and name not in held and values.size == 1
-                self.same(f"{where}.{name}", getattr(entry, name), int(values[0]) if known else None, source)
+                known = name in _used(spiking, layer.leak.kind) - held - layer.varying
+                constant = int(layer.numbers[name][0]) if known else None
+                self.same(f"{where}.{name}", getattr(entry, name), constant, source)
         if sidecar.load is not None:
             self._fixed(network)
 
@@ -540,10 +534,9 @@ class _Checks:
             self.same(f"{where}.fraction_bits", entry.fraction_bits, layer.fraction_bits, source)
 
 
-def _used(spiking: bool, leak: str) -> set[str]:
-    """What a layer uses of :data:`NUMBERS`."""
-    leaks = {"none": (), "shift": ("leak_shift",), "multiply": ("leak_shift", "leak_multiplier")}
-    return {"bias", *(["threshold"] if spiking else []), *leaks[leak]}
+def _used(spiking: bool, leak: LeakKind) -> set[str]:
+    """What a layer uses of :data:`sim.decoder.NUMBERS`."""
+    return {"bias", *(["threshold"] if spiking else []), *(f"leak_{name}" for name in LEAK_NUMBERS[leak])}
 
 
 def _aligned(place: int, size: int) -> int:
