@@ -1,6 +1,7 @@
 """Runs one built simulator in a process of its own: ``python -m sim.launch request.json``.
 
-A process of its own keeps the caller's environment (pytest's included) out of cocotb's runner, and can be ended.
+A process of its own keeps the caller's environment (pytest's included) out of cocotb's runner, and can be ended. It
+starts for every simulation, so it imports the runner alone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ from pathlib import Path
 
 from cocotb_tools.runner import get_runner
 
-from sim.harness import TOP
-from sim.simulator import library_path
-
 
 def main(path: Path) -> None:
     """Run the phases that the request names; results are in files."""
@@ -21,7 +19,7 @@ def main(path: Path) -> None:
     runner = get_runner("verilator")
     runner.test(
         test_module=request["module"],
-        hdl_toplevel=TOP,
+        hdl_toplevel=request["top"],
         hdl_toplevel_lang="verilog",
         build_dir=request["build"],
         test_dir=path.parent,
@@ -30,7 +28,7 @@ def main(path: Path) -> None:
         seed=request["seed"],
         waves=bool(request["waves"]),
         plusargs=["+verilator+rand+reset+2", f"+verilator+seed+{request['seed'] % 0x7FFFFFFF + 1}"],
-        extra_env={"CODESIGN_REQUEST": str(path), "COCOTB_TRUST_INERTIAL_WRITES": "1", **library_path()},
+        extra_env={"CODESIGN_REQUEST": str(path), "COCOTB_TRUST_INERTIAL_WRITES": "1", **request["environment"]},
         log_file=path.parent / "simulation.log",
     )
 

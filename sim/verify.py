@@ -35,7 +35,7 @@ from sim.checker import Divergence, expected_counts, merge_counts
 from sim.decoder import compare_decoded
 from sim.facts import Facts, compare_facts
 from sim.harness import TB_MAIN, TOP, testbench_files, testbench_source
-from sim.simulator import Build, build
+from sim.simulator import Build, build, library_path
 
 STRAIGHT: tuple[str, ...] = ("back_to_back", "one_at_a_time")
 STRESS: tuple[str, ...] = ("backpressure", "reset_mid_sample", "protocol_errors")
@@ -377,7 +377,7 @@ def start_simulation(
     if boot is not None:
         shutil.copyfile(bundle / boot, folder / boot)
     path = folder / "request.json"
-    write_json(path, {"build": str(simulator.folder), **request})
+    write_json(path, {"build": str(simulator.folder), "top": TOP, "environment": library_path(), **request})
     environment = {
         name: value
         for name, value in os.environ.items()

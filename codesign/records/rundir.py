@@ -52,6 +52,8 @@ COMMANDS = {
 CHECKSUM_LINE = "# sha256 of the text above: "
 CONFIG_FOOTER = "# Change values with --set. To take an edited file as it is: codesign run DIR/config.toml -o DIR\n"
 
+# Each figure has one maker, and counts one thing: what verification counts on the samples that it took, which may end
+# early, is not what the frozen network does on the whole test set.
 FIGURES = (
     "accuracy_float",
     "accuracy_frozen",
@@ -66,13 +68,16 @@ FIGURES = (
     "samples_verified",
     "mismatches",
     "saturations",
+    "saturations_verified",
     "events_merged",
     "events_dropped",
     "spikes_per_sample",
+    "spikes_per_verified_sample",
     "cycles_per_sample",
     "timesteps_per_sample",
     "saved_cycles",
     "synaptic_operations_per_sample",
+    "synaptic_operations_per_verified_sample",
     "lane_use",
     "bits_per_synapse",
     "area",

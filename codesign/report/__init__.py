@@ -7,6 +7,7 @@ it. It imports neither torch nor amaranth.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from codesign.basics.errors import InputError
 from codesign.report import plots, sections
@@ -124,6 +125,13 @@ def verdict(record: Record) -> tuple[Mood, str, str]:
     return "open", "Not verified.", f"Run: codesign verify {record.name}"
 
 
+def _operations(figures: dict[str, Any]) -> tuple[str, str]:
+    tested = figures.get("synaptic_operations_per_sample")
+    if tested is not None:
+        return number(tested), "synaptic, per test sample"
+    return number(figures.get("synaptic_operations_per_verified_sample")), "synaptic, per verified sample"
+
+
 def headline(record: Record) -> list[dict[str, object]]:
     figures = record.figures
     mismatches = figures.get("mismatches")
@@ -136,7 +144,7 @@ def headline(record: Record) -> list[dict[str, object]]:
         tile("accuracy, hardware", share(figures.get("accuracy_hardware"), 2), "decisions of the RTL", bad=guessing),
         *([tile("guessing", share(found.guess, 2), "commonest class, or any")] if found is not None else []),
         tile("density", share(figures.get("density")), f"{number(figures.get('synapses'))} synapses"),
-        tile("operations", number(figures.get("synaptic_operations_per_sample")), "synaptic, per sample"),
+        tile("operations", *_operations(figures)),
         tile("samples verified", number(figures.get("samples_verified")), "every spike and membrane"),
         tile("mismatches", number(mismatches), "hardware against software", bad=bool(mismatches)),
         tile("network", network_hash[:7] if network_hash else number(None), "start of its hash"),

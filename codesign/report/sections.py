@@ -273,7 +273,7 @@ def layers(record: Record) -> Section:
         return section
     measured = (record.verification or {}).get("layers", [])
     verified = (record.verification or {}).get("samples")
-    spikes_per_sample = record.figures.get("spikes_per_sample")
+    spikes_per_sample = record.figures.get("spikes_per_verified_sample") or record.figures.get("spikes_per_sample")
     described = record.sidecar.layers if record.sidecar else ()
     shared = record.sidecar is not None and record.sidecar.shape == "folded"
     head = [
@@ -393,7 +393,11 @@ def size_of(shape: Sequence[int]) -> str:
 
 def source_events(record: Record) -> list[float | None]:
     """Mean events per verified sample of the input, then of each layer."""
-    spikes, stimulus, verified = record.figures.get("spikes_per_sample"), record.stimulus, record.verification
+    spikes, stimulus, verified = (
+        record.figures.get("spikes_per_verified_sample"),
+        record.stimulus,
+        record.verification,
+    )
     first: float | None = None
     if stimulus is not None and verified is not None:
         chosen = stimulus.take(slice(0, verified["samples"]))

@@ -479,7 +479,11 @@ def test_interrupted_run_goes_on_with_the_same_stage(call, tiny, stage):
     code, _, err = call("run", tiny, "-o", folder, *options)
     assert code == 0, err
     done = [line for line in err.splitlines() if "unchanged" in line]
-    assert len(done) == list(RunDirectory.open(folder).manifest["stages"]).index(stage)
+    stages = RunDirectory.open(folder).manifest["stages"]
+    assert len(done) == list(stages).index(stage)
+    # A figure counts one thing: no stage writes over another's.
+    made = [item for record in stages.values() for item in record["figures"].items() if item[1] is not None]
+    assert len(dict(made)) == len({json.dumps(each) for each in made})
     assert RunDirectory.open(folder).figures["mismatches"] == 0
 
 

@@ -59,8 +59,7 @@ def test_small_folded_networks_equal_the_golden_model(seed):
     run_random(seed, max_width=10, folded=True)
 
 
-@pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("seed", "folded"), [(0, False), (1, True), (2, False), (3, True)])
 def test_varied_networks_equal_the_golden_model(seed, folded):
     run_random(seed, max_width=14, folded=folded, varied=True)
 

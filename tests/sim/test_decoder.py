@@ -21,13 +21,9 @@ KINDS = [(folded, varied, False) for folded in (False, True) for varied in (Fals
 
 
 @pytest.mark.parametrize(("folded", "varied", "lean"), KINDS)
-@pytest.mark.parametrize("seed", range(2))
-def test_random_bundles_decode_to_their_networks(
-    seed: int, folded: bool, varied: bool, lean: bool, tmp_path: Path
-) -> None:
-    network, _ = random_bundle(
-        seed, tmp_path / "b", max_width=40, most_lanes=16, folded=folded, varied=varied, lean=lean
-    )
+def test_random_bundles_decode_to_their_networks(folded: bool, varied: bool, lean: bool, tmp_path: Path) -> None:
+    """Every verification decodes its bundle too."""
+    network, _ = random_bundle(1, tmp_path / "b", most_lanes=16, folded=folded, varied=varied, lean=lean)
     for decoded, layer in zip(decode_bundle(tmp_path / "b"), network.layers, strict=True):
         assert np.array_equal(decoded.weights[0], layer.dense())
         for name, numbers in layer.numbers.items():
