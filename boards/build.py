@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +173,10 @@ def _check_capacity(utilisation: dict[str, dict[str, int]], design: Design, boar
         raise CapacityError(_too_large(design, board, over))
 
 
-def _too_large(design: Design, board: Board, over: dict[str, tuple[int, int]], about: str = "") -> str:
+def _too_large(design: Design, board: Board, over: Mapping[str, tuple[float, int]], about: str = "") -> str:
     """One line: what is too much, by how much, and what would fit."""
     parts = [
-        f"{about}{used} of {there} {UNITS[name]} ({used - there} too many)" for name, (used, there) in over.items()
+        f"{about}{used:g} of {there} {UNITS[name]} ({used - there:g} too many)" for name, (used, there) in over.items()
     ]
     cures = [CURES[name] for name in over]
     if "bram" in over:

@@ -56,6 +56,28 @@ ECP5_85F = Device(
     {"lut": 83640, "ff": 83640, "bram": 208, "dsp": 156},
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class Part:
+    """An FPGA that estimates are held against, and that no tool here places.
+
+    name, family, budget : as of :class:`Device`; ``bram`` in RAMB36 (36 Kbit, Xilinx) or BSRAM (18 Kbit, Gowin).
+    """
+
+    name: str
+    family: Literal["xilinx", "gowin"]
+    budget: Mapping[str, int]
+
+
+# Xilinx: DS180, 7 series overview. Gowin: DS117, DS102.
+PARTS: dict[str, Part] = {
+    "artix7-35t": Part("XC7A35T", "xilinx", {"lut": 20800, "ff": 41600, "bram": 50, "dsp": 90}),
+    "artix7-100t": Part("XC7A100T", "xilinx", {"lut": 63400, "ff": 126800, "bram": 135, "dsp": 240}),
+    "zynq-7020": Part("XC7Z020", "xilinx", {"lut": 53200, "ff": 106400, "bram": 140, "dsp": 220}),
+    "gw1nr-9": Part("GW1NR-9", "gowin", {"lut": 8640, "ff": 6480, "bram": 26, "dsp": 20}),
+    "gw2ar-18": Part("GW2AR-18", "gowin", {"lut": 20736, "ff": 15552, "bram": 46, "dsp": 48}),
+}
+
 TARGETS: dict[str, Device] = {
     "ecp5-25f": ECP5_25F,
     "ecp5-85f": ECP5_85F,
@@ -109,6 +131,16 @@ def find_board(name: str) -> Board:
     return BOARDS[name]
 
 
+def find_device(name: str) -> Device | Part:
+    """The FPGA of that name, or of the board of that name. Raises InputError naming those there are."""
+    if name in BOARDS:
+        return BOARDS[name].device
+    found: Device | Part | None = TARGETS.get(name) or PARTS.get(name)
+    if found is None:
+        raise InputError(f"device {name!r} is none of {', '.join((*TARGETS, *PARTS, *BOARDS))}")
+    return found
+
+
 def boards_table() -> list[dict[str, Any]]:
     """One row per board: name, title, device with package and grade, clock in MHz, budget."""
     return [
@@ -121,4 +153,12 @@ def boards_table() -> list[dict[str, Any]]:
             "budget": dict(board.device.budget),
         }
         for board in BOARDS.values()
+    ]
+
+
+def devices_table() -> list[dict[str, Any]]:
+    """One row per FPGA: name, part, family, whether it is placed and routed here, budget."""
+    return [
+        {"name": name, "part": part.name, "family": part.family, "placed": name in TARGETS, "budget": dict(part.budget)}
+        for name, part in {**TARGETS, **PARTS}.items()
     ]

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
@@ -22,9 +22,6 @@ from codesign.config import Config, load_config
 from codesign.pipeline.stage import Context
 from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.records.rundir import MANIFEST, MUTANTS, NETWORK, STIMULUS, RunDirectory
-
-if TYPE_CHECKING:
-    from boards.registry import Device
 
 # What a stage's command also takes instead of a run directory.
 STARTS: dict[str, tuple[Kind, ...]] = {"train": ("config",), "generate": ("network",)}
@@ -140,6 +137,8 @@ def load(target: Path, machine: Path, output: Path) -> None:
 
 def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) -> None:
     if device is not None:
+        from boards.registry import find_device
+
         find_device(device)
     if expect(target, "run", "network") == "run":
         directory, config = open_run(target, None, overrides)
@@ -167,19 +166,9 @@ def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
     return estimate_network(network, overridden(overrides, network).hardware, None)
 
 
-def find_device(name: str) -> Device:
-    """FPGA of that name, or of the board of that name. Raises InputError naming those there are."""
-    from boards.registry import BOARDS, TARGETS
-
-    if name in BOARDS:
-        return BOARDS[name].device
-    if name not in TARGETS:
-        raise InputError(f"--device {name!r} is none of {', '.join((*TARGETS, *BOARDS))}")
-    return TARGETS[name]
-
-
 def check_fits(document: Mapping[str, Any], device: str) -> None:
     """Raise CapacityError, saying by how much, if an estimated accelerator is too large for a device."""
+    from boards.registry import find_device
     from codesign.cost.estimate import fits
 
     problems = fits(document, device, find_device(device))
@@ -422,14 +411,18 @@ def exploration_table(document: Mapping[str, Any]) -> Table:
 
 
 def boards() -> None:
-    from boards.registry import boards_table
+    from boards.registry import boards_table, devices_table
 
-    rows = boards_table()
+    rows, devices = boards_table(), devices_table()
     table = Table("board", "what", "device", "MHz", "budget")
     for row in rows:
         budget = ", ".join(f"{count} {kind}" for kind, count in row["budget"].items())
         table.add_row(row["name"], row["title"], row["device"], f"{row['clock_mhz']:g}", budget)
-    console.finish({"boards": rows}, table)
+    for row in devices:
+        budget = ", ".join(f"{count} {kind}" for kind, count in row["budget"].items())
+        what = f"{row['family']} FPGA" + ("" if row["placed"] else ", estimated only")
+        table.add_row(row["name"], what, row["part"], "", budget)
+    console.finish({"boards": rows, "devices": devices}, table)
 
 
 def refuse_interchange(verb: str) -> None:

@@ -48,6 +48,10 @@ BLOCK_SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
     "xilinx": ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1)),
     "gowin": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
 }
+# Modes of half a block, where there are such: a RAMB18 of Xilinx.
+HALF_SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
+    "xilinx": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
+}
 
 
 # What yosys weighs when it maps a memory (its memory_libmap libraries): a native block, a distributed RAM of
@@ -70,8 +74,10 @@ class HasBudget(Protocol):
     def budget(self) -> Mapping[str, int]: ...
 
 
-def memory_blocks(depth: int, width: int, family: str) -> int:
-    """Native block RAMs that a memory of ``depth`` words of ``width`` bits takes in its best mode."""
+def memory_blocks(depth: int, width: int, family: str) -> float:
+    """Native block RAMs that a memory of ``depth`` words of ``width`` bits takes in its best mode; 0.5 is a half."""
+    if any(depth <= most and width <= widest for most, widest in HALF_SHAPES.get(family, ())):
+        return 0.5
     return min(-(-depth // block_depth) * -(-width // block_width) for block_depth, block_width in BLOCK_SHAPES[family])
 
 
@@ -87,11 +93,7 @@ def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logi
         "logic": memory.bits * (ROM_BIT_COST if memory.read_only else RAM_BIT_COST)
     }
     if memory.clocked:
-        blocks = memory_blocks(memory.depth, memory.width, family)
-        # Two small Xilinx blocks make a large one; most memories need a small one.
-        costs["block"] = blocks * BLOCK_COST[family]
-        if family == "xilinx" and memory.bits <= 18 * 1024:
-            costs["block"] = BLOCK_COST[family] / 2
+        costs["block"] = memory_blocks(memory.depth, memory.width, family) * BLOCK_COST[family]
     if family in LUTRAM_COST and not memory.read_only:
         costs["lutram"] = lutrams(memory, family) * LUTRAM_COST[family]
     return min(costs, key=lambda kind: costs[kind])
@@ -105,12 +107,14 @@ def lutrams(memory: Memory, family: str) -> int:
 
 def block_ram(found: Sequence[Memory], family: str) -> float:
     """Native blocks of all memories that get them; halves for Xilinx."""
-    total = 0.0
-    for memory in found:
-        if memory_kind(memory, family) == "block":
-            is_half = family == "xilinx" and memory.bits <= 18 * 1024
-            total += 0.5 if is_half else memory_blocks(memory.depth, memory.width, family)
-    return total
+    return sum(
+        (
+            memory_blocks(memory.depth, memory.width, family)
+            for memory in found
+            if memory_kind(memory, family) == "block"
+        ),
+        0.0,
+    )
 
 
 def with_weight_bits(memory: Memory, bits: int) -> Memory:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from boards.registry import BOARDS, TARGETS, boards_table, find_board
+from boards.registry import BOARDS, PARTS, TARGETS, boards_table, find_board, find_device
 from codesign.basics.errors import InputError
 
 
@@ -35,3 +35,16 @@ def test_unknown_board_names_its_neighbour():
 def test_every_configured_target_has_a_device():
     assert set(TARGETS) == {"ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"}
     assert all(device.budget["lut"] > 0 and device.options for device in TARGETS.values())
+
+
+def test_an_estimate_may_be_held_against_a_part_that_nothing_places():
+    assert [find_device(name).family for name in ("artix7-100t", "gw2ar-18", "icebreaker")] == [
+        "xilinx",
+        "gowin",
+        "ice40",
+    ]
+    assert not {*PARTS} & {*TARGETS, *BOARDS}
+    kinds = {frozenset(part.budget) for part in PARTS.values()}
+    assert kinds == {frozenset(("lut", "ff", "bram", "dsp"))}
+    with pytest.raises(InputError, match=r"device 'artix' is none of ecp5-25f, .*artix7-35t, .*icebreaker"):
+        find_device("artix")

@@ -105,7 +105,12 @@ def test_blocks_take_the_best_mode():
     assert memory_blocks(2048, 2, "ice40") == 1
     assert memory_blocks(1024, 18, "ecp5") == 1
     assert memory_blocks(1025, 18, "ecp5") == 2
-    assert memory_blocks(300, 36, "xilinx") == 1
+    assert [memory_blocks(*shape, "xilinx") for shape in ((300, 36), (1000, 18), (900, 20), (2000, 18))] == [
+        0.5,
+        0.5,
+        1,
+        1,
+    ]
 
 
 def test_memories_go_where_they_cost_least():
