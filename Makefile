@@ -19,7 +19,7 @@ SOURCES := codesign rtl_templates sim boards tests examples benchmarks docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help venv demo report test quick test-deep prove deep stale bench lint format build clean
+.PHONY: help venv demo report docs test quick test-deep prove deep stale bench lint format build clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -40,6 +40,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP) ## from handwritten digits to verified Verilog: runs/demo
 	$(BIN)/codesign run examples/digits.toml -o runs/demo
+
+docs: $(STAMP) ## the documentation as pages: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 report: $(STAMP) ## write the demo's report again
 	$(BIN)/codesign report runs/demo
