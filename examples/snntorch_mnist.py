@@ -136,9 +136,7 @@ def main() -> None:
         stem.with_suffix(".reference.npz"),
         decisions=decisions[: arguments.samples],
         accuracy=accuracy,
-        **{
-            f"spikes{index}": layer.transpose(0, 1).flatten(2).bool().numpy() for index, layer in enumerate(spikes)
-        },
+        **{f"spikes{index}": layer.transpose(0, 1).flatten(2).bool().numpy() for index, layer in enumerate(spikes)},
     )
 
 

@@ -84,11 +84,10 @@ def write_bundle(
         write_text(temporary / f"{name}.v", source)
         for engine in plan.engines:
             _write_images(temporary, engine)
-        _write_texts(temporary, document, mapping, accelerator)
+        vector_words = None if vectors is None else write_vectors(temporary / "vectors", network, vectors, mapping)
+        _write_texts(temporary, document, mapping, accelerator, vector_words)
         if mapping.capacity and mapping.choices.starts_empty:
             write_bytes(temporary / BOOT, load_image(network, mapping, mapping.capacity))
-        if vectors is not None:
-            write_vectors(temporary / "vectors", network, vectors, mapping)
         document["files"] = {
             path.relative_to(temporary).as_posix(): file_hash(path)
             for path in sorted(temporary.rglob("*"))
@@ -313,7 +312,26 @@ def _input_picture(mapping: HardwareMap) -> dict[str, int] | None:
     return {"channels": channels, **sides}
 
 
-def _write_texts(folder: Path, sidecar: dict[str, Any], mapping: HardwareMap, accelerator: Accelerator) -> None:
+# What the delivered testbench connects the ports to; other outputs stay open.
+TESTBENCH = {
+    "clk": "clk",
+    "rst": "rst",
+    **{f"s_axis_t{signal}": f"s_{signal}" for signal in ("data", "valid", "ready", "last", "keep")},
+    **{f"m_axis_t{signal}": f"m_{signal}" for signal in ("data", "valid", "ready", "last")},
+    **{f"l_axis_t{signal}": f"l_{signal}" for signal in ("data", "valid", "ready", "last")},
+    "expected_hash": "64'd0",
+    "protocol_error": "protocol_error",
+}
+
+
+def _write_texts(
+    folder: Path,
+    sidecar: dict[str, Any],
+    mapping: HardwareMap,
+    accelerator: Accelerator,
+    vectors: dict[str, int] | None,
+) -> None:
+    """``vectors`` : words of the golden vectors, input and output; no testbench without."""
     name = sidecar["name"]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -324,12 +342,13 @@ def _write_texts(folder: Path, sidecar: dict[str, Any], mapping: HardwareMap, ac
         "images": images,
         "input_picture": _input_picture(mapping),
         "synapses": [int(layer.lane_synapses.sum()) for layer in mapping.layers],
+        "vectors": vectors,
+        "connections": TESTBENCH,
     }
-    for template, target in (
-        ("instance.v.j2", f"{name}_instance.v"),
-        ("core.j2", f"{name}.core"),
-        ("README.md.j2", "README.md"),
-    ):
+    targets = {"instance.v.j2": f"{name}_instance.v", "core.j2": f"{name}.core", "README.md.j2": "README.md"}
+    if vectors is not None:
+        targets["testbench.v.j2"] = f"{name}_tb.v"
+    for template, target in targets.items():
         write_text(folder / target, environment.get_template(template).render(values))
     write_text(folder / "files.f", f"{name}.v\n")
     period = 1000 / CLOCK_MHZ

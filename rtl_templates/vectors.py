@@ -60,8 +60,9 @@ def expected_words(
     return words, np.arange(words.size) == words.size - 1
 
 
-def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapping: HardwareMap) -> None:
-    """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
+def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapping: HardwareMap) -> dict[str, int]:
+    """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``; returns the words of ``input`` and
+    ``output``."""
     capacity, choices = mapping.capacity, mapping.choices
     trace = golden.run(network, stimulus, early_exit=choices.early_exit)
     columns = {
@@ -88,6 +89,8 @@ def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapp
             ]
         },
     )
+
+    return {name: sum(int(words.size) for words, _ in samples) for name, samples in columns.items()}
 
 
 def _hex_lines(record: Record, words: Words, last: Flags) -> list[str]:

