@@ -31,7 +31,8 @@ from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
-from codesign.records.rundir import CALIBRATION, NETWORK, STIMULUS, RunDirectory
+from codesign.records.names import CALIBRATION, NETWORK, STIMULUS
+from codesign.records.rundir import RunDirectory
 
 LANES = (4, 8, 16)
 READOUT_LANES = 5

@@ -24,7 +24,7 @@ from codesign.contract.stimulus import Stimulus
 from codesign.machine.capacity import CapacityOptions
 from codesign.machine.load import compile_load
 from codesign.machine.mapping import LOADABLE, map_network
-from codesign.records.rundir import NETWORK, STIMULUS
+from codesign.records.names import NETWORK, STIMULUS
 from rtl_templates.bundle import write_bundle
 from sim.loads import LoadStep, verify_loads
 

@@ -55,3 +55,7 @@ class CodesignWarning(UserWarning):
 
     Issued with :func:`warnings.warn`. The command line shows it, and the record of the stage in which it came keeps it.
     """
+
+
+# Said before a configuration is looked for, and by what reads it.
+NO_CONFIGURATION = "no such configuration; `codesign init` writes one"

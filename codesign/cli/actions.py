@@ -10,21 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from codesign.basics.errors import CapacityError, InputError, MismatchError, OutputError, ToolError, UnsupportedError
-from codesign.basics.files import write_bytes, write_json, write_text
+from codesign.basics.files import write_bytes, write_json
 from codesign.basics.processes import process_count, process_rank
-from codesign.cli.console import console
+from codesign.cli.console import Table, console
+from codesign.cli.kinds import kind_of
 from codesign.cli.summaries import run_summary, stage_summary
-from codesign.cli.targets import Kind, artefact, execute, expect, open_run, overridden, working_in
+from codesign.cli.targets import artefact, execute, open_run, overridden, working_in
 from codesign.config import Config, load_config
 from codesign.pipeline.stage import Context
 from codesign.pipeline.stages import STAGES, stages_for_board
-from codesign.records.rundir import MANIFEST, MUTANTS, NETWORK, STIMULUS, RunDirectory
+from codesign.records.names import MANIFEST, NETWORK, STIMULUS
+from codesign.records.rundir import MUTANTS, RunDirectory
 
-# What a stage's command also takes instead of a run directory.
-STARTS: dict[str, tuple[Kind, ...]] = {"train": ("config",), "generate": ("network",)}
 MUTANTS_FILE = "verify/mutants.json"
 # What a stage's record says of its result, beside the figures of the run.
 RESULTS = (
@@ -44,7 +42,6 @@ def run(
     synth: bool,
     force: bool,
 ) -> None:
-    expect(target, "config", "run")
     if process_count() > 1:
         raise UnsupportedError("torchrun starts several processes of `codesign train` alone; run the rest after it")
     directory, config = open_run(target, output, overrides, seed)
@@ -72,12 +69,11 @@ def stage(
     device: str = "cpu",
     force: bool = True,
 ) -> None:
-    kind = expect(target, "run", *STARTS.get(name, ()))
     if name == "train" and process_rank() > 0:
         _help_training(target, output, overrides, seed, device)
         return
     directory, config = open_run(target, output, overrides, seed)
-    imported = target if kind == "network" else None
+    imported = target if kind_of(target) == "network" else None
     execute(directory, config, [name], force=force, device=device, network=imported)
     console.finish({**_result(directory), "stage": directory.stage(name)}, stage_summary(directory, name))
 
@@ -95,7 +91,7 @@ def _help_training(
 
     # The first process says it.
     warnings.simplefilter("ignore", CodesignWarning)
-    inside = expect(target, "config", "run") == "run"
+    inside = kind_of(target) == "run"
     changes = list(overrides or [])
     config = RunDirectory.open(target).read_config(changes, seed) if inside else load_config(target, changes, seed)
     folder = target if inside else output or Path("runs") / target.stem
@@ -103,7 +99,6 @@ def _help_training(
 
 
 def generate(target: Path, output: Path | None, overrides: Sequence[str] | None, device: str | None) -> None:
-    expect(target, "run", "network")
     if device is not None:
         check_fits(_estimate(target, overrides), device)
     stage("generate", target, output, overrides, None)
@@ -116,8 +111,8 @@ def load(target: Path, machine: Path, output: Path) -> None:
     from sim.bundle import check_files
     from sim.facts import check_facts
 
-    path = artefact(target, expect(target, "run", "network"), NETWORK)
-    bundle = artefact(machine, expect(machine, "run", "bundle"), "bundle")
+    path = artefact(target, kind_of(target), NETWORK)
+    bundle = artefact(machine, kind_of(machine), "bundle")
     network, sidecar = FrozenNetwork.load(path), read_sidecar(bundle)
     check_files(bundle, sidecar)
     check_facts(bundle, sidecar)
@@ -140,7 +135,7 @@ def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) 
         from boards.registry import find_device
 
         find_device(device)
-    if expect(target, "run", "network") == "run":
+    if kind_of(target) == "run":
         directory, config = open_run(target, None, overrides)
         execute(directory, config, ["estimate"], force=True)
         document = json.loads((directory.path / "estimate.json").read_text(encoding="utf-8"))
@@ -201,7 +196,7 @@ def verify(
     *,
     mutants: bool,
 ) -> None:
-    kind = expect(target, "run", "bundle")
+    kind = kind_of(target)
     if kind == "bundle" or network is not None or samples is not None:
         bundle = artefact(target, kind, "bundle")
         _verify_bundle(bundle, network, samples, output, overrides, mutants=mutants)
@@ -339,7 +334,7 @@ def _verdict(figures: Mapping[str, Any]) -> str:
 def synth(target: Path, output: Path | None, overrides: Sequence[str] | None) -> None:
     from boards.synth import synth_bundle
 
-    if expect(target, "run", "bundle") == "run":
+    if kind_of(target) == "run":
         directory, config = open_run(target, output, overrides)
         execute(directory, config, ["synth"], force=True)
         console.finish(_result(directory), area_table(directory.figures))
@@ -356,7 +351,7 @@ def build(target: Path, board: str, output: Path | None) -> None:
     from boards.registry import find_board
 
     find_board(board)
-    if expect(target, "run", "bundle") == "run":
+    if kind_of(target) == "run":
         directory, config = open_run(target, output, None)
         execute(directory, config, ["build"], force=True, stages=stages_for_board(board), board=board)
         result = directory.stage("build")
@@ -387,7 +382,6 @@ def area_table(figures: Mapping[str, Any]) -> Table:
 def explore(target: Path, output: Path | None, overrides: Sequence[str] | None, seed: int | None) -> None:
     from codesign.explore import explore as sweep
 
-    expect(target, "config")
     config = load_config(target, list(overrides or []), seed)
     folder = output or Path("runs") / target.stem
     console.folder = folder
@@ -410,41 +404,16 @@ def exploration_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
-def boards() -> None:
-    from boards.registry import boards_table, devices_table
-
-    rows, devices = boards_table(), devices_table()
-    table = Table("board", "what", "device", "MHz", "budget")
-    for row in rows:
-        budget = ", ".join(f"{count} {kind}" for kind, count in row["budget"].items())
-        table.add_row(row["name"], row["title"], row["device"], f"{row['clock_mhz']:g}", budget)
-    for row in devices:
-        budget = ", ".join(f"{count} {kind}" for kind, count in row["budget"].items())
-        what = f"{row['family']} FPGA" + ("" if row["placed"] else ", estimated only")
-        table.add_row(row["name"], what, row["part"], "", budget)
-    console.finish({"boards": rows, "devices": devices}, table)
-
-
 def refuse_interchange(verb: str) -> None:
     raise UnsupportedError(
         f"`codesign {verb}` is not built in this version; FrozenNetwork.from_arrays takes weights trained elsewhere"
     )
 
 
-def init(path: Path, *, force: bool) -> None:
-    from codesign.config.text import config_template
-
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already; choose another name, or --force replaces it")
-    write_text(path, config_template())
-    console.finish({"config": str(path)}, f"{path}: edit it, then `codesign run {path}`")
-
-
 def predict(target: Path, data: Path, *, allow_dropped: bool) -> None:
     from codesign.contract.network import FrozenNetwork
     from codesign.pipeline.predict import predict as classify
 
-    expect(target, "run")
     directory = RunDirectory.open(target)
     directory.check(NETWORK)
     network = FrozenNetwork.load(directory.path / NETWORK)
@@ -462,41 +431,6 @@ def predict(target: Path, data: Path, *, allow_dropped: bool) -> None:
     if result.accuracy is not None:
         lines.append(f"accuracy {100 * result.accuracy:.2f} % of {len(result.decisions)} samples")
     console.finish(document, "\n".join(lines))
-
-
-def doctor() -> None:
-    from codesign.cli.doctor import examine
-
-    checks = examine()
-    table = Table("", "what", "found", "what to do")
-    for check in checks:
-        table.add_row("ok" if check.ok else "missing" if check.needed else "-", check.name, check.found, check.advice)
-    missing = [check.name for check in checks if check.needed and not check.ok]
-    console.finish({"ok": not missing, "checks": [check.as_dict() for check in checks]}, table)
-    if missing:
-        raise ToolError(f"missing: {', '.join(missing)}; `codesign doctor` says what to do")
-
-
-def data_list() -> None:
-    from codesign.data import describe
-
-    entries = describe()
-    table = Table("set", "what", "found")
-    for entry in entries:
-        table.add_row(entry["name"], entry["summary"], entry["found"] or "-")
-    console.finish({"sets": entries}, table)
-
-
-def data_get(name: str) -> None:
-    from codesign.data import download
-
-    def progress(done: float, total: float, text: str = "") -> None:
-        if done == 0:
-            console.step(f"download {name}")
-        console.progress(done, total, text)
-
-    folder = download(name, progress=progress)
-    console.finish({"set": name, "path": str(folder)}, f"{name}: {folder}")
 
 
 def _result(run: RunDirectory) -> dict[str, Any]:

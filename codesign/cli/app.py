@@ -6,27 +6,60 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from codesign.cli.console import console
-from codesign.cli.options import Compute, Debug, Force, Json, Output, Overrides, Seed
+from codesign.cli.options import Compute, Debug, Force, Json, Output, Overrides, Seed, argument
 
+USAGE = 2
+# Characters of a sentence in a list of commands: as many as it has.
+WHOLE = 1 << 16
+
+
+class Commands(TyperGroup):
+    """A group whose help tells each command's first sentence whole, and which alone answers with its help."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(USAGE)
+        return super().parse_args(ctx, args)  # type: ignore[arg-type]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(WHOLE)) for name, command in found if command and not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+# Help is text and no markup: a name in brackets, such as [budget], stands as it is written. It is quicker too, by the
+# import of what reads markup.
 app = typer.Typer(
     name="codesign",
     help="From sparse spiking neural network training to verified FPGA hardware.",
-    no_args_is_help=True,
+    cls=Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Data sets: list them, download one.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: list them, download one.", cls=Commands, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 
 def _actions(json: bool) -> Any:
+    """What commands do with configurations, runs and bundles."""
     console.start(json=json)
     from codesign.cli import actions
 
     return actions
+
+
+def _surroundings(json: bool) -> Any:
+    """What commands do that need none of these."""
+    console.start(json=json)
+    from codesign.cli import surroundings
+
+    return surroundings
 
 
 def _version(value: bool) -> None:
@@ -48,7 +81,7 @@ def root(
 
 @app.command(epilog="Example: codesign run examples/digits.toml -o runs/digits")
 def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="configuration, or a run to go on with")],
+    config: Annotated[Path, argument("config", "run", help="configuration, or a run to go on with")],
     output: Output = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -64,7 +97,7 @@ def run(
 
 @app.command(epilog="Example: codesign train examples/digits.toml -o runs/digits --set train.epochs=20")
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="configuration, or a run to go on with")],
+    config: Annotated[Path, argument("config", "run", help="configuration, or a run to go on with")],
     output: Output = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -79,7 +112,7 @@ def train(
 
 @app.command(epilog="Example: codesign freeze runs/digits --set freeze.weight_bits=4")
 def freeze(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory with a trained network")],
+    run: Annotated[Path, argument("run", help="run directory with a trained network")],
     overrides: Overrides = None,
     device: Compute = "cpu",
     json: Json = False,
@@ -91,7 +124,7 @@ def freeze(
 
 @app.command(epilog="Example: codesign generate runs/digits/network.safetensors -o runs/wide --set hardware.lanes=4")
 def generate(
-    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory or frozen network")],
+    network: Annotated[Path, argument("run", "network", help="run directory or frozen network")],
     output: Output = None,
     overrides: Overrides = None,
     device: Annotated[str | None, typer.Option("--device", help="refuse what does not fit this FPGA")] = None,
@@ -104,8 +137,8 @@ def generate(
 
 @app.command(epilog="Example: codesign load runs/other/network.safetensors runs/machine/bundle -o other.bin")
 def load(
-    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory or frozen network")],
-    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="a loadable machine: run directory or bundle")],
+    network: Annotated[Path, argument("run", "network", help="run directory or frozen network")],
+    bundle: Annotated[Path, argument("run", "bundle", help="a loadable machine: run directory or bundle")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="load image to write")],
     json: Json = False,
     debug: Debug = False,
@@ -119,7 +152,7 @@ def load(
 
 @app.command(epilog="Example: codesign verify runs/digits/bundle --network net.safetensors --samples stimulus.npz")
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="run directory or bundle")],
+    bundle: Annotated[Path, argument("run", "bundle", help="run directory or bundle")],
     network: Annotated[
         Path | None, typer.Option("--network", help="frozen network; default: beside the bundle")
     ] = None,
@@ -139,7 +172,7 @@ def verify(
 
 @app.command(epilog="Example: codesign estimate runs/digits --set hardware.lanes=8 --device ecp5-25f")
 def estimate(
-    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory or frozen network")],
+    network: Annotated[Path, argument("run", "network", help="run directory or frozen network")],
     overrides: Overrides = None,
     device: Annotated[str | None, typer.Option("--device", help="refuse what does not fit this FPGA")] = None,
     json: Json = False,
@@ -151,7 +184,7 @@ def estimate(
 
 @app.command(epilog="Example: codesign budget runs/digits")
 def budget(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory with a bundle")],
+    run: Annotated[Path, argument("run", help="run directory with a bundle")],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -161,7 +194,7 @@ def budget(
 
 @app.command(epilog="Example: codesign synth runs/digits --set synth.families='[\"ice40\"]'")
 def synth(
-    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="run directory or bundle")],
+    bundle: Annotated[Path, argument("run", "bundle", help="run directory or bundle")],
     output: Output = None,
     overrides: Overrides = None,
     json: Json = False,
@@ -173,7 +206,7 @@ def synth(
 
 @app.command(epilog="Example: codesign build runs/digits --board icebreaker")
 def build(
-    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="run directory or bundle")],
+    bundle: Annotated[Path, argument("run", "bundle", help="run directory or bundle")],
     board: Annotated[str, typer.Option("--board", help="one of `codesign boards`")],
     output: Output = None,
     json: Json = False,
@@ -185,7 +218,7 @@ def build(
 
 @app.command(epilog="Example: codesign explore examples/explore.toml -o runs/explore")
 def explore(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="configuration with an [explore] section")],
+    config: Annotated[Path, argument("config", help="configuration with an [explore] section")],
     output: Output = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -198,7 +231,7 @@ def explore(
 
 @app.command(epilog="Example: codesign report runs/digits")
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
+    run: Annotated[Path, argument("run", help="run directory")],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -208,7 +241,7 @@ def report(
 
 @app.command(epilog="Example: codesign predict runs/digits mine.npz --json")
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory with a frozen network")],
+    run: Annotated[Path, argument("run", help="run directory with a frozen network")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="npz with x, or with times, units and offsets")],
     allow_dropped: Annotated[
         bool, typer.Option("--allow-dropped", help="go on if half of the events fall outside the timesteps")
@@ -223,13 +256,13 @@ def predict(
 @app.command(epilog="Example: codesign boards --json")
 def boards(json: Json = False, debug: Debug = False) -> None:
     """List boards and FPGA devices with their budgets."""
-    _actions(json).boards()
+    _surroundings(json).boards()
 
 
 @app.command(epilog="Example: codesign doctor")
 def doctor(json: Json = False, debug: Debug = False) -> None:
     """Check this machine: interpreter, packages, compilers, tools, disk, data. Exits with 5 if something is missing."""
-    _actions(json).doctor()
+    _surroundings(json).doctor()
 
 
 @app.command(epilog="Example: codesign init mine.toml")
@@ -240,7 +273,7 @@ def init(
     debug: Debug = False,
 ) -> None:
     """Write a configuration with every key explained, at its default."""
-    _actions(json).init(path, force=force)
+    _surroundings(json).init(path, force=force)
 
 
 @app.command("import", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -258,7 +291,7 @@ def export_network() -> None:
 @data_app.command("list", epilog="Example: codesign data list")
 def data_list(json: Json = False, debug: Debug = False) -> None:
     """Known data sets and where they were found."""
-    _actions(json).data_list()
+    _surroundings(json).data_list()
 
 
 @data_app.command("get", epilog="Example: codesign data get mnist")
@@ -268,4 +301,4 @@ def data_get(
     debug: Debug = False,
 ) -> None:
     """Download a data set into the per-user cache."""
-    _actions(json).data_get(name)
+    _surroundings(json).data_get(name)

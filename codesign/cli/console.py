@@ -6,22 +6,43 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
-from codesign.basics.files import json_text
+# Seconds between two lines of progress where nobody watches a bar.
+PAUSE = 5.0
+
+
+class Table:
+    """Rows of texts under their headers, shown literally; no word of them, such as a path, is ever cut or broken."""
+
+    def __init__(self, *headers: str, caption: str = "") -> None:
+        self.headers, self.caption = headers, caption
+        self.rows: list[tuple[str, ...]] = []
+
+    def add_row(self, *cells: str) -> None:
+        self.rows.append(cells)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A text, and below it what is warned of, in another colour on a terminal."""
+
+    text: str
+    warned: Sequence[str] = ()
 
 
 class Console:
     """Steps and bars on stderr; text or one JSON object on stdout.
 
     With ``json`` everything that codesign or a tool writes to file descriptor 1 while the command runs
-    goes to stderr, so that stdout holds the object and nothing else.
+    goes to stderr, so that stdout holds the object and nothing else. Where stderr is no terminal a line every few
+    seconds takes the place of the bar.
     """
 
     def __init__(self) -> None:
@@ -30,7 +51,8 @@ class Console:
         self._json = False
         self._stdout: tuple[int, TextIO] | None = None
         self._bar: Progress | None = None
-        self._task: Any = None
+        self._task: TaskID | None = None
+        self._pace: Pace | None = None
         self._started = 0.0
         self._warned: set[str] = set()
 
@@ -49,13 +71,19 @@ class Console:
 
     def stop(self) -> None:
         """End bars, so that a line can be printed."""
+        self._pace = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, style: str = "") -> None:
         """A line on stderr."""
-        self._stderr().print(text, highlight=False, markup=False, soft_wrap=True)
+        if self._bar is None and not _is_terminal(sys.stderr):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+            return
+        console = self._bar.console if self._bar is not None else _rich(sys.stderr)
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """End bars and give stdout back, however the command ended."""
@@ -73,22 +101,24 @@ class Console:
         if text in self._warned:
             return
         self._warned.add(text)
-        self._stderr().print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self.note(text, style="yellow")
 
     def step(self, title: str) -> None:
         """Begin a step; :meth:`progress` shows how far it is."""
         self.stop()
         self._started = time.monotonic()
-        stderr = self._stderr()
-        if not stderr.is_terminal:
+        if not _is_terminal(sys.stderr):
+            self._pace = Pace(self._started)
             self.note(title)
             return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[remark]}", markup=False),
-            console=stderr,
+            console=_rich(sys.stderr),
             transient=True,
         )
         self._task = self._bar.add_task(title, total=None, remark="")
@@ -96,33 +126,116 @@ class Console:
 
     def progress(self, done: float, total: float, text: str = "") -> None:
         """Progress of the present step (:class:`codesign.basics.progress.Progress`)."""
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total or None, remark=text)
+        if self._pace is not None:
+            line = self._pace.line(time.monotonic(), done, total, text)
+            if line:
+                self.note(line)
 
     def step_done(self, title: str) -> None:
         self.stop()
         self.note(f"{title}  {time.monotonic() - self._started:.1f} s")
 
-    def finish(self, result: dict[str, Any], text: str | Text | Table = "") -> None:
+    def finish(self, result: dict[str, Any], text: str | Lines | Table = "") -> None:
         """Print the result: the object with --json, else the text."""
         self.stop()
         self.finished = True
         if self._json:
             self.write_json(result)
-        elif isinstance(text, (str, Text)):
-            RichConsole(soft_wrap=True).print(text, markup=False, highlight=False)
+        elif isinstance(text, Table):
+            _print_table(text)
         else:
-            RichConsole().print(text)
+            _print_lines(Lines(text) if isinstance(text, str) else text)
 
     def write_json(self, document: dict[str, Any]) -> None:
         """One JSON object on the real stdout; gives stdout back."""
+        from codesign.basics.files import json_text
+
         text = json_text(document, default=str)
         self.close()
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    def _stderr(self) -> RichConsole:
-        return self._bar.console if self._bar is not None else RichConsole(stderr=True)
+
+class Pace:
+    """Lines of progress, one every :data:`PAUSE` seconds at most, with the share that is done and the time left.
+
+    The time left assumes that the rest goes as fast as what was done since the first report: work that goes on from
+    an earlier command begins in the middle. A step whose unit changes, as reading data is followed by training, is
+    timed anew. ``begun`` is when the step began.
+    """
+
+    def __init__(self, begun: float) -> None:
+        self._first: tuple[float, float] | None = None
+        self._last: tuple[float, float] = (0.0, 0.0)
+        self._shown = begun
+
+    def line(self, now: float, done: float, total: float, text: str) -> str | None:
+        """The line for a report at ``now`` (seconds), None if the last one is too recent."""
+        if self._first is None or total != self._last[1] or done < self._last[0]:
+            self._first = now, done
+        self._last = done, total
+        if now - self._shown < PAUSE:
+            return None
+        self._shown = now
+        parts = [text] if text else []
+        if total > 0:
+            parts.append(f"{100 * done / total:.0f} %")
+            begun, before = self._first
+            if done > before:
+                parts.append(f"{_duration((total - done) * (now - begun) / (done - before))} left")
+        return f"  {', '.join(parts)}" if parts else None
+
+
+def _duration(seconds: float) -> str:
+    """Two units at most: ``"40 s"``, ``"3 min"``, ``"2 h 5 min"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """True where colours and bars can be drawn."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def _rich(stream: TextIO, **options: Any) -> Any:
+    from rich.console import Console as RichConsole
+
+    return RichConsole(file=stream, **options)
+
+
+def _print_lines(lines: Lines) -> None:
+    if not _is_terminal(sys.stdout):
+        warned = "".join(f"warning      {line}\n" for line in lines.warned)
+        sys.stdout.write(f"{lines.text}\n{warned}")
+        return
+    console = _rich(sys.stdout)
+    console.print(lines.text, markup=False, highlight=False, soft_wrap=True)
+    for line in lines.warned:
+        console.print(f"warning      {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_table(table: Table) -> None:
+    """As wide as the terminal, but as wide as it needs where a word would be broken or nobody set a width."""
+    from rich.measure import Measurement
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    cells = [[Text(cell) for cell in row] for row in table.rows]
+    shown = RichTable(caption=Text(table.caption) if table.caption else None)
+    for index, header in enumerate(table.headers):
+        column = [Text(header), *(row[index] for row in cells)]
+        longest = max(len(word) for cell in column for word in (cell.plain.split() or [""]))
+        shown.add_column(Text(header), min_width=longest, overflow="fold")
+    for row in cells:
+        shown.add_row(*row)
+    console = _rich(sys.stdout)
+    wanted = Measurement.get(console, console.options.update(width=1 << 16), shown)
+    console.width = max(wanted.minimum, console.width if _is_terminal(sys.stdout) else wanted.maximum)
+    console.print(shown, crop=False)
 
 
 console = Console()

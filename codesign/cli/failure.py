@@ -9,8 +9,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-import platformdirs
-
 from codesign.basics.errors import CodesignError, OutputError
 from codesign.cli.console import console
 
@@ -69,6 +67,8 @@ def _one_line(text: str) -> str:
 
 
 def _write_log(error: BaseException, arguments: Sequence[str]) -> Path | str:
+    import platformdirs
+
     text = f"codesign {' '.join(arguments)}\n\n{''.join(traceback.format_exception(error))}"
     folders = (console.folder, Path(platformdirs.user_log_dir("codesign")), Path(tempfile.gettempdir()))
     for folder in folders:

@@ -1,15 +1,14 @@
-"""Options that commands share, declared once."""
+"""Arguments and options that commands share, declared once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Target = Annotated[
-    Path, typer.Argument(metavar="RUN", help="run directory, or the artefact that the stage starts from")
-]
+from codesign.cli.kinds import Kind, expect
+
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="folder that the results go to")]
 Overrides = Annotated[
     list[str] | None,
@@ -20,3 +19,8 @@ Compute = Annotated[str, typer.Option("--device", help="what trains: cpu, cuda, 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout and nothing else")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 Force = Annotated[bool, typer.Option("--force", help="do it again even if nothing changed")]
+
+
+def argument(*kinds: Kind, help: str) -> Any:
+    """An argument that is one of ``kinds``, which is checked before anything heavy is imported."""
+    return typer.Argument(metavar="|".join(kinds).upper(), callback=expect(*kinds), help=help)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.text import Text
-
+from codesign.cli.console import Lines
 from codesign.pipeline.findings import layer_names
 from codesign.records.rundir import RunDirectory
 
 Record = Mapping[str, Any]
 
 
-def stage_summary(run: RunDirectory, name: str) -> Text:
+def stage_summary(run: RunDirectory, name: str) -> Lines:
     """Lines on one stage that has just been done; of those without figures where its files are."""
     record = run.stage(name)
     outputs = ", ".join(sorted({path.split("/")[0] for path in record["outputs"]}))
     lines = {"train": training_lines, "freeze": freezing_lines}.get(name, lambda record: [])(record)
-    return _text([*lines, f"{run.path}: {outputs}"], record.get("warnings", []))
+    return Lines("\n".join([*lines, f"{run.path}: {outputs}"]), record.get("warnings", []))
 
 
 def training_lines(record: Record) -> list[str]:
@@ -78,7 +77,7 @@ def removed_line(record: Record) -> str:
     return f"removed      {'; '.join(gone) or 'nothing'}"
 
 
-def run_summary(run: RunDirectory) -> Text:
+def run_summary(run: RunDirectory) -> Lines:
     """A run in a few lines, with what its stages warned of."""
     figures, freezing = run.figures, run.stage("freeze")
     lines = [
@@ -109,7 +108,7 @@ def run_summary(run: RunDirectory) -> Text:
             + (f", {time:.1f} us per sample" if time else "")
         )
     lines.append(f"report       {run.path / 'report.html'}")
-    return _text(lines, [text for _, text in run.warnings])
+    return Lines("\n".join(lines), [text for _, text in run.warnings])
 
 
 def budget_lines(document: Mapping[str, Any]) -> list[str]:
@@ -146,11 +145,3 @@ def _fine_tuned(history: Sequence[Record]) -> str:
         f"{first['validation_loss']:.4g} in validation as rounded, {last['validation_loss']:.4g} after "
         f"{last['epoch']} epochs of fine-tuning in integers"
     )
-
-
-def _text(lines: Sequence[str], warned: Sequence[str]) -> Text:
-    """Lines, with the warnings in yellow last."""
-    text = Text("\n".join(lines))
-    for line in warned:
-        text.append(f"\nwarning      {line}", style="yellow")
-    return text

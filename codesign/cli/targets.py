@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from codesign.basics.errors import InputError, OutputError
-from codesign.basics.files import atomic_path, explain_write_errors, file_hash, input_size
+from codesign.basics.files import atomic_path, explain_write_errors, file_hash
 from codesign.cli.console import console
+from codesign.cli.kinds import Kind, kind_of
 from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, Stage
 from codesign.pipeline.stages import STAGES
-from codesign.records.rundir import CONFIG, IMPORT, MANIFEST, NETWORK, RunDirectory
-
-Kind = Literal["config", "run", "network", "bundle"]
-
-
-def kind_of(path: Path) -> Kind:
-    """What ``path`` holds. Raises InputError naming what was expected."""
-    if os.path.isdir(path):  # noqa: PTH112 - pathlib's raises for a name that is too long
-        if (path / MANIFEST).is_file():
-            return "run"
-        if (path / "design.json").is_file():
-            return "bundle"
-        raise InputError(f"{path}: neither a run directory ({MANIFEST}) nor a bundle (design.json)")
-    if path.suffix == ".toml":
-        return "config"
-    input_size(path, "no such file or folder")
-    return "network"
-
-
-def expect(path: Path, *kinds: Kind) -> Kind:
-    """The kind of ``path``, which must be one of ``kinds``."""
-    names = {
-        "config": "a configuration (.toml)",
-        "run": "a run directory",
-        "network": "a frozen network",
-        "bundle": "a bundle",
-    }
-    kind = kind_of(path)
-    if kind not in kinds:
-        raise InputError(f"{path}: is {names[kind]}; expected {' or '.join(names[name] for name in kinds)}")
-    return kind
+from codesign.records.names import CONFIG, NETWORK
+from codesign.records.rundir import IMPORT, RunDirectory
 
 
 def open_run(
@@ -58,7 +29,7 @@ def open_run(
     A configuration goes to ``output``, or else to ``runs/<its name>``; a frozen network needs ``output``, and goes into
     the run with :func:`import_network` once the run is locked.
     """
-    kind = expect(target, "config", "run", "network")
+    kind = kind_of(target)
     changes = list(overrides or [])
     if kind == "config":
         config = load_config(target, changes, seed)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
+from codesign.basics.errors import NO_CONFIGURATION, CodesignWarning, InputError, UnsupportedError
 from codesign.basics.files import read_text
 from codesign.contract.binning import TimeUnit
 from codesign.contract.early_exit import MAX_MARGIN
@@ -895,7 +895,7 @@ def parse_section(section: type[AnySection], document: Mapping[str, Any], where:
 def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
     """Configuration from a TOML file, then ``--set section.key=value`` overrides, then the training seed."""
     path = Path(path)
-    text = read_text(path, "no such configuration; `codesign init` writes one", MAX_CONFIG_BYTES)
+    text = read_text(path, NO_CONFIGURATION, MAX_CONFIG_BYTES)
     try:
         document = tomllib.loads(text)
     except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+import scipy
 
 from codesign.contract import golden
 from codesign.contract.network import FrozenLayer, FrozenNetwork, Projection, Synapses
@@ -90,7 +90,7 @@ def _matrix(projection: Projection) -> Any:
     """CSR bool (n_sources, n_out) of a projection of synapses: where there is a weight."""
     connections = projection.connections
     assert isinstance(connections, Synapses)
-    return sparse.csr_matrix(
+    return scipy.sparse.csr_matrix(
         (np.ones(connections.n_weights, bool), connections.targets, connections.indptr),
         shape=(connections.n_in, connections.n_out),
     )

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+import scipy
 
 from codesign.basics.errors import InputError
 from codesign.contract.early_exit import EarlyExit, check_early_exit, exit_timesteps
@@ -159,7 +159,7 @@ def projection_matrices(projection: Projection, source_max: int) -> list[Any]:
     [connections]."""
     connections = projection.connections
     if isinstance(connections, Synapses):
-        weights: Any = sparse.csr_matrix(
+        weights: Any = scipy.sparse.csr_matrix(
             (connections.weights.astype(np.int64), connections.targets, connections.indptr),
             shape=(connections.n_in, connections.n_out),
         )
@@ -188,7 +188,7 @@ def convolution_matrix(convolution: Convolution) -> Any:
         columns.append((convolution.out_channel[taps, None] * np.int32(out_height * out_width) + target).ravel())
         values.append(np.repeat(convolution.weights[taps].astype(np.int64), source.size))
     places = (np.concatenate(rows), np.concatenate(columns))
-    return sparse.csr_matrix((np.concatenate(values), places), shape=(convolution.n_in, convolution.n_out))
+    return scipy.sparse.csr_matrix((np.concatenate(values), places), shape=(convolution.n_in, convolution.n_out))
 
 
 def pool_matrix(pool: SumPool) -> Any:
@@ -197,13 +197,13 @@ def pool_matrix(pool: SumPool) -> Any:
     c, y, x = np.indices(pool.shape).reshape(3, -1)
     inside = np.flatnonzero((y // pool.size < height) & (x // pool.size < width))
     target = ((c * height + y // pool.size) * width + x // pool.size)[inside]
-    return sparse.csr_matrix((np.ones(inside.size, np.int64), (inside, target)), shape=(pool.n_in, pool.n_out))
+    return scipy.sparse.csr_matrix((np.ones(inside.size, np.int64), (inside, target)), shape=(pool.n_in, pool.n_out))
 
 
 def weighted_sums(events: Any, matrices: list[Any]) -> npt.NDArray[Any]:
     """Weighted sums (rows, n_out), in the matrices' dtype, of integer or bool (rows, n_sources) events."""
     found = reduce(lambda carried, matrix: carried @ matrix, matrices, events.astype(matrices[0].dtype))
-    return found.toarray() if sparse.issparse(found) else found
+    return found.toarray() if scipy.sparse.issparse(found) else found
 
 
 def fan_out(matrices: list[Any]) -> npt.NDArray[np.int64]:
@@ -358,7 +358,7 @@ def _input_events(stimulus: Stimulus) -> Any:
         return _as_events(stimulus.values)
     assert stimulus.offsets is not None and stimulus.sources is not None
     return _as_events(
-        sparse.csr_matrix(
+        scipy.sparse.csr_matrix(
             (np.ones(stimulus.sources.size, bool), stimulus.sources, stimulus.offsets),
             shape=(len(stimulus) * stimulus.timesteps, stimulus.n_inputs),
         )
@@ -367,7 +367,7 @@ def _input_events(stimulus: Stimulus) -> Any:
 
 def _as_events(found: Any) -> Any:
     """The same (rows, n_sources) array: CSR if events are rare, else dense. No result depends on it."""
-    count = found.nnz if sparse.issparse(found) else np.count_nonzero(found)
+    count = found.nnz if scipy.sparse.issparse(found) else np.count_nonzero(found)
     if count < RARE * found.shape[0] * found.shape[1]:
-        return sparse.csr_matrix(found)
-    return found.toarray() if sparse.issparse(found) else found
+        return scipy.sparse.csr_matrix(found)
+    return found.toarray() if scipy.sparse.issparse(found) else found

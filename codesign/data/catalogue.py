@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +154,9 @@ def download(name: str, progress: Progress = silent) -> Path:
 
 
 def _fetch(file: str, md5: str) -> bytes:
+    import urllib.error
+    import urllib.request
+
     problems = []
     for mirror in MNIST_MIRRORS:
         try:

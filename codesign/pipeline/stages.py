@@ -10,7 +10,7 @@ from codesign.cost.budget import quantising
 from codesign.pipeline.budget import Choice
 from codesign.pipeline.stage import Context, Stage
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
-from codesign.records.rundir import CALIBRATION, DECISIONS, NETWORK, STIMULUS
+from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
 # What is used only where the configuration has a [budget].
 BUDGET_MODULES = frozenset({"codesign.cost.budget", "codesign.train.fitting", "boards.registry"})

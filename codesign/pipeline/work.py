@@ -21,7 +21,7 @@ from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, pla
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.findings import after_freezing, after_training, warn_of
 from codesign.pipeline.stage import Context, Outcome
-from codesign.records.rundir import CALIBRATION, DECISIONS, NETWORK, STIMULUS
+from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
 if TYPE_CHECKING:
     from codesign.machine.mapping import HardwareMap

@@ -26,18 +26,12 @@ from codesign.basics.errors import AlteredError, InputError, OutputError
 from codesign.basics.files import explain_write_errors, file_hash, json_text, read_json, write_json, write_text
 from codesign.config import Config, load_config
 from codesign.config.text import config_toml
+from codesign.records.names import CONFIG, MANIFEST
 
 FORMAT_NAME = "codesign-run"
 # Version 1 is the same without a checksum.
 FORMAT_VERSION = 2
-MANIFEST = "manifest.json"
-CONFIG = "config.toml"
 LOCK = ".lock"
-# Artefacts that several commands read.
-NETWORK = "network.safetensors"
-STIMULUS = "stimulus.npz"
-CALIBRATION = "calibration.npz"
-DECISIONS = "decisions.npz"
 # What a network made elsewhere needs; its readout decides which hardware there can be.
 HARDWARE_KEYS = {"network": ("readout",), "hardware": (), "verify": (), "synth": ()}
 # Records of what no stage of the pipeline has made: a network from elsewhere, and what mutants were caught.

@@ -21,7 +21,8 @@ from codesign.contract.network import MAX_WIDTH, FrozenNetwork
 from codesign.contract.sidecar import Sidecar, read_sidecar_file
 from codesign.contract.stimulus import Stimulus
 from codesign.data.chance import Comparison, compare
-from codesign.records.rundir import DECISIONS, RunDirectory
+from codesign.records.names import DECISIONS
+from codesign.records.rundir import RunDirectory
 from codesign.report.documents import Build, Epoch, Estimate, Mutants, Synthesis, Verification, check
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+import scipy
 
 from codesign.contract import golden
 from codesign.contract.sidecar import LayerEntry, Picture
@@ -321,11 +321,11 @@ def _misplaced_shows(scene: Scene, index: int) -> bool:
     span = ranks << (lane_bits + picture.place_bits)
     source, target, weight = scene.reached(index + 1, scene.events(index + 1, {}, {0: np.arange(span, dtype=np.int64)}))
     shape = (span, scene.sidecar.layers[index + 1].n_out)
-    weights: Any = sparse.csr_matrix((weight, (source, target)), shape=shape)
+    weights: Any = scipy.sparse.csr_matrix((weight, (source, target)), shape=shape)
     fired = scene.trace.spikes[index][:samples].reshape(-1, entry.n_out)
     sweep, neuron = np.nonzero(fired)
     sent_by = (np.ones(sweep.size, np.int64), (sweep, sent[sweep, neuron]))
-    events: Any = sparse.csr_matrix(sent_by, shape=(len(fired), span))
+    events: Any = scipy.sparse.csr_matrix(sent_by, shape=(len(fired), span))
     sums = (events @ weights).toarray()
     spikes, membranes, _, _ = golden.lif_steps(
         network.layers[index + 1],

@@ -26,7 +26,8 @@ from flips import flip, flips
 from codesign.basics.errors import InputError
 from codesign.cli import main
 from codesign.contract.stimulus import Stimulus
-from codesign.records.rundir import LOCK, MANIFEST
+from codesign.records.names import MANIFEST
+from codesign.records.rundir import LOCK
 from codesign.train import train
 
 CONFIG = """

@@ -15,7 +15,8 @@ from requirements import needs
 from codesign.basics.errors import AlteredError, InputError, OutputError
 from codesign.basics.files import file_hash
 from codesign.config import Config, load_config, parse_config
-from codesign.records.rundir import FIGURES, MANIFEST, RunDirectory, hash_files
+from codesign.records.names import MANIFEST
+from codesign.records.rundir import FIGURES, RunDirectory, hash_files
 
 
 def test_new_manifest_ends_with_all_figures_not_measured(tmp_path):

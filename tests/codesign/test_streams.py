@@ -14,7 +14,7 @@ import pytest
 PROGRAM = """
 import sys, warnings
 from pathlib import Path
-from codesign.cli import actions, main
+from codesign.cli import main, surroundings
 from codesign.cli.console import console
 from codesign.basics.errors import CodesignWarning, MismatchError
 
@@ -27,7 +27,7 @@ def boards():
     if sys.argv[2] == "4":
         raise MismatchError("3 values differ")
 
-actions.boards = boards
+surroundings.boards = boards
 sys.exit(main(["boards", *sys.argv[3:]]))
 """
 
