@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 
@@ -17,3 +18,17 @@ class Progress(Protocol):
 
 def silent(done: float, total: float, text: str = "") -> None:
     """Progress that nobody watches."""
+
+
+class News:
+    """Whether it is time to tell of work inside a step's unit, such as an epoch: every ``seconds`` at most."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self._seconds, self._told = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._told < self._seconds:
+            return False
+        self._told = now
+        return True

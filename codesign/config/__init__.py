@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from codesign.basics.errors import NO_CONFIGURATION, CodesignWarning, InputError, UnsupportedError
 from codesign.basics.files import read_text
@@ -64,11 +64,26 @@ class Section(BaseModel):
 AnySection = TypeVar("AnySection", bound=Section)
 
 
+def _whole_path(text: str) -> str:
+    """The path from the root on, so that it means the same wherever the configuration is written."""
+    try:
+        return str(Path(text).expanduser().absolute())
+    except RuntimeError:
+        raise ValueError(f"{text!r} is of a user whose home is not known") from None
+
+
+FilePath = Annotated[str, AfterValidator(_whole_path)]
+
+
 class DataConfig(Section):
     """Which samples, how they are split and encoded."""
 
     set: Literal["digits", "mnist", "idx", "cifar10", "fsdd-spikes", "shd", "ssc", "mitbih-beats", "npz"] = "digits"
-    path: str | None = Field(default=None, description="folder or file; default: $CODESIGN_DATA, then the user cache")
+    path: FilePath | None = Field(
+        default=None,
+        description="folder or file, from the folder of this file on, with --set from the current one; default: "
+        "$CODESIGN_DATA, then the user cache",
+    )
     coding: CodingKind | Auto = Field(default=AUTO, description="auto: events for events, current for arrays")
     input_bits: int = Field(default=4, ge=1, le=8, description="bits of one input value (coding 'current')")
     validation: float | None = Field(
@@ -893,7 +908,15 @@ def parse_section(section: type[AnySection], document: Mapping[str, Any], where:
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
-    """Configuration from a TOML file, then ``--set section.key=value`` overrides, then the training seed."""
+    """Configuration from a TOML file, then ``--set section.key=value`` overrides, then the training seed.
+
+    A relative ``data.path`` of the file starts at the file's folder, one of the overrides at the current folder; the
+    configuration holds either from the root on. Raises InputError with one line per problem.
+
+    >>> _ = Path("mine.toml").write_text("[train]\\nepochs = 5\\n")
+    >>> load_config("mine.toml", ["network.hidden=[32]"], seed=3).train.seed
+    3
+    """
     path = Path(path)
     text = read_text(path, NO_CONFIGURATION, MAX_CONFIG_BYTES)
     try:
@@ -902,6 +925,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
         raise InputError(f"{path}: not TOML ({error})") from None
     except RecursionError:
         raise InputError(f"{path}: not TOML (nested too deep)") from None
+    data = document.get("data")
+    given = data.get("path") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(given, str) and not given.startswith("~"):
+        data["path"] = str(path.parent.resolve() / given)
     for override in overrides or []:
         apply_override(document, override)
     if seed is not None:

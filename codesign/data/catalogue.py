@@ -85,7 +85,7 @@ def locate(name: str, path: str | None = None) -> Path:
     """
     entry = CATALOGUE[name]
     if path is not None:
-        found = Path(path).expanduser()
+        found = Path(path)
         if not found.exists():
             raise InputError(f"data.path = {path!r}: no such file or folder")
         return found / entry.file if entry.file and found.is_dir() else found

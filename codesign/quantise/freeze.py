@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from codesign.basics.errors import InputError
-from codesign.basics.progress import Progress, silent
+from codesign.basics.progress import News, Progress, silent
 from codesign.config import Config
 from codesign.contract import golden
 from codesign.contract.deadcode import remove_dead_code
@@ -189,15 +189,18 @@ def _fine_tune(
     optimizer = make_optimizer(options, parameters, config.freeze.learning_rate)
     batch_size, trained = settled(options.batch_size, "train.batch_size"), settled(options.epochs, "train.epochs")
     epochs = settled(config.freeze.epochs, "freeze.epochs")
-    steps = -(-len(training) // batch_size) * epochs
-    step = 0
+    per_epoch = -(-len(training) // batch_size)
+    steps = per_epoch * epochs
+    step, news = 0, News()
     history: list[dict[str, Any]] = []
     best: tuple[float, float] | None = None
     state: dict[str, torch.Tensor] = {}
     for epoch in range(epochs + 1):
         if epoch:
             # Epoch numbers after the float run's, so that the order of samples is a new one.
-            for inputs, target in training.epoch(batch_size, options.seed, trained + epoch):
+            for batch, (inputs, target) in enumerate(training.epoch(batch_size, options.seed, trained + epoch)):
+                if batch and news.due():
+                    progress(epoch - 1 + batch / per_epoch, epochs, f"quantised, epoch {epoch} of {epochs}")
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config.freeze.learning_rate, step, steps)
                 step += 1
@@ -224,7 +227,8 @@ def _fine_tune(
         progress(
             epoch,
             epochs,
-            f"quantised, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %, operations {operations:,.0f}",
+            f"quantised, epoch {epoch} of {epochs}, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %, "
+            f"operations {operations:,.0f}",
         )
     model.load_state_dict(state)
     return history

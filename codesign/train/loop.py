@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.basics.files import atomic_path, only_finite, write_text
-from codesign.basics.progress import Progress, silent
+from codesign.basics.progress import News, Progress, silent
 from codesign.config import Config, TrainConfig
 from codesign.data.automatic import resolve, settled
 from codesign.data.encoders import coding_of, encode, input_coding
@@ -106,10 +106,10 @@ def train(
 
     A run that was stopped goes on after its last whole epoch and ends with the same weights, bit for bit on the CPU.
     A checkpoint of other data or options is not continued but replaced, a damaged one is refused.
-    ``progress(done, total, text)`` counts epochs. ``device`` is 'cpu', 'cuda', 'cuda:N' or 'auto' (a GPU where there is
-    one). ``budget`` holds the limits that ``config.budget`` names: density stops falling once the network fits them
-    (:class:`codesign.train.fitting.BudgetCheck`), at the target density at the latest. Under torchrun every process
-    calls this; each takes its share of every batch, the first one writes.
+    ``progress(done, total, text)`` counts epochs, and parts of one that takes long. ``device`` is 'cpu', 'cuda',
+    'cuda:N' or 'auto' (a GPU where there is one). ``budget`` holds the limits that ``config.budget`` names: density
+    stops falling once the network fits them (:class:`codesign.train.fitting.BudgetCheck`), at the target density at the
+    latest. Under torchrun every process calls this; each takes its share of every batch, the first one writes.
 
     Raises InputError for options that contradict each other and for a loss that is no longer finite, UnsupportedError
     for what is not built or not there.
@@ -293,19 +293,14 @@ class _Run:
         # Nobody may write before everybody has read.
         self.group.wait()
         for epoch in range(done + 1, epochs + 1):
-            measured = self._train_epoch(epoch)
+            measured = self._train_epoch(epoch, progress)
             self._check_finite(epoch, "training", measured["loss"])
             row = self._validate(epoch, measured)
             self._check_finite(epoch, "validation", row["validation_loss"])
             self._change_connections(row)
             self.history.append(row)
             self._save(epoch)
-            progress(
-                epoch,
-                epochs,
-                f"loss {row['loss']:.3f}, validation {100 * row['validation_accuracy']:.2f} %, "
-                f"density {100 * row['density']:.1f} %, operations {row['synaptic_operations_per_sample']:,.0f}",
-            )
+            progress(epoch, epochs, f"epoch {epoch} of {epochs}, loss {row['loss']:.3f}, {_validated(row)}")
         chosen = self._choose()
         return TrainResult(
             folder=self.folder,
@@ -335,15 +330,20 @@ class _Run:
         bits = self.check.budget.weight_bits
         return [demand for item in bits for demand in self.check.demands(self.network, masks, item)]
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """Mean loss and gradient norm, and the last learning rate."""
+    def _train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
+        """Mean loss and gradient norm, and the last learning rate. Tells of itself where it takes long."""
         options = self.config.train
         total_steps = self.steps_per_epoch * self.epochs
         device = self.training.device
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         norm_sum = torch.zeros((), dtype=torch.float64, device=device)
-        rate, start = 0.0, time.monotonic()
+        rate, start, news = 0.0, time.monotonic(), News()
         for batch, whole in enumerate(self.training.epoch(self.batch_size, options.seed, epoch)):
+            if batch and news.due():
+                mean = float(loss_sum) * self.group.size / (batch * self.batch_size)
+                before = f"; epoch {epoch - 1}: {_validated(self.history[-1])}" if self.history else ""
+                done = epoch - 1 + batch / self.steps_per_epoch
+                progress(done, self.epochs, f"epoch {epoch} of {self.epochs}, loss {mean:.3f} so far{before}")
             rate = learning_rate(options.learning_rate, (epoch - 1) * self.steps_per_epoch + batch, total_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -543,6 +543,14 @@ def layer_of(parameter: str) -> int:
 def _rank(row: dict[str, Any]) -> tuple[bool, float, float]:
     """Order of epochs at the final density: the best validation accuracy, among those that fit the budget."""
     return row.get("budget", {}).get("fits", True), row["validation_accuracy"], -row["validation_loss"]
+
+
+def _validated(row: dict[str, Any]) -> str:
+    """What an epoch led to, for reading."""
+    return (
+        f"validation {100 * row['validation_accuracy']:.2f} %, density {100 * row['density']:.1f} %, "
+        f"operations {row['synaptic_operations_per_sample']:,.0f}"
+    )
 
 
 def _iteration_file(iteration: int) -> str:

@@ -7,6 +7,7 @@ import pytest
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import Config, lanes_per_layer, load_config, parse_config
 from codesign.config.text import config_template, config_toml
+from codesign.records.rundir import RunDirectory
 
 
 @pytest.mark.parametrize(
@@ -246,3 +247,34 @@ def test_networks_say_whether_they_are_plain_chains(layers, is_plain):
 def test_machines_that_do_not_know_pictures_are_refused_before_training():
     with pytest.raises(UnsupportedError, match=r"hardware\.loadable = true is built for chains of single"):
         parse_config({"network": {"layers": [{"kind": "conv", "channels": 2}]}, "hardware": {"loadable": True}})
+
+
+def test_a_relative_path_starts_where_it_is_written(tmp_path, monkeypatch):
+    """In a file at the file's folder, with --set and in Python at the current one; an absolute one is as it is."""
+    home, here, project = tmp_path / "home", tmp_path / "here", tmp_path / "project"
+    for folder in (home, here, project):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+
+    def found(text, overrides=()):
+        (project / "mine.toml").write_text(f'[data]\nset = "npz"\npath = "{text}"\n')
+        return load_config("../project/mine.toml", list(overrides)).data.path
+
+    assert found("data/mine.npz") == str(project / "data/mine.npz")
+    assert found("/data/mine.npz") == "/data/mine.npz"
+    assert found("~/mine.npz") == str(home / "mine.npz")
+    assert found("other.npz", ["data.path=mine.npz"]) == str(here / "mine.npz")
+    assert parse_config({"data": {"set": "npz", "path": "mine.npz"}}).data.path == str(here / "mine.npz")
+    with pytest.raises(InputError, match=r"data.path: '~nobody-of-that-name/x' is of a user whose home is not known"):
+        found("~nobody-of-that-name/x")
+
+
+def test_a_run_finds_the_data_of_its_configuration_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "mine.toml").write_text('[data]\nset = "npz"\npath = "mine.npz"\n')
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory.create("run")
+    run.write_config(load_config("project/mine.toml"))
+    monkeypatch.chdir("/")
+    assert RunDirectory.open(tmp_path / "run").config.data.path == str(tmp_path / "project" / "mine.npz")
