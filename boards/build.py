@@ -38,9 +38,9 @@ CURES = {
 
 
 def build(
-    bundle: Path,
+    bundle: str | Path,
     board_name: str,
-    folder: Path,
+    folder: str | Path,
     *,
     seed: int = DEFAULT_SEED,
     baud: float = DEFAULT_BAUD,
@@ -55,9 +55,19 @@ def build(
 
     Raises CapacityError if the design does not fit the device or misses the board's clock, InputError for a damaged
     bundle or an unknown board, ToolError if a tool is missing or fails.
+
+    >>> import codesign
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> _ = codesign.generate_bundle(network, codesign.map_hardware(network), "bundle")
+    >>> codesign.build_bitstream("bundle", "icebreaker", "out")["bitstream"]  # doctest: +SKIP
+    'board_top.bin'
+    >>> codesign.build_bitstream("bundle", "icebraker", "out")
+    Traceback (most recent call last):
+    codesign.basics.errors.InputError: board 'icebraker' is none of icebreaker, ulx3s-25f; did you mean 'icebreaker'?
     """
+    folder = Path(folder)
     board = find_board(board_name)
-    design = Design.load(bundle)
+    design = Design.load(Path(bundle))
     divisor, baud_error = uart_divisor(board.clock_hz, baud)
     check_ports(design.sidecar)
     _check_memories(design, board)

@@ -25,10 +25,11 @@ import statistics
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import platformdirs
@@ -181,12 +182,12 @@ endmodule
 
 
 def synth_bundle(
-    bundle: Path,
-    config: SynthConfig,
-    work: Path,
+    bundle: str | Path,
+    config: SynthConfig | None = None,
+    work: str | Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """All figures that ``config`` asks for, also written to ``work``/synth.json; logs are kept in ``work``.
+    """All figures that ``config`` asks for, also written to ``work``/synth.json; logs are kept in ``work``, if given.
 
     Returns ``{name, network_hash, sources {path: sha256}, tools {name: version}, area {family: {lut, lut_cells,
     lutram_cells, ff, bram, dsp}}, cells {family: {cell: count}}, fmax_mhz {target: MHz or None},
@@ -196,7 +197,22 @@ def synth_bundle(
 
     Results are cached by what was synthesised, how, and by which tools. Raises ToolError if a tool is missing or
     fails, InputError if the bundle is damaged.
+
+    >>> import codesign
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> _ = codesign.generate_bundle(network, codesign.map_hardware(network), "bundle")
+    >>> wanted = codesign.parse_config({"synth": {"families": ["ice40"], "fmax": []}}).synth
+    >>> list(codesign.synthesise_bundle("bundle", wanted)["area"])  # doctest: +SKIP
+    ['ice40']
+    >>> codesign.synthesise_bundle("nowhere", wanted)
+    Traceback (most recent call last):
+    codesign.basics.errors.InputError: nowhere/design.json: no such sidecar; `codesign generate` writes a bundle
     """
+    with TemporaryDirectory(prefix="codesign-synth-") if work is None else nullcontext(work) as folder:
+        return _synth(Path(bundle), config or SynthConfig(), Path(folder), progress)
+
+
+def _synth(bundle: Path, config: SynthConfig, work: Path, progress: Progress) -> dict[str, Any]:
     design = Design.load(bundle)
     work.mkdir(parents=True, exist_ok=True)
     jobs = _Jobs(design, work)

@@ -1,4 +1,167 @@
-"""Software side: configuration, data, sparse training, the frozen network and its golden model, mapping,
-estimates, exploration, reports and the command line. No hardware description lives here."""
+"""From sparse spiking neural network training to verified FPGA hardware: the functions and classes of the whole path.
 
-__version__ = "0.1.0"
+They take and give objects; the command line is a skin over the same ones. A name is imported when it is first used, so
+that what needs no torch imports none. In order:
+
+    load_config, parse_config    a configuration (Config), from a TOML file or from tables
+    load_dataset, encode         samples (Dataset), and as the network is fed with them (Stimulus)
+    train_network                -> TrainResult; or in an own loop: SpikingNetwork, PQRewirer
+    freeze_network, freeze_model -> FrozenNetwork, the integers that everything after it takes
+    run_golden, predict          what it does, by the arithmetic of the hardware
+    hardware_config              what the machine is to be
+    map_hardware, plan_machine   neurons on lanes; memories, widths, clocks
+    estimate_machine             cycles, memory and area without synthesis
+    generate_bundle              Verilog with what belongs to it, a folder
+    verify_bundle                the delivered Verilog against the network, every spike and membrane
+    synthesise_bundle            area and clock
+    build_bitstream              a board's bitstream
+    run_pipeline                 all of it in a run directory, as `codesign run`
+    explore_designs              a grid of designs
+
+Errors are of :class:`CodesignError`; each class has the exit code of the command line.
+"""
+
+from typing import TYPE_CHECKING
+
+from codesign.basics.lazy import lazy
+from codesign.basics.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from boards.build import build as build_bitstream
+    from boards.synth import synth_bundle as synthesise_bundle
+    from codesign.basics.errors import (
+        AlteredError,
+        CapacityError,
+        CodesignError,
+        CodesignWarning,
+        InputError,
+        MismatchError,
+        OutputError,
+        ToolError,
+        UnsupportedError,
+    )
+    from codesign.config import Config, hardware_config, load_config, parse_config
+    from codesign.contract.golden import Trace
+    from codesign.contract.golden import run as run_golden
+    from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+    from codesign.contract.sidecar import Sidecar
+    from codesign.contract.stimulus import Stimulus
+    from codesign.cost.estimate import estimate as estimate_machine
+    from codesign.cost.mapping import map_hardware
+    from codesign.data import Dataset, load_dataset
+    from codesign.data.encoders import encode
+    from codesign.explore import explore as explore_designs
+    from codesign.machine.mapping import HardwareMap
+    from codesign.machine.plan import MachinePlan, plan_machine
+    from codesign.pipeline.predict import Prediction, predict
+    from codesign.pipeline.runs import run_pipeline
+    from codesign.pipeline.steps import freeze_network, train_network
+    from codesign.quantise.freeze import FreezeResult, FrozenModel, freeze_model
+    from codesign.records.rundir import RunDirectory
+    from codesign.train import TrainResult
+    from codesign.train.model import SpikingNetwork
+    from codesign.train.rewiring import PQRewirer
+    from rtl_templates.bundle import write_bundle as generate_bundle
+    from sim.verify import Verification, verify_bundle
+else:
+    # As texts with a colon: a stage's sources are found from module names (codesign.pipeline.sources), and every module
+    # depends on this one, which must not lead to all the others.
+    _PLACES = {
+        "AlteredError": "codesign.basics.errors:AlteredError",
+        "CapacityError": "codesign.basics.errors:CapacityError",
+        "CodesignError": "codesign.basics.errors:CodesignError",
+        "CodesignWarning": "codesign.basics.errors:CodesignWarning",
+        "Config": "codesign.config:Config",
+        "Dataset": "codesign.data:Dataset",
+        "FreezeResult": "codesign.quantise.freeze:FreezeResult",
+        "FrozenModel": "codesign.quantise.freeze:FrozenModel",
+        "FrozenNetwork": "codesign.contract.network:FrozenNetwork",
+        "HardwareMap": "codesign.machine.mapping:HardwareMap",
+        "InputCoding": "codesign.contract.network:InputCoding",
+        "InputError": "codesign.basics.errors:InputError",
+        "Leak": "codesign.contract.network:Leak",
+        "MachinePlan": "codesign.machine.plan:MachinePlan",
+        "MismatchError": "codesign.basics.errors:MismatchError",
+        "OutputError": "codesign.basics.errors:OutputError",
+        "PQRewirer": "codesign.train.rewiring:PQRewirer",
+        "Prediction": "codesign.pipeline.predict:Prediction",
+        "RunDirectory": "codesign.records.rundir:RunDirectory",
+        "Sidecar": "codesign.contract.sidecar:Sidecar",
+        "SpikingNetwork": "codesign.train.model:SpikingNetwork",
+        "Stimulus": "codesign.contract.stimulus:Stimulus",
+        "ToolError": "codesign.basics.errors:ToolError",
+        "Trace": "codesign.contract.golden:Trace",
+        "TrainResult": "codesign.train:TrainResult",
+        "UnsupportedError": "codesign.basics.errors:UnsupportedError",
+        "Verification": "sim.verify:Verification",
+        "build_bitstream": "boards.build:build",
+        "encode": "codesign.data.encoders:encode",
+        "estimate_machine": "codesign.cost.estimate:estimate",
+        "explore_designs": "codesign.explore:explore",
+        "freeze_model": "codesign.quantise.freeze:freeze_model",
+        "freeze_network": "codesign.pipeline.steps:freeze_network",
+        "generate_bundle": "rtl_templates.bundle:write_bundle",
+        "hardware_config": "codesign.config:hardware_config",
+        "load_config": "codesign.config:load_config",
+        "load_dataset": "codesign.data:load_dataset",
+        "map_hardware": "codesign.cost.mapping:map_hardware",
+        "parse_config": "codesign.config:parse_config",
+        "plan_machine": "codesign.machine.plan:plan_machine",
+        "predict": "codesign.pipeline.predict:predict",
+        "run_golden": "codesign.contract.golden:run",
+        "run_pipeline": "codesign.pipeline.runs:run_pipeline",
+        "synthesise_bundle": "boards.synth:synth_bundle",
+        "train_network": "codesign.pipeline.steps:train_network",
+        "verify_bundle": "sim.verify:verify_bundle",
+    }
+    __getattr__, __dir__ = lazy(__name__, _PLACES)
+
+__all__ = [
+    "AlteredError",
+    "CapacityError",
+    "CodesignError",
+    "CodesignWarning",
+    "Config",
+    "Dataset",
+    "FreezeResult",
+    "FrozenModel",
+    "FrozenNetwork",
+    "HardwareMap",
+    "InputCoding",
+    "InputError",
+    "Leak",
+    "MachinePlan",
+    "MismatchError",
+    "OutputError",
+    "PQRewirer",
+    "Prediction",
+    "RunDirectory",
+    "Sidecar",
+    "SpikingNetwork",
+    "Stimulus",
+    "ToolError",
+    "Trace",
+    "TrainResult",
+    "UnsupportedError",
+    "Verification",
+    "__version__",
+    "build_bitstream",
+    "encode",
+    "estimate_machine",
+    "explore_designs",
+    "freeze_model",
+    "freeze_network",
+    "generate_bundle",
+    "hardware_config",
+    "load_config",
+    "load_dataset",
+    "map_hardware",
+    "parse_config",
+    "plan_machine",
+    "predict",
+    "run_golden",
+    "run_pipeline",
+    "synthesise_bundle",
+    "train_network",
+    "verify_bundle",
+]

@@ -68,6 +68,12 @@ def write_bundle(
     A bundle in ``folder`` is replaced as a whole. Raises InputError for a bad name or mapping, OutputError if the
     folder holds something else or cannot be written, UnsupportedError for choices that do not go together and for a
     network that the accelerator does not cover.
+
+    >>> import codesign
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> sidecar = codesign.generate_bundle(network, codesign.map_hardware(network), "bundle", name="mine")
+    >>> sidecar.verilog, sidecar.network_hash == network.hash
+    ('mine.v', True)
     """
     folder = Path(folder)
     network.require_hardware()

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -124,10 +125,10 @@ class Job:
 
 
 def verify_bundle(
-    bundle: Path,
+    bundle: str | Path,
     network: FrozenNetwork,
     stimulus: Stimulus,
-    work: Path,
+    work: str | Path | None = None,
     *,
     stress_samples: int = 16,
     seed: int = 1,
@@ -144,15 +145,48 @@ def verify_bundle(
     simulated. Phases: all samples back to back; all one at a time (``latency``); the first ``stress_samples`` with
     random gaps and backpressure, with resets in mid-sample, and with protocol violations. ``work`` is emptied first
     and keeps logs, ``observed.npz`` (spikes and membranes of one sample) and, on a mismatch and with ``waves``, the
-    waveform of the diverging sample. ``workers`` processes (default: the machine's cores) share the samples.
-    Differences are reported, not raised.
+    waveform of the diverging sample; without it nothing is kept. ``workers`` processes (default: the machine's cores)
+    share the samples. Differences are reported, not raised: look at ``passed`` and ``first_difference`` of the result.
 
     Raises InputError if bundle, network and stimulus do not belong together, or a file is missing or no whole image;
     ToolError if the simulator is missing or fails; UnsupportedError for a network that the accelerator does not cover.
+
+    >>> import codesign, numpy as np
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> _ = codesign.generate_bundle(network, codesign.map_hardware(network), "bundle")
+    >>> samples = codesign.Stimulus.from_dense(np.ones((1, 3, 2), bool))
+    >>> codesign.verify_bundle("bundle", network, samples, stress_samples=1).passed  # doctest: +SKIP
+    True
+    >>> other = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 5]]], threshold=4, timesteps=3)
+    >>> codesign.verify_bundle("bundle", other, samples)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    codesign.basics.errors.InputError: bundle/design.json: made from network ...; generate the bundle again
     """
+    with TemporaryDirectory(prefix="codesign-verify-") if work is None else nullcontext(work) as folder:
+        return _verify(
+            Path(bundle), network, stimulus, Path(folder).resolve(), stress_samples=stress_samples, seed=seed,
+            waves=waves and work is not None, progress=progress, workers=workers or os.cpu_count() or 1,
+            latency=latency, decode=decode, optimise=optimise,
+        )  # fmt: skip
+
+
+def _verify(
+    bundle: Path,
+    network: FrozenNetwork,
+    stimulus: Stimulus,
+    work: Path,
+    *,
+    stress_samples: int,
+    seed: int,
+    waves: bool,
+    progress: Progress,
+    workers: int,
+    latency: bool,
+    decode: bool,
+    optimise: str | None,
+) -> Verification:
     started = time.monotonic()
     network.require_hardware()
-    bundle, work = Path(bundle), Path(work).resolve()
     sidecar = read_sidecar(bundle)
     altered = altered_files(bundle, sidecar)
     if sidecar.network_hash != network.hash:
@@ -177,9 +211,9 @@ def verify_bundle(
     progress(0, 0, "building the simulator")
     simulator = build_simulator(bundle, sidecar, log=work / "build.log", optimise=optimise or _optimise(stimulus))
     built = time.monotonic()
-    jobs = _plan(network, stimulus, work, stress_samples, workers or os.cpu_count() or 1, latency, sidecar.input_checks)
+    jobs = _plan(network, stimulus, work, stress_samples, workers, latency, sidecar.input_checks)
     runner = _Runner(bundle, network, work, simulator, seed)
-    runner.run(jobs, workers or os.cpu_count() or 1, progress)
+    runner.run(jobs, workers, progress)
     simulated = time.monotonic()
     phases = [phase_results(job) for job in jobs]
     first = min(

@@ -18,6 +18,7 @@ from codesign.cli.kinds import kind_of
 from codesign.cli.summaries import run_summary, stage_summary
 from codesign.cli.targets import artefact, execute, open_run, overridden, working_in
 from codesign.config import Config, load_config
+from codesign.pipeline.runs import stages_of
 from codesign.pipeline.stage import Context
 from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.records.names import MANIFEST, NETWORK, STIMULUS
@@ -29,7 +30,6 @@ RESULTS = (
     "validation", "loss", "steps", "epoch", "accuracy_validation", "accuracy_validation_float", "test",
     "weights_rounded_to_zero", "removed_neurons", "removed_synapses",
 )  # fmt: skip
-PATH = ("train", "freeze", "generate", "estimate", "budget", "verify", "synth", "report")
 
 
 def run(
@@ -45,14 +45,8 @@ def run(
     if process_count() > 1:
         raise UnsupportedError("torchrun starts several processes of `codesign train` alone; run the rest after it")
     directory, config = open_run(target, output, overrides, seed)
-    wanted = synth or bool(directory.stage("synth"))
-    skipped = {"synth"} if not wanted else set()
-    skipped |= set() if config.budget.active else {"budget"}
-    if directory.is_imported:
-        skipped |= {"train", "freeze"}
-    names = [name for name in PATH if name not in skipped]
     try:
-        execute(directory, config, names, force=force, device=device)
+        execute(directory, config, stages_of(directory, config, synth=synth), force=force, device=device)
     except (MismatchError, UnsupportedError, CapacityError):
         console.finish(_result(directory), run_summary(directory))
         raise

@@ -19,7 +19,15 @@ from codesign.basics.files import read_text
 from codesign.contract.binning import TimeUnit
 from codesign.contract.early_exit import MAX_MARGIN
 from codesign.contract.hdl_names import TopName
-from codesign.contract.network import MAX_LAYERS, MAX_WIDTH, CodingKind, CompareKind, LeakKind, ReadoutKind
+from codesign.contract.network import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    CodingKind,
+    CompareKind,
+    FrozenNetwork,
+    LeakKind,
+    ReadoutKind,
+)
 from codesign.machine.choices import (
     DEFAULTS,
     INPUT_WORDS,
@@ -781,7 +789,12 @@ class ExploreConfig(Section):
 
 
 class Config(Section):
-    """A whole run."""
+    """A whole run: a section for each part, frozen. Made by :func:`load_config` and :func:`parse_config`.
+
+    >>> import codesign
+    >>> codesign.Config().hardware.lanes
+    1
+    """
 
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -887,6 +900,34 @@ class Config(Section):
         return self
 
 
+def hardware_config(network: FrozenNetwork, **options: Any) -> HardwareConfig:
+    """The section ``[hardware]`` for a frozen network that comes without a configuration.
+
+    ``options`` are the section's keys; a ``goal`` decides the others as far as they go with this network, and with them
+    the lanes. Raises InputError for keys and values that there are none of, UnsupportedError for choices that do not go
+    together or with the network.
+
+    >>> import codesign
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> codesign.hardware_config(network, goal="small").shape, codesign.hardware_config(network, lanes=2).lanes
+    ('folded', 2)
+    >>> codesign.hardware_config(network, lane=2)
+    Traceback (most recent call last):
+    codesign.basics.errors.InputError: hardware: unknown key 'lane'; did you mean 'lanes'?
+    """
+    hardware = parse_section(HardwareConfig, options, "hardware")
+    if hardware.goal is not None:
+        given = {key: getattr(hardware, key) for key in keys() if key in options}
+        structured = not network.is_plain_chain
+        decided = expanded(hardware.goal, given, readout=network.readout, structured=structured, board=False)
+        hardware = parse_section(HardwareConfig, {"lanes": AUTO, **decided, **options}, "hardware")
+    count = len(network.layers)
+    if isinstance(hardware.lanes, list) and len(hardware.lanes) != count:
+        raise InputError(f"hardware.lanes has {len(hardware.lanes)} entries for {count} layers")
+    check(hardware.choices, network, lanes=lanes_per_layer(hardware, count))
+    return hardware
+
+
 def lanes_per_layer(config: HardwareConfig, n_layers: int) -> list[int] | None:
     """Lanes of each layer; one number stands for all. None if they are to be chosen."""
     if config.lanes == "auto":
@@ -895,7 +936,19 @@ def lanes_per_layer(config: HardwareConfig, n_layers: int) -> list[int] | None:
 
 
 def parse_config(document: dict[str, Any], where: str = "config") -> Config:
-    """Validated configuration. Raises InputError with one line per problem."""
+    """Validated configuration from nested tables, as a TOML file holds them; what is left out has its default.
+
+    ``where`` is what messages call it. Raises InputError with one line per problem, UnsupportedError for options that
+    are not built together.
+
+    >>> import codesign
+    >>> config = codesign.parse_config({"network": {"hidden": [64], "timesteps": 8}, "train": {"epochs": 20}})
+    >>> config.network.hidden, config.freeze.weight_bits
+    ([64], 6)
+    >>> codesign.parse_config({"train": {"epoch": 20}})
+    Traceback (most recent call last):
+    codesign.basics.errors.InputError: config: unknown key 'train.epoch'; did you mean 'epochs'?
+    """
     return parse_section(Config, document, where)
 
 
@@ -913,9 +966,12 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
     A relative ``data.path`` of the file starts at the file's folder, one of the overrides at the current folder; the
     configuration holds either from the root on. Raises InputError with one line per problem.
 
+    >>> import codesign
+    >>> from pathlib import Path
     >>> _ = Path("mine.toml").write_text("[train]\\nepochs = 5\\n")
-    >>> load_config("mine.toml", ["network.hidden=[32]"], seed=3).train.seed
-    3
+    >>> config = codesign.load_config("mine.toml", ["network.hidden=[32]"], seed=3)
+    >>> config.train.epochs, config.train.seed, config.network.hidden
+    (5, 3, [32])
     """
     path = Path(path)
     text = read_text(path, NO_CONFIGURATION, MAX_CONFIG_BYTES)

@@ -82,6 +82,15 @@ def run(
     """Run every sample of ``stimulus``, a chunk at a time; memory grows with what is recorded.
 
     Raises InputError if the stimulus or the early exit does not fit the network.
+
+    >>> import codesign, numpy as np
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> samples = codesign.Stimulus.from_dense(np.ones((1, 3, 2), bool))
+    >>> trace = codesign.run_golden(network, samples)
+    >>> trace.spikes[0][0].T.astype(int), trace.membranes[0][0].T, trace.decisions
+    (array([[1, 1, 1],
+           [0, 1, 0]]), array([[0, 0, 0],
+           [2, 0, 2]]), array([0], dtype=int32))
     """
     check_stimulus(network, stimulus)
     check_early_exit(network, early_exit)

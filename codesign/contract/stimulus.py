@@ -30,6 +30,13 @@ class Stimulus:
     ``sources`` are (every other coding): events of sample n at timestep t are
     ``sources[offsets[n * timesteps + t]:offsets[n * timesteps + t + 1]]``, int32, strictly increasing.
     ``labels`` is int32 (n_samples,), classes from 0, -1 where unknown.
+
+    >>> import codesign, numpy as np
+    >>> events = np.zeros((1, 3, 2), bool)
+    >>> events[0, 1] = True
+    >>> samples = codesign.Stimulus.from_dense(events, labels=[1])
+    >>> len(samples), [samples.events(0, timestep).tolist() for timestep in range(3)]
+    (1, [[], [0, 1], []])
     """
 
     n_inputs: int

@@ -558,6 +558,14 @@ def estimate(
     (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to; lut, ff
     and error are None for machines that the model does not know, among them all with convolutions, pools or leaks per
     neuron; dsp is None where neurons have multipliers of their own).
+
+    >>> import codesign, numpy as np
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> plan = codesign.plan_machine(network, codesign.map_hardware(network))
+    >>> samples = codesign.Stimulus.from_dense(np.ones((1, 3, 2), bool))
+    >>> found = codesign.estimate_machine(plan, stimulus=samples, clock_mhz=50)
+    >>> found["latency_us"] == found["cycles"]["latency_cycles"] / 50, sorted(found["area"])
+    (True, ['ecp5', 'gowin', 'ice40', 'xilinx'])
     """
     network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
     cycles: dict[str, Any] | None = None

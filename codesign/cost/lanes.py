@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codesign.basics.errors import InputError
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import layer_events
@@ -49,15 +50,19 @@ def sample_clocks(work: list[Work], lanes: list[int], *, folded: bool) -> float:
     return max(clocks) + (sum(clocks) - max(clocks)) / work[0].sweeps
 
 
-def choose_lanes(network: FrozenNetwork, choices: Choices, within: float | None, stimulus: Stimulus) -> list[int]:
+def choose_lanes(
+    network: FrozenNetwork, choices: Choices, within: float | None, stimulus: Stimulus | None
+) -> list[int]:
     """The fewest lanes of each layer for at most ``within`` times the clocks of a sample that lanes can reach.
 
     within : 1 or more; None for one lane each. Deterministic; from the layers' work (:class:`Work`), with
-    lanes that are as full as each other.
+    lanes that are as full as each other. Raises InputError where that needs samples and there are none.
     """
     lanes = [1] * len(network.layers)
     if within is None:
         return lanes
+    if stimulus is None:
+        raise InputError("hardware.lanes = 'auto' needs calibration samples, which a run has; give a number")
     work = layer_work(network, stimulus)
     most = [min(MAX_LANES, layer.units) for layer in work]
     if choices.folded:

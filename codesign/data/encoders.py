@@ -90,6 +90,14 @@ def encode(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -
 
     Warns of dropped and merged events. Raises InputError if the coding does not suit the data, if a value is beyond the
     scale, or if most events are dropped and ``config.allow_dropped`` is not set.
+
+    >>> import codesign, numpy as np
+    >>> np.savez("mine.npz", x=np.eye(4)[np.arange(80) % 4], y=np.arange(80) % 4)
+    >>> config = codesign.parse_config({"data": {"set": "npz", "path": "mine.npz", "coding": "latency"}})
+    >>> dataset = codesign.load_dataset(config.data)
+    >>> samples, counts = codesign.encode(dataset, dataset.test, config.data, timesteps=3)
+    >>> len(samples), samples.timesteps, counts.events
+    (16, 3, 16)
     """
     n_inputs, n_coded = n_sources(dataset, config), _coded_sources(dataset, config)
     coding = coding_of(dataset, config)

@@ -41,6 +41,13 @@ def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
     ``progress(done, total, text)`` counts samples where reading takes a while. Sets without an official test set are
     split stratified by class, with ``split_seed``. Raises InputError in one line for a file that is missing,
     truncated, of the wrong shape, or holds NaN or labels out of range; warns of classes without samples.
+
+    >>> import codesign, numpy as np
+    >>> np.savez("mine.npz", x=np.eye(4)[np.arange(80) % 4], y=np.arange(80) % 4)
+    >>> config = codesign.parse_config({"data": {"set": "npz", "path": "mine.npz"}})
+    >>> dataset = codesign.load_dataset(config.data)
+    >>> dataset.n_classes, dataset.sample_shape, len(dataset.train), len(dataset.validation), len(dataset.test)
+    (4, (4,), 54, 10, 16)
     """
     slow = {"cifar10": load_cifar10, "shd": load_heidelberg, "ssc": load_heidelberg}
     loaders = {

@@ -79,6 +79,18 @@ def explore(
     Raises InputError for a grid that does not fit the configuration, OutputError if ``folder`` holds something
     else or cannot be written, AlteredError if a file in it is not as it was recorded, and a point's own error if no
     point could be finished.
+
+    >>> import codesign
+    >>> from pathlib import Path
+    >>> config = codesign.parse_config({"explore": {"density": [0.2], "weight_bits": [4], "lanes": [1, 2]}})
+    >>> document = codesign.explore_designs(config, "designs")  # doctest: +SKIP
+    >>> [point["name"] for point in document["points"]]  # doctest: +SKIP
+    ['d0.2-w4-l1', 'd0.2-w4-l2']
+    >>> Path("letters").mkdir()
+    >>> _ = Path("letters/letter.txt").write_text("dear")
+    >>> codesign.explore_designs(config, "letters")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    codesign.basics.errors.OutputError: letters: ...
     """
     exploration = _Exploration(config, _claim(Path(folder)), progress or silent, device)
     with RunDirectory(exploration.folder, {}).locked():

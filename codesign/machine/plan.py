@@ -466,6 +466,12 @@ def plan_machine(network: FrozenNetwork, mapping: HardwareMap) -> MachinePlan:
 
     Raises InputError if the placement is of another network, UnsupportedError for choices that do not go together, or
     with the network.
+
+    >>> import codesign
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> plan = codesign.plan_machine(network, codesign.map_hardware(network))
+    >>> len(plan.engines), sum(plan.memory_bits.values()) > 0
+    (1, True)
     """
     if mapping.network_hash != network.hash:
         raise InputError("the mapping is of another network; map this network again")

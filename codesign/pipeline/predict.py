@@ -58,6 +58,15 @@ def predict(
     the timestep with which the hardware ends a sample. Warns of what training would be warned of: dropped and merged
     events, values that use little of the scale. Raises InputError in one line for a file of another form, or if half of
     the events are dropped and neither ``allow_dropped`` nor ``config.allow_dropped`` is set.
+
+    >>> import codesign, numpy as np
+    >>> config = codesign.parse_config({"data": {"set": "npz", "path": "mine.npz"}})
+    >>> network = codesign.FrozenNetwork.from_arrays(
+    ...     [[[3, -2], [1, 4]]], threshold=64, timesteps=3, coding=codesign.InputCoding("current", 4)
+    ... )
+    >>> np.savez("new.npz", x=[[1.0, 0.0], [0.0, 1.0]])
+    >>> codesign.predict(network, config.data, "new.npz").decisions
+    array([0, 1], dtype=int32)
     """
     path = Path(path)
     if allow_dropped:

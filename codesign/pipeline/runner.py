@@ -10,8 +10,8 @@ from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
-import codesign
 from codesign.basics.errors import CodesignError, CodesignWarning, OutputError
+from codesign.basics.version import VERSION
 from codesign.data.automatic import is_resolved, resolve
 from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
@@ -189,7 +189,7 @@ def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> N
 
 def versions() -> dict[str, str]:
     """Versions of codesign, Python and the tools that shape results; without importing them."""
-    found = {"codesign": codesign.__version__, "python": platform.python_version()}
+    found = {"codesign": VERSION, "python": platform.python_version()}
     for name in TOOLS:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

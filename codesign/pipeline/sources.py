@@ -19,11 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import codesign
+from codesign.basics.version import VERSION
 
 PACKAGES = ("codesign", "rtl_templates", "sim", "boards")
 PIPELINE = "codesign.pipeline"
-ROOT = Path(codesign.__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 _FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?:[ \t][^\n]*)?\n)+", re.MULTILINE)
 _IMPORT = re.compile(
@@ -43,7 +43,7 @@ def module_sources(work: Callable[..., Any], without: Collection[str] = ()) -> f
 @cache
 def code_hash(work: Callable[..., Any], without: frozenset[str] = frozenset()) -> str:
     """sha256 (hex) of the version and of all source text that the stage function ``work`` depends on."""
-    digest = hashlib.sha256(codesign.__version__.encode())
+    digest = hashlib.sha256(VERSION.encode())
     for name, text in sorted(_reached(work.__module__, work.__name__)[0].items()):
         digest.update(f"{name}\0{text}\0".encode())
     for path in sorted(module_sources(work, without)):

@@ -11,43 +11,36 @@ import numpy as np
 from codesign.basics.errors import CapacityError, InputError, MismatchError
 from codesign.basics.files import atomic_path, write_json
 from codesign.basics.progress import Progress
-from codesign.config import Config, HardwareConfig, VerifyConfig, lanes_per_layer
+from codesign.config import HardwareConfig, VerifyConfig
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shortage
-from codesign.data.chance import compare, compare_accuracy
-from codesign.machine.goals import GOALS
+from codesign.cost.mapping import map_hardware
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
-from codesign.pipeline.findings import after_freezing, after_training, warn_of
 from codesign.pipeline.stage import Context, Outcome
+from codesign.pipeline.steps import (
+    freeze_network,
+    test_of,
+    train_network,
+    validation_of,
+    warn_of_frozen,
+)
 from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
 if TYPE_CHECKING:
-    from codesign.machine.mapping import HardwareMap
     from codesign.quantise.freeze import FreezeResult
 
-CALIBRATION_SAMPLES = 500
 VECTOR_SAMPLES = 4
 
 
 def train(context: Context) -> Outcome:
     """Data -> checkpoints."""
-    from codesign.train import train as train_network
-
-    budget = resolve_budget(context.config)
+    config = context.config
+    budget = resolve_budget(config)
     Choice(context).forget()
-    result = train_network(
-        context.config,
-        context.dataset,
-        context.run.path,
-        progress=context.progress,
-        device=context.device,
-        budget=budget,
-    )
-    labels = context.dataset.validation.labels
-    found = compare_accuracy(labels, result.accuracy_validation, context.dataset.n_classes)
-    warn_of(after_training(context.config, result, found))
+    result = train_network(config, context.dataset, context.run.path, progress=context.progress, device=context.device)
+    found = validation_of(result, context.dataset)
     outcome = Outcome(
         details={
             "checkpoint": result.checkpoint.relative_to(context.run.path).as_posix(),
@@ -87,36 +80,28 @@ def _with_budget(outcome: Outcome, found: list[Demand], budget: Budget) -> Outco
 
 def freeze(context: Context) -> Outcome:
     """Checkpoint -> frozen network, test stimulus, and validation samples that guide placement and estimates."""
-    from codesign.data.encoders import encode
-    from codesign.quantise.freeze import freeze as freeze_network
+    from codesign.quantise.freeze import freeze as freeze_bits
 
-    folder, dataset = context.run.path, context.dataset
-    # The whole set, so that what is said of its events is what training said.
-    validation, _ = encode(dataset, dataset.validation, context.config.data, context.config.network.timesteps)
-    calibration = validation.take(slice(0, CALIBRATION_SAMPLES))
-    budget, record = resolve_budget(context.config), {}
-
-    def frozen(config: Config) -> FreezeResult:
-        return freeze_network(config, folder, dataset, progress=context.progress, device=context.device)
-
+    folder, dataset, config = context.run.path, context.dataset, context.config
+    options: dict[str, Any] = {"progress": context.progress, "device": context.device}
+    budget, record = resolve_budget(config), {}
     if budget is None:
-        result = frozen(context.config)
+        result = freeze_network(config, folder, dataset, **options)
     else:
         limits = budget
 
         def attempt(bits: int) -> tuple[FreezeResult, list[Demand]]:
-            found = frozen(with_bits(context.config, bits))
-            return found, demands(found.network, limits, calibration, bits)
+            found = freeze_bits(with_bits(config, bits), folder, dataset, **options)
+            return found, demands(found.network, limits, found.calibration, bits)
 
         result, record["budget"] = choose_frozen(Choice(context), budget, attempt)
+        warn_of_frozen(config, result, dataset)
     result.network.save(folder / NETWORK)
     result.test_stimulus.save(folder / STIMULUS)
-    calibration.save(folder / CALIBRATION)
+    result.calibration.save(folder / CALIBRATION)
     with atomic_path(folder / DECISIONS) as path, path.open("wb") as file:
         np.savez(file, decisions=result.decisions, network_hash=np.array(result.network.hash))
-    test = compare(result.test_stimulus.labels, result.decisions, dataset.n_classes)
-    record["test"] = test.document()
-    warn_of(after_freezing(context.config, result, test))
+    record["test"] = test_of(result, dataset).document()
     figures = {**result.figures, **network_figures(result.network)}
     return Outcome(figures=figures, details={**result.details, **record})
 
@@ -127,7 +112,7 @@ def generate(context: Context) -> Outcome:
 
     folder, hardware = context.run.path, chosen_hardware(context)
     network = FrozenNetwork.load(folder / NETWORK)
-    mapping = map_calibrated(network, hardware, load_calibration(folder))
+    mapping = map_hardware(network, hardware, load_calibration(folder))
     write_bundle(network, mapping, folder / "bundle", name=hardware.name, vectors=_vectors(folder))
     return Outcome(figures=network_figures(network), details={"placement": mapping.report()})
 
@@ -146,27 +131,9 @@ def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibrati
     from codesign.cost.estimate import estimate as estimate_planned
     from codesign.machine.plan import plan_machine
 
-    mapping = map_calibrated(network, hardware, calibration)
+    mapping = map_hardware(network, hardware, calibration)
     document = estimate_planned(plan_machine(network, mapping), stimulus=calibration)
     return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit}
-
-
-def map_calibrated(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> HardwareMap:
-    """The network on the configured lanes, balanced on the events of ``calibration``."""
-    from codesign.cost.estimate import source_events
-    from codesign.cost.lanes import choose_lanes
-    from codesign.machine.capacity import CapacityOptions
-    from codesign.machine.mapping import map_network
-
-    events = None if calibration is None else source_events(network, calibration)
-    lanes = lanes_per_layer(hardware, len(network.layers))
-    if lanes is None:
-        if calibration is None:
-            raise InputError("hardware.lanes = 'auto' needs calibration samples, which a run has; give a number")
-        # Without a goal the lanes are those of a balanced machine.
-        lanes = choose_lanes(network, hardware.choices, GOALS[hardware.goal or "balanced"].within, calibration)
-    capacity = CapacityOptions(**hardware.capacity.model_dump()) if hardware.loadable else None
-    return map_network(network, lanes, events, hardware.choices, capacity=capacity)
 
 
 def fit(context: Context) -> Outcome:
@@ -231,7 +198,7 @@ def saved_cycles(folder: Path, hardware: HardwareConfig, config: VerifyConfig, l
 
     chosen = Stimulus.load(folder / STIMULUS).take(slice(0, config.samples))
     network = FrozenNetwork.load(folder / NETWORK)
-    mapping = map_calibrated(network, hardware, load_calibration(folder))
+    mapping = map_hardware(network, hardware, load_calibration(folder))
     whole = estimate_planned(plan_machine(network, mapping), stimulus=chosen)
     return whole["cycles"]["latency_cycles"] - latency
 

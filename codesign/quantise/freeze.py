@@ -5,6 +5,7 @@ The test samples are used here, once, after every choice has been made by valida
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from codesign.basics.progress import News, Progress, silent
 from codesign.config import Config
 from codesign.contract import golden
 from codesign.contract.deadcode import remove_dead_code
-from codesign.contract.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork, InputCoding
 from codesign.contract.stimulus import Stimulus
 from codesign.data.automatic import resolve, settled
 from codesign.data.encoders import encode, input_coding
@@ -39,6 +40,7 @@ from codesign.train.model import SpikingNetwork
 from codesign.train.quantised import CALIBRATION_MARGIN, QuantisedNetwork
 
 FINAL_MARGIN = 1.25
+CALIBRATION_SAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class FreezeResult:
 
     network : the frozen network, dead code removed.
     test_stimulus : the encoded test samples with their labels.
+    calibration : encoded validation samples, 500 at most, which may guide placement and estimates.
     decisions : int32 (N,); of the frozen network on them, by the golden model.
     figures : accuracies on the test samples and sizes, keys as in the manifest's figures.
     details : validation accuracies, history of the fine-tuning, event counts and sizes of all three sets, and what
@@ -55,6 +58,7 @@ class FreezeResult:
 
     network: FrozenNetwork
     test_stimulus: Stimulus
+    calibration: Stimulus
     decisions: np.ndarray
     figures: dict[str, Any]
     details: dict[str, Any]
@@ -76,46 +80,139 @@ def freeze(
     config, _ = resolve(config, dataset)
     device = prepare(config.train.threads, device)
     network = load_trained(config, trained, dataset).to(device)
-    timesteps = config.network.timesteps
     coding = input_coding(dataset, config.data)
     encoded = {
-        name: encode(dataset, getattr(dataset, name), config.data, timesteps)
+        name: encode(dataset, getattr(dataset, name), config.data, config.network.timesteps)
         for name in ("train", "validation", "test")
     }
-    check_training(dataset, encoded["train"][0], config.data)
-    model = QuantisedNetwork(network, config.freeze, coding).to(device)
-    training = Batches(encoded["train"][0], 1.0, Augmentation.of(dataset, config.data), device)
-    validation = Batches(encoded["validation"][0], device=device)
-    _set_widths(model, config, training, CALIBRATION_MARGIN)
-    history = _fine_tune(model, config, dataset, training, validation, progress)
-    widths = _set_widths(model, config, training, FINAL_MARGIN)
-    whole = model.export(widths)
-    frozen = remove_dead_code(whole)
-    validation_trace = golden.run(frozen, encoded["validation"][0], membranes=False, spikes=False)
-    stimulus, counts = encoded["test"]
-    scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding.is_current else 1.0
+    training, validation, stimulus = (samples for samples, _ in encoded.values())
+    check_training(dataset, training, config.data)
+    found = freeze_model(
+        network,
+        config,
+        training,
+        validation,
+        coding=coding,
+        augmentation=Augmentation.of(dataset, config.data),
+        earlier_epochs=settled(config.train.epochs, "train.epochs"),
+        progress=progress,
+        device=device,
+    )
+    validation_trace = golden.run(found.network, validation, membranes=False, spikes=False)
+    scale = 1.0 / ((1 << coding.input_bits) - 1) if coding.is_current else 1.0
 
     def in_float(samples: Stimulus) -> float:
         batches = Batches(samples, scale, device=device).ordered(EVALUATION_BATCH)
         return evaluate(network, batches, config.train).accuracy
 
     details = {
-        "fine_tuning": history,
-        "accuracy_validation": _accuracy(validation_trace.decisions, encoded["validation"][0].labels),
-        "accuracy_validation_float": in_float(encoded["validation"][0]),
+        "fine_tuning": found.history,
+        "accuracy_validation": _accuracy(validation_trace.decisions, validation.labels),
+        "accuracy_validation_float": in_float(validation),
         "samples": {name: len(entry[0]) for name, entry in encoded.items()},
         "events": {name: counts.document() for name, (_, counts) in encoded.items()},
-        "neurons": [layer.n_out for layer in whole.layers],
-        "removed_neurons": [a.n_out - b.n_out for a, b in zip(whole.layers, frozen.layers, strict=True)],
-        "removed_synapses": whole.n_synapses - frozen.n_synapses,
-        "weights_rounded_to_zero": model.rounded_to_zero(),
-        "membrane_widths": [layer.membrane_width for layer in frozen.layers],
-        "thresholds": [[int(scale.threshold.min()), int(scale.threshold.max())] for scale in model.scales],
+        **found.removed,
+        "membrane_widths": [layer.membrane_width for layer in found.network.layers],
+        "thresholds": found.thresholds,
     }
-    trace = golden.run(frozen, stimulus, membranes=False, spikes=False)
-    figures = {"accuracy_float": in_float(stimulus), **frozen_figures(frozen, stimulus, trace)}
+    trace = golden.run(found.network, stimulus, membranes=False, spikes=False)
+    counts = encoded["test"][1]
+    figures = {"accuracy_float": in_float(stimulus), **frozen_figures(found.network, stimulus, trace)}
     figures |= {"events_merged": counts.merged, "events_dropped": counts.dropped}
-    return FreezeResult(frozen, stimulus, trace.decisions, figures, details)
+    calibration = validation.take(slice(0, CALIBRATION_SAMPLES))
+    return FreezeResult(found.network, stimulus, calibration, trace.decisions, figures, details)
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A float network in integers.
+
+    network : the frozen network, dead code removed.
+    history : a row per epoch of the fine-tuning, epoch 0 being the network as it was rounded: ``epoch``,
+        ``validation_accuracy`` 0..1, ``validation_loss``, ``synaptic_operations_per_sample``.
+    removed : by layer ``neurons`` of the whole network, ``removed_neurons`` that cannot matter and
+        ``weights_rounded_to_zero``; ``removed_synapses`` in all.
+    thresholds : least and greatest threshold of each layer, in the membrane's units.
+    """
+
+    network: FrozenNetwork
+    history: list[dict[str, Any]]
+    removed: dict[str, Any]
+    thresholds: list[list[int]]
+
+
+def freeze_model(
+    model: SpikingNetwork,
+    config: Config,
+    training: Stimulus,
+    validation: Stimulus,
+    *,
+    coding: InputCoding | None = None,
+    augmentation: Augmentation | None = None,
+    earlier_epochs: int = 0,
+    progress: Progress = silent,
+    device: str = "cpu",
+) -> FrozenModel:
+    """Quantise a trained network, fine-tune it in integers at fixed connections, and freeze it.
+
+    model : with the weights to freeze, zero where there is no connection; it is not changed. Whoever trained it.
+    config : ``[freeze]`` says what becomes of it, with ``epochs`` of fine-tuning, 0 for none; of ``[train]`` the
+        fine-tuning takes all but the learning rate.
+    training, validation : encoded samples with labels. Membrane widths are those of the training samples, with a
+        margin, unless configured; of all epochs that of the best validation accuracy is kept.
+    coding : what the network's file is to say of its inputs; default: 'events', or 'current' of ``data.input_bits``.
+    augmentation : random changes of training samples. earlier_epochs : of the training before, so that the samples get
+        another order.
+
+    Deterministic for a given seed. Raises InputError for samples that are not the network's, for epochs or a batch size
+    that are still 'auto', and for weights that no integers of these widths can stand for.
+
+    >>> import codesign, numpy as np
+    >>> config = codesign.parse_config({
+    ...     "network": {"hidden": [4], "timesteps": 3}, "freeze": {"epochs": 0},
+    ...     "train": {"epochs": 1, "batch_size": 4, "threads": 1},
+    ... })
+    >>> samples = codesign.Stimulus.from_dense(np.arange(48).reshape(4, 3, 4) % 3 == 0, labels=[0, 1, 0, 1])
+    >>> model = codesign.SpikingNetwork(4, 2, config.network, config.train)
+    >>> frozen = codesign.freeze_model(model, config, samples, samples).network
+    >>> frozen.n_inputs, frozen.n_outputs, frozen.timesteps, frozen.layers[0].weight_bits
+    (4, 2, 3, 6)
+    """
+    if coding is None:
+        coding = InputCoding("current", config.data.input_bits) if training.is_current else InputCoding("events")
+    _check_samples(model, training, "training samples")
+    _check_samples(model, validation, "validation samples")
+    device = prepare(config.train.threads, device)
+    quantised = QuantisedNetwork(model, config.freeze, coding).to(device)
+    batches = Batches(training, 1.0, augmentation, device)
+    _set_widths(quantised, config, batches, CALIBRATION_MARGIN)
+    history = _fine_tune(quantised, config, batches, Batches(validation, device=device), earlier_epochs, progress)
+    whole = quantised.export(_set_widths(quantised, config, batches, FINAL_MARGIN))
+    frozen = remove_dead_code(whole)
+    return FrozenModel(
+        frozen,
+        history,
+        {
+            "neurons": [layer.n_out for layer in whole.layers],
+            "removed_neurons": [a.n_out - b.n_out for a, b in zip(whole.layers, frozen.layers, strict=True)],
+            "removed_synapses": whole.n_synapses - frozen.n_synapses,
+            "weights_rounded_to_zero": quantised.rounded_to_zero(),
+        },
+        [[int(scale.threshold.min()), int(scale.threshold.max())] for scale in quantised.scales],
+    )
+
+
+def _check_samples(model: SpikingNetwork, stimulus: Stimulus, where: str) -> None:
+    """Raise InputError unless the samples are the network's, each with the label of a class."""
+    stimulus.validate(where, model.plans[-1].size)
+    for name, given, wanted in (
+        ("inputs", stimulus.n_inputs, math.prod(model.in_shape)),
+        ("timesteps", stimulus.timesteps, model.network.timesteps),
+    ):
+        if given != wanted:
+            raise InputError(f"{where}: {given} {name}, the network has {wanted}")
+    if not len(stimulus) or (stimulus.labels < 0).any():
+        raise InputError(f"{where}: each needs a label, and there must be some")
 
 
 def frozen_figures(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace) -> dict[str, Any]:
@@ -177,17 +274,17 @@ def _set_widths(model: QuantisedNetwork, config: Config, training: Batches, marg
 def _fine_tune(
     model: QuantisedNetwork,
     config: Config,
-    dataset: Dataset,
     training: Batches,
     validation: Batches,
+    earlier_epochs: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Train in integer units; leaves the model with the weights of the best validation accuracy."""
     options = config.train
-    weights = class_weights(dataset.train.labels, dataset.n_classes, options.class_balance, training.device)
+    weights = class_weights(training.stimulus.labels, model.plans[-1].size, options.class_balance, training.device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(options, parameters, config.freeze.learning_rate)
-    batch_size, trained = settled(options.batch_size, "train.batch_size"), settled(options.epochs, "train.epochs")
+    batch_size = settled(options.batch_size, "train.batch_size")
     epochs = settled(config.freeze.epochs, "freeze.epochs")
     per_epoch = -(-len(training) // batch_size)
     steps = per_epoch * epochs
@@ -197,8 +294,8 @@ def _fine_tune(
     state: dict[str, torch.Tensor] = {}
     for epoch in range(epochs + 1):
         if epoch:
-            # Epoch numbers after the float run's, so that the order of samples is a new one.
-            for batch, (inputs, target) in enumerate(training.epoch(batch_size, options.seed, trained + epoch)):
+            # Epoch numbers after those of the float network, so that the order of samples is a new one.
+            for batch, (inputs, target) in enumerate(training.epoch(batch_size, options.seed, earlier_epochs + epoch)):
                 if batch and news.due():
                     progress(epoch - 1 + batch / per_epoch, epochs, f"quantised, epoch {epoch} of {epochs}")
                 for group in optimizer.param_groups:

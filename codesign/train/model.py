@@ -246,6 +246,13 @@ class SpikingNetwork(nn.Module):
     network, train : architecture and neuron; surrogate and seed.
 
     Raises InputError for layers that do not suit the input.
+
+    >>> import codesign, torch
+    >>> config = codesign.parse_config({"network": {"hidden": [8], "timesteps": 5}})
+    >>> model = codesign.SpikingNetwork(4, 3, config.network, config.train)
+    >>> output = model(torch.ones(5, 2, 4))
+    >>> output.scores.shape, [spikes.shape for spikes in output.spikes]
+    (torch.Size([2, 3]), [torch.Size([5, 2, 8]), torch.Size([5, 2, 3])])
     """
 
     def __init__(self, in_shape: int | Shape, n_classes: int, network: NetworkConfig, train: TrainConfig) -> None:

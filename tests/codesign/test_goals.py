@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from machines import picture_network
 
-from codesign.basics.errors import CodesignWarning, InputError
-from codesign.config import parse_config
+from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
+from codesign.config import hardware_config, parse_config
 from codesign.config.text import config_toml
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import estimate
 from codesign.cost.lanes import choose_lanes, layer_work, sample_clocks
+from codesign.cost.mapping import map_hardware
 from codesign.machine.choices import Choices
 from codesign.machine.goals import GOALS, Goal, expanded
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
-from codesign.pipeline.work import map_calibrated
 
 COUNTS = {"network": {"readout": "spike_count"}}
 
@@ -110,8 +110,23 @@ def test_auto_needs_samples() -> None:
     network, stimulus = network_and_samples()
     hardware = parse_config({"hardware": {"lanes": "auto"}, **COUNTS}).hardware
     with pytest.raises(InputError, match=r"hardware\.lanes = 'auto' needs calibration samples"):
-        map_calibrated(network, hardware, None)
-    assert list(map_calibrated(network, hardware, stimulus).lanes) == choose_lanes(network, Choices(), 2.0, stimulus)
+        map_hardware(network, hardware, None)
+    assert list(map_hardware(network, hardware, stimulus).lanes) == choose_lanes(network, Choices(), 2.0, stimulus)
+    # One lane is one lane, whatever the samples do.
+    assert set(map_hardware(network, hardware_config(network, goal="small")).lanes) == {1}
+
+
+def test_a_goal_for_a_network_without_configuration_goes_as_far_as_the_network_does() -> None:
+    plain, structured = network_and_samples()[0], picture_network(pooled=False)
+    assert hardware_config(plain, goal="small").shape == "folded"
+    assert hardware_config(structured, goal="small").shape == "streaming"
+    assert (
+        hardware_config(plain, goal="fast").lanes == "auto" and hardware_config(plain, goal="fast", lanes=2).lanes == 2
+    )
+    with pytest.raises(InputError, match=r"hardware\.lanes has 9 entries for"):
+        hardware_config(plain, lanes=[1] * 9)
+    with pytest.raises(UnsupportedError, match="together"):
+        hardware_config(plain, loadable=True, shape="folded")
 
 
 def test_an_unknown_goal_is_named() -> None:

@@ -17,11 +17,11 @@ from codesign.basics.errors import (
 )
 from codesign.config import Config, HardwareConfig, parse_config
 from codesign.contract.network import FrozenNetwork
+from codesign.cost.mapping import map_hardware
 from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
-from codesign.pipeline.work import map_calibrated
 from codesign.records.rundir import FIGURES, RunDirectory
 
 
@@ -297,9 +297,9 @@ def test_choices_of_hardware_reach_the_mapping():
     rng = np.random.default_rng(0)
     weights = rng.integers(1, 8, (30, 24)) * (rng.random((30, 24)) < 0.2)
     network = FrozenNetwork.from_arrays([weights], threshold=1, timesteps=1)
-    plain = map_calibrated(network, HardwareConfig(lanes=2), None)
-    chosen = map_calibrated(network, HardwareConfig(lanes=2, synapses="compact", pipeline="short"), None)
-    folded = map_calibrated(network, HardwareConfig(shape="folded"), None)
+    plain = map_hardware(network, HardwareConfig(lanes=2), None)
+    chosen = map_hardware(network, HardwareConfig(lanes=2, synapses="compact", pipeline="short"), None)
+    folded = map_hardware(network, HardwareConfig(shape="folded"), None)
     assert (plain.layers[0].pipeline, plain.layers[0].encoding.is_plain, plain.folded) == ("deep", True, None)
     assert (chosen.layers[0].pipeline, chosen.layers[0].encoding.is_plain) == ("short", False)
     assert folded.folded is not None

@@ -36,6 +36,14 @@ class FrozenNetwork:
     """Integer SNN: layers in order, timesteps per sample, input coding and readout.
 
     The last layer is the readout. Sources PREVIOUS and OWN of the layers' projections become indices here.
+
+    >>> import codesign
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> network.n_inputs, network.n_outputs, network.n_synapses, network.density
+    (2, 2, 4, 1.0)
+    >>> network.save("mine.safetensors")
+    >>> codesign.FrozenNetwork.load("mine.safetensors").hash == network.hash
+    True
     """
 
     layers: tuple[FrozenLayer, ...]

@@ -117,6 +117,18 @@ class PQRewirer:
     -----
     CodesignWarning : pruned weights that were written from outside, gradients that are not finite, a rewiring that
         found no gradient, more steps than the schedule was laid out for.
+
+    >>> import codesign, torch
+    >>> model = torch.nn.Linear(20, 10)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> rewirer = codesign.PQRewirer(model, optimizer, steps_per_epoch=1, epochs=10, target_density=0.2)
+    >>> for _ in range(10):
+    ...     optimizer.zero_grad()
+    ...     model(torch.ones(4, 20)).square().mean().backward()
+    ...     optimizer.step()
+    ...     _ = rewirer.step()
+    >>> rewirer.density, int((model.weight != 0).sum())
+    (0.2, 40)
     """
 
     def __init__(
