@@ -60,7 +60,7 @@ def build(
     >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
     >>> _ = codesign.generate_bundle(network, codesign.map_hardware(network), "bundle")
     >>> codesign.build_bitstream("bundle", "icebreaker", "out")["bitstream"]  # doctest: +SKIP
-    'board_top.bin'
+    'top.bin'
     >>> codesign.build_bitstream("bundle", "icebraker", "out")
     Traceback (most recent call last):
     codesign.basics.errors.InputError: board 'icebraker' is none of icebreaker, ulx3s-25f; did you mean 'icebreaker'?

@@ -82,7 +82,10 @@ def explore(
 
     >>> import codesign
     >>> from pathlib import Path
-    >>> config = codesign.parse_config({"explore": {"density": [0.2], "weight_bits": [4], "lanes": [1, 2]}})
+    >>> config = codesign.parse_config({
+    ...     "network": {"hidden": [16], "timesteps": 2}, "train": {"epochs": 10}, "freeze": {"epochs": 0},
+    ...     "explore": {"density": [0.2], "weight_bits": [4], "lanes": [1, 2], "verify": "none", "synthesise": "none"},
+    ... })
     >>> document = codesign.explore_designs(config, "designs")  # doctest: +SKIP
     >>> [point["name"] for point in document["points"]]  # doctest: +SKIP
     ['d0.2-w4-l1', 'd0.2-w4-l2']

@@ -120,3 +120,26 @@ def test_a_wrong_example_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codesign.map_hardware, "__doc__", ">>> 1 + 1\n3\n")
     with pytest.raises(AssertionError, match=r"Got:\s+2"):
         examples("map_hardware", {}, all_of_them=False)
+
+
+@pytest.mark.deep
+@pytest.mark.hardware
+def test_the_path_in_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## From Python")[1]
+    code = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    tiny = [
+        "[network]",
+        "hidden = [12]",
+        "timesteps = 2",
+        "[train]",
+        "epochs = 12",
+        "threads = 1",
+        "[freeze]",
+        "epochs = 1",
+    ]
+    Path("mine.toml").write_text("\n".join(tiny))
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("True 0 ")
