@@ -19,7 +19,10 @@ PAUSE = 5.0
 
 
 class Table:
-    """Rows of texts under their headers, shown literally; no word of them, such as a path, is ever cut or broken."""
+    """Rows of texts under their headers, shown literally; no word of them, such as a path, is ever cut or broken.
+
+    In a terminal that is too narrow for that a row is a paragraph, a line for each cell.
+    """
 
     def __init__(self, *headers: str, caption: str = "") -> None:
         self.headers, self.caption = headers, caption
@@ -219,7 +222,7 @@ def _print_lines(lines: Lines) -> None:
 
 
 def _print_table(table: Table) -> None:
-    """As wide as the terminal, but as wide as it needs where a word would be broken or nobody set a width."""
+    """As wide as the terminal, in a file as wide as it needs; a line for each cell where a word would be broken."""
     from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -234,7 +237,15 @@ def _print_table(table: Table) -> None:
         shown.add_row(*row)
     console = _rich(sys.stdout)
     wanted = Measurement.get(console, console.options.update(width=1 << 16), shown)
-    console.width = max(wanted.minimum, console.width if _is_terminal(sys.stdout) else wanted.maximum)
+    if not _is_terminal(sys.stdout):
+        console.width = wanted.maximum
+    elif wanted.minimum > console.width:
+        records = (
+            "\n".join(f"{header}: {cell}" if header else cell for header, cell in zip(table.headers, row) if cell)
+            for row in table.rows
+        )
+        _print_lines(Lines("\n\n".join([*records, *([table.caption] if table.caption else [])])))
+        return
     console.print(shown, crop=False)
 
 

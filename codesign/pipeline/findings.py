@@ -29,7 +29,8 @@ class ResultWarning(CodesignWarning):
 
 def warn_of(findings: Iterable[str]) -> None:
     for text in findings:
-        warnings.warn(text, ResultWarning, stacklevel=2)
+        # Of whoever has the network trained or frozen.
+        warnings.warn(text, ResultWarning, stacklevel=3)
 
 
 def after_training(config: Config, result: TrainResult, validation: Comparison) -> Iterator[str]:

@@ -79,7 +79,7 @@ def freeze_network(
     from codesign.quantise.freeze import freeze
 
     result = freeze(config, trained, dataset, progress=progress, device=device)
-    warn_of_frozen(config, result, dataset)
+    warn_of(after_freezing(config, result, test_of(result, dataset)))
     return result
 
 
@@ -91,7 +91,3 @@ def validation_of(result: TrainResult, dataset: Dataset) -> Comparison:
 def test_of(result: FreezeResult, dataset: Dataset) -> Comparison:
     """The frozen network's test accuracy beside guessing."""
     return compare(result.test_stimulus.labels, result.decisions, dataset.n_classes)
-
-
-def warn_of_frozen(config: Config, result: FreezeResult, dataset: Dataset) -> None:
-    warn_of(after_freezing(config, result, test_of(result, dataset)))

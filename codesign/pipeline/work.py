@@ -18,13 +18,13 @@ from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shorta
 from codesign.cost.mapping import map_hardware
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
+from codesign.pipeline.findings import after_freezing, warn_of
 from codesign.pipeline.stage import Context, Outcome
 from codesign.pipeline.steps import (
     freeze_network,
     test_of,
     train_network,
     validation_of,
-    warn_of_frozen,
 )
 from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
@@ -95,7 +95,7 @@ def freeze(context: Context) -> Outcome:
             return found, demands(found.network, limits, found.calibration, bits)
 
         result, record["budget"] = choose_frozen(Choice(context), budget, attempt)
-        warn_of_frozen(config, result, dataset)
+        warn_of(after_freezing(config, result, test_of(result, dataset)))
     result.network.save(folder / NETWORK)
     result.test_stimulus.save(folder / STIMULUS)
     result.calibration.save(folder / CALIBRATION)

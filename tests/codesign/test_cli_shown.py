@@ -136,6 +136,7 @@ def test_paths_and_brackets_are_whole_in_a_narrow_terminal(
     assert out.count(PATH) == 5 and "…" not in out
     for name in ("[budget]", "[explore]", "[what]", "[caption]", "[red]two[/red]"):
         assert name in out
+    assert ("set: one [budget]\n[what]: some" in out) == (stream is Terminal)
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
