@@ -124,10 +124,10 @@ def test_a_wrong_example_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.deep
 @pytest.mark.hardware
-def test_the_path_in_the_readme_runs(
+def test_the_path_in_the_documentation_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## From Python")[1]
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     tiny = [
