@@ -24,6 +24,7 @@ ELSEWHERE = {
     "boards/uart_testbench.py",
     "codesign/__main__.py",
     "codesign/train/kernels/fused.py",
+    "sim/framing.py",
     "sim/launch.py",
     "sim/load_testbench.py",
     "sim/testbench.py",
@@ -88,6 +89,19 @@ def _trace(frame: FrameType, event: str, argument: object) -> None:
     code = frame.f_code
     if code.co_name != "<module>":
         _touched.add(code.co_filename)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # A test may leave the tracing off: what it traces with restores what it found, or nothing.
+    if item.config.getoption("--touched"):
+        threading.settrace(_trace)
+        sys.settrace(_trace)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    pytest_runtest_setup(item)
 
 
 def modules() -> set[str]:
