@@ -31,7 +31,8 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
     sums = np.stack([(dense[chosen] * values[chosen, None]).sum(axis=0) for chosen in sources])
     if is_current:
         sums = np.repeat(sums, timesteps, axis=0)
-    spikes, membranes, _, saturations = golden.lif_steps(layer, sums[None])
+    expected = golden.lif_steps(layer, sums[None])
+    spikes, membranes, saturations = expected.spikes, expected.membranes, expected.saturations
     got_spikes, got_membranes, clips = [], [], 0
 
     async def bench(ctx):
