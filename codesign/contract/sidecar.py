@@ -33,7 +33,7 @@ from codesign.contract.network.limits import INPUT, MAX_KERNEL, MAX_LAYERS, MAX_
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 MAX_BYTES = 8 << 20
 MAX_OBJECTS = 200_000
@@ -142,13 +142,14 @@ class SynapseEncoding(Part):
 
 
 class Probe(Part):
-    """Hierarchical names, below the top module, of a layer's probe signals."""
+    """Hierarchical names, below the top module, of a layer's probe signals; currents : if it has synaptic currents."""
 
     valid: ProbePath
     slot: ProbePath
     spikes: ProbePath
     membranes: ProbePath
     phase: ProbePath
+    currents: ProbePath | None
 
 
 class Picture(Part):
@@ -251,9 +252,12 @@ class LayerEntry(Part):
 
     n_in : sources of all projections together. lane, slot : by neuron. picture : if lanes own channels, whose places
     are neighbouring slots. source_address : by source, projection by projection, its address in events. slot_base :
-    where the layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth :
-    0 if there is none. threshold, bias, leak_shift, leak_multiplier : the layer-wide constant, None if a memory holds
-    them; what the layer does not use, a threshold without spikes or numbers of another kind of leak, is None too.
+    where the layer's slots begin in the parameter memory. state_width : of what a slot keeps, or of the membrane's part
+    where synaptic currents have one of current_state_width. sum_width : None if the sum lies in a state. current_width,
+    current_leak : None without a synaptic current; current_state_width : None if no layer of the engine has one.
+    fifo_depth : 0 if there is none. threshold, bias, leak_shift, leak_multiplier, current_leak_shift,
+    current_leak_multiplier : the layer-wide constant, None if a memory holds them; what the layer does not use, a
+    threshold without spikes or numbers of another kind of leak, is None too.
     """
 
     index: Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
@@ -273,13 +277,18 @@ class LayerEntry(Part):
     membrane_width: Annotated[int, Field(ge=1, le=64)]
     state_width: Bits
     sum_width: Bits | None
+    current_width: Annotated[int, Field(ge=1, le=64)] | None
+    current_state_width: Bits | None
     queue_depth: Annotated[int, Field(ge=0, le=1 << 16)]
     fifo_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)]
     leak: LeakKind
+    current_leak: LeakKind | None
     threshold: Constant | None
     bias: Constant | None
     leak_shift: Constant | None
     leak_multiplier: Constant | None
+    current_leak_shift: Constant | None
+    current_leak_multiplier: Constant | None
     encoding: SynapseEncoding
     pipeline: Literal["deep", "short"]
     lockstep: bool
@@ -412,7 +421,7 @@ class Sidecar(Part):
     """A whole ``design.json``. input_words : of a beat. load : None unless the machine is loadable."""
 
     format: Literal["codesign-bundle"]
-    version: Literal[5]
+    version: Literal[6]
     name: TopName
     network_hash: Hash
     tools: Annotated[dict[ToolName, ToolVersion], Field(min_length=3)]

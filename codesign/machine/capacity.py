@@ -82,7 +82,8 @@ class LayerCapacity:
     @property
     def parameter_widths(self) -> dict[str, int]:
         """Bits of the parameters that are in memory."""
-        widths = {name: getattr(self, f"{name}_width") for name in PARAMETERS}
+        # No machine with synaptic currents is loadable: of their leaks there is nothing.
+        widths = {name: getattr(self, f"{name}_width", 0) for name in PARAMETERS}
         return {name: width for name, width in widths.items() if width}
 
     @property

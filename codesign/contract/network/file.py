@@ -65,7 +65,7 @@ DTYPES = {
 
 def metadata(network: FrozenNetwork) -> dict[str, Any]:
     """The JSON document: everything but the arrays."""
-    has_terms = any(layer.extra_terms for layer in network.layers)
+    has_terms = network.extra_terms
     return {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION if has_terms else PLAIN_VERSION,

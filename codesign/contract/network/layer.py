@@ -328,10 +328,17 @@ class FrozenLayer:
 
     def current_range(self, source_max: int = 1) -> tuple[Int, Int]:
         """Bounds of current_leak(i) + acc, per neuron, before it is clipped into i: two int64 (n_out,)."""
-        assert self.current_leak is not None
-        low, high = self.step_range(source_max)
-        least, most = (self._leaked(self.current_leak, i) for i in (self.current_min, self.current_max))
+        (least, most), (low, high) = self._leaked_current(), self.step_range(source_max)
         return least + low, most + high
+
+    def current_kept_range(self) -> tuple[Int, Int]:
+        """Bounds of current_leak(i) + bias, per neuron: two int64 (n_out,)."""
+        least, most = self._leaked_current()
+        return least + self.bias, most + self.bias
+
+    def _leaked_current(self) -> tuple[Int, Int]:
+        assert self.current_leak is not None
+        return self._leaked(self.current_leak, self.current_min), self._leaked(self.current_leak, self.current_max)
 
     def _leaked(self, leak: Leak, value: int) -> Int:
         """int64 (n_out,): what each neuron's ``value`` leaks to."""

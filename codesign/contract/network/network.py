@@ -109,6 +109,11 @@ class FrozenNetwork:
         return self.readout != "spike_count"
 
     @property
+    def extra_terms(self) -> bool:
+        """True if a layer has a delayed reset or a synaptic current."""
+        return any(layer.extra_terms for layer in self.layers)
+
+    @property
     def is_plain_chain(self) -> bool:
         """True if every layer is plain and reads the one before."""
         return all(
@@ -213,8 +218,6 @@ class FrozenNetwork:
                 found.add("events beside input currents")
             if self.coding.is_current and INPUT in sources and index > 0:
                 found.add("input currents to a later layer")
-            if layer.extra_terms:
-                found.add("a delayed reset or a synaptic current")
             if all(source == index for source in sources):
                 found.add("a layer that nothing but itself reaches")
             for what in sorted(found):
