@@ -287,7 +287,7 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "membrane_width": engine.widths.membrane if mapping.capacity else frozen.membrane_width,
         "state_width": engine.widths.state,
         "sum_width": engine.widths.sum or None,
-        "current_width": frozen.current_width or None,
+        "current_width": (engine.widths.current if mapping.capacity else frozen.current_width) or None,
         "current_state_width": engine.widths.current_state or None,
         "queue_depth": engine.queue_depth,
         "fifo_depth": engine.fifo_depth,

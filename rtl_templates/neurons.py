@@ -394,7 +394,13 @@ class NeuronBank(wiring.Component):
             kind, value = reset
             return {"subtract": difference, "zero": Value.cast(0), "none": u_next}.get(kind, Value.cast(value))
 
-        return spike, Mux(spike, self._of_layer(resets, after), u_next)
+        left: Value = Mux(spike, self._of_layer(resets, after), u_next)
+        if any(self._delays):
+            # By its name the faults of the mutants find it.
+            kept = Signal(left.shape())
+            m.d.comb += kept.eq(left)
+            left = kept
+        return spike, left
 
     def _leaks(self, which: str) -> list[tuple[LeakKind, int | None, int | None]]:
         """Of each layer: the kind of a leak, shift and multiplier; None for what is in memory, or not used."""

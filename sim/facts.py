@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from codesign.basics.errors import MismatchError
-from codesign.contract.network import INPUT, Convolution, FrozenNetwork, LeakKind, signed_width
+from codesign.contract.network import INPUT, Convolution, FrozenNetwork, Leak, LeakKind, signed_width
 from codesign.contract.network.terms import LEAK_NUMBERS
 from codesign.contract.sidecar import (
     SIDECAR,
@@ -473,6 +473,8 @@ class _Checks:
             self.same(f"{where}.lanes", layer.lanes, entry.lanes, "the list of layers")
             self.same(f"{where}.membrane_width", layer.membrane_width, entry.membrane_width, "the list of layers")
             self.same(f"{where}.state_width", layer.state_width, entry.state_width, "the list of layers")
+            for name in ("current_width", "current_state_width"):
+                self.same(f"{where}.{name}", getattr(layer, name), getattr(entry, name) or 0, "the list of layers")
             self._capacity(where, entry, layer)
 
     def _capacity(self, where: str, entry: LayerEntry, layer: LayerRoom) -> None:
@@ -480,7 +482,9 @@ class _Checks:
         fields = {field.name: field.width for memory in entry.memories for field in memory.fields}
         self.same(f"{where}.weight_bits", layer.weight_bits, fields.get("weight"), "the synapse memory")
         self.same(f"{where}.bias_width", layer.bias_width, fields.get("bias"), "the parameter memory")
-        for name in ("threshold", "leak_shift", "leak_multiplier"):
+        for name in NUMBERS:
+            if name == "bias":
+                continue
             stated = getattr(layer, f"{name}_width")
             self.same(f"{where}.{name}_width", stated, fields.get(name, 0), "the parameter memory")
         for memory in entry.memories:
@@ -523,7 +527,8 @@ class _Checks:
             self.same(f"{where}.leak", entry.leak, layer.leak.kind, source)
             current_leak = None if layer.current_leak is None else layer.current_leak.kind
             self.same(f"{where}.current_leak", entry.current_leak, current_leak, source)
-            self.same(f"{where}.current_width", entry.current_width, layer.current_width or None, source)
+            if room is None:
+                self.same(f"{where}.current_width", entry.current_width, layer.current_width or None, source)
             for name in NUMBERS:
                 known = name in _used(spiking, layer.leak.kind, current_leak) - held - layer.varying
                 constant = int(layer.numbers[name][0]) if known else None
@@ -541,20 +546,31 @@ class _Checks:
         self.same("load.fixed.readout", fixed.readout, network.readout, source)
         self.same("load.fixed.n_outputs", fixed.n_outputs, network.n_outputs, source)
         for index, (entry, layer) in enumerate(zip(fixed.layers, network.layers)):
-            where, leak, room = f"load.fixed.layers.{index}", layer.leak, self._room(index)
-            # Of what is loaded the letter of ARCHITECTURE.md stands there.
-            k = n = int(np.ravel(leak.shift)[0])
-            m: int | str = int(np.ravel(leak.multiplier)[0])
-            if room and room.leak_shift_width:
-                k, n = "k", "n"
-            if room and room.leak_multiplier_width:
-                m = "m"
-            texts = {"none": "none", "shift": f"v - (v >> {k})", "multiply": f"(v * {m}) >> {n}"}
-            self.same(f"{where}.leak", entry.leak, texts[leak.kind], source)
+            where, room = f"load.fixed.layers.{index}", self._room(index)
+            spiking = not (network.membrane_readout and index == len(network.layers) - 1)
+            self.same(f"{where}.leak", entry.leak, _formula("v", layer.leak, room, "leak"), source)
+            current = None
+            if layer.current_leak is not None:
+                current = _formula("i", layer.current_leak, room, "current_leak")
+                # A layer that integrates cannot saturate, in however many bits.
+                current += f" in {layer.current_width} bits" if spiking else ""
+            self.same(f"{where}.current", entry.current, current, source)
             reset = f"value {layer.reset_value}" if layer.reset == "value" else layer.reset
+            reset += " a timestep late" if layer.reset_delay else ""
             self.same(f"{where}.reset", entry.reset, reset, source)
             self.same(f"{where}.compare", entry.compare, layer.compare, source)
             self.same(f"{where}.fraction_bits", entry.fraction_bits, layer.fraction_bits, source)
+
+
+def _formula(x: str, leak: Leak, room: LayerRoom | None, which: str) -> str:
+    """A leak of ``x``, called ``which``; of what is loaded the letter of ARCHITECTURE.md stands there."""
+    k = n = str(np.ravel(leak.shift)[0])
+    m = str(np.ravel(leak.multiplier)[0])
+    if room and getattr(room, f"{which}_shift_width"):
+        k, n = "k", "n"
+    if room and getattr(room, f"{which}_multiplier_width"):
+        m = "m"
+    return {"none": "none", "shift": f"{x} - ({x} >> {k})", "multiply": f"({x} * {m}) >> {n}"}[leak.kind]
 
 
 def _used(spiking: bool, leak: LeakKind, current_leak: LeakKind | None) -> set[str]:

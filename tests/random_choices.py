@@ -63,11 +63,7 @@ def random_choices(rng: np.random.Generator, network: FrozenNetwork, **given: An
         drawn = {name: values[int(rng.integers(len(values)))] for name, values in VALUES.items() if rng.random() < 0.5}
         choices = Choices(**drawn | given)
         found = problem(
-            choices,
-            readout=network.readout,
-            n_outputs=network.n_outputs,
-            structured=not network.is_plain_chain,
-            terms=network.extra_terms,
+            choices, readout=network.readout, n_outputs=network.n_outputs, structured=not network.is_plain_chain
         )
         if found is None:
             return choices

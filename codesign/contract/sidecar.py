@@ -19,8 +19,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -352,7 +354,10 @@ class MemoryBits(Part):
 
 
 class LayerRoom(Part):
-    """What a layer of a loadable machine holds at most (:class:`codesign.machine.capacity.LayerCapacity`)."""
+    """What a layer of a loadable machine holds at most (:class:`codesign.machine.capacity.LayerCapacity`).
+
+    The last six are left out where they are 0: resets at once, no synaptic current.
+    """
 
     n_out: Width
     lanes: Annotated[int, Field(ge=1, le=MAX_LANES)]
@@ -366,6 +371,17 @@ class LayerRoom(Part):
     leak_multiplier_width: Annotated[int, Field(ge=0, le=MAX_BITS)]
     state_width: Bits
     potential_width: Bits
+    late_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    current_width: Annotated[int, Field(ge=0, le=64)] = 0
+    current_leak_shift_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    current_leak_multiplier_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    current_state_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    gathered_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+
+    @model_serializer(mode="wrap")
+    def _terms_that_there_are(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = {name for name, field in type(self).model_fields.items() if not field.is_required()}
+        return {name: value for name, value in dump(self).items() if value or name not in optional}
 
 
 class Room(Part):
@@ -378,12 +394,17 @@ class Room(Part):
 
 
 class FixedLayer(Part):
-    """What is the same for every network on a loadable machine, of one layer."""
+    """What is the same for every network on a loadable machine, of one layer; current : if it has synaptic ones."""
 
     leak: Formula
+    current: Formula | None = None
     reset: Formula
     compare: CompareKind
     fraction_bits: Annotated[int, Field(ge=0, le=64)]
+
+    @model_serializer(mode="wrap")
+    def _terms_that_there_are(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class FixedTerms(Part):

@@ -131,7 +131,6 @@ class Feature:
     excludes : choices that must then keep their defaults. needs : choices that must not.
     readout : the readout that it is built for; None for any.
     structures : whether it is built for networks that are no chains of single synapses.
-    terms : whether it is built for layers with a delayed reset or a synaptic current.
     unknown_to : consumers that cannot deal with it.
     """
 
@@ -139,7 +138,6 @@ class Feature:
     needs: tuple[str, ...] = ()
     readout: ReadoutKind | None = None
     structures: bool = True
-    terms: bool = True
     unknown_to: tuple[Consumer, ...] = ()
 
 
@@ -163,7 +161,7 @@ FEATURES: dict[str, Feature] = {
     "output_spikes": Feature(readout="spike_count", unknown_to=_LOGIC),
     "block_rom_bits": Feature(unknown_to=_LOGIC),
     "early_exit": Feature(unknown_to=_ALL),
-    "loadable": Feature(excludes=("shape", "synapses"), structures=False, terms=False, unknown_to=_LOGIC),
+    "loadable": Feature(excludes=("shape", "synapses"), structures=False, unknown_to=_LOGIC),
 }
 CONSUMERS: dict[Consumer, str] = {
     "area": "the area model",
@@ -184,14 +182,12 @@ def problem(
     n_outputs: int | None = None,
     lanes: Sequence[int] | None = None,
     structured: bool = False,
-    terms: bool = False,
     consumer: Consumer | None = None,
 ) -> str | None:
     """Why no such machine is built, in one line; None if it is.
 
-    readout, n_outputs, lanes, structured, terms : of the network and its placement, as far as they are known;
-        ``structured`` says whether it is anything else than a chain of single synapses, ``terms`` whether a layer has
-        a delayed reset or a synaptic current.
+    readout, n_outputs, lanes, structured : of the network and its placement, as far as they are known; ``structured``
+        says whether it is anything else than a chain of single synapses.
     consumer : who is to deal with the machine; None for its generation and verification, which know every choice.
     """
     given = chosen(choices)
@@ -210,8 +206,6 @@ def problem(
                 f"{_text(choices, key)} is built for chains of single synapses alone, without convolutions, pools, "
                 "recurrence and skips; leave it out"
             )
-        if terms and not feature.terms:
-            return f"{_text(choices, key)} is not built for delayed resets and synaptic currents; leave it out"
     against = None if readout is None else early_exit_problem(readout, choices.early_exit)
     if against is not None:
         return f"hardware.{against}"
@@ -240,15 +234,8 @@ def check(
         readout = network.readout
     n_outputs = None if network is None else network.n_outputs
     structured = structured if network is None else not network.is_plain_chain
-    terms = network is not None and network.extra_terms
     found = problem(
-        choices,
-        readout=readout,
-        n_outputs=n_outputs,
-        lanes=lanes,
-        structured=structured,
-        terms=terms,
-        consumer=consumer,
+        choices, readout=readout, n_outputs=n_outputs, lanes=lanes, structured=structured, consumer=consumer
     )
     if found is not None:
         raise UnsupportedError(found)

@@ -163,7 +163,16 @@ class Widths:
     @classmethod
     def of_capacity(cls, room: LayerCapacity, *, has_sum: bool, value: int) -> Widths:
         """What a layer of a loadable machine has room for."""
-        return cls(room.sum_width if has_sum else 0, room.state_width, room.potential_width, value, room.membrane_width)
+        return cls(
+            sum=room.sum_width if has_sum else 0,
+            state=room.state_width,
+            potential=room.potential_width,
+            value=value,
+            membrane=room.membrane_width,
+            current=room.current_width,
+            current_state=room.current_state_width,
+            gathered=room.gathered_width,
+        )
 
     @classmethod
     def joined(cls, parts: list[Widths], value: int) -> Widths:
@@ -540,7 +549,7 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     value = network.coding.input_bits if is_current else 0
     if capacity:
         widths = Widths.of_capacity(capacity.layers[index], has_sum=is_current, value=value)
-        frozen = replace(frozen, membrane_width=widths.membrane)
+        frozen = replace(frozen, membrane_width=widths.membrane, current_width=widths.current)
     else:
         widths = Widths.of_layer(frozen, network.source_max(index), has_sum=is_current, value=value)
     timesteps = capacity.timesteps if capacity else network.timesteps

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutated_machines import MACHINES, machine
 from random_choices import random_choices
 from random_networks import random_lanes, random_network, random_stimulus
 from random_structures import random_covered
@@ -15,6 +16,9 @@ from codesign.contract.network import FrozenNetwork
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
 from rtl_templates.bundle import write_bundle
+from sim.mutants import run_mutants
+from sim.mutants.data import _edits
+from sim.mutants.rtl import RTL_EDITS
 from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
@@ -78,3 +82,29 @@ def test_many_chains_with_terms_equal_their_rtl(seed: int, shape: str, tmp_path:
 @pytest.mark.parametrize("seed", range(200, 230))
 def test_many_pictures_with_terms_equal_their_rtl(seed: int, tmp_path: Path) -> None:
     equal(seed, tmp_path / "b", None, pictures=True)
+
+
+NEW_LOGIC = {
+    "current not leaked",
+    "current not saturated",
+    "delayed reset decayed",
+    "delayed reset forgotten",
+    "reset not delayed",
+}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", [name for name in MACHINES if name.startswith("terms")])
+def test_wrong_terms_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, stimulus = machine(name, tmp_path / "b")
+    terms = [edit for edit in RTL_EDITS if edit.name in NEW_LOGIC or edit.name.startswith("current leak")]
+    monkeypatch.setattr("sim.mutants.rtl.RTL_EDITS", tuple(terms))
+    monkeypatch.setattr("sim.mutants.rtl.picture_edits", lambda scene: [])
+    monkeypatch.setattr(
+        "sim.mutants.data._edits", lambda scene: (edit for edit in _edits(scene) if edit[0].startswith("current leak"))
+    )
+    result = run_mutants(tmp_path / "b", network, stimulus, tmp_path / "work", kinds=("data", "rtl"), workers=1)
+    found = {entry["name"] for entry in result["mutants"]}
+    assert found >= NEW_LOGIC
+    assert result["errors"] == 0 and [entry["name"] for entry in result["mutants"] if not entry["caught"]] == []
+    assert result["control"]["caught"] is False and result["control"]["error"] is None

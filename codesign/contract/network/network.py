@@ -109,6 +109,11 @@ class FrozenNetwork:
         return self.readout != "spike_count"
 
     @property
+    def spiking(self) -> list[bool]:
+        """Of each layer: whether its spikes leave it; False for the last one of a membrane readout."""
+        return [not self.membrane_readout or index < len(self.layers) - 1 for index in range(len(self.layers))]
+
+    @property
     def extra_terms(self) -> bool:
         """True if a layer has a delayed reset or a synaptic current."""
         return any(layer.extra_terms for layer in self.layers)
