@@ -282,13 +282,11 @@ def lif_steps(
         if recurrence is not None and t > 0:
             total = total + recurrence(spikes[:, t - 1])
         arriving = (total << layer.fraction_bits) + layer.bias
+        clipped = None
         if layer.current_leak is not None:
             exact = layer.current_leak(i) + arriving
             arriving = i = np.clip(exact, layer.current_min, layer.current_max)
-            currents[:, t] = i
-            clipped = i != exact
-        else:
-            clipped = False
+            currents[:, t], clipped = i, i != exact
         u = layer.leak(v) + arriving
         if layer.reset_delay:
             u = u - owed
@@ -309,7 +307,10 @@ def lif_steps(
         else:
             after = u
         v = np.clip(after, layer.membrane_min, layer.membrane_max)
-        saturations[:, t] = np.count_nonzero((v != after) | clipped, axis=1)
+        lost = v != after
+        if clipped is not None:
+            lost |= clipped
+        saturations[:, t] = np.count_nonzero(lost, axis=1)
         spikes[:, t], stored[:, t], potentials[:, t] = s, v, u
     return LayerTrace(spikes, stored, potentials, currents, saturations)
 

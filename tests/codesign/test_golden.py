@@ -359,7 +359,7 @@ MUTATIONS = {
     "bias beside the current": (
         "lif_steps", "u = layer.leak(v) + arriving", "u = layer.leak(v) + arriving + layer.bias * layer.has_current",
     ),
-    "current clipped uncounted": ("lif_steps", "(v != after) | clipped", "v != after"),
+    "current clipped uncounted": ("lif_steps", "lost |= clipped", "pass"),
     "tie to the highest class": (
         "_run_chunk",
         "np.argmax(values, axis=1)",
