@@ -352,7 +352,7 @@ def _leaked(leak: Leak, width: int, in_memory: Mapping[str, int], which: str) ->
     if in_memory[f"{which}_shift"] or in_memory[f"{which}_multiplier"]:
         # Of leaks that are loaded nothing is known but that they make nothing larger.
         return low, high
-    return int(leak(low)), int(leak(high))
+    return int(leak.exact(np.array([low])).min()), int(leak.exact(np.array([high])).max())
 
 
 def _limits(width: int) -> tuple[int, int]:

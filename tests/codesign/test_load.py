@@ -15,7 +15,7 @@ from loadable import ROOM, random_machine, samples_of, small_machine, small_vari
 
 from codesign.basics.errors import CapacityError, CodesignError, InputError, UnsupportedError
 from codesign.contract import golden
-from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
 from codesign.contract.sidecar import Sidecar, read_sidecar, write_sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.capacity import Capacity, CapacityOptions, plan_capacity
@@ -214,6 +214,14 @@ def test_leaks_that_differ_are_loaded(tmp_path: Path) -> None:
             compile_load(of_sizes(20, 5, leak=leaks), sidecar)
     with pytest.raises(UnsupportedError, match=r"the network has none, the machine v - \(v >> k\)"):
         compile_load(of_sizes(20, 5, leak=[Leak(), products]), sidecar)
+
+
+def test_a_leak_that_every_neuron_has_alike_is_one_leak(tmp_path: Path) -> None:
+    for alike in (Leak("shift", np.full(5, 2)), Leak("multiply", 24, np.full(5, 1 << 24))):
+        network = of_sizes(20, 5, leak=[alike, Leak("shift", 2)], membrane_width=[48, 9])
+        capacity = plan_capacity(network, [3, 2], ROOM)
+        assert capacity.layers[0].leak_shift_width == capacity.layers[0].leak_multiplier_width == 0
+        assert capacity.layers[0].potential_width >= signed_width(0, int(alike.exact(np.array([(1 << 47) - 1]))[0]))
 
 
 def test_networks_with_late_resets_and_synaptic_currents_are_loaded(tmp_path: Path) -> None:
