@@ -396,7 +396,7 @@ class NeuronBank(wiring.Component):
 
         left: Value = Mux(spike, self._of_layer(resets, after), u_next)
         if any(self._delays):
-            # By its name the faults of the mutants find it.
+            # The mutants find it by this name.
             kept = Signal(left.shape())
             m.d.comb += kept.eq(left)
             left = kept
