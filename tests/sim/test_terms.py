@@ -30,6 +30,7 @@ SHAPES: dict[str, Choices | None] = {
     "folded, short": Choices(shape="folded", pipeline="short", synapses="compact"),
     "lock step, counts": Choices(lockstep=True, output_spikes=False),
     "compact": Choices(synapses="compact", early_exit="certain"),
+    "loadable": Choices(loadable=True),
 }
 
 
