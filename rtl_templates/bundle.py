@@ -28,7 +28,7 @@ from codesign.machine.mapping import HardwareMap, LayerMap
 from codesign.machine.pictures import PictureInput, side_bits
 from codesign.machine.plan import EnginePlan, MachinePlan, plan_machine
 from rtl_templates.accelerator import Accelerator, port_members
-from rtl_templates.engine import PROBES
+from rtl_templates.engine import CURRENTS, PROBES
 from rtl_templates.memories import BundlePlatform
 from rtl_templates.timing import timing_diagram
 from rtl_templates.vectors import write_vectors
@@ -287,9 +287,12 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "membrane_width": engine.widths.membrane if mapping.capacity else frozen.membrane_width,
         "state_width": engine.widths.state,
         "sum_width": engine.widths.sum or None,
+        "current_width": (engine.widths.current if mapping.capacity else frozen.current_width) or None,
+        "current_state_width": engine.widths.current_state or None,
         "queue_depth": engine.queue_depth,
         "fifo_depth": engine.fifo_depth,
         "leak": frozen.leak.kind,
+        "current_leak": None if frozen.current_leak is None else frozen.current_leak.kind,
         **constants,
         "encoding": placement.encoding.describe(),
         "pipeline": placement.pipeline,
@@ -305,7 +308,8 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
             }
             for memory in engine.images
         ],
-        "probe": {name: f"{probe}_{name}" for name in PROBES},
+        "probe": {name: f"{probe}_{name}" for name in PROBES}
+        | {CURRENTS: f"{probe}_{CURRENTS}" if frozen.has_current else None},
     }
 
 
@@ -372,7 +376,7 @@ def _write_texts(
     probes = "".join(
         f'public_flat_rd -module "{name}_{module}" -var "{signal}"\n'
         for layer in sidecar["layers"]
-        for module, signal in (probe.split(".") for probe in layer["probe"].values())
+        for module, signal in (probe.split(".") for probe in layer["probe"].values() if probe)
     )
     write_text(folder / "probes.vlt", f"`verilator_config\n{probes}")
     write_text(folder / "timing.svg", timing_diagram(accelerator.network))

@@ -22,6 +22,8 @@ from rtl_templates.streams import EventMerge, StreamFork, join
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
+# Of a layer with a synaptic current.
+CURRENTS = "currents"
 
 
 def sweep_stages(m: Module, count: int, slot_shape: Shape) -> tuple[list[Signal], ...]:
@@ -75,7 +77,8 @@ class LayerEngine(wiring.Component):
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
         goes into the output FIFO, or without one is taken; ``silence`` in the next clock is for the next sample.
-    probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; see ARCHITECTURE.md.
+    probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; probe_currents : Out, if there are
+        synaptic currents; see ARCHITECTURE.md.
     last_timestep, load : In, of a loadable machine: T - 1, and the load bus. clip : In, if the layer spikes, as of
         :class:`NeuronBank`.
 
@@ -106,6 +109,7 @@ class LayerEngine(wiring.Component):
                 "probe_spikes": Out(unsigned(placement.lanes)),
                 "probe_membranes": Out(unsigned(placement.lanes * widths.membrane)),
                 "probe_phase": Out(unsigned(2)),
+                **({"probe_currents": Out(unsigned(placement.lanes * widths.current))} if widths.has_current else {}),
                 **(
                     {"last_timestep": In(unsigned(index_width(plan.timesteps))), "load": In(load_bus(capacity))}
                     if capacity
@@ -338,6 +342,8 @@ class LayerEngine(wiring.Component):
             self.probe_spikes.eq(spikes),
             self.probe_membranes.eq(Cat(bank.membrane for bank in banks)),
         ]
+        if plan.widths.has_current:
+            m.d.comb += self.probe_currents.eq(Cat(bank.current for bank in banks))
         saturations = Signal.like(self.saturations)
         m.d.sync += saturations.eq(Mux(shown, popcount([bank.saturated for bank in banks]), 0))
         # What stands still is not to be counted twice.

@@ -11,7 +11,7 @@ from codesign.machine.layouts import index_width
 from codesign.machine.mapping import FoldedMap
 from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import popcount, wrap
-from rtl_templates.engine import ACCUMULATE, CLEAR, IDLE, PROBES, SWEEP, sweep_stages
+from rtl_templates.engine import ACCUMULATE, CLEAR, CURRENTS, IDLE, PROBES, SWEEP, sweep_stages
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
 from rtl_templates.neurons import NeuronBank
@@ -43,7 +43,8 @@ class FoldedEngine(wiring.Component):
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the sample's last word
         goes into the output FIFO, or without one is taken; ``silence`` in the next clock is for the next sample.
-    probe<l>_valid, probe<l>_slot, probe<l>_spikes, probe<l>_membranes, probe<l>_phase : Out, for each layer.
+    probe<l>_valid, probe<l>_slot, probe<l>_spikes, probe<l>_membranes, probe<l>_phase : Out, for each layer;
+        probe<l>_currents : Out, for each with a synaptic current.
 
     Raises
     ------
@@ -71,6 +72,9 @@ class FoldedEngine(wiring.Component):
                 f"probe{layer.index}_membranes": Out(unsigned(layer.lanes * width)),
                 f"probe{layer.index}_phase": Out(unsigned(2)),
             }
+            current = network.layers[layer.index].current_width
+            if current:
+                members[f"probe{layer.index}_{CURRENTS}"] = Out(unsigned(layer.lanes * current))
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -275,6 +279,10 @@ class FoldedEngine(wiring.Component):
                 probe["membranes"].eq(Cat(bank.membrane[:width] for bank in banks)),
                 probe["phase"].eq(Mux(layer == number, phase, IDLE)),
             ]
+            current = network.layers[number].current_width
+            if current:
+                shown_currents = Cat(bank.current[:current] for bank in banks)
+                m.d.comb += getattr(self, f"probe{number}_{CURRENTS}").eq(shown_currents)
         if hidden_fifo is not None:
             word = hidden_fifo.i.payload
             m.d.comb += [

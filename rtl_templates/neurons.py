@@ -1,4 +1,4 @@
-"""The neurons of one lane: membrane memory, accumulation, and the LIF datapath of the fire sweep."""
+"""The neurons of one lane: state memories, accumulation, and the LIF datapath of the fire sweep."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from codesign.contract.network import LeakKind, signed_width
+from codesign.contract.network.terms import NO_LEAK
 from codesign.machine.layouts import LEAKS, index_width
 from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import record_layout, saturate, saturate_within, wrap
@@ -34,10 +35,19 @@ class NeuronBank(wiring.Component):
         v = saturate(r, W)
         state = leak(v) + bias, or bias if ``write_initial``
 
-    A slot read in clock 0 shows s, v and ``saturated`` in clock ``fire`` (4; 5 for current) and must be written by
-    the caller's ``write_*`` in clock ``stages`` (one later). With a short pipeline a synapse takes 2 clocks, and a slot
-    shows and is written in clock 2, or 3 for current. The slot's sum is cleared by ``clear_*`` in clock 2. Its
-    parameters are read by ``parameter_*`` in clock ``parameter_clock``, just before the first of them is used.
+    With a delayed reset r = u, and the state is less by the threshold after a spike. With a synaptic current of I bits
+    there are two states, and synapses add to the first one where they would add to the state:
+
+        i = saturate(current state, I)                events: the sum is already in it
+        i = saturate(current state + (sum << F), I)   current
+        u = state + i
+        current state = leak(i) + bias, or bias;  state = leak(v), or 0
+
+    A slot read in clock 0 shows s, v, i and ``saturated`` in clock ``fire`` (4; one more for current, and one for
+    a synaptic current) and must be written by the caller's ``write_*`` in clock ``stages`` (one later). With a short
+    pipeline a synapse takes 2 clocks, and a slot shows and is written in clock 2, and so many more. The slot's sum is
+    cleared by ``clear_*`` in clock 2. Its parameters are read by ``parameter_*`` in clock ``parameter_clock``, just
+    before the first of them is used.
 
     Parameters
     ----------
@@ -56,7 +66,8 @@ class NeuronBank(wiring.Component):
     write_valid, write_slot, write_initial : In.
     clip : In(W - 1), of a loadable machine's spiking layer: ones from bit W' - 1 up, where W' <= W is the width into
         which v is clipped; constant while a sample is inside. load : In(load_bus), of a loadable machine.
-    spike : Out(1); membrane : Out(signed(W)); saturated : Out(1).
+    spike : Out(1); membrane : Out(signed(W)); saturated : Out(1), v or i was clipped.
+    current : Out(signed(I)), if there is one.
     count : Out(widths.count), if there is one: spikes of the slot in this sample, the one shown included.
 
     Raises
@@ -80,7 +91,9 @@ class NeuronBank(wiring.Component):
         compared = self.fire - (1 if self.is_short else 2)
         # Clocks in which the sweep uses each parameter.
         leaks = self.fire
-        self._used = {"threshold": compared, "bias": self.stages, **dict.fromkeys(LEAKS, leaks)}
+        # What a delayed reset leaves of it is added to what has leaked.
+        added = self.fire if any(layer.reset_delay for layer in self._layers) else self.stages
+        self._used = {"threshold": compared, "bias": added, **dict.fromkeys(LEAKS, leaks)}
         self.parameter_clock = min((self._used[field.name] for field in record), default=self.stages) - 1
         slot = unsigned(index_width(placement.n_slots))
         parameter = unsigned(index_width(placement.parameter_depth))
@@ -106,6 +119,7 @@ class NeuronBank(wiring.Component):
                 "spike": Out(1),
                 "membrane": Out(signed(width)),
                 "saturated": Out(1),
+                **({"current": Out(signed(widths.current))} if widths.has_current else {}),
                 **({"count": Out(unsigned(widths.count))} if widths.count else {}),
                 **({"clip": In(unsigned(width - 1))} if self._clips else {}),
                 **({"load": In(load_bus(self._capacity))} if self._capacity else {}),
@@ -117,8 +131,8 @@ class NeuronBank(wiring.Component):
         layers, widths, depth = self._layers, self._widths, self._plan.state_depth
         slot_shape = self.read_slot.shape()
         # A count lies below the state that it is stored with, so that sums pass it by.
-        beside_sum = 0 if widths.has_sum else widths.count
-        accumulator_shape = signed(widths.sum if widths.has_sum else widths.state + beside_sum)
+        beside_sum = 0 if widths.swept else widths.count
+        accumulator_shape = signed(widths.accumulator)
         m.submodules.accumulator = accumulator = memory.Memory(
             shape=accumulator_shape, depth=depth, init=[], attrs=self._attributes
         )
@@ -161,50 +175,62 @@ class NeuronBank(wiring.Component):
 
         # Potential, in stage fire - 2; short: in stage fire - 1.
         u = Signal(signed(widths.potential), reset_less=True)
-        if widths.has_sum:
+        clipped: Value | None = None
+        if widths.swept:
             m.submodules.state = state = memory.Memory(
-                shape=signed(widths.state + widths.count), depth=depth, init=[], attrs=self._attributes
+                shape=signed(widths.swept), depth=depth, init=[], attrs=self._attributes
             )
             state_write, state_read = state.write_port(), state.read_port()
-            state_2 = Signal(signed(widths.state + widths.count), reset_less=True)
+            state_2 = Signal(signed(widths.swept), reset_less=True)
             stored = state_2
             m.d.comb += [state_read.en.eq(self.read_valid), state_read.addr.eq(wrap(self.read_slot, address_shape))]
             if self.is_short:
                 m.d.comb += state_2.eq(state_read.data)
             else:
                 m.d.sync += state_2.eq(state_read.data)
-            m.d.sync += [
-                u.eq(
-                    wrap(
-                        state_2.shift_right(widths.count)
-                        + self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left),
-                        signed(widths.potential),
-                    )
-                ),
-            ]
+            held = state_2.shift_right(widths.swept - widths.state)
+            arriving: Value = operand
+            if widths.has_sum:
+                arriving = self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left)
+            if widths.has_current:
+                arriving, held, clipped = self._current(m, arriving, state_2, held)
+            m.d.sync += [u.eq(wrap(held + arriving, signed(widths.potential)))]
         else:
             state_write, stored = write, operand
             m.d.comb += u.eq(operand.shift_right(widths.count))
-        spike, after = self._threshold(m, u, self._when_used(m, parameters, "threshold"))
+        threshold = self._when_used(m, parameters, "threshold")
+        spike, after = self._threshold(m, u, threshold)
         clipping = self._clipping()
+        saturated = self._of_layer(clipping, lambda key: self._clip(after, *key)[1])
         m.d.sync += [
             self.spike.eq(spike),
             self.membrane.eq(self._of_layer(clipping, lambda key: self._clip(after, *key)[0])),
-            self.saturated.eq(self._of_layer(clipping, lambda key: self._clip(after, *key)[1])),
+            self.saturated.eq(saturated if clipped is None else saturated | clipped),
         ]
 
-        leaked = Signal(self.membrane.shape(), reset_less=True)
         numbers: dict[str, Value] = {}
         for name in (name for name in LEAKS if name in parameters):
             numbers[name] = Signal.like(parameters[name], name=name)
             m.d.comb += numbers[name].eq(self._when_used(m, parameters, name))
-        leaks = self._of_layer(self._leaks(), lambda leak: self._leak(numbers, *leak))
-        if self.is_short:
-            m.d.comb += leaked.eq(wrap(leaks, leaked.shape()))
-        else:
-            m.d.sync += leaked.eq(wrap(leaks, leaked.shape()))
+        leaked = self._leaked(m, "leak", self.membrane, numbers)
+        # The bias goes to what gathers the events: the synaptic current, if the layer has one.
+        gathers = [layer.has_current for layer in layers]
         bias = self._when_used(m, parameters, "bias")
-        following = wrap(Mux(self.write_initial, bias, leaked + bias), signed(widths.state))
+        own = self._of_layer(gathers, lambda has_current: 0 if has_current else bias)
+        added = own
+        if any(self._delays):
+            added = self._less_owed(m, own, threshold)
+            bias, own = (_delay(m, value, self.stages - self.fire) for value in (bias, own))
+        following = wrap(Mux(self.write_initial, own, leaked + added), signed(widths.state))
+        gathering = following
+        if widths.has_current:
+            current_leaked = self._leaked(m, "current_leak", self.current, numbers)
+            exact = Mux(self.write_initial, bias, current_leaked + bias)
+            # Where there is no current, nothing but the sum is to arrive.
+            gathering = self._of_layer(gathers, lambda has_current: exact if has_current else Const(0, signed(1)))
+            gathering = wrap(gathering, signed(widths.current_state))
+            if widths.has_sum:
+                following = Cat(gathering, following).as_signed()
         if widths.count:
             before = _delay(m, stored[: widths.count], self.fire - (1 if self.is_short else 2))
             m.d.comb += self.count.eq(wrap(before + self.spike, self.count.shape()))
@@ -216,17 +242,73 @@ class NeuronBank(wiring.Component):
                 write.en.eq(valid_2 | self.clear_valid),
                 write.addr.eq(wrap(Mux(valid_2, slot_2, self.clear_slot), address_shape)),
                 write.data.eq(Mux(valid_2, total, 0)),
-                state_write.en.eq(self.write_valid),
-                state_write.addr.eq(wrap(self.write_slot, address_shape)),
-                state_write.data.eq(following),
             ]
         else:
             m.d.comb += [
                 write.en.eq(valid_2 | self.write_valid),
                 write.addr.eq(wrap(Mux(valid_2, slot_2, self.write_slot), address_shape)),
-                write.data.eq(Mux(valid_2, total, following)),
+                write.data.eq(Mux(valid_2, total, gathering if widths.swept else following)),
+            ]
+        if widths.swept:
+            m.d.comb += [
+                state_write.en.eq(self.write_valid),
+                state_write.addr.eq(wrap(self.write_slot, address_shape)),
+                state_write.data.eq(following),
             ]
         return m
+
+    @property
+    def _delays(self) -> list[bool]:
+        """Of each layer: whether its reset is a timestep late."""
+        return [layer.reset_delay for layer in self._layers]
+
+    def _current(self, m: Module, arriving: Value, state_2: Signal, held: Value) -> tuple[Value, Value, Value]:
+        """What arrives at the membrane in the clock before u, v's part of the state in that clock, and whether i was
+        clipped, in the clock before that is shown.
+
+        arriving : in clock 2 (short: 1), the state of the current with its sums, or the sum alone.
+        """
+        layers, widths = self._layers, self._widths
+        gathered = Signal(signed(widths.gathered), reset_less=True)
+        if widths.has_sum:
+            kept = state_2[widths.count : widths.count + widths.current_state].as_signed()
+            m.d.sync += gathered.eq(wrap(kept + arriving, gathered.shape()))
+            held = _delay(m, held, 1)
+        else:
+            m.d.comb += gathered.eq(wrap(arriving, gathered.shape()))
+        # Of a layer without a current whatever has been gathered arrives.
+        keys = [(layer.current_width, layer.has_current and fires) for layer, fires in zip(layers, self._spiking)]
+        most = widths.current if all(layer.has_current for layer in layers) else max(widths.current, widths.gathered)
+
+        def clip(key: tuple[int, bool]) -> tuple[Value, Value]:
+            width, may_clip = key
+            return saturate(gathered, width) if may_clip else (gathered, Const(0, 1))
+
+        synaptic = Signal(signed(most))
+        overflow = Signal()
+        m.d.comb += [
+            synaptic.eq(wrap(self._of_layer(keys, lambda key: clip(key)[0]), synaptic.shape())),
+            overflow.eq(self._of_layer(keys, lambda key: clip(key)[1])),
+        ]
+        to_fire = 2 if self.is_short else 3
+        shown = _delay(m, synaptic, to_fire)
+        m.d.comb += self.current.eq(wrap(Value.cast(shown), self.current.shape()))
+        return synaptic, held, Value.cast(_delay(m, overflow, to_fire - 1))
+
+    def _less_owed(self, m: Module, own: Value | int, threshold: Value | int) -> Value:
+        """What is added to what has leaked, in clock ``stages``: ``own``, less what a delayed reset subtracts.
+
+        own, threshold : in the clocks in which they are used first.
+        """
+        threshold = _delay(m, threshold, self.fire - self._used["threshold"])
+        subtracted = Mux(self.spike, self._of_layer(self._delays, lambda late: threshold if late else 0), 0)
+        owed = Signal(subtracted.shape())
+        m.d.comb += owed.eq(subtracted)
+        exact = own - owed
+        added = Signal(exact.shape(), reset_less=True)
+        domain = m.d.comb if self.is_short else m.d.sync
+        domain += added.eq(exact)
+        return added
 
     def _chosen(
         self,
@@ -301,35 +383,58 @@ class NeuronBank(wiring.Component):
         spike = Signal()
         m.d.comb += spike.eq(self._of_layer(compares, lambda compare: _compare(difference, compare)))
         # Without a spike nothing is reset, so that a layer that only integrates may do as the others do.
-        resets = [(layer.reset, layer.reset_value) for layer, fires in zip(self._layers, spiking, strict=True) if fires]
+        resets = [
+            ("none" if layer.reset_delay else layer.reset, layer.reset_value)
+            for layer, fires in zip(self._layers, spiking, strict=True)
+            if fires
+        ]
         resets += [resets[0]] * (len(spiking) - len(resets))
 
         def after(reset: tuple[str, int]) -> Value:
             kind, value = reset
             return {"subtract": difference, "zero": Value.cast(0), "none": u_next}.get(kind, Value.cast(value))
 
-        return spike, Mux(spike, self._of_layer(resets, after), u_next)
+        left: Value = Mux(spike, self._of_layer(resets, after), u_next)
+        if any(self._delays):
+            # The mutants find it by this name.
+            kept = Signal(left.shape())
+            m.d.comb += kept.eq(left)
+            left = kept
+        return spike, left
 
-    def _leaks(self) -> list[tuple[LeakKind, int | None, int | None]]:
-        """Of each layer: the kind of its leak, shift and multiplier; None for what is in memory, or not used."""
+    def _leaks(self, which: str) -> list[tuple[LeakKind, int | None, int | None]]:
+        """Of each layer: the kind of a leak, shift and multiplier; None for what is in memory, or not used."""
         found = []
         for number, layer in enumerate(self._layers):
             numbers: list[int | None] = []
-            for name in LEAKS:
-                constants = self._placement.constants.get(name)
+            for name in ("shift", "multiplier"):
+                constants = self._placement.constants.get(f"{which}_{name}")
                 numbers.append(constants[number] if isinstance(constants, list) else constants)
-            found.append((layer.leak.kind, *numbers))
+            leak = layer.leaks.get(which, NO_LEAK)
+            found.append((leak.kind, *numbers))
         return found
 
-    def _leak(self, numbers: dict[str, Value], kind: LeakKind, shift: int | None, multiplier: int | None) -> Value:
-        """leak(v), which never leaves the width of v; ``numbers`` : those that are in memory."""
-        if kind == "none":
-            return self.membrane
-        by = numbers["leak_shift"] if shift is None else shift
-        if kind == "shift":
-            return self.membrane - _shifted(self.membrane, by)
-        factor = numbers["leak_multiplier"] if multiplier is None else multiplier
-        return _shifted(self.membrane * factor, by)
+    def _leaked(self, m: Module, which: str, value: Signal, numbers: dict[str, Value]) -> Signal:
+        """What ``value`` leaks to, which never leaves its width, in the clock in which it is written.
+
+        which : the leak's field of the layer. numbers : those that are in memory.
+        """
+        leaked = Signal(value.shape(), reset_less=True, name=which.removesuffix("leak") + "leaked")
+
+        def leak(key: tuple[LeakKind, int | None, int | None]) -> Value:
+            kind, shift, multiplier = key
+            if kind == "none":
+                return value
+            by = numbers[f"{which}_shift"] if shift is None else shift
+            if kind == "shift":
+                return value - _shifted(value, by)
+            factor = numbers[f"{which}_multiplier"] if multiplier is None else multiplier
+            return _shifted(value * factor, by)
+
+        leaks = self._of_layer(self._leaks(which), leak)
+        domain = m.d.comb if self.is_short else m.d.sync
+        domain += leaked.eq(wrap(leaks, leaked.shape()))
+        return leaked
 
     @property
     def _spiking(self) -> list[bool]:

@@ -118,8 +118,8 @@ def check_segment(
 ) -> None:
     """Compare a recorded segment, which started with a reset, with the golden trace of the same samples.
 
-    ``samples`` are the indices by which samples are reported. Compared: every spike and stored membrane of
-    every layer and timestep, the sweep's order, output spikes as sets per timestep, readout values,
+    ``samples`` are the indices by which samples are reported. Compared: every spike, stored membrane and synaptic
+    current of every layer and timestep, the sweep's order, output spikes as sets per timestep, readout values,
     decisions, the order and the unused fields of output words, the saturation count, protocol errors, the
     network hash, the cycle counter, and that nothing follows the last decision.
 
@@ -135,10 +135,7 @@ def check_segment(
         done = min(int(recording.output["last"].sum()), count - 1)
         comparison.value("hang", 0, 1, sample=int(samples[done]))
     for entry, layer in zip(sidecar.layers, recording.layers, strict=True):
-        index = entry.index
-        _check_layer(
-            comparison, entry, layer, expected.spikes[index], expected.membranes[index], expected.exits, samples
-        )
+        _check_layer(comparison, entry, layer, expected, samples)
     _check_output(
         comparison,
         network,
@@ -189,14 +186,13 @@ def _check_layer(
     comparison: Comparison,
     entry: LayerEntry,
     recording: LayerRecording,
-    spikes: npt.NDArray[np.bool_],
-    membranes: npt.NDArray[np.int64],
-    exits: npt.NDArray[np.int64],
+    expected: golden.Trace,
     samples: npt.NDArray[np.integer],
 ) -> None:
-    count, timesteps, n_out = spikes.shape
-    counts = np.broadcast_to((np.arange(timesteps) <= exits[:, None])[:, :, None], spikes.shape)
     n_slots, index = entry.n_slots, entry.index
+    spikes = expected.spikes[index]
+    count, timesteps, n_out = spikes.shape
+    counts = np.broadcast_to((np.arange(timesteps) <= expected.exits[:, None])[:, :, None], spikes.shape)
     sweeps = count * timesteps
     slots = recording.slots
     wanted = np.tile(np.arange(n_slots), sweeps)
@@ -222,10 +218,13 @@ def _check_layer(
     slot = np.asarray(entry.slot, np.int64)
     lanes = recording.spikes.shape[1]
     kept = whole * n_slots
-    for what, want, have in (
+    recorded = [
         ("spikes", spikes, recording.spikes),
-        ("membranes", membranes, recording.membranes),
-    ):
+        ("membranes", expected.membranes[index], recording.membranes),
+    ]
+    if recording.currents is not None:
+        recorded.append(("currents", expected.currents[index], recording.currents))
+    for what, want, have in recorded:
         # Missing sweeps are compared too, against a value that differs everywhere.
         table = have[:kept].reshape(whole, n_slots, lanes)[:, slot, lane]
         got = np.where(want.reshape(sweeps, n_out) == 0, 1, 0).astype(np.int64)
@@ -325,7 +324,9 @@ def expected_counts(network: FrozenNetwork, n_samples: int, n_timesteps: int | N
     """
     steps = network.timesteps * n_samples if n_timesteps is None else n_timesteps
     neurons = sum(layer.n_out for layer in network.layers) * steps
+    with_current = sum(layer.n_out for layer in network.layers if layer.has_current) * steps
     return {
+        **({"currents": with_current} if with_current else {}),
         "spikes": neurons,
         "membranes": neurons,
         "output_spikes": network.n_outputs * network.timesteps * n_samples,

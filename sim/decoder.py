@@ -15,7 +15,10 @@ from codesign.contract.sidecar import SIDECAR, LayerEntry, PictureInput, Project
 from sim.bundle import read_image, read_sidecar, unpack
 
 Int = npt.NDArray[np.int64]
-NUMBERS = ("threshold", "bias", "leak_shift", "leak_multiplier")
+NUMBERS = (
+    *("threshold", "bias", "leak_shift", "leak_multiplier"),
+    *("current_leak_shift", "current_leak_multiplier"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +27,8 @@ class DecodedLayer:
 
     weights : of each projection int64 (n_in, n_out), sources behind a pool; of a convolution (out channels, in
         channels, height, width). A synapse or tap stored twice counts twice. n_synapses : stored synapses and taps.
-    numbers : int64 (n_out,) by name, ``threshold``, ``bias``, ``leak_shift`` and ``leak_multiplier``; 0 where there
-        is neither a memory nor a constant. stray : problems such as synapses of no neuron, in words.
+    numbers : int64 (n_out,) by name, those of :data:`NUMBERS`; 0 where there is neither a memory nor a constant.
+    stray : problems such as synapses of no neuron, in words.
     """
 
     weights: tuple[Int, ...]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from codesign.basics.errors import MismatchError
-from codesign.contract.network import INPUT, Convolution, FrozenNetwork, LeakKind, signed_width
+from codesign.contract.network import INPUT, Convolution, FrozenNetwork, Leak, LeakKind, signed_width
 from codesign.contract.network.terms import LEAK_NUMBERS
 from codesign.contract.sidecar import (
     SIDECAR,
@@ -36,6 +36,7 @@ from sim.delivered import described_choices
 from sim.netlist import Netlist, read_netlist
 
 PROBES = ("valid", "slot", "spikes", "membranes", "phase")
+CURRENTS = "currents"
 ROLES = ("rows", "synapses", "parameters")
 LOAD_HEADER_BYTES, LOAD_CHECKSUM_BYTES = 20, 4
 FILES = ("README.md", "files.f", "lint.vlt", "probes.vlt", "timing.svg")
@@ -214,6 +215,10 @@ class _Checks:
             path = f"{scope}{name}"
             self.same(f"{where}.probe.{name}", getattr(entry.probe, name), path, verilog)
             self.same(f"{where}.probe.{name}: width", widths[name], netlist.signals.get(path), verilog)
+        path = f"{scope}{CURRENTS}"
+        self.same(f"{where}.probe.{CURRENTS}", entry.probe.currents, path if path in netlist.signals else None, verilog)
+        width = None if entry.current_width is None else entry.lanes * entry.current_width
+        self.same(f"{where}.probe.{CURRENTS}: width", width, netlist.signals.get(path), verilog)
         arrays = {path: memory for path, memory in netlist.memories.items() if path.startswith(f"{engine}.")}
         lanes = sum(re.fullmatch(rf"{engine}\.neurons\d+\.accumulator", path) is not None for path in arrays)
         fetchers = sum(re.fullmatch(rf"{engine}\.fetcher\d+\.rows\..*", path) is not None for path in arrays)
@@ -222,19 +227,32 @@ class _Checks:
         size = entry.picture.size if entry.picture else 1
         self.same(f"{where}.n_slots", entry.n_slots, -(-(slots // size) // entry.lanes) * size, "its neurons and lanes")
         accumulator, state = arrays.get(f"{engine}.neurons0.accumulator"), arrays.get(f"{engine}.neurons0.state")
-        depth = sum_width = state_width = None
+        depth = sum_width = state_width = current_width = None
         if accumulator is not None:
             depth = accumulator.depth
             # Counts of the last layer's spikes lie below the state.
             counts = index == len(self.sidecar.layers) - 1 and described_choices(self.sidecar).counts
             counted = _index_width(self.most_timesteps + 1) if counts else 0
             held = accumulator if state is None else state
-            state_width, sum_width = held.width - counted, None if state is None else accumulator.width
+            state_width = held.width - counted
+            has_sum = self.folded or (index == 0 and self.sidecar.coding == "current")
+            has_current = any(re.fullmatch(rf"{engine}\.probe\d*_{CURRENTS}", path) for path in netlist.signals)
+            if state is not None and has_sum:
+                sum_width = accumulator.width
+            if has_current and has_sum:
+                # Both states lie in one word: one has what the other leaves.
+                current_width, state_width = (
+                    state_width - entry.state_width,
+                    state_width - (entry.current_state_width or 0),
+                )
+            elif has_current:
+                current_width = accumulator.width
         first, base = self._bases(index)
         if index == len(self.sidecar.layers) - 1:
             self.same(f"{where}.n_slots", max(2, first + entry.n_slots), depth, f"the memory of {verilog}")
         self.same(f"{where}.state_width", entry.state_width, state_width, verilog)
         self.same(f"{where}.sum_width", entry.sum_width, sum_width, verilog)
+        self.same(f"{where}.current_state_width", entry.current_state_width, current_width, verilog)
         queue, fifo = arrays.get(f"{engine}.fetcher0.queue"), arrays.get(f"{engine}.fifo.storage")
         self.same(f"{where}.queue_depth", entry.queue_depth, queue.depth if queue else 0, verilog)
         self.same(f"{where}.fifo_depth", entry.fifo_depth, fifo.depth if fifo else 0, verilog)
@@ -347,7 +365,7 @@ class _Checks:
             names = [f"{name}{lane}" for lane in range(entry.lanes) for name in one] if entry.lockstep else one
         else:
             # What a layer does not use is there only if it shares its memory with others that do.
-            used = _used(entry.spiking, entry.leak) | {field.name for field in memory.fields}
+            used = _used(entry.spiking, entry.leak, entry.current_leak) | {field.name for field in memory.fields}
             names = [name for name in NUMBERS if getattr(entry, name) is None and name in used]
         self.same(f"{at}.fields: names", [field.name for field in memory.fields], names, "the layer's encoding")
         self._contiguous(at, memory.fields, memory.width)
@@ -455,6 +473,8 @@ class _Checks:
             self.same(f"{where}.lanes", layer.lanes, entry.lanes, "the list of layers")
             self.same(f"{where}.membrane_width", layer.membrane_width, entry.membrane_width, "the list of layers")
             self.same(f"{where}.state_width", layer.state_width, entry.state_width, "the list of layers")
+            for name in ("current_width", "current_state_width"):
+                self.same(f"{where}.{name}", getattr(layer, name), getattr(entry, name) or 0, "the list of layers")
             self._capacity(where, entry, layer)
 
     def _capacity(self, where: str, entry: LayerEntry, layer: LayerRoom) -> None:
@@ -462,7 +482,9 @@ class _Checks:
         fields = {field.name: field.width for memory in entry.memories for field in memory.fields}
         self.same(f"{where}.weight_bits", layer.weight_bits, fields.get("weight"), "the synapse memory")
         self.same(f"{where}.bias_width", layer.bias_width, fields.get("bias"), "the parameter memory")
-        for name in ("threshold", "leak_shift", "leak_multiplier"):
+        for name in NUMBERS:
+            if name == "bias":
+                continue
             stated = getattr(layer, f"{name}_width")
             self.same(f"{where}.{name}_width", stated, fields.get(name, 0), "the parameter memory")
         for memory in entry.memories:
@@ -503,8 +525,12 @@ class _Checks:
                 self.same(f"{where}.membrane_width", entry.membrane_width, layer.membrane_width, source)
             held = {field.name for memory in entry.memories if memory.role == "parameters" for field in memory.fields}
             self.same(f"{where}.leak", entry.leak, layer.leak.kind, source)
+            current_leak = None if layer.current_leak is None else layer.current_leak.kind
+            self.same(f"{where}.current_leak", entry.current_leak, current_leak, source)
+            if room is None:
+                self.same(f"{where}.current_width", entry.current_width, layer.current_width or None, source)
             for name in NUMBERS:
-                known = name in _used(spiking, layer.leak.kind) - held - layer.varying
+                known = name in _used(spiking, layer.leak.kind, current_leak) - held - layer.varying
                 constant = int(layer.numbers[name][0]) if known else None
                 self.same(f"{where}.{name}", getattr(entry, name), constant, source)
         if sidecar.load is not None:
@@ -520,25 +546,42 @@ class _Checks:
         self.same("load.fixed.readout", fixed.readout, network.readout, source)
         self.same("load.fixed.n_outputs", fixed.n_outputs, network.n_outputs, source)
         for index, (entry, layer) in enumerate(zip(fixed.layers, network.layers)):
-            where, leak, room = f"load.fixed.layers.{index}", layer.leak, self._room(index)
-            # Of what is loaded the letter of ARCHITECTURE.md stands there.
-            k = n = int(np.ravel(leak.shift)[0])
-            m: int | str = int(np.ravel(leak.multiplier)[0])
-            if room and room.leak_shift_width:
-                k, n = "k", "n"
-            if room and room.leak_multiplier_width:
-                m = "m"
-            texts = {"none": "none", "shift": f"v - (v >> {k})", "multiply": f"(v * {m}) >> {n}"}
-            self.same(f"{where}.leak", entry.leak, texts[leak.kind], source)
+            where, room = f"load.fixed.layers.{index}", self._room(index)
+            spiking = not (network.membrane_readout and index == len(network.layers) - 1)
+            self.same(f"{where}.leak", entry.leak, _formula("v", layer.leak, room, "leak"), source)
+            current = None
+            if layer.current_leak is not None:
+                current = _formula("i", layer.current_leak, room, "current_leak")
+                # A layer that integrates cannot saturate, in however many bits.
+                current += f" in {layer.current_width} bits" if spiking else ""
+            self.same(f"{where}.current", entry.current, current, source)
             reset = f"value {layer.reset_value}" if layer.reset == "value" else layer.reset
+            reset += " a timestep late" if layer.reset_delay else ""
             self.same(f"{where}.reset", entry.reset, reset, source)
             self.same(f"{where}.compare", entry.compare, layer.compare, source)
             self.same(f"{where}.fraction_bits", entry.fraction_bits, layer.fraction_bits, source)
 
 
-def _used(spiking: bool, leak: LeakKind) -> set[str]:
+def _formula(x: str, leak: Leak, room: LayerRoom | None, which: str) -> str:
+    """A leak of ``x``, called ``which``; of what is loaded the letter of ARCHITECTURE.md stands there."""
+    k = n = str(np.ravel(leak.shift)[0])
+    m = str(np.ravel(leak.multiplier)[0])
+    if room and getattr(room, f"{which}_shift_width"):
+        k, n = "k", "n"
+    if room and getattr(room, f"{which}_multiplier_width"):
+        m = "m"
+    return {"none": "none", "shift": f"{x} - ({x} >> {k})", "multiply": f"({x} * {m}) >> {n}"}[leak.kind]
+
+
+def _used(spiking: bool, leak: LeakKind, current_leak: LeakKind | None) -> set[str]:
     """What a layer uses of :data:`sim.decoder.NUMBERS`."""
-    return {"bias", *(["threshold"] if spiking else []), *(f"leak_{name}" for name in LEAK_NUMBERS[leak])}
+    of_current = () if current_leak is None else LEAK_NUMBERS[current_leak]
+    return {
+        "bias",
+        *(["threshold"] if spiking else []),
+        *(f"leak_{name}" for name in LEAK_NUMBERS[leak]),
+        *(f"current_leak_{name}" for name in of_current),
+    }
 
 
 def _aligned(place: int, size: int) -> int:

@@ -115,10 +115,10 @@ endmodule
 
 _PROBE = """\
   wire [3:0][63:0] clocks{index};
-  layer_probe #(.LAYER({index}), .LANES({lanes}), .MEMBRANE_WIDTH({width}), .SPIKE_WORDS({spike_words}),
-                .MEMBRANE_WORDS({membrane_words})) probe{index} (
+  layer_probe #(.LAYER({index}), .LANES({lanes}), .STATE_WIDTH({state_width}), .SPIKE_WORDS({spike_words}),
+                .STATE_WORDS({state_words})) probe{index} (
     .clk(clk), .open(opening), .close(closing), .segment(segment), .counting(counting), .valid(dut.{valid}),
-    .slot(32'(dut.{slot})), .spikes(dut.{spikes}), .membranes(dut.{membranes}), .phase(dut.{phase}),
+    .slot(32'(dut.{slot})), .spikes(dut.{spikes}), .states({{{states}}}), .phase(dut.{phase}),
     .clocks(clocks{index}));
 """
 
@@ -171,15 +171,17 @@ def testbench_source(sidecar: Sidecar) -> str:
     """SystemVerilog of the testbench's top for the accelerator that ``sidecar`` describes."""
     probes, status = [], []
     for layer in sidecar.layers:
-        index, lanes, width = layer.index, layer.lanes, layer.membrane_width
+        index, lanes, probe = layer.index, layer.lanes, layer.probe
+        state_width = lanes * (layer.membrane_width + (layer.current_width or 0))
         probes.append(
             _PROBE.format(
                 index=index,
                 lanes=lanes,
-                width=width,
+                state_width=state_width,
                 spike_words=words(lanes),
-                membrane_words=words(lanes * width),
-                **layer.probe.model_dump(),
+                state_words=words(state_width),
+                states=", ".join(f"dut.{name}" for name in (probe.currents, probe.membranes) if name),
+                **probe.model_dump(),
             )
         )
         status.append(_STATUS.format(index=index))

@@ -20,12 +20,14 @@ Int = npt.NDArray[np.int64]
 class LayerRecording:
     """Sweep clocks of one layer, in order.
 
-    slots : int64 (n,); spikes : bool (n, lanes); membranes : int64 (n, lanes).
+    slots : int64 (n,); spikes : bool (n, lanes); membranes : int64 (n, lanes); currents : int64 (n, lanes), None of a
+    layer without synaptic currents.
     """
 
     slots: Int
     spikes: npt.NDArray[np.bool_]
     membranes: Int
+    currents: Int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +90,19 @@ def _records(path: Path, size: int) -> npt.NDArray[np.uint32]:
 
 
 def _read_layer(path: Path, entry: LayerEntry) -> LayerRecording:
-    lanes, width = entry.lanes, entry.membrane_width
+    lanes, width, current = entry.lanes, entry.membrane_width, entry.current_width
     n_spike = words(lanes)
-    records = _records(path, 1 + n_spike + words(lanes * width))
-    spikes, membranes = records[:, 1 : 1 + n_spike], records[:, 1 + n_spike :]
+    records = _records(path, 1 + n_spike + words(lanes * (width + (current or 0))))
+    spikes, states = records[:, 1 : 1 + n_spike], records[:, 1 + n_spike :]
+
+    def by_lane(start: int, width: int) -> Int:
+        return np.stack([extract(states, Field(start + lane * width, width, True)) for lane in range(lanes)], axis=1)
+
     return LayerRecording(
         records[:, 0].astype(np.int64),
         np.stack([extract(spikes, Field(lane, 1, False)) != 0 for lane in range(lanes)], axis=1),
-        np.stack([extract(membranes, Field(lane * width, width, True)) for lane in range(lanes)], axis=1),
+        by_lane(0, width),
+        None if current is None else by_lane(lanes * width, current),
     )
 
 

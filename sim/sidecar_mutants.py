@@ -36,7 +36,10 @@ WORDS: tuple[tuple[str, ...], ...] = (
     (">=", ">"),
     ("none", "subtract", "zero"),
     ("source", "kind", "value", "timestep", "index"),
-    ("start", "count", "slot", "weight", "gap", "code", "threshold", "bias", "leak_shift", "leak_multiplier"),
+    (
+        *("start", "count", "slot", "weight", "gap", "code", "threshold", "bias", "leak_shift", "leak_multiplier"),
+        *("current_leak_shift", "current_leak_multiplier"),
+    ),
     ("none", "shift", "multiply"),
 )
 

@@ -42,6 +42,7 @@ def assert_equals_reference(network: FrozenNetwork, stimulus: Stimulus, path: Pa
         result = reference_lif.run(plain, as_lists(stimulus, index))
         assert [layer[index].astype(int).tolist() for layer in trace.spikes] == result["spikes"]
         assert [layer[index].tolist() for layer in trace.membranes] == result["membranes"]
+        assert [layer[index].tolist() for layer in trace.currents] == result["currents"]
         assert trace.values[index].tolist() == result["values"]
         assert int(trace.decisions[index]) == result["decision"]
         assert int(trace.saturations[index]) == result["saturations"]
@@ -56,7 +57,8 @@ def assert_chunks_do_not_matter(network: FrozenNetwork, stimulus: Stimulus, monk
         parts = golden.run(network, stimulus)
     for name in ("decisions", "values", "saturations", "synaptic_operations", "spike_counts"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name))
-    for ours, theirs in zip(whole.spikes + whole.membranes, parts.spikes + parts.membranes, strict=True):
+    recorded = (whole.spikes + whole.membranes + whole.currents, parts.spikes + parts.membranes + parts.currents)
+    for ours, theirs in zip(*recorded, strict=True):
         assert np.array_equal(ours, theirs)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from bundles import small_network
 from random_choices import random_choices
-from random_networks import random_layer, random_network, random_stimulus
+from random_networks import fitted, random_layer, random_network, random_stimulus
 
 from codesign.basics.errors import CapacityError
 from codesign.contract.network import FrozenLayer, FrozenNetwork, Leak, signed_width
@@ -73,32 +73,32 @@ def variant(rng: np.random.Generator, network: FrozenNetwork) -> FrozenNetwork:
             np.clip(drawn.dense(), -limit, limit),
             threshold=drawn.threshold,
             bias=drawn.bias,
-            leak=_leak_like(rng, frozen, n_out),
+            leak=_leak_like(rng, frozen.leak, frozen.n_out, n_out),
+            current_leak=frozen.current_leak and _leak_like(rng, frozen.current_leak, frozen.n_out, n_out),
             reset=frozen.reset,
             reset_value=frozen.reset_value,
+            reset_delay=frozen.reset_delay,
             compare=frozen.compare,
+            current_width=frozen.current_width,
             fraction_bits=frozen.fraction_bits,
             membrane_width=frozen.membrane_width,
         )
         if integrates:
-            width = max(2, signed_width(*layer.unsaturated_range(timesteps, source_max)))
+            layer = fitted(layer, timesteps, source_max)
         else:
             least = max(2, signed_width(min(0, frozen.reset_value), max(0, frozen.reset_value)))
-            width = int(rng.integers(least, frozen.membrane_width + 1))
-        layers.append(replace(layer, membrane_width=width))
+            layer = replace(layer, membrane_width=int(rng.integers(least, frozen.membrane_width + 1)))
+        layers.append(layer)
         n_in = n_out
     found = FrozenNetwork(tuple(layers), timesteps, network.coding, network.readout)
     found.validate()
     return found
 
 
-def _leak_like(rng: np.random.Generator, frozen: FrozenLayer, n_out: int) -> Leak:
-    """A leak for ``n_out`` neurons: numbers that differ in the layer are those of any of its neurons, or of one."""
-    at = rng.integers(0, frozen.n_out, n_out if rng.random() < 0.7 else 1) * np.ones(n_out, np.int64)
-    shift, multiplier = (
-        value[at] if isinstance(value, np.ndarray) else value for value in (frozen.leak.shift, frozen.leak.multiplier)
-    )
-    return Leak(frozen.leak.kind, shift, multiplier)
+def _leak_like(rng: np.random.Generator, leak: Leak, n: int, n_out: int) -> Leak:
+    """A leak for ``n_out`` neurons: numbers that differ between the ``n`` of a layer are those of any, or of one."""
+    at = rng.integers(0, n, n_out if rng.random() < 0.7 else 1) * np.ones(n_out, np.int64)
+    return leak.each(lambda _, value: value[at])
 
 
 def random_machine(

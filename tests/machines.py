@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,18 @@ def picture_network(pooled: bool) -> FrozenNetwork:
     return FrozenNetwork((layer(Projection(-1, one, first), 3), last), 3, InputCoding("events"))
 
 
+def term_network(coding: str, layers: tuple[int, ...]) -> FrozenNetwork:
+    """The small network; these layers have a delayed reset and a synaptic current, leaking by neuron in the first."""
+    found, network = [], small_network(coding)
+    for index, layer in enumerate(network.layers):
+        if index in layers:
+            shift = np.arange(layer.n_out) % 3 + 1 if index == 0 else 2
+            width = layer.membrane_width - 1
+            layer = replace(layer, reset_delay=True, current_leak=Leak("shift", shift), current_width=width)
+        found.append(layer)
+    return network.with_layers(found)
+
+
 # name: (network, lanes, choices)
 MACHINES: dict[str, tuple[FrozenNetwork, list[int], Choices]] = {
     "streaming": (small_network("events"), [3, 2], Choices()),
@@ -79,6 +92,9 @@ MACHINES: dict[str, tuple[FrozenNetwork, list[int], Choices]] = {
     "membrane": (membrane_network("membrane_last"), [2, 2], Choices(input_checks=False, counters=False)),
     "pictures": (picture_network(pooled=False), [2, 2], Choices()),
     "pictures, pooled": (picture_network(pooled=True), [3, 2], Choices(pipeline="short", spike_fifos=False)),
+    "terms": (term_network("events", (0, 1)), [3, 2], Choices(output_spikes=False)),
+    "terms, folded": (term_network("current", (1,)), [3, 3], Choices(shape="folded")),
+    "terms, loadable": (term_network("current", (0,)), [3, 2], Choices(loadable=True)),
     "single": (small_network("events").with_layers(small_network("events").layers[:1]), [4], Choices(shape="folded")),
 }
 

@@ -85,6 +85,13 @@ MACHINES: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {
     "leaks, folded, compact": ({"leaks": "multiply"}, {"shape": "folded", "synapses": "compact"}),
     "leaks, loadable": ({"leaks": "shift"}, {"loadable": True}),
     "leaks, pictures": ({"leaks": "multiply", "pictures": "padded"}, {}),
+    "terms": ({"terms": True}, {}),
+    "terms, current, short": (
+        {"terms": True, "leaks": "multiply", "coding": "current"},
+        {"pipeline": "short", "spike_fifos": False, "output_spikes": False},
+    ),
+    "terms, folded": ({"terms": True, "leaks": "shift"}, {"shape": "folded"}),
+    "terms, pictures": ({"terms": True, "pictures": "padded"}, {}),
     "membrane_max, short": ({"readout": "membrane_max"}, {"pipeline": "short", "lockstep": True}),
 }
 
@@ -95,14 +102,30 @@ def network_of(
     seed: int = 5,
     pictures: str | None = None,
     leaks: str | None = None,
+    terms: bool = False,
 ) -> FrozenNetwork:
-    """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate; with ``leaks`` of a kind each by its own."""
+    """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate. With ``leaks`` of a kind each leaks by its
+    own numbers; with ``terms`` through synaptic currents that saturate too, and resets are a timestep late."""
     rng = np.random.default_rng(seed)
     if pictures is not None:
         found = picture_network(rng, pictures, coding, readout)
     else:
         found = chain_network(rng, coding, readout)
-    return found if leaks is None else with_leaks(np.random.default_rng([seed, 1]), found, leaks)
+    if leaks is not None:
+        found = with_leaks(np.random.default_rng([seed, 1]), found, leaks)
+    return with_terms(found) if terms else found
+
+
+def with_terms(network: FrozenNetwork) -> FrozenNetwork:
+    """The network with delayed resets, and synaptic currents that leak half as much as the membranes of single neurons,
+    or lose a half."""
+    layers = []
+    for layer in network.layers:
+        leak = replace(layer.leak, shift=layer.leak.shift + 1) if layer.leak.per_neuron else Leak("shift", 1)
+        layers.append(replace(layer, reset_delay=True, current_leak=leak, current_width=layer.membrane_width - 2))
+    found = network.with_layers(layers)
+    found.validate()
+    return found
 
 
 def with_leaks(rng: np.random.Generator, network: FrozenNetwork, kind: str) -> FrozenNetwork:

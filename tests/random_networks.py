@@ -53,6 +53,30 @@ def random_leak(rng: np.random.Generator, n: int | None = None) -> Leak:
     return Leak("multiply", shift, int(rng.choice([0, 1 << shift, int(rng.integers(0, (1 << shift) + 1))])))
 
 
+def random_terms(rng: np.random.Generator, layer: FrozenLayer, *, spiking: bool = True) -> FrozenLayer:
+    """The layer, perhaps with a delayed reset, with a synaptic current, or with both.
+
+    Drawn from a generator of its own, so that all else is what it is without terms. A layer that does not spike needs
+    widths that its bounds fit into (:func:`fitted`).
+    """
+    (rng,) = rng.spawn(1)
+    if spiking and rng.random() < 0.3:
+        layer = replace(layer, reset="subtract", reset_value=0, reset_delay=True)
+    if rng.random() < 0.3:
+        width = int(rng.integers(2, 7)) if rng.random() < 0.4 else int(rng.integers(8, 24))
+        layer = replace(layer, current_leak=random_leak(rng, layer.n_out), current_width=width)
+    return layer
+
+
+def fitted(layer: FrozenLayer, timesteps: int, source_max: int, spare: int = 0) -> FrozenLayer:
+    """A layer that integrates, with the fewest bits in which it cannot saturate, the membrane with ``spare`` more."""
+    width = signed_width(*layer.unsaturated_range(timesteps, source_max))
+    layer = replace(layer, membrane_width=max(2, width + spare))
+    if not layer.has_current:
+        return layer
+    return replace(layer, current_width=max(2, signed_width(*layer.unsaturated_current_range(timesteps, source_max))))
+
+
 def random_layer(
     rng: np.random.Generator, n_in: int, n_out: int, *, source_max: int, timesteps: int, membrane_readout: bool
 ) -> FrozenLayer:
@@ -98,10 +122,8 @@ def random_layer(
         membrane_width=width,
         weight_bits=bits,
     )
-    if membrane_readout:
-        needed = signed_width(*layer.unsaturated_range(timesteps, source_max))
-        layer = replace(layer, membrane_width=max(2, needed + int(rng.integers(0, 2))))
-    return layer
+    layer = random_terms(rng, layer, spiking=not membrane_readout)
+    return fitted(layer, timesteps, source_max, int(rng.integers(0, 2))) if membrane_readout else layer
 
 
 def random_network(

@@ -1,16 +1,16 @@
-"""Random small networks with convolutions, pooling, residual and recurrent connections, and leaks per neuron.
+"""Random small networks with convolutions, pooling, residual and recurrent connections, leaks per neuron,
+delayed resets and synaptic currents.
 
 Everything is drawn from the generator that is passed in, so a seed reproduces a case.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
-from random_networks import CODINGS, COMPARES, READOUTS, RESETS, random_leak
+from random_networks import CODINGS, COMPARES, READOUTS, RESETS, fitted, random_leak, random_terms
 
 from codesign.contract.network import (
     INPUT,
@@ -22,7 +22,6 @@ from codesign.contract.network import (
     Projection,
     SumPool,
     Synapses,
-    signed_width,
 )
 
 Shape = tuple[int, int, int]
@@ -183,6 +182,5 @@ def random_population(
         membrane_width=width,
         weight_bits=bits,
     )
-    if silent:
-        layer = replace(layer, membrane_width=max(2, signed_width(*layer.unsaturated_range(timesteps, source_max))))
-    return layer
+    layer = random_terms(rng, layer, spiking=not silent)
+    return fitted(layer, timesteps, source_max) if silent else layer

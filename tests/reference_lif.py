@@ -21,8 +21,9 @@ def read_network(path):
 
     for number, layer in enumerate(network["layers"]):
         layer["bias"], layer["threshold"] = tensor(f"layer{number}.bias"), tensor(f"layer{number}.threshold")
-        for name in [name for name in ("shift", "multiplier") if layer["leak"][name] is None]:
-            layer["leak"][name] = tensor(f"layer{number}.leak.{name}")
+        for field in [field for field in ("leak", "current_leak") if layer.get(field)]:
+            for name in [name for name in ("shift", "multiplier") if layer[field][name] is None]:
+                layer[field][name] = tensor(f"layer{number}.{field}.{name}")
         for index, link in enumerate(layer["projections"]):
             c, pool, prefix = link["connections"], link["pool"], f"layer{number}.projection{index}."
             if c["kind"] == "synapses":
@@ -44,22 +45,39 @@ def read_network(path):
     return network
 
 
-def step(layer, j, v, total, spiking=True):
-    """One neuron, one timestep: (u, spike, stored v, saturated) from v and the unshifted weighted sum."""
-    shift, factor = (x[j] if isinstance(x, list) else x for x in (layer["leak"]["shift"], layer["leak"]["multiplier"]))
-    leaked = {"none": v, "shift": v - v // 2**shift, "multiply": v * factor // 2**shift}[layer["leak"]["kind"]]
-    u, level = leaked + total * 2 ** layer["fraction_bits"] + layer["bias"][j], layer["threshold"][j]
+def leaked(leak, j, x):
+    """What x of neuron j leaks to."""
+    shift, factor = (
+        number[j] if isinstance(number, list) else number for number in (leak["shift"], leak["multiplier"])
+    )
+    return {"none": x, "shift": x - x // 2**shift, "multiply": x * factor // 2**shift}[leak["kind"]]
+
+
+def saturate(x, width):
+    """(x in so many bits, whether it did not fit)."""
+    limit = 2 ** (width - 1)
+    return max(-limit, min(limit - 1, x)), not -limit <= x < limit
+
+
+def step(layer, j, state, total, spiking=True):
+    """One neuron, one timestep: (u, spike, state, saturated) from the state (v, i, s before) and the unshifted sum."""
+    (v, i, spiked), level = state, layer["threshold"][j]
+    add, lost, late = total * 2 ** layer["fraction_bits"] + layer["bias"][j], False, layer.get("reset_delay", False)
+    if layer.get("current_leak"):
+        add, lost = saturate(leaked(layer["current_leak"], j, i) + add, layer["current_width"])
+    u = leaked(layer["leak"], j, v) + add - (level if late and spiked else 0)
     spike = spiking and (u > level if layer["compare"] == ">" else u >= level)
     reset = {"subtract": u - level, "zero": 0, "value": layer["reset_value"], "none": u}[layer["reset"]]
-    after, limit = reset if spike else u, 2 ** (layer["membrane_width"] - 1)
-    return u, int(spike), max(-limit, min(limit - 1, after)), int(not -limit <= after < limit)
+    v, clipped = saturate(reset if spike and not late else u, layer["membrane_width"])
+    return u, int(spike), (v, add, spike), int(clipped or lost)
 
 
 def run(network, sample):
     """One sample: a list of source lists by timestep, or a flat list of values for coding 'current'."""
     layers, readout, current = network["layers"], network["readout"], network["coding"]["kind"] == "current"
-    state, potentials, active = [[0] * layer["n_out"] for layer in layers], [], {n: {} for n in range(len(layers))}
-    result = {"spikes": [[] for _ in layers], "membranes": [[] for _ in layers], "saturations": 0}
+    state, potentials = [[(0, 0, False)] * layer["n_out"] for layer in layers], []
+    active = {n: {} for n in range(len(layers))}
+    result = {name: [[] for _ in layers] for name in ("spikes", "membranes", "currents")} | {"saturations": 0}
     for t in range(network["timesteps"]):
         active[-1] = {i: x for i, x in enumerate(sample) if x} if current else dict.fromkeys(sample[t], 1)
         for number, layer in enumerate(layers):
@@ -72,7 +90,8 @@ def run(network, sample):
             active[number] = {j: 1 for j, spike in enumerate(fired) if spike}
             result["saturations"] += sum(clipped)
             result["spikes"][number].append(fired)
-            result["membranes"][number].append(state[number])
+            result["membranes"][number].append([v for v, _, _ in state[number]])
+            result["currents"][number].append([i for _, i, _ in state[number]] if layer.get("current_leak") else [])
         potentials.append(us)
     by_class = list(zip(*(result["spikes"][-1] if readout == "spike_count" else potentials), strict=True))
     pick = {"spike_count": sum, "membrane_sum": sum, "membrane_max": max, "membrane_last": lambda us: us[-1]}[readout]

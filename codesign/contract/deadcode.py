@@ -58,7 +58,7 @@ def _kept(network: FrozenNetwork, index: int, silent: bool) -> Mask:
     awake: Mask = np.ones(layer.n_out, bool)
     if silent:
         nothing = np.zeros((1, network.timesteps, layer.n_out), np.int64)
-        awake = np.asarray(golden.lif_steps(layer, nothing, dtype=golden.membrane_dtype(layer))[0].any(axis=(0, 1)))
+        awake = np.asarray(golden.lif_steps(layer, nothing, dtype=golden.membrane_dtype(layer)).spikes.any(axis=(0, 1)))
         for matrix in incoming:
             awake |= np.diff(matrix.tocsc().indptr) > 0
         awake = _closed(awake, [matrix.T for matrix in own])
@@ -115,21 +115,13 @@ def _take(network: FrozenNetwork, index: int, kept: Mask) -> FrozenNetwork:
         )
         layer = replace(layer, projections=projections)
         if number == index:
-            leak = layer.leak
             layer = replace(
                 layer,
                 n_out=int(np.count_nonzero(kept)),
                 bias=layer.bias[kept],
                 threshold=layer.threshold[kept],
                 trained_index=layer.trained_index[kept],
-                leak=replace(
-                    leak,
-                    **{
-                        name: value[kept]
-                        for name, value in (("shift", leak.shift), ("multiplier", leak.multiplier))
-                        if isinstance(value, np.ndarray)
-                    },
-                ),
+                **{name: leak.each(lambda _, value: value[kept]) for name, leak in layer.leaks.items()},
             )
         layers.append(layer)
     return network.with_layers(layers)

@@ -7,6 +7,11 @@ Per layer, neuron j and timestep t, with ``v = 0`` before timestep 0 of every sa
     s   = u >= threshold_j                 (or u > threshold_j)
     v   = saturate(reset(u, s))            into [-2^(W-1), 2^(W-1) - 1]
 
+With a synaptic current, i = 0 before timestep 0, and with a delayed reset, which is by subtraction:
+
+    i = saturate_I(current_leak(i) + acc),    u = leak(v) + i
+    v = saturate(u),                          the next u = leak(v) - s * threshold_j + ...
+
 x_i is 1 if source i spiked at t, else 0. Layers run in order within a timestep: a projection from an earlier layer
 uses its spikes of the same t; a recurrent one those of t - 1, silence before timestep 0. A pool of size s replaces
 x by its sums over s x s windows. With coding 'current' the input's x is the sample's values, summed once per
@@ -51,14 +56,16 @@ class Trace:
     values : int64 (N, n_outputs); readout values.
     spikes : one bool (N, timesteps, n_out) per layer; empty unless recorded.
     membranes : one int64 (N, timesteps, n_out) per layer, v after reset and saturation; empty unless recorded.
+    currents : one int64 (N, timesteps, n_out) per layer, i after saturation; (N, timesteps, 0) of a layer without;
+        empty unless membranes are recorded.
     exits : int64 (N,); last timestep that counts, timesteps - 1 without early exit.
-    saturations : int64 (N,); times a stored membrane was clipped.
+    saturations : int64 (N,); neurons and timesteps in which the stored membrane or the synaptic current was clipped.
     synaptic_operations : int64 (N, n_layers); synapses and taps walked by events (by nonzero inputs for 'current').
         An event walks the taps of its pool's window if there is one; a recurrent event walks at the next timestep.
     spike_counts : int64 (N, n_layers); spikes.
 
-    Spikes and membranes are of all timesteps, also of those after an early exit, as if there were none; everything
-    else is of the timesteps that count.
+    Spikes, membranes and currents are of all timesteps, also of those after an early exit, as if there were none;
+    everything else is of the timesteps that count.
     """
 
     decisions: npt.NDArray[np.int32]
@@ -66,9 +73,26 @@ class Trace:
     exits: npt.NDArray[np.int64]
     spikes: list[npt.NDArray[np.bool_]]
     membranes: list[npt.NDArray[np.int64]]
+    currents: list[npt.NDArray[np.int64]]
     saturations: npt.NDArray[np.int64]
     synaptic_operations: npt.NDArray[np.int64]
     spike_counts: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTrace:
+    """What one layer did on N samples, arrays (N, timesteps, n_out).
+
+    spikes : bool. membranes : v as stored. potentials : u. currents : i, of a layer without (N, timesteps, 0). The last
+    three have the dtype in which they were computed.
+    saturations : int64 (N, timesteps); neurons whose membrane or synaptic current was clipped.
+    """
+
+    spikes: npt.NDArray[np.bool_]
+    membranes: npt.NDArray[Any]
+    potentials: npt.NDArray[Any]
+    currents: npt.NDArray[Any]
+    saturations: npt.NDArray[np.int64]
 
 
 def run(
@@ -106,16 +130,24 @@ def run(
     shapes = [(len(stimulus), network.timesteps, layer.n_out) for layer in network.layers]
     all_spikes = [np.empty(shape, bool) for shape in shapes if spikes]
     all_membranes = [np.empty(shape, np.int64) for shape in shapes if membranes]
+    all_currents = [
+        np.empty(shape if layer.has_current else (*shape[:2], 0), np.int64)
+        for shape, layer in zip(shapes, network.layers, strict=True)
+        if membranes
+    ]
     parts: list[Trace] = []
     for start in range(0, max(len(stimulus), 1), chunk):
         chosen = slice(start, start + chunk)
         part = _run_chunk(network, matrices, dtypes, stimulus.take(chosen), membranes, spikes, early_exit)
-        for kept, found in zip(all_spikes + all_membranes, part.spikes + part.membranes, strict=True):
+        for kept, found in zip(
+            all_spikes + all_membranes + all_currents, part.spikes + part.membranes + part.currents, strict=True
+        ):
             kept[chosen] = found
-        parts.append(replace(part, spikes=[], membranes=[]))
+        parts.append(replace(part, spikes=[], membranes=[], currents=[]))
     return Trace(
         spikes=all_spikes,
         membranes=all_membranes,
+        currents=all_currents,
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("decisions", "values", "exits", "saturations", "synaptic_operations", "spike_counts")
@@ -156,8 +188,10 @@ def membrane_dtype(layer: FrozenLayer, source_max: int = 1) -> npt.DTypeLike:
     """Integers that hold every value in :func:`lif_steps` for inputs of 0..source_max: its terms' largest, added up."""
     low, high = layer.sum_range(source_max)
     largest = max(-int(low.min()), int(high.max())) << layer.fraction_bits
-    # The leak's product comes before its shift, and no other kind of leak makes v larger.
-    largest += (1 << (layer.membrane_width - 1)) * max(1, int(np.max(layer.leak.multiplier)))
+    # A leak's product comes before its shift, and no other kind of leak makes what leaks larger.
+    widths = {"leak": layer.membrane_width, "current_leak": layer.current_width}
+    for name, leak in layer.leaks.items():
+        largest += (1 << (widths[name] - 1)) * max(1, int(np.max(leak.multiplier)))
     for constants in (layer.bias, layer.threshold):
         largest += max(-int(constants.min()), int(constants.max()))
     return narrowest(largest)
@@ -228,33 +262,43 @@ def lif_steps(
     spiking: bool = True,
     recurrence: Callable[[npt.NDArray[np.bool_]], npt.NDArray[Any]] | None = None,
     dtype: npt.DTypeLike = np.int64,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64]]:
+) -> LayerTrace:
     """LIF dynamics of one layer for unshifted weighted sums of earlier layers, ``dtype`` (N, timesteps, n_out).
 
     ``recurrence`` gives the sums, ``dtype`` (N, n_out), that the layer's own spikes of the timestep before add.
     ``dtype`` must hold every value on the way (:func:`membrane_dtype`).
-    Returns spikes (bool), stored membranes v and potentials u (``dtype``), all (N, timesteps, n_out), and
-    the number of saturations, int64 (N, timesteps).
     """
     n_samples, timesteps, n_out = sums.shape
     layer = _with_constants(layer, dtype)
     spikes = np.empty((n_samples, timesteps, n_out), bool)
     stored = np.empty((n_samples, timesteps, n_out), dtype)
     potentials = np.empty((n_samples, timesteps, n_out), dtype)
+    currents = np.empty((n_samples, timesteps, n_out if layer.has_current else 0), dtype)
     saturations = np.zeros((n_samples, timesteps), np.int64)
-    v = np.zeros((n_samples, n_out), dtype)
+    # What leaks, and what a delayed reset has still to subtract.
+    v = i = owed = np.zeros((n_samples, n_out), dtype)
     for t in range(timesteps):
         total = sums[:, t]
         if recurrence is not None and t > 0:
             total = total + recurrence(spikes[:, t - 1])
-        u = layer.leak(v) + (total << layer.fraction_bits) + layer.bias
+        arriving = (total << layer.fraction_bits) + layer.bias
+        clipped = None
+        if layer.current_leak is not None:
+            exact = layer.current_leak(i) + arriving
+            arriving = i = np.clip(exact, layer.current_min, layer.current_max)
+            currents[:, t], clipped = i, i != exact
+        u = layer.leak(v) + arriving
+        if layer.reset_delay:
+            u = u - owed
         if not spiking:
             s = np.zeros(u.shape, bool)
         elif layer.compare == ">=":
             s = u >= layer.threshold
         else:
             s = u > layer.threshold
-        if layer.reset == "subtract":
+        if layer.reset_delay:
+            after, owed = u, np.where(s, layer.threshold, 0)
+        elif layer.reset == "subtract":
             after = np.where(s, u - layer.threshold, u)
         elif layer.reset == "zero":
             after = np.where(s, 0, u)
@@ -263,19 +307,18 @@ def lif_steps(
         else:
             after = u
         v = np.clip(after, layer.membrane_min, layer.membrane_max)
-        saturations[:, t] = np.count_nonzero(v != after, axis=1)
+        lost = v != after
+        if clipped is not None:
+            lost |= clipped
+        saturations[:, t] = np.count_nonzero(lost, axis=1)
         spikes[:, t], stored[:, t], potentials[:, t] = s, v, u
-    return spikes, stored, potentials, saturations
+    return LayerTrace(spikes, stored, potentials, currents, saturations)
 
 
 def _with_constants(layer: FrozenLayer, dtype: npt.DTypeLike) -> FrozenLayer:
     """The layer with its arrays as ``dtype``, so that no operation with them widens the other operand."""
-    shift, multiplier = (
-        value.astype(dtype) if isinstance(value, np.ndarray) else value
-        for value in (layer.leak.shift, layer.leak.multiplier)
-    )
-    leak = replace(layer.leak, shift=shift, multiplier=multiplier)
-    return replace(layer, bias=layer.bias.astype(dtype), threshold=layer.threshold.astype(dtype), leak=leak)
+    leaks = {name: leak.each(lambda _, value: value.astype(dtype)) for name, leak in layer.leaks.items()}
+    return replace(layer, bias=layer.bias.astype(dtype), threshold=layer.threshold.astype(dtype), **leaks)
 
 
 def readout_values(
@@ -305,6 +348,7 @@ def _run_chunk(
     events: dict[int, npt.NDArray[Any]] = {INPUT: _input_events(stimulus)}
     spikes: list[npt.NDArray[np.bool_]] = []
     membranes: list[npt.NDArray[np.int64]] = []
+    currents: list[npt.NDArray[np.int64]] = []
     saturations = np.zeros((n_samples, timesteps), np.int64)
     operations = np.zeros((n_samples, timesteps, count), np.int64)
     spike_counts = np.zeros((n_samples, timesteps, count), np.int64)
@@ -324,22 +368,24 @@ def _run_chunk(
             parts.append(np.broadcast_to(found, (n_samples, timesteps, layer.n_out)))
             operations[:, :rows, index] += ((sources != 0) @ fan_out(factors)).reshape(n_samples, rows)
 
-        fired, stored, potentials, clipped = lif_steps(
+        result = lif_steps(
             layer,
             reduce(np.add, parts),
             spiking=not (index == count - 1 and network.membrane_readout),
             recurrence=partial(_recurrent_sums, own, dtypes[index]) if own else None,
             dtype=dtypes[index],
         )
+        fired, potentials = result.spikes, result.potentials
         for factors in own:
             operations[:, 1:, index] += fired[:, :-1] @ fan_out(factors)
         events[index] = _as_events(fired.reshape(n_samples * timesteps, layer.n_out))
-        saturations += clipped
+        saturations += result.saturations
         spike_counts[:, :, index] = fired.sum(axis=2)
         if record_spikes:
             spikes.append(fired)
         if record_membranes:
-            membranes.append(stored)
+            membranes.append(result.membranes)
+            currents.append(result.currents)
     running = readout_values(network, fired, potentials.astype(np.int64))
     exits = exit_timesteps(running, early_exit)
     values = running[np.arange(n_samples), exits]
@@ -350,6 +396,7 @@ def _run_chunk(
         exits=exits,
         spikes=spikes,
         membranes=membranes,
+        currents=currents,
         saturations=(saturations * counts).sum(axis=1),
         synaptic_operations=(operations * counts[:, :, None]).sum(axis=1),
         spike_counts=(spike_counts * counts[:, :, None]).sum(axis=1),

@@ -19,8 +19,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -33,7 +35,7 @@ from codesign.contract.network.limits import INPUT, MAX_KERNEL, MAX_LAYERS, MAX_
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 MAX_BYTES = 8 << 20
 MAX_OBJECTS = 200_000
@@ -142,13 +144,14 @@ class SynapseEncoding(Part):
 
 
 class Probe(Part):
-    """Hierarchical names, below the top module, of a layer's probe signals."""
+    """Hierarchical names, below the top module, of a layer's probe signals; currents : if it has synaptic currents."""
 
     valid: ProbePath
     slot: ProbePath
     spikes: ProbePath
     membranes: ProbePath
     phase: ProbePath
+    currents: ProbePath | None
 
 
 class Picture(Part):
@@ -251,9 +254,12 @@ class LayerEntry(Part):
 
     n_in : sources of all projections together. lane, slot : by neuron. picture : if lanes own channels, whose places
     are neighbouring slots. source_address : by source, projection by projection, its address in events. slot_base :
-    where the layer's slots begin in the parameter memory. sum_width : None if the sum lies in the state. fifo_depth :
-    0 if there is none. threshold, bias, leak_shift, leak_multiplier : the layer-wide constant, None if a memory holds
-    them; what the layer does not use, a threshold without spikes or numbers of another kind of leak, is None too.
+    where the layer's slots begin in the parameter memory. state_width : of what a slot keeps, or of the membrane's part
+    where synaptic currents have one of current_state_width. sum_width : None if the sum lies in a state. current_width,
+    current_leak : None without a synaptic current; current_state_width : None if no layer of the engine has one.
+    fifo_depth : 0 if there is none. threshold, bias, leak_shift, leak_multiplier, current_leak_shift,
+    current_leak_multiplier : the layer-wide constant, None if a memory holds them; what the layer does not use, a
+    threshold without spikes or numbers of another kind of leak, is None too.
     """
 
     index: Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
@@ -273,13 +279,18 @@ class LayerEntry(Part):
     membrane_width: Annotated[int, Field(ge=1, le=64)]
     state_width: Bits
     sum_width: Bits | None
+    current_width: Annotated[int, Field(ge=1, le=64)] | None
+    current_state_width: Bits | None
     queue_depth: Annotated[int, Field(ge=0, le=1 << 16)]
     fifo_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)]
     leak: LeakKind
+    current_leak: LeakKind | None
     threshold: Constant | None
     bias: Constant | None
     leak_shift: Constant | None
     leak_multiplier: Constant | None
+    current_leak_shift: Constant | None
+    current_leak_multiplier: Constant | None
     encoding: SynapseEncoding
     pipeline: Literal["deep", "short"]
     lockstep: bool
@@ -343,7 +354,10 @@ class MemoryBits(Part):
 
 
 class LayerRoom(Part):
-    """What a layer of a loadable machine holds at most (:class:`codesign.machine.capacity.LayerCapacity`)."""
+    """What a layer of a loadable machine holds at most (:class:`codesign.machine.capacity.LayerCapacity`).
+
+    The last six are left out where they are 0: resets at once, no synaptic current.
+    """
 
     n_out: Width
     lanes: Annotated[int, Field(ge=1, le=MAX_LANES)]
@@ -357,6 +371,17 @@ class LayerRoom(Part):
     leak_multiplier_width: Annotated[int, Field(ge=0, le=MAX_BITS)]
     state_width: Bits
     potential_width: Bits
+    late_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    current_width: Annotated[int, Field(ge=0, le=64)] = 0
+    current_leak_shift_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    current_leak_multiplier_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    current_state_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+    gathered_width: Annotated[int, Field(ge=0, le=MAX_BITS)] = 0
+
+    @model_serializer(mode="wrap")
+    def _terms_that_there_are(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = {name for name, field in type(self).model_fields.items() if not field.is_required()}
+        return {name: value for name, value in dump(self).items() if value or name not in optional}
 
 
 class Room(Part):
@@ -369,12 +394,17 @@ class Room(Part):
 
 
 class FixedLayer(Part):
-    """What is the same for every network on a loadable machine, of one layer."""
+    """What is the same for every network on a loadable machine, of one layer; current : if it has synaptic ones."""
 
     leak: Formula
+    current: Formula | None = None
     reset: Formula
     compare: CompareKind
     fraction_bits: Annotated[int, Field(ge=0, le=64)]
+
+    @model_serializer(mode="wrap")
+    def _terms_that_there_are(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class FixedTerms(Part):
@@ -412,7 +442,7 @@ class Sidecar(Part):
     """A whole ``design.json``. input_words : of a beat. load : None unless the machine is loadable."""
 
     format: Literal["codesign-bundle"]
-    version: Literal[5]
+    version: Literal[6]
     name: TopName
     network_hash: Hash
     tools: Annotated[dict[ToolName, ToolVersion], Field(min_length=3)]

@@ -591,10 +591,13 @@ def estimate(
 def unknown_logic(network: FrozenNetwork) -> str | None:
     """Parts of a network of which no logic is estimated, in words; None if there are none.
 
-    The syntheses that the models were fitted to are of chains of single synapses, with a leak for each layer.
+    The syntheses that the models were fitted to are of chains of single synapses, with a leak for each layer and no
+    other terms.
     """
     if not network.is_plain_chain:
         return "convolutions, pools, recurrence and skips"
+    if network.extra_terms:
+        return "delayed resets and synaptic currents"
     return "leaks per neuron" if any(layer.varying & set(LEAKS) for layer in network.layers) else None
 
 
@@ -605,7 +608,7 @@ def _area(plan: MachinePlan, family: str) -> dict[str, Any]:
     model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
     current_lanes = plan.engines[0].lanes if coding.is_current and coding.input_bits > 1 else 0
     # How many blocks tools take for a multiplier of two variables has not been measured.
-    multiplies = any("leak_multiplier" in layer.varying for layer in plan.network.layers)
+    multiplies = any(layer.varying & {"leak_multiplier", "current_leak_multiplier"} for layer in plan.network.layers)
     return {
         "lut": round(float(features @ model.lut.coefficients)) if model else None,
         "ff": round(float(features @ model.ff.coefficients)) if model else None,

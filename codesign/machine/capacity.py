@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from codesign.basics.errors import CapacityError, InputError, UnsupportedError
-from codesign.contract.network import MAX_TIMESTEPS, MAX_WIDTH, FrozenLayer, FrozenNetwork, signed_width
+from codesign.contract.network import MAX_TIMESTEPS, MAX_WIDTH, FrozenLayer, FrozenNetwork, Leak, signed_width
 from codesign.contract.network.terms import MAX_LEAK_SHIFT
 from codesign.machine.encoding import PLAIN
 from codesign.machine.layouts import LEAKS, PARAMETERS, Field, Record, index_width, parameter_width, parameter_word
@@ -64,6 +64,10 @@ class LayerCapacity:
     threshold_width : bits of a threshold, more than of any potential; 0 if the layer does not spike.
     leak_shift_width, leak_multiplier_width : bits of the leak's numbers, if they are in memory; 0 if they are fixed.
     state_width, potential_width : bits of what a slot keeps between timesteps, and of u; they follow from the others.
+    late_width : bits of the lowest threshold, if resets are a timestep late; else 0.
+    current_width : bits of the synaptic current, at most if the layer integrates; 0 without, as are those that follow.
+    current_leak_shift_width, current_leak_multiplier_width : bits of its leak's numbers, if they are in memory.
+    current_state_width, gathered_width : bits of what a slot keeps of it, and of what it is clipped from.
     """
 
     n_out: int
@@ -78,6 +82,17 @@ class LayerCapacity:
     leak_multiplier_width: int
     state_width: int
     potential_width: int
+    late_width: int = 0
+    current_width: int = 0
+    current_leak_shift_width: int = 0
+    current_leak_multiplier_width: int = 0
+    current_state_width: int = 0
+    gathered_width: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """The fields; terms that the layer does not have are left out."""
+        absent = {field.name for field in fields(self) if field.default == 0 == getattr(self, field.name)}
+        return {name: value for name, value in asdict(self).items() if name not in absent}
 
     @property
     def parameter_widths(self) -> dict[str, int]:
@@ -200,7 +215,7 @@ class Capacity:
         return replace(self, layers=layers)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"layers": [asdict(layer) for layer in self.layers]}
+        return asdict(self) | {"layers": [layer.to_json() for layer in self.layers]}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Capacity:
@@ -247,14 +262,31 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
         )
         sum_width, bias_width = (signed_width(*bounds) + options.headroom for bounds in (sums, biases))
         leaks = _leak_widths(layer, options.headroom)
-        leak = (-(1 << (width - 1)), (1 << (width - 1)) - 1)
-        if not any(leaks.values()):
-            # Of leaks that are loaded nothing is known but that they make no membrane larger.
-            leak = (int(layer.leak(leak[0])), int(layer.leak(leak[1])))
-        rest = [leak[0] - (1 << (bias_width - 1)), leak[1] + (1 << (bias_width - 1)) - 1]
-        shift = layer.fraction_bits
-        most = (1 << (sum_width - 1)) << shift
-        potential = max(signed_width(rest[0] - most, rest[1] + most - (1 << shift)), shift + 2)
+        kept, gathered = _leaked(layer.leak, width, leaks, "leak"), _limits(bias_width)
+        shift, has_sum = layer.fraction_bits, index == 0 and network.coding.is_current
+        sums = (_limits(sum_width)[0] << shift, _limits(sum_width)[1] << shift)
+        arriving, of_current = _added(gathered, sums), {}
+        if layer.current_leak is not None:
+            # Where it is clipped, the width is part of the arithmetic; where it cannot saturate, it is a size.
+            current = layer.current_width if spiking else min(48, layer.current_width + options.headroom)
+            gathered = _added(_leaked(layer.current_leak, current, leaks, "current_leak"), gathered)
+            exact = max(signed_width(*_added(gathered, sums)), shift + 2)
+            of_current = {
+                "current_width": current,
+                "current_leak_shift_width": leaks["current_leak_shift"],
+                "current_leak_multiplier_width": leaks["current_leak_multiplier"],
+                "current_state_width": signed_width(*gathered) if has_sum else exact,
+                "gathered_width": exact,
+            }
+            arriving = _limits(current)
+        late = 0
+        if layer.reset_delay:
+            # A threshold that is reached is no greater than the greatest u, and no lower than ``late`` bits.
+            late = max(width, signed_width(min(0, int(layer.threshold.min())), 0))
+            most = kept[1] + (1 << (late - 1))
+            kept = (min(kept[0], -(1 << (width - 1)), -(most + arriving[1])), most)
+        potential = max(signed_width(*_added(kept, arriving)), shift + 2)
+        rest = kept if of_current else _added(kept, gathered)
         thresholds = signed_width(int(layer.threshold.min()), int(layer.threshold.max()))
         layers.append(
             LayerCapacity(
@@ -269,8 +301,10 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
                 threshold_width=max(potential + 1, thresholds) if spiking else 0,
                 leak_shift_width=leaks["leak_shift"],
                 leak_multiplier_width=leaks["leak_multiplier"],
-                state_width=signed_width(*rest) if index == 0 and network.coding.is_current else potential,
+                state_width=signed_width(*rest) if has_sum or of_current else potential,
                 potential_width=potential,
+                late_width=late,
+                **of_current,
             )
         )
     return Capacity(inputs, timesteps, _value_width(network, timesteps, options.headroom), tuple(layers))
@@ -292,37 +326,72 @@ def synapse_words(options: CapacityOptions, fullest: Sequence[int]) -> list[int]
 
 
 def _leak_widths(layer: FrozenLayer, headroom: int) -> dict[str, int]:
-    """Bits of the leak's numbers in memory, ``headroom`` more than the layer's unless none needs them; 0 where all
+    """Bits of the leaks' numbers in memory, ``headroom`` more than the layer's unless none needs them; 0 where all
     neurons have the same."""
     found: dict[str, int] = dict.fromkeys(LEAKS, 0)
-    largest = MAX_LEAK_SHIFT
-    for name in LEAKS:
-        numbers = layer.numbers.get(name)
-        if numbers is None:
-            continue
-        limit = largest if name == "leak_shift" else 1 << largest
-        if name in layer.varying:
-            needed = parameter_width(name, 0, int(numbers.max()))
-            found[name] = min(needed + headroom, parameter_width(name, 0, limit))
-            largest = min(largest, (1 << found[name]) - 1)
-        else:
-            largest = int(numbers[0])
+    for which in layer.leaks:
+        largest = MAX_LEAK_SHIFT
+        for number in ("shift", "multiplier"):
+            name = f"{which}_{number}"
+            numbers = layer.numbers.get(name)
+            if numbers is None:
+                continue
+            limit = largest if number == "shift" else 1 << largest
+            if name in layer.varying:
+                needed = parameter_width(name, 0, int(numbers.max()))
+                found[name] = min(needed + headroom, parameter_width(name, 0, limit))
+                largest = min(largest, (1 << found[name]) - 1)
+            else:
+                largest = int(numbers[0])
     return found
 
 
-def _leak_text(layer: FrozenLayer, in_memory: Collection[str]) -> str:
-    """A layer's leak, with letters for what differs between neurons or is ``in_memory``."""
-    if layer.leak.kind == "none":
+def _leaked(leak: Leak, width: int, in_memory: Mapping[str, int], which: str) -> tuple[int, int]:
+    """Bounds of what ``width`` bits leak to; ``in_memory`` : bits of the leaks' numbers there, ``which`` : the leak."""
+    low, high = _limits(width)
+    if in_memory[f"{which}_shift"] or in_memory[f"{which}_multiplier"]:
+        # Of leaks that are loaded nothing is known but that they make nothing larger.
+        return low, high
+    return int(leak.exact(np.array([low])).min()), int(leak.exact(np.array([high])).max())
+
+
+def _limits(width: int) -> tuple[int, int]:
+    """Bounds of a signed number of so many bits."""
+    return -(1 << (width - 1)), (1 << (width - 1)) - 1
+
+
+def _added(*bounds: tuple[int, int]) -> tuple[int, int]:
+    """Bounds of a sum."""
+    return sum(low for low, _ in bounds), sum(high for _, high in bounds)
+
+
+def _leak_text(layer: FrozenLayer, in_memory: Collection[str], which: str, x: str) -> str:
+    """One of a layer's leaks, of ``x``, with letters for what differs between neurons or is ``in_memory``."""
+    kind = layer.leaks[which].kind
+    if kind == "none":
         return "none"
-    letters = {"leak_shift": "k" if layer.leak.kind == "shift" else "n", "leak_multiplier": "m"}
+    letters = {f"{which}_shift": "k" if kind == "shift" else "n", f"{which}_multiplier": "m"}
     shown = {
         name: letters[name] if name in in_memory or name in layer.varying else str(numbers[0])
         for name, numbers in layer.numbers.items()
-        if name in LEAKS
+        if name in letters
     }
-    if layer.leak.kind == "shift":
-        return f"v - (v >> {shown['leak_shift']})"
-    return f"(v * {shown['leak_multiplier']}) >> {shown['leak_shift']}"
+    if kind == "shift":
+        return f"{x} - ({x} >> {shown[f'{which}_shift']})"
+    return f"({x} * {shown[f'{which}_multiplier']}) >> {shown[f'{which}_shift']}"
+
+
+def _reset_text(layer: FrozenLayer) -> str:
+    """A layer's reset."""
+    if layer.reset == "value":
+        return f"value {layer.reset_value}"
+    return f"{layer.reset} a timestep late" if layer.reset_delay else layer.reset
+
+
+def _current_text(layer: FrozenLayer, in_memory: Collection[str], clipped: bool) -> str:
+    """A layer's synaptic current: its leak, and its width where it may be ``clipped``."""
+    leak = _leak_text(layer, in_memory, "current_leak", "i")
+    return f"{leak} in {layer.current_width} bits" if clipped else leak
 
 
 def fixed_terms(network: FrozenNetwork, capacity: Capacity) -> dict[str, Any]:
@@ -336,12 +405,13 @@ def fixed_terms(network: FrozenNetwork, capacity: Capacity) -> dict[str, Any]:
         "n_outputs": network.n_outputs,
         "layers": [
             {
-                "leak": _leak_text(layer, widths),
-                "reset": f"value {layer.reset_value}" if layer.reset == "value" else layer.reset,
+                "leak": _leak_text(layer, widths, "leak", "v"),
+                **({"current": _current_text(layer, widths, clipped)} if layer.has_current else {}),
+                "reset": _reset_text(layer),
                 "compare": layer.compare,
                 "fraction_bits": layer.fraction_bits,
             }
-            for layer, widths in zip(network.layers, stored)
+            for layer, widths, clipped in zip(network.layers, stored, network.spiking)
         ],
     }
 
@@ -352,9 +422,10 @@ def check_terms(network: FrozenNetwork, capacity: Capacity, terms: dict[str, Any
     pairs = [("", "layers", len(found["layers"]), len(terms["layers"]))]
     pairs += [("", name, found[name], terms[name]) for name in ("coding", "input_bits", "readout", "n_outputs")]
     pairs += [
-        (f"layer {index}: ", name, have[name], term[name])
+        # A layer without a synaptic current has no such key.
+        (f"layer {index}: ", name, have.get(name, "absent"), term.get(name, "absent"))
         for index, (have, term) in enumerate(zip(found["layers"], terms["layers"]))
-        for name in have
+        for name in {**have, **term}
     ]
     for where, name, have, term in pairs:
         if have != term:
@@ -383,7 +454,9 @@ def check_fits(network: FrozenNetwork, capacity: Capacity) -> None:
         if room.threshold_width:
             # Too large a threshold is out of reach (see stored_thresholds), too low a one is not.
             lowest = signed_width(min(0, int(layer.threshold.min())), 0)
-            _fits(where, "bits of threshold", lowest, room.threshold_width, "headroom")
+            option = "membrane_width" if room.late_width else "headroom"
+            _fits(where, "bits of threshold", lowest, room.late_width or room.threshold_width, option)
+        _fits(where, "current bits", layer.current_width, room.current_width, "headroom")
         for name, numbers in layer.numbers.items():
             built = room.parameter_widths.get(name, 0)
             if name in LEAKS and (built or name in layer.varying):

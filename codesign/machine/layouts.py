@@ -22,8 +22,15 @@ SPIKE, VALUE, DECISION = 0, 1, 2
 INPUT_KINDS = {"event": EVENT, "end": END}
 OUTPUT_KINDS = {"spike": SPIKE, "value": VALUE, "decision": DECISION}
 # Parameters of a slot in the order of their word, and whether they are signed.
-PARAMETERS = {"threshold": True, "bias": True, "leak_shift": False, "leak_multiplier": False}
-LEAKS = ("leak_shift", "leak_multiplier")
+PARAMETERS = {
+    "threshold": True,
+    "bias": True,
+    "leak_shift": False,
+    "leak_multiplier": False,
+    "current_leak_shift": False,
+    "current_leak_multiplier": False,
+}
+LEAKS = ("leak_shift", "leak_multiplier", "current_leak_shift", "current_leak_multiplier")
 PROTOCOL_ERRORS = ("duplicate", "index_out_of_range", "early_tlast", "missing_tlast")
 
 

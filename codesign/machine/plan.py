@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 from codesign.basics.errors import InputError
-from codesign.contract.network import FrozenLayer, FrozenNetwork, signed_width
+from codesign.contract.network import FrozenLayer, FrozenNetwork, Int, signed_width
 from codesign.contract.network.connections import Shape
 from codesign.machine.capacity import ROLES, LayerCapacity, Role
 from codesign.machine.choices import Choices, Pipeline, StateMemory, check
@@ -86,13 +86,17 @@ class Widths:
     """Bits of a datapath, wide enough that no sum can overflow.
 
     Without a sum of its own the state holds ``leak(v) + bias + (partial sum << F)``, whose bounds are those of u. With
-    one, ``sum`` holds the unshifted sum of products and ``state`` holds ``leak(v) + bias``.
+    one, ``sum`` holds the unshifted sum of products and ``state`` holds ``leak(v) + bias``. A delayed reset has been
+    subtracted from what is kept. With a synaptic current ``current_state`` is to i what ``state`` is to v without one:
+    the bias and, without a sum of its own, the partial sums are in it. ``state`` is then what is left of v alone.
 
-    sum : of the weighted sum; 0 if it is part of the state.
+    sum : of the weighted sum; 0 if it is part of a state.
     state, potential : of what a slot keeps between timesteps, and of u.
     value : of the value that an event carries; 0 without.
     membrane : of v.
     count : of a count of the sample's spikes that lies beside the state; 0 without.
+    current, current_state : of i, and of what a slot keeps of it; 0 without.
+    gathered : of what arrives at the membrane in a timestep before it is clipped into i, or of acc without i.
     """
 
     sum: int
@@ -101,6 +105,9 @@ class Widths:
     value: int
     membrane: int
     count: int = 0
+    current: int = 0
+    current_state: int = 0
+    gathered: int = 0
 
     @property
     def has_sum(self) -> bool:
@@ -108,31 +115,64 @@ class Widths:
         return self.sum > 0
 
     @property
-    def slot_bits(self) -> int:
-        """Bits that a slot takes in the state memories."""
-        return self.count + self.state + self.sum
+    def has_current(self) -> bool:
+        """Whether there is a synaptic current."""
+        return self.current > 0
+
+    @property
+    def accumulator(self) -> int:
+        """Bits of the word to which synapses are added: the sum, or the state of what the sum belongs to, with the
+        count if that is the membrane."""
+        if self.has_sum:
+            return self.sum
+        return self.current_state if self.has_current else self.count + self.state
+
+    @property
+    def swept(self) -> int:
+        """Bits of the word that sweeps alone read and write; 0 if the accumulator's is the only one."""
+        if self.has_sum:
+            return self.count + self.current_state + self.state
+        return self.count + self.state if self.has_current else 0
 
     @classmethod
     def of_layer(cls, layer: FrozenLayer, source_max: int, *, has_sum: bool, value: int = 0) -> Widths:
         """What a layer's weights, biases and leak make necessary; ``source_max`` : the greatest value of a source."""
-        low, high = layer.sum_range(source_max)
-        potential = max(signed_width(*layer.potential_range(source_max)), layer.fraction_bits + 2)
-        rest = signed_width(
-            int((layer.leak(layer.membrane_min) + layer.bias).min()),
-            int((layer.leak(layer.membrane_max) + layer.bias).max()),
-        )
+        sums, kept = layer.sum_range(source_max), layer.kept_range()
+        # A shifted sum has two bits or more above the shift.
+        least = layer.fraction_bits + 2
+        potential = max(signed_width(*layer.potential_range(source_max)), least)
+        current_state, gathered = 0, _width(layer.step_range(source_max))
+        if layer.has_current:
+            state = _width(kept)
+            gathered = max(_width(layer.current_range(source_max)), least)
+            current_state = _width(layer.current_kept_range()) if has_sum else gathered
+        else:
+            low, high = kept
+            state = _width((low + layer.bias, high + layer.bias)) if has_sum else potential
         return cls(
-            sum=signed_width(int(low.min()), int(high.max())) if has_sum else 0,
-            state=rest if has_sum else potential,
+            sum=_width(sums) if has_sum else 0,
+            state=state,
             potential=potential,
             value=value,
             membrane=layer.membrane_width,
+            current=layer.current_width,
+            current_state=current_state,
+            gathered=gathered,
         )
 
     @classmethod
     def of_capacity(cls, room: LayerCapacity, *, has_sum: bool, value: int) -> Widths:
         """What a layer of a loadable machine has room for."""
-        return cls(room.sum_width if has_sum else 0, room.state_width, room.potential_width, value, room.membrane_width)
+        return cls(
+            sum=room.sum_width if has_sum else 0,
+            state=room.state_width,
+            potential=room.potential_width,
+            value=value,
+            membrane=room.membrane_width,
+            current=room.current_width,
+            current_state=room.current_state_width,
+            gathered=room.gathered_width,
+        )
 
     @classmethod
     def joined(cls, parts: list[Widths], value: int) -> Widths:
@@ -143,7 +183,16 @@ class Widths:
             potential=max(part.potential for part in parts),
             value=value,
             membrane=max(part.membrane for part in parts),
+            current=max(part.current for part in parts),
+            current_state=max(part.current_state for part in parts),
+            gathered=max(part.gathered for part in parts),
         )
+
+
+def _width(bounds: tuple[Int, Int]) -> int:
+    """Bits that hold every neuron's ``bounds``, two int64 (n_out,)."""
+    low, high = bounds
+    return signed_width(int(low.min()), int(high.max()))
 
 
 @dataclass(frozen=True)
@@ -151,7 +200,7 @@ class Clocks:
     """Clocks of an engine's pipelines.
 
     fire : of the sweep, from reading a slot to its spike and membrane. Short: potential, comparison, reset and
-        saturation in one clock, after the sum is added (if it lies apart).
+        saturation in one clock, after the sum is added (if it lies apart) and the synaptic current (if there is one).
     write : from reading a slot to writing its next state; deep: the leak has a clock of its own.
     settling : from a sweep's last read to the first that may start a row, whose membrane is read 3 clocks later, or 2
         with a short pipeline.
@@ -172,6 +221,7 @@ class Clocks:
         encoding: Encoding,
         *,
         has_sum: bool,
+        has_current: bool = False,
         pictures: bool = False,
         merges: bool = False,
         taps: bool = False,
@@ -180,7 +230,7 @@ class Clocks:
         deep = pipeline == "deep"
         grouped = encoding.row_group > 1
         decoded = taps or encoding.gap_bits is not None or encoding.codebook is not None
-        fire = (4 if deep else 2) + has_sum
+        fire = (4 if deep else 2) + has_sum + has_current
         write = fire + deep
         return cls(
             fire=fire,
@@ -348,7 +398,7 @@ class EnginePlan:
                 found.append(self._image("synapses", lane, placement.synapse_depth(lane), placement.synapse_record))
             if placement.parameter_record.fields:
                 found.append(self._image("parameters", lane, placement.parameter_depth, placement.parameter_record))
-            for width in (widths.count + widths.state, widths.sum):
+            for width in (widths.swept, widths.accumulator):
                 if width:
                     found.append(Memory("state", index, self.state_depth, width, style=self.state_style))
             if self.queue_depth and lane < placement.fetchers:
@@ -499,7 +549,7 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     value = network.coding.input_bits if is_current else 0
     if capacity:
         widths = Widths.of_capacity(capacity.layers[index], has_sum=is_current, value=value)
-        frozen = replace(frozen, membrane_width=widths.membrane)
+        frozen = replace(frozen, membrane_width=widths.membrane, current_width=widths.current)
     else:
         widths = Widths.of_layer(frozen, network.source_max(index), has_sum=is_current, value=value)
     timesteps = capacity.timesteps if capacity else network.timesteps
@@ -510,6 +560,7 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
         layer.pipeline,
         layer.encoding,
         has_sum=is_current,
+        has_current=widths.has_current,
         pictures=any(projection.reads is not None for projection in layer.projections),
         merges=len(layer.projections) > 1,
         taps=bool(layer.tag.fields),
@@ -537,6 +588,7 @@ def _folded(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> Engi
     parts = [
         Widths.of_layer(layer, network.source_max(index), has_sum=True) for index, layer in enumerate(network.layers)
     ]
+    widths = Widths.joined(parts, network.coding.input_bits if network.coding.is_current else 0)
     hidden = folded.layers[:-1]
     return _engine(
         network,
@@ -544,8 +596,8 @@ def _folded(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> Engi
         folded,
         folded.layers,
         network.layers,
-        Widths.joined(parts, network.coding.input_bits if network.coding.is_current else 0),
-        Clocks.of(folded.pipeline, folded.encoding, has_sum=True),
+        widths,
+        Clocks.of(folded.pipeline, folded.encoding, has_sum=True, has_current=widths.has_current),
         network.timesteps,
         counts=False,
         fifo_depth=_power_of_two(folded.layers[-1].n_slots) if choices.spike_fifos else 0,

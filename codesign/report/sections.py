@@ -304,9 +304,12 @@ def layers(record: Record) -> Section:
         )
     section.table(head, rows)
     leak = {layer.leak.kind + (" by neuron" if layer.varying & set(LEAKS) else "") for layer in network.layers}
+    first, currents = network.layers[0], sorted({layer.current_width for layer in network.layers if layer.has_current})
+    terms = f", synaptic currents of {' / '.join(map(str, currents))} bits" if currents else ""
     section.caption(
         f"{network.timesteps} timesteps, input coding '{network.coding.kind}', readout '{network.readout}', "
-        f"leak '{' / '.join(sorted(leak))}', reset '{network.layers[0].reset}'. Memory: row tables, synapses and "
+        f"leak '{' / '.join(sorted(leak))}', reset '{first.reset}'{' a timestep late' if first.reset_delay else ''}"
+        f"{terms}. Memory: row tables, synapses and "
         f"parameters in images{', shared by all layers of the one engine' if shared else ''}."
     )
     if record.sidecar is None:

@@ -57,6 +57,8 @@ def _edits(scene: Scene) -> Iterator[tuple[str, Edit]]:
         yield f"bias plus one in {place}", _parameter(layer, "bias")
         yield f"leak shift plus one in {place}", _parameter(layer, "leak_shift")
         yield f"leak multiplier minus one in {place}", _parameter(layer, "leak_multiplier", -1)
+        yield f"current leak shift plus one in {place}", _parameter(layer, "current_leak_shift")
+        yield f"current leak multiplier minus one in {place}", _parameter(layer, "current_leak_multiplier", -1)
         yield f"leaks of two neurons exchanged in {place}", _leaks_exchanged(layer)
         yield f"leak shifts a bit beside their field in {place}", _beside(layer, "leak_shift")
         yield f"leak multipliers a bit beside their field in {place}", _beside(layer, "leak_multiplier")
@@ -215,13 +217,13 @@ def _beside(layer: int, name: str) -> Edit:
 
 
 def _leaks_exchanged(layer: int) -> Edit:
-    """Two neurons of a lane have each other's leak and keep their thresholds and biases."""
+    """Two neurons of a lane have each other's leaks and keep their thresholds and biases."""
 
     def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
         entry = scene.sidecar.layers[layer]
         one, other = rng.integers(entry.n_out, size=2).tolist()
         memory = scene.memory(layer, "parameters", entry.lane[one])
-        leaks = [field for field in memory.fields if field.name.startswith("leak_")]
+        leaks = [field for field in memory.fields if "leak_" in field.name]
         if not leaks:
             raise Absent("a leak that is the same for all")
         if entry.lane[one] != entry.lane[other]:

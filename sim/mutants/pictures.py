@@ -327,12 +327,12 @@ def _misplaced_shows(scene: Scene, index: int) -> bool:
     sent_by = (np.ones(sweep.size, np.int64), (sweep, sent[sweep, neuron]))
     events: Any = scipy.sparse.csr_matrix(sent_by, shape=(len(fired), span))
     sums = (events @ weights).toarray()
-    spikes, membranes, _, _ = golden.lif_steps(
+    found = golden.lif_steps(
         network.layers[index + 1],
         np.reshape(sums, (samples, network.timesteps, -1)),
         spiking=scene.spiking(index + 1),
     )
-    pairs = ((spikes, scene.trace.spikes[index + 1]), (membranes, scene.trace.membranes[index + 1]))
+    pairs = ((found.spikes, scene.trace.spikes[index + 1]), (found.membranes, scene.trace.membranes[index + 1]))
     counts = scene.counts[:samples, :, None]
     return any(bool(((ours != theirs[:samples]) & counts).any()) for ours, theirs in pairs)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from codesign.basics.errors import ToolError
-from codesign.contract.network import FrozenLayer, Leak
+from codesign.contract import golden
+from codesign.contract.network import INPUT, FrozenLayer, Leak
 from sim.mutants.edits import CONSTANT, Applies, RtlEdit, apply_rtl_edit, driver, to
 from sim.mutants.pictures import picture_edits
 from sim.mutants.scene import Mutant, Row, Scene
@@ -60,7 +61,8 @@ def _subtracts(scene: Scene) -> bool:
     """A spike of the first layer leaves a membrane that is not clipped, with reset 'subtract'."""
     layer, membranes = scene.network.layers[0], scene.trace.membranes[0]
     inside = (membranes > layer.membrane_min) & (membranes < layer.membrane_max)
-    return layer.reset == "subtract" and scene.spiking(0) and bool((scene.spikes(0) & inside).any())
+    at_once = layer.reset == "subtract" and not layer.reset_delay
+    return at_once and scene.spiking(0) and bool((scene.spikes(0) & inside).any())
 
 
 def _leak_changed(change: Callable[[Leak], Leak]) -> Applies:
@@ -98,6 +100,85 @@ def _leak_in_memory(name: str) -> Applies:
     return applies
 
 
+def _late(scene: Scene) -> FrozenLayer | None:
+    """The first layer, if its resets are late and nothing but the input reaches it."""
+    layer = scene.network.layers[0]
+    return layer if layer.reset_delay and all(part.source == INPUT for part in layer.projections) else None
+
+
+def _gathers(scene: Scene) -> FrozenLayer | None:
+    """The first layer, if it has a synaptic current and nothing but the input reaches it."""
+    layer = scene.network.layers[0]
+    return layer if layer.has_current and all(part.source == INPUT for part in layer.projections) else None
+
+
+def _late_is_forgotten(scene: Scene) -> bool:
+    def changed(_: int, layer: FrozenLayer) -> FrozenLayer:
+        return replace(layer, reset="none", reset_delay=False) if layer.reset_delay else layer
+
+    return _late(scene) is not None and scene.shows_layers(changed, scene.engine_layers())
+
+
+def _late_and_at_once(scene: Scene) -> bool:
+    """The first spike of a neuron leaves a membrane that shows what is subtracted."""
+    layer = _late(scene)
+    if layer is None:
+        return False
+    fired, membranes = scene.trace.spikes[0], scene.trace.membranes[0]
+    after = membranes - layer.threshold
+    inside = (membranes > layer.membrane_min) & (membranes < layer.membrane_max)
+    inside &= (after >= layer.membrane_min) & (after <= layer.membrane_max) & (layer.threshold != 0)
+    first = fired & (np.cumsum(fired, axis=1) == 1)
+    return bool((first & inside & scene.counts[:, :, None]).any())
+
+
+def _late_is_halved(scene: Scene) -> bool:
+    """The membrane in the timestep after a neuron's first spike shows that less was subtracted."""
+    layer = _late(scene)
+    if layer is None:
+        return False
+    fired, membranes = scene.trace.spikes[0], scene.trace.membranes[0][:, 1:]
+    inside = (membranes > layer.membrane_min) & (membranes < layer.membrane_max)
+    first = (fired & (np.cumsum(fired, axis=1) == 1))[:, :-1] & (layer.threshold >> 1 != layer.threshold)
+    return bool((first & inside & scene.counts[:, 1:, None]).any())
+
+
+def _current_keeps(scene: Scene) -> bool:
+    """The golden model whose currents do not leak differs."""
+
+    def changed(_: int, layer: FrozenLayer) -> FrozenLayer:
+        return replace(layer, current_leak=Leak()) if layer.has_current else layer
+
+    return _gathers(scene) is not None and scene.shows_layers(changed, scene.engine_layers())
+
+
+def _current_wraps(scene: Scene) -> bool:
+    """The first clipping of a neuron's current shows that it is not clipped."""
+    layer = _gathers(scene)
+    if layer is None or layer.current_leak is None or not scene.spiking(0):
+        return False
+    # Alone, what arrives is the membrane of neurons that forget all.
+    alone = replace(
+        layer,
+        leak=Leak("multiply", 0, 0),
+        reset="none",
+        reset_delay=False,
+        current_leak=None,
+        current_width=0,
+        membrane_width=48,
+    )
+    network = scene.network.with_layers([alone, *scene.network.layers[1:]])
+    arriving = golden.run(network, scene.stimulus).membranes[0]
+    currents = scene.trace.currents[0]
+    before = np.concatenate([np.zeros_like(currents[:, :1]), currents[:, :-1]], axis=1)
+    exact = layer.current_leak(before) + arriving
+    clipped = exact != currents
+    # What is left of the lowest bits may be the limit itself.
+    shows = (exact - currents) % (1 << layer.current_width) != 0
+    first = clipped & (np.cumsum(clipped, axis=1) == 1)
+    return bool((first & shows & scene.counts[:, :, None]).any())
+
+
 def _without_weights(scene: Scene) -> bool:
     def silenced(index: int, _: FrozenLayer) -> FrozenLayer:
         none = np.zeros(0, np.int64)
@@ -107,9 +188,15 @@ def _without_weights(scene: Scene) -> bool:
 
 
 def _state_left(scene: Scene) -> bool:
-    """A sample that runs to its end, and is not the last, leaves a membrane that is not 0 after its leak."""
-    for layer in scene.engine_layers():
-        left = scene.network.layers[layer].leak(scene.trace.membranes[layer][:, -1])
+    """A sample that runs to its end, and is not the last, leaves a membrane, or a synaptic current, that is not 0 after
+    its leak."""
+    for index in scene.engine_layers():
+        layer = scene.network.layers[index]
+        left = layer.leak(scene.trace.membranes[index][:, -1])
+        if layer.reset_delay:
+            left = left - scene.trace.spikes[index][:, -1] * layer.threshold
+        if layer.current_leak is not None:
+            left = np.stack([left, layer.current_leak(scene.trace.currents[index][:, -1])], axis=-1)
         whole = scene.counts[:, -1][:-1]
         if whole.size and bool((left[:-1] != 0)[whole].any()):
             return True
@@ -219,7 +306,7 @@ def _collides(distance: int) -> Applies:
     Lanes walk the rows of an accumulation's events in order, one word a clock. Within a row there is no bubble, nor
     between the rows of events that follow each other, in the lane that has had the most words, if those are more than
     there were events: events come one a clock. The neuron's membrane must be one that is neither clipped nor reset to
-    a value, so that it tells the sum.
+    a value, so that it tells the sum, and so must its synaptic current.
     """
 
     def applies(scene: Scene) -> bool:
@@ -229,6 +316,9 @@ def _collides(distance: int) -> Applies:
             return False
         lanes, membranes = range(entry.lanes), scene.trace.membranes[0]
         tells = (membranes > layer.membrane_min) & (membranes < layer.membrane_max) & scene.counts[:, :, None]
+        if layer.has_current:
+            currents = scene.trace.currents[0]
+            tells &= (currents > layer.current_min) & (currents < layer.current_max)
         if layer.reset in ("zero", "value"):
             tells &= ~scene.trace.spikes[0]
         neuron = np.full((entry.lanes, entry.n_slots), -1, np.int64)
@@ -373,6 +463,37 @@ RTL_EDITS = (
         r"\{ 1'h0, leak_multiplier \}", "{ 1'h0, leak_multiplier ^ 1'h1 }",
         "the golden model with the lowest bit of each multiplier inverted differs", every=True,
         applies=_leak_in_memory("leak_multiplier"),
+    ),
+    RtlEdit(
+        "current leak shift in memory off by one", "neurons", NEURONS, r">>> current_leak_shift;",
+        ">>> (current_leak_shift ^ 1'h1);", "the golden model with the lowest bit of each shift inverted differs",
+        every=True, applies=_leak_in_memory("current_leak_shift"),
+    ),
+    RtlEdit(
+        "current leak multiplier in memory off by one", "neurons", NEURONS,
+        r"\{ 1'h0, current_leak_multiplier \}", "{ 1'h0, current_leak_multiplier ^ 1'h1 }",
+        "the golden model with the lowest bit of each multiplier inverted differs", every=True,
+        applies=_leak_in_memory("current_leak_multiplier"),
+    ),
+    RtlEdit(
+        "delayed reset forgotten", "neurons", NEURONS, driver("owed"), to("1'h0"),
+        "the golden model without a reset differs", applies=_late_is_forgotten,
+    ),
+    RtlEdit(
+        "delayed reset decayed", "neurons", NEURONS, driver("owed"), to(r"$signed(\g<value>) >>> 1'h1"),
+        "half of the threshold is subtracted a timestep after a spike", applies=_late_is_halved,
+    ),
+    RtlEdit(
+        "reset not delayed", "neurons", NEURONS, driver("kept"), to(r"spike ? difference : \g<value>"),
+        "a spike leaves a membrane that is less by the threshold", applies=_late_and_at_once,
+    ),
+    RtlEdit(
+        "current not leaked", "neurons", NEURONS, driver("current_leaked"), to("current"),
+        "the golden model whose currents do not leak differs", applies=_current_keeps,
+    ),
+    RtlEdit(
+        "current not saturated", "neurons", NEURONS, driver("synaptic"), to("$signed(gathered)"),
+        "a current that does not fit keeps its lowest bits", applies=_current_wraps,
     ),
     RtlEdit(
         "near forwarding removed", "neurons", NEURONS, driver("forward_near_1"), to("1'h0"),

@@ -147,6 +147,7 @@ class Scene:
         if not np.array_equal(other.values, self.trace.values):
             return True
         pairs = [*zip(other.membranes, self.trace.membranes), *zip(other.spikes, self.trace.spikes)]
+        pairs += [pair for pair in zip(other.currents, self.trace.currents) if pair[0].shape == pair[1].shape]
         return any(bool(((ours != theirs) & self.counts[:, :, None]).any()) for ours, theirs in pairs)
 
     def shows_layers(self, change: Callable[[int, FrozenLayer], FrozenLayer], layers: Sequence[int]) -> bool:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from random_structures import random_structure
 
 from codesign.basics.errors import CodesignWarning
 from codesign.contract import golden
-from codesign.contract.network import FrozenNetwork, InputCoding
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area_model import AREA_MODELS, FEATURES
 from codesign.cost.estimate import (
@@ -296,6 +297,26 @@ def test_logic_that_is_not_estimated_is_not_said_to_fit():
     device = SimpleNamespace(family="ice40", budget={"lut": 1, "ff": 1, "bram": 30, "dsp": 8})
     with pytest.warns(CodesignWarning, match="tiny: the area model does not know this machine, so that only its mem"):
         assert fits(result, "tiny", device) == []
+
+
+def test_late_resets_take_no_state_of_their_own_and_synaptic_currents_one():
+    network = random_network((12, 8, 4))
+    bits, fires = {}, {}
+    for name, terms in {
+        "neither": {},
+        "late": {"reset_delay": True},
+        "currents": {"current_leak": Leak("shift", 1), "current_width": 9},
+    }.items():
+        changed = network.with_layers([replace(layer, **terms) for layer in network.layers])
+        plan = plan_machine(changed, map_network(changed, [1, 1]))
+        result = estimate(plan)
+        bits[name], fires[name] = result["memory_bits"]["state"], [engine.clocks.fire for engine in plan.engines]
+        assert (result["area"]["ecp5"]["lut"] is None) == (name != "neither")
+    # What is subtracted may take a bit more.
+    assert bits["neither"] <= bits["late"] <= bits["neither"] + 12
+    # The sums, and their bits, have gone from the membranes to the currents.
+    assert bits["currents"] > bits["neither"] + 12 * 4
+    assert fires["late"] == fires["neither"] == [4, 4] and fires["currents"] == [5, 5]
 
 
 def test_xilinx_counts_half_blocks():

@@ -31,6 +31,7 @@ class Case:
     values: list[int]
     decision: int = 0
     saturations: int = 0
+    currents: list[list[list[int]]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -42,6 +43,11 @@ class Case:
         options = {"threshold": 100, "coding": coding, "timesteps": len(self.membranes[0]), **self.options}
         return FrozenNetwork.from_arrays([np.array(matrix) for matrix in self.weights], **options)
 
+    @property
+    def gathered(self) -> list[list[list[int]]]:
+        """The synaptic currents, none of a layer without."""
+        return [[[] for _ in layer] for layer in self.membranes] if self.currents is None else self.currents
+
     def holds(self) -> bool:
         """True if the golden model gives exactly these lists."""
         network = self.network()
@@ -49,6 +55,7 @@ class Case:
         return (
             [layer[0].astype(int).tolist() for layer in trace.spikes] == self.spikes
             and [layer[0].tolist() for layer in trace.membranes] == self.membranes
+            and [layer[0].tolist() for layer in trace.currents] == self.gathered
             and trace.values[0].tolist() == self.values
             and trace.decisions.tolist() == [self.decision]
             and trace.saturations.tolist() == [self.saturations]
@@ -58,6 +65,7 @@ class Case:
 def single(name: str, weights: list[int], sample: Any, u: list[int], spikes: list[int], **more: Any) -> Case:
     """One neuron: ``u`` is the stored membrane by timestep; the value is the number of spikes."""
     saturations = more.pop("saturations", 0)
+    currents = more.pop("currents", None)
     return Case(
         name,
         [[[weight] for weight in weights]],
@@ -66,6 +74,7 @@ def single(name: str, weights: list[int], sample: Any, u: list[int], spikes: lis
         [[[v] for v in u]],
         [sum(spikes)],
         saturations=saturations,
+        currents=None if currents is None else [[[i] for i in currents]],
         options=more,
     )
 
@@ -156,6 +165,110 @@ CASES = [
         decision=1,
         options={"threshold": 4},
     ),
+    # thr 1, beta .5, inputs .6 .6 .6 0 0 1.5 0 0 times 640, with snnTorch's delayed reset:
+    # .6 .9 1.05 | .525 - 1 = -.475, -.2375, -.11875 + 1.5 = 1.38125 | .690625 - 1 = -.309375, -.1546875
+    single(
+        "reset_a_timestep_late_and_undecayed",
+        [6, 15],
+        [E, E, E, N, N, [1], N, N],
+        [384, 576, 672, -304, -152, 884, -198, -99],
+        [0, 0, 1, 0, 0, 1, 0, 0],
+        leak=Leak("shift", 1),
+        threshold=640,
+        fraction_bits=6,
+        compare=">",
+        reset_delay=True,
+    ),
+    # u = 14 -> 7, fires; 7 - 12 + 14 = 9 -> 7; 7 + 14 = 21 -> 7, fires; 7 - 12 = -5
+    single(
+        "delayed_reset_of_a_saturated_membrane",
+        [7, 7],
+        [[0, 1], [0, 1], [0, 1], N],
+        [7, 7, 7, -5],
+        [1, 0, 1, 0],
+        threshold=12,
+        membrane_width=4,
+        saturations=3,
+        reset_delay=True,
+    ),
+    # i: 8, 8 - 4 + 8 = 12, 6, 3, 2; v: 8, 4 + 12 = 16, 8 + 6 = 14, 7 + 3 = 10, 5 + 2 = 7
+    single(
+        "synaptic_current_leaks_and_drives",
+        [8],
+        [E, E, N, N, N],
+        [8, 16, 14, 10, 7],
+        [0] * 5,
+        currents=[8, 12, 6, 3, 2],
+        leak=Leak("shift", 1),
+        current_leak=Leak("shift", 1),
+        current_width=8,
+    ),
+    # i: 5, 10 -> 7, 12 -> 7, 7, 7 - 7; v adds it up
+    single(
+        "synaptic_current_saturates",
+        [5, -7],
+        [E, E, E, N, [1]],
+        [5, 12, 19, 26, 26],
+        [0] * 5,
+        currents=[5, 7, 7, 7, 0],
+        saturations=2,
+        current_leak=Leak(),
+        current_width=4,
+    ),
+    # i: -14 -> -8, then 3 / 4 rounded down: -6, -5, -4; v stays in 5 bits: -8, -14, -16 (-19), -16 (-20)
+    single(
+        "synaptic_current_and_membrane_saturate_below",
+        [-7, -7],
+        [[0, 1], N, N, N],
+        [-8, -14, -16, -16],
+        [0] * 4,
+        currents=[-8, -6, -5, -4],
+        saturations=3,
+        membrane_width=5,
+        current_leak=Leak("multiply", 2, 3),
+        current_width=4,
+    ),
+    # i: 6, 3, 8, 4; the reset leaves it alone: u = 6 | 0 + 3, 3 + 8 = 11 | 4
+    single(
+        "reset_leaves_the_synaptic_current_alone",
+        [6],
+        [E, N, E, N],
+        [0, 3, 0, 4],
+        [1, 0, 1, 0],
+        currents=[6, 3, 8, 4],
+        threshold=6,
+        reset="zero",
+        current_leak=Leak("shift", 1),
+        current_width=8,
+    ),
+    # the bias is part of what the current gathers. i: 4 + 2, 3 + 2, 3 + 2 (5 - 2), 3 + 4 + 2; threshold 10:
+    # u = 6, 3 + 5 = 8, 4 + 5 = 9, 5 + 9 = 14 fires, 7 - 10 + 5 + 2 = 4
+    single(
+        "bias_drives_the_synaptic_current_and_the_reset_is_late",
+        [4],
+        [E, N, N, E, N],
+        [6, 8, 9, 14, 4],
+        [0, 0, 0, 1, 0],
+        currents=[6, 5, 5, 9, 7],
+        leak=Leak("shift", 1),
+        bias=2,
+        threshold=10,
+        reset_delay=True,
+        current_leak=Leak("shift", 1),
+        current_width=8,
+    ),
+    # a value of the input is added at every timestep: i = 3, 3 + 2, 5 - 2 + 3 = 6, 6; v = 3, 8, 14 (fires, 4), 10 (0)
+    single(
+        "input_current_into_a_synaptic_current",
+        [1],
+        [3],
+        [3, 8, 4, 0],
+        [0, 0, 1, 1],
+        currents=[3, 5, 6, 6],
+        threshold=10,
+        current_leak=Leak("shift", 1),
+        current_width=8,
+    ),
     # class 0: 4, 4 - 2 = 2, 2 - 1 + 4 = 5; class 1: -3 + 1 = -2, -2 + 1 + 1 = 0, 0 - 3 + 1 = -2
     *(
         Case(
@@ -192,6 +305,7 @@ def test_reference_follows_a_trajectory_worked_out_by_hand(case: Case, tmp_path)
     case.network().save(tmp_path / "net.safetensors")
     result = reference_lif.run(reference_lif.read_network(tmp_path / "net.safetensors"), case.sample)
     assert (result["spikes"], result["membranes"], result["values"]) == (case.spikes, case.membranes, case.values)
+    assert result["currents"] == case.gathered
     assert (result["decision"], result["saturations"]) == (case.decision, case.saturations)
 
 
@@ -219,14 +333,14 @@ MUTATIONS = {
     "fraction bits ignored": ("lif_steps", "total << layer.fraction_bits", "total"),
     "leak after the sum": (
         "lif_steps",
-        "u = layer.leak(v) + (total << layer.fraction_bits) + layer.bias",
-        "u = layer.leak(v + (total << layer.fraction_bits) + layer.bias)",
+        "u = layer.leak(v) + arriving",
+        "u = layer.leak(v + arriving)",
     ),
     "leak forgotten": ("lif_steps", "u = layer.leak(v)", "u = v"),
     "saturates before comparing": (
         "lif_steps",
-        "+ layer.bias\n",
-        "+ layer.bias\n        u = np.clip(u, layer.membrane_min, layer.membrane_max)\n",
+        "        if not spiking:",
+        "        u = np.clip(u, layer.membrane_min, layer.membrane_max)\n        if not spiking:",
     ),
     "no saturation": ("lif_steps", "np.clip(after, layer.membrane_min, layer.membrane_max)", "after"),
     "symmetric saturation": ("lif_steps", "layer.membrane_min,", "-layer.membrane_max,"),
@@ -234,6 +348,18 @@ MUTATIONS = {
     "zero subtracts": ("lif_steps", "np.where(s, 0, u)", "np.where(s, u - layer.threshold, u)"),
     "reset value ignored": ("lif_steps", "layer.reset_value", "0"),
     "state kept only after a spike": ("lif_steps", "spikes[:, t], stored", "v = v * s; spikes[:, t], stored"),
+    "reset not delayed": ("lif_steps", "if layer.reset_delay:\n            after", "if False:\n            after"),
+    "delayed reset forgotten": ("lif_steps", "u = u - owed", "pass"),
+    "delayed reset leaks": ("lif_steps", "u = u - owed", "u = u - layer.leak(owed)"),
+    "current not leaked": ("lif_steps", "layer.current_leak(i) + arriving", "i + arriving"),
+    "current leaks as the membrane": ("lif_steps", "layer.current_leak(i) + arriving", "layer.leak(i) + arriving"),
+    "current not kept": ("lif_steps", "layer.current_leak(i) + arriving", "arriving"),
+    "current not saturated": ("lif_steps", "np.clip(exact, layer.current_min, layer.current_max)", "exact"),
+    "current a timestep late": ("lif_steps", "arriving = i = ", "arriving, i = i, "),
+    "bias beside the current": (
+        "lif_steps", "u = layer.leak(v) + arriving", "u = layer.leak(v) + arriving + layer.bias * layer.has_current",
+    ),
+    "current clipped uncounted": ("lif_steps", "lost |= clipped", "pass"),
     "tie to the highest class": (
         "_run_chunk",
         "np.argmax(values, axis=1)",

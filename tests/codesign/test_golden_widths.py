@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_checks import assert_equals_reference
-from random_networks import COMPARES, RESETS, random_leak, random_stimulus
+from random_networks import COMPARES, RESETS, random_leak, random_stimulus, random_terms
 from random_structures import random_structure
 from scipy import sparse
 
@@ -220,7 +220,7 @@ def test_dead_code_follows_a_leak_beyond_64_bits() -> None:
     assert remove_dead_code(network).layers[0].n_out == 2
 
 
-def steps(layer: FrozenLayer, sums: np.ndarray, dtype: Any) -> tuple[np.ndarray, ...]:
+def steps(layer: FrozenLayer, sums: np.ndarray, dtype: Any) -> golden.LayerTrace:
     """The layer's steps in these integers; its second projection is its own."""
     own = golden.projection_matrices(layer.projections[1], 1)
 
@@ -256,12 +256,16 @@ def test_random_layers_equal_those_in_integers_without_bounds() -> None:
             fraction_bits=fraction_bits,
             membrane_width=width,
         ).resolved(0)
+        layer = random_terms(rng, layer)
         low, high = layer.projections[0].sum_range(source_max)
         sums = np.where(rng.random((3, 8, n_out)) < 0.5, low, high)
         dtype = golden.membrane_dtype(layer, source_max)
         found, expected = (steps(layer, sums, chosen) for chosen in (dtype, object))
-        assert found[1].dtype == found[2].dtype == dtype
-        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+        assert found.membranes.dtype == found.potentials.dtype == found.currents.dtype == dtype
+        assert all(
+            np.array_equal(getattr(found, each.name), getattr(expected, each.name))
+            for each in fields(golden.LayerTrace)
+        )
         used[dtype] = used.get(dtype, 0) + 1
     assert min(used.get(dtype, 0) for dtype in golden.INTEGERS) >= 20, used
 

@@ -213,8 +213,8 @@ def test_integer_steps_equal_the_golden_model(kind, reset, compare, per_neuron, 
             compare=compare,
             membrane_width=8,
         )
-        spikes, stored, potentials, _ = lif_steps(layer, sums[:, :, j : j + 1])
-        for tensor, expected in zip(ours, (spikes, potentials, stored), strict=True):
+        found = lif_steps(layer, sums[:, :, j : j + 1])
+        for tensor, expected in zip(ours, (found.spikes, found.potentials, found.membranes), strict=True):
             assert tensor.dtype == dtype
             assert np.array_equal(tensor[:, :, j].T.numpy(), expected[:, :, 0])
 

@@ -15,7 +15,7 @@ from loadable import ROOM, random_machine, samples_of, small_machine, small_vari
 
 from codesign.basics.errors import CapacityError, CodesignError, InputError, UnsupportedError
 from codesign.contract import golden
-from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
+from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
 from codesign.contract.sidecar import Sidecar, read_sidecar, write_sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.capacity import Capacity, CapacityOptions, plan_capacity
@@ -77,16 +77,23 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
                 constants.setdefault(name, np.zeros(n_slots * step, np.int64))[lane::step] = values
         clip = registers.get(f"clip{entry.index}")
         width = entry.membrane_width
-        names = [name for name in ("leak_shift", "leak_multiplier") if name in constants]
-        leaks = {name.removeprefix("leak_"): constants.pop(name) for name in names}
+        leaks = {
+            field: replace(
+                leak, **{name: constants.get(f"{field}_{name}", getattr(leak, name)) for name in leak.numbers}
+            )
+            for field, leak in frozen.leaks.items()
+        }
         layers.append(
             FrozenLayer.from_dense(
                 weights,
-                **constants,
-                leak=replace(frozen.leak, **leaks),
+                threshold=constants["threshold"],
+                bias=constants["bias"],
+                **leaks,
                 reset=frozen.reset,
                 reset_value=frozen.reset_value,
+                reset_delay=frozen.reset_delay,
                 compare=frozen.compare,
+                current_width=entry.current_width or 0,
                 fraction_bits=frozen.fraction_bits,
                 membrane_width=width if clip is None else width - int(clip).bit_count(),
             )
@@ -112,7 +119,7 @@ def assert_neutral(network: FrozenNetwork, sidecar: Sidecar, stimulus: Stimulus)
         step = 1 << (entry.lanes - 1).bit_length()
         places = np.array(entry.slot) * step + np.array(entry.lane)
         rest = np.setdiff1d(np.arange(whole.layers[index].n_out), places)
-        for name in ("spikes", "membranes"):
+        for name in ("spikes", "membranes", *(["currents"] if network.layers[index].has_current else [])):
             have = getattr(found, name)[index]
             np.testing.assert_array_equal(have[:, :, places], getattr(expected, name)[index], f"{name} {index}")
             assert not have[:, :, rest].any(), f"{name} of padding in layer {index}"
@@ -209,6 +216,51 @@ def test_leaks_that_differ_are_loaded(tmp_path: Path) -> None:
         compile_load(of_sizes(20, 5, leak=[Leak(), products]), sidecar)
 
 
+def test_a_leak_that_every_neuron_has_alike_is_one_leak(tmp_path: Path) -> None:
+    for alike in (Leak("shift", np.full(5, 2)), Leak("multiply", 24, np.full(5, 1 << 24))):
+        network = of_sizes(20, 5, leak=[alike, Leak("shift", 2)], membrane_width=[48, 9])
+        capacity = plan_capacity(network, [3, 2], ROOM)
+        assert capacity.layers[0].leak_shift_width == capacity.layers[0].leak_multiplier_width == 0
+        assert capacity.layers[0].potential_width >= signed_width(0, int(alike.exact(np.array([(1 << 47) - 1]))[0]))
+
+
+def test_networks_with_late_resets_and_synaptic_currents_are_loaded(tmp_path: Path) -> None:
+    parameters: dict[str, Any] = {"reset_delay": [True, False], "current_width": [0, 8]}
+    currents = [None, Leak("shift", np.array([1, 2, 3, 2, 2]))]
+    network = of_sizes(20, 5, current_leak=currents, **parameters)
+    sidecar = write_bundle(network, map_network(network, [3, 2], None, LOADABLE, capacity=ROOM), tmp_path / "b")
+    load = sidecar.load
+    assert load is not None
+    assert [layer.reset for layer in load.fixed.layers] == ["subtract a timestep late", "subtract"]
+    assert [layer.current for layer in load.fixed.layers] == [None, "i - (i >> k) in 8 bits"]
+    assert [room.late_width for room in load.capacity.layers] == [9, 0]
+    for shift in (np.array([7, 0, 1, 2, 5]), 4):
+        other = changed(
+            of_sizes(20, 5, current_leak=[None, Leak("shift", shift)], **parameters),
+            threshold=np.array([2, 1, -3, 5, 9]),
+        )
+        assert_neutral(other, sidecar, samples_of(other, 1, 6))
+    for other, error, message in (
+        (
+            of_sizes(20, 5),
+            UnsupportedError,
+            "layer 0: reset: the network has subtract, the machine subtract a timestep",
+        ),
+        (
+            of_sizes(20, 5, current_leak=currents, reset_delay=[True, False], current_width=[0, 7]),
+            UnsupportedError,
+            r"layer 1: current: the network has i - \(i >> k\) in 7 bits, the machine .* in 8 bits",
+        ),
+        (
+            changed(network, threshold=np.full(5, -257)),
+            CapacityError,
+            "layer 0: the network needs 10 bits of threshold, the machine has 9; .*capacity.membrane_width",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            compile_load(other, sidecar)
+
+
 def test_a_threshold_out_of_reach_is_stored_as_the_largest(of_events) -> None:
     network = small_variant(1, "events", n_in=9, hidden=5, timesteps=6, width=8)
     threshold = network.layers[0].threshold.copy()
@@ -281,6 +333,16 @@ OTHERS: dict[str, tuple[FrozenNetwork, type[CodesignError], str]] = {
         r"layer 0: leak: the network has v - \(v >> k\), the machine v - \(v >> 2\)",
     ),
     "reset": (of_sizes(20, 5, reset="zero"), UnsupportedError, "layer 0: reset: the network has zero, .* subtract"),
+    "a late reset": (
+        of_sizes(20, 5, reset_delay=[True, False]),
+        UnsupportedError,
+        "layer 0: reset: the network has subtract a timestep late, the machine subtract, which",
+    ),
+    "a synaptic current": (
+        of_sizes(20, 5, current_leak=[None, Leak("shift", 1)], current_width=[0, 8]),
+        UnsupportedError,
+        r"layer 1: current: the network has i - \(i >> 1\) in 8 bits, the machine absent",
+    ),
     "compare": (of_sizes(20, 5, compare=">"), UnsupportedError, "layer 0: compare: the network has >, the machine >="),
     "fraction": (of_sizes(20, 5, fraction_bits=1), UnsupportedError, "layer 0: fraction bits: the network has 1"),
     "coding": (

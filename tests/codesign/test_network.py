@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ def example() -> FrozenNetwork:
 def rewrite(path: Path, tensors: dict[str, Any] | None = None, metadata: Any = None) -> None:
     """Write the file again with some tensors replaced and the metadata edited in place."""
     arrays = load_file(path)
-    with safe_open(path, framework="numpy") as file:
-        document = json.loads(file.metadata()["codesign"])
+    document = document_of(path)
     if metadata is not None:
         metadata(document)
     unknown = set(tensors or {}) - set(arrays)
@@ -44,6 +44,11 @@ def rewrite(path: Path, tensors: dict[str, Any] | None = None, metadata: Any = N
     save_file(
         {name: array for name, array in arrays.items() if array is not None}, path, {"codesign": json.dumps(document)}
     )
+
+
+def document_of(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["codesign"])
 
 
 def connections(document: Any, layer: int) -> Any:
@@ -105,6 +110,11 @@ def test_the_hash_sees_every_field() -> None:
                 {"reset": "zero"},
                 {"reset_value": 1},
                 {"compare": ">"},
+                {"reset_delay": True},
+                {"current_leak": Leak(), "current_width": 9},
+                {"current_leak": Leak(), "current_width": 10},
+                {"current_leak": Leak("shift", 1), "current_width": 9},
+                {"current_leak": Leak("shift", np.array([1, 1, 1])), "current_width": 9},
                 {"fraction_bits": 3},
                 {"membrane_width": 17},
                 {"weight_bits": 7},
@@ -139,7 +149,9 @@ def test_safetensors_of_another_kind_is_refused(path: Path) -> None:
 
 def test_other_version_is_refused(path: Path) -> None:
     rewrite(path, metadata=lambda document: document.update(version=1))
-    refused(path, "format version 1, this codesign reads 2; freeze it again")
+    refused(path, "format version 1, this codesign reads 2 and 3; freeze it again")
+    rewrite(path, metadata=lambda document: document.update(version=True))
+    refused(path, "format version True")
 
 
 def test_other_format_is_refused(path: Path) -> None:
@@ -344,6 +356,89 @@ def test_bounds_over_many_timesteps_are_those_of_the_walk() -> None:
         assert layer.unsaturated_range(300, 3) == (bottom, top)
 
 
+def test_bounds_of_a_synaptic_current_over_many_timesteps_are_those_of_the_walk() -> None:
+    for leak, current_leak in product((Leak(), Leak("shift", 3), Leak("multiply", 4, 11)), repeat=2):
+        layer = FrozenLayer.from_dense(
+            np.array([[3, -2], [-1, 4]]),
+            bias=np.array([-7, 2]),
+            leak=leak,
+            current_leak=current_leak,
+            current_width=20,
+        )
+        low, high = layer.step_range(3)
+        ends = []
+        for step in (low, high):
+            v = i = np.zeros(2, np.int64)
+            for _ in range(100):
+                i = current_leak(i) + step
+                v = leak(v) + i
+            ends.append((v, i))
+        (v_low, i_low), (v_high, i_high) = ends
+        assert layer.unsaturated_range(100, 3) == (min(0, int(v_low.min())), int(v_high.max()))
+        assert layer.unsaturated_current_range(100, 3) == (min(0, int(i_low.min())), int(i_high.max()))
+
+
+def test_bounds_of_the_widest_leaks_are_exact() -> None:
+    """A product of 2^47 and 2^24 does not fit 64 bits."""
+    for multiplier in (1 << 24, np.array([1 << 24, 1 << 23])):
+        layer = FrozenLayer.from_dense(
+            np.array([[1, 1]]), bias=1 << 40, leak=Leak("multiply", 24, multiplier), reset="none", membrane_width=48
+        )
+        assert layer.potential_range() == (-(1 << 47) + (1 << 40), (1 << 47) + (1 << 40))
+        assert layer.unsaturated_range(5) == (0, 5 * ((1 << 40) + 1))
+
+
+def test_bounds_of_a_delayed_reset_are_reached() -> None:
+    options: dict[str, Any] = {"membrane_width": 4, "leak": Leak("shift", 1)}
+    for threshold in (-30, -8, -3, 0, 5, 7, 8, 30):
+        layer = FrozenLayer.from_dense([[1]], threshold=threshold, reset_delay=True, compare=">", **options)
+        left = []
+        for u in range(-40, 41):
+            v = max(-8, min(7, u))
+            left.append(v - (v >> 1) - (threshold if u > threshold else 0))
+        low, high = (int(bound[0]) for bound in layer.kept_range())
+        assert low == min(left) and max(left) <= high <= max(left) + 1
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"reset_delay": True, "reset": "zero"}, "reset_delay needs reset 'subtract', the layer has 'zero'"),
+        ({"reset_delay": 1}, "reset_delay = 1 is neither true nor false"),
+        ({"current_width": 8}, "current_width = 8 without a current_leak"),
+        ({"current_leak": Leak()}, "current_width = 0 is outside 2..48"),
+        ({"current_leak": Leak(), "current_width": 49}, "current_width = 49 is outside 2..48"),
+        ({"current_leak": Leak("shift", 25), "current_width": 9}, "current_leak: leak shift 25 is outside 0..24"),
+        ({"current_leak": Leak("shift", np.arange(2)), "current_width": 9}, "current leak shift has the shape"),
+    ],
+)
+def test_terms_that_are_not_possible_are_refused(terms: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FrozenLayer.from_dense(np.ones((2, 3), int), **terms)
+
+
+def test_a_network_with_terms_is_a_file_of_version_3_and_any_other_of_version_2(tmp_path: Path) -> None:
+    plain = example()
+    plain.save(tmp_path / "plain")
+    assert document_of(tmp_path / "plain")["version"] == 2
+    for terms in (
+        {"reset_delay": True},
+        {"current_leak": Leak("multiply", np.array([2, 3]), np.array([1, 8])), "current_width": 9},
+        {"current_leak": Leak("shift", 4), "current_width": 9, "reset_delay": True},
+    ):
+        network = plain.with_layers([plain.layers[0], replace(plain.layers[1], **terms)])
+        network.save(tmp_path / "net")
+        assert document_of(tmp_path / "net")["version"] == 3
+        loaded = FrozenNetwork.load(tmp_path / "net")
+        assert loaded.hash == network.hash and loaded.layers[1].leaks == network.layers[1].leaks
+        assert loaded.layers[1].reset_delay == network.layers[1].reset_delay
+        assert not loaded.layers[0].extra_terms
+        for name in ("reset_delay", "current_leak", "current_width"):
+            rewrite(tmp_path / "net", metadata=lambda document, name=name: document["layers"][0].pop(name))
+            refused(tmp_path / "net", "metadata is incomplete")
+            network.save(tmp_path / "net")
+
+
 def test_layers_must_fit_each_other() -> None:
     with pytest.raises(InputError, match="layer 1 has 2 sources, layer 0 has 3 neurons"):
         FrozenNetwork.from_arrays([np.ones((2, 3), int), np.ones((2, 2), int)], threshold=1, timesteps=1)
@@ -363,6 +458,11 @@ def test_membrane_readout_that_could_saturate_is_refused() -> None:
     FrozenNetwork.from_arrays([np.full((2, 1), 7)], membrane_width=7, **options)  # 4 * 14 = 56
     with pytest.raises(InputError, match="needs 7 membrane bits in the last layer, which has 6"):
         FrozenNetwork.from_arrays([np.full((2, 1), 7)], membrane_width=6, **options)
+    # 14 + 28 + 42 + 56 = 140
+    options |= {"current_leak": Leak(), "membrane_width": 9}
+    FrozenNetwork.from_arrays([np.full((2, 1), 7)], current_width=7, **options)
+    with pytest.raises(InputError, match="needs 7 current bits in the last layer, which has 6"):
+        FrozenNetwork.from_arrays([np.full((2, 1), 7)], current_width=6, **options)
 
 
 def test_one_entry_per_layer_is_demanded() -> None:

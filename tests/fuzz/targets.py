@@ -14,7 +14,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,19 @@ def prepare(folder: Path) -> None:
     times, units = np.sort(rng.random(400) * 50), rng.integers(0, 8, 400)
     np.savez(folder / "events.npz", times=times, units=units, offsets=np.arange(0, 401, 10), y=labels)
     _write_documents(folder / "run")
+    _write_terms(folder)
+
+
+def _write_terms(folder: Path) -> None:
+    """The run's network with a delayed reset and a synaptic current, which are in files of version 3."""
+    from codesign.contract.network import FrozenNetwork, Leak
+
+    network = FrozenNetwork.load(folder / NETWORK)
+    first = network.layers[0]
+    leak = Leak("multiply", 4, np.arange(first.n_out, dtype=np.int64) % 17)
+    terms = replace(first, reset="subtract", reset_value=0, reset_delay=True, current_leak=leak, current_width=12)
+    (folder / TERMS).parent.mkdir(parents=True)
+    network.with_layers([terms, *network.layers[1:]]).save(folder / TERMS)
 
 
 def _write_documents(run: Path) -> None:
@@ -208,6 +221,7 @@ def _report(case: Path, file: Path) -> None:
 
 RUN = ("run",)
 NETWORK = "run/network.safetensors"
+TERMS = "terms/network.safetensors"
 SIDECAR = "run/bundle/design.json"
 COLLECTED = {
     "run/decisions.npz": "npz",
@@ -230,6 +244,8 @@ TARGETS: dict[str, Target] = {
         Target("network generate", {NETWORK: "safetensors"}, ("generate", "{file}", "-o", "{case}/out"), weight=0.3),
         Target("network load", {NETWORK: "safetensors"},
                ("load", "{file}", "{case}/machine/bundle", "-o", "{case}/out.bin"), needs=("machine",)),
+        Target("network with terms", {TERMS: "safetensors"}, _network, weight=2),
+        Target("network with terms estimate", {TERMS: "safetensors"}, ("estimate", "{file}", "--json")),
         Target("stimulus", {"run/stimulus.npz": "npz"}, _stimulus, weight=4),
         Target("stimulus verify", {"run/stimulus.npz": "npz"},
                ("verify", "{case}/run", "--json"), RUN, 0.05, deep=True),

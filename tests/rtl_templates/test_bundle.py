@@ -94,7 +94,7 @@ def test_ports_and_probes_are_in_the_verilog(bundle):
             f"module snn_test_engine{layer['index']} ("
         )[-1]
         body = body.split("endmodule")[0]
-        for name in layer["probe"].values():
+        for name in filter(None, layer["probe"].values()):
             scope, _, signal = name.partition(".")
             assert scope == f"engine{layer['index']}"
             assert re.search(rf"(wire|reg)\s+(\[\d+:0\]\s+)?{signal}\b", body), signal

@@ -31,8 +31,9 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
     sums = np.stack([(dense[chosen] * values[chosen, None]).sum(axis=0) for chosen in sources])
     if is_current:
         sums = np.repeat(sums, timesteps, axis=0)
-    spikes, membranes, _, saturations = golden.lif_steps(layer, sums[None])
-    got_spikes, got_membranes, clips = [], [], 0
+    expected = golden.lif_steps(layer, sums[None])
+    spikes, membranes, saturations = expected.spikes, expected.membranes, expected.saturations
+    got_spikes, got_membranes, got_currents, clips = [], [], [], 0
 
     async def bench(ctx):
         nonlocal clips
@@ -53,6 +54,8 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
                 if show and 0 <= clock - dut.fire < layer.n_out:
                     got_spikes.append(ctx.get(dut.spike))
                     got_membranes.append(ctx.get(dut.membrane))
+                    if layer.has_current:
+                        got_currents.append(ctx.get(dut.current))
                     clips += ctx.get(dut.saturated)
                 # In the clock that writes the last slot the next synapse may read already.
                 if clock < layer.n_out + dut.stages - 1:
@@ -93,6 +96,7 @@ def run_bank(layer: FrozenLayer, source_max: int, is_current: bool, seed: int, t
     simulator.run()
     np.testing.assert_array_equal(np.reshape(got_spikes, (timesteps, -1)), spikes[0], f"seed {seed}")
     np.testing.assert_array_equal(np.reshape(got_membranes, (timesteps, -1)), membranes[0], f"seed {seed}")
+    np.testing.assert_array_equal(np.reshape(got_currents, (timesteps, -1)), expected.currents[0], f"seed {seed}")
     assert clips == int(saturations.sum())
     return clips
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from random_networks import random_network, random_stimulus
 
 from codesign.contract import golden
-from codesign.contract.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork, Leak
 from codesign.contract.sidecar import LayerEntry, Sidecar
 from sim.checker import Comparison, check_segment, expected_counts
 from sim.recording import LayerRecording, Recording
@@ -29,6 +29,7 @@ def sidecar_of(network: FrozenNetwork, lanes: int = 3) -> Sidecar:
                 n_slots=-(-layer.n_out // used),
                 lane=tuple((order % used).tolist()),
                 slot=tuple((order // used).tolist()),
+                current_width=layer.current_width or None,
             )
         )
     return Sidecar.model_construct(layers=tuple(layers), early_exit="off", counters=True, output_spikes=True)
@@ -40,15 +41,18 @@ def faithful(network: FrozenNetwork, sidecar: Sidecar, trace: golden.Trace) -> R
     layers = []
     for entry in sidecar.layers:
         shape = (count * timesteps, entry.n_slots, entry.lanes)
-        spikes, membranes = np.zeros(shape, bool), np.zeros(shape, np.int64)
+        spikes, membranes, currents = np.zeros(shape, bool), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         at = (slice(None), entry.slot, entry.lane)
         spikes[at] = trace.spikes[entry.index].reshape(count * timesteps, -1)
         membranes[at] = trace.membranes[entry.index].reshape(count * timesteps, -1)
+        if entry.current_width:
+            currents[at] = trace.currents[entry.index].reshape(count * timesteps, -1)
         layers.append(
             LayerRecording(
                 np.tile(np.arange(entry.n_slots), count * timesteps),
                 spikes.reshape(-1, entry.lanes),
                 membranes.reshape(-1, entry.lanes),
+                currents.reshape(-1, entry.lanes) if entry.current_width else None,
             )
         )
     words = []
@@ -73,11 +77,17 @@ def faithful(network: FrozenNetwork, sidecar: Sidecar, trace: golden.Trace) -> R
     return Recording(tuple(layers), output, np.arange(count), status, np.zeros((len(layers), 4), np.int64))
 
 
+def with_current(network: FrozenNetwork) -> FrozenNetwork:
+    """The network with a synaptic current in its first layer, whatever that had."""
+    first = replace(network.layers[0], current_leak=Leak("shift", 1), current_width=9)
+    return network.with_layers([first, *network.layers[1:]])
+
+
 @pytest.fixture
 def setup() -> tuple[FrozenNetwork, dict[str, Any], golden.Trace, Recording]:
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        network = random_network(rng, max_width=12)
+        network = with_current(random_network(rng, max_width=12))
         trace = golden.run(network, random_stimulus(rng, network, 4))
         if (
             len(network.layers) > 1
@@ -107,11 +117,11 @@ def test_a_faithful_recording_passes_and_every_value_is_counted(setup) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("what", ["spikes", "membranes"])
+@pytest.mark.parametrize("what", ["spikes", "membranes", "currents"])
 def test_one_corrupted_value_is_reported_where_it_is(setup, what: str, seed: int) -> None:
     network, sidecar, trace, recording = setup
     rng = np.random.default_rng(seed)
-    layer = int(rng.integers(len(network.layers)))
+    layer = 0 if what == "currents" else int(rng.integers(len(network.layers)))
     sample, timestep = int(rng.integers(4)), int(rng.integers(network.timesteps))
     neuron = int(rng.integers(network.layers[layer].n_out))
     entry = sidecar.layers[layer]
@@ -144,7 +154,8 @@ def test_missing_sweeps_are_mismatches(setup) -> None:
     network, sidecar, trace, recording = setup
     last = recording.layers[-1]
     slots = sidecar.layers[-1].n_slots
-    cut = replace(last, slots=last.slots[:-slots], spikes=last.spikes[:-slots], membranes=last.membranes[:-slots])
+    arrays = {each.name: getattr(last, each.name) for each in fields(last)}
+    cut = replace(last, **{name: array[:-slots] for name, array in arrays.items() if array is not None})
     comparison = check(network, sidecar, trace, replace(recording, layers=(*recording.layers[:-1], cut)))
     first = comparison.first
     assert first is not None and comparison.mismatches >= 2 * network.n_outputs
@@ -154,10 +165,10 @@ def test_missing_sweeps_are_mismatches(setup) -> None:
 def test_an_extra_sweep_is_a_mismatch(setup) -> None:
     network, sidecar, trace, recording = setup
     first = recording.layers[0]
+    assert first.currents is not None
     more = LayerRecording(
         np.append(first.slots, 0),
-        np.vstack([first.spikes, first.spikes[:1]]),
-        np.vstack([first.membranes, first.membranes[:1]]),
+        *(np.vstack([array, array[:1]]) for array in (first.spikes, first.membranes, first.currents)),
     )
     comparison = check(network, sidecar, trace, replace(recording, layers=(more, *recording.layers[1:])))
     assert comparison.mismatches == 1 and comparison.first is not None

@@ -74,6 +74,7 @@ FEW = (
     "no input checks, current",
     "pictures, current, short",
     "leaks, current, short",
+    "terms, folded",
 )
 
 
@@ -148,6 +149,35 @@ LEAK_FAULTS = {
         )
     ),
 }
+
+
+TERM_FAULTS = {
+    "delayed reset forgotten",
+    "delayed reset decayed",
+    "reset not delayed",
+    "current not leaked",
+    "current not saturated",
+    "current leak shift in memory off by one",
+    "current leak multiplier in memory off by one",
+    *(
+        f"current leak {what} in the {place} layer"
+        for what in ("shift plus one", "multiplier minus one")
+        for place in ("first", "last")
+    ),
+}
+
+
+@pytest.mark.deep
+def test_every_fault_of_terms_shows_somewhere(tmp_path: Path) -> None:
+    shown = set()
+    for name, (options, _) in MACHINES.items():
+        if "terms" in options:
+            network, stimulus = machine(name, tmp_path / name / "b")
+            scene = Scene(tmp_path / name / "b", network, stimulus)
+            mutants = make_mutants(scene, tmp_path / name / "work", kinds=("data", "rtl"))
+            assert [mutant.error for mutant in mutants if mutant.error] == []
+            shown |= {mutant.name for mutant in mutants}
+    assert shown >= TERM_FAULTS
 
 
 @pytest.mark.deep

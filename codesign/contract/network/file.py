@@ -1,6 +1,8 @@
 """The frozen network as a file: integer arrays as safetensors, one JSON document as their metadata.
 
-Format version 2. Sizes come from the metadata and are checked before an array is read.
+Format version 3, for networks with a delayed reset or a synaptic current; the others are of version 2, which knows
+neither, so that they keep their hashes and what was written before is read. Sizes come from the metadata and are
+checked before an array is read.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from codesign.contract.network.terms import CodingKind, InputCoding, Leak, Reado
 if TYPE_CHECKING:
     from codesign.contract.network.network import FrozenNetwork
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# Of networks without the terms that version 3 has brought.
+PLAIN_VERSION = 2
 FORMAT_NAME = "codesign-frozen-network"
 MAX_METADATA_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 22
@@ -39,6 +43,8 @@ LAYER_NUMBERS = (
     *("n_out", "reset", "reset_value", "compare"),
     *("fraction_bits", "membrane_width", "weight_bits", "trained_width"),
 )
+# Of version 3.
+TERM_NUMBERS = ("reset_delay", "current_width")
 SYNAPSE_ARRAYS = ("indptr", "targets", "weights")
 TAP_ARRAYS = ("in_channel", "out_channel", "ky", "kx", "weights")
 DTYPES = {
@@ -59,9 +65,10 @@ DTYPES = {
 
 def metadata(network: FrozenNetwork) -> dict[str, Any]:
     """The JSON document: everything but the arrays."""
+    has_terms = network.extra_terms
     return {
         "format": FORMAT_NAME,
-        "version": FORMAT_VERSION,
+        "version": FORMAT_VERSION if has_terms else PLAIN_VERSION,
         "timesteps": network.timesteps,
         "readout": network.readout,
         "coding": {
@@ -69,7 +76,7 @@ def metadata(network: FrozenNetwork) -> dict[str, Any]:
             "input_bits": network.coding.input_bits,
             "parameters": dict(network.coding.parameters),
         },
-        "layers": [_layer_document(layer) for layer in network.layers],
+        "layers": [_layer_document(layer, has_terms) for layer in network.layers],
     }
 
 
@@ -79,10 +86,11 @@ def tensors(network: FrozenNetwork) -> dict[str, np.ndarray]:
     for index, layer in enumerate(network.layers):
         for name in LAYER_ARRAYS:
             found[f"layer{index}.{name}"] = getattr(layer, name)
-        for name in ("shift", "multiplier"):
-            value = getattr(layer.leak, name)
-            if isinstance(value, np.ndarray):
-                found[f"layer{index}.leak.{name}"] = value
+        for field, leak in layer.leaks.items():
+            for name in ("shift", "multiplier"):
+                value = getattr(leak, name)
+                if isinstance(value, np.ndarray):
+                    found[f"layer{index}.{field}.{name}"] = value
         for number, projection in enumerate(layer.projections):
             names = SYNAPSE_ARRAYS if isinstance(projection.connections, Synapses) else TAP_ARRAYS
             for name in names:
@@ -90,16 +98,15 @@ def tensors(network: FrozenNetwork) -> dict[str, np.ndarray]:
     return found
 
 
-def _layer_document(layer: FrozenLayer) -> dict[str, Any]:
-    leak = layer.leak
+def _layer_document(layer: FrozenLayer, has_terms: bool) -> dict[str, Any]:
+    terms: dict[str, Any] = {}
+    if has_terms:
+        terms = {name: getattr(layer, name) for name in TERM_NUMBERS}
+        terms["current_leak"] = None if layer.current_leak is None else _leak_document(layer.current_leak)
     return {
         **{name: getattr(layer, name) for name in LAYER_NUMBERS},
-        "leak": {
-            "kind": leak.kind,
-            # null: a value per neuron, in a tensor.
-            "shift": None if isinstance(leak.shift, np.ndarray) else leak.shift,
-            "multiplier": None if isinstance(leak.multiplier, np.ndarray) else leak.multiplier,
-        },
+        **terms,
+        "leak": _leak_document(layer.leak),
         "shape": None if layer.shape is None else list(layer.shape),
         "projections": [
             {
@@ -112,6 +119,15 @@ def _layer_document(layer: FrozenLayer) -> dict[str, Any]:
             }
             for projection in layer.projections
         ],
+    }
+
+
+def _leak_document(leak: Leak) -> dict[str, Any]:
+    return {
+        "kind": leak.kind,
+        # null: a value per neuron, in a tensor.
+        "shift": None if isinstance(leak.shift, np.ndarray) else leak.shift,
+        "multiplier": None if isinstance(leak.multiplier, np.ndarray) else leak.multiplier,
     }
 
 
@@ -165,7 +181,7 @@ def read(path: Path) -> Contents:
             document = _parse_metadata(path, (file.metadata() or {}).get(METADATA_KEY))
             present = frozenset(file.keys())
             layers = tuple(
-                _read_layer(_Reader(file, present, f"{path}: layer {index}"), index, entry)
+                _read_layer(_Reader(file, present, f"{path}: layer {index}"), index, entry, document["version"])
                 for index, entry in enumerate(document["layers"])
             )
         coding = document["coding"]
@@ -204,9 +220,11 @@ def _parse_metadata(path: Path, text: str | None) -> dict[str, Any]:
     document = parse_json(text, f"{path}: metadata")
     if document.get("format") != FORMAT_NAME:
         raise InputError(f"{path}: not a frozen network")
-    if document.get("version") != FORMAT_VERSION:
+    version = document.get("version")
+    if type(version) is not int or not PLAIN_VERSION <= version <= FORMAT_VERSION:
         raise InputError(
-            f"{path}: format version {document.get('version')!r}, this codesign reads {FORMAT_VERSION}; freeze it again"
+            f"{path}: format version {version!r}, this codesign reads {PLAIN_VERSION} and {FORMAT_VERSION}; "
+            f"freeze it again"
         )
     unknown = sorted(document.keys() - KEYS - {HASH_KEY})
     if unknown:
@@ -242,19 +260,30 @@ class _Reader:
         return entry[name]
 
 
-def _read_layer(reader: _Reader, index: int, entry: Mapping[str, Any]) -> FrozenLayer:
+def _read_layer(reader: _Reader, index: int, entry: Mapping[str, Any], version: int) -> FrozenLayer:
     n_out = reader.size(entry, "n_out", MAX_WIDTH)
     projections = entry["projections"]
     if not isinstance(projections, list) or not 1 <= len(projections) <= MAX_PROJECTIONS:
         raise InputError(f"{reader.where}: the number of projections is outside 1..{MAX_PROJECTIONS}")
-    leak = {
-        name: reader.array(f"layer{index}.leak.{name}", n_out) if entry["leak"][name] is None else entry["leak"][name]
-        for name in ("shift", "multiplier")
-    }
+
+    def leak(field: str) -> Leak:
+        numbers = {
+            name: reader.array(f"layer{index}.{field}.{name}", n_out)
+            if entry[field][name] is None
+            else entry[field][name]
+            for name in ("shift", "multiplier")
+        }
+        return Leak(entry[field]["kind"], **numbers)
+
+    terms: dict[str, Any] = {}
+    if version > PLAIN_VERSION:
+        terms = {name: entry[name] for name in TERM_NUMBERS}
+        terms["current_leak"] = None if entry["current_leak"] is None else leak("current_leak")
     return FrozenLayer(
         **{name: entry[name] for name in LAYER_NUMBERS},
         **{name: reader.array(f"layer{index}.{name}", n_out) for name in LAYER_ARRAYS},
-        leak=Leak(entry["leak"]["kind"], **leak),
+        **terms,
+        leak=leak("leak"),
         shape=None if entry["shape"] is None else cast(Any, tuple(entry["shape"])),
         projections=tuple(
             _read_projection(reader, f"layer{index}.projection{number}", item)

@@ -19,8 +19,19 @@ from codesign.contract.network.connections import (
     check_shape,
     is_whole,
 )
-from codesign.contract.network.limits import INPUT, MAX_CONSTANT, MAX_PROJECTIONS, MAX_WIDTH, OWN, PREVIOUS
+from codesign.contract.network.limits import (
+    INPUT,
+    MAX_CONSTANT,
+    MAX_PROJECTIONS,
+    MAX_STATE_WIDTH,
+    MAX_WIDTH,
+    OWN,
+    PREVIOUS,
+)
 from codesign.contract.network.terms import NO_LEAK, CompareKind, Int, Leak, ResetKind, plain_fields
+
+# Fields that are leaks: of the membrane, and of the synaptic current.
+LEAKS = ("leak", "current_leak")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +48,9 @@ class FrozenLayer:
     projections : 1 to 16; all share one scale.
     bias, threshold : int64 (n_out,), already scaled by 2**fraction_bits.
     leak, reset, reset_value, compare : see :mod:`codesign.contract.golden`.
+    reset_delay : whether a reset by subtraction is taken a timestep late, from what has leaked.
+    current_leak : leak of the synaptic current; None if the layer has none.
+    current_width : bits of the stored synaptic current, sign included; 0 without.
     fraction_bits : left shift of the weighted sum.
     membrane_width : bits of the stored membrane, sign included.
     weight_bits : 2..8, sign included; weights lie in +-(2**(weight_bits - 1) - 1).
@@ -52,7 +66,10 @@ class FrozenLayer:
     leak: Leak = NO_LEAK
     reset: ResetKind = "subtract"
     reset_value: int = 0
+    reset_delay: bool = False
     compare: CompareKind = ">="
+    current_leak: Leak | None = None
+    current_width: int = 0
     fraction_bits: int = 0
     membrane_width: int = 16
     weight_bits: int = 8
@@ -62,7 +79,9 @@ class FrozenLayer:
 
     def __post_init__(self) -> None:
         plain_fields(
-            self, "n_out", "reset_value", "fraction_bits", "membrane_width", "weight_bits", "trained_width", "shape"
+            self,
+            *("n_out", "reset_value", "reset_delay", "current_width", "fraction_bits", "membrane_width"),
+            *("weight_bits", "trained_width", "shape"),
         )
 
     # Construction ------------------------------------------------------------------------------
@@ -91,7 +110,7 @@ class FrozenLayer:
     def from_projections(cls, projections: Sequence[Projection], **parameters: Any) -> FrozenLayer:
         """Validated layer that these projections reach; ``parameters`` are the fields of the class.
 
-        ``bias``, ``threshold`` and the leak's numbers may be integers, (n_out,) arrays, or (channels,) arrays if
+        ``bias``, ``threshold`` and the leaks' numbers may be integers, (n_out,) arrays, or (channels,) arrays if
         ``shape`` is given. ``shape`` follows from the first convolution, ``weight_bits`` is the fewest that hold the
         weights (at least 2) by default. Raises InputError if the result is no valid layer.
         """
@@ -115,15 +134,12 @@ class FrozenLayer:
 
         for name, default in (("bias", 0), ("threshold", 1)):
             parameters[name] = spread(name, parameters.get(name, default))
-        leak: Leak = parameters.get("leak", NO_LEAK)
-        if leak.per_neuron:
-            parameters["leak"] = Leak(
-                leak.kind,
-                *(
-                    spread(f"leak {name}", value) if isinstance(value, np.ndarray) else value
-                    for name, value in (("shift", leak.shift), ("multiplier", leak.multiplier))
-                ),
-            )
+        for field_name in LEAKS:
+            leak: Leak | None = parameters.get(field_name)
+            if leak is not None:
+                parameters[field_name] = leak.each(
+                    lambda name, value, of=field_name: spread(f"{of.replace('_', ' ')} {name}", value)
+                )
         largest = max(
             int(np.abs(projection.connections.weights.astype(np.int64)).max(initial=1)) for projection in projections
         )
@@ -214,14 +230,34 @@ class FrozenLayer:
             ]
         )
 
+    # Terms --------------------------------------------------------------------------------------
+
+    @property
+    def has_current(self) -> bool:
+        """True if the layer has a synaptic current."""
+        return self.current_leak is not None
+
+    @property
+    def leaks(self) -> dict[str, Leak]:
+        """The leaks that the layer has, by the names of their fields."""
+        found = {name: getattr(self, name) for name in LEAKS}
+        return {name: leak for name, leak in found.items() if leak is not None}
+
+    @property
+    def extra_terms(self) -> bool:
+        """True if the layer has a term that a layer may have beside the equations of all layers."""
+        return self.reset_delay or self.has_current
+
     # Numbers of the neurons ---------------------------------------------------------------------
 
     @property
     def numbers(self) -> dict[str, Int]:
-        """int64 (n_out,) by name: ``threshold``, ``bias``, and as far as the kind of leak uses them ``leak_shift`` and
-        ``leak_multiplier``; of what is one number for the layer, that number for each neuron."""
-        leaks = {f"leak_{name}": value for name, value in self.leak.numbers.items()}
-        found = {"threshold": self.threshold, "bias": self.bias, **leaks}
+        """int64 (n_out,) by name: ``threshold``, ``bias``, and as far as the kinds of the :attr:`leaks` use them
+        ``leak_shift``, ``leak_multiplier``, ``current_leak_shift`` and ``current_leak_multiplier``; of what is one
+        number for the layer, that number for each neuron."""
+        found: dict[str, int | Int] = {"threshold": self.threshold, "bias": self.bias}
+        for field_name, leak in self.leaks.items():
+            found |= {f"{field_name}_{name}": value for name, value in leak.numbers.items()}
         return {name: np.broadcast_to(np.asarray(value, np.int64), (self.n_out,)) for name, value in found.items()}
 
     @property
@@ -231,9 +267,15 @@ class FrozenLayer:
 
     def with_numbers(self, **numbers: Int) -> FrozenLayer:
         """The layer with other :attr:`numbers`, int64 (n_out,) each; not validated."""
-        leaks = {name.removeprefix("leak_"): value for name, value in numbers.items() if name.startswith("leak_")}
-        others = {name: value for name, value in numbers.items() if not name.startswith("leak_")}
-        return replace(self, leak=replace(self.leak, **leaks), **others)
+        parameters: dict[str, Any] = {}
+        for name, value in numbers.items():
+            field_name, _, number = name.rpartition("_")
+            if field_name in LEAKS:
+                leak = parameters.get(field_name, self.leaks[field_name])
+                parameters[field_name] = replace(leak, **{number: value})
+            else:
+                parameters[name] = value
+        return replace(self, **parameters)
 
     # Bounds ------------------------------------------------------------------------------------
 
@@ -244,6 +286,15 @@ class FrozenLayer:
     @property
     def membrane_max(self) -> int:
         return (1 << (self.membrane_width - 1)) - 1
+
+    @property
+    def current_min(self) -> int:
+        """Of a layer with a synaptic current, as is :attr:`current_max`."""
+        return -(1 << (self.current_width - 1))
+
+    @property
+    def current_max(self) -> int:
+        return (1 << (self.current_width - 1)) - 1
 
     def sum_range(self, source_max: int = 1) -> tuple[Int, Int]:
         """Bounds of the weighted sum per neuron, before the shift: two int64 (n_out,).
@@ -260,33 +311,81 @@ class FrozenLayer:
             high += most
         return low, high
 
-    def potential_range(self, source_max: int = 1) -> tuple[int, int]:
-        """Bounds (low, high) of u = leak(v) + (sum << F) + bias over all stored v and all inputs."""
+    def step_range(self, source_max: int = 1) -> tuple[Int, Int]:
+        """Bounds of acc = (sum << F) + bias, per neuron: two int64 (n_out,)."""
         low, high = self.sum_range(source_max)
-        u_low = self.leak(self.membrane_min) + (low << self.fraction_bits) + self.bias
-        u_high = self.leak(self.membrane_max) + (high << self.fraction_bits) + self.bias
-        return int(u_low.min()), int(u_high.max())
+        return (low << self.fraction_bits) + self.bias, (high << self.fraction_bits) + self.bias
+
+    def kept_range(self) -> tuple[Int, Int]:
+        """Bounds of what v leaves for the next timestep, per neuron: leak(v), less the threshold where a delayed reset
+        subtracts it. Two int64 (n_out,)."""
+        low, high = (self._leaked(self.leak, v) for v in (self.membrane_min, self.membrane_max))
+        if self.reset_delay:
+            # Whether u reaches the threshold says on which side of it v lies, which is u clipped.
+            edge = self.leak.exact(np.clip(self.threshold, self.membrane_min, self.membrane_max))
+            return np.minimum(low, edge - self.threshold), np.maximum(edge, high - self.threshold)
+        return low, high
+
+    def current_range(self, source_max: int = 1) -> tuple[Int, Int]:
+        """Bounds of current_leak(i) + acc, per neuron, before it is clipped into i: two int64 (n_out,)."""
+        (least, most), (low, high) = self._leaked_current(), self.step_range(source_max)
+        return least + low, most + high
+
+    def current_kept_range(self) -> tuple[Int, Int]:
+        """Bounds of current_leak(i) + bias, per neuron: two int64 (n_out,)."""
+        least, most = self._leaked_current()
+        return least + self.bias, most + self.bias
+
+    def _leaked_current(self) -> tuple[Int, Int]:
+        assert self.current_leak is not None
+        return self._leaked(self.current_leak, self.current_min), self._leaked(self.current_leak, self.current_max)
+
+    def _leaked(self, leak: Leak, value: int) -> Int:
+        """int64 (n_out,): what each neuron's ``value`` leaks to."""
+        return leak.exact(np.full(self.n_out, value, np.int64))
+
+    def potential_range(self, source_max: int = 1) -> tuple[int, int]:
+        """Bounds (low, high) of u over all stored v, synaptic currents and inputs."""
+        (kept_low, kept_high), (low, high) = self.kept_range(), self.step_range(source_max)
+        if self.has_current:
+            low, high = (np.clip(value, self.current_min, self.current_max) for value in self.current_range(source_max))
+        return int((kept_low + low).min()), int((kept_high + high).max())
 
     def unsaturated_range(self, timesteps: int, source_max: int = 1) -> tuple[int, int]:
         """Bounds of u over ``timesteps`` steps from v = 0 without reset or saturation."""
-        low, high = self.sum_range(source_max)
-        step_low = (low << self.fraction_bits) + self.bias
-        step_high = (high << self.fraction_bits) + self.bias
-        if self.leak.kind == "none":
-            # Python's integers: the product may exceed 64 bits.
-            return min(0, int(step_low.min()) * timesteps), max(0, int(step_high.max()) * timesteps)
-        v_low = np.zeros(self.n_out, np.int64)
-        v_high = np.zeros(self.n_out, np.int64)
-        # Each v starts at 0 and its leak is monotone, so that it only rises or only falls: the last is the farthest.
-        for _ in range(timesteps):
-            before = v_low, v_high
-            v_low = self.leak(v_low) + step_low
-            v_high = self.leak(v_high) + step_high
-            if np.array_equal(v_low, before[0]) and np.array_equal(v_high, before[1]):
-                break
-            if max(-int(v_low.min()), int(v_high.max())) > MAX_CONSTANT << 8:
-                break
-        return min(0, int(v_low.min())), max(0, int(v_high.max()))
+        return self._unsaturated(timesteps, source_max)[0]
+
+    def unsaturated_current_range(self, timesteps: int, source_max: int = 1) -> tuple[int, int]:
+        """Bounds of the synaptic current over ``timesteps`` steps from i = 0 without saturation."""
+        return self._unsaturated(timesteps, source_max)[1]
+
+    def _unsaturated(self, timesteps: int, source_max: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Bounds of u, and of what is added to leak(v): the synaptic current, or acc without one."""
+        steps = self.step_range(source_max)
+        gathers = self.current_leak
+        if self.leak.kind == "none" and (gathers is None or gathers.kind == "none"):
+            # Python's integers: the products may exceed 64 bits.
+            low, high = min(0, int(steps[0].min())), max(0, int(steps[1].max()))
+            added, sums = (1, timesteps) if gathers is None else (timesteps, timesteps * (timesteps + 1) // 2)
+            return (low * sums, high * sums), (low * added, high * added)
+        ends = []
+        for step in steps:
+            v = i = np.zeros(self.n_out, np.int64)
+            # Both start at 0 and leaks are monotone, so that each only rises or only falls: the last is the farthest.
+            for _ in range(timesteps):
+                before = v, i
+                i = step if gathers is None else gathers.exact(i) + step
+                v = self.leak.exact(v) + i
+                if np.array_equal(v, before[0]) and np.array_equal(i, before[1]):
+                    break
+                if max(int(np.abs(v).max()), int(np.abs(i).max())) > MAX_CONSTANT << 8:
+                    break
+            ends.append((v, i))
+        (v_low, i_low), (v_high, i_high) = ends
+        return (
+            (min(0, int(v_low.min())), max(0, int(v_high.max()))),
+            (min(0, int(i_low.min())), max(0, int(i_high.max()))),
+        )
 
     # Validation --------------------------------------------------------------------------------
 
@@ -295,13 +394,14 @@ class FrozenLayer:
         for name, low, high in (
             ("n_out", 1, MAX_WIDTH),
             ("fraction_bits", 0, 24),
-            ("membrane_width", 2, 48),
+            ("membrane_width", 2, MAX_STATE_WIDTH),
             ("weight_bits", 2, 8),
             ("trained_width", self.n_out, MAX_WIDTH),
         ):
             if not is_whole(getattr(self, name), low, high):
                 raise InputError(f"{where}: {name} = {getattr(self, name)!r} is outside {low}..{high}")
-        self.leak.validate(where, self.n_out)
+        for name, leak in self.leaks.items():
+            leak.validate(where if name == "leak" else f"{where}: {name}", self.n_out)
         for name, choices in (("reset", get_args(ResetKind)), ("compare", get_args(CompareKind))):
             if getattr(self, name) not in choices:
                 raise InputError(f"{where}: {name} {getattr(self, name)!r} is none of {', '.join(choices)}")
@@ -309,6 +409,7 @@ class FrozenLayer:
             raise InputError(
                 f"{where}: reset_value {self.reset_value!r} does not fit a {self.membrane_width}-bit membrane"
             )
+        self._validate_terms(where)
         for name in ("bias", "threshold", "trained_index"):
             check_array(getattr(self, name), np.int64, self.n_out, f"{where}: {name}")
         self._validate_projections(where)
@@ -320,6 +421,17 @@ class FrozenLayer:
             raise InputError(f"{where}: trained_index is outside 0..{self.trained_width - 1}")
         if np.any(np.diff(self.trained_index) <= 0):
             raise InputError(f"{where}: trained_index is not strictly increasing")
+
+    def _validate_terms(self, where: str) -> None:
+        if not isinstance(self.reset_delay, bool):
+            raise InputError(f"{where}: reset_delay = {self.reset_delay!r} is neither true nor false")
+        if self.reset_delay and self.reset != "subtract":
+            raise InputError(f"{where}: reset_delay needs reset 'subtract', the layer has {self.reset!r}")
+        width = self.current_width
+        if self.has_current and not is_whole(width, 2, MAX_STATE_WIDTH):
+            raise InputError(f"{where}: current_width = {width!r} is outside 2..{MAX_STATE_WIDTH}")
+        if not self.has_current and not is_whole(width, 0, 0):
+            raise InputError(f"{where}: current_width = {width!r} without a current_leak; it is 0 then")
 
     def _validate_projections(self, where: str) -> None:
         if self.shape is not None:

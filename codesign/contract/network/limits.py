@@ -8,6 +8,8 @@ MAX_WIDTH = 1 << 20
 MAX_SYNAPSES = 1 << 28
 MAX_TIMESTEPS = 1 << 16
 MAX_CONSTANT = 1 << 40
+# Bits of a stored membrane or synaptic current.
+MAX_STATE_WIDTH = 48
 
 INPUT = -1
 """Source of a projection: the network's input."""

@@ -109,6 +109,16 @@ class FrozenNetwork:
         return self.readout != "spike_count"
 
     @property
+    def spiking(self) -> list[bool]:
+        """Of each layer: whether its spikes leave it; False for the last one of a membrane readout."""
+        return [not self.membrane_readout or index < len(self.layers) - 1 for index in range(len(self.layers))]
+
+    @property
+    def extra_terms(self) -> bool:
+        """True if a layer has a delayed reset or a synaptic current."""
+        return any(layer.extra_terms for layer in self.layers)
+
+    @property
     def is_plain_chain(self) -> bool:
         """True if every layer is plain and reads the one before."""
         return all(
@@ -164,11 +174,13 @@ class FrozenNetwork:
             low, high = last.unsaturated_range(self.timesteps, self.source_max(len(self.layers) - 1))
             if last.reset != "none":
                 raise InputError(f"{where}: readout {self.readout} needs reset 'none' in the last layer")
+            needs = f"{where}: readout {self.readout} needs {{}} bits in the last layer, which has {{}}"
             if low < last.membrane_min or high > last.membrane_max:
-                raise InputError(
-                    f"{where}: readout {self.readout} needs {signed_width(low, high)} membrane bits in the last "
-                    f"layer, which has {last.membrane_width}"
-                )
+                raise InputError(needs.format(f"{signed_width(low, high)} membrane", last.membrane_width))
+            if last.has_current:
+                low, high = last.unsaturated_current_range(self.timesteps, self.source_max(len(self.layers) - 1))
+                if low < last.current_min or high > last.current_max:
+                    raise InputError(needs.format(f"{signed_width(low, high)} current", last.current_width))
 
     def _validate_sources(self, where: str, index: int) -> None:
         """Raise InputError unless every projection of a layer fits its source."""
@@ -242,7 +254,10 @@ class FrozenNetwork:
         leak: Leak | Sequence[Leak] = NO_LEAK,
         reset: ResetKind | Sequence[ResetKind] = "subtract",
         reset_value: int | Sequence[int] = 0,
+        reset_delay: bool | Sequence[bool] = False,
         compare: CompareKind | Sequence[CompareKind] = ">=",
+        current_leak: Leak | Sequence[Leak | None] | None = None,
+        current_width: int | Sequence[int] = 0,
         fraction_bits: int | Sequence[int] = 0,
         membrane_width: int | Sequence[int] = 16,
         readout: ReadoutKind = "spike_count",
@@ -272,7 +287,10 @@ class FrozenNetwork:
                 "leak": leak,
                 "reset": reset,
                 "reset_value": reset_value,
+                "reset_delay": reset_delay,
                 "compare": compare,
+                "current_leak": current_leak,
+                "current_width": current_width,
                 "fraction_bits": fraction_bits,
                 "membrane_width": membrane_width,
             }.items()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -51,7 +51,7 @@ def signed_width(low: int, high: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Leak:
-    """Leak of the membrane once per timestep.
+    """Leak of a membrane, or of a synaptic current, once per timestep.
 
     ``none``: v; ``shift``: v - (v >> shift); ``multiply``: (v * multiplier) >> shift with
     0 <= multiplier <= 2**shift. ``>>`` is arithmetic (floor). Every kind is monotone in v.
@@ -66,7 +66,7 @@ class Leak:
         plain_fields(self, "shift", "multiplier")
 
     def __call__(self, v: Any) -> Any:
-        """Leaked membrane of an integer or an integer array (int64, neurons last)."""
+        """What an integer or an integer array (int64, neurons last) leaks to."""
         if self.kind == "none":
             return v
         if self.kind == "shift":
@@ -93,6 +93,23 @@ class Leak:
     def numbers(self) -> dict[str, int | Int]:
         """``shift`` and ``multiplier`` by name, those that the kind uses."""
         return {name: getattr(self, name) for name in LEAK_NUMBERS[self.kind]}
+
+    def exact(self, v: Int) -> Int:
+        """The same of int64 values, also where the product needs more than 64 bits."""
+        if self.kind != "multiply" or int(np.abs(v).max(initial=0)) * int(np.max(self.multiplier)) < 1 << 62:
+            return self(v)
+        # Python's integers. What has leaked is no larger than what it was.
+        exactly = self.each(lambda _, value: value.astype(object))
+        return np.asarray(exactly(v.astype(object))).astype(np.int64)
+
+    def each(self, change: Callable[[str, Int], Int]) -> Leak:
+        """The leak with the numbers that neurons have of their own changed, by name; one for all stays."""
+        changed = {
+            name: change(name, value)
+            for name, value in (("shift", self.shift), ("multiplier", self.multiplier))
+            if isinstance(value, np.ndarray)
+        }
+        return replace(self, **changed) if changed else self
 
     def validate(self, where: str, n_out: int) -> None:
         if self.kind not in get_args(LeakKind):

@@ -1,0 +1,111 @@
+"""Delayed resets and synaptic currents in the simulator: golden == RTL, and a wrong term is found."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mutated_machines import MACHINES, machine
+from random_choices import random_choices
+from random_networks import random_lanes, random_network, random_stimulus
+from random_structures import random_covered
+
+from codesign.contract.network import FrozenNetwork
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
+from rtl_templates.bundle import write_bundle
+from sim.mutants import run_mutants
+from sim.mutants.data import _edits
+from sim.mutants.rtl import RTL_EDITS
+from sim.verify import verify_bundle
+
+pytestmark = pytest.mark.hardware
+SHAPES: dict[str, Choices | None] = {
+    "any": None,
+    "deep": Choices(),
+    "short": Choices(pipeline="short", spike_fifos=False),
+    "folded": Choices(shape="folded"),
+    "folded, short": Choices(shape="folded", pipeline="short", synapses="compact"),
+    "lock step, counts": Choices(lockstep=True, output_spikes=False),
+    "compact": Choices(synapses="compact", early_exit="certain"),
+    "loadable": Choices(loadable=True),
+}
+
+
+def with_terms(rng: np.random.Generator, choices: Choices | None, *, pictures: bool = False) -> FrozenNetwork:
+    """A random network with a delayed reset and a synaptic current, perhaps in one layer."""
+    counts = choices is not None and (choices.exits or not choices.output_spikes)
+    while True:
+        if pictures:
+            network = random_covered(rng, side=7, kernel=4, channels=6)
+        else:
+            network = random_network(rng, max_width=20, max_layers=3)
+        terms = [(layer.reset_delay, layer.has_current) for layer in network.layers]
+        if not all(map(any, zip(*terms, strict=True))) or network.is_plain_chain == pictures:
+            continue
+        if not counts or (network.readout == "spike_count" and network.n_outputs > 1):
+            return network
+
+
+def equal(seed: int, folder: Path, choices: Choices | None, *, pictures: bool = False) -> None:
+    """Golden == RTL on a random network."""
+    rng = np.random.default_rng([37, seed])
+    network = with_terms(rng, choices, pictures=pictures)
+    if choices is None:
+        choices = random_choices(rng, network)
+    lanes = random_lanes(rng, network, 5)
+    mapping = map_network(network, [lanes[0]] * len(lanes) if choices.folded else lanes, None, choices)
+    write_bundle(network, mapping, folder / "b")
+    stimulus = random_stimulus(rng, network, 5)
+    result = verify_bundle(
+        folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed, workers=1, latency=False
+    )
+    shutil.rmtree(folder)
+    assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
+    assert result.mismatches == 0 and result.samples == len(stimulus)
+
+
+@pytest.mark.parametrize("shape", ["deep", "folded"])
+def test_a_network_with_terms_equals_its_rtl(shape: str, tmp_path: Path) -> None:
+    equal(1, tmp_path / "b", SHAPES[shape])
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_many_chains_with_terms_equal_their_rtl(seed: int, shape: str, tmp_path: Path) -> None:
+    equal(seed, tmp_path / "b", SHAPES[shape])
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", range(200, 230))
+def test_many_pictures_with_terms_equal_their_rtl(seed: int, tmp_path: Path) -> None:
+    equal(seed, tmp_path / "b", None, pictures=True)
+
+
+NEW_LOGIC = {
+    "current not leaked",
+    "current not saturated",
+    "delayed reset decayed",
+    "delayed reset forgotten",
+    "reset not delayed",
+}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", [name for name in MACHINES if name.startswith("terms")])
+def test_wrong_terms_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, stimulus = machine(name, tmp_path / "b")
+    terms = [edit for edit in RTL_EDITS if edit.name in NEW_LOGIC or edit.name.startswith("current leak")]
+    monkeypatch.setattr("sim.mutants.rtl.RTL_EDITS", tuple(terms))
+    monkeypatch.setattr("sim.mutants.rtl.picture_edits", lambda scene: [])
+    monkeypatch.setattr(
+        "sim.mutants.data._edits", lambda scene: (edit for edit in _edits(scene) if edit[0].startswith("current leak"))
+    )
+    result = run_mutants(tmp_path / "b", network, stimulus, tmp_path / "work", kinds=("data", "rtl"), workers=1)
+    found = {entry["name"] for entry in result["mutants"]}
+    assert found >= NEW_LOGIC
+    assert result["errors"] == 0 and [entry["name"] for entry in result["mutants"] if not entry["caught"]] == []
+    assert result["control"]["caught"] is False and result["control"]["error"] is None
