@@ -38,6 +38,7 @@ import scipy
 from codesign.basics.errors import InputError
 from codesign.contract.early_exit import EarlyExit, check_early_exit, exit_timesteps
 from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection, SumPool, Synapses
+from codesign.contract.network.connections import wide
 from codesign.contract.stimulus import Stimulus
 
 # A chunk of samples is so large that the widest layer's values, at 8 bytes each, take this. It bounds the memory.
@@ -198,28 +199,29 @@ def membrane_dtype(layer: FrozenLayer, source_max: int = 1) -> npt.DTypeLike:
 
 
 def projection_matrices(projection: Projection, source_max: int) -> list[Any]:
-    """Factors of a projection's weight matrix, sources first: CSR of :func:`sum_dtype`, [pool, connections] or
-    [connections]."""
+    """Factors of a projection's weight matrix, sources first: CSR of :func:`sum_dtype`, or float64 where the weights
+    are, [pool, connections] or [connections]."""
     connections = projection.connections
     if isinstance(connections, Synapses):
         weights: Any = scipy.sparse.csr_matrix(
-            (connections.weights.astype(np.int64), connections.targets, connections.indptr),
+            (wide(connections.weights), connections.targets, connections.indptr),
             shape=(connections.n_in, connections.n_out),
         )
     else:
         weights = convolution_matrix(connections)
     factors = [weights] if projection.pool is None else [pool_matrix(projection.pool), weights]
-    return [factor.astype(sum_dtype(projection, source_max)) for factor in factors]
+    dtype = np.float64 if weights.dtype.kind == "f" else sum_dtype(projection, source_max)
+    return [factor.astype(dtype) for factor in factors]
 
 
 def convolution_matrix(convolution: Convolution) -> Any:
-    """CSR int64 (n_in, n_out): source (i, y, x) reaches target (o, Y, X) by tap (o, i, ky, kx) where
+    """CSR int64 or float64 (n_in, n_out): source (i, y, x) reaches target (o, Y, X) by tap (o, i, ky, kx) where
     y = Y * stride + ky - padding and x = X * stride + kx - padding, if such a source exists."""
     _, height, width = convolution.in_shape
     _, out_height, out_width = convolution.out_shape
     rows: list[npt.NDArray[np.int32]] = []
     columns: list[npt.NDArray[np.int32]] = []
-    values: list[npt.NDArray[np.int64]] = []
+    values: list[npt.NDArray[Any]] = []
     for ky, kx in np.ndindex(*convolution.kernel):
         taps = (convolution.ky == ky) & (convolution.kx == kx)
         y = np.arange(out_height, dtype=np.int32) * convolution.stride + ky - convolution.padding
@@ -229,7 +231,7 @@ def convolution_matrix(convolution: Convolution) -> Any:
         target = (to_y[:, None] * out_width + to_x).ravel().astype(np.int32)
         rows.append((convolution.in_channel[taps, None] * np.int32(height * width) + source).ravel())
         columns.append((convolution.out_channel[taps, None] * np.int32(out_height * out_width) + target).ravel())
-        values.append(np.repeat(convolution.weights[taps].astype(np.int64), source.size))
+        values.append(np.repeat(wide(convolution.weights[taps]), source.size))
     places = (np.concatenate(rows), np.concatenate(columns))
     return scipy.sparse.csr_matrix((np.concatenate(values), places), shape=(convolution.n_in, convolution.n_out))
 

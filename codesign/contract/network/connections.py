@@ -1,4 +1,7 @@
-"""Who is connected to whom, and how strongly: synapses one by one, convolutions by their taps, sum pooling."""
+"""Who is connected to whom, and how strongly: synapses one by one, convolutions by their taps, sum pooling.
+
+The same structures carry a frozen network's weights, int8, and a float network's, float64.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from codesign.contract.network.terms import Int, plain_fields
 
 Shape = tuple[int, int, int]
 Index = npt.NDArray[np.int32]
-Weights = npt.NDArray[np.int8]
+Weights = npt.NDArray[Any]
+"""int8 in a frozen network, float64 in a float network."""
 
 
 def is_whole(value: Any, low: int, high: int) -> bool:
@@ -31,9 +35,23 @@ def check_shape(shape: Any, where: str) -> None:
         raise InputError(f"{where} {shape!r} has {prod(shape)} neurons, the limit is {MAX_WIDTH}")
 
 
-def integer_weights(weights: npt.ArrayLike, what: str, n_dims: int) -> npt.NDArray[np.integer]:
-    """The array, if its entries are integers of at most 8 signed bits. Raises InputError otherwise."""
+def wide(weights: Weights) -> npt.NDArray[Any]:
+    """The weights as int64, or float64 if they are float: what sums of them are computed in."""
+    return weights.astype(np.float64 if weights.dtype.kind == "f" else np.int64)
+
+
+def checked_weights(weights: npt.ArrayLike, dtype: npt.DTypeLike, what: str, n_dims: int) -> npt.NDArray[Any]:
+    """The array, if its entries are integers of at most 8 signed bits, or for a float ``dtype`` finite numbers.
+
+    Raises InputError otherwise.
+    """
     array = np.asarray(weights)
+    if np.dtype(dtype).kind == "f":
+        if array.ndim != n_dims or array.dtype.kind not in "iuf":
+            raise InputError(f"weights must be a real {what}, not {array.dtype} {array.shape}")
+        if not np.isfinite(array).all():
+            raise InputError(f"weights of a {what} hold NaN or infinite values")
+        return array
     if array.ndim != n_dims or not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"weights must be an integer {what}, not {array.dtype} {array.shape}")
     largest = int(np.abs(array.astype(np.int64)).max(initial=0))
@@ -42,10 +60,19 @@ def integer_weights(weights: npt.ArrayLike, what: str, n_dims: int) -> npt.NDArr
     return array
 
 
-def check_weights(weights: Weights, weight_bits: int, where: str) -> None:
+def check_weights(weights: Weights, weight_bits: int | None, where: str) -> None:
+    """Raise InputError unless the weights are nonzero and within their bits, or finite if they have None: float64."""
+    if weight_bits is None:
+        if weights.size and not (np.isfinite(weights).all() and np.all(weights != 0)):
+            raise InputError(f"{where}: a weight is zero, infinite or NaN")
+        return
     limit = (1 << (weight_bits - 1)) - 1
     if weights.size and (np.any(weights == 0) or int(np.abs(weights.astype(np.int64)).max()) > limit):
         raise InputError(f"{where}: a weight is zero or outside +-{limit} ({weight_bits} bits)")
+
+
+def weight_dtype(weight_bits: int | None) -> type:
+    return np.float64 if weight_bits is None else np.int8
 
 
 def check_array(array: Any, dtype: type, size: int, where: str) -> None:
@@ -61,7 +88,7 @@ class Synapses:
     n_in, n_out : number of source and target neurons, 1 or more.
     indptr : int64 (n_in + 1,); synapses of source i are ``indptr[i]:indptr[i + 1]``.
     targets : int32 (n_synapses,), strictly increasing within a source.
-    weights : int8 (n_synapses,), nonzero.
+    weights : int8 or float64 (n_synapses,), nonzero.
     """
 
     n_in: int
@@ -74,16 +101,19 @@ class Synapses:
         plain_fields(self, "n_in", "n_out")
 
     @classmethod
-    def from_dense(cls, matrix: npt.ArrayLike) -> Synapses:
-        """Synapses of an integer (n_in, n_out) matrix; zeros are no synapses. Raises InputError beyond +-127."""
-        dense = integer_weights(matrix, "(n_in, n_out) matrix", 2)
+    def from_dense(cls, matrix: npt.ArrayLike, dtype: npt.DTypeLike = np.int8) -> Synapses:
+        """Synapses of an (n_in, n_out) matrix with weights of ``dtype``, int8 or float64; zeros are no synapses.
+
+        Raises InputError for int8 unless the entries are integers within +-127, for float64 unless they are finite.
+        """
+        dense = checked_weights(matrix, dtype, "(n_in, n_out) matrix", 2)
         sources, targets = np.nonzero(dense)
         return cls(
             n_in=int(dense.shape[0]),
             n_out=int(dense.shape[1]),
             indptr=np.searchsorted(sources, np.arange(dense.shape[0] + 1)).astype(np.int64),
             targets=targets.astype(np.int32),
-            weights=dense[sources, targets].astype(np.int8),
+            weights=dense[sources, targets].astype(dtype),
         )
 
     @property
@@ -101,16 +131,17 @@ class Synapses:
         """int64 (n_synapses,): the source of each synapse."""
         return np.repeat(np.arange(self.n_in, dtype=np.int64), np.diff(self.indptr))
 
-    def dense(self) -> Int:
-        """int64 (n_in, n_out) weight matrix."""
-        matrix = np.zeros((self.n_in, self.n_out), np.int64)
-        matrix[self.sources, self.targets] = self.weights
+    def dense(self) -> npt.NDArray[Any]:
+        """int64 or float64 (n_in, n_out) weight matrix."""
+        weights = wide(self.weights)
+        matrix = np.zeros((self.n_in, self.n_out), weights.dtype)
+        matrix[self.sources, self.targets] = weights
         return matrix
 
-    def sum_range(self) -> tuple[Int, Int]:
-        """Sums of the negative and of the positive weights per neuron, two int64 (n_out,)."""
-        weights = self.weights.astype(np.int64)
-        low, high = np.zeros(self.n_out, np.int64), np.zeros(self.n_out, np.int64)
+    def sum_range(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Sums of the negative and of the positive weights per neuron, two int64 or float64 (n_out,)."""
+        weights = wide(self.weights)
+        low, high = np.zeros(self.n_out, weights.dtype), np.zeros(self.n_out, weights.dtype)
         np.add.at(low, self.targets, np.minimum(weights, 0))
         np.add.at(high, self.targets, np.maximum(weights, 0))
         return low, high
@@ -121,12 +152,12 @@ class Synapses:
             if not is_whole(getattr(self, name), 1, MAX_WIDTH):
                 raise InputError(f"{where}: {name} = {getattr(self, name)!r} is outside 1..{MAX_WIDTH}")
 
-    def validate(self, where: str, weight_bits: int) -> None:
+    def validate(self, where: str, weight_bits: int | None) -> None:
         """Raise InputError naming the first field that is out of its range."""
         self.check_sizes(where)
         check_array(self.indptr, np.int64, self.n_in + 1, f"{where}: indptr")
         check_array(self.targets, np.int32, self.targets.size, f"{where}: targets")
-        check_array(self.weights, np.int8, self.targets.size, f"{where}: weights")
+        check_array(self.weights, weight_dtype(weight_bits), self.targets.size, f"{where}: weights")
         if self.indptr[0] != 0 or self.indptr[-1] != self.n_weights or np.any(np.diff(self.indptr) < 0):
             raise InputError(f"{where}: indptr does not rise from 0 to the number of synapses ({self.n_weights})")
         if self.n_weights:
@@ -149,7 +180,7 @@ class Convolution:
     out_channels : channels of the targets.
     kernel : (height, width). stride, padding : both directions alike.
     out_channel, in_channel, ky, kx : int32 (n_taps,), strictly increasing by (in_channel, out_channel, ky, kx).
-    weights : int8 (n_taps,), nonzero.
+    weights : int8 or float64 (n_taps,), nonzero.
     """
 
     in_shape: Shape
@@ -167,12 +198,21 @@ class Convolution:
         plain_fields(self, "in_shape", "out_channels", "kernel", "stride", "padding")
 
     @classmethod
-    def from_dense(cls, weight: npt.ArrayLike, in_shape: Shape, stride: int = 1, padding: int = 0) -> Convolution:
-        """Convolution of an integer (out_channels, in_channels, height, width) kernel; zeros are no taps.
+    def from_dense(
+        cls,
+        weight: npt.ArrayLike,
+        in_shape: Shape,
+        stride: int = 1,
+        padding: int = 0,
+        dtype: npt.DTypeLike = np.int8,
+    ) -> Convolution:
+        """Convolution of an (out_channels, in_channels, height, width) kernel with weights of ``dtype``, int8 or
+        float64; zeros are no taps.
 
-        Raises InputError if the kernel is not integer, exceeds +-127 or does not fit ``in_shape``.
+        Raises InputError if the kernel does not fit ``in_shape``, for int8 unless it holds integers within +-127, for
+        float64 unless it is finite.
         """
-        dense = integer_weights(weight, "(out_channels, in_channels, height, width) kernel", 4)
+        dense = checked_weights(weight, dtype, "(out_channels, in_channels, height, width) kernel", 4)
         shape = tuple(int(size) for size in in_shape)
         if dense.shape[1] != shape[0]:
             raise InputError(f"a kernel of {dense.shape[1]} input channels does not fit sources of shape {shape}")
@@ -189,7 +229,7 @@ class Convolution:
             in_channel=in_channel,
             ky=ky,
             kx=kx,
-            weights=by_source[taps].astype(np.int8),
+            weights=by_source[taps].astype(dtype),
         )
         convolution.check_sizes("convolution")
         return convolution
@@ -221,10 +261,11 @@ class Convolution:
         """Taps of the kernel with every weight."""
         return self.out_channels * self.in_shape[0] * prod(self.kernel)
 
-    def dense(self) -> Int:
-        """int64 (out_channels, in_channels, height, width) kernel."""
-        kernel = np.zeros((self.out_channels, self.in_shape[0], *self.kernel), np.int64)
-        kernel[self.out_channel, self.in_channel, self.ky, self.kx] = self.weights
+    def dense(self) -> npt.NDArray[Any]:
+        """int64 or float64 (out_channels, in_channels, height, width) kernel."""
+        weights = wide(self.weights)
+        kernel = np.zeros((self.out_channels, self.in_shape[0], *self.kernel), weights.dtype)
+        kernel[self.out_channel, self.in_channel, self.ky, self.kx] = weights
         return kernel
 
     def _reach(self) -> tuple[Int, Int]:
@@ -244,13 +285,13 @@ class Convolution:
         rows, columns = self._reach()
         return int((rows.sum(1)[self.ky] * columns.sum(1)[self.kx]).sum())
 
-    def sum_range(self) -> tuple[Int, Int]:
-        """Sums of the negative and of the positive weights that reach each neuron, two int64 (n_out,)."""
+    def sum_range(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Sums of the negative and of the positive weights that reach each neuron, two int64 or float64 (n_out,)."""
         rows, columns = self._reach()
         bounds = []
-        for weights in (np.minimum(self.weights, 0), np.maximum(self.weights, 0)):
-            kernel = np.zeros((self.out_channels, *self.kernel), np.int64)
-            np.add.at(kernel, (self.out_channel, self.ky, self.kx), weights.astype(np.int64))
+        for weights in (np.minimum(wide(self.weights), 0), np.maximum(wide(self.weights), 0)):
+            kernel = np.zeros((self.out_channels, *self.kernel), weights.dtype)
+            np.add.at(kernel, (self.out_channel, self.ky, self.kx), weights)
             bounds.append((rows.T @ kernel @ columns).reshape(-1))
         return bounds[0], bounds[1]
 
@@ -269,7 +310,7 @@ class Convolution:
             raise InputError(f"{where}: padding {self.padding} is not smaller than the kernel {kernel}")
         check_shape(self.out_shape, f"{where}: out_shape")
 
-    def validate(self, where: str, weight_bits: int) -> None:
+    def validate(self, where: str, weight_bits: int | None) -> None:
         """Raise InputError naming the first field that is out of its range."""
         self.check_sizes(where)
         bounds = {
@@ -278,7 +319,7 @@ class Convolution:
             "ky": self.kernel[0],
             "kx": self.kernel[1],
         }
-        check_array(self.weights, np.int8, self.weights.size, f"{where}: weights")
+        check_array(self.weights, weight_dtype(weight_bits), self.weights.size, f"{where}: weights")
         key = np.zeros(self.n_weights, np.int64)
         for name, bound in bounds.items():
             column = getattr(self, name)
@@ -348,10 +389,12 @@ class Projection:
         plain_fields(self, "source", "fixed")
 
     @classmethod
-    def identity(cls, source: int, shape: Shape, weight: int = 1, stride: int = 1) -> Projection:
+    def identity(
+        cls, source: int, shape: Shape, weight: float = 1, stride: int = 1, dtype: npt.DTypeLike = np.int8
+    ) -> Projection:
         """A residual connection: every channel to itself with one weight, of a source of ``shape``."""
-        kernel = np.diag(np.full(shape[0], weight, np.int64))[:, :, None, None]
-        return cls(source, Convolution.from_dense(kernel, shape, stride), fixed=True)
+        kernel = np.diag(np.full(shape[0], weight))[:, :, None, None]
+        return cls(source, Convolution.from_dense(kernel, shape, stride, dtype=dtype), fixed=True)
 
     @property
     def n_sources(self) -> int:
@@ -365,13 +408,13 @@ class Projection:
             return self.pool.shape
         return self.connections.in_shape if isinstance(self.connections, Convolution) else None
 
-    def sum_range(self, source_max: int) -> tuple[Int, Int]:
-        """Bounds of the weighted sum for sources of 0..source_max each, two int64 (n_out,)."""
+    def sum_range(self, source_max: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Bounds of the weighted sum for sources of 0..source_max each, two int64 or float64 (n_out,)."""
         factor = source_max * (1 if self.pool is None else self.pool.size**2)
         low, high = self.connections.sum_range()
         return low * factor, high * factor
 
-    def validate(self, where: str, weight_bits: int) -> None:
+    def validate(self, where: str, weight_bits: int | None) -> None:
         """Raise InputError naming the first field that is out of its range."""
         if self.pool is not None:
             self.pool.validate(where)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any, get_args
 
 import numpy as np
@@ -16,18 +15,17 @@ from codesign.contract.network.connections import (
     Shape,
     Synapses,
     check_array,
-    check_shape,
     is_whole,
 )
 from codesign.contract.network.limits import (
     INPUT,
     MAX_CONSTANT,
-    MAX_PROJECTIONS,
     MAX_STATE_WIDTH,
     MAX_WIDTH,
     OWN,
     PREVIOUS,
 )
+from codesign.contract.network.structure import check_projections
 from codesign.contract.network.terms import NO_LEAK, CompareKind, Int, Leak, ResetKind, plain_fields
 
 # Fields that are leaks: of the membrane, and of the synaptic current.
@@ -412,7 +410,7 @@ class FrozenLayer:
         self._validate_terms(where)
         for name in ("bias", "threshold", "trained_index"):
             check_array(getattr(self, name), np.int64, self.n_out, f"{where}: {name}")
-        self._validate_projections(where)
+        check_projections(self, where, self.weight_bits)
         for name in ("bias", "threshold"):
             constants = getattr(self, name)
             if constants.min() < -MAX_CONSTANT or constants.max() > MAX_CONSTANT:
@@ -432,22 +430,3 @@ class FrozenLayer:
             raise InputError(f"{where}: current_width = {width!r} is outside 2..{MAX_STATE_WIDTH}")
         if not self.has_current and not is_whole(width, 0, 0):
             raise InputError(f"{where}: current_width = {width!r} without a current_leak; it is 0 then")
-
-    def _validate_projections(self, where: str) -> None:
-        if self.shape is not None:
-            check_shape(self.shape, f"{where}: shape")
-            if prod(self.shape) != self.n_out:
-                raise InputError(f"{where}: shape {self.shape} does not have {self.n_out} neurons")
-        if not 1 <= len(self.projections) <= MAX_PROJECTIONS:
-            raise InputError(f"{where}: {len(self.projections)} projections, expected 1..{MAX_PROJECTIONS}")
-        for number, projection in enumerate(self.projections):
-            name = where if len(self.projections) == 1 else f"{where}: projection {number}"
-            projection.validate(name, self.weight_bits)
-            found = projection.connections.n_out
-            if isinstance(projection.connections, Synapses):
-                if found != self.n_out:
-                    raise InputError(f"{name}: synapses of {found} targets in a layer of {self.n_out} neurons")
-            elif projection.connections.out_shape != self.shape:
-                raise InputError(
-                    f"{name}: a convolution to {projection.connections.out_shape} in a layer of shape {self.shape}"
-                )

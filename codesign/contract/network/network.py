@@ -18,6 +18,7 @@ from codesign.contract.network import file
 from codesign.contract.network.connections import Convolution, Projection, is_whole
 from codesign.contract.network.layer import FrozenLayer
 from codesign.contract.network.limits import INPUT, MAX_LAYERS, MAX_SYNAPSES, MAX_TIMESTEPS
+from codesign.contract.network.structure import check_sources
 from codesign.contract.network.terms import (
     NO_LEAK,
     CodingKind,
@@ -163,7 +164,7 @@ class FrozenNetwork:
             raise InputError(f"{where}: {total} synapses, the limit is {MAX_SYNAPSES}")
         for index, layer in enumerate(self.layers):
             layer.validate(f"{where}: layer {index}")
-            self._validate_sources(where, index)
+            check_sources(self.layers, index, where, self.readout if self.membrane_readout else None)
             low, high = layer.sum_range(self.source_max(index))
             # With a sum that large the bounds of the potential would not fit 64 bits themselves.
             is_beyond = max(-int(low.min()), int(high.max())) << layer.fraction_bits >= 1 << 61
@@ -181,32 +182,6 @@ class FrozenNetwork:
                 low, high = last.unsaturated_current_range(self.timesteps, self.source_max(len(self.layers) - 1))
                 if low < last.current_min or high > last.current_max:
                     raise InputError(needs.format(f"{signed_width(low, high)} current", last.current_width))
-
-    def _validate_sources(self, where: str, index: int) -> None:
-        """Raise InputError unless every projection of a layer fits its source."""
-        layer = self.layers[index]
-        for projection in layer.projections:
-            source = projection.source
-            if not is_whole(source, INPUT, index):
-                raise InputError(
-                    f"{where}: layer {index}: source {source!r} is outside -1..{index} (-1 is the network's input)"
-                )
-            name = "the network" if source == INPUT else f"layer {source}"
-            size = self.n_inputs if source == INPUT else self.layers[source].n_out
-            if projection.n_sources != size:
-                what = "inputs" if source == INPUT else "neurons"
-                raise InputError(f"{where}: layer {index} has {projection.n_sources} sources, {name} has {size} {what}")
-            shape = None if source == INPUT else self.layers[source].shape
-            if shape is not None and projection.source_shape not in (None, shape):
-                raise InputError(
-                    f"{where}: layer {index} reads a picture of {projection.source_shape}, {name} is {shape}"
-                )
-            if source == index == len(self.layers) - 1 and self.membrane_readout:
-                raise InputError(f"{where}: readout {self.readout}: the last layer emits no spikes for its recurrence")
-        if layer.projections[0].source == index:
-            raise InputError(
-                f"{where}: layer {index}: its first projection must come from an earlier layer or the input"
-            )
 
     def with_layers(self, layers: Sequence[FrozenLayer]) -> FrozenNetwork:
         return replace(self, layers=tuple(layers))

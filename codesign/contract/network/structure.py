@@ -1,0 +1,73 @@
+"""What populations and projections have to keep to, whatever their weights are: shared by frozen and float networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Protocol
+
+from codesign.basics.errors import InputError
+from codesign.contract.network.connections import Projection, Shape, Synapses, check_shape, is_whole
+from codesign.contract.network.limits import INPUT, MAX_PROJECTIONS
+
+
+class Population(Protocol):
+    """Neurons that projections reach."""
+
+    @property
+    def n_out(self) -> int: ...
+    @property
+    def shape(self) -> Shape | None: ...
+    @property
+    def projections(self) -> tuple[Projection, ...]: ...
+
+
+def check_projections(layer: Population, where: str, weight_bits: int | None) -> None:
+    """Raise InputError unless the projections are valid and end in the layer's neurons and shape.
+
+    ``weight_bits`` is None for float64 weights.
+    """
+    if layer.shape is not None:
+        check_shape(layer.shape, f"{where}: shape")
+        if prod(layer.shape) != layer.n_out:
+            raise InputError(f"{where}: shape {layer.shape} does not have {layer.n_out} neurons")
+    if not 1 <= len(layer.projections) <= MAX_PROJECTIONS:
+        raise InputError(f"{where}: {len(layer.projections)} projections, expected 1..{MAX_PROJECTIONS}")
+    for number, projection in enumerate(layer.projections):
+        name = where if len(layer.projections) == 1 else f"{where}: projection {number}"
+        projection.validate(name, weight_bits)
+        found = projection.connections.n_out
+        if isinstance(projection.connections, Synapses):
+            if found != layer.n_out:
+                raise InputError(f"{name}: synapses of {found} targets in a layer of {layer.n_out} neurons")
+        elif projection.connections.out_shape != layer.shape:
+            raise InputError(
+                f"{name}: a convolution to {projection.connections.out_shape} in a layer of shape {layer.shape}"
+            )
+
+
+def check_sources(layers: Sequence[Population], index: int, where: str, membrane_readout: str | None) -> None:
+    """Raise InputError unless every projection of a layer fits its source.
+
+    ``membrane_readout`` is the network's readout if its last layer emits no spikes, else None.
+    """
+    layer = layers[index]
+    n_inputs = layers[0].projections[0].n_sources
+    for projection in layer.projections:
+        source = projection.source
+        if not is_whole(source, INPUT, index):
+            raise InputError(
+                f"{where}: layer {index}: source {source!r} is outside -1..{index} (-1 is the network's input)"
+            )
+        name = "the network" if source == INPUT else f"layer {source}"
+        size = n_inputs if source == INPUT else layers[source].n_out
+        if projection.n_sources != size:
+            what = "inputs" if source == INPUT else "neurons"
+            raise InputError(f"{where}: layer {index} has {projection.n_sources} sources, {name} has {size} {what}")
+        shape = None if source == INPUT else layers[source].shape
+        if shape is not None and projection.source_shape not in (None, shape):
+            raise InputError(f"{where}: layer {index} reads a picture of {projection.source_shape}, {name} is {shape}")
+        if source == index == len(layers) - 1 and membrane_readout is not None:
+            raise InputError(f"{where}: readout {membrane_readout}: the last layer emits no spikes for its recurrence")
+    if layer.projections[0].source == index:
+        raise InputError(f"{where}: layer {index}: its first projection must come from an earlier layer or the input")
