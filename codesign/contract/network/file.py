@@ -2,14 +2,17 @@
 
 Format version 3, for networks with a delayed reset or a synaptic current; the others are of version 2, which knows
 neither, so that they keep their hashes and what was written before is read. Sizes come from the metadata and are
-checked before an array is read.
+checked before an array is read. The float network's file (:mod:`codesign.contract.floating.file`) is read and
+written with the same functions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -71,11 +74,7 @@ def metadata(network: FrozenNetwork) -> dict[str, Any]:
         "version": FORMAT_VERSION if has_terms else PLAIN_VERSION,
         "timesteps": network.timesteps,
         "readout": network.readout,
-        "coding": {
-            "kind": network.coding.kind,
-            "input_bits": network.coding.input_bits,
-            "parameters": dict(network.coding.parameters),
-        },
+        "coding": coding_document(network.coding),
         "layers": [_layer_document(layer, has_terms) for layer in network.layers],
     }
 
@@ -91,10 +90,17 @@ def tensors(network: FrozenNetwork) -> dict[str, np.ndarray]:
                 value = getattr(leak, name)
                 if isinstance(value, np.ndarray):
                     found[f"layer{index}.{field}.{name}"] = value
-        for number, projection in enumerate(layer.projections):
-            names = SYNAPSE_ARRAYS if isinstance(projection.connections, Synapses) else TAP_ARRAYS
-            for name in names:
-                found[f"layer{index}.projection{number}.{name}"] = getattr(projection.connections, name)
+        found |= projection_tensors(index, layer.projections)
+    return found
+
+
+def projection_tensors(index: int, projections: Sequence[Projection]) -> dict[str, np.ndarray]:
+    """Arrays of the projections of layer ``index`` by their names in the file."""
+    found: dict[str, np.ndarray] = {}
+    for number, projection in enumerate(projections):
+        names = SYNAPSE_ARRAYS if isinstance(projection.connections, Synapses) else TAP_ARRAYS
+        for name in names:
+            found[f"layer{index}.projection{number}.{name}"] = getattr(projection.connections, name)
     return found
 
 
@@ -108,17 +114,7 @@ def _layer_document(layer: FrozenLayer, has_terms: bool) -> dict[str, Any]:
         **terms,
         "leak": _leak_document(layer.leak),
         "shape": None if layer.shape is None else list(layer.shape),
-        "projections": [
-            {
-                "source": projection.source,
-                "fixed": projection.fixed,
-                "pool": None
-                if projection.pool is None
-                else {"shape": list(projection.pool.shape), "size": projection.pool.size},
-                "connections": _connections_document(projection.connections),
-            }
-            for projection in layer.projections
-        ],
+        "projections": [projection_document(projection) for projection in layer.projections],
     }
 
 
@@ -129,6 +125,21 @@ def _leak_document(leak: Leak) -> dict[str, Any]:
         "shift": None if isinstance(leak.shift, np.ndarray) else leak.shift,
         "multiplier": None if isinstance(leak.multiplier, np.ndarray) else leak.multiplier,
     }
+
+
+def projection_document(projection: Projection) -> dict[str, Any]:
+    """A projection but for its arrays."""
+    pool = projection.pool
+    return {
+        "source": projection.source,
+        "fixed": projection.fixed,
+        "pool": None if pool is None else {"shape": list(pool.shape), "size": pool.size},
+        "connections": _connections_document(projection.connections),
+    }
+
+
+def coding_document(coding: InputCoding) -> dict[str, Any]:
+    return {"kind": coding.kind, "input_bits": coding.input_bits, "parameters": dict(coding.parameters)}
 
 
 def _connections_document(connections: Connections) -> dict[str, Any]:
@@ -150,14 +161,28 @@ def _connections_document(connections: Connections) -> dict[str, Any]:
     }
 
 
+def content_hash(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 (hex) of a document and its arrays, independent of file layout, host and time."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, array in arrays.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
 def write(network: FrozenNetwork, path: Path) -> None:
     """Write a validated network (atomically)."""
+    write_content(path, metadata(network), tensors(network), network.hash)
+
+
+def write_content(path: Path, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], stated: str) -> None:
+    """Write a document with its hash as the metadata of arrays (atomically)."""
     from safetensors.numpy import save_file
 
-    document = json.dumps({**metadata(network), HASH_KEY: network.hash}, sort_keys=True)
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors(network).items()}
+    text = json.dumps({**document, HASH_KEY: stated}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={METADATA_KEY: document})
+        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        save_file(whole, temporary, metadata={METADATA_KEY: text})
 
 
 @dataclass(frozen=True)
@@ -171,31 +196,57 @@ class Contents:
     hash: str | None
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a kind of network's file calls itself, and what makes it again."""
+
+    name: str
+    versions: tuple[int, ...]
+    keys: frozenset[str]
+    title: str
+    again: str
+
+
+FROZEN = Form(FORMAT_NAME, (PLAIN_VERSION, FORMAT_VERSION), frozenset(KEYS), "frozen network", "freeze it again")
+
+
 def read(path: Path) -> Contents:
     """Contents of a file. Raises InputError with the file's name in front."""
-    from safetensors import SafetensorError, safe_open
-
-    check_header(path, "no such frozen network; `codesign freeze` writes one", MAX_HEADER_BYTES)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            document = _parse_metadata(path, (file.metadata() or {}).get(METADATA_KEY))
-            present = frozenset(file.keys())
-            layers = tuple(
-                _read_layer(_Reader(file, present, f"{path}: layer {index}"), index, entry, document["version"])
-                for index, entry in enumerate(document["layers"])
-            )
-        coding = document["coding"]
+    with open_content(path, FROZEN, "no such frozen network; `codesign freeze` writes one") as (document, file):
         return Contents(
-            layers,
+            tuple(
+                _read_layer(Reader(file, f"{path}: layer {index}"), index, entry, document["version"])
+                for index, entry in enumerate(document["layers"])
+            ),
             document["timesteps"],
-            InputCoding(cast(CodingKind, coding["kind"]), coding["input_bits"], coding["parameters"]),
+            read_coding(document),
             cast(ReadoutKind, document["readout"]),
             document.get(HASH_KEY),
         )
+
+
+def read_coding(document: Mapping[str, Any]) -> InputCoding:
+    coding = document["coding"]
+    return InputCoding(cast(CodingKind, coding["kind"]), coding["input_bits"], coding["parameters"])
+
+
+@contextmanager
+def open_content(path: Path, form: Form, absent: str) -> Iterator[tuple[dict[str, Any], Any]]:
+    """The checked document and the open tensors of a file of a form.
+
+    What the block trips over in a document, a key that is missing or of another kind, becomes an InputError with the
+    file's name in front.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    check_header(path, absent, MAX_HEADER_BYTES)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield _parse_metadata(path, form, (file.metadata() or {}).get(METADATA_KEY)), file
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"{path}: the frozen network's metadata is incomplete ({error!r})") from None
+        raise InputError(f"{path}: the {form.title}'s metadata is incomplete ({error!r})") from None
 
 
 def check_header(path: Path, absent: str, limit: int) -> None:
@@ -212,42 +263,42 @@ def check_header(path: Path, absent: str, limit: int) -> None:
         raise InputError(f"{path}: a header of {struct.unpack('<Q', head)[0]} bytes, the limit is {limit}")
 
 
-def _parse_metadata(path: Path, text: str | None) -> dict[str, Any]:
+def _parse_metadata(path: Path, form: Form, text: str | None) -> dict[str, Any]:
     if text is None:
-        raise InputError(f"{path}: not a frozen network (no codesign metadata)")
+        raise InputError(f"{path}: not a {form.title} (no codesign metadata)")
     if len(text) > MAX_METADATA_BYTES:
         raise InputError(f"{path}: metadata of {len(text)} bytes, the limit is {MAX_METADATA_BYTES}")
     document = parse_json(text, f"{path}: metadata")
-    if document.get("format") != FORMAT_NAME:
-        raise InputError(f"{path}: not a frozen network")
+    if document.get("format") != form.name:
+        raise InputError(f"{path}: not a {form.title}")
     version = document.get("version")
-    if type(version) is not int or not PLAIN_VERSION <= version <= FORMAT_VERSION:
+    if type(version) is not int or version not in form.versions:
         raise InputError(
-            f"{path}: format version {version!r}, this codesign reads {PLAIN_VERSION} and {FORMAT_VERSION}; "
-            f"freeze it again"
+            f"{path}: format version {version!r}, this codesign reads {' and '.join(map(str, form.versions))}; "
+            f"{form.again}"
         )
-    unknown = sorted(document.keys() - KEYS - {HASH_KEY})
+    unknown = sorted(document.keys() - form.keys - {HASH_KEY})
     if unknown:
         # Not passed over: it may be a key whose name is damaged.
-        raise InputError(f"{path}: metadata has the unknown key {unknown[0]!r}; freeze it again")
+        raise InputError(f"{path}: metadata has the unknown key {unknown[0]!r}; {form.again}")
     layers = document.get("layers")
     if not isinstance(layers, list) or not 1 <= len(layers) <= MAX_LAYERS:
         raise InputError(f"{path}: the number of layers is outside 1..{MAX_LAYERS}")
     return document
 
 
-class _Reader:
+class Reader:
     """Tensors of an open file, each read only if its type and size are what the metadata says."""
 
-    def __init__(self, file: Any, present: frozenset[str], where: str) -> None:
-        self._file, self._present, self.where = file, present, where
+    def __init__(self, file: Any, where: str, dtypes: Mapping[str, str] = DTYPES) -> None:
+        self._file, self._present, self.where, self._dtypes = file, frozenset(file.keys()), where, dtypes
 
     def array(self, key: str, size: int) -> Any:
         name = key.rsplit(".", 1)[1]
         if key not in self._present:
             raise InputError(f"{self.where}: tensor {key} is missing")
         view = self._file.get_slice(key)
-        dtype = DTYPES[name]
+        dtype = self._dtypes[name]
         if view.get_dtype() != dtype or list(view.get_shape()) != [size]:
             raise InputError(
                 f"{self.where}: {name} is {view.get_dtype()} {view.get_shape()}, expected {dtype} [{size}]"
@@ -260,11 +311,8 @@ class _Reader:
         return entry[name]
 
 
-def _read_layer(reader: _Reader, index: int, entry: Mapping[str, Any], version: int) -> FrozenLayer:
+def _read_layer(reader: Reader, index: int, entry: Mapping[str, Any], version: int) -> FrozenLayer:
     n_out = reader.size(entry, "n_out", MAX_WIDTH)
-    projections = entry["projections"]
-    if not isinstance(projections, list) or not 1 <= len(projections) <= MAX_PROJECTIONS:
-        raise InputError(f"{reader.where}: the number of projections is outside 1..{MAX_PROJECTIONS}")
 
     def leak(field: str) -> Leak:
         numbers = {
@@ -285,14 +333,20 @@ def _read_layer(reader: _Reader, index: int, entry: Mapping[str, Any], version: 
         **terms,
         leak=leak("leak"),
         shape=None if entry["shape"] is None else cast(Any, tuple(entry["shape"])),
-        projections=tuple(
-            _read_projection(reader, f"layer{index}.projection{number}", item)
-            for number, item in enumerate(projections)
-        ),
+        projections=read_projections(reader, index, entry["projections"]),
     )
 
 
-def _read_projection(reader: _Reader, key: str, entry: Mapping[str, Any]) -> Projection:
+def read_projections(reader: Reader, index: int, entries: Any) -> tuple[Projection, ...]:
+    """The projections of layer ``index``. Raises InputError unless there are 1 to MAX_PROJECTIONS."""
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_PROJECTIONS:
+        raise InputError(f"{reader.where}: the number of projections is outside 1..{MAX_PROJECTIONS}")
+    return tuple(
+        _read_projection(reader, f"layer{index}.projection{number}", entry) for number, entry in enumerate(entries)
+    )
+
+
+def _read_projection(reader: Reader, key: str, entry: Mapping[str, Any]) -> Projection:
     pool, fixed = entry["pool"], entry["fixed"]
     if not isinstance(fixed, bool):
         raise InputError(f"{reader.where}: fixed = {fixed!r} is neither true nor false")
@@ -304,7 +358,7 @@ def _read_projection(reader: _Reader, key: str, entry: Mapping[str, Any]) -> Pro
     )
 
 
-def _read_connections(reader: _Reader, key: str, entry: Mapping[str, Any]) -> Connections:
+def _read_connections(reader: Reader, key: str, entry: Mapping[str, Any]) -> Connections:
     if entry["kind"] == "synapses":
         n_in, n_out = (reader.size(entry, name, MAX_WIDTH) for name in ("n_in", "n_out"))
         count = reader.size(entry, "n_synapses", MAX_SYNAPSES)

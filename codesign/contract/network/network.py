@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import numpy.typing as npt
 
 from codesign.basics.errors import InputError, UnsupportedError
@@ -144,11 +141,7 @@ class FrozenNetwork:
     @cached_property
     def hash(self) -> str:
         """sha256 (hex) of the content, independent of file layout, host and time; computed once."""
-        digest = hashlib.sha256(json.dumps(file.metadata(self), sort_keys=True).encode())
-        for name, array in file.tensors(self).items():
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
-        return digest.hexdigest()
+        return file.content_hash(file.metadata(self), file.tensors(self))
 
     def validate(self, where: str = "network") -> None:
         """Raise InputError naming the first thing that breaks the contract."""
