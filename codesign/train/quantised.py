@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from codesign.contract.network import (
     signed_width,
 )
 from codesign.contract.network import Projection as FrozenProjection
+from codesign.contract.scaling import LayerScale, layer_scale, leak_bits, nearest_multipliers, nearest_shifts, plain
 from codesign.train.architecture import LayerPlan, ProjectionPlan
 from codesign.train.lif import Neuron, lif, recurrent_lif
 from codesign.train.model import (
@@ -44,9 +45,7 @@ from codesign.train.model import (
     weighted_sums,
 )
 
-MAX_FRACTION_BITS = 16
 CALIBRATION_MARGIN = 1.5
-CLIP_STEPS = 64
 
 
 class _RoundThrough(torch.autograd.Function):
@@ -65,72 +64,6 @@ def round_through(x: Tensor) -> Tensor:
     return _RoundThrough.apply(x)  # type: ignore[return-value]
 
 
-def weight_scale(weights: np.ndarray, limit: int, least: float = 0.0) -> float:
-    """Size of one integer step: the clip with the least squared error over the active weights, of 64 tried.
-
-    ``least`` is a bound that the step does not fall below.
-    """
-    magnitudes = np.abs(weights.astype(np.float64))
-    largest = float(magnitudes.max(initial=0.0))
-    if largest == 0:
-        return max(1.0, least)
-    best, best_error = largest / limit, math.inf
-    for step in range(CLIP_STEPS):
-        scale = largest * (1 - 0.8 * step / CLIP_STEPS) / limit
-        error = float(((magnitudes - scale * np.minimum(np.round(magnitudes / scale), limit)) ** 2).sum())
-        if error < best_error:
-            best, best_error = scale, error
-    return max(best, least)
-
-
-@dataclass(frozen=True)
-class LayerScale:
-    """How a layer's float values become integers, in G groups of neurons: the whole layer, or each neuron or channel.
-
-    step : float64 (G,), change of the float current by one integer step of a weight, times one unit of its source.
-    fraction_bits : F.
-    unit : float64 (G,), size of the float threshold 1 in the units of the membrane, 2^F / step.
-    threshold : int64 (G,), round(unit).
-    limit : largest weight magnitude.
-    """
-
-    step: np.ndarray
-    fraction_bits: int
-    unit: np.ndarray
-    threshold: np.ndarray
-    limit: int
-
-
-def layer_scale(
-    groups: Sequence[np.ndarray],
-    bits: int,
-    leak_bits: int,
-    fraction_bits: int | None,
-    where: str,
-    *,
-    identity: bool = False,
-) -> LayerScale:
-    """Scale of a layer whose groups of neurons have these active weights, in currents per unit of the source.
-
-    F is the smallest with every threshold >= 2^(leak_bits + 3) unless given. ``identity`` keeps weight 1 within the
-    limit. Raises InputError if no F up to 16 reaches that.
-    """
-    limit = (1 << (bits - 1)) - 1
-    step = np.array([weight_scale(weights, limit, 1.0 / limit if identity else 0.0) for weights in groups])
-    candidates = range(MAX_FRACTION_BITS + 1) if fraction_bits is None else [fraction_bits]
-    for bits_tried in candidates:
-        unit = 2.0**bits_tried / step
-        threshold = np.round(unit).astype(np.int64)
-        if fraction_bits is not None or threshold.min() >= 1 << (leak_bits + 3):
-            if threshold.min() < 1:
-                raise InputError(f"{where}: the threshold rounds to 0 with fraction_bits = {bits_tried}; raise it")
-            return LayerScale(step, bits_tried, unit, threshold, limit)
-    raise InputError(
-        f"{where}: weights up to {float(step.max()) * limit:.3g} times the threshold cannot be represented: the leak "
-        f"would be lost even with fraction_bits = {MAX_FRACTION_BITS}"
-    )
-
-
 def snapped_leak(layer: Layer) -> tuple[int | np.ndarray, int | np.ndarray]:
     """Shift and multiplier of the leak that hardware has nearest to a layer's decay; arrays (G,) where learnt.
 
@@ -142,9 +75,8 @@ def snapped_leak(layer: Layer) -> tuple[int | np.ndarray, int | np.ndarray]:
         return neuron.leak_shift, neuron.leak_multiplier
     decay = torch.sigmoid(layer.leak.detach().double()).cpu().numpy()
     if neuron.leak_kind == "shift":
-        shifts = np.arange(1, MAX_TRAINED_SHIFT + 1)
-        return shifts[np.argmin(np.abs(decay[:, None] - (1 - 2.0**-shifts)), axis=1)], 0
-    return 8, np.clip(np.round(decay * 256), 0, 255).astype(np.int64)
+        return nearest_shifts(decay, MAX_TRAINED_SHIFT), 0
+    return 8, nearest_multipliers(decay, 8, 255)
 
 
 def folded(layer: Layer) -> tuple[dict[str, Tensor], Tensor]:
@@ -207,18 +139,18 @@ class QuantisedLayer(nn.Module):
         self.scale = layer_scale(
             self._groups(config.scale),
             config.weight_bits,
-            _leak_bits(layer.neuron.leak_kind, shift, multiplier),
+            leak_bits(layer.neuron.leak_kind, shift, multiplier),
             config.fraction_bits,
             f"layer {index}",
             identity=any(plan.kind == "identity" for plan in self.plan.projections),
         )
-        self.leak = Leak(layer.neuron.leak_kind, _plain(shift), _plain(multiplier))
+        self.leak = Leak(layer.neuron.leak_kind, plain(shift), plain(multiplier))
         self.neuron: Neuron = replace(
             layer.neuron,
             leak_shift=self._by_neuron(self.leak.shift),
             leak_multiplier=self._by_neuron(self.leak.multiplier),
-            threshold=self._by_neuron(_plain(self.scale.threshold)) if layer.neuron.spiking else math.inf,
-            unit=self._by_neuron(_plain(self.scale.unit)),
+            threshold=self._by_neuron(plain(self.scale.threshold)) if layer.neuron.spiking else math.inf,
+            unit=self._by_neuron(plain(self.scale.unit)),
             integer=True,
         )
 
@@ -419,7 +351,7 @@ class QuantisedNetwork(nn.Module):
             frozen = FrozenLayer.from_projections(
                 [self._projection(layer, projection) for projection in layer.projections],
                 bias=bias,
-                threshold=_plain(layer.scale.threshold),
+                threshold=plain(layer.scale.threshold),
                 leak=layer.leak,
                 reset=layer.neuron.reset,
                 compare=config.compare,
@@ -450,16 +382,3 @@ class QuantisedNetwork(nn.Module):
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     channels, height, width = shape
     return channels, height, width
-
-
-def _plain(value: Any) -> Any:
-    """A single number out of an array of one, any other array as it is."""
-    return value.reshape(-1)[0].item() if isinstance(value, np.ndarray) and value.size == 1 else value
-
-
-def _leak_bits(kind: str, shift: int | np.ndarray, multiplier: int | np.ndarray) -> int:
-    """Bits below the threshold that the slowest leak needs."""
-    if kind == "shift":
-        return int(np.max(shift))
-    slowest = float(np.max(multiplier)) / 256
-    return math.ceil(-math.log2(1 - slowest)) if kind == "multiply" and slowest < 1 else 0

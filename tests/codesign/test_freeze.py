@@ -10,13 +10,14 @@ from codesign.basics.errors import InputError
 from codesign.config import parse_config
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
+from codesign.contract.scaling import layer_scale, weight_scale
 from codesign.data import load_dataset
 from codesign.data.encoders import encode, input_coding
 from codesign.quantise.freeze import balanced_accuracy, freeze, load_trained
 from codesign.train import train
 from codesign.train.batches import Batches, input_shape
 from codesign.train.model import SpikingNetwork
-from codesign.train.quantised import QuantisedNetwork, layer_scale, round_through, weight_scale
+from codesign.train.quantised import QuantisedNetwork, round_through
 
 
 def configured(data=None, network=None, train_options=None, freeze_options=None):
