@@ -66,17 +66,17 @@ def layer_scale(
     fraction_bits: int | None,
     where: str,
     *,
-    identity: bool = False,
+    identity: float = 0.0,
     threshold: float | Float = 1.0,
 ) -> LayerScale:
     """Scale of a layer whose groups of neurons have these active weights, in currents per unit of the source.
 
-    F is the smallest with every threshold >= 2^(leak_bits + 3) unless given. ``identity`` keeps weight 1 within the
-    limit. ``threshold`` is the float threshold, positive; or one per group, the least magnitude in it. Raises
+    F is the smallest with every threshold >= 2^(leak_bits + 3) unless given. ``identity`` is a weight that stays
+    within the limit. ``threshold`` is the float threshold, positive; or one per group, the least magnitude in it. Raises
     InputError if no F up to 16 reaches that.
     """
     limit = (1 << (bits - 1)) - 1
-    step = np.array([weight_scale(weights, limit, 1.0 / limit if identity else 0.0) for weights in groups])
+    step = np.array([weight_scale(weights, limit, identity / limit) for weights in groups])
     candidates = range(MAX_FRACTION_BITS + 1) if fraction_bits is None else [fraction_bits]
     for bits_tried in candidates:
         unit = 2.0**bits_tried / step

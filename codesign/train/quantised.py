@@ -142,7 +142,7 @@ class QuantisedLayer(nn.Module):
             leak_bits(layer.neuron.leak_kind, shift, multiplier),
             config.fraction_bits,
             f"layer {index}",
-            identity=any(plan.kind == "identity" for plan in self.plan.projections),
+            identity=1.0 if any(plan.kind == "identity" for plan in self.plan.projections) else 0.0,
         )
         self.leak = Leak(layer.neuron.leak_kind, plain(shift), plain(multiplier))
         self.neuron: Neuron = replace(

@@ -168,7 +168,7 @@ def test_a_scale_per_neuron_shares_the_fraction_bits():
 def test_an_identity_is_within_the_weights_range():
     small = np.full(500, 0.01)
     assert layer_scale([small], 6, 3, None, "layer 0").step[0] < 1 / 31
-    assert layer_scale([small], 6, 3, None, "layer 0", identity=True).step[0] == 1 / 31
+    assert layer_scale([small], 6, 3, None, "layer 0", identity=1.0).step[0] == 1 / 31
 
 
 def test_weights_that_cannot_be_represented_are_refused():
