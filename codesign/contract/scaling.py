@@ -72,8 +72,8 @@ def layer_scale(
     """Scale of a layer whose groups of neurons have these active weights, in currents per unit of the source.
 
     F is the smallest with every threshold >= 2^(leak_bits + 3) unless given. ``identity`` is a weight that stays
-    within the limit. ``threshold`` is the float threshold, positive; or one per group, the least magnitude in it. Raises
-    InputError if no F up to 16 reaches that.
+    within the limit. ``threshold`` is the float threshold, positive; or one per group, the least magnitude in it.
+    Raises InputError if no F up to 16 reaches that.
     """
     limit = (1 << (bits - 1)) - 1
     step = np.array([weight_scale(weights, limit, identity / limit) for weights in groups])

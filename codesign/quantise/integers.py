@@ -23,7 +23,6 @@ from codesign.contract.network import (
     FrozenNetwork,
     Leak,
     Projection,
-    Synapses,
     signed_width,
 )
 from codesign.contract.scaling import LayerScale, layer_scale, leak_bits, nearest_multipliers, nearest_shifts
@@ -284,15 +283,7 @@ def _projection(projection: Projection, factor: Float, limit: int) -> Projection
     if projection.fixed:
         # An identity stays one, however light.
         whole = np.where(whole == 0, np.sign(connections.weights), whole).astype(np.int8)
-    kept = whole != 0
-    if isinstance(connections, Synapses):
-        indptr = np.searchsorted(connections.sources[kept], np.arange(connections.n_in + 1)).astype(np.int64)
-        found: Any = replace(connections, indptr=indptr, targets=connections.targets[kept], weights=whole[kept])
-    else:
-        names = ("out_channel", "in_channel", "ky", "kx")
-        columns = {name: getattr(connections, name)[kept] for name in names}
-        found = replace(connections, weights=whole[kept], **columns)
-    return replace(projection, connections=found)
+    return replace(projection, connections=connections.with_weights(whole))
 
 
 def _weight_change(

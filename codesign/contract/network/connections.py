@@ -5,7 +5,7 @@ The same structures carry a frozen network's weights, int8, and a float network'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -115,6 +115,12 @@ class Synapses:
             targets=targets.astype(np.int32),
             weights=dense[sources, targets].astype(dtype),
         )
+
+    def with_weights(self, weights: Weights) -> Synapses:
+        """The same synapses with other weights (n_synapses,); those that are 0 are left out."""
+        kept = weights != 0
+        indptr = np.searchsorted(self.sources[kept], np.arange(self.n_in + 1)).astype(np.int64)
+        return replace(self, indptr=indptr, targets=self.targets[kept], weights=weights[kept])
 
     @property
     def n_weights(self) -> int:
@@ -233,6 +239,12 @@ class Convolution:
         )
         convolution.check_sizes("convolution")
         return convolution
+
+    def with_weights(self, weights: Weights) -> Convolution:
+        """The same taps with other weights (n_taps,); those that are 0 are left out."""
+        kept = weights != 0
+        columns = {name: getattr(self, name)[kept] for name in ("out_channel", "in_channel", "ky", "kx")}
+        return replace(self, weights=weights[kept], **columns)
 
     @property
     def out_shape(self) -> Shape:

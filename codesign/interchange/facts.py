@@ -1,0 +1,95 @@
+"""What an import has to be told, beside what the file says; and what it found out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from codesign.basics.errors import InputError
+from codesign.contract.network.terms import CompareKind, ReadoutKind, ResetKind
+from codesign.quantise.integers import Change
+
+Integrator = Literal["euler", "exponential"]
+SpikesKind = Literal["one", "several"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts that options state; None where nothing does. A source asks for what it needs and does not know itself.
+
+    dt : length of a timestep, in the unit of the file's time constants.
+    reset : kind for all neurons. resets : kind by node, before ``reset``.
+    reset_delay : whether a reset by subtraction comes a timestep late.
+    compare : ``>`` or ``>=`` in place of the source's own.
+    readout, timesteps : of the network.
+    input_bits : 0 for events; else the bits of input currents, which stand for 0..1.
+    integrator : how the equations of a file without a framework become timesteps.
+    norm_input : whether sinabs scales the input of a leaky neuron by 1 - decay.
+    spikes : whether neurons were trained to fire once in a timestep at most, or several times.
+    """
+
+    dt: float | None = None
+    reset: ResetKind | None = None
+    resets: Mapping[str, ResetKind] = field(default_factory=dict)
+    reset_delay: bool | None = None
+    compare: CompareKind | None = None
+    readout: ReadoutKind | None = None
+    timesteps: int | None = None
+    input_bits: int = 0
+    integrator: Integrator | None = None
+    norm_input: bool | None = None
+    spikes: SpikesKind | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("compare", CompareKind), ("readout", ReadoutKind), ("integrator", Integrator)):
+            self._check(f"--{name}", getattr(self, name), get_args(kind))
+        self._check("--spikes", self.spikes, get_args(SpikesKind))
+        for kind in (self.reset, *self.resets.values()):
+            self._check("--reset", kind, get_args(ResetKind))
+        if self.dt is not None and not 0 < self.dt < float("inf"):
+            raise InputError(f"--dt {self.dt!r} is no length of a timestep; it is positive")
+
+    @staticmethod
+    def _check(option: str, value: Any, choices: tuple[str, ...]) -> None:
+        if value is not None and value not in choices:
+            raise InputError(f"{option} {value!r} is none of {', '.join(choices)}")
+
+    def reset_of(self, node: str, source: str, choices: tuple[ResetKind, ...]) -> ResetKind:
+        """The reset of a node. Raises InputError if no option says it, or the source does not have it."""
+        found = self.resets.get(node, self.reset)
+        if found is None:
+            raise InputError(
+                f"{node}: how the neuron is reset is not in the file; add --reset {'|'.join(choices)}, "
+                f"or --reset {node}=KIND for this node"
+            )
+        if found not in choices:
+            raise InputError(f"{node}: {source} has no reset {found!r}; --reset is one of {', '.join(choices)}")
+        return found
+
+    def needed(self, name: str, where: str, why: str, option: str) -> Any:
+        """The fact of that name. Raises InputError that names the option if nothing says it."""
+        value = getattr(self, name)
+        if value is None:
+            raise InputError(f"{where}: {why}; add {option}")
+        return value
+
+
+@dataclass
+class Findings:
+    """The three lists of an import, in the order in which they were found.
+
+    supported : what became the same in hardware's terms, one line each. changed : what became another, with its size.
+    unsupported : what is left out or clamped; what cannot be done at all is an error instead.
+    """
+
+    supported: list[str] = field(default_factory=list)
+    changed: list[Change] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "supported": list(self.supported),
+            "changed": [change.document() for change in self.changed],
+            "unsupported": list(self.unsupported),
+        }

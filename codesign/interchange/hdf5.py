@@ -1,0 +1,145 @@
+"""HDF5 files of strangers, as plain dictionaries: every size is checked before anything is read.
+
+The files are small trees of arrays and texts. Links to other files, data kept elsewhere, virtual data sets and custom
+types are refused; so is what unpacks into more than a file of that kind holds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign.basics.errors import InputError
+from codesign.basics.files import input_size
+
+MAX_FILE_BYTES = 1 << 31
+# All arrays of a file together, unpacked: 128 million weights of float64.
+MAX_BYTES = 1 << 30
+MAX_OBJECTS = 1 << 14
+MAX_DEPTH = 12
+MAX_TEXTS = 1 << 14
+MAX_NAME = 200
+# What a chunk unpacks into, whatever the array's own size: the library allocates whole chunks.
+MAX_CHUNK_BYTES = 1 << 28
+# Packed data of many zeros may be small; what was never written is no data at all.
+MAX_RATIO = 2000
+
+Tree = dict[str, Any]
+
+
+def read_tree(path: Path, absent: str = "no such file") -> Tree:
+    """The groups of an HDF5 file as dictionaries; arrays as numpy's, texts as str or as lists of lists of str.
+
+    Raises InputError in one line for a file that is missing, no HDF5, damaged, or beyond the limits.
+    """
+    import h5py
+
+    input_size(path, absent, MAX_FILE_BYTES)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return _Walk(path, path.stat().st_size).group(file, "", 0)
+    except InputError:
+        raise
+    # The library raises whatever its layers say, texts of a name that is no UTF-8 among them.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise InputError(f"{path}: truncated or not an HDF5 file ({type(error).__name__}: {error})") from None
+
+
+class _Walk:
+    def __init__(self, path: Path, file_bytes: int) -> None:
+        self._path, self._file_bytes = path, file_bytes
+        self._objects = self._bytes = self._texts = 0
+
+    def group(self, group: Any, where: str, depth: int) -> Tree:
+        import h5py
+
+        if depth > MAX_DEPTH:
+            raise InputError(f"{self._path}: {where}: groups are nested deeper than {MAX_DEPTH}")
+        found: Tree = {}
+        for name in group:
+            self._objects += 1
+            if self._objects > MAX_OBJECTS:
+                raise InputError(f"{self._path}: more than {MAX_OBJECTS} groups and data sets")
+            place = f"{where}/{name}" if where else str(name)
+            if len(name) > MAX_NAME:
+                raise InputError(f"{self._path}: a name of {len(name)} letters, the limit is {MAX_NAME}")
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise InputError(f"{self._path}: {place}: is a link, expected data in the file itself")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                found[name] = self.group(item, place, depth + 1)
+            elif isinstance(item, h5py.Dataset):
+                found[name] = self._dataset(item, place)
+            else:
+                raise InputError(f"{self._path}: {place}: neither a group nor a data set")
+        return found
+
+    def _dataset(self, item: Any, where: str) -> Any:
+        if item.is_virtual or item.external:
+            raise InputError(f"{self._path}: {where}: its data are in another file")
+        if item.shape is None:
+            raise InputError(f"{self._path}: {where}: an empty data set")
+        if item.dtype.kind == "O" or item.dtype.kind == "S":
+            return self._text(item, where)
+        if item.dtype.kind not in "fiub" or item.dtype.itemsize > 8:
+            raise InputError(f"{self._path}: {where}: is {item.dtype}, expected numbers or text")
+        self._check_bytes(item, where)
+        array = np.asarray(item[()])
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+    def _check_bytes(self, item: Any, where: str) -> None:
+        n_bytes = item.dtype.itemsize
+        for length in item.shape:
+            n_bytes *= int(length)
+        self._bytes += n_bytes
+        if self._bytes > MAX_BYTES:
+            raise InputError(
+                f"{self._path}: {where}: of shape {_short(item.shape)} takes the file beyond {MAX_BYTES} bytes"
+            )
+        if n_bytes > MAX_RATIO * self._file_bytes:
+            raise InputError(
+                f"{self._path}: {where}: of shape {_short(item.shape)} needs {n_bytes} bytes, the file has "
+                f"{self._file_bytes}: truncated or made to fill memory"
+            )
+        chunk = item.dtype.itemsize
+        for length in item.chunks or ():
+            chunk *= int(length)
+        if chunk > MAX_CHUNK_BYTES:
+            raise InputError(f"{self._path}: {where}: chunks of {chunk} bytes, the limit is {MAX_CHUNK_BYTES}")
+
+    def _text(self, item: Any, where: str) -> Any:
+        import h5py
+
+        if item.dtype.kind == "O" and h5py.check_string_dtype(item.dtype) is None:
+            raise InputError(f"{self._path}: {where}: is {item.dtype}, expected numbers or text")
+        count = 1
+        for length in item.shape:
+            count *= int(length)
+        self._texts += count
+        if self._texts > MAX_TEXTS or len(item.shape) > 2 or item.dtype.itemsize > MAX_NAME * 8:
+            raise InputError(f"{self._path}: {where}: texts of shape {_short(item.shape)}, more than a network has")
+        self._check_bytes(item, where)
+        if item.shape == ():
+            return self._decoded(item[()], where)
+        # One row at a time: each text may be as long as the file.
+        rows = [item[index] for index in range(item.shape[0])]
+        if len(item.shape) == 1:
+            return [self._decoded(row, where) for row in rows]
+        return [[self._decoded(text, where) for text in row] for row in rows]
+
+    def _decoded(self, text: Any, where: str) -> str:
+        if not isinstance(text, bytes | str):
+            raise InputError(f"{self._path}: {where}: holds {type(text).__name__}, expected text")
+        if len(text) > MAX_NAME:
+            raise InputError(f"{self._path}: {where}: a text of {len(text)} bytes, the limit is {MAX_NAME}")
+        try:
+            return text.decode("utf-8") if isinstance(text, bytes) else text
+        except UnicodeDecodeError:
+            raise InputError(f"{self._path}: {where}: a text that is no UTF-8") from None
+
+
+def _short(shape: Any) -> str:
+    text = str(tuple(shape))
+    return text if len(text) < 60 else f"{text[:60]}..."

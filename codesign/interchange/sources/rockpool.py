@@ -1,0 +1,74 @@
+"""Rockpool: LIFTorch, LIFNeuronTorch and ExpSynTorch, as its exporter writes them.
+
+    i = exp(-dt / tau_syn) * (i + input)            LIFTorch, written as CubaLIF; LIFNeuronTorch: i = input
+    v = exp(-dt / tau_mem) * v + i + bias
+    s = floor(v / threshold), at most max_spikes_per_dt
+    v = v - s * threshold
+
+The exporter writes r = tau_mem exp(-dt / tau_mem) / dt, from which dt follows; bias and max_spikes_per_dt it drops.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codesign.basics.errors import InputError
+from codesign.interchange.facts import Facts
+from codesign.interchange.nodes import Node
+from codesign.interchange.sources.common import Float, Terms, one_value, positive, refuse, unneeded, zero
+
+NAME = "rockpool"
+HALVINGS = 200
+
+
+def neuron(node: Node, facts: Facts) -> Terms:
+    """Terms of a CubaLIF, LIF or LI node. Raises InputError naming the option for what is not in the file."""
+    unneeded(facts, NAME, integrator="--integrator", norm_input="--norm-input", reset_delay="--reset-delay")
+    if node.type not in ("CubaLIF", "LIF", "LI"):
+        raise refuse(node, "Rockpool")
+    zero(node, "Rockpool", "v_leak", "v_reset")
+    tau, r = node.numbers("tau_mem" if node.type == "CubaLIF" else "tau", "r")
+    positive(node, tau=tau, r=r)
+    dt = facts.dt if facts.dt is not None else _dt(node, tau, r)
+    decay = np.exp(-dt / tau)
+    if node.type == "LI":
+        return Terms(decay, decay, None, ">=")
+    threshold, _ = node.numbers("v_threshold", "r")
+    positive(node, v_threshold=threshold)
+    current_decay, gain = None, np.ones_like(decay)
+    if node.type == "CubaLIF":
+        syn, w_in, _ = node.numbers("tau_syn", "w_in", "r")
+        positive(node, tau_syn=syn, w_in=w_in)
+        current_decay = np.exp(-dt / syn)
+        gain = w_in * current_decay
+    facts.needed(
+        "spikes",
+        node.name,
+        "whether neurons fire several times in a timestep (Rockpool's default) is not in the file",
+        "--spikes one (max_spikes_per_dt=1), or --spikes several to clamp them to one and see the loss",
+    )
+    if facts.resets.get(node.name, facts.reset) not in (None, "subtract"):
+        raise InputError(f"{node.name}: Rockpool always resets by subtraction; leave --reset out")
+    return Terms(
+        decay,
+        gain,
+        threshold,
+        facts.compare or ">=",
+        "subtract",
+        current_decay=current_decay,
+        said=("a bias of the neurons is dropped by Rockpool's exporter: none is taken",),
+    )
+
+
+def _dt(node: Node, tau: Float, r: Float) -> float:
+    """dt of r = exp(-x) / x, x = dt / tau, by halving: exp(-x) / x falls from infinity to 0."""
+    low, high = np.zeros_like(r), np.full_like(r, 700.0)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        # Where r is above, x is smaller.
+        below = np.exp(-middle) < r * middle
+        low, high = np.where(below, low, middle), np.where(below, middle, high)
+    found = one_value(high * tau, 1e-4)
+    if found is None:
+        raise InputError(f"{node.name}: r gives another timestep for each neuron; was it Rockpool? add --dt SECONDS")
+    return found
