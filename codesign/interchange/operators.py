@@ -179,9 +179,11 @@ def _convolution(node: Node, shape: Shape) -> Operator:
             around[0] : around[0] + span[0] : dilation[0],
             around[1] : around[1] + span[1] : dilation[1],
         ] = weight[outs]  # fmt: skip
-    # Where one row or column comes out, its stride is of no account.
-    steps = {step for step, size in zip(stride, out[1:]) if size > 1} or {1}
-    if len(steps) == 1 and most < max(kernel.shape[2:]):
+    # One row or column comes out with any stride that passes over what is left: the other axis decides.
+    steps = {step for step, size in zip(stride, out[1:]) if size > 1} or {max(stride)}
+    left = [n + 2 * most - k for n, k in zip(picture[1:], kernel.shape[2:])]
+    square = len(steps) == 1 and all(n // min(steps) + 1 == size for n, size in zip(left, out[1:]))
+    if square and most < max(kernel.shape[2:]):
         try:
             stage: Stage = Convolution.from_dense(kernel, picture, steps.pop(), most, np.float64)
         except InputError as error:
