@@ -236,14 +236,16 @@ def _layer(
 
 def _terms(layer: FloatLayer, tolerance: float, where: str, changes: list[Change]) -> tuple[dict[str, Any], int]:
     """Parameters of the frozen layer for the terms that a layer may have, and bits below the threshold they need."""
-    for name, present in (
-        ("a synaptic current", layer.current_decay is not None),
-        ("a reset that comes a timestep late", layer.reset_delay),
-        ("a refractory period", layer.refractory > 0),
-    ):
-        if present:
-            raise UnsupportedError(f"{where}: {name} is not built in the frozen network")
-    return {}, 0
+    if layer.refractory:
+        raise UnsupportedError(f"{where}: a refractory period is not built in the frozen network")
+    terms: dict[str, Any] = {"reset_delay": layer.reset_delay}
+    if layer.current_decay is None:
+        return terms, 0
+    leak, change = snapped_leak(layer.current_decay, tolerance, where, "current decay")
+    changes += [] if change is None else [change]
+    return {**terms, "current_leak": leak, "current_width": MAX_BOUND_WIDTH}, leak_bits(
+        leak.kind, leak.shift, leak.multiplier
+    )
 
 
 def _owner(layer: FloatLayer, projection: Projection, kind: Scale) -> Int:
@@ -334,49 +336,71 @@ def _reset_value(layer: FloatLayer, unit: Float, where: str) -> int:
 
 
 def _with_bounds(network: FrozenNetwork, changes: list[Change]) -> FrozenNetwork:
-    """The network with membranes as wide as their bounds over all inputs, which follow from the weights."""
+    """The network with membranes and currents as wide as their bounds over all inputs, which follow from the weights."""
     layers = []
     for index, layer in enumerate(network.layers):
-        low, high = layer.unsaturated_range(network.timesteps, network.source_max(index))
-        low, high = min(low, layer.reset_value), max(high, layer.reset_value)
-        width = max(LEAST_WIDTH, signed_width(low, high))
-        if width > MAX_BOUND_WIDTH:
-            text = f"membranes of up to {width} bits are cut to {MAX_BOUND_WIDTH} and may saturate"
-            changes.append(Change(f"layer {index}", "membrane", text, float(width)))
-            width = MAX_BOUND_WIDTH
-        layers.append(replace(layer, membrane_width=width))
+        source_max = network.source_max(index)
+        low, high = layer.unsaturated_range(network.timesteps, source_max)
+        if layer.reset_delay:
+            # What leaks between a spike and the subtraction of its threshold: the least that the latter leaves.
+            low -= int((layer.threshold - layer.leak.exact(layer.threshold)).max(initial=0))
+        found = {"membrane": signed_width(min(low, layer.reset_value), max(high, layer.reset_value))}
+        if layer.has_current:
+            found["current"] = signed_width(*layer.unsaturated_current_range(network.timesteps, source_max))
+        for state, width in found.items():
+            if width > MAX_BOUND_WIDTH:
+                text = f"a {state} of up to {width} bits is cut to {MAX_BOUND_WIDTH} and may saturate"
+                changes.append(Change(f"layer {index}", state, text, float(width)))
+        layers.append(_widened(layer, found, MAX_BOUND_WIDTH))
     return network.with_layers(layers)
 
 
+def _widened(layer: FrozenLayer, widths: dict[str, int], most: int) -> FrozenLayer:
+    """The layer with these widths by state, at least 4 bits and at most ``most``."""
+    fields = {f"{state}_width": min(most, max(LEAST_WIDTH, width)) for state, width in widths.items()}
+    return replace(layer, **fields)
+
+
 def _calibrated(network: FrozenNetwork, calibration: Stimulus, margin: float) -> FrozenNetwork:
-    """The network with membranes that hold those of the samples, ``margin`` times over; none wider than before.
+    """The network with membranes and currents that hold those of the samples, ``margin`` times over; none wider.
 
     A last layer that only integrates keeps its bounds: it must not saturate.
     """
     network.validate()
-    low, high = [0] * len(network.layers), [0] * len(network.layers)
+    extremes: list[dict[str, tuple[int, int]]] = [{} for _ in network.layers]
     for start in range(0, len(calibration), CALIBRATION_BATCH):
         trace = golden.run(network, calibration.take(slice(start, start + CALIBRATION_BATCH)), spikes=False)
-        for index, v in enumerate(trace.membranes):
-            low[index] = min(low[index], int(v.min()))
-            high[index] = max(high[index], int(v.max()))
+        for index, layer in enumerate(network.layers):
+            states = {"membrane": trace.membranes[index]} | (
+                {"current": trace.currents[index]} if layer.has_current else {}
+            )
+            for state, values in states.items():
+                low, high = extremes[index].get(state, (0, 0))
+                extremes[index][state] = min(low, int(values.min())), max(high, int(values.max()))
     layers = []
     for index, layer in enumerate(network.layers):
         if index == len(network.layers) - 1 and network.membrane_readout:
             layers.append(layer)
             continue
-        held = (min(math.floor(low[index] * margin), layer.reset_value),
-                max(math.ceil(high[index] * margin), layer.reset_value))  # fmt: skip
-        layers.append(replace(layer, membrane_width=min(layer.membrane_width, max(LEAST_WIDTH, signed_width(*held)))))
+        widths = {}
+        for state, (low, high) in extremes[index].items():
+            least, most = math.floor(low * margin), math.ceil(high * margin)
+            if state == "membrane":
+                least, most = min(least, layer.reset_value), max(most, layer.reset_value)
+            widths[state] = min(signed_width(least, most), getattr(layer, f"{state}_width"))
+        layers.append(_widened(layer, widths, MAX_BOUND_WIDTH))
     return network.with_layers(layers)
 
 
 def _width_change(bounded: FrozenNetwork, frozen: FrozenNetwork, calibration: Stimulus | None) -> Change:
-    widths = ", ".join(str(layer.membrane_width) for layer in frozen.layers)
+    widths = _widths(frozen)
     if calibration is None:
-        return Change(
-            "network", "membrane", f"membranes of {widths} bits, by bounds of the weights: nothing was measured"
-        )
-    needed = ", ".join(str(layer.membrane_width) for layer in bounded.layers)
-    text = f"membranes of {widths} bits by {len(calibration)} samples, bounds would need {needed}; beyond they saturate"
-    return Change("network", "membrane", text)
+        return Change("network", "widths", f"{widths} bits, by bounds of the weights: nothing was measured")
+    text = f"{widths} bits by {len(calibration)} samples, bounds would need {_widths(bounded)}; beyond they saturate"
+    return Change("network", "widths", text)
+
+
+def _widths(network: FrozenNetwork) -> str:
+    membranes = "membranes of " + ", ".join(str(layer.membrane_width) for layer in network.layers)
+    currents = [str(layer.current_width) for layer in network.layers if layer.has_current]
+    return membranes + (f" and currents of {', '.join(currents)}" if currents else "")

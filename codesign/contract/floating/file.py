@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FLOAT = Form(
     "codesign-float-network",
-    1,
+    (1,),
     frozenset({"format", "version", "timesteps", "readout", "coding", "layers"}),
     "float network",
     "import it again",
@@ -47,7 +47,7 @@ def metadata(network: FloatNetwork) -> dict[str, Any]:
     """The JSON document: everything but the arrays."""
     return {
         "format": FLOAT.name,
-        "version": FLOAT.version,
+        "version": FLOAT.versions[-1],
         "timesteps": network.timesteps,
         "readout": network.readout,
         "coding": coding_document(network.coding),
