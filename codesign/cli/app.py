@@ -276,10 +276,85 @@ def init(
     _surroundings(json).init(path, force=force)
 
 
-@app.command("import", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def import_network() -> None:
-    """Not built."""
-    _actions(False).refuse_interchange("import")
+@app.command("import", epilog="Example: codesign import net.nir --source snntorch --reset subtract "
+             "--readout spike_count --samples data.npz -o runs/net")  # fmt: skip
+def import_network(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="NIR file, or lava-dl's .net")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--source", help="who wrote it: snntorch, norse, sinabs, spikingjelly, rockpool, lava; raw: nobody"
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="run directory that it goes to")],
+    dt: Annotated[float | None, typer.Option("--dt", help="timestep, in the unit of the file's time constants")] = None,
+    reset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reset", metavar="[NODE=]KIND", help="subtract, zero, value or none; repeat it for single nodes"
+        ),
+    ] = None,
+    reset_delay: Annotated[
+        bool | None, typer.Option("--reset-delay/--no-reset-delay", help="the reset comes a timestep late (snnTorch)")
+    ] = None,
+    compare: Annotated[str | None, typer.Option("--compare", help="> or >=, in place of the source's own")] = None,
+    readout: Annotated[
+        str | None, typer.Option("--readout", help="spike_count, membrane_last, membrane_sum or membrane_max")
+    ] = None,
+    timesteps: Annotated[
+        int | None, typer.Option("--timesteps", help="of a sample; the samples' own otherwise")
+    ] = None,
+    input_bits: Annotated[
+        int, typer.Option("--input-bits", min=0, max=8, help="input currents of so many bits, for 0..1; 0: events")
+    ] = 0,
+    integrator: Annotated[str | None, typer.Option("--integrator", help="euler or exponential (source raw)")] = None,
+    norm_input: Annotated[
+        bool | None, typer.Option("--norm-input/--no-norm-input", help="neurons scale their input (sinabs)")
+    ] = None,
+    spikes: Annotated[
+        str | None, typer.Option("--spikes", help="one or several a neuron and timestep (sinabs, Rockpool)")
+    ] = None,
+    weight_bits: Annotated[int, typer.Option("--weight-bits", min=2, max=8, help="of all weights")] = 8,
+    scale: Annotated[str, typer.Option("--scale", help="step of the weights: one per layer, or per neuron")] = "layer",
+    leak_tolerance: Annotated[
+        float, typer.Option("--leak-tolerance", min=0, help="largest relative change of 1 - decay")
+    ] = 0.02,
+    samples: Annotated[
+        Path | None,
+        typer.Option("--samples", metavar="DATA", help="stimulus, or npz with x (and y): widths, agreement"),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take a network that another framework trained: float.safetensors, network.safetensors and import.json.
+
+    What the file does not say and no option either is an error that names the option. Exits with 3 for what hardware
+    does not have. `codesign generate`, `estimate` and `verify` go on from DIR.
+    """
+    from codesign.cli import interchange
+
+    _actions(json)
+    interchange.import_network(
+        file,
+        source,
+        output,
+        interchange.facts(
+            reset or [],
+            dt=dt,
+            reset_delay=reset_delay,
+            compare=compare,
+            readout=readout,
+            timesteps=timesteps,
+            input_bits=input_bits,
+            integrator=integrator,
+            norm_input=norm_input,
+            spikes=spikes,
+        ),
+        samples,
+        weight_bits=weight_bits,
+        scale=scale,
+        leak_tolerance=leak_tolerance,
+    )
 
 
 @app.command("export", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -52,14 +52,21 @@ def import_network(run: RunDirectory, source: Path) -> None:
 
     Raises OutputError if the folder holds a run with its own training.
     """
-    if not run.is_imported and (run.manifest["stages"] or (run.path / CONFIG).is_file()):
-        raise OutputError(f"{run.path}: holds a run with its own training; choose another folder with -o")
+    refuse_training(run)
+    # What belongs to the network of an import before is not this one's.
+    run.remove(tuple(name for name in run.stage(IMPORT).get("outputs", {}) if name != NETWORK))
     target = run.path / NETWORK
     if not target.is_file() or file_hash(target) != file_hash(source):
         with explain_write_errors(run.path), atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
     run.manifest["imported"] = True
     run.record_files(IMPORT, (NETWORK,))
+
+
+def refuse_training(run: RunDirectory) -> None:
+    """Raise OutputError if the folder holds a run that trained its network."""
+    if not run.is_imported and (run.manifest["stages"] or (run.path / CONFIG).is_file()):
+        raise OutputError(f"{run.path}: holds a run with its own training; choose another folder with -o")
 
 
 def overridden(overrides: Sequence[str] | None, network: FrozenNetwork | None = None) -> Config:

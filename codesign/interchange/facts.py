@@ -77,19 +77,14 @@ class Facts:
 
 @dataclass
 class Findings:
-    """The three lists of an import, in the order in which they were found.
+    """What an import found, in order. What cannot be done at all is an error instead, the third list.
 
     supported : what became the same in hardware's terms, one line each. changed : what became another, with its size.
-    unsupported : what is left out or clamped; what cannot be done at all is an error instead.
     """
 
     supported: list[str] = field(default_factory=list)
     changed: list[Change] = field(default_factory=list)
-    unsupported: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
-        return {
-            "supported": list(self.supported),
-            "changed": [change.document() for change in self.changed],
-            "unsupported": list(self.unsupported),
-        }
+        changed = [change.document() for change in self.changed]
+        return {"supported": list(self.supported), "changed": changed, "unsupported": []}

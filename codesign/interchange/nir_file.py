@@ -23,6 +23,7 @@ from codesign.interchange.facts import Facts, Findings
 from codesign.interchange.nodes import SILENT, Graph, Node, Shape, read_graph, squeezed
 from codesign.interchange.operators import Operator, Stage, applied, check_size, operator, path
 from codesign.interchange.sources import Terms, terms_of
+from codesign.quantise.integers import Change
 
 Float = npt.NDArray[np.float64]
 MEMBRANES: tuple[ReadoutKind, ...] = ("membrane_last", "membrane_sum", "membrane_max")
@@ -75,7 +76,7 @@ class _Builder:
         self._infer()
         reaching = self._reaching(self._output.name)
         for name in (name for name in self._graph.nodes if name not in reaching):
-            self._found.unsupported.append(f"{name}: leads to no output and is left out")
+            self._found.changed.append(Change(name, "node", "leads to no output and is left out"))
         populations = [name for name in self._ordered(reaching) if self._is_population(name)]
         readout = self._readout_node(populations)
         names = [*(name for name in populations if name != readout.name), readout.name]
@@ -88,7 +89,8 @@ class _Builder:
             for name in names
         )
         if self._graph.repeated_edges:
-            self._found.unsupported.append(f"{self._graph.repeated_edges} edges are listed twice and count once")
+            text = f"{self._graph.repeated_edges} edges are listed twice and count once"
+            self._found.changed.append(Change("graph", "edges", text, float(self._graph.repeated_edges)))
         bits = self._facts.input_bits
         coding = InputCoding("current", bits) if bits else InputCoding("events")
         said = f"currents of {bits} bits that stand for 0..1" if bits else "events, one a source and timestep at most"

@@ -121,7 +121,7 @@ def read_graph(path: Path) -> Graph:
     Raises InputError in one line, with the file's name in front, for a file that is no whole graph, and
     UnsupportedError for a type of node that is not known.
     """
-    tree = read_tree(path)
+    tree = read_tree(path, "no such NIR file")
     root = tree.get("node")
     if not isinstance(root, dict):
         raise InputError(f"{path}: not a NIR file (no group 'node' in it)")

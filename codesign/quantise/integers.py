@@ -336,7 +336,7 @@ def _reset_value(layer: FloatLayer, unit: Float, where: str) -> int:
 
 
 def _with_bounds(network: FrozenNetwork, changes: list[Change]) -> FrozenNetwork:
-    """The network with membranes and currents as wide as their bounds over all inputs, which follow from the weights."""
+    """The network with membranes and currents as wide as their bounds over all inputs, by the weights."""
     layers = []
     for index, layer in enumerate(network.layers):
         source_max = network.source_max(index)

@@ -4,5 +4,8 @@ MANIFEST = "manifest.json"
 CONFIG = "config.toml"
 NETWORK = "network.safetensors"
 STIMULUS = "stimulus.npz"
+# Of a network from elsewhere: it before it had integers, and what became of it.
+FLOAT_NETWORK = "float.safetensors"
+IMPORT_REPORT = "import.json"
 CALIBRATION = "calibration.npz"
 DECISIONS = "decisions.npz"

@@ -262,9 +262,12 @@ class RunDirectory:
     def figures(self) -> dict[str, Any]:
         return self.manifest["figures"]
 
-    def record_files(self, name: str, paths: tuple[str, ...]) -> None:
-        """Record files that no stage of the pipeline has made, and save the manifest."""
-        self.set_stage(name, {"status": "done", "outputs": hash_files(self.path, paths)})
+    def record_files(self, name: str, paths: tuple[str, ...], **facts: Any) -> None:
+        """Record files that no stage of the pipeline has made, and save the manifest.
+
+        ``facts`` go into the record; ``again`` among them is the command that makes the files again.
+        """
+        self.set_stage(name, {"status": "done", **facts, "outputs": hash_files(self.path, paths)})
         self.save()
 
     def differences(self, name: str) -> tuple[list[str], list[str]]:
@@ -308,7 +311,9 @@ class RunDirectory:
 
     def _way_out(self, maker: str, path: str) -> str:
         board = path.split("/")[1] if "/" in path else ""
-        command = COMMANDS.get(maker, f"{maker} {{run}}").format(run=self.path, board=board)
+        again = self.stage(maker).get("again")
+        command = again if isinstance(again, str) else COMMANDS.get(maker, f"{maker} {{run}}")
+        command = command.replace("{run}", str(self.path)).replace("{board}", board)
         return f"restore it, or make it again with `codesign {command}`"
 
     def forget(self, paths: tuple[str, ...], keeper: str) -> None:

@@ -1,0 +1,110 @@
+"""What `codesign import` does: an import of :mod:`codesign.interchange` as a run directory."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from codesign.basics.errors import InputError
+from codesign.basics.files import write_json
+from codesign.cli.console import console
+from codesign.cli.targets import overridden, refuse_training, working_in
+from codesign.interchange.facts import Facts
+from codesign.interchange.importing import Import, import_file
+from codesign.interchange.measure import Measured
+from codesign.records.rundir import (
+    CALIBRATION,
+    FLOAT_NETWORK,
+    IMPORT,
+    IMPORT_REPORT,
+    NETWORK,
+    STIMULUS,
+    RunDirectory,
+)
+
+
+def facts(resets: Sequence[str], **options: Any) -> Facts:
+    """The facts that options state. ``resets`` are KIND for all neurons and NODE=KIND."""
+    by_node: dict[str, Any] = {}
+    whole: Any = None
+    for text in resets:
+        node, mark, kind = text.rpartition("=")
+        if mark:
+            by_node[node] = kind
+        elif whole is not None:
+            raise InputError(f"--reset {whole} and --reset {kind}: one kind for all; NODE=KIND for single nodes")
+        else:
+            whole = kind
+    return Facts(reset=whole, resets=by_node, **options)
+
+
+def import_network(
+    file: Path, source: str, output: Path, stated: Facts, samples: Path | None, *, scale: str, **options: Any
+) -> None:
+    if scale not in ("layer", "neuron"):
+        raise InputError(f"--scale {scale!r} is none of layer, neuron")
+    console.step("import")
+    found = import_file(file, source, stated, samples, scale=scale, **options)
+    run = RunDirectory.create(output)
+    with working_in(run):
+        refuse_training(run)
+        # Of an import before: a file that this one does not make would be taken for its own.
+        run.remove(tuple(run.stage(IMPORT).get("outputs", {})))
+        names = write_import(run.path, found)
+        run.manifest["imported"] = True
+        run.write_config(overridden([], found.frozen))
+        run.record_files(IMPORT, names, again=_again(output))
+    console.finish({"run": str(run.path), **found.document}, _shown(run.path, found))
+
+
+def write_import(folder: Path, found: Import) -> tuple[str, ...]:
+    """Write the files of an import; returns their names."""
+    found.frozen.save(folder / NETWORK)
+    write_json(folder / IMPORT_REPORT, found.document)
+    names = [NETWORK, IMPORT_REPORT]
+    for name, artefact in (
+        (FLOAT_NETWORK, found.floating),
+        (STIMULUS, found.samples),
+        (CALIBRATION, found.calibration),
+    ):
+        if artefact is not None:
+            artefact.save(folder / name)
+            names.append(name)
+    return tuple(names)
+
+
+def _again(output: Path) -> str:
+    """The command line of this import, with {run} for its folder."""
+    words = [word if word != str(output) else "{run}" for word in sys.argv[1:] if word not in ("--json", "--debug")]
+    return " ".join(word if word == "{run}" else shlex.quote(word) for word in words)
+
+
+def _shown(folder: Path, found: Import) -> str:
+    """The three lists, the agreement of the layers, and how it goes on."""
+    lines = ["supported", *(f"  {line}" for line in found.findings.supported)]
+    lines += ["changed", *(f"  {change.where}: {change.text}" for change in found.findings.changed)]
+    lines += ["unsupported", "  nothing"]
+    if found.measured is not None:
+        rows = [("layer", "spikes", "in integers", "Jaccard", "F1", "lag")]
+        rows += [
+            (*map(str, (a.layer, a.float_spikes, a.frozen_spikes)), f"{a.jaccard:.3f}", f"{a.f1:.3f}", str(a.lag))
+            for a in found.measured.layers
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["measured", *("  " + "  ".join(map(str.rjust, row, widths)) for row in rows)]
+        lines.append(f"  {_decisions(found.measured)}")
+    lines += [text for text in (found.document["note"], found.document["hardware"]) if text]
+    lines.append(f"{folder}: `codesign generate {folder}` goes on")
+    # Names come from the file; they are not to steer the terminal.
+    return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
+
+
+def _decisions(measured: Measured) -> str:
+    text = f"{measured.samples} samples, {100 * measured.same_decisions:.1f} % of the decisions the same"
+    if measured.accuracy_float is not None and measured.accuracy_frozen is not None:
+        exact, whole = 100 * measured.accuracy_float, 100 * measured.accuracy_frozen
+        text += f"; accuracy {exact:.2f} % in float, {whole:.2f} % in integers"
+    return text

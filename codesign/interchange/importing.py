@@ -1,0 +1,178 @@
+"""One import from the file to the frozen network: what becomes the same, what becomes another, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign.basics.arrays import checked_labels, read_npz, real
+from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.files import file_hash
+from codesign.contract.deadcode import remove_dead_code
+from codesign.contract.floating import FloatNetwork
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import ARRAYS, Stimulus
+from codesign.interchange import lava
+from codesign.interchange.facts import Facts, Findings
+from codesign.interchange.lava import read_net
+from codesign.interchange.measure import Measured, measure
+from codesign.interchange.nir_file import read_nir
+from codesign.interchange.sources import NEURONS
+from codesign.quantise.integers import LEAK_TOLERANCE, Change, Scale, quantise
+
+SOURCES = (*NEURONS, lava.NAME)
+NOTHING_MEASURED = "no samples: scales from the weights and widths from their bounds, nothing was measured"
+
+
+@dataclass(frozen=True)
+class Import:
+    """What an import gives.
+
+    floating : the float network; None where the source's integers are taken as they are.
+    frozen : the frozen network, dead code removed.
+    calibration, samples : what widths came from, and what was measured on; None without samples.
+    """
+
+    floating: FloatNetwork | None
+    frozen: FrozenNetwork
+    findings: Findings
+    measured: Measured | None
+    calibration: Stimulus | None
+    samples: Stimulus | None
+    document: dict[str, Any]
+
+
+def import_file(
+    file: str | Path,
+    source: str,
+    facts: Facts,
+    samples: str | Path | None = None,
+    *,
+    weight_bits: int = 8,
+    scale: Scale = "layer",
+    leak_tolerance: float = LEAK_TOLERANCE,
+) -> Import:
+    """The network of a file in the meaning of ``source``, in integers.
+
+    ``samples`` is a stimulus, or an npz with ``x`` (and ``y``): :func:`read_samples`. Every second one calibrates, the
+    others are measured on. Raises InputError for a file that is wrong and for a fact that nothing says (the line names
+    the option), UnsupportedError for what the frozen network does not hold.
+    """
+    file = Path(file)
+    if source not in SOURCES:
+        raise InputError(f"--source {source!r} is none of {', '.join(SOURCES)}")
+    stimulus = None if samples is None else read_samples(Path(samples), facts.input_bits)
+    if stimulus is not None:
+        if facts.timesteps not in (None, stimulus.timesteps):
+            raise InputError(f"--timesteps {facts.timesteps}, but {samples} has {stimulus.timesteps}")
+        facts = replace(facts, timesteps=stimulus.timesteps)
+    calibration, kept = (None, None) if stimulus is None else _shares(stimulus)
+    network = measured = None
+    if source == lava.NAME:
+        found = read_net(file, facts)
+        findings, whole = found.findings, found.network
+        _check_samples(stimulus, whole.n_inputs, samples)
+    else:
+        read = read_nir(file, source, facts)
+        findings, network = read.findings, read.network
+        _check_samples(stimulus, network.n_inputs, samples)
+        quantised = quantise(network, calibration, weight_bits=weight_bits, scale=scale, leak_tolerance=leak_tolerance)
+        findings.changed += quantised.changes
+        whole = quantised.network
+    frozen = remove_dead_code(whole)
+    removed = sum(layer.n_out for layer in whole.layers) - sum(layer.n_out for layer in frozen.layers)
+    if removed:
+        text = f"{removed} neurons that never fire or lead nowhere are left out: no spike of the others changes"
+        findings.changed.append(Change("network", "dead code", text, float(removed)))
+    several = facts.spikes == "several"
+    if kept is not None and network is not None:
+        kept.validate(str(samples), frozen.n_outputs)
+        measured = measure(network, frozen, kept, several=several)
+    if several:
+        findings.changed.append(_clamping(measured))
+    document = {
+        "file": str(file),
+        "sha256": file_hash(file),
+        "source": source,
+        "options": {name: value for name, value in asdict(facts).items() if value not in (None, {}, 0)},
+        "weight_bits": None if network is None else weight_bits,
+        "network_hash": frozen.hash,
+        "neurons": [layer.n_out for layer in frozen.layers],
+        "synapses": frozen.n_synapses,
+        **findings.document(),
+        "measured": None if measured is None else measured.document(),
+        "note": NOTHING_MEASURED if stimulus is None else None,
+        "hardware": frozen.hardware_support(),
+    }
+    return Import(network, frozen, findings, measured, calibration, kept, document)
+
+
+def _clamping(measured: Measured | None) -> Change:
+    if measured is None or measured.clamped is None:
+        text = "neurons fire once in a timestep, the source's several times; --samples measures what is lost"
+        return Change("network", "spikes", text)
+    beyond, total = measured.clamped
+    share = beyond / total if total else 0.0
+    text = (
+        f"neurons fire once in a timestep, the source's several times: {beyond} of its {total} spikes are second ones"
+    )
+    if measured.accuracy_several is not None and measured.accuracy_float is not None:
+        with_them, without = (100 * found for found in (measured.accuracy_several, measured.accuracy_float))
+        text += f"; accuracy {with_them:.2f} % with them, {without:.2f} % without"
+    return Change("network", "spikes", text, share)
+
+
+def _check_samples(stimulus: Stimulus | None, n_inputs: int, path: Any) -> None:
+    if stimulus is not None and stimulus.n_inputs != n_inputs:
+        raise InputError(f"{path}: samples have {stimulus.n_inputs} inputs, the network {n_inputs}")
+
+
+def _shares(stimulus: Stimulus) -> tuple[Stimulus, Stimulus]:
+    """Samples to calibrate with and samples to measure on; all for both if there is one only."""
+    if len(stimulus) < 2:
+        return stimulus, stimulus
+    return stimulus.take(slice(0, None, 2)), stimulus.take(slice(1, None, 2))
+
+
+def read_samples(path: Path, input_bits: int = 0) -> Stimulus:
+    """Samples of a stimulus file, or of an npz with ``x`` and perhaps labels ``y``.
+
+    x : events, 0 or 1, (samples, timesteps, inputs or the axes of a picture). With ``input_bits``, whose constant
+    currents need the number of timesteps from elsewhere, only a stimulus file is read.
+
+    Raises InputError in one line for a file of another form.
+    """
+    arrays = read_npz(path, ("x", "y", *ARRAYS))
+    if "x" not in arrays:
+        stimulus = Stimulus.load(path)
+    elif input_bits:
+        raise UnsupportedError(
+            f"{path}: x with --input-bits; write a stimulus (Stimulus.save), which has its timesteps"
+        )
+    else:
+        x = real(arrays["x"], "x", path)
+        if x.ndim < 3 or not x.size:
+            raise InputError(f"{path}: x has the shape {x.shape}, expected (samples, timesteps, inputs...)")
+        if x.dtype.kind == "f":
+            if np.any((x != 0) & (x != 1)):
+                raise InputError(f"{path}: x holds other values than 0 and 1; events are one a source and timestep")
+            x = x.astype(bool)
+        labels = None
+        if "y" in arrays:
+            if arrays["y"].shape != (len(x),):
+                raise InputError(f"{path}: y has the shape {arrays['y'].shape} for {len(x)} samples")
+            labels = checked_labels(arrays["y"], None, path)
+        try:
+            stimulus = Stimulus.from_dense(x.reshape(*x.shape[:2], -1), labels)
+            stimulus.validate(str(path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    if stimulus.is_current != bool(input_bits):
+        found, other = (
+            ("currents", "add --input-bits N") if stimulus.is_current else ("events", "leave --input-bits out")
+        )
+        raise InputError(f"{path}: holds {found}; {other}")
+    return stimulus
