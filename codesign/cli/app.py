@@ -315,7 +315,7 @@ def import_network(
         str | None, typer.Option("--spikes", help="one or several a neuron and timestep (sinabs, Rockpool)")
     ] = None,
     weight_bits: Annotated[int, typer.Option("--weight-bits", min=2, max=8, help="of all weights")] = 8,
-    scale: Annotated[str, typer.Option("--scale", help="step of the weights: one per layer, or per neuron")] = "layer",
+    scale: Annotated[str, typer.Option("--scale", help="steps of the weights: of each neuron or layer")] = "neuron",
     leak_tolerance: Annotated[
         float, typer.Option("--leak-tolerance", min=0, help="largest relative change of 1 - decay")
     ] = 0.02,

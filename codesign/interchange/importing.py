@@ -52,7 +52,7 @@ def import_file(
     samples: str | Path | None = None,
     *,
     weight_bits: int = 8,
-    scale: Scale = "layer",
+    scale: Scale = "neuron",
     leak_tolerance: float = LEAK_TOLERANCE,
 ) -> Import:
     """The network of a file in the meaning of ``source``, in integers.

@@ -33,6 +33,8 @@ Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
 LEAK_TOLERANCE = 0.02
+# Bits of membranes beyond those of fine-tuned networks, which learn what the rounding of a leak takes away.
+EXTRA_BITS = 2
 MARGIN = 1.25
 LEAST_WIDTH = 4
 MAX_SHIFT = 12
@@ -74,7 +76,7 @@ def quantise(
     calibration: Stimulus | None = None,
     *,
     weight_bits: int | Sequence[int] = 8,
-    scale: Scale = "layer",
+    scale: Scale = "neuron",
     leak_tolerance: float = LEAK_TOLERANCE,
     margin: float = MARGIN,
 ) -> Quantised:
@@ -83,7 +85,8 @@ def quantise(
     calibration : samples whose membranes, ``margin`` times over, decide the membranes' widths; without them bounds do,
         which follow from the weights and are wider.
     weight_bits : 2..8, of all layers or of each.
-    scale : whether a layer's neurons (of a convolution: channels) share one step of the weights or have their own.
+    scale : whether neurons (of a convolution: channels) have a step of the weights each, or share the layer's. A last
+        layer that only integrates and one that is reset to a value share theirs in any case.
     leak_tolerance : the largest relative change of 1 - decay that a leak of hardware may have.
 
     Raises InputError if the network is not valid, a leak is beyond its tolerance or a scale cannot be found, and
@@ -184,6 +187,9 @@ def _layer(
     layer = network.layers[index]
     where = f"layer {index}" + (f" ({layer.name})" if layer.name else "")
     silent = index == len(network.layers) - 1 and network.membrane_readout
+    if silent or layer.reset == "value":
+        # Membranes of classes are compared, and a value to reset to is one for the layer: one unit for all.
+        kind = "layer"
     leak, change = snapped_leak(layer.decay, tolerance, where, "decay")
     changes += [] if change is None else [change]
     terms, precision = _terms(layer, tolerance, where, changes)
@@ -204,12 +210,13 @@ def _layer(
     found = layer_scale(
         groups,
         bits,
-        max(leak_bits(leak.kind, leak.shift, leak.multiplier), precision),
+        max(leak_bits(leak.kind, leak.shift, leak.multiplier), precision) + EXTRA_BITS,
         None,
         where,
         identity=max(fixed, default=0.0),
         threshold=_references(layer, groups, silent),
     )
+    found = found if silent else _aligned(found, layer.threshold.reshape(count, -1))
     unit = np.repeat(found.unit, layer.n_out // count)
     if not silent and np.any(np.round(unit * layer.threshold) > 1 << 40):
         raise UnsupportedError(f"{where}: a threshold of {layer.threshold.max():g} is beyond 2^40 steps of its weights")
@@ -246,6 +253,19 @@ def _terms(layer: FloatLayer, tolerance: float, where: str, changes: list[Change
     return {**terms, "current_leak": leak, "current_width": MAX_BOUND_WIDTH}, leak_bits(
         leak.kind, leak.shift, leak.multiplier
     )
+
+
+def _aligned(scale: LayerScale, thresholds: Float) -> LayerScale:
+    """The scale with steps moved, by less than half a unit of the membrane, so that thresholds are whole.
+
+    thresholds : (G, neurons of the group). Without it a threshold of a hundred units would be off by half a percent for
+    all spikes of its neurons; weights are off by as much only each for itself. A group of several thresholds keeps its
+    step.
+    """
+    alike = np.all(thresholds == thresholds[:, :1], axis=1) & (thresholds[:, 0] > 0)
+    exact = np.where(alike, scale.unit * thresholds[:, 0], 1.0)
+    step = scale.step * exact / np.where(alike, np.maximum(np.round(exact), 1), 1.0)
+    return replace(scale, step=step, unit=2.0**scale.fraction_bits / step)
 
 
 def _owner(layer: FloatLayer, projection: Projection, kind: Scale) -> Int:
