@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def import_network(
         names = write_import(run.path, found)
         run.manifest["imported"] = True
         run.write_config(overridden([], found.frozen))
-        run.record_files(IMPORT, names, again=_again(output))
+        again = _again(file, source, stated, samples, scale=scale, **options)
+        run.record_files(IMPORT, names, again=again)
     console.finish({"run": str(run.path), **found.document}, _shown(run.path, found))
 
 
@@ -76,10 +77,18 @@ def write_import(folder: Path, found: Import) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _again(output: Path) -> str:
+def _again(file: Path, source: str, stated: Facts, samples: Path | None, **options: Any) -> str:
     """The command line of this import, with {run} for its folder."""
-    words = [word if word != str(output) else "{run}" for word in sys.argv[1:] if word not in ("--json", "--debug")]
-    return " ".join(word if word == "{run}" else shlex.quote(word) for word in words)
+    words = ["import", str(file), "--source", source]
+    for name, value in {**asdict(stated), "samples": samples, **options}.items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "resets":
+            words += [word for node, kind in value.items() for word in ("--reset", f"{node}={kind}")]
+        elif isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        elif value is not None:
+            words += [option, str(value)]
+    return f"{shlex.join(words)} -o {{run}}"
 
 
 def _shown(folder: Path, found: Import) -> str:
