@@ -13,7 +13,7 @@ from codesign.contract.network import FrozenLayer, FrozenNetwork, Projection
 from codesign.contract.stimulus import Stimulus
 
 
-def random_float_layer(rng: np.random.Generator, layer: FrozenLayer, silent: bool, *, terms: bool) -> FloatLayer:
+def random_float_layer(rng: np.random.Generator, layer: FrozenLayer, silent: bool, *, refractory: bool) -> FloatLayer:
     """A layer with the projections of a frozen one and random numbers."""
     size = float(10 ** rng.uniform(-2, 1))
     n_out = layer.n_out
@@ -41,18 +41,18 @@ def random_float_layer(rng: np.random.Generator, layer: FrozenLayer, silent: boo
         reset=reset,
         reset_value=float(rng.uniform(-size, 0.4 * size)) if reset == "value" else 0.0,
         compare=str(rng.choice([">", ">="])),
-        current_decay=number(0, 0.98) if terms and rng.random() < 0.5 else None,
-        reset_delay=bool(terms and reset == "subtract" and rng.random() < 0.5),
-        refractory=int(rng.integers(0, 3)) if terms and not silent and rng.random() < 0.5 else 0,
+        current_decay=number(0, 0.98) if rng.random() < 0.5 else None,
+        reset_delay=bool(reset == "subtract" and rng.random() < 0.5),
+        refractory=int(rng.integers(0, 3)) if refractory and not silent and rng.random() < 0.5 else 0,
     )
 
 
-def random_float_network(rng: np.random.Generator, *, terms: bool = True) -> tuple[FloatNetwork, Stimulus]:
-    """A valid network of 1 to 4 layers and 5 samples; ``terms``: also those that a layer may have."""
+def random_float_network(rng: np.random.Generator, *, refractory: bool = True) -> tuple[FloatNetwork, Stimulus]:
+    """A valid network of 1 to 4 layers and 5 samples; ``refractory``: also with such periods."""
     frozen: FrozenNetwork = random_structure(rng)
     last = len(frozen.layers) - 1
     layers = tuple(
-        random_float_layer(rng, layer, index == last and frozen.membrane_readout, terms=terms)
+        random_float_layer(rng, layer, index == last and frozen.membrane_readout, refractory=refractory)
         for index, layer in enumerate(frozen.layers)
     )
     network = FloatNetwork(layers, frozen.timesteps, frozen.coding, frozen.readout)

@@ -6,11 +6,19 @@ types are refused; so is what unpacks into more than a file of that kind holds.
 
 from __future__ import annotations
 
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from codesign.basics import children
+from codesign.basics.arrays import read_npz
 from codesign.basics.errors import InputError
 from codesign.basics.files import input_size
 
@@ -21,6 +29,9 @@ MAX_OBJECTS = 1 << 14
 MAX_DEPTH = 12
 MAX_TEXTS = 1 << 14
 MAX_NAME = 200
+# Of the process that reads.
+MAX_MEMORY = 1 << 32
+CPU_SECONDS, BYTES_A_SECOND, WALL_FACTOR = 2, 1 << 25, 20
 # What a chunk unpacks into, whatever the array's own size: the library allocates whole chunks.
 MAX_CHUNK_BYTES = 1 << 28
 # Packed data of many zeros may be small; what was never written is no data at all.
@@ -32,11 +43,29 @@ Tree = dict[str, Any]
 def read_tree(path: Path, absent: str = "no such file") -> Tree:
     """The groups of an HDF5 file as dictionaries; arrays as numpy's, texts as str or as lists of lists of str.
 
-    Raises InputError in one line for a file that is missing, no HDF5, damaged, or beyond the limits.
+    A process of its own reads it, of little time and memory: the library may loop or crash in a damaged file. Raises
+    InputError in one line for a file that is missing, no HDF5, damaged, or beyond the limits.
     """
+    size = input_size(path, absent, MAX_FILE_BYTES)
+    with tempfile.TemporaryDirectory(prefix="codesign-hdf5-") as folder:
+        result = Path(folder) / "tree.npz"
+        command = [sys.executable, "-m", "codesign.interchange.hdf5", str(path.absolute()), str(result), str(path)]
+        seconds = CPU_SECONDS + size // BYTES_A_SECOND
+        try:
+            code, said = children.run([*command, str(seconds)], WALL_FACTOR * seconds)
+        except subprocess.TimeoutExpired:
+            code, said = -1, ""
+        if code == InputError.exit_code:
+            raise InputError(said.strip().splitlines()[-1])
+        if code or not result.is_file():
+            raise InputError(f"{path}: damaged: the HDF5 library comes to no end in it")
+        return _unpacked(read_npz(result))
+
+
+def read_tree_here(path: Path) -> Tree:
+    """The same, read in this process, which a damaged file may end or stop."""
     import h5py
 
-    input_size(path, absent, MAX_FILE_BYTES)
     try:
         with h5py.File(path, "r", locking=False) as file:
             return _Walk(path, path.stat().st_size).group(file, "", 0)
@@ -45,6 +74,46 @@ def read_tree(path: Path, absent: str = "no such file") -> Tree:
     # The library raises whatever its layers say, texts of a name that is no UTF-8 among them.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise InputError(f"{path}: truncated or not an HDF5 file ({type(error).__name__}: {error})") from None
+
+
+def _packed(tree: Tree) -> dict[str, np.ndarray]:
+    """A tree as the arrays of an npz: its own, by number, and the rest as JSON."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def plain(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {"group": [[name, plain(value)] for name, value in entry.items()]}
+        if isinstance(entry, np.ndarray):
+            arrays[str(len(arrays))] = entry
+            return {"array": str(len(arrays) - 1)}
+        return {"text": entry}
+
+    document = json.dumps(plain(tree))
+    return {**arrays, "tree": np.frombuffer(document.encode(), np.uint8)}
+
+
+def _unpacked(arrays: dict[str, np.ndarray]) -> Tree:
+    def whole(entry: dict[str, Any]) -> Any:
+        if "group" in entry:
+            return {name: whole(value) for name, value in entry["group"]}
+        return arrays[entry["array"]] if "array" in entry else entry["text"]
+
+    return whole(json.loads(arrays["tree"].tobytes()))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The process that reads: ``path`` into ``result``; errors name the file as it was ``shown``."""
+    path, result, shown, seconds = arguments
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        found = _packed(read_tree_here(Path(path)))
+    except InputError as error:
+        print(str(error).replace(path, shown, 1))  # noqa: T201
+        return InputError.exit_code
+    np.savez(result, **found)  # type: ignore[arg-type]
+    return 0
 
 
 class _Walk:
@@ -143,3 +212,7 @@ class _Walk:
 def _short(shape: Any) -> str:
     text = str(tuple(shape))
     return text if len(text) < 60 else f"{text[:60]}..."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -60,7 +60,7 @@ def read_net(file: Path, facts: Facts) -> ImportedIntegers:
     Raises InputError, with the file's name in front, for a file of another form or a fact that nothing says (the line
     names the option), and UnsupportedError for a kind of layer or neuron that a frozen network does not hold.
     """
-    tree = read_tree(file)
+    tree = read_tree(file, "no such lava-dl network")
     try:
         return _network(tree, facts)
     except (InputError, UnsupportedError) as error:
@@ -227,7 +227,8 @@ def _array(entry: Tree, key: str, where: str, default: np.ndarray | None = None)
     if not isinstance(value, np.ndarray) or value.size == 0:
         what = "missing" if value is None else "no array of numbers"
         raise InputError(f"{where}: {key} is {what}")
-    array = value.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        array = value.astype(np.float64)
     if not np.isfinite(array).all():
         raise InputError(f"{where}: {key} holds NaN or infinite values")
     return array

@@ -203,7 +203,9 @@ def _node(name: str, entry: Tree) -> Node:
         if not isinstance(value, np.ndarray):
             what = "a group" if isinstance(value, dict) else "text"
             raise InputError(f"{name}: {key} is {what}, expected numbers")
-        array = value.astype(np.float64)
+        # A signalling NaN of another width is one here.
+        with np.errstate(invalid="ignore"):
+            array = value.astype(np.float64)
         if not np.isfinite(array).all():
             raise InputError(f"{name}: {key} holds NaN or infinite values")
         parameters[key] = array

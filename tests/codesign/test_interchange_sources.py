@@ -11,10 +11,18 @@ from requirements import needs
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.floating import FloatLayer
 from codesign.contract.floating.run import lif_steps
+from codesign.interchange import hdf5, nodes
 from codesign.interchange.facts import Facts
 from codesign.interchange.measure import LAGS, overlaps
 from codesign.interchange.nir_file import read_nir
 from codesign.interchange.sources import NEURONS
+
+
+@pytest.fixture(autouse=True)
+def _read_in_this_process(monkeypatch):
+    """A process for each of these files, which are whole, would take most of the time."""
+    monkeypatch.setattr(nodes, "read_tree", lambda file, absent="": hdf5.read_tree_here(file))
+
 
 INPUTS = [0.6, 0.6, 0.6, 0, 0, 1.5, 0, 0]
 EXPORT = 1e-4

@@ -16,10 +16,19 @@ from codesign.contract import floating
 from codesign.contract.network import INPUT, Convolution, Synapses
 from codesign.contract.stimulus import Stimulus
 from codesign.interchange import hdf5
+from codesign.interchange import nodes as node_reader
 from codesign.interchange.facts import Facts
 from codesign.interchange.nir_file import read_nir
 from codesign.interchange.nodes import Node
 from codesign.interchange.operators import Gain, applied, operator, path
+
+
+@pytest.fixture(autouse=True)
+def _read_in_this_process(request, monkeypatch):
+    """A process for each of these files, which are whole, would take most of the time."""
+    if "_apart" not in request.node.name:
+        monkeypatch.setattr(node_reader, "read_tree", lambda file, absent="": hdf5.read_tree_here(file))
+
 
 NORSE = {"dt": 1e-3, "reset": "zero"}
 
@@ -410,7 +419,7 @@ def _bytes(file: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", list(_bytes(Path(__file__))))
-def test_a_file_that_is_damaged_is_refused_in_one_line(name, tmp_path, capsys):
+def test_a_file_that_is_damaged_is_read_apart_and_refused_in_one_line(name, tmp_path, capsys):
     nodes, edges = good(np.random.default_rng(10))
     file = write_nir(tmp_path / "x.nir", nodes, edges)
     file.write_bytes(_bytes(file)[name])
@@ -470,8 +479,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_file_that_was_made_to_hurt_is_refused_before_anything_is_allocated(name, tmp_path, capsys):
+def test_a_file_that_was_made_to_hurt_is_refused_before_anything_is_allocated(name, tmp_path, capsys, monkeypatch):
     make, line = HOSTILE[name]
+    monkeypatch.setattr(hdf5, "MAX_OBJECTS", 200)
     nodes, edges = good(np.random.default_rng(11))
     file = write_nir(tmp_path / "x.nir", nodes, edges)
     with h5py.File(file, "a") as opened:
@@ -482,13 +492,24 @@ def test_a_file_that_was_made_to_hurt_is_refused_before_anything_is_allocated(na
     assert import_exits(file, tmp_path / "run", capsys) == (2, True)
 
 
+def test_a_file_in_which_the_library_does_not_end_is_damaged_and_read_apart(tmp_path, monkeypatch):
+    nodes, edges = good(np.random.default_rng(12))
+    file = write_nir(tmp_path / "x.nir", nodes, edges)
+    for limit, value in (("CPU_SECONDS", 0), ("WALL_FACTOR", 0.001)):
+        with monkeypatch.context() as patched:
+            patched.setattr(hdf5, limit, value)
+            with pytest.raises(InputError, match="the HDF5 library comes to no end in it"):
+                hdf5.read_tree(file)
+    assert list(hdf5.read_tree(file)["node"]["nodes"]) == sorted(nodes)
+
+
 def test_texts_that_all_point_to_one_long_text_are_not_multiplied(tmp_path):
     with h5py.File(tmp_path / "x.nir", "w") as opened:
         opened.create_dataset(
-            "node/edges", data=np.full((5000, 2), "x" * 20000, dtype=object), dtype=h5py.string_dtype()
+            "node/edges", data=np.full((200, 2), "x" * 20000, dtype=object), dtype=h5py.string_dtype()
         )
     with pytest.raises(InputError, match="the limit is 200"):
-        hdf5.read_tree(tmp_path / "x.nir")
+        hdf5.read_tree_here(tmp_path / "x.nir")
 
 
 # Files of others -------------------------------------------------------------------------------------
