@@ -46,7 +46,6 @@ def import_network(
 ) -> None:
     if scale not in ("layer", "neuron"):
         raise InputError(f"--scale {scale!r} is none of layer, neuron")
-    console.step("import")
     found = import_file(file, source, stated, samples, scale=scale, **options)
     run = RunDirectory.create(output)
     with working_in(run):

@@ -104,9 +104,14 @@ def _unpacked(arrays: dict[str, np.ndarray]) -> Tree:
 def main(arguments: Sequence[str]) -> int:
     """The process that reads: ``path`` into ``result``; errors name the file as it was ``shown``."""
     path, result, shown, seconds = arguments
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for what, limit in (
+        (resource.RLIMIT_CPU, int(seconds)),
+        (resource.RLIMIT_AS, MAX_MEMORY),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(what)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(what, (limit, limit))
     try:
         found = _packed(read_tree_here(Path(path)))
     except InputError as error:

@@ -156,7 +156,15 @@ def test_version(call):
         (["run", "tiny.toml", "-o", "occupied"], 7, ["occupied", "not empty"]),
         (["run", "tiny.toml", "-o", "tiny.toml"], 7, ["tiny.toml", "in the way"]),
         (["run", "tiny.toml", "-o", "/proc/codesign"], 7, ["/proc/codesign"]),
-        (["import", "net.nir", "--source", "snntorch"], 3, ["import", "not built"]),
+        (["import", "net.nir", "--source", "snntorch"], 2, ["--output"]),
+        (["import", "net.nir", "--source", "snntorch", "-o", "out"], 2, ["net.nir: no such NIR file"]),
+        (["import", "tiny.toml", "--source", "lava", "-o", "out"], 2, ["tiny.toml: truncated or not an HDF5 file"]),
+        (["import", "tiny.toml", "--source", "brian", "-o", "out"], 2, ["--source 'brian' is none of snntorch, norse"]),
+        (["import", "x", "--source", "raw", "-o", "out", "--reset", "a", "--reset", "b"], 2, ["NODE=KIND"]),
+        (["import", "x", "--source", "raw", "-o", "out", "--reset", "n=soft"], 2, ["--reset 'soft' is none of"]),
+        (["import", "x", "--source", "raw", "-o", "out", "--compare", "<"], 2, ["--compare '<' is none of >=, >"]),
+        (["import", "x", "--source", "raw", "-o", "out", "--dt", "-1"], 2, ["--dt -1"]),
+        (["import", "x", "--source", "raw", "-o", "out", "--scale", "all"], 2, ["--scale 'all'"]),
         (["export", "run"], 3, ["export", "not built"]),
         (["data", "get", "nothing"], 2, ["nothing", "mnist"]),
         (["data", "get", "fsdd-spikes"], 3, ["fsdd-spikes"]),
@@ -178,8 +186,8 @@ def test_mistakes_are_one_line_with_an_exit_code(call, tiny, monkeypatch, argume
     for word in words:
         assert word in line
     assert out == ""
-    found, out, err = call(*arguments, *[] if arguments[0] in ("import", "export") else ["--json"])
-    if arguments[0] not in ("import", "export", "runn"):
+    found, out, err = call(*arguments, *[] if arguments[0] == "export" else ["--json"])
+    if arguments[0] not in ("export", "runn"):
         assert json.loads(out) == {"error": one_line(err).removeprefix("codesign: "), "exit_code": code}
 
 

@@ -1,7 +1,4 @@
-"""Convolutions, pools, recurrence and skips in the simulator: golden == RTL == the second reference.
-
-And a network that others made gives the spikes that they stored.
-"""
+"""Convolutions, pools, recurrence and skips in the simulator: golden == RTL == the second reference."""
 
 from __future__ import annotations
 
@@ -13,18 +10,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from golden_checks import assert_equals_reference
 from random_choices import random_choices
 from random_networks import random_lanes, random_stimulus
 from random_structures import random_covered, random_structure
-from requirements import needs
 
-from codesign.contract import golden
-from codesign.contract.network import Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
-from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import activity, cycle_estimate, source_events
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import MachinePlan, plan_machine
@@ -123,55 +115,3 @@ def test_the_example_of_digits_reaches_verified_hardware(tmp_path: Path) -> None
     assert estimated["latency_cycles"] == pytest.approx(measured["latency"], rel=0.06)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Hardware equals software." in page and "Convolutions and pools" in page
-
-
-def tinynet(file: h5py.File) -> FrozenNetwork:
-    """The integer network of lava-dl's tutorial: two convolutions of Loihi neurons.
-
-    Weights and thresholds count in units of 2^6; the leak keeps (4096 - vDecay) / 4096 of v; a current decay of 4096
-    means that a current does not outlive its step.
-    """
-    layers, shape = [], tuple(int(size) for size in file["layer/0/shape"][()])
-    for index in (1, 2):
-        entry = file[f"layer/{index}"]
-        neuron = entry["neuron"]
-        assert int(neuron["iDecay"][()]) == 4096
-        weight = entry["weight"][()][..., 0].astype(np.int64)
-        stride, padding = int(entry["stride"][0]), int(entry["padding"][0])
-        convolution = Convolution.from_dense(weight, shape, stride, padding)
-        layers.append(
-            FrozenLayer.from_projections(
-                [Projection(index - 2, convolution)],
-                threshold=int(neuron["vThMant"][()]) << 6,
-                bias=entry["bias"][()].astype(np.int64) << 6,
-                leak=Leak("multiply", 12, 4096 - int(neuron["vDecay"][()])),
-                reset="zero",
-                compare=">",
-                fraction_bits=6,
-                membrane_width=24,
-            )
-        )
-        shape = convolution.out_shape
-    # The first of the 16 stored steps lies before the source's own reset.
-    network = FrozenNetwork(tuple(layers), 15, InputCoding("events"))
-    network.validate()
-    return network
-
-
-@needs("nir")
-def test_tinynet_gives_the_spikes_that_lava_stored(tmp_path: Path) -> None:
-    folder = Path(os.environ["CODESIGN_DATA"]) / "nir/lava/tinynet"
-    with h5py.File(folder / "tiny.net") as file:
-        network = tinynet(file)
-    stored = {name: np.load(folder / f"{name}.npy")[0, ..., 1:] for name in ("input", "layer1", "output")}
-    events, first, last = (found.reshape(-1, 15).T.astype(bool) for found in stored.values())
-    stimulus = Stimulus.from_dense(events[None], np.zeros(1, np.int32))
-    trace = golden.run(network, stimulus)
-    assert (int(first.sum()), int(last.sum())) == (1633, 92)
-    assert [int(np.sum(trace.spikes[index][0] != want)) for index, want in enumerate((first, last))] == [0, 0]
-    mapping = map_network(network, [8, 4])
-    write_bundle(network, mapping, tmp_path / "b")
-    result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=1)
-    assert result.passed and result.mismatches == 0, result.first_divergence
-    with np.load(tmp_path / "work/observed.npz") as observed:
-        assert [int(np.sum(observed[f"spikes{index}"] != want)) for index, want in enumerate((first, last))] == [0, 0]
