@@ -405,6 +405,8 @@ FORMS: dict[str, Callable[[bytes, Rng], Damaged]] = {
     "safetensors": safetensors_file,
     "npz": npz_file,
     "text": text_file,
+    # Of what no mutation knows the inside.
+    "bytes": any_bytes,
 }
 
 

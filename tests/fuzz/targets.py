@@ -88,6 +88,7 @@ def prepare(folder: Path) -> None:
     np.savez(folder / "pictures.npz", x=pictures, y=labels, range=np.array([0, 255]), split=np.arange(40) % 3)
     times, units = np.sort(rng.random(400) * 50), rng.integers(0, 8, 400)
     np.savez(folder / "events.npz", times=times, units=units, offsets=np.arange(0, 401, 10), y=labels)
+    _write_networks_of_others(folder)
     _write_documents(folder / "run")
     _write_terms(folder)
 
@@ -102,6 +103,29 @@ def _write_terms(folder: Path) -> None:
     terms = replace(first, reset="subtract", reset_value=0, reset_delay=True, current_leak=leak, current_width=12)
     (folder / TERMS).parent.mkdir(parents=True)
     network.with_layers([terms, *network.layers[1:]]).save(folder / TERMS)
+
+
+def _write_networks_of_others(folder: Path) -> None:
+    """A NIR file, a file of lava-dl and a float network, as small as they may be."""
+    import h5py
+
+    from codesign.interchange.facts import Facts
+    from codesign.interchange.importing import import_file
+    from tests.nir_files import chain, lif, node
+
+    rng = np.random.default_rng(0)
+    affine = node("Affine", weight=rng.normal(size=(3, 4)), bias=rng.normal(size=3))
+    nir = chain(folder / "net.nir", affine, lif(3, tau=0.004), n_in=4, n_out=3)
+    facts = Facts(dt=1e-3, reset="zero", readout="spike_count", timesteps=3)
+    found = import_file(nir, "norse", facts).floating
+    assert found is not None
+    found.save(folder / "float.safetensors")
+    with h5py.File(folder / "net.net", "w") as file:
+        file["layer/0/type"], file["layer/0/shape"] = np.array([b"input"]), np.array([4])
+        file["layer/1/type"], file["layer/1/weight"] = np.array([b"dense"]), rng.integers(-9, 9, (3, 4)).astype("f4")
+        for name, value in (("iDecay", 4096), ("vDecay", 1024), ("vThMant", 25), ("refDelay", 1), ("wgtExp", 0)):
+            file[f"layer/1/neuron/{name}"] = value
+        file["layer/1/neuron/type"] = "LOIHI"
 
 
 def _write_documents(run: Path) -> None:
@@ -143,6 +167,17 @@ def _network(case: Path, file: Path) -> None:
     network.save(case / "again")
     if FrozenNetwork.load(case / "again").hash != network.hash:
         raise AssertionError("what was loaded is saved as something else")
+
+
+def _float_network(case: Path, file: Path) -> None:
+    from codesign.contract.floating import FloatNetwork
+    from codesign.quantise.integers import quantise
+
+    network = FloatNetwork.load(file)
+    network.save(case / "again")
+    if FloatNetwork.load(case / "again").hash != network.hash:
+        raise AssertionError("what was loaded is saved as something else")
+    quantise(network)
 
 
 def _stimulus(case: Path, file: Path) -> None:
@@ -236,6 +271,7 @@ COLLECTED = {
 """What the report reads and no other command."""
 CHECKPOINTS = {f"run/checkpoints/{name}.safetensors": "safetensors" for name in ("last", "best", "iteration-001")}
 
+IMPORTED = ("--readout", "spike_count", "--timesteps", "3", "-o", "{case}/out", "--json")
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -246,6 +282,10 @@ TARGETS: dict[str, Target] = {
                ("load", "{file}", "{case}/machine/bundle", "-o", "{case}/out.bin"), needs=("machine",)),
         Target("network with terms", {TERMS: "safetensors"}, _network, weight=2),
         Target("network with terms estimate", {TERMS: "safetensors"}, ("estimate", "{file}", "--json")),
+        Target("nir", {"net.nir": "bytes"},
+               ("import", "{file}", "--source", "norse", "--dt", "1e-3", "--reset", "zero", *IMPORTED), weight=0.6),
+        Target("lava", {"net.net": "bytes"}, ("import", "{file}", "--source", "lava", *IMPORTED), weight=0.4),
+        Target("float network", {"float.safetensors": "safetensors"}, _float_network, weight=2),
         Target("stimulus", {"run/stimulus.npz": "npz"}, _stimulus, weight=4),
         Target("stimulus verify", {"run/stimulus.npz": "npz"},
                ("verify", "{case}/run", "--json"), RUN, 0.05, deep=True),
