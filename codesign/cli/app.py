@@ -319,6 +319,9 @@ def import_network(
     leak_tolerance: Annotated[
         float, typer.Option("--leak-tolerance", min=0, help="largest relative change of 1 - decay")
     ] = 0.02,
+    drop_refractory: Annotated[
+        bool, typer.Option("--drop-refractory", help="leave out refractory periods, which hardware has not")
+    ] = False,
     samples: Annotated[
         Path | None,
         typer.Option("--samples", metavar="DATA", help="stimulus, or npz with x (and y): widths, agreement"),
@@ -354,6 +357,7 @@ def import_network(
         weight_bits=weight_bits,
         scale=scale,
         leak_tolerance=leak_tolerance,
+        drop_refractory=drop_refractory,
     )
 
 

@@ -84,7 +84,8 @@ def _again(file: Path, source: str, stated: Facts, samples: Path | None, **optio
         if name == "resets":
             words += [word for node, kind in value.items() for word in ("--reset", f"{node}={kind}")]
         elif isinstance(value, bool):
-            words.append(option if value else f"--no-{option[2:]}")
+            # Of what is off by default there is no other form.
+            words += [option] if value else [f"--no-{option[2:]}"] if hasattr(stated, name) else []
         elif value is not None:
             words += [option, str(value)]
     return f"{shlex.join(words)} -o {{run}}"

@@ -54,6 +54,7 @@ def import_file(
     weight_bits: int = 8,
     scale: Scale = "neuron",
     leak_tolerance: float = LEAK_TOLERANCE,
+    drop_refractory: bool = False,
 ) -> Import:
     """The network of a file in the meaning of ``source``, in integers.
 
@@ -79,7 +80,14 @@ def import_file(
         read = read_nir(file, source, facts)
         findings, network = read.findings, read.network
         _check_samples(stimulus, network.n_inputs, samples)
-        quantised = quantise(network, calibration, weight_bits=weight_bits, scale=scale, leak_tolerance=leak_tolerance)
+        quantised = quantise(
+            network,
+            calibration,
+            weight_bits=weight_bits,
+            scale=scale,
+            leak_tolerance=leak_tolerance,
+            drop_refractory=drop_refractory,
+        )
         findings.changed += quantised.changes
         whole = quantised.network
     frozen = remove_dead_code(whole)

@@ -79,6 +79,7 @@ def quantise(
     scale: Scale = "neuron",
     leak_tolerance: float = LEAK_TOLERANCE,
     margin: float = MARGIN,
+    drop_refractory: bool = False,
 ) -> Quantised:
     """The frozen network that is nearest to ``network``, layer by layer, by the rounding of its numbers.
 
@@ -88,6 +89,7 @@ def quantise(
     scale : whether neurons (of a convolution: channels) have a step of the weights each, or share the layer's. A last
         layer that only integrates and one that is reset to a value share theirs in any case.
     leak_tolerance : the largest relative change of 1 - decay that a leak of hardware may have.
+    drop_refractory : leave out refractory periods, which a frozen network has not, instead of refusing them.
 
     Raises InputError if the network is not valid, a leak is beyond its tolerance or a scale cannot be found, and
     UnsupportedError for what a frozen network does not hold.
@@ -99,6 +101,9 @@ def quantise(
     for wrong in (found for found in bits if type(found) is not int or not 2 <= found <= 8):
         raise InputError(f"weight_bits = {wrong!r} is outside 2..8")
     changes: list[Change] = []
+    network = network.with_layers(
+        [_without_refractory(layer, index, drop_refractory, changes) for index, layer in enumerate(network.layers)]
+    )
     made = [_layer(network, index, bits[index], scale, leak_tolerance, changes) for index in range(len(bits))]
     wide = FrozenNetwork(tuple(layer for layer, _ in made), network.timesteps, network.coding, network.readout)
     bounded = _with_bounds(wide, changes)
@@ -180,12 +185,30 @@ def _leak_text(leak: Leak) -> str:
     return f"1 - 2^-{leak.shift}" if leak.kind == "shift" else f"{leak.multiplier} / 2^{leak.shift}"
 
 
+def _named(layer: FloatLayer, index: int) -> str:
+    return f"layer {index}" + (f" ({layer.name})" if layer.name else "")
+
+
+def _without_refractory(layer: FloatLayer, index: int, allowed: bool, changes: list[Change]) -> FloatLayer:
+    if not layer.refractory:
+        return layer
+    text = f"neurons stay silent for {layer.refractory} timestep after a spike"
+    if not allowed:
+        raise UnsupportedError(
+            f"{_named(layer, index)}: {text}, which hardware has not; --drop-refractory leaves it out and lists it"
+        )
+    changes.append(
+        Change(_named(layer, index), "refractory", f"{text}; in integers they do not", float(layer.refractory))
+    )
+    return replace(layer, refractory=0)
+
+
 def _layer(
     network: FloatNetwork, index: int, bits: int, kind: Scale, tolerance: float, changes: list[Change]
 ) -> tuple[FrozenLayer, LayerScale]:
     """A layer in integers, its membrane as wide as there is, and its scale."""
     layer = network.layers[index]
-    where = f"layer {index}" + (f" ({layer.name})" if layer.name else "")
+    where = _named(layer, index)
     silent = index == len(network.layers) - 1 and network.membrane_readout
     if silent or layer.reset == "value":
         # Membranes of classes are compared, and a value to reset to is one for the layer: one unit for all.
@@ -243,8 +266,6 @@ def _layer(
 
 def _terms(layer: FloatLayer, tolerance: float, where: str, changes: list[Change]) -> tuple[dict[str, Any], int]:
     """Parameters of the frozen layer for the terms that a layer may have, and bits below the threshold they need."""
-    if layer.refractory:
-        raise UnsupportedError(f"{where}: a refractory period is not built in the frozen network")
     terms: dict[str, Any] = {"reset_delay": layer.reset_delay}
     if layer.current_decay is None:
         return terms, 0

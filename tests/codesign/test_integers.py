@@ -161,6 +161,18 @@ def test_without_samples_nothing_was_measured_and_it_says_so():
     assert measured.network.layers[0].membrane_width < quantise(network).network.layers[0].membrane_width
 
 
+def test_a_refractory_period_is_refused_or_dropped_and_listed():
+    network = network_of([[1.0]], threshold=0.5, reset="zero", refractory=1)
+    with pytest.raises(UnsupportedError, match="silent for 1 timestep after a spike, which hardware has not"):
+        quantise(network)
+    found = quantise(network, drop_refractory=True)
+    assert [change.what for change in found.changes].count("refractory") == 1
+    every = Stimulus.from_dense(np.ones((1, 12, 1), bool))
+    assert (
+        floating.run(network, every).spikes[0].sum() == 6 and golden.run(found.network, every).spike_counts.sum() == 12
+    )
+
+
 def test_numbers_of_bits_are_checked():
     network = network_of([[1.0]])
     for bits, line in ((9, "weight_bits = 9"), (1, "weight_bits = 1"), ([8, 8], "2 entries for 1 layers")):

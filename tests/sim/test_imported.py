@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from requirements import needs
 
+from codesign.basics.errors import UnsupportedError
 from codesign.contract import golden
-from codesign.contract.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork, ResetKind
 from codesign.contract.stimulus import Stimulus
 from codesign.interchange.facts import Facts
 from codesign.interchange.importing import Import, import_file
@@ -76,11 +77,17 @@ def test_the_cnn_of_sinabs_is_exact_in_hardware_and_its_losses_are_listed(tmp_pa
     verified(found.frozen, found.samples.take([0]), [8, 8, 4, 2, 1], tmp_path)
 
 
-def test_braille_is_exact_in_hardware(tmp_path: Path) -> None:
-    facts = Facts(readout="spike_count", reset="subtract")
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_braille_is_exact_in_hardware(reset: ResetKind, tmp_path: Path) -> None:
+    facts = Facts(readout="spike_count", reset=reset)
     data = samples(tmp_path, (30, 12), 8, 0.3)
-    found = import_file(stored("braille_zero_subgraph.nir"), "snntorch", facts, data)
-    assert [layer.has_current and layer.reset_delay for layer in found.frozen.layers] == [True, True]
+    file = stored("braille_zero_subgraph.nir")
+    if reset == "zero":
+        with pytest.raises(UnsupportedError, match="silent for 1 timestep after a spike"):
+            import_file(file, "snntorch", facts, data)
+    found = import_file(file, "snntorch", facts, data, drop_refractory=reset == "zero")
+    assert len(listed(found, "refractory")) == (2 if reset == "zero" else 0)
+    assert all(layer.has_current and layer.reset_delay == (reset == "subtract") for layer in found.frozen.layers)
     # 0.55 becomes 141 / 256, 0.5 is a shift of hardware.
     assert len(found.frozen.layers[0].projections) == 2 and len(listed(found, "current decay")) == 1
     assert found.measured is not None and found.measured.layers[0].jaccard > 0.5
