@@ -1,11 +1,12 @@
 """lava-dl's ``.net`` files: integer networks of Loihi neurons, which stay the integers that they are.
 
-    i = i * (4096 - iDecay) / 4096 + (sum << (6 + wgtExp)) + (bias << 6)
-    v = v * (4096 - vDecay) / 4096 + i
+    i = i * (4096 - iDecay) / 4096 + (sum << (6 + wgtExp))
+    v = v * (4096 - vDecay) / 4096 + i + (bias << 6)
     s = v > vThMant << 6, then v = 0 for refDelay timesteps
 
-An iDecay of 4096 lets no current outlive its timestep, a refDelay of 1 is no refractory period. Loihi rounds both
-products toward zero, hardware downwards. Axes are (channels, x, y), weights as they are.
+An iDecay of 4096 lets no current outlive its timestep, so that the bias may be part of it; with another iDecay a bias
+is refused. A refDelay of 1 is no refractory period. Loihi rounds both products toward zero, hardware downwards. Axes
+are (channels, x, y), weights as they are.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from codesign.quantise.integers import Change
 NAME = "lava"
 DECAY_BITS = 12
 STATE_BITS = 6
-# Of Loihi's membrane, its sign among them.
-MEMBRANE_WIDTH = 24
+# Of Loihi's membrane and current, the sign among them.
+STATE_WIDTH = 24
 LARGEST_WEIGHT = 127
 MAX_EXPONENT = 8
 NEURON_TYPES = ("LOIHI", "CUBA")
@@ -141,6 +142,8 @@ def _layer(entry: Tree, kind: str, shape: Shape, index: int, where: str, found: 
     connections, out_shape = _connections(entry, kind, shape, where)
     connections, halvings = _byte_weights(connections, where)
     bias = _integers(_array(entry, "bias", where, np.zeros(1)), f"{where}: bias")
+    if terms and np.any(bias != 0):
+        raise UnsupportedError(f"{where}: a bias of the membrane beside a current that outlives its timestep")
     threshold = _number(neuron, "vThMant", at)
     layer = FrozenLayer.from_projections(
         [Projection(index - 1, connections)],
@@ -150,30 +153,30 @@ def _layer(entry: Tree, kind: str, shape: Shape, index: int, where: str, found: 
         reset="zero",
         compare=">",
         fraction_bits=STATE_BITS + exponent + halvings,
-        membrane_width=MEMBRANE_WIDTH,
+        membrane_width=STATE_WIDTH,
         **({"shape": out_shape} if len(out_shape) == 3 else {}),
         **terms,
     )
     found.supported.append(
-        f"{where}: {kind} to {out_shape}, {layer.n_synapses} weights, {name} neurons, vDecay {decays['vDecay']}, "
-        f"threshold > {threshold} << {STATE_BITS}"
+        f"{where}: {kind} to {out_shape}, {layer.n_synapses} weights, {name} neurons, iDecay {decays['iDecay']}, "
+        f"vDecay {decays['vDecay']}, threshold > {threshold} << {STATE_BITS}"
     )
-    if 0 < decays["vDecay"] < 1 << DECAY_BITS:
+    if any(0 < decay < 1 << DECAY_BITS for decay in decays.values()):
         found.changed.append(
             Change(
-                where, "leak", "negative membranes leak downwards, Loihi rounds them toward zero: one step at most", 1.0
+                where, "leak", "negative states leak downwards, Loihi rounds them toward zero: one step at most", 1.0
             )
         )
     return layer, out_shape
 
 
 def _terms(current_decay: int, refractory: int, where: str) -> dict[str, Any]:
-    """Parameters of the frozen layer for a current that outlives its timestep and for a refractory period."""
-    if current_decay != 1 << DECAY_BITS:
-        raise UnsupportedError(f"{where}: a synaptic current is not built in the frozen network")
+    """Parameters of the frozen layer for a current that outlives its timestep."""
     if refractory:
-        raise UnsupportedError(f"{where}: a refractory period is not built in the frozen network")
-    return {}
+        raise UnsupportedError(f"{where}: refDelay {refractory + 1}: hardware has no refractory period")
+    if current_decay == 1 << DECAY_BITS:
+        return {}
+    return {"current_leak": _leak(current_decay), "current_width": STATE_WIDTH}
 
 
 def _leak(decay: int) -> Leak:
