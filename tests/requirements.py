@@ -59,7 +59,6 @@ REQUIREMENTS = {
         "Icarus Verilog", lambda detail: None if shutil.which("iverilog") else "Icarus Verilog is not installed"
     ),
     "nir": Requirement("networks that others made, in $CODESIGN_DATA/nir", _nir),
-    "nir-package": Requirement("the package that writes NIR files", _package("nir")),
     "no-gpu": Requirement("a machine without a GPU", _no_gpu),
     "no-root": Requirement(
         "a user who may not write everywhere", lambda detail: "root may write everywhere" if os.geteuid() == 0 else None

@@ -398,12 +398,6 @@ def exploration_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
-def refuse_interchange(verb: str) -> None:
-    raise UnsupportedError(
-        f"`codesign {verb}` is not built in this version; FrozenNetwork.from_arrays takes weights trained elsewhere"
-    )
-
-
 def predict(target: Path, data: Path, *, allow_dropped: bool) -> None:
     from codesign.contract.network import FrozenNetwork
     from codesign.pipeline.predict import predict as classify

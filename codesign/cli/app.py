@@ -283,7 +283,7 @@ def import_network(
     source: Annotated[
         str,
         typer.Option(
-            "--source", help="who wrote it: snntorch, norse, sinabs, spikingjelly, rockpool, lava; raw: nobody"
+            "--source", help="snntorch, norse, sinabs, spikingjelly, rockpool, lava or codesign; raw: none of these"
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="run directory that it goes to")],
@@ -361,10 +361,19 @@ def import_network(
     )
 
 
-@app.command("export", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def export_network() -> None:
-    """Not built."""
-    _actions(False).refuse_interchange("export")
+@app.command("export", epilog="Example: codesign export runs/digits -o digits.nir")
+def export_network(
+    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory, frozen or float network")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="NIR file to write")],
+    dt: Annotated[float, typer.Option("--dt", help="timestep that its time constants count in")] = 1e-4,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a network as a NIR file: for other frameworks what NIR can say, for codesign all of it."""
+    from codesign.cli import interchange
+
+    _actions(json)
+    interchange.export_network(network, output, dt)
 
 
 @data_app.command("list", epilog="Example: codesign data list")

@@ -8,13 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codesign.basics.errors import InputError
+from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import write_json
 from codesign.cli.console import console
-from codesign.cli.targets import overridden, refuse_training, working_in
+from codesign.cli.targets import artefact, expect, overridden, refuse_training, working_in
+from codesign.contract.floating import FloatNetwork
+from codesign.contract.network import FrozenNetwork
 from codesign.interchange.facts import Facts
 from codesign.interchange.importing import Import, import_file
 from codesign.interchange.measure import Measured
+from codesign.interchange.own import write_nir
 from codesign.records.rundir import (
     CALIBRATION,
     FLOAT_NETWORK,
@@ -60,18 +63,41 @@ def import_network(
     console.finish({"run": str(run.path), **found.document}, _shown(run.path, found))
 
 
+def export_network(target: Path, output: Path, dt: float) -> None:
+    path = artefact(target, expect(target, "run", "network"), NETWORK)
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; name the file to write with -o")
+    network = load_network(path)
+    found = write_nir(network, output, dt)
+    document = {"file": str(output), "nodes": found.nodes, "network_hash": network.hash, "unsaid": list(found.unsaid)}
+    lines = [f"{output}: {found.nodes} nodes; `codesign import {output} --source codesign` has the network back"]
+    lines += ["what NIR does not say, so that other readers do not learn it:", *(f"  {line}" for line in found.unsaid)]
+    console.finish(document, "\n".join(lines))
+
+
+def load_network(path: Path) -> FrozenNetwork | FloatNetwork:
+    """The frozen or float network of a file. Raises InputError as the reader of frozen ones if it is neither."""
+    try:
+        return FloatNetwork.load(path)
+    except InputError as error:
+        # What is a float network, but a damaged one, is not tried as the other kind.
+        if "not a float network" not in str(error):
+            raise
+    return FrozenNetwork.load(path)
+
+
 def write_import(folder: Path, found: Import) -> tuple[str, ...]:
     """Write the files of an import; returns their names."""
     found.frozen.save(folder / NETWORK)
     write_json(folder / IMPORT_REPORT, found.document)
     names = [NETWORK, IMPORT_REPORT]
-    for name, artefact in (
+    for name, kept in (
         (FLOAT_NETWORK, found.floating),
         (STIMULUS, found.samples),
         (CALIBRATION, found.calibration),
     ):
-        if artefact is not None:
-            artefact.save(folder / name)
+        if kept is not None:
+            kept.save(folder / name)
             names.append(name)
     return tuple(names)
 

@@ -15,15 +15,14 @@ from codesign.contract.deadcode import remove_dead_code
 from codesign.contract.floating import FloatNetwork
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import ARRAYS, Stimulus
-from codesign.interchange import lava
+from codesign.interchange import lava, own
 from codesign.interchange.facts import Facts, Findings
-from codesign.interchange.lava import read_net
 from codesign.interchange.measure import Measured, measure
 from codesign.interchange.nir_file import read_nir
 from codesign.interchange.sources import NEURONS
 from codesign.quantise.integers import LEAK_TOLERANCE, Change, Scale, quantise
 
-SOURCES = (*NEURONS, lava.NAME)
+SOURCES = (*NEURONS, lava.NAME, own.NAME)
 NOTHING_MEASURED = "no samples: scales from the weights and widths from their bounds, nothing was measured"
 
 
@@ -70,16 +69,12 @@ def import_file(
         if facts.timesteps not in (None, stimulus.timesteps):
             raise InputError(f"--timesteps {facts.timesteps}, but {samples} has {stimulus.timesteps}")
         facts = replace(facts, timesteps=stimulus.timesteps)
+    network, frozen, findings = _read(file, source, facts)
+    if stimulus is not None:
+        _check_samples(stimulus, frozen or network, samples)
     calibration, kept = (None, None) if stimulus is None else _shares(stimulus)
-    network = measured = None
-    if source == lava.NAME:
-        found = read_net(file, facts)
-        findings, whole = found.findings, found.network
-        _check_samples(stimulus, whole.n_inputs, samples)
-    else:
-        read = read_nir(file, source, facts)
-        findings, network = read.findings, read.network
-        _check_samples(stimulus, network.n_inputs, samples)
+    if frozen is None:
+        assert network is not None
         quantised = quantise(
             network,
             calibration,
@@ -89,12 +84,8 @@ def import_file(
             drop_refractory=drop_refractory,
         )
         findings.changed += quantised.changes
-        whole = quantised.network
-    frozen = remove_dead_code(whole)
-    removed = sum(layer.n_out for layer in whole.layers) - sum(layer.n_out for layer in frozen.layers)
-    if removed:
-        text = f"{removed} neurons that never fire or lead nowhere are left out: no spike of the others changes"
-        findings.changed.append(Change("network", "dead code", text, float(removed)))
+        frozen = _without_dead_code(quantised.network, findings)
+    measured = None
     several = facts.spikes == "several"
     if kept is not None and network is not None:
         kept.validate(str(samples), frozen.n_outputs)
@@ -133,9 +124,36 @@ def _clamping(measured: Measured | None) -> Change:
     return Change("network", "spikes", text, share)
 
 
-def _check_samples(stimulus: Stimulus | None, n_inputs: int, path: Any) -> None:
-    if stimulus is not None and stimulus.n_inputs != n_inputs:
-        raise InputError(f"{path}: samples have {stimulus.n_inputs} inputs, the network {n_inputs}")
+def _read(file: Path, source: str, facts: Facts) -> tuple[FloatNetwork | None, FrozenNetwork | None, Findings]:
+    """The network of a file, in float or, where its integers are the source's own, in integers."""
+    if source == lava.NAME:
+        integers = lava.read_net(file, facts)
+        return None, integers.network, integers.findings
+    if source == own.NAME:
+        if facts != Facts(timesteps=facts.timesteps):
+            raise InputError("--source codesign says all of the network; leave the other options out")
+        found = own.read_own(file)
+        if facts.timesteps not in (None, found.timesteps):
+            raise InputError(f"--timesteps {facts.timesteps}, but the network of {file} has {found.timesteps}")
+        findings = Findings([f"{len(found.layers)} layers of codesign's own, {found.timesteps} timesteps, exactly"])
+        return (found, None, findings) if isinstance(found, FloatNetwork) else (None, found, findings)
+    read = read_nir(file, source, facts)
+    return read.network, None, read.findings
+
+
+def _without_dead_code(whole: FrozenNetwork, findings: Findings) -> FrozenNetwork:
+    frozen = remove_dead_code(whole)
+    removed = sum(layer.n_out for layer in whole.layers) - sum(layer.n_out for layer in frozen.layers)
+    if removed:
+        text = f"{removed} neurons that never fire or lead nowhere are left out: no spike of the others changes"
+        findings.changed.append(Change("network", "dead code", text, float(removed)))
+    return frozen
+
+
+def _check_samples(stimulus: Stimulus, network: FloatNetwork | FrozenNetwork | None, path: Any) -> None:
+    assert network is not None
+    if stimulus.n_inputs != network.n_inputs:
+        raise InputError(f"{path}: samples have {stimulus.n_inputs} inputs, the network {network.n_inputs}")
 
 
 def _shares(stimulus: Stimulus) -> tuple[Stimulus, Stimulus]:

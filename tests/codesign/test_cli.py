@@ -165,7 +165,9 @@ def test_version(call):
         (["import", "x", "--source", "raw", "-o", "out", "--compare", "<"], 2, ["--compare '<' is none of >=, >"]),
         (["import", "x", "--source", "raw", "-o", "out", "--dt", "-1"], 2, ["--dt -1"]),
         (["import", "x", "--source", "raw", "-o", "out", "--scale", "all"], 2, ["--scale 'all'"]),
-        (["export", "run"], 3, ["export", "not built"]),
+        (["export", "bad.safetensors"], 2, ["--output"]),
+        (["export", "bad.safetensors", "-o", "out.nir"], 2, ["bad.safetensors: truncated or not a safetensors file"]),
+        (["export", "tiny.toml", "-o", "out.nir"], 2, ["tiny.toml: is a configuration"]),
         (["data", "get", "nothing"], 2, ["nothing", "mnist"]),
         (["data", "get", "fsdd-spikes"], 3, ["fsdd-spikes"]),
         (["init", "tiny.toml"], 7, ["exists already"]),
@@ -186,8 +188,8 @@ def test_mistakes_are_one_line_with_an_exit_code(call, tiny, monkeypatch, argume
     for word in words:
         assert word in line
     assert out == ""
-    found, out, err = call(*arguments, *[] if arguments[0] == "export" else ["--json"])
-    if arguments[0] not in ("export", "runn"):
+    found, out, err = call(*arguments, "--json")
+    if arguments[0] != "runn":
         assert json.loads(out) == {"error": one_line(err).removeprefix("codesign: "), "exit_code": code}
 
 

@@ -77,6 +77,8 @@ def test_norse_is_eulers_and_resets_hard(tmp_path):
     spikes, v, _ = trajectory(layer, [2 * x for x in INPUTS])
     assert spikes == [0, 0, 1, 0, 0, 1, 0, 0]
     np.testing.assert_allclose(v, [0.6, 0.9, 0, 0, 0, 0, 0, 0], atol=1e-6)
+    # At the threshold it does not fire.
+    assert trajectory(layer, [2, 0])[0] == [0, 0] and trajectory(layer, [2.01, 0])[0] == [1, 0]
     soft = neuron(tmp_path, "norse", lif(tau=0.002), dt=1e-3, reset="subtract")
     np.testing.assert_allclose(trajectory(soft, [1.2, 1.2, 1.2, 0])[1], [0.6, 0.9, 0.05, 0.025], atol=1e-6)
 
@@ -87,13 +89,13 @@ def test_norse_counts_from_its_leak_where_its_membrane_starts(tmp_path):
     # By hand, of v itself: 0.5, then v + 0.5 * (0.5 - v + I).
     own, spikes = [], []
     v = 0.5
-    for current in (0.8, 0.8, 0.8, 3.0, 0.0):
+    for current in (0.8, 0.8, 1.6, 1.6, 0.0):
         v = v + 0.5 * (0.5 - v + current)
         spikes.append(int(v > 1.5))
         v = 0.25 if v > 1.5 else v
         own.append(v)
-    found, stored, _ = trajectory(layer, [0.8, 0.8, 0.8, 3.0, 0.0])
-    assert found == spikes == [0, 0, 0, 1, 0]
+    found, stored, _ = trajectory(layer, [0.8, 0.8, 1.6, 1.6, 0.0])
+    assert found == spikes == [0, 0, 1, 0, 0]
     np.testing.assert_allclose(stored + 0.5, own, atol=1e-6)
 
 

@@ -131,6 +131,16 @@ def test_several_ways_to_a_population_are_its_projections(tmp_path):
     np.testing.assert_allclose(layer.bias, (b["bias"] + skip["bias"]) * [2, 0.5] / 4)
 
 
+def test_layers_without_a_neuron_between_them_are_multiplied_out(tmp_path):
+    rng = np.random.default_rng(12)
+    first, second = affine(rng, 6, 4), affine(rng, 3, 6)
+    found = read(chain(tmp_path / "w.nir", first, second, lif(3, tau=0.004), n_in=4, n_out=3))
+    (layer,) = found.network.layers
+    np.testing.assert_allclose(layer.projections[0].connections.dense(), (second["weight"] @ first["weight"]).T / 4)
+    np.testing.assert_allclose(layer.bias, (second["weight"] @ first["bias"] + second["bias"]) / 4)
+    assert any("multiplied out into 12 single synapses" in line for line in found.findings.supported)
+
+
 def test_pools_and_convolutions_stay_what_they_are(tmp_path):
     rng = np.random.default_rng(4)
     pool = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0]}
@@ -252,7 +262,6 @@ def test_what_leads_nowhere_is_left_out_and_listed(tmp_path):
     ]
 
 
-@needs("nir-package")
 def test_files_of_the_nir_package_are_read(tmp_path):
     import nir
 
