@@ -195,6 +195,21 @@ def test_the_lag_that_fits_best_is_found():
         assert LAGS[int(np.argmax(scores))] == lag
 
 
+def test_neurons_that_lead_nowhere_are_left_out_and_the_others_compared(tmp_path):
+    rng = np.random.default_rng(8)
+    last = rng.normal(size=(5, 16)) * 2
+    last[:, [0, 3, 9]] = 0
+    nodes = [
+        node("Linear", weight=rng.normal(size=(16, 12)) * 2), lif(16, tau=0.004), node("Linear", weight=last),
+        lif(5, tau=0.004),
+    ]  # fmt: skip
+    file = chain(tmp_path / "dead.nir", *nodes, n_in=12, n_out=5)
+    found = import_file(file, "norse", Facts(dt=1e-3, reset="zero", readout="spike_count"), samples(tmp_path))
+    (change,) = [change for change in found.findings.changed if change.what == "dead code"]
+    assert change.amount == 3 and found.frozen.layers[0].n_out == 13 and found.measured is not None
+    assert found.measured.layers[1].jaccard > 0.9
+
+
 def test_agreement_is_one_of_a_network_with_itself_and_less_of_another(tmp_path):
     facts = Facts(dt=1e-3, reset="subtract", readout="spike_count")
     found = import_file(small(tmp_path), "norse", facts, samples(tmp_path), weight_bits=8)

@@ -11,6 +11,7 @@ from codesign.contract import floating, golden
 from codesign.contract.floating import FloatLayer, FloatNetwork
 from codesign.contract.network import INPUT, Leak, Projection, Synapses
 from codesign.contract.stimulus import Stimulus
+from codesign.quantise import integers
 from codesign.quantise.integers import EXACT, kept_fraction, quantise, snapped_leak
 
 
@@ -171,6 +172,34 @@ def test_a_refractory_period_is_refused_or_dropped_and_listed():
     assert (
         floating.run(network, every).spikes[0].sum() == 6 and golden.run(found.network, every).spike_counts.sum() == 12
     )
+
+
+def test_thresholds_are_whole():
+    rng = np.random.default_rng(6)
+    network = network_of(rng.normal(size=(30, 20)), threshold=rng.uniform(1, 3, 20), decay=0.5)
+    found = quantise(network, scale="neuron")
+    exact = found.scales[0].unit * network.layers[0].threshold
+    np.testing.assert_allclose(exact, np.round(exact), atol=1e-6)
+    assert np.array_equal(found.network.layers[0].threshold, np.round(exact))
+
+
+def test_a_late_subtraction_is_within_the_bounds():
+    """It comes beside an input that alone would fill the membrane."""
+    network = network_of([[1.0], [-1.27]], threshold=1.0, decay=0.0, reset="subtract", reset_delay=True, timesteps=2)
+    found = quantise(network)
+    trace = golden.run(found.network, Stimulus.from_dense(np.array([[[1, 0], [0, 1]]], bool)))
+    assert trace.membranes[0][0, 1, 0] == -227 and trace.saturations.sum() == 0
+
+
+def test_widths_hold_the_samples_of_every_batch(monkeypatch):
+    rng = np.random.default_rng(7)
+    network = network_of(np.abs(rng.normal(size=(30, 5))), threshold=1000.0, reset="none")
+    rates = np.array([0.9, 0.1, 0.1])[:, None, None]
+    stimulus = Stimulus.from_dense(rng.random((3, 12, 30)) < rates)
+    whole = quantise(network, stimulus).network.layers[0].membrane_width
+    monkeypatch.setattr(integers, "CALIBRATION_BATCH", 1)
+    assert quantise(network, stimulus).network.layers[0].membrane_width == whole
+    assert quantise(network, stimulus.take([1, 2])).network.layers[0].membrane_width < whole
 
 
 def test_numbers_of_bits_are_checked():

@@ -59,7 +59,7 @@ def test_a_dense_layer_is_loihis(seed, tmp_path):
     rng = np.random.default_rng(seed)
     neuron = {**NEURON, "vDecay": int(rng.integers(0, 4097)), "wgtExp": int(rng.integers(0, 3))}
     neuron |= {"vThMant": int(rng.integers(5, 80)) << neuron["wgtExp"]}
-    bias = int(rng.integers(-3, 6))
+    bias = int(rng.integers(-20, 40))
     if seed % 2:
         neuron |= {"iDecay": int(rng.integers(0, 4096))}
         bias = 0
