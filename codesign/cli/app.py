@@ -318,7 +318,7 @@ def import_network(
     scale: Annotated[str, typer.Option("--scale", help="steps of the weights: of each neuron or layer")] = "neuron",
     leak_tolerance: Annotated[
         float, typer.Option("--leak-tolerance", min=0, help="largest relative change of 1 - decay")
-    ] = 0.02,
+    ] = 0.005,
     drop_refractory: Annotated[
         bool, typer.Option("--drop-refractory", help="leave out refractory periods, which hardware has not")
     ] = False,

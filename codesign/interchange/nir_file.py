@@ -247,9 +247,10 @@ class _Builder:
 
     def _readout_node(self, populations: list[str]) -> Node:
         """The population that the output shows; one without a memory where the output is a weighted sum."""
-        before = self._graph.before(self._output.name)
-        if len(before) == 1 and self._is_population(before[0]):
-            last = before[0]
+        ways = self._gather(self._output.name)
+        plain = len(ways) == 1 and not ways[0].stages and self._constant_into(self._output.name) is None
+        if plain and self._is_population(ways[0].source):
+            last = ways[0].source
             onward = [name for name in populations if name != last and any(w.source == last for w in self._paths[name])]
             if onward:
                 raise UnsupportedError(f"{last}: the output's population also feeds {onward[0]}")

@@ -32,7 +32,7 @@ Scale = Literal["layer", "neuron"]
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
-LEAK_TOLERANCE = 0.02
+LEAK_TOLERANCE = 0.005
 # Bits of membranes beyond those of fine-tuned networks, which learn what the rounding of a leak takes away.
 EXTRA_BITS = 2
 MARGIN = 1.25
