@@ -264,8 +264,8 @@ def test_snntorchs_recurrent_network_gives_the_same_spikes(reset, tmp_path):
     import torch
 
     torch.manual_seed(0)
-    linear = torch.nn.Linear(7, 6)
     module = snntorch.RSynaptic(alpha=0.6, beta=0.8, linear_features=6, reset_mechanism=reset)
+    linear = torch.nn.Linear(7, 6)
     inputs = torch.rand(80, 7).round()
     weights = {"weight": linear.weight, "bias": linear.bias}
     back = {"weight": module.recurrent.weight, "bias": module.recurrent.bias}
