@@ -18,7 +18,7 @@ import numpy.typing as npt
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.floating import FloatLayer, FloatNetwork
 from codesign.contract.network import INPUT, InputCoding, Projection, ReadoutKind
-from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS
+from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
 from codesign.interchange.facts import Facts, Findings
 from codesign.interchange.nodes import SILENT, Graph, Node, Shape, read_graph, squeezed
 from codesign.interchange.operators import Operator, Stage, applied, check_size, operator, path
@@ -26,6 +26,7 @@ from codesign.interchange.sources import Terms, terms_of
 from codesign.quantise.integers import Change
 
 Float = npt.NDArray[np.float64]
+MAX_AXES = 6
 MEMBRANES: tuple[ReadoutKind, ...] = ("membrane_last", "membrane_sum", "membrane_max")
 
 
@@ -141,6 +142,8 @@ class _Builder:
         size = tuple(int(length) for length in self._input.array("shape").reshape(-1))
         if not size or min(size) < 1 or any(not float(x).is_integer() for x in self._input.array("shape").reshape(-1)):
             raise InputError(f"{self._input.name}: shape {size} is no shape of an input")
+        if len(size) > MAX_AXES or prod(size) > MAX_WIDTH:
+            raise InputError(f"{self._input.name}: shape {size[:MAX_AXES]} is of more than {MAX_WIDTH} inputs")
         self._shapes[self._input.name] = squeezed(size)
         waiting = [self._input.name]
         after: dict[str, list[str]] = {}

@@ -70,7 +70,12 @@ class Node:
         """
         found = [self.parameters[name] if name in self.parameters else np.zeros(()) for name in names]
         try:
+            # Before it is allocated: two small arrays may make a huge one.
+            if prod(np.broadcast_shapes(*(array.shape for array in found))) > MAX_WIDTH:
+                raise InputError(f"{self.name}: its parameters are of more than {MAX_WIDTH} neurons")
             return [np.array(array) for array in np.broadcast_arrays(*found)]
+        except InputError:
+            raise
         except ValueError:
             shapes = ", ".join(f"{name} {_shape(array.shape)}" for name, array in zip(names, found, strict=True))
             raise InputError(f"{self.name}: parameters of different shapes ({shapes})") from None

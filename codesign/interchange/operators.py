@@ -24,6 +24,8 @@ Float = npt.NDArray[np.float64]
 Picture = tuple[int, int, int]
 # Synapses that a path may be multiplied out into.
 MAX_UNROLLED = 1 << 26
+# Taps of a kernel with those that are not there, which dilation and groups leave out.
+MAX_KERNEL = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def _pool(node: Node, shape: Shape) -> Operator:
         raise UnsupportedError(f"{node.name}: a pool with padding {padding}")
     out = _out_shape(node, picture[0], picture[1:], size, stride, padding, (1, 1))
     regular = size == stride and size[0] == size[1]
+    if not regular and prod(out) * prod(size) > MAX_UNROLLED:
+        raise UnsupportedError(f"{node.name}: a pool of {size} multiplied out is more than {MAX_UNROLLED} synapses")
     stages: list[Stage] = [SumPool(picture, size[0])] if regular else [Unrolled(_window_matrix(picture, size, stride))]
     if regular and size == (1, 1):
         stages = []
@@ -168,7 +172,7 @@ def _convolution(node: Node, shape: Shape) -> Operator:
     out = _out_shape(node, weight.shape[0], picture[1:], weight.shape[2:], stride, padding, dilation)
     most = max(padding)
     around = tuple(most - found for found in padding)
-    if weight.shape[0] * picture[0] * prod(s + 2 * a for s, a in zip(span, around)) > MAX_UNROLLED:
+    if weight.shape[0] * picture[0] * prod(s + 2 * a for s, a in zip(span, around)) > MAX_KERNEL:
         raise InputError(f"{node.name}: a kernel of {weight.shape} with padding {padding} is too large")
     kernel = np.zeros((weight.shape[0], picture[0], *(s + 2 * a for s, a in zip(span, around))))
     per_out, per_in = weight.shape[0] // groups, weight.shape[1]
@@ -190,6 +194,8 @@ def _convolution(node: Node, shape: Shape) -> Operator:
             raise InputError(f"{node.name}: {error}") from None
     else:
         stage = _strided(node, kernel, picture, stride, most, out)
+    if isinstance(stage, Convolution) and stage.n_operations > MAX_UNROLLED:
+        raise UnsupportedError(f"{node.name}: {stage.n_operations} connections, the limit is {MAX_UNROLLED}")
     bias = _bias(node, weight.shape[0])
     spread = None if bias is None else np.repeat(bias, out[1] * out[2])
     return Operator((stage,), out, spread, learned=True)

@@ -290,3 +290,11 @@ def test_commands_that_need_an_accelerator_exit_with_3_and_one_line(tmp_path: Pa
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "No hardware yet" in page and "Hardware equals software" not in page
     assert network.hash[:7] in page
+
+
+def test_a_kernel_whose_bounds_would_fill_memory_is_refused():
+    column = np.zeros(1, np.int32)
+    for kernel, in_shape, channels in (((1 << 19, 1), (1, 1 << 20, 1), 1), ((1 << 10, 1), (1, 1 << 10, 1), 1 << 20)):
+        taps = Convolution(in_shape, channels, kernel, 1, 0, column, column, column, column, np.ones(1, np.int8))
+        with pytest.raises(InputError, match="larger than any that can be bounded"):
+            taps.validate("layer 0", 8)

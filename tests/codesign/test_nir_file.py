@@ -512,6 +512,62 @@ def test_a_file_in_which_the_library_does_not_end_is_damaged_and_read_apart(tmp_
     assert list(hdf5.read_tree(file)["node"]["nodes"]) == sorted(nodes)
 
 
+def pictured(given: dict, *shape: int):
+    """A node between an input of that shape and what follows."""
+
+    def apply(nodes, edges):
+        nodes["input"], nodes["p"] = port("Input", *shape), given
+        edges[:] = [("input", "p"), ("p", "fc"), ("fc", "n"), ("n", "output")]
+
+    return apply
+
+
+def wide(height: int, stride: int = 1, dilation: int = 1) -> dict:
+    weight = np.ones((1, 1, height, 1), np.float32)
+    both = {"stride": [stride, 1], "dilation": [dilation, 1], "padding": [0, 0]}
+    return node("Conv2d", weight=weight, bias=np.zeros(1), groups=1, **both)
+
+
+GROWING = {
+    "an input of more than a network has": (
+        changed("input", shape=np.array([1 << 30, 1 << 30])), 2, "more than 1048576 inputs",
+    ),
+    "an input of many axes": (changed("input", shape=np.ones(40, np.int64)), 2, "more than 1048576 inputs"),
+    "parameters that make a huge array together": (
+        changed("n", tau=np.ones((1, 1 << 15)), r=np.ones((1 << 15, 1)), v_leak=np.zeros(1), v_threshold=np.ones(1)),
+        2, "of more than 1048576 neurons",
+    ),
+    "windows that overlap": (
+        pictured(node("SumPool2d", kernel_size=[500, 500], stride=[1, 1], padding=[0, 0]), 1, 1000, 1000),
+        3, "multiplied out",
+    ),
+    "a dilation without end": (pictured(wide(2, dilation=1 << 19), 1, 1 << 20, 1), 2, "larger than any"),
+    "a kernel as large as its picture": (pictured(wide(30000), 1, 60000, 1), 2, "larger than any"),
+    "padding without end": (
+        pictured({**wide(1), "padding": [1 << 19, 0]}, 1, 2, 2), 2, "neurons, the limit is",
+    ),
+    "a stride of millions": (changed("fc", type="Conv2d", stride=np.array([1 << 40])), 2, "Conv2d without"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_what_would_grow_beyond_a_network_is_refused_before_it_is_made(name, tmp_path):
+    import tracemalloc
+
+    defect, code, line = GROWING[name]
+    nodes, edges = good(np.random.default_rng(13))
+    defect(nodes, edges)
+    file = write_nir(tmp_path / "x.nir", nodes, edges)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodesignError, match=re.escape(line)) as found:
+            read(file)
+        assert tracemalloc.get_traced_memory()[1] < 300 << 20
+    finally:
+        tracemalloc.stop()
+    assert found.value.exit_code == code
+
+
 def test_texts_that_all_point_to_one_long_text_are_not_multiplied(tmp_path):
     with h5py.File(tmp_path / "x.nir", "w") as opened:
         opened.create_dataset(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.basics.errors import InputError
-from codesign.contract.network.limits import MAX_SYNAPSES, MAX_WIDTH
+from codesign.contract.network.limits import MAX_REACH, MAX_SYNAPSES, MAX_WIDTH
 from codesign.contract.network.terms import Int, plain_fields
 
 Shape = tuple[int, int, int]
@@ -321,6 +321,10 @@ class Convolution:
         if self.padding >= max(kernel):
             raise InputError(f"{where}: padding {self.padding} is not smaller than the kernel {kernel}")
         check_shape(self.out_shape, f"{where}: out_shape")
+        # Which taps reach which targets is a table of one axis each, and bounds of sums are summed over the kernel.
+        reach = max(size * taps for size, taps in zip(self.out_shape[1:], kernel, strict=True))
+        if max(reach, self.out_channels * prod(kernel)) > MAX_REACH:
+            raise InputError(f"{where}: kernel {kernel!r} to {self.out_shape!r} is larger than any that can be bounded")
 
     def validate(self, where: str, weight_bits: int | None) -> None:
         """Raise InputError naming the first field that is out of its range."""

@@ -7,6 +7,8 @@ MAX_PROJECTIONS = 16
 MAX_WIDTH = 1 << 20
 MAX_SYNAPSES = 1 << 28
 MAX_TIMESTEPS = 1 << 16
+# Numbers of a kernel: along an axis taps times targets, and together taps times channels of targets.
+MAX_REACH = 1 << 24
 MAX_CONSTANT = 1 << 40
 # Bits of a stored membrane or synaptic current.
 MAX_STATE_WIDTH = 48
