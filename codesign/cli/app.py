@@ -54,6 +54,14 @@ def _actions(json: bool) -> Any:
     return actions
 
 
+def _interchange(json: bool) -> Any:
+    """What commands do with networks of other frameworks."""
+    console.start(json=json)
+    from codesign.cli import interchange
+
+    return interchange
+
+
 def _surroundings(json: bool) -> Any:
     """What commands do that need none of these."""
     console.start(json=json)
@@ -334,14 +342,12 @@ def import_network(
     What the file does not say and no option either is an error that names the option. Exits with 3 for what hardware
     does not have. `codesign generate`, `estimate` and `verify` go on from DIR.
     """
-    from codesign.cli import interchange
-
-    _actions(json)
-    interchange.import_network(
+    actions = _interchange(json)
+    actions.import_network(
         file,
         source,
         output,
-        interchange.facts(
+        actions.facts(
             reset or [],
             dt=dt,
             reset_delay=reset_delay,
@@ -363,17 +369,14 @@ def import_network(
 
 @app.command("export", epilog="Example: codesign export runs/digits -o digits.nir")
 def export_network(
-    network: Annotated[Path, typer.Argument(metavar="RUN|NETWORK", help="run directory, frozen or float network")],
+    network: Annotated[Path, argument("run", "network", help="run directory, frozen or float network")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="NIR file to write")],
     dt: Annotated[float, typer.Option("--dt", help="timestep that its time constants count in")] = 1e-4,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a network as a NIR file: for other frameworks what NIR can say, for codesign all of it."""
-    from codesign.cli import interchange
-
-    _actions(json)
-    interchange.export_network(network, output, dt)
+    _interchange(json).export_network(network, output, dt)
 
 
 @data_app.command("list", epilog="Example: codesign data list")

@@ -11,22 +11,16 @@ from typing import Any
 from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import write_json
 from codesign.cli.console import console
-from codesign.cli.targets import artefact, expect, overridden, refuse_training, working_in
+from codesign.cli.kinds import kind_of
+from codesign.cli.targets import artefact, overridden, refuse_training, working_in
 from codesign.contract.floating import FloatNetwork
 from codesign.contract.network import FrozenNetwork
 from codesign.interchange.facts import Facts
 from codesign.interchange.importing import Import, import_file
 from codesign.interchange.measure import Measured
 from codesign.interchange.own import write_nir
-from codesign.records.rundir import (
-    CALIBRATION,
-    FLOAT_NETWORK,
-    IMPORT,
-    IMPORT_REPORT,
-    NETWORK,
-    STIMULUS,
-    RunDirectory,
-)
+from codesign.records.names import CALIBRATION, FLOAT_NETWORK, IMPORT_REPORT, NETWORK, STIMULUS
+from codesign.records.rundir import IMPORT, RunDirectory
 
 
 def facts(resets: Sequence[str], **options: Any) -> Facts:
@@ -64,7 +58,7 @@ def import_network(
 
 
 def export_network(target: Path, output: Path, dt: float) -> None:
-    path = artefact(target, expect(target, "run", "network"), NETWORK)
+    path = artefact(target, kind_of(target), NETWORK)
     if output.is_dir():
         raise OutputError(f"{output}: is a folder; name the file to write with -o")
     network = load_network(path)
