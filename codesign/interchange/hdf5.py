@@ -57,6 +57,8 @@ def read_tree(path: Path, absent: str = "no such file") -> Tree:
             code, said = -1, ""
         if code == InputError.exit_code:
             raise InputError(said.strip().splitlines()[-1])
+        if code == 1:
+            raise RuntimeError(f"the process that reads HDF5 failed: {said[-500:]}")
         if code or not result.is_file():
             raise InputError(f"{path}: damaged: the HDF5 library comes to no end in it")
         return _unpacked(read_npz(result))
@@ -71,8 +73,8 @@ def read_tree_here(path: Path) -> Tree:
             return _Walk(path, path.stat().st_size).group(file, "", 0)
     except InputError:
         raise
-    # The library raises whatever its layers say, texts of a name that is no UTF-8 among them.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    # The library raises whatever its layers say of damaged data; of memory there is little.
+    except Exception as error:
         raise InputError(f"{path}: truncated or not an HDF5 file ({type(error).__name__}: {error})") from None
 
 
