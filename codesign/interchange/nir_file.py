@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.floating import FloatLayer, FloatNetwork
-from codesign.contract.network import INPUT, InputCoding, Projection, ReadoutKind
+from codesign.contract.network import INPUT, Convolution, InputCoding, Projection, ReadoutKind
 from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
 from codesign.interchange.facts import Facts, Findings
 from codesign.interchange.nodes import SILENT, Graph, Node, Shape, read_graph, squeezed
@@ -86,7 +86,9 @@ class _Builder:
         kind = self._readout(readout)
         places = {self._input.name: INPUT, **{name: index for index, name in enumerate(names)}}
         layers = tuple(
-            self._layer(self._graph.nodes.get(name, readout), places, silent=name == readout.name and kind in MEMBRANES)
+            self._layer(readout, places, silent=kind in MEMBRANES)
+            if name == readout.name
+            else self._layer(self._graph.nodes[name], places, silent=False)
             for name in names
         )
         if self._graph.repeated_edges:
@@ -276,12 +278,14 @@ class _Builder:
         bias = _spread(terms.bias, n_out, f"{node.name}: bias")
         if constant is not None:
             bias = bias + gain * constant
-        picture = squeezed(shape)
-        convolved = any(not hasattr(found.connections, "targets") for found in projections)
+        # What a convolution reaches is a picture, also where the graph flattens it at once.
+        pictures = [found.connections.out_shape for found in projections if isinstance(found.connections, Convolution)]
+        own = squeezed(shape)
+        pictures += [(own[0], own[1], own[2])] if len(own) == 3 else []
         layer = FloatLayer.from_projections(
             projections,
             name=node.name[-200:],
-            shape=(picture[0], picture[1], picture[2]) if len(picture) == 3 or convolved else None,
+            shape=pictures[0] if pictures else None,
             bias=bias,
             **self._numbers(node, terms, n_out),
             reset="none" if silent else terms.reset,

@@ -161,6 +161,18 @@ def test_pools_and_convolutions_stay_what_they_are(tmp_path):
     np.testing.assert_allclose(layers[2].projections[0].connections.dense(), affine(drawn, 4, 2)["weight"].T / 16)
 
 
+def test_a_picture_that_is_flattened_before_a_neuron_is_read(tmp_path):
+    rng = np.random.default_rng(14)
+    pool = node("SumPool2d", kernel_size=[2, 2], stride=[2, 2], padding=[0, 0])
+    flatten = node("Flatten", start_dim=0, end_dim=-1)
+    nodes = conv(rng, 2, 1), flatten, lif(32, tau=0.004), affine(rng, 3, 32), lif(3, tau=0.004)
+    layer = read(chain(tmp_path / "a.nir", *nodes, n_in=(1, 6, 6), n_out=3)).network.layers[0]
+    assert layer.shape == (2, 4, 4) and isinstance(layer.projections[0].connections, Convolution)
+    nodes = pool, flatten, lif(9, tau=0.004)
+    layer = read(chain(tmp_path / "b.nir", *nodes, n_in=(1, 6, 6), n_out=9)).network.layers[0]
+    assert layer.shape == (1, 3, 3) and layer.projections[0].pool is not None and layer.projections[0].fixed
+
+
 def random_operator(rng) -> tuple[Node, tuple[int, ...], dict]:
     """A Conv1d, Conv2d or pool of any stride, padding, dilation and groups that fits its picture."""
     while True:
