@@ -46,9 +46,14 @@ def read_nir(file: Path, source: str, facts: Facts) -> Imported:
     """
     graph = read_graph(file)
     try:
-        return _Builder(graph, source, facts).build()
+        return build(graph, source, facts)
     except (InputError, UnsupportedError) as error:
         raise type(error)(f"{file}: {error}") from None
+
+
+def build(graph: Graph, source: str, facts: Facts) -> Imported:
+    """The network of a graph in the meaning of ``source``. Raises as :func:`read_nir`, without a file's name."""
+    return _Builder(graph, source, facts).build()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from nir_files import chain, lif, node, port, write_nir
+from random_graphs import random_graph
 from requirements import needs
 
 from codesign.basics.errors import CodesignError, InputError
@@ -18,9 +19,10 @@ from codesign.contract.stimulus import Stimulus
 from codesign.interchange import hdf5
 from codesign.interchange import nodes as node_reader
 from codesign.interchange.facts import Facts
-from codesign.interchange.nir_file import read_nir
+from codesign.interchange.nir_file import build, read_nir
 from codesign.interchange.nodes import Node
 from codesign.interchange.operators import Gain, applied, operator, path
+from codesign.quantise.integers import quantise
 
 
 @pytest.fixture(autouse=True)
@@ -560,6 +562,25 @@ GROWING = {
     ),
     "a stride of millions": (changed("fc", type="Conv2d", stride=np.array([1 << 40])), 2, "Conv2d without"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_random_graphs_are_networks_or_one_line(block):
+    made = 0
+    for seed in range(150 * block, 150 * block + 150):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng)
+        readout = ("spike_count", "membrane_last")[int(rng.integers(2))]
+        facts = Facts(dt=0.5, integrator="euler", timesteps=4, readout=readout, reset=("zero", "none")[seed % 2])
+        try:
+            network = build(graph, "raw", facts).network
+        except CodesignError as error:
+            assert "\n" not in str(error)
+            continue
+        spikes(network, rng)
+        quantise(network)
+        made += 1
+    assert made > 20
 
 
 @pytest.mark.parametrize("name", GROWING)
