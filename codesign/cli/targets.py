@@ -70,8 +70,11 @@ def refuse_training(run: RunDirectory) -> None:
 
 
 def overridden(overrides: Sequence[str] | None, network: FrozenNetwork | None = None) -> Config:
-    """Configuration of a command that has no file of it: defaults and --set; the readout is that of ``network``."""
-    document: dict[str, Any] = {} if network is None else {"network": {"readout": network.readout}}
+    """Configuration of a command that has no file of it: defaults and --set; readout and layers are ``network``'s."""
+    document: dict[str, Any] = {}
+    if network is not None:
+        described = {"layers": len(network.layers), "plain": network.is_plain_chain}
+        document = {"network": {"readout": network.readout, "elsewhere": described}}
     for change in overrides or []:
         apply_override(document, change)
     return parse_config(document, "--set")

@@ -237,6 +237,13 @@ LAYER_KINDS: dict[str, type[Section]] = {
 }
 
 
+class ElsewhereConfig(Section):
+    """What hardware asks of a network that was not trained here; the commands that take one write it."""
+
+    layers: Count
+    plain: bool = Field(description="chain of single synapses")
+
+
 class NetworkConfig(Section):
     """Architecture and neuron. The last layer, fully connected with one neuron a class, is not written down."""
 
@@ -267,10 +274,15 @@ class NetworkConfig(Section):
     compare: CompareKind = ">="
     readout: ReadoutKind = "membrane_sum"
     bias: bool = Field(default=True, description="trainable bias per neuron (per channel in a convolution)")
+    elsewhere: ElsewhereConfig | None = Field(
+        default=None, description="of a run whose network comes from elsewhere: its layers, in place of those above"
+    )
 
     @property
     def n_layers(self) -> int:
         """LIF layers, the last one included."""
+        if self.elsewhere is not None:
+            return self.elsewhere.layers
         if self.layers is None:
             return len(self.hidden) + 1
         return sum({"pool": 0, "residual": 2}.get(layer.kind, 1) for layer in self.layers) + 1
@@ -289,6 +301,8 @@ class NetworkConfig(Section):
     @property
     def is_plain_chain(self) -> bool:
         """True for fully connected layers, one after the other."""
+        if self.elsewhere is not None:
+            return self.elsewhere.plain
         return all(isinstance(layer, DenseLayer) and not layer.recurrent for layer in self.layer_configs)
 
     @property

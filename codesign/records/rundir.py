@@ -32,8 +32,8 @@ FORMAT_NAME = "codesign-run"
 # Version 1 is the same without a checksum.
 FORMAT_VERSION = 2
 LOCK = ".lock"
-# What a network made elsewhere needs; its readout decides which hardware there can be.
-HARDWARE_KEYS = {"network": ("readout",), "hardware": (), "verify": (), "synth": ()}
+# What a network made elsewhere needs; its readout and layers decide which hardware there can be.
+HARDWARE_KEYS = {"network": ("readout", "elsewhere"), "hardware": (), "verify": (), "synth": ()}
 # Records of what no stage of the pipeline has made: a network from elsewhere, and what mutants were caught.
 IMPORT, MUTANTS = "import", "mutants"
 # The command that makes a recorder's files again; for the others it is `codesign <recorder> <run>`.

@@ -94,6 +94,8 @@ def plan_layers(network: NetworkConfig, in_shape: Shape, n_classes: int) -> tupl
 
     Raises InputError, naming the layer, for a convolution or pooling that does not suit its input.
     """
+    if network.elsewhere is not None:
+        raise InputError("network.elsewhere: this network comes from elsewhere and cannot be trained here")
     layers: list[LayerPlan] = []
     source = _Source(-1, tuple(in_shape))
     for number, config in enumerate(network.layer_configs):

@@ -11,6 +11,7 @@ from nir_files import chain, lif, node, port, write_nir
 
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.cli import main
+from codesign.config import parse_config
 from codesign.contract.floating import FloatNetwork
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
@@ -18,6 +19,8 @@ from codesign.interchange.facts import Facts
 from codesign.interchange.importing import import_file, read_samples
 from codesign.interchange.measure import LAGS, measure, overlaps
 from codesign.quantise.integers import quantise
+from codesign.train.architecture import plan_layers
+from sim.bundle import read_sidecar
 
 FACTS = ["--source", "norse", "--dt", "1e-3", "--reset", "subtract", "--readout", "spike_count"]
 
@@ -140,7 +143,7 @@ def test_samples_are_a_stimulus_or_events_with_labels(tmp_path):
         ({"x": x, "y": y[:3]}, "y has the shape"),
         ({"z": x}, "not a stimulus file"),
     ):
-        np.savez(tmp_path / "w.npz", **arrays)
+        np.savez(tmp_path / "w.npz", **arrays)  # type: ignore[arg-type]
         with pytest.raises(InputError, match=line):
             read_samples(tmp_path / "w.npz")
     with pytest.raises(InputError, match="leave --input-bits out"):
@@ -219,3 +222,24 @@ def test_agreement_is_one_of_a_network_with_itself_and_less_of_another(tmp_path)
     assert all(a.jaccard > 0.9 > 0.8 > b.jaccard for a, b in zip(fine.layers, coarse.layers, strict=True))
     silent = overlaps(np.zeros((1, 8, 2), bool), np.zeros((1, 8, 2), bool), 0)
     assert silent.sum() == 0
+
+
+def test_hardware_of_a_network_from_elsewhere_is_asked_by_its_own_layers(tmp_path: Path, capsys) -> None:
+    """Not by those of the default configuration, which has two."""
+    weights = [np.eye(3, dtype=int) * 5, np.eye(3, dtype=int) * 5, np.eye(3, dtype=int) * 5]
+    FrozenNetwork.from_arrays(weights, threshold=4, timesteps=2).save(tmp_path / "net.safetensors")
+    made = ["generate", str(tmp_path / "net.safetensors"), "-o", str(tmp_path / "run")]
+    assert main([*made, "--set", "hardware.lanes=[1,2,1]"]) == 0
+    assert main(["generate", str(tmp_path / "run"), "--set", "hardware.lanes=[3,2,1]"]) == 0
+    assert read_sidecar(tmp_path / "run" / "bundle").layers[0].lanes == 3
+    capsys.readouterr()
+    assert main(["generate", str(tmp_path / "run"), "--set", "hardware.lanes=[3,2]"]) == 2
+    assert "hardware.lanes has 2 entries for 3 layers" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "run")]) == 2
+
+
+def test_a_configuration_of_a_network_from_elsewhere_is_not_trained() -> None:
+    config = parse_config({"network": {"elsewhere": {"layers": 3, "plain": False}}})
+    assert config.network.n_layers == 3 and not config.network.is_plain_chain
+    with pytest.raises(InputError, match=r"network\.elsewhere: this network comes from elsewhere"):
+        plan_layers(config.network, (4,), 2)
