@@ -1,8 +1,11 @@
 """A network trained in snnTorch, as a NIR file with samples and with what snnTorch itself makes of them.
 
     python examples/snntorch_mnist.py dense runs/snntorch
-    codesign import runs/snntorch/dense.nir --source snntorch --samples runs/snntorch/dense.npz -o runs/dense ...
-    codesign verify runs/dense
+    codesign import runs/snntorch/dense.nir --source snntorch --reset subtract --readout spike_count \\
+        --samples runs/snntorch/dense.npz -o runs/dense
+    codesign generate runs/dense && codesign verify runs/dense --set verify.samples=1000
+
+It needs snnTorch and, for its exporter, nirtorch. Half of the samples decide widths, the others are compared.
 
 Networks: ``dense`` (784-128-10, Leaky), ``conv`` (two convolutions in steps of 2), ``recurrent`` (RLeaky) and
 ``synaptic`` (neurons with a synaptic current). All have snnTorch's default reset: by subtraction, a timestep late.
@@ -104,7 +107,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=60_000, help="training images")
-    parser.add_argument("--samples", type=int, default=1000, help="test images that are written")
+    parser.add_argument("--samples", type=int, default=2000, help="test images that are written")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     data = load_dataset(DataConfig(set="mnist"))
