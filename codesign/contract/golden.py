@@ -27,7 +27,7 @@ Early exit: :mod:`codesign.contract.early_exit` says after which timestep a samp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -59,14 +59,15 @@ class Trace:
     membranes : one int64 (N, timesteps, n_out) per layer, v after reset and saturation; empty unless recorded.
     currents : one int64 (N, timesteps, n_out) per layer, i after saturation; (N, timesteps, 0) of a layer without;
         empty unless membranes are recorded.
+    potentials : one int64 (N, timesteps, n_out) per layer, u before reset and saturation; empty unless recorded.
     exits : int64 (N,); last timestep that counts, timesteps - 1 without early exit.
     saturations : int64 (N,); neurons and timesteps in which the stored membrane or the synaptic current was clipped.
     synaptic_operations : int64 (N, n_layers); synapses and taps walked by events (by nonzero inputs for 'current').
         An event walks the taps of its pool's window if there is one; a recurrent event walks at the next timestep.
     spike_counts : int64 (N, n_layers); spikes.
 
-    Spikes, membranes and currents are of all timesteps, also of those after an early exit, as if there were none;
-    everything else is of the timesteps that count.
+    Spikes, membranes, currents and potentials are of all timesteps, also of those after an early exit, as if there
+    were none; everything else is of the timesteps that count.
     """
 
     decisions: npt.NDArray[np.int32]
@@ -78,6 +79,13 @@ class Trace:
     saturations: npt.NDArray[np.int64]
     synaptic_operations: npt.NDArray[np.int64]
     spike_counts: npt.NDArray[np.int64]
+    potentials: list[npt.NDArray[np.int64]] = field(default_factory=list)
+
+    @property
+    def margins(self) -> npt.NDArray[np.int64]:
+        """int64 (N,); value of the class decided for less that of the next best, 0 where there is one class alone."""
+        best = np.sort(self.values, axis=1)[:, -2:]
+        return best[:, -1] - best[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +110,7 @@ def run(
     *,
     membranes: bool = True,
     spikes: bool = True,
+    potentials: bool = False,
     early_exit: EarlyExit = "off",
 ) -> Trace:
     """Run every sample of ``stimulus``, a chunk at a time; memory grows with what is recorded.
@@ -136,19 +145,20 @@ def run(
         for shape, layer in zip(shapes, network.layers, strict=True)
         if membranes
     ]
+    all_potentials = [np.empty(shape, np.int64) for shape in shapes if potentials]
     parts: list[Trace] = []
     for start in range(0, max(len(stimulus), 1), chunk):
         chosen = slice(start, start + chunk)
-        part = _run_chunk(network, matrices, dtypes, stimulus.take(chosen), membranes, spikes, early_exit)
-        for kept, found in zip(
-            all_spikes + all_membranes + all_currents, part.spikes + part.membranes + part.currents, strict=True
-        ):
+        part = _run_chunk(network, matrices, dtypes, stimulus.take(chosen), membranes, spikes, potentials, early_exit)
+        recorded = part.spikes + part.membranes + part.currents + part.potentials
+        for kept, found in zip(all_spikes + all_membranes + all_currents + all_potentials, recorded, strict=True):
             kept[chosen] = found
-        parts.append(replace(part, spikes=[], membranes=[], currents=[]))
+        parts.append(replace(part, spikes=[], membranes=[], currents=[], potentials=[]))
     return Trace(
         spikes=all_spikes,
         membranes=all_membranes,
         currents=all_currents,
+        potentials=all_potentials,
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("decisions", "values", "exits", "saturations", "synaptic_operations", "spike_counts")
@@ -343,6 +353,7 @@ def _run_chunk(
     stimulus: Stimulus,
     record_membranes: bool,
     record_spikes: bool,
+    record_potentials: bool,
     early_exit: EarlyExit,
 ) -> Trace:
     n_samples, timesteps = len(stimulus), network.timesteps
@@ -356,6 +367,7 @@ def _run_chunk(
     spike_counts = np.zeros((n_samples, timesteps, count), np.int64)
     fired = np.zeros((n_samples, timesteps, 0), bool)
     potentials = np.zeros((n_samples, timesteps, 0), np.int64)
+    recorded_potentials: list[npt.NDArray[np.int64]] = []
     for index, layer in enumerate(network.layers):
         parts, own = [], []
         for projection, factors in zip(layer.projections, matrices[index], strict=True):
@@ -388,6 +400,8 @@ def _run_chunk(
         if record_membranes:
             membranes.append(result.membranes)
             currents.append(result.currents)
+        if record_potentials:
+            recorded_potentials.append(potentials)
     running = readout_values(network, fired, potentials.astype(np.int64))
     exits = exit_timesteps(running, early_exit)
     values = running[np.arange(n_samples), exits]
@@ -399,6 +413,7 @@ def _run_chunk(
         spikes=spikes,
         membranes=membranes,
         currents=currents,
+        potentials=recorded_potentials,
         saturations=(saturations * counts).sum(axis=1),
         synaptic_operations=(operations * counts[:, :, None]).sum(axis=1),
         spike_counts=(spike_counts * counts[:, :, None]).sum(axis=1),

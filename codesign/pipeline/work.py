@@ -100,8 +100,10 @@ def freeze(context: Context) -> Outcome:
     result.test_stimulus.save(folder / STIMULUS)
     result.calibration.save(folder / CALIBRATION)
     with atomic_path(folder / DECISIONS) as path, path.open("wb") as file:
-        np.savez(file, decisions=result.decisions, network_hash=np.array(result.network.hash))
+        network_hash = np.array(result.network.hash)
+        np.savez(file, decisions=result.decisions, margins=result.margins, network_hash=network_hash)
     record["test"] = test_of(result, dataset).document()
+    record |= {"classes": list(dataset.classes), "sample_shape": list(dataset.sample_shape)}
     figures = {**result.figures, **network_figures(result.network)}
     return Outcome(figures=figures, details={**result.details, **record})
 

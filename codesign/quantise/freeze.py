@@ -51,15 +51,17 @@ class FreezeResult:
     test_stimulus : the encoded test samples with their labels.
     calibration : encoded validation samples, 500 at most, which may guide placement and estimates.
     decisions : int32 (N,); of the frozen network on them, by the golden model.
+    margins : int64 (N,); readout value of the class decided for less that of the next best.
     figures : accuracies on the test samples and sizes, keys as in the manifest's figures.
     details : validation accuracies, history of the fine-tuning, event counts and sizes of all three sets, and what
-        was removed: weights that round to 0, then neurons that cannot matter, and the synapses that went with them.
+        was removed (:attr:`FrozenModel.removed`).
     """
 
     network: FrozenNetwork
     test_stimulus: Stimulus
     calibration: Stimulus
     decisions: np.ndarray
+    margins: np.ndarray
     figures: dict[str, Any]
     details: dict[str, Any]
 
@@ -120,7 +122,7 @@ def freeze(
     figures = {"accuracy_float": in_float(stimulus), **frozen_figures(found.network, stimulus, trace)}
     figures |= {"events_merged": counts.merged, "events_dropped": counts.dropped}
     calibration = validation.take(slice(0, CALIBRATION_SAMPLES))
-    return FreezeResult(found.network, stimulus, calibration, trace.decisions, figures, details)
+    return FreezeResult(found.network, stimulus, calibration, trace.decisions, trace.margins, figures, details)
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,9 @@ class FrozenModel:
     network : the frozen network, dead code removed.
     history : a row per epoch of the fine-tuning, epoch 0 being the network as it was rounded: ``epoch``,
         ``validation_accuracy`` 0..1, ``validation_loss``, ``synaptic_operations_per_sample``.
-    removed : by layer ``neurons`` of the whole network, ``removed_neurons`` that cannot matter and
-        ``weights_rounded_to_zero``; ``removed_synapses`` in all.
+    removed : by layer ``neurons`` and ``synapses`` of the whole network, ``removed_neurons`` that cannot matter, of
+        them ``neurons_without_path`` (no path of synapses leads from them to the next layers; the others never fire),
+        and ``weights_rounded_to_zero``; ``removed_synapses`` in all.
     thresholds : least and greatest threshold of each layer, in the membrane's units.
     """
 
@@ -189,17 +192,27 @@ def freeze_model(
     history = _fine_tune(quantised, config, batches, Batches(validation, device=device), earlier_epochs, progress)
     whole = quantised.export(_set_widths(quantised, config, batches, FINAL_MARGIN))
     frozen = remove_dead_code(whole)
+    removed = _removed(whole, frozen)
+    without_path = _removed(whole, remove_dead_code(whole, silent=False))
     return FrozenModel(
         frozen,
         history,
         {
             "neurons": [layer.n_out for layer in whole.layers],
-            "removed_neurons": [a.n_out - b.n_out for a, b in zip(whole.layers, frozen.layers, strict=True)],
+            "synapses": [layer.n_synapses for layer in whole.layers],
+            "removed_neurons": removed,
+            # A layer that is dead for both reasons keeps one neuron, and it may be another one.
+            "neurons_without_path": [min(pair) for pair in zip(without_path, removed, strict=True)],
             "removed_synapses": whole.n_synapses - frozen.n_synapses,
             "weights_rounded_to_zero": quantised.rounded_to_zero(),
         },
         [[int(scale.threshold.min()), int(scale.threshold.max())] for scale in quantised.scales],
     )
+
+
+def _removed(whole: FrozenNetwork, rest: FrozenNetwork) -> list[int]:
+    """Neurons by which each layer of ``rest`` is smaller."""
+    return [a.n_out - b.n_out for a, b in zip(whole.layers, rest.layers, strict=True)]
 
 
 def _check_samples(model: SpikingNetwork, stimulus: Stimulus, where: str) -> None:

@@ -331,12 +331,16 @@ class _Run:
         return [demand for item in bits for demand in self.check.demands(self.network, masks, item)]
 
     def _train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
-        """Mean loss and gradient norm, and the last learning rate. Tells of itself where it takes long."""
+        """Means of loss, accuracy and gradient norm, and the last learning rate. Tells of itself where it takes long.
+
+        Loss and accuracy are those of the batches as they are trained on: augmented, while the weights change.
+        """
         options = self.config.train
         total_steps = self.steps_per_epoch * self.epochs
         device = self.training.device
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         norm_sum = torch.zeros((), dtype=torch.float64, device=device)
+        right = torch.zeros((), dtype=torch.float64, device=device)
         rate, start, news = 0.0, time.monotonic(), News()
         for batch, whole in enumerate(self.training.epoch(self.batch_size, options.seed, epoch)):
             if batch and news.due():
@@ -359,9 +363,12 @@ class _Run:
             self.optimizer.step()
             self.rewirer.advance()
             loss_sum += loss.detach().double() * factor * len(whole[1]) / self.group.size
+            # A process without a sample of this batch repeats one, which does not count.
+            right += (output.scores.argmax(1) == target).sum() * (factor != 0)
         self.rates[epoch] = len(self.training) / max(time.monotonic() - start, 1e-9)
         return {
             "loss": float(self.group.sum(loss_sum)) / len(self.training),
+            "training_accuracy": float(self.group.sum(right)) / len(self.training),
             "gradient_norm": float(norm_sum) / self.steps_per_epoch,
             "learning_rate": rate,
         }
@@ -375,9 +382,11 @@ class _Run:
         self.group.share_buffers(self.network)
         found = evaluate(self.network, self.validation.ordered(EVALUATION_BATCH), self.config.train, self.class_weights)
         layers = self._layers()
-        for layer, spikes, operations in zip(layers, found.spikes, found.operations, strict=True):
+        plans = self.network.plans
+        for layer, plan, spikes, operations in zip(layers, plans, found.spikes, found.operations, strict=True):
             layer |= {"pruned": 0, "grown": 0, "spikes_per_sample": spikes}
             layer["synaptic_operations_per_sample"] = operations
+            layer["firing_rate"] = spikes / (plan.size * self.network.network.timesteps)
         row = {
             "epoch": epoch,
             "iteration": (epoch - 1) // self.config.train.rewiring.iteration_epochs(self.epochs) + 1,
