@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,11 +14,15 @@ from matplotlib.figure import Figure
 from codesign.basics.files import write_text
 from codesign.report.plots import to_svg
 
+if TYPE_CHECKING:
+    from codesign.report.collect import Record
+
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 Width = Literal["full", "half", "third", "two-thirds"]
 Mood = Literal["good", "bad", "open"]
 Block = dict[str, Any]
+LETTERS = [chr(ord("a") + index) for index in range(26)]
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,15 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
     def figure(self, figure: Figure, description: str, caption: str = "") -> None:
-        name = f"{self.key}{len(self.blocks)}"
-        self.blocks.append({"kind": "figure", "svg": Markup(to_svg(figure, name, description))})
+        self.panels([(figure, description)], caption)
+
+    def panels(self, figures: Sequence[tuple[Figure, str]], caption: str = "") -> None:
+        """Figures side by side, as many in a row as there is room for; each with what a screen reader says."""
+        drawn = [
+            Markup(to_svg(figure, f"{self.key}{len(self.blocks)}{letter}", description))
+            for letter, (figure, description) in zip(LETTERS, figures, strict=False)
+        ]
+        self.blocks.append({"kind": "figures", "figures": drawn})
         if caption:
             self.caption(caption)
 
@@ -62,6 +73,13 @@ class Section:
 
     def samples(self, items: Sequence[dict[str, Any]]) -> None:
         self.blocks.append({"kind": "samples", "items_": list(items)})
+
+
+def gap(section: Section, record: Record, what: str, verb: str) -> None:
+    """Say that something is missing, why, and which command makes it."""
+    status = str(record.run.stage(verb).get("status"))
+    state = {"done": "out of date", "failed": f"`{verb}` failed", "interrupted": f"`{verb}` was interrupted"}
+    section.missing(what, f"codesign {verb} {record.name}", state.get(status, "not measured"))
 
 
 def tile(name: str, value: str, note: str = "", *, bad: bool = False) -> dict[str, Any]:

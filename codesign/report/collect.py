@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +24,11 @@ from codesign.contract.stimulus import Stimulus
 from codesign.data.chance import Comparison, compare
 from codesign.records.names import DECISIONS
 from codesign.records.rundir import RunDirectory
-from codesign.report.documents import Build, Epoch, Estimate, Mutants, Synthesis, Verification, check
+from codesign.report.documents import Build, Epoch, Estimate, Freezing, Mutants, Synthesis, Verification, check
 
 T = TypeVar("T")
 MAX_HISTORY_BYTES = 1 << 26
+MAX_NAME = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +42,10 @@ class Observed:
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """What freezing has left: int32 (N,) of the network of that hash."""
+    """What freezing has left of the network of that hash: classes, int32 (N,), and margins, int64 (N,)."""
 
     decisions: npt.NDArray[np.int32]
+    margins: npt.NDArray[np.int64]
     network_hash: str
 
 
@@ -60,6 +63,7 @@ class Record:
     history: list[dict[str, Any]] = field(default_factory=list)
     sidecar: Sidecar | None = None
     verification: dict[str, Any] | None = None
+    freezing: dict[str, Any] = field(default_factory=dict)
     kept_decisions: Decisions | None = None
     observed: Observed | None = None
     mutants: dict[str, Any] | None = None
@@ -88,8 +92,8 @@ class Record:
         return [*(f"hidden {index + 1}" for index in range(count - 1)), "output"]
 
     @cached_property
-    def decisions(self) -> npt.NDArray[np.int32] | None:
-        """Int32 (N,): the frozen network's on the run's test samples, as freezing has left them, else computed."""
+    def outcome(self) -> Decisions | None:
+        """The frozen network's on the run's test samples, as freezing has left them, else computed."""
         if self.network is None or self.stimulus is None:
             return None
         kept = self.kept_decisions
@@ -99,8 +103,25 @@ class Record:
             and len(kept.decisions) == len(self.stimulus)
             and kept.decisions.max(initial=0) < self.network.n_outputs
         ):
-            return kept.decisions
-        return golden.run(self.network, self.stimulus, membranes=False, spikes=False).decisions
+            return kept
+        trace = golden.run(self.network, self.stimulus, membranes=False, spikes=False)
+        return Decisions(trace.decisions, trace.margins, self.network.hash)
+
+    @property
+    def decisions(self) -> npt.NDArray[np.int32] | None:
+        """Int32 (N,): the frozen network's on the run's test samples."""
+        return None if self.outcome is None else self.outcome.decisions
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes as the data have them, numbers for those that no name is known of."""
+        known = [_shortened(name) for name in self.freezing.get("classes", [])]
+        count = max(len(known), 0 if self.network is None else self.network.n_outputs)
+        return [*known, *(str(index) for index in range(len(known), count))]
+
+    def class_name(self, index: int) -> str:
+        """Name of a class; labels may go beyond the network's classes."""
+        return self.class_names[index] if index < len(self.class_names) else str(index)
 
     @cached_property
     def accuracy(self) -> Comparison | None:
@@ -116,23 +137,72 @@ class Record:
         """The sample whose spikes are drawn: the one that the testbench recorded, else the first."""
         return self.observed.sample if self.observed is not None else 0
 
+    def trace(self, samples: Sequence[int]) -> golden.Trace | None:
+        """Golden model on these samples, with membranes and potentials."""
+        if self.network is None or self.stimulus is None or max(samples, default=0) >= len(self.stimulus):
+            return None
+        return golden.run(self.network, self.stimulus.take(list(samples)), potentials=True)
+
     @cached_property
     def shown_trace(self) -> golden.Trace | None:
-        """Golden model on :attr:`shown_sample` alone, with membranes."""
-        if self.network is None or self.stimulus is None or self.shown_sample >= len(self.stimulus):
+        """Golden model on :attr:`shown_sample` alone."""
+        return self.trace([self.shown_sample])
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """Shape of a sample, as far as its values are sources of the network, in order; None where they are not."""
+        if self.network is None or self.network.coding.kind in ("events", "delta"):
             return None
-        return golden.run(self.network, self.stimulus.take([self.shown_sample]))
+        projection = self.network.layers[0].projections[0]
+        shape = tuple(self.freezing.get("sample_shape", ())) or projection.source_shape
+        if shape is None or math.prod(shape) + len(self.flags) != self.network.n_inputs:
+            return None
+        return tuple(shape)
+
+    @property
+    def flags(self) -> list[str]:
+        """Names of the sources that follow those of the values."""
+        flags = {} if self.network is None else self.network.coding.parameters.get("flags", [])
+        return [str(name) for name in flags] if isinstance(flags, list) else []
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
-        """(height, width) if the inputs are the pixels of a grey picture; a square one if nothing reads it as such."""
-        if self.network is None or self.config is None or self.config.data.coding in ("events", "delta"):
+        """(height, width) if the inputs are the pixels of one grey picture, and nothing else."""
+        shape = self.sample_shape
+        if shape is None or self.flags or not is_picture(shape) or math.prod(shape[:-2]) != 1:
             return None
-        shape = self.network.layers[0].projections[0].source_shape
-        if shape is not None:
-            return shape[1:] if shape[0] == 1 else None
-        side = round(self.network.n_inputs**0.5)
-        return (side, side) if side * side == self.network.n_inputs and side >= 4 else None
+        return (shape[-2], shape[-1])
+
+    @property
+    def hardware_accuracy(self) -> float | None:
+        """Of the samples that were simulated: all test samples, or their first ones."""
+        found = self.figures.get("accuracy_hardware")
+        return found if found is not None else (self.verification or {}).get("accuracy_hardware")
+
+    def of_test_samples(self, count: int) -> str:
+        """'all 360 test samples', '120 of 360 test samples'."""
+        total = None if self.stimulus is None else len(self.stimulus)
+        if total is None:
+            return f"{count:,} test samples"
+        return f"all {total:,} test samples" if count == total else f"{count:,} of {total:,} test samples"
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether samples of this shape, (height, width) or (channels, height, width), are seen as pictures.
+
+    (length, channels) of a signal looks the same to a program: what is narrower than four values or eight times as long
+    as wide is taken for one.
+    """
+    if len(shape) not in (2, 3):
+        return False
+    low, high = sorted(shape[-2:])
+    return low >= 4 and high <= 8 * low
+
+
+def _shortened(name: str) -> str:
+    """A class's name that fits into tables and axes."""
+    text = " ".join(name.split())
+    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def collect(folder: Path) -> Record:
@@ -162,6 +232,10 @@ def collect(folder: Path) -> Record:
         except InputError as error:
             record.damaged.append(f"stimulus.npz: {error}")
             record.stimulus = None
+    try:
+        record.freezing = check(dict(record.run.stage("freeze")), Freezing, "manifest.json: freeze")
+    except InputError as error:
+        record.damaged.append(str(error))
     record.kept_decisions = part(folder / DECISIONS, read_decisions)
     record.history = part(folder / "metrics.jsonl", read_history) or []
     record.sidecar = part(folder / "bundle" / "design.json", read_sidecar_file)
@@ -212,15 +286,17 @@ def reader(form: type[BaseModel]) -> Callable[[Path], dict[str, Any]]:
 
 def read_decisions(path: Path) -> Decisions:
     """Decisions of the frozen network on the run's samples. Raises InputError for anything else."""
-    arrays = read_npz(path, ("decisions", "network_hash"))
-    decisions, digest = arrays.get("decisions"), arrays.get("network_hash")
+    arrays = read_npz(path, ("decisions", "margins", "network_hash"))
+    decisions, margins, digest = (arrays.get(name) for name in ("decisions", "margins", "network_hash"))
     if decisions is None or decisions.ndim != 1 or decisions.dtype != np.int32:
         raise InputError(f"{path}: decisions are not int32 (samples,)")
     if decisions.size and (decisions.min() < 0 or decisions.max() >= MAX_WIDTH):
         raise InputError(f"{path}: a decision is no class")
+    if margins is None or margins.shape != decisions.shape or margins.dtype != np.int64 or (margins < 0).any():
+        raise InputError(f"{path}: margins are not int64 from 0 on, one for each decision; freeze again")
     if digest is None or digest.ndim or digest.dtype.kind != "U":
         raise InputError(f"{path}: network_hash is no text")
-    return Decisions(decisions, str(digest))
+    return Decisions(decisions, margins, str(digest))
 
 
 def read_observed(path: Path) -> Observed:

@@ -1,4 +1,4 @@
-"""What the report reads of the documents that stages leave in a run directory, and the check that it is there.
+"""What the report reads of what stages leave in a run directory, and the check that it is there.
 
 The stages write more than that; what the report does not read is not looked at. ``None``: not measured.
 """
@@ -18,6 +18,27 @@ Amounts = dict[str, Number | None]
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class FineTuning(_Document):
+    epoch: Annotated[int, Field(ge=0, le=1 << 31)]
+    validation_accuracy: Number | None = None
+    validation_loss: Number | None = None
+
+
+class Freezing(_Document):
+    """What freezing has recorded in the manifest. Lists are by layer."""
+
+    fine_tuning: list[FineTuning] = []
+    accuracy_validation: Number | None = None
+    accuracy_validation_float: Number | None = None
+    classes: Annotated[list[Annotated[str, Field(max_length=1 << 12)]], Field(max_length=1 << 12)] = []
+    sample_shape: Annotated[list[Annotated[int, Field(ge=1, le=1 << 31)]], Field(max_length=8)] = []
+    neurons: list[Whole] = []
+    synapses: list[Whole] = []
+    removed_neurons: list[Whole] = []
+    neurons_without_path: list[Whole] = []
+    weights_rounded_to_zero: list[Whole] = []
 
 
 class Phase(_Document):
@@ -49,6 +70,7 @@ class Verification(_Document):
     passed: bool
     samples: Annotated[int, Field(ge=0, le=1 << 31)]
     mismatches: Whole
+    accuracy_hardware: Number | None = None
     saturations: Whole | None = None
     simulated_cycles: Whole | None = None
     cycles_per_sample: Number | None = None
@@ -133,6 +155,7 @@ class Build(_Document):
 class EpochLayer(_Document):
     density: Number | None = None
     index: Number | None = None
+    firing_rate: Number | None = None
 
 
 class EpochBudget(_Document):
@@ -147,6 +170,9 @@ class Epoch(_Document):
 
     epoch: Annotated[int, Field(ge=0, le=1 << 31)]
     density: Number | None = None
+    loss: Number | None = None
+    validation_loss: Number | None = None
+    training_accuracy: Number | None = None
     validation_accuracy: Number | None = None
     layers: list[EpochLayer] | None = None
     budget: EpochBudget | None = None

@@ -15,25 +15,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from codesign.basics.files import atomic_path
 
-FULL, HALF = 11.2, 5.2  # width in inches of figures for a whole card and for half of one
+# Widths in inches: of figures for a whole card, for half of one, and of panels, three or four side by side.
+# A panel is no wider than a telephone's page.
+FULL, HALF, THIRD, QUARTER = 11.2, 4.6, 3.45, 2.7
+# How small a page may draw a figure before the figure scrolls in its place: text has at least this part of its size.
+LEAST_SCALE = 0.75
 
 INK, MUTED, GRID, SURFACE = "#1d2530", "#66707d", "#dde2e8", "#ffffff"
 BLUE, ORANGE, GREEN, RED, PURPLE, TEAL = "#3f7fd0", "#e8853d", "#2f9e6e", "#d8434e", "#8b6cc4", "#2a9fb0"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, TEAL, RED)
 SOFTWARE, HARDWARE = "#8fb8ee", "#d9661f"
+# Lines beyond which a legend hides more than it says.
+MAX_LEGEND = 9
 
 CSS_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SURFACE: "var(--card)"}
 
@@ -74,12 +79,8 @@ DIVERGING = LinearSegmentedColormap.from_list("weights", [RED, "#f3f4f6", BLUE])
 DENSITY_MAP = LinearSegmentedColormap.from_list("counts", ["#f1f5fb", "#9dc0ec", BLUE, "#123a78"])
 
 
-RasterLayer = tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]
-"""Name, software's and hardware's spikes, bool (timesteps, neurons); the hardware's None where not recorded."""
-
-
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     with matplotlib.rc_context(STYLE):
         yield
 
@@ -109,7 +110,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     rest = re.sub(r"<!--.*?-->\n?", "", rest, flags=re.DOTALL)
     return (
         f'<svg class="figure" role="img" aria-label="{escape(description)}" viewBox="0 0 {view[1]} {view[2]}" '
-        f'style="max-width:{width:.0f}px">{rest.strip()}'
+        f'style="width:{width:.0f}px;min-width:{LEAST_SCALE * width:.0f}px">{rest.strip()}'
     )
 
 
@@ -144,7 +145,7 @@ def wilson_interval(fraction: float, count: int, z: float = 1.96) -> tuple[float
 
 def accuracy(values: Mapping[str, float], counts: Mapping[str, int]) -> Figure:
     """Accuracies (fractions) by name, with Wilson intervals for the names in ``counts`` (samples)."""
-    with _style():
+    with style():
         figure = Figure(figsize=(HALF, 0.62 * len(values) + 0.75), layout="constrained")
         axes = figure.subplots()
         colours = dict(zip(values, (PURPLE, BLUE, ORANGE), strict=False))
@@ -160,199 +161,101 @@ def accuracy(values: Mapping[str, float], counts: Mapping[str, int]) -> Figure:
         axes.set_ylim(len(values) - 0.5, -0.75)
         axes.set_xlim(max(0.0, math.floor((low - 0.005) * 50) / 50), 1.001)
         percent(axes.xaxis)
+        axes.set_xlabel("accuracy")
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
     return figure
 
 
-def training(history: Sequence[Mapping[str, Any]], layer_names: Sequence[str], quantised_from: int | None) -> Figure:
-    """Density, PQ index and validation accuracy over the epochs.
+TRAINING = {
+    "loss": ("Loss", "loss"),
+    "accuracy": ("Accuracy", "accuracy"),
+    "density": ("Density", "connections kept, of all"),
+    "firing_rate": ("Firing rate", "spikes per neuron and timestep"),
+    "index": ("PQ index", "index (higher: more can go)"),
+}
+"""Panels of the training: title and label of the vertical axis."""
 
-    Rows are those of ``metrics.jsonl``: ``density``, ``validation_accuracy``, ``change``, and per layer ``density``
-    and ``index``; what a row does not have is not drawn. ``quantised_from`` is the first row of the fine-tuning in
-    integers.
+# Lines of a panel that are of the whole network: keys of metrics.jsonl, with their names and colours.
+NETWORK_LINES = {
+    "loss": (("loss", "training", BLUE), ("validation_loss", "validation", GREEN)),
+    "accuracy": (("training_accuracy", "training", BLUE), ("validation_accuracy", "validation", GREEN)),
+    "density": (("density", "network", INK),),
+}
+LAYER_LINES = ("density", "firing_rate", "index")
+
+
+def training_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The panels for which these rows of metrics.jsonl have something, in order."""
+
+    def there(name: str) -> bool:
+        keys = [key for key, _, _ in NETWORK_LINES.get(name, ())]
+        layers = [layer for row in history for layer in row.get("layers") or []] if name in LAYER_LINES else []
+        return any(row.get(key) is not None for row in history for key in keys) or any(
+            layer.get(name) is not None for layer in layers
+        )
+
+    return [name for name in TRAINING if there(name)]
+
+
+def training(
+    name: str, history: Sequence[Mapping[str, Any]], layer_names: Sequence[str], quantised_from: int | None
+) -> Figure:
+    """A panel of :data:`TRAINING` over the epochs.
+
+    Rows are those of ``metrics.jsonl``; what a row does not have is not drawn. ``quantised_from`` is the first row of
+    the fine-tuning in integers, which is shaded.
     """
-    with _style():
-        panels = [
-            ("density", any(row.get("density") is not None for row in history)),
-            ("index", any(row.get("layers") for row in history)),
-            ("validation_accuracy", any(row.get("validation_accuracy") is not None for row in history)),
-        ]
-        shown = [name for name, there in panels if there] or ["density"]
-        figure = Figure(figsize=(FULL, 2.7), layout="constrained")
-        grid = figure.subplots(1, len(shown), squeeze=False)[0]
-        draw_training(dict(zip(shown, grid, strict=True)), history, layer_names, quantised_from)
+    with style():
+        figure = Figure(figsize=(THIRD, 2.5), layout="constrained")
+        axes = figure.subplots()
+        draw_training(axes, name, history, layer_names, quantised_from)
+        axes.set_ylabel(TRAINING[name][1])
     return figure
 
 
 def draw_training(
-    panels: Mapping[str, Axes],
+    axes: Axes,
+    name: str,
     history: Sequence[Mapping[str, Any]],
     layer_names: Sequence[str],
     quantised_from: int | None,
 ) -> None:
-    """Draw :func:`training`'s panels, by name, into axes given."""
+    """Draw :func:`training`'s panel into axes given."""
     epochs = np.arange(1, len(history) + 1)
 
-    def series(name: str, layer: int | None = None) -> npt.NDArray[np.float64]:
-        values = [row.get(name) for row in history]
-        if layer is not None:
+    def line(values: Sequence[float | None], **options: Any) -> None:
+        numbers = np.array([np.nan if value is None else value for value in values], float)
+        known = ~np.isnan(numbers)
+        if known.any():
+            # A single epoch makes no line.
+            options["marker"] = options.get("marker", "." if known.sum() < 3 else None)
+            axes.plot(epochs[known], numbers[known], **options)
+
+    axes.set_title(TRAINING[name][0])
+    for key, label, colour in NETWORK_LINES.get(name, ()):
+        line([row.get(key) for row in history], color=colour, linewidth=1.8, label=label)
+    if name in LAYER_LINES:
+        for index, layer in enumerate(layer_names):
             found = [row.get("layers") or [] for row in history]
-            values = [row[layer].get(name) if layer < len(row) else None for row in found]
-        return np.array([np.nan if value is None else value for value in values], float)
-
-    def line(axes: Axes, values: npt.NDArray[np.float64], **options: Any) -> None:
-        known = ~np.isnan(values)
-        axes.plot(epochs[known], values[known], **options)
-
-    titles = {
-        "density": "Density (nonzero / dense weights)",
-        "index": "PQ index (higher: more compressible)",
-        "validation_accuracy": "Validation accuracy",
-    }
-    for name, axes in panels.items():
-        axes.set_title(titles[name])
-        if name == "density":
-            line(axes, series("density"), color=INK, linewidth=2, label="network")
-            for index, layer in enumerate(layer_names):
-                line(axes, series("density", index), color=SERIES[index % 6], linewidth=1.2, label=layer)
-            axes.set_ylim(bottom=0)
-            percent(axes.yaxis)
-            axes.legend(loc="upper right", ncols=min(4, len(layer_names) + 1), handlelength=1.2, columnspacing=1)
-        elif name == "index":
-            for index, layer in enumerate(layer_names):
-                line(axes, series("index", index), color=SERIES[index % 6], marker=".", markersize=4, label=layer)
-            axes.legend(loc="best", ncols=min(4, len(layer_names)))
-        else:
-            line(axes, series("validation_accuracy"), color=GREEN, marker=".", markersize=4)
-            percent(axes.yaxis)
-        if quantised_from is not None and quantised_from < len(history):
-            axes.axvspan(quantised_from + 0.5, len(history) + 0.5, color=PURPLE, alpha=0.1, linewidth=0)
-            if axes is next(iter(panels.values())):
-                axes.annotate(
-                    "integer weights",
-                    (len(history) + 0.5, 0.6),
-                    (-3, 0),
-                    xycoords=("data", "axes fraction"),
-                    textcoords="offset points",
-                    va="bottom",
-                    ha="right",
-                    fontsize=7.5,
-                    color=PURPLE,
-                )
-        axes.set_xlim(0.5, len(history) + 0.5)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def raster(
-    layers: Sequence[RasterLayer],
-    picture: npt.NDArray[np.uint8] | None = None,
-    *,
-    title: str = "",
-) -> Figure:
-    """Spike raster of one sample.
-
-    ``picture``: the input as a grey picture (height, width), if it is one.
-    """
-    timesteps = layers[0][1].shape[0]
-    with _style():
-        if timesteps <= 24:
-            widths = [0.8] * (picture is not None) + [1.0] * len(layers)
-            figure = Figure(figsize=(FULL, 5.0), layout="constrained")
-            grid = list(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
-        else:
-            rows = len(layers) + (picture is not None)
-            heights = [1.2 if picture is not None else 0] * (picture is not None) + [
-                max(0.9, min(2.4, item[1].shape[1] / 40)) for item in layers
-            ]
-            figure = Figure(figsize=(FULL, sum(heights) + 0.35 * rows + 0.3), layout="constrained")
-            grid = list(figure.subplots(rows, 1, squeeze=False, height_ratios=heights)[:, 0])
-        if picture is not None:
-            draw_picture(grid.pop(0), picture, "input")
-        for axes, (name, software, hardware) in zip(grid, layers, strict=True):
-            draw_raster(axes, name, software, hardware)
-        for axes in grid if timesteps <= 24 else grid[-1:]:
-            axes.set_xlabel("timestep")
-        raster_legend(figure, layers, title)
-    return figure
-
-
-def draw_picture(axes: Axes, picture: npt.NDArray[np.uint8], title: str) -> None:
-    axes.imshow(picture, cmap="gray")
-    axes.set_title(title)
-    axes.set_axis_off()
-
-
-def draw_raster(axes: Axes, name: str, software: npt.NDArray[np.bool_], hardware: npt.NDArray[np.bool_] | None) -> None:
-    """Spikes of one layer: wide pale marks are the software's, narrow dark ones the hardware's."""
-    timesteps, neurons = software.shape
-    axes.set_title(f"{name}\n{int(software.sum())} spikes, {neurons} neurons", fontsize=8.5)
-    upright = timesteps > 24
-
-    def marks(spikes: npt.NDArray[np.bool_], reach: float) -> npt.NDArray[np.float64]:
-        at, who = np.nonzero(spikes)
-        along = np.stack([who if upright else at] * 2, axis=1) + np.array([-reach, reach])
-        across = np.stack([at if upright else who] * 2, axis=1).astype(float)
-        return np.stack([across, along] if upright else [along, across], axis=2).astype(float)
-
-    height = axes.get_window_extent().height * 72 / axes.figure.dpi if not upright else 0
-    thick = 2.6 if upright else max(1.2, min(14.0, 0.72 * (height or 260) / neurons))
-    axes.add_collection(LineCollection(list(marks(software, 0.46)), colors=SOFTWARE, linewidths=thick))
-    if hardware is not None:
-        axes.add_collection(
-            LineCollection(list(marks(hardware, 0.30)), colors=HARDWARE, linewidths=max(0.7, thick * 0.42))
-        )
-        wrong = software != hardware
-        if wrong.any():
-            at, who = np.nonzero(wrong)
-            axes.plot(at, who, "x", color=RED, markersize=7, markeredgewidth=1.8)
-    axes.set_xlim(-0.6, timesteps - 0.4)
-    axes.set_ylim(neurons - 0.4, -0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6 if not upright else 4))
-    axes.grid(False)
-
-
-def raster_legend(figure: Any, layers: Sequence[RasterLayer], title: str = "") -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=SOFTWARE, linewidth=6, label="software (golden model)")]
-    if any(hardware is not None for _, _, hardware in layers):
-        handles.append(Line2D([], [], color=HARDWARE, linewidth=2.4, label="hardware (RTL simulation)"))
-    if any(hardware is not None and np.any(software != hardware) for _, software, hardware in layers):
-        handles.append(Line2D([], [], color=RED, marker="x", linestyle="", markeredgewidth=1.8, label="they differ"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, title=title or None)
-
-
-def membranes(
-    traces: Sequence[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.int64] | None, int | None]],
-) -> Figure:
-    """Stored membranes of single neurons: (name, software v by timestep, hardware v or None, threshold or None)."""
-    with _style():
-        columns = min(4, len(traces))
-        rows = -(-len(traces) // columns)
-        figure = Figure(figsize=(FULL * columns / 4, 1.7 * rows + 0.3), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
-        for axes in grid.ravel()[len(traces) :]:
-            axes.set_axis_off()
-        for axes, (name, software, hardware, threshold) in zip(grid.ravel(), traces, strict=False):
-            steps = np.arange(software.size)
-            if threshold is not None:
-                axes.axhline(threshold, color=RED, linewidth=0.9, linestyle=(0, (4, 3)))
-            axes.step(steps, software, where="mid", color=BLUE, linewidth=1.6)
-            if hardware is not None:
-                axes.plot(steps, hardware, "o", color=HARDWARE, markersize=2.8 if software.size <= 40 else 1.6)
-            axes.set_title(name, fontsize=8.5)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for axes in grid[-1]:
-            axes.set_xlabel("timestep")
-    return figure
+            values = [row[index].get(name) if index < len(row) else None for row in found]
+            line(values, color=SERIES[index % len(SERIES)], linewidth=1.2, label=layer)
+    if name in ("accuracy", "density", "firing_rate"):
+        percent(axes.yaxis)
+    if name in ("density", "firing_rate"):
+        axes.set_ylim(bottom=0)
+    if len(axes.lines) <= MAX_LEGEND:
+        axes.legend(loc="best", ncols=1 if len(axes.lines) < 4 else 2, handlelength=1.2, columnspacing=1)
+    if quantised_from is not None and quantised_from < len(history):
+        axes.axvspan(quantised_from + 0.5, len(history) + 0.5, color=PURPLE, alpha=0.12, linewidth=0)
+    axes.set_xlim(0.5, len(history) + 0.5)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def weight_histogram(layers: Sequence[tuple[str, npt.NDArray[np.int8], int]]) -> Figure:
     """Integer weights of each layer: (name, nonzero weights, weight bits)."""
-    with _style():
+    with style():
         columns = min(3, len(layers))
         rows = -(-len(layers) // columns)
         figure = Figure(figsize=(HALF, 2.3 * rows), layout="constrained")
@@ -366,102 +269,89 @@ def weight_histogram(layers: Sequence[tuple[str, npt.NDArray[np.int8], int]]) ->
             axes.bar(values, counts, width=0.92, color=SERIES[index % 6], linewidth=0)
             axes.set_title(f"{name}, {bits} bits")
             axes.set_xlabel("integer weight")
+            axes.set_ylabel("synapses")
             axes.grid(False, axis="x")
-        grid[0].set_ylabel("synapses")
     return figure
 
 
-def connectivity_picture(fan_out: npt.NDArray[np.int64], fields: npt.NDArray[np.int64]) -> Figure:
-    """First layer of a network on pictures.
-
-    ``fan_out``: int (height, width), synapses of each pixel; ``fields``: int (n, height, width), the weights
-    of n neurons.
-    """
-    with _style():
-        columns = 8
-        rows = max(1, -(-len(fields) // columns))
-        figure = Figure(figsize=(FULL, 3.6), layout="constrained")
-        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1, 2.3]))
-        axes = left.subplots()
+def fan_out_picture(fan_out: npt.NDArray[np.int64]) -> Figure:
+    """Synapses of each pixel, int (height, width)."""
+    with style():
+        figure = Figure(figsize=(THIRD, 2.9), layout="constrained")
+        axes = figure.subplots()
         shown = axes.imshow(fan_out, cmap=DENSITY_MAP, vmin=0)
         axes.set_title("synapses of each input")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set_xlabel("column, pixels")
+        axes.set_ylabel("row, pixels")
         axes.grid(False)
-        left.colorbar(shown, ax=axes, shrink=0.8).outline.set_visible(False)
-        grid = right.subplots(rows, columns, squeeze=False).ravel()
-        limit = max(1, int(np.abs(fields).max(initial=1)))
-        for item in grid:
-            item.set_axis_off()
-        for item, field in zip(grid, fields, strict=False):
-            item.imshow(np.where(field == 0, np.nan, field), cmap=DIVERGING_STRONG, norm=TwoSlopeNorm(0, -limit, limit))
-            item.add_patch(
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, integer=True))
+        bar = figure.colorbar(shown, ax=axes, shrink=0.85, label="synapses")
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.locator = MaxNLocator(5, integer=True)
+        bar.update_ticks()
+    return figure
+
+
+def small_pictures(items: Sequence[tuple[str, npt.NDArray[np.int64]]], title: str) -> Figure:
+    """Weights as small pictures, each int (height, width) with its name: blue positive, red negative, blank none."""
+    with style():
+        columns = 6
+        rows = max(1, -(-len(items) // columns))
+        named = any(name for name, _ in items)
+        figure = Figure(figsize=(1.6 * THIRD, 0.5 + (0.95 if named else 0.85) * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        limit = max(1, *(int(np.abs(picture).max(initial=1)) for _, picture in items)) if items else 1
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, (name, picture) in zip(grid, items, strict=False):
+            shown = np.where(picture == 0, np.nan, picture)
+            axes.imshow(shown, cmap=DIVERGING_STRONG, norm=TwoSlopeNorm(0, -limit, limit))
+            axes.set_title(name, fontsize=7, pad=2, loc="center", fontweight="normal")
+            height, width = picture.shape
+            axes.add_patch(
                 matplotlib.patches.Rectangle(  # type: ignore[attr-defined]
-                    (-0.5, -0.5), field.shape[1], field.shape[0], fill=False, edgecolor=MUTED, linewidth=0.5
+                    (-0.5, -0.5), width, height, fill=False, edgecolor=MUTED, linewidth=0.5
                 )
             )
-        right.suptitle(
-            "what the most connected neurons see (blue +, red \N{MINUS SIGN}, blank: no synapse)",
-            fontsize=8.5,
-            x=0.01,
-            ha="left",
-        )
+        figure.suptitle(title, fontsize=8.5, x=0.01, ha="left")
     return figure
 
 
 DIVERGING_STRONG = LinearSegmentedColormap.from_list("signed", ["#a4161f", RED, "#eeb5b9", "#b3cdf0", BLUE, "#153f86"])
 
 
-def kernels(name: str, dense: npt.NDArray[np.int64], shown: int) -> Figure:
-    """A convolution: the taps between its channels, and its fullest kernels.
-
-    ``dense``: int (out channels, in channels, height, width), 0 without a tap; ``shown``: kernels drawn, at most.
-    """
-    with _style():
-        _, n_in, height, width = dense.shape
+def kernel_taps(name: str, dense: npt.NDArray[np.int64]) -> Figure:
+    """Taps between the channels of a convolution, int (out channels, in channels, height, width), 0 without a tap."""
+    with style():
         taps = np.count_nonzero(dense, axis=(2, 3))
-        order = np.argsort(-taps.ravel(), kind="stable")[:shown]
-        columns = 8
-        rows = max(1, -(-order.size // columns))
-        figure = Figure(figsize=(FULL, 0.6 + 0.95 * max(2, rows)), layout="constrained")
-        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1, 2.3]))
-        axes = left.subplots()
-        counts = axes.imshow(taps, cmap=DENSITY_MAP, vmin=0, vmax=height * width, aspect="auto")
+        figure = Figure(figsize=(THIRD, 2.6), layout="constrained")
+        axes = figure.subplots()
+        counts = axes.imshow(taps, cmap=DENSITY_MAP, vmin=0, vmax=dense.shape[2] * dense.shape[3], aspect="auto")
         axes.set_title(f"{name}: taps of each kernel")
         axes.set_xlabel("channel read")
         axes.set_ylabel("channel given")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(6, integer=True))
+            axis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.grid(False)
-        left.colorbar(counts, ax=axes, shrink=0.8).outline.set_visible(False)
-        grid = right.subplots(rows, columns, squeeze=False).ravel()
-        limit = max(1, int(np.abs(dense).max(initial=1)))
-        for item in grid:
-            item.set_axis_off()
-        for item, place in zip(grid, order, strict=False):
-            given, read = divmod(int(place), n_in)
-            kernel = dense[given, read]
-            item.imshow(
-                np.where(kernel == 0, np.nan, kernel), cmap=DIVERGING_STRONG, norm=TwoSlopeNorm(0, -limit, limit)
-            )
-            item.set_title(f"{read} \N{RIGHTWARDS ARROW} {given}", fontsize=7, pad=2)
-            item.add_patch(
-                matplotlib.patches.Rectangle(  # type: ignore[attr-defined]
-                    (-0.5, -0.5), width, height, fill=False, edgecolor=MUTED, linewidth=0.5
-                )
-            )
-        right.suptitle(
-            "its fullest kernels, channel read to channel given (blue +, red \N{MINUS SIGN}, blank: no tap)",
-            fontsize=8.5,
-            x=0.01,
-            ha="left",
-        )
+        figure.colorbar(counts, ax=axes, shrink=0.85, label="taps").outline.set_visible(False)  # type: ignore[operator]
     return figure
+
+
+def kernels(dense: npt.NDArray[np.int64], shown: int) -> Figure:
+    """The fullest kernels of a convolution, ``shown`` at most."""
+    _, n_in, _, _ = dense.shape
+    order = np.argsort(-np.count_nonzero(dense, axis=(2, 3)).ravel(), kind="stable")[:shown]
+    places = [divmod(int(place), n_in) for place in order]
+    return small_pictures(
+        [(f"{read} \N{RIGHTWARDS ARROW} {given}", dense[given, read]) for given, read in places],
+        "fullest kernels, channel read \N{RIGHTWARDS ARROW} channel given",
+    )
 
 
 def connectivity_matrix(dense: npt.NDArray[np.int64]) -> Figure:
     """First layer as a matrix of weights, int (n_in, n_out); large ones are binned to densities."""
-    with _style():
+    with style():
         figure = Figure(figsize=(FULL, 3.2), layout="constrained")
         axes = figure.subplots()
         limit = max(1, int(np.abs(dense).max(initial=1)))
@@ -474,55 +364,23 @@ def connectivity_matrix(dense: npt.NDArray[np.int64]) -> Figure:
     return figure
 
 
-def summary(
-    layers: Sequence[RasterLayer],
-    picture: npt.NDArray[np.uint8] | None,
-    history: Sequence[Mapping[str, Any]],
-    layer_names: Sequence[str],
-    quantised_from: int | None,
-    matrix: npt.NDArray[np.int64],
-    classes: Sequence[str],
-) -> Figure:
-    """A run in one picture: spikes of a sample in software and hardware, training, confusion matrix."""
-    with _style():
-        figure = Figure(figsize=(11.2, 4.3), layout="constrained")
-        spikes, curves, decided = cast(Any, figure.subfigures(1, 3, width_ratios=[4.6, 3.4, 3.2]))
-        widths = [0.75] * (picture is not None) + [1.25, *[0.8] * (len(layers) - 1)]
-        grid = list(spikes.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
-        if picture is not None:
-            draw_picture(grid.pop(0), picture, "input")
-        for axes, (name, software, hardware) in zip(grid, layers, strict=True):
-            draw_raster(axes, name, software, hardware)
-            axes.set_xlabel("timestep")
-        raster_legend(spikes, layers)
-        panels = curves.subplots(3, 1, sharex=True)
-        draw_training(
-            dict(zip(("density", "index", "validation_accuracy"), panels, strict=True)),
-            history,
-            layer_names,
-            quantised_from,
-        )
-        for axes in panels[:-1]:
-            axes.set_xlabel("")
-        axes = decided.subplots()
-        draw_confusion(axes, matrix, classes)
-        axes.set_title("decisions on the test set")
-    return figure
-
-
 def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """Confusion matrix, int (true, decided), counts written into the cells."""
-    with _style():
+    with style():
         size = len(classes)
-        side = max(2.6, min(5.2, 0.36 * size + 0.9))
-        figure = Figure(figsize=(side + 0.3, side), layout="constrained")
+        names = 0.07 * max(map(len, classes), default=1)
+        side = max(2.2, min(4.6, 0.36 * size + 0.6))
+        figure = Figure(figsize=(min(side + 0.3 + names, HALF + 0.4), side + (names if names > 0.3 else 0)))
+        figure.set_layout_engine("constrained")
         draw_confusion(figure.subplots(), matrix, classes)
     return figure
 
 
 def draw_confusion(axes: Axes, matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
     size = len(classes)
-    right = np.where(np.eye(size, dtype=bool), matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), np.nan)
+    # A class without samples has nothing to be right about.
+    labelled = matrix.sum(axis=1, keepdims=True)
+    right = np.where(np.eye(size, dtype=bool) & (labelled > 0), matrix / np.maximum(labelled, 1), np.nan)
     wrong = np.where(~np.eye(size, dtype=bool) & (matrix > 0), matrix, np.nan)
     axes.imshow(right, cmap=_ramp("right", "#cfe0f7", BLUE), vmin=0.5, vmax=1.1)
     axes.imshow(wrong, cmap=_ramp("wrong", "#f7d4d6", RED), norm=Normalize(0, max(4.0, np.nanmax(wrong, initial=1))))
@@ -532,14 +390,22 @@ def draw_confusion(axes: Axes, matrix: npt.NDArray[np.int64], classes: Sequence[
                 column, row, str(matrix[row, column]), ha="center", va="center", color="#0d1420",
                 fontsize=7.5 if size <= 15 else 5.5,
             )  # fmt: skip
-    axes.set_xticks(range(size), list(classes))
-    axes.set_yticks(range(size), list(classes))
-    axes.set_xlabel("decision")
-    axes.set_ylabel("label")
+    ticks = range(0, size, -(-size // 40))
+    names = [plain_text(classes[index]) for index in ticks]
+    upright = max(map(len, classes), default=1) > 2
+    axes.set_xticks(ticks, names, rotation=90 if upright else 0)
+    axes.set_yticks(ticks, names)
+    axes.set_xlabel("class decided for")
+    axes.set_ylabel("label: the true class")
     axes.tick_params(length=0)
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def plain_text(text: str) -> str:
+    """A name from the user's data as matplotlib shows it literally: without formulas."""
+    return text.replace("$", r"\$")
 
 
 def _ramp(name: str, low: str, high: str) -> LinearSegmentedColormap:
@@ -548,7 +414,7 @@ def _ramp(name: str, low: str, high: str) -> LinearSegmentedColormap:
 
 def area_bars(use: Sequence[tuple[str, Sequence[tuple[str, float, float]]]]) -> Figure:
     """Resources against budgets: (device, [(resource, used, budget)]); the line is the whole device."""
-    with _style():
+    with style():
         rows = sum(len(resources) for _, resources in use) + 0.8 * len(use)
         figure = Figure(figsize=(HALF, 0.27 * rows + 0.75), layout="constrained")
         axes = figure.subplots()
@@ -606,7 +472,7 @@ def budget(
     ]
     epochs = np.array([row["epoch"] for row in history])
     settled = settled_from([float(row["density"]) for row in history])
-    with _style():
+    with style():
         figure = Figure(figsize=(FULL, 2.7), layout="constrained")
         for kind, axes in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True):
             needed = np.array([row["needed"][kind] for row in rows])
@@ -621,7 +487,7 @@ def budget(
             if kind in measured:
                 axes.plot([epochs[-1]], [measured[kind]], "D", color=ORANGE, markersize=5, clip_on=False)
             axes.axvspan(epochs[settled] - 0.5, epochs[-1] + 0.5, color=GREEN, alpha=0.08, linewidth=0)
-            axes.set_title(titles[kind])
+            axes.set_ylabel(titles[kind])
             axes.set_xlabel("epoch")
             axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
             axes.set_ylim(0, 1.12 * max(needed.max(), limits.get(kind, 0.0), measured.get(kind, 0.0)))
@@ -641,7 +507,7 @@ def settled_from(densities: Sequence[float]) -> int:
 def cycle_bars(layers: Sequence[tuple[str, Mapping[str, float]]], total: float | None) -> Figure:
     """Clock cycles per sample of each layer by phase; the line is the mean time of a whole sample."""
     colours = {"accumulate": BLUE, "sweep": ORANGE, "idle": GRID, "other": PURPLE}
-    with _style():
+    with style():
         figure = Figure(figsize=(HALF, 0.45 * len(layers) + 0.95), layout="constrained")
         axes = figure.subplots()
         for row, (_, phases) in enumerate(layers):
@@ -683,7 +549,7 @@ def pareto(points: Sequence[Mapping[str, Any]], axes_names: Mapping[str, str], r
     """
     from matplotlib.lines import Line2D
 
-    with _style():
+    with style():
         figure = Figure(figsize=(3.3 * len(axes_names) + 1.6, 3.1 * len(rows) + 0.2), layout="constrained")
         grid = figure.subplots(len(rows), len(axes_names), squeeze=False, sharey="row", sharex="col")
         densities = sorted({point["density"] for point in points})

@@ -12,21 +12,13 @@ from codesign.config import RewiringConfig
 from codesign.contract.network import INPUT, Convolution
 from codesign.machine.layouts import LEAKS, index_width
 from codesign.report import plots
-from codesign.report.blocks import Section, number, share
+from codesign.report.blocks import Section, gap, number, share
 from codesign.report.collect import Record
+from codesign.report.samples import thumbnails
 
-MAX_TRACES = 4
 MAX_FIELDS = 24
 MAX_CONVOLUTIONS = 6
-MAX_SAMPLES = 18
-MAX_DRAWN_NEURONS = 1 << 10
-
-
-def gap(section: Section, record: Record, what: str, verb: str) -> None:
-    """Say that something is missing, why, and which command makes it."""
-    status = str(record.run.stage(verb).get("status"))
-    state = {"done": "out of date", "failed": f"`{verb}` failed", "interrupted": f"`{verb}` was interrupted"}
-    section.missing(what, f"codesign {verb} {record.name}", state.get(status, "not measured"))
+MAX_CLASSES = 40
 
 
 def warned(record: Record) -> Section | None:
@@ -43,26 +35,32 @@ def accuracy(record: Record) -> Section:
     section = Section("accuracy", "Accuracy", "half")
     figures = record.figures
     names = {
-        "float network": ("accuracy_float", "freeze"),
-        "frozen integers": ("accuracy_frozen", "freeze"),
-        "hardware": ("accuracy_hardware", "verify"),
+        "trained, floating point": (figures.get("accuracy_float"), "freeze"),
+        "frozen, integers": (figures.get("accuracy_frozen"), "freeze"),
+        "hardware": (record.hardware_accuracy, "verify"),
     }
-    known = {name: figures[key] for name, (key, _) in names.items() if figures.get(key) is not None}
-    total = len(record.stimulus) if record.stimulus is not None else 0
-    counts = dict.fromkeys(known, total)
+    known = {name: value for name, (value, _) in names.items() if value is not None}
+    counts = dict.fromkeys(known, len(record.stimulus) if record.stimulus is not None else 0)
     if "hardware" in known:
         counts["hardware"] = figures.get("samples_verified") or 0
     if known:
         caption = "On the test set. Bands: 95 % interval (Wilson) for the number of samples."
-        if "hardware" in known and total and counts["hardware"] != total:
-            caption += f" Hardware: the {counts['hardware']:,} samples simulated, of {total:,}."
-        section.figure(plots.accuracy(known, counts), "accuracy of the float, frozen and hardware network", caption)
-    for name, (key, verb) in names.items():
-        if figures.get(key) is None:
-            gap(section, record, f"accuracy of the {name}", verb)
+        if counts.get("hardware"):
+            caption += f" Hardware: {record.of_test_samples(counts['hardware'])}, simulated."
+        section.figure(plots.accuracy(known, counts), "accuracy of the trained, frozen and hardware network", caption)
+    for name, (value, verb) in names.items():
+        if value is None:
+            gap(
+                section,
+                record,
+                f"accuracy of the {name} network" if verb == "freeze" else f"accuracy of the {name}",
+                verb,
+            )
     if figures.get("balanced_accuracy") is not None:
-        section.caption(f"Balanced accuracy of the frozen network: {figures['balanced_accuracy']:.2%}.")
-    add_samples(section, record)
+        section.caption(
+            f"Balanced accuracy of the frozen network, the mean over the classes: {figures['balanced_accuracy']:.2%}."
+        )
+    thumbnails(section, record)
     return section
 
 
@@ -78,13 +76,31 @@ def confusion(record: Record) -> Section:
         section.missing("labels of the samples", state="unknown")
         return section
     matrix = confusion_matrix(labels[known], decisions[known], record.network.n_outputs)
-    names = class_names(record, len(matrix))
     section.figure(
-        plots.confusion(matrix, names),
+        plots.confusion(matrix, [record.class_name(index) for index in range(len(matrix))]),
         "confusion matrix of the frozen network",
         f"Frozen network on {int(known.sum()):,} test samples; {int(known.sum() - np.trace(matrix)):,} wrong (red).",
     )
+    _classes(section, record, matrix)
     return section
+
+
+def _classes(section: Section, record: Record, matrix: npt.NDArray[np.int64]) -> None:
+    """Per class: samples, how many of them are found, and how many of the decisions for it are right."""
+    if len(matrix) > MAX_CLASSES:
+        return
+    rows = []
+    for index, found in enumerate(np.diagonal(matrix)):
+        labelled, decided = int(matrix[index].sum()), int(matrix[:, index].sum())
+        mistaken = np.where(np.arange(len(matrix)) == index, 0, matrix[index])
+        most = f"{record.class_name(int(mistaken.argmax()))} ({int(mistaken.max())})" if mistaken.any() else ""
+        rows.append(
+            [
+                record.class_name(index), number(labelled), share(found / labelled if labelled else None),
+                share(found / decided if decided else None), most,
+            ]
+        )  # fmt: skip
+    section.table(["class", "test samples", "of them found", "decisions that are right", "most taken for"], rows)
 
 
 def confusion_matrix(
@@ -97,53 +113,33 @@ def confusion_matrix(
     return matrix
 
 
-def class_names(record: Record, classes: int) -> list[str]:
-    """Names of the classes; AAMI letters for ECG beats, numbers elsewhere."""
-    if record.config is not None and record.config.data.set == "mitbih-beats" and classes <= 5:
-        return ["N", "S", "V", "F", "Q"][:classes]
-    return [str(index) for index in range(classes)]
-
-
-def add_samples(section: Section, record: Record) -> None:
-    """Pictures of test samples with label and decision, wrong ones first, if inputs are pictures."""
-    shape, stimulus, decisions = record.image_shape, record.stimulus, record.decisions
-    if shape is None or stimulus is None or stimulus.values is None or decisions is None or record.network is None:
-        return
-    wrong = np.nonzero((stimulus.labels != decisions) & (stimulus.labels >= 0))[0][: MAX_SAMPLES - 4]
-    right = np.nonzero(stimulus.labels == decisions)[0][: MAX_SAMPLES - wrong.size]
-    scale = 255 / ((1 << record.network.coding.input_bits) - 1)
-    items = []
-    for index in [*wrong, *right]:
-        pixels = np.rint(stimulus.values[index] * scale).astype(np.uint8).reshape(shape)
-        label, decision = int(stimulus.labels[index]), int(decisions[index])
-        items.append(
-            {
-                "uri": plots.image_uri(pixels),
-                "alt": f"sample {index}",
-                "bad": label != decision,
-                "label": f"{label} read as {decision}" if label != decision else f"{label}",
-            }
-        )
-    section.samples(items)
-    section.caption("Test samples as the hardware gets them. Red: wrong decisions.")
-
-
 def training(record: Record) -> Section:
     section = Section("training", "Training")
     if not record.history:
         gap(section, record, "training history", "train")
         return section
     rows, quantised = training_rows(record)
-    section.figure(
-        plots.training(rows, record.layer_names, quantised),
-        "density, PQ index and validation accuracy over the epochs",
+    names = plots.training_panels(rows)
+    section.panels(
+        [
+            (plots.training(name, rows, record.layer_names, quantised), f"{plots.TRAINING[name][0]} over the epochs")
+            for name in names
+        ],
         " ".join(
             ([structure_text(record.config.train.rewiring)] if record.config is not None else [])
             + (["Shaded: fine-tuning in integers, connections fixed."] if quantised is not None else [])
+            + [TRAINING_WORDS[name] for name in names if name in TRAINING_WORDS]
             + work_sentences(record)
         ),
     )
     return section
+
+
+TRAINING_WORDS = {
+    "accuracy": "Accuracy in training: of the batches as they are trained on, while the weights still change; in "
+    "validation: at the end of the epoch, on samples that no weight has learnt from.",
+    "firing_rate": "Firing rate: on the validation samples.",
+}
 
 
 def work_sentences(record: Record) -> list[str]:
@@ -185,84 +181,9 @@ def structure_text(rewiring: RewiringConfig) -> str:
 
 def training_rows(record: Record) -> tuple[list[dict[str, Any]], int | None]:
     """Rows of the history and of the fine-tuning in integers, and where the latter begins."""
-    fine_tuning = [row for row in record.run.stage("freeze").get("fine_tuning", []) if row.get("epoch")]
+    fine_tuning = [row for row in record.freezing.get("fine_tuning", []) if row.get("epoch")]
     rows = [*record.history, *({**row, "density": record.figures.get("density")} for row in fine_tuning)]
     return rows, len(record.history) if fine_tuning else None
-
-
-def spikes(record: Record) -> Section:
-    section = Section("spikes", "Spikes")
-    trace, stimulus = record.shown_trace, record.stimulus
-    layers, picture = raster_layers(record)
-    if trace is None or stimulus is None:
-        gap(section, record, "spikes", "freeze")
-        return section
-    sample = record.shown_sample
-    if max(item[1].shape[1] for item in layers) > MAX_DRAWN_NEURONS:
-        section.caption(f"Layers with more than {MAX_DRAWN_NEURONS} neurons are cut to their first ones.")
-        layers = [
-            (name, soft[:, :MAX_DRAWN_NEURONS], None if hard is None else hard[:, :MAX_DRAWN_NEURONS])
-            for name, soft, hard in layers
-        ]
-    label = int(stimulus.labels[sample])
-    title = f"sample {sample}, " + (f"label {label}, " if label >= 0 else "") + f"decision {int(trace.decisions[0])}"
-    section.figure(
-        plots.raster(layers, picture, title=title),
-        f"spike raster of {title}",
-        "Wide pale marks: software. Narrow dark marks: the simulated Verilog. Where both agree one lies in the other.",
-    )
-    if record.observed is None:
-        gap(section, record, "hardware spikes", "verify")
-    return section
-
-
-def raster_layers(record: Record) -> tuple[list[plots.RasterLayer], npt.NDArray[np.uint8] | None]:
-    """Spikes of the shown sample by layer, and its input as a picture if it is not spikes."""
-    trace, stimulus, network = record.shown_trace, record.stimulus, record.network
-    if trace is None or stimulus is None or network is None:
-        return [], None
-    observed = record.observed
-    layers: list[plots.RasterLayer] = []
-    picture = None
-    chosen = stimulus.take([record.shown_sample])
-    if chosen.values is not None:
-        shape = record.image_shape or (network.n_inputs, 1)
-        picture = chosen.values[0].reshape(shape)
-    else:
-        layers.append(("input", chosen.dense()[0].astype(bool), None))
-    for index, name in enumerate(record.layer_names):
-        layers.append((name, trace.spikes[index][0], observed.spikes[index] if observed else None))
-    if network.membrane_readout:
-        layers.pop()
-    return layers, picture
-
-
-def membranes(record: Record) -> Section | None:
-    trace, network, observed = record.shown_trace, record.network, record.observed
-    if trace is None or network is None:
-        return None
-    section = Section("membranes", "Membranes")
-    fired = trace.spikes[0][0].sum(axis=0)
-    telling = np.argsort(np.abs(fired - network.timesteps / 3), kind="stable")[: MAX_TRACES - 1]
-    chosen = [(0, int(neuron)) for neuron in telling]
-    last = len(network.layers) - 1
-    if last:
-        chosen = [*chosen, (last, int(trace.decisions[0]))]
-    traces = [
-        (
-            f"{record.layer_names[layer]}, neuron {neuron}",
-            trace.membranes[layer][0][:, neuron],
-            observed.membranes[layer][:, neuron] if observed else None,
-            # The last layer of a membrane readout never compares with its threshold.
-            None if layer == last and network.membrane_readout else int(network.layers[layer].threshold[neuron]),
-        )
-        for layer, neuron in chosen
-    ]
-    caption = "The value stored after reset. Line: software"
-    caption += "; dots: hardware" if observed else ""
-    caption += "; dashed: threshold."
-    section.figure(plots.membranes(traces), "membranes of a few neurons over the timesteps", caption)
-    return section
 
 
 def layers(record: Record) -> Section:
@@ -560,7 +481,14 @@ def connectivity(record: Record) -> Section | None:
     layer = record.network.layers[0]
     folded = convolutions(record)
     for name, convolution in folded[:MAX_CONVOLUTIONS]:
-        section.figure(plots.kernels(name, convolution.dense(), MAX_FIELDS), f"taps and kernels of {name}")
+        dense = convolution.dense()
+        section.panels(
+            [
+                (plots.kernel_taps(name, dense), f"taps and kernels of {name}"),
+                (plots.kernels(dense, MAX_FIELDS), f"fullest kernels of {name}"),
+            ],
+            SIGNS,
+        )
     if len(folded) > MAX_CONVOLUTIONS:
         section.caption(f"The first {MAX_CONVOLUTIONS} of {len(folded)} convolutions.")
     if not layer.is_plain:
@@ -577,9 +505,16 @@ def connectivity(record: Record) -> Section | None:
         row_of[chosen] = np.arange(chosen.size)
         rows = row_of[layer.targets]
         fields[rows[rows >= 0], layer.sources[rows >= 0]] = layer.weights[rows >= 0]
-        section.figure(
-            plots.connectivity_picture(fan_out.reshape(shape), fields.reshape(-1, *shape)),
-            "synapses per input pixel, and the weights of the most connected neurons",
+        small = [(f"neuron {neuron}", field.reshape(shape)) for neuron, field in zip(chosen, fields, strict=True)]
+        section.panels(
+            [
+                (plots.fan_out_picture(fan_out.reshape(shape)), "synapses of each input pixel"),
+                (
+                    plots.small_pictures(small, "weights of the most connected neurons, by pixel"),
+                    "weights of the most connected neurons",
+                ),
+            ],
+            SIGNS,
         )
     elif layer.n_in * layer.n_out <= 1 << 20:
         section.figure(plots.connectivity_matrix(layer.dense()), "weight matrix of the first layer")
@@ -588,6 +523,9 @@ def connectivity(record: Record) -> Section | None:
     silent = int(np.count_nonzero(fan_out == 0))
     section.caption(f"{silent:,} of {layer.n_in:,} inputs have no synapse left.")
     return section
+
+
+SIGNS = "Weights: blue positive, red negative, blank none."
 
 
 def convolutions(record: Record) -> list[tuple[str, Convolution]]:
@@ -618,7 +556,8 @@ def reproduce(record: Record) -> Section:
     stages = manifest["stages"]
     if stages:
         rows, bad = [], []
-        for row, (name, stage) in enumerate(stages.items()):
+        # The report's own stage ends after this page is written: what could be said of it here is not so yet.
+        for row, (name, stage) in enumerate((name, stage) for name, stage in stages.items() if name != "report"):
             rows.append([name, stage.get("status", "unknown"), number(stage.get("seconds"), 1)])
             if stage.get("status") == "failed":
                 bad.append(row)

@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from html import escape, unescape
 
 import numpy as np
 import pytest
@@ -23,9 +25,11 @@ from codesign.contract.network import (
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.mapping import map_network
 from codesign.records.rundir import RunDirectory
-from codesign.report import write_report
+from codesign.report import plots, signals, write_report
 from codesign.report.collect import collect
+from codesign.report.headline import headline
 from codesign.report.plots import wilson_interval
+from codesign.report.samples import choose, input_panel, input_words, neuron_panel
 from codesign.report.sections import structure_text
 from rtl_templates.bundle import write_bundle
 
@@ -80,6 +84,27 @@ def verification_document(network, mismatches=0):
     }
 
 
+def save_decisions(folder, decisions, network_hash, margins=None):
+    margins = np.arange(1, decisions.size + 1, dtype=np.int64) if margins is None else margins
+    np.savez(folder / "decisions.npz", decisions=decisions, margins=margins, network_hash=network_hash)
+
+
+def freezing_record(network, **others):
+    """What freezing records: hidden 1 had 12 + 3 neurons, and connections that are gone."""
+    return {
+        "status": "done",
+        "fine_tuning": [{"epoch": 0, "validation_accuracy": 0.8}, {"epoch": 1, "validation_accuracy": 0.9}],
+        "accuracy_validation": 0.91,
+        "accuracy_validation_float": 0.93,
+        "neurons": [15, 3],
+        "synapses": [network.layers[0].n_synapses + 6, network.layers[1].n_synapses + 2],
+        "removed_neurons": [3, 0],
+        "neurons_without_path": [1, 0],
+        "weights_rounded_to_zero": [5, 4],
+        **others,
+    }
+
+
 def make_run(
     folder,
     coding="current",
@@ -91,6 +116,7 @@ def make_run(
     timesteps=5,
     learnt=True,
     network=None,
+    frozen=(),
 ):
     """A run directory with a random network, whose 'hardware' spikes are the golden model's.
 
@@ -102,7 +128,7 @@ def make_run(
     network.save(folder / "network.safetensors")
     stimulus.save(folder / "stimulus.npz")
     decisions = stimulus.labels if learnt else np.zeros_like(stimulus.labels)
-    np.savez(folder / "decisions.npz", decisions=decisions, network_hash=network.hash)
+    save_decisions(folder, decisions, network.hash)
     (folder / "config.toml").write_text(f'[data]\ncoding = "{coding}"\n')
     figures = dict(run.figures)
     figures |= {"accuracy_float": 0.875, "accuracy_frozen": 0.75, "density": network.density}
@@ -111,13 +137,19 @@ def make_run(
             {
                 "epoch": epoch,
                 "density": 0.5 / epoch,
+                "loss": 2.0 / epoch,
+                "validation_loss": 2.2 / epoch,
+                "training_accuracy": 0.95 - 0.2 / epoch,
                 "validation_accuracy": 0.9 - 0.2 / epoch,
-                "layers": [{"density": 0.4 / epoch, "index": 0.1 * epoch}, {"density": 0.8 / epoch, "index": 0.2}],
+                "layers": [
+                    {"density": 0.4 / epoch, "index": 0.1 * epoch, "firing_rate": 0.2},
+                    {"density": 0.8 / epoch, "index": 0.2, "firing_rate": 0.0},
+                ],
             }
             for epoch in range(1, 5)
         ]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        run.set_stage("freeze", {"status": "done", "fine_tuning": [{"epoch": 1, "validation_accuracy": 0.9}]})
+        run.set_stage("freeze", freezing_record(network, **dict(frozen)))
     if verified:
         figures |= {"samples_verified": 8, "mismatches": mismatches, "accuracy_hardware": 0.75}
         (folder / "verify").mkdir()
@@ -137,9 +169,39 @@ def make_run(
 
 
 @pytest.fixture
+def wordy(monkeypatch):
+    """Leaves the figures out, which take most of a report's time; their descriptions stay."""
+    for module in (plots, signals):
+        for name, function in list(vars(module).items()):
+            if getattr(function, "__annotations__", {}).get("return") == "Figure":
+                monkeypatch.setattr(module, name, lambda *arguments: None)
+    monkeypatch.setattr("codesign.report.blocks.to_svg", lambda *item: f'<svg aria-label="{escape(item[2])}"></svg>')
+
+
+@pytest.fixture
 def undrawn(monkeypatch):
-    """Leaves the figures out, which take most of a report's time."""
-    monkeypatch.setattr("codesign.report.blocks.to_svg", lambda *arguments: "<svg></svg>")
+    """The figures by their description, made but not drawn."""
+    figures = {}
+
+    def keep(figure, name, description):
+        figures[description] = figure
+        return f'<svg aria-label="{escape(description)}"></svg>'
+
+    monkeypatch.setattr("codesign.report.blocks.to_svg", keep)
+    return figures
+
+
+def words(page):
+    """What the page says, without drawings: cells and paragraphs between bars."""
+    text = re.sub(r"\s*<[^>]+>\s*", "|", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
+    return unescape(re.sub(r"\|+", "|", text))
+
+
+def texts(axes):
+    """Labels, ticks and legend of a panel."""
+    legend = axes.get_legend()
+    shown = [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+    return [item.get_text() for item in [*shown, *(legend.get_texts() if legend else [])]]
 
 
 @pytest.mark.parametrize("is_other", [False, True])
@@ -149,7 +211,7 @@ def test_decisions_that_freezing_left_are_not_computed_again(tmp_path, monkeypat
     record = collect(folder)
     assert record.network is not None and record.stimulus is not None
     left = np.full(len(record.stimulus), record.network.n_outputs - 1, np.int32)
-    np.savez(folder / "decisions.npz", decisions=left, network_hash="other" if is_other else record.network.hash)
+    save_decisions(folder, left, "other" if is_other else record.network.hash)
     computed = []
     run = golden.run
 
@@ -177,7 +239,7 @@ def test_a_whole_run_shows_its_figures(whole_page):
 
 
 @pytest.mark.parametrize("verified", [True, False])
-def test_a_network_that_only_guesses_is_no_success(tmp_path, undrawn, verified):
+def test_a_network_that_only_guesses_is_no_success(tmp_path, wordy, verified):
     page = write_report(make_run(tmp_path / "run", verified=verified, learnt=False)).read_text()
     assert 'class="verdict bad"><strong>The network has not learnt' in page
     assert "no better than always answering class 0" in page and "it answers class 0 for every sample" in page
@@ -185,13 +247,13 @@ def test_a_network_that_only_guesses_is_no_success(tmp_path, undrawn, verified):
     assert ("hardware equals software." in page) is verified
 
 
-def test_a_network_that_has_learnt_is_shown_beside_guessing(tmp_path, undrawn):
+def test_a_network_that_has_learnt_is_shown_beside_guessing(tmp_path, wordy):
     page = write_report(make_run(tmp_path / "run")).read_text()
     assert 'class="verdict good"' in page and "has not learnt" not in page
     assert '<div class="name">guessing</div><div class="value">37.50%' in page
 
 
-def test_what_stages_warned_of_is_listed_and_takes_the_green_from_the_banner(tmp_path, undrawn):
+def test_what_stages_warned_of_is_listed_and_takes_the_green_from_the_banner(tmp_path, wordy):
     folder = make_run(tmp_path / "run")
     run = RunDirectory.open(folder)
     run.set_stage("train", {"status": "done", "warnings": ["layer hidden 1 never fires <b>"]})
@@ -202,7 +264,7 @@ def test_what_stages_warned_of_is_listed_and_takes_the_green_from_the_banner(tmp
     assert '<section id="warnings"' not in write_report(make_run(tmp_path / "other")).read_text()
 
 
-def test_the_work_that_training_was_drawn_to_is_stated(tmp_path, undrawn):
+def test_the_work_that_training_was_drawn_to_is_stated(tmp_path, wordy):
     make_run(tmp_path / "run")
     with (tmp_path / "run" / "config.toml").open("a") as file:
         file.write("[train]\noperations_target = 1200.0\n")
@@ -232,7 +294,7 @@ def test_neutral_colours_follow_the_theme(whole_page):
     assert "var(--ink)" in drawings and "#1d2530" not in drawings
 
 
-def test_convolutions_are_shown_by_taps_and_kernels(tmp_path):
+def test_convolutions_are_shown_by_taps_and_kernels(tmp_path, undrawn):
     rng = np.random.default_rng(8)
     kernel = rng.integers(-7, 8, (3, 1, 3, 3)) * (rng.random((3, 1, 3, 3)) < 0.6)
     layers = (
@@ -247,8 +309,7 @@ def test_convolutions_are_shown_by_taps_and_kernels(tmp_path):
     folder = make_run(tmp_path / "run", network=network)
     write_bundle(network, map_network(network, [2, 1]), folder / "bundle")
     page = write_report(folder).read_text()
-    text = re.sub(r"\s*<[^>]+>\s*", "|", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
-    text = re.sub(r"\|+", "|", text)
+    text = words(page)
     convolution = layers[0].projections[0].connections
     # A tap holds a slot of 32, the weight, and three steps each along y and x.
     bits = 5 + layers[0].weight_bits + 2 + 2
@@ -260,7 +321,7 @@ def test_convolutions_are_shown_by_taps_and_kernels(tmp_path):
     assert 'section id="pictures"' not in write_report(make_run(tmp_path / "plain")).read_text()
 
 
-def test_every_projection_of_a_layer_has_its_row(tmp_path, undrawn):
+def test_every_projection_of_a_layer_has_its_row(tmp_path, wordy):
     rng = np.random.default_rng(9)
     kernel = rng.integers(1, 8, (2, 1, 3, 3))
     own = Convolution.from_dense(rng.integers(1, 4, (2, 2, 1, 1)), (2, 4, 4))
@@ -270,12 +331,12 @@ def test_every_projection_of_a_layer_has_its_row(tmp_path, undrawn):
     last = FrozenLayer.from_dense(sparse(rng, 32, 3, 0.6, 20), threshold=25)
     network = FrozenNetwork((first, last.resolved(1)), 5, InputCoding("events"), "spike_count")
     page = write_report(make_run(tmp_path / "run", network=network)).read_text()
-    text = re.sub(r"\|+", "|", re.sub(r"\s*<[^>]+>\s*", "|", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)))
+    text = words(page)
     assert f"|1 x 4 x 4|3 x 3|2 x 4 x 4|{first.projections[0].connections.n_weights}|" in text
     assert "|hidden 1, also from hidden 1|2 x 4 x 4|1 x 1|2 x 4 x 4|4|" in text
 
 
-def test_missing_parts_are_named_with_their_command(tmp_path):
+def test_missing_parts_are_named_with_their_command(tmp_path, wordy):
     folder = make_run(tmp_path / "part", verified=False, history=False)
     page = write_report(folder).read_text()
     assert "Not verified." in page
@@ -285,20 +346,20 @@ def test_missing_parts_are_named_with_their_command(tmp_path):
     assert "hardware (RTL simulation)" not in page
 
 
-def test_a_run_without_a_network_is_reported_too(tmp_path):
+def test_a_run_without_a_network_is_reported_too(tmp_path, wordy):
     RunDirectory.create(tmp_path / "empty")
     page = write_report(tmp_path / "empty").read_text()
     assert page.count("not measured") >= 8 and "None" not in page and "nan" not in page
 
 
-def test_a_failed_verification_is_red_and_says_where(tmp_path):
+def test_a_failed_verification_is_red_and_says_where(tmp_path, wordy):
     page = write_report(make_run(tmp_path / "run", mismatches=3)).read_text()
     assert 'class="verdict bad"' in page and "Hardware differs from software." in page
     assert "sample 2, timestep 1, layer 0, neuron 7" in page and "expected 0, got 1" in page
     assert "they differ" in page
 
 
-def test_a_failure_that_no_figure_tells_is_red_all_the_same(tmp_path, undrawn):
+def test_a_failure_that_no_figure_tells_is_red_all_the_same(tmp_path, wordy):
     folder = make_run(tmp_path / "run", mismatches=3)
     run = RunDirectory.open(folder)
     run.figures["mismatches"] = None
@@ -306,7 +367,7 @@ def test_a_failure_that_no_figure_tells_is_red_all_the_same(tmp_path, undrawn):
     assert "Hardware differs from software." in write_report(folder).read_text()
 
 
-def test_mutants_are_counted_and_an_escaped_one_is_told(tmp_path, undrawn):
+def test_mutants_are_counted_and_an_escaped_one_is_told(tmp_path, wordy):
     folder = make_run(tmp_path / "run")
     assert "codesign verify run --mutants" in write_report(folder).read_text()
     mutants = [{"name": str(k), "kind": "rtl", "caught": k > 0, "first_divergence": None} for k in range(7)]
@@ -318,7 +379,7 @@ def test_mutants_are_counted_and_an_escaped_one_is_told(tmp_path, undrawn):
     assert "control does NOT pass" in page
 
 
-def test_text_from_files_is_escaped(tmp_path, undrawn):
+def test_text_from_files_is_escaped(tmp_path, wordy):
     attack = "<script>alert(1)</script>"
     folder = make_run(tmp_path / "<b>run")
     document = json.loads((folder / "verify" / "verification.json").read_text())
@@ -334,23 +395,23 @@ def test_text_from_files_is_escaped(tmp_path, undrawn):
     assert "&lt;script&gt;" in page
 
 
-def test_a_damaged_part_is_named_and_the_rest_is_shown(tmp_path, undrawn):
+def test_a_damaged_part_is_named_and_the_rest_is_shown(tmp_path, wordy):
     folder = make_run(tmp_path / "run")
     (folder / "verify" / "verification.json").write_text("{")
     (folder / "stimulus.npz").write_bytes(b"nothing")
     page = write_report(folder).read_text()
     assert "verification.json" in page and "stimulus.npz" in page and page.count("Unreadable.") == 2
-    assert "<svg></svg>" in page and str(tmp_path) not in page
+    assert "<svg" in page and str(tmp_path) not in page
 
 
-def test_a_verification_of_another_network_is_not_shown(tmp_path):
+def test_a_verification_of_another_network_is_not_shown(tmp_path, wordy):
     folder = make_run(tmp_path / "run")
     make_network(n_inputs=16, timesteps=6).save(folder / "network.safetensors")
     page = write_report(folder).read_text()
     assert "belongs to another network" in page and "hardware (RTL simulation)" not in page
 
 
-def test_an_interrupted_history_keeps_its_whole_lines(tmp_path, undrawn):
+def test_an_interrupted_history_keeps_its_whole_lines(tmp_path, wordy):
     folder = make_run(tmp_path / "run", verified=False)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 5, "den')
@@ -358,11 +419,17 @@ def test_an_interrupted_history_keeps_its_whole_lines(tmp_path, undrawn):
 
 
 @pytest.mark.parametrize("timesteps", [4, 40])
-def test_event_inputs_are_drawn_as_spikes(tmp_path, timesteps):
+def test_event_inputs_are_drawn_as_events(tmp_path, undrawn, timesteps):
     folder = make_run(tmp_path / "run", "events", n_inputs=10, timesteps=timesteps)
-    page = write_report(folder).read_text()
-    assert "first layer&#39;s synapses" in page or "first layer's synapses" in page
-    assert re.search(r"input\n?.*10 neurons", page, re.DOTALL)
+    write_report(folder)
+    record = collect(folder)
+    axes = undrawn[f"events of the input, sample {SAMPLE}"].axes[0]
+    assert axes.get_xlabel() == "timestep" and axes.get_ylabel() == "input channel"
+    events = record.stimulus.dense()[SAMPLE]
+    assert axes.get_title(loc="left") == f"input: {np.count_nonzero(events)} events"
+    assert len(axes.collections[0].get_segments()) == np.count_nonzero(events)
+    assert axes.get_ylim() == (9.6, -0.6)
+    assert "weight matrix of the first layer" in undrawn
 
 
 def test_the_same_run_gives_the_same_page(tmp_path, whole_page):
@@ -398,3 +465,238 @@ def test_wilson_interval_of_a_known_case():
     low, high = wilson_interval(0.5, 100)
     assert (round(low, 3), round(high, 3)) == (0.404, 0.596)
     assert wilson_interval(1.0, 10)[1] == 1.0
+
+
+def test_the_reports_own_stage_is_not_said_to_be_running(tmp_path, wordy):
+    folder = make_run(tmp_path / "run")
+    run = RunDirectory.open(folder)
+    run.set_stage("verify", {"status": "done", "seconds": 2.0})
+    run.set_stage("report", {"status": "running", "seconds": 0.0})
+    run.save()
+    text = words(write_report(folder).read_text())
+    assert "|verify|done|2.0|" in text and "running" not in text and "|report|" not in text
+
+
+@pytest.mark.parametrize(
+    ("n_inputs", "shape", "kind"),
+    [
+        (128, (128,), "a series of values"),
+        (128, (), "a series of values"),
+        (64, (64,), "a series of values"),
+        (96, (48, 2), "a series of values"),
+        (24, (4, 6), "a picture"),
+        (48, (3, 4, 4), "a picture"),
+        (32, (2, 4, 4), "a picture"),
+    ],
+)
+def test_the_input_is_drawn_as_what_it_is(tmp_path, n_inputs, shape, kind):
+    folder = make_run(tmp_path / "run", n_inputs=n_inputs, verified=False, frozen={"sample_shape": list(shape)})
+    record = collect(folder)
+    figure, description = input_panel(record, 1)
+    assert description == f"input of sample 1 as {kind}"
+    values = record.stimulus.values[1]
+    if kind == "a picture":
+        channels = values.reshape(-1, *shape[-2:])
+        pictures = [axes.images[0].get_array() for axes in figure.axes]
+        if len(channels) == 3:
+            assert np.allclose(pictures[0], np.moveaxis(channels, 0, 2) / 15)
+        else:
+            assert all(np.array_equal(*pair) for pair in zip(pictures, channels, strict=True))
+    else:
+        lines = [line.get_ydata() for line in figure.axes[0].lines]
+        assert np.array_equal(np.stack(lines, axis=1), values.reshape(-1, shape[1] if len(shape) == 2 else 1))
+        assert figure.axes[0].get_ylabel() == "value, 0 to 15"
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes if axes.axison)
+
+
+def test_flags_are_not_drawn_as_pixels(tmp_path):
+    coding = InputCoding("current", 4, {"flags": ["early", "late"]})
+    network = replace(make_network(n_inputs=18), coding=coding)
+    record = collect(make_run(tmp_path / "run", network=network, frozen={"sample_shape": [4, 4]}))
+    figure, _ = input_panel(record, 0)
+    assert np.array_equal(figure.axes[0].images[0].get_array(), record.stimulus.values[0][:16].reshape(4, 4))
+    assert record.image_shape is None and "2 flags (early, late)" in input_words(record)
+
+
+def test_classes_have_the_names_that_the_data_give_them(tmp_path, undrawn):
+    names = ["sine <b>", "saw $tooth$", "a name that is much too long for a table"]
+    folder = make_run(tmp_path / "run", frozen={"classes": names, "sample_shape": [4, 4]})
+    save_decisions(folder, np.array([0, 1, 2, 0, 1, 2, 0, 2], np.int32), make_network().hash)
+    page = write_report(folder).read_text()
+    short = "a name that is much too\N{HORIZONTAL ELLIPSIS}"
+    shown = texts(undrawn["confusion matrix of the frozen network"].axes[0])
+    assert shown.count("sine <b>") == 2 and shown.count(r"saw \$tooth\$") == 2 and shown.count(short) == 2
+    assert "|sine <b>|3|100.0%|100.0%|" in words(page)
+    assert f"|saw $tooth$|3|66.7%|100.0%|{short} (1)|" in words(page)
+    # Of the wrong one, the last of the eight, traces and pictures tell both names.
+    assert "Wrong: sample 7, label saw $tooth$, decided " in words(page)
+    assert f"saw $tooth$ read as {short}" in words(page)
+    assert "sine <b>" not in page and "sine &lt;b&gt;" in page
+    curves = texts(undrawn["readout of each class over time, sample 7"].axes[0])
+    assert any("(label)" in text for text in curves) or r"saw \$tooth\$" in " ".join(curves)
+
+
+def test_names_that_nobody_gave_are_numbers(tmp_path):
+    record = collect(make_run(tmp_path / "run", verified=False, frozen={"classes": ["first"]}))
+    assert record.class_names == ["first", "1", "2"] and record.class_name(7) == "7"
+
+
+def test_a_part_of_the_test_set_is_said_to_be_one(tmp_path, wordy):
+    folder = make_run(tmp_path / "run")
+    run = RunDirectory.open(folder)
+    run.set_figures({**run.figures, "samples_verified": 3, "accuracy_hardware": None})
+    run.set_stage("verify", {"status": "done"})
+    run.save()
+    document = json.loads((folder / "verify" / "verification.json").read_text())
+    (folder / "verify" / "verification.json").write_text(json.dumps({**document, "accuracy_hardware": 2 / 3}))
+    text = words(write_report(folder).read_text())
+    assert "|3 of 8 test samples simulated in RTL, 0 values differ.|" in text
+    assert "|accuracy, hardware|66.67%|on 3 of 8 test samples, simulated|" in text
+    assert "|verified|3 of 8|" in text and "hardware, 3 of 8 test samples simulated" in text
+    assert "Hardware: 3 of 8 test samples, simulated." in text and "out of date" not in text
+    assert "|All 8 test samples simulated in RTL" in words(write_report(make_run(tmp_path / "other")).read_text())
+
+
+def test_samples_that_differ_are_chosen(tmp_path):
+    folder = make_run(tmp_path / "run", verified=False)
+    decisions = np.array([0, 1, 2, 0, 1, 0, 1, 1], np.int32)
+    margins = np.array([5, 2, 9, 9, 2, 4, 7, 1], np.int64)
+    save_decisions(folder, decisions, make_network().hash, margins)
+    record = collect(folder)
+    # Labels are 0, 1, 2, 0, 1, 2, 0, 1: five and six are wrong. Of equal margins the first sample is taken as clear.
+    assert [(item.sample, item.reason) for item in choose(record)] == [
+        (2, "Right, wide margin"),
+        (7, "Right, narrow margin"),
+        (6, "Wrong"),
+    ]
+    record.stimulus.labels[:] = -1
+    assert [(item.sample, item.reason) for item in choose(record)] == [(2, "wide margin"), (7, "narrow margin")]
+    record.stimulus.labels[:] = (decisions + 1) % 3
+    assert [(item.sample, item.reason) for item in choose(record)] == [(2, "Wrong")]
+
+
+def test_traces_show_potential_threshold_and_spikes_of_neurons(tmp_path):
+    folder = make_run(tmp_path / "run")
+    record = collect(folder)
+    trace = record.trace([SAMPLE, 5])
+    neuron = int(trace.spikes[0][1].sum(axis=0).argmax())
+    figure, description = neuron_panel(record, trace, 1, 0, neuron, trace.membranes[0][1][:, neuron])
+    threshold, stored, potential, hardware, spikes = (line.get_xydata() for line in figure.axes[0].lines)
+    assert description == f"potential, membrane and spikes of hidden 1, neuron {neuron} over the timesteps"
+    assert set(threshold[:, 1]) == {60}
+    assert np.array_equal(potential[:, 1], trace.potentials[0][1][:, neuron])
+    assert np.array_equal(stored[:, 1], trace.membranes[0][1][:, neuron]) and np.array_equal(hardware, stored)
+    fired = np.flatnonzero(potential[:, 1] >= 60)
+    assert fired.size and np.array_equal(spikes, potential[fired])
+
+
+def test_what_freezing_changed_is_told_step_by_step(tmp_path, wordy):
+    folder = make_run(tmp_path / "run")
+    record = collect(folder)
+    first, last = (layer.n_synapses for layer in record.network.layers)
+    text = words(write_report(folder).read_text())
+    whole, rest, dash = first + last + 8, first + last, "\N{EN DASH}"
+    for row in (
+        f"trained, floating point|{whole + 9}|18|93.00%|87.50%",
+        f"rounded to integers|{whole + 9}|18|80.00%|{dash}",
+        f"trained on in integers, epoch 1 of 1 kept|{whole + 9}|18|90.00%|{dash}",
+        f"without weights that are 0|{whole}|18|{dash}|{dash}",
+        f"without dead neurons: the frozen network|{rest}|15|91.00%|75.00%",
+        f"hardware, all 8 test samples simulated|{rest}|15|{dash}|75.00%",
+        f"hidden 1|{first + 11}|5|6|{first}|15|1|2|12",
+        f"output|{last + 6}|4|2|{last}|3|0|0|3",
+    ):
+        assert f"|{row}|" in text, row
+
+
+def test_a_damaged_record_of_freezing_is_named_and_the_rest_is_shown(tmp_path, undrawn):
+    folder = make_run(tmp_path / "run", frozen={"classes": [1, 2, 3]})
+    text = words(write_report(folder).read_text())
+    assert "manifest.json: freeze: classes.0: " in text
+    assert "confusion matrix of the frozen network" in undrawn
+
+
+def cells(**found):
+    return {"lut": 120.0, "ff": 80.0, "bram": 2.0, "dsp": 0.0, "lut_cells": 118.0, **found}
+
+
+def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
+    folder = make_run(tmp_path / "run")
+    digest = make_network().hash
+
+    def tiles():
+        found = headline(collect(folder))
+        return "|" + "".join(f"{tile[key]}|" for tile in found for key in ("name", "value", "note"))
+
+    assert "|clocks per sample|" not in tiles() and "logic cells" not in tiles() and "block RAMs" not in tiles()
+    assert "energy" not in tiles().lower()
+    # An estimate of a network whose logic is not known has its memory.
+    area = {"ecp5": {"lut": None, "bram": 3.0}, "ice40": None}
+    estimate = {"network_hash": digest, "interval_cycles": 140.0, "area": area}
+    (folder / "estimate.json").write_text(json.dumps(estimate))
+    assert "|clocks per sample|140|estimated, samples back to back|" in tiles()
+    assert "|block RAMs|3|ecp5, estimated|" in tiles() and "logic cells" not in tiles()
+
+    run = RunDirectory.open(folder)
+    run.set_figures({**run.figures, "cycles_per_sample": 131.5, "fmax_mhz": {"a": None, "ecp5-25f": 50.0}})
+    run.save()
+    placed = {
+        "lut": 110, "bram": 2, "fmax_mhz": 50.0, "seeds": {"1": 50.0}, "device": "25k", "speed_grade": "6",
+        "package": "CABGA381", "reason": None,
+    }  # fmt: skip
+    (folder / "synth").mkdir()
+    synthesis = {"network_hash": digest, "area": {"ecp5": cells()}, "placed": {}}
+    (folder / "synth" / "synth.json").write_text(json.dumps(synthesis))
+    assert "|logic cells|120|ecp5, synthesised|block RAMs|2|ecp5, synthesised|" in tiles()
+    (folder / "synth" / "synth.json").write_text(json.dumps({**synthesis, "placed": {"ecp5-25f": placed}}))
+    assert "|time per sample|2.6 us|132 clocks, simulated; 50.0 MHz on ecp5-25f, placed and routed|" in tiles()
+    assert "|logic cells|110|ecp5-25f, placed and routed|" in tiles()
+
+    build = {
+        "network_hash": digest, "board": "ulx3s-25f", "device": "LFE5U-25F", "used": {"lut": 130.0, "bram": 2.0},
+        "budget": {"lut": 24288.0, "bram": 56.0}, "bitstream": "top.bit", "bitstream_sha256": "0" * 64,
+        "clock_mhz": 25.0, "fmax_mhz": 70.0,
+    }  # fmt: skip
+    (folder / "build" / "ulx3s-25f").mkdir(parents=True)
+    (folder / "build" / "ulx3s-25f" / "build.json").write_text(json.dumps(build))
+    assert "|time per sample|5.3 us|132 clocks, simulated; ulx3s-25f at 25 MHz|" in tiles()
+    assert "|logic cells|130|LFE5U-25F with its link, placed and routed|" in tiles()
+
+
+@pytest.mark.parametrize("coding", ["current", "events"])
+def test_every_axis_is_labelled(tmp_path, undrawn, coding):
+    write_report(make_run(tmp_path / "run", coding, frozen={"sample_shape": [4, 4] if coding == "current" else []}))
+    bare = [
+        (description, axes.get_title(loc="left"))
+        for description, figure in undrawn.items()
+        for axes in figure.axes
+        # Names beside bars are a label of their own; small pictures of weights have no axes.
+        if axes.axison and axes.get_label() != "<colorbar>"
+        if not axes.get_xlabel()
+        or not (axes.get_ylabel() or any(label.get_text()[:1].isalpha() for label in axes.get_yticklabels()))
+    ]
+    assert len(undrawn) > 20 and bare == []
+
+
+def test_training_is_shown_by_loss_accuracy_density_and_firing_rate(tmp_path, undrawn):
+    write_report(make_run(tmp_path / "run"))
+    axes = {name: undrawn[f"{name} over the epochs"].axes[0] for name in ("Loss", "Accuracy", "Density", "Firing rate")}
+    lines = {name: {line.get_label(): list(line.get_ydata()) for line in panel.lines} for name, panel in axes.items()}
+    assert lines["Loss"]["training"] == [2.0 / epoch for epoch in range(1, 5)]
+    assert lines["Accuracy"]["training"] == [0.95 - 0.2 / epoch for epoch in range(1, 5)]
+    # The fine-tuning in integers goes on from there.
+    assert lines["Accuracy"]["validation"] == [*(0.9 - 0.2 / epoch for epoch in range(1, 5)), 0.9]
+    assert lines["Firing rate"]["hidden 1"] == [0.2] * 4 and len(lines["Density"]["network"]) >= 4
+
+
+def test_nothing_is_wider_than_a_telephones_page(whole_page):
+    """Tables and drawings lie in boxes that scroll; a drawing that fits into 340 pixels shrinks before it scrolls."""
+    style = whole_page[: whole_page.index("</style>")]
+    assert re.search(r"\.plot \{[^}]*overflow-x: auto", style) and re.search(r"\.scroll \{[^}]*overflow-x: auto", style)
+    assert "@media screen and (prefers-color-scheme: dark)" in style and "@media print" in style
+    body = whole_page[len(style) :]
+    assert body.count("<svg") == body.count('<div class="plot"><svg')
+    assert body.count("<table") == body.count('"><table><thead>') + body.count('<table class="facts">')
+    widths = [tuple(map(int, found)) for found in re.findall(r'style="width:(\d+)px;min-width:(\d+)px"', body)]
+    assert len(widths) == body.count("<svg") and all(abs(least - 0.75 * width) <= 1 for width, least in widths)
+    assert sum(least > 340 for _, least in widths) <= 3

@@ -1,0 +1,140 @@
+"""The top of a run's page: what it is, whether hardware equals software, and the figures that people ask for first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from codesign.report.blocks import Mood, number, share, tile
+from codesign.report.collect import Record
+
+
+def subtitle(record: Record) -> str:
+    parts = []
+    if record.config is not None:
+        parts.append(f"data set {record.config.data.set}")
+    if record.network is not None:
+        network = record.network
+        shapes = [network.layers[0].projections[0].source_shape, *(layer.shape for layer in network.layers)]
+        widths = [network.n_inputs, *(layer.n_out for layer in network.layers)]
+        sizes = ["x".join(map(str, shape or (width,))) for shape, width in zip(shapes, widths, strict=True)]
+        parts.append("-".join(sizes) + f" spiking network, {network.timesteps} timesteps")
+    return ", ".join(parts) or "run directory"
+
+
+def verdict(record: Record) -> tuple[Mood, str, str]:
+    figures = record.figures
+    mismatches, verified = figures.get("mismatches"), figures.get("samples_verified")
+    found = record.verification
+    if mismatches is None and found is not None and not found.get("passed"):
+        mismatches, verified = found.get("mismatches"), found.get("samples")
+    if mismatches or (found is not None and not found.get("passed")):
+        return (
+            "bad",
+            "Hardware differs from software.",
+            f"{number(mismatches)} values differ, {number(verified)} samples.",
+        )
+    guessing = record.accuracy is not None and record.accuracy.within_noise
+    if mismatches == 0 and verified:
+        equal = f"{capitalised(record.of_test_samples(verified))} simulated in RTL, 0 values differ."
+        if record.accuracy is not None and guessing:
+            return (
+                "bad",
+                "The network has not learnt; hardware equals software.",
+                f"{capitalised(record.accuracy.sentence('accuracy of the frozen network'))}. {equal}",
+            )
+        if record.run.warnings:
+            return "open", "Hardware equals software; something looks wrong.", f"{equal} See the warnings below."
+        return "good", "Hardware equals software.", equal
+    problem = record.network.hardware_support() if record.network is not None else None
+    missing = "" if problem is None else f"No hardware yet: {problem}."
+    if record.accuracy is not None and guessing:
+        sentence = f"{capitalised(record.accuracy.sentence('accuracy of the frozen network'))}."
+        return "bad", "The network has not learnt.", " ".join(part for part in (sentence, missing) if part)
+    if problem is not None:
+        return "open", "No hardware yet.", f"{capitalised(problem)}."
+    return "open", "Not verified.", f"Run: codesign verify {record.name}"
+
+
+def headline(record: Record) -> list[dict[str, object]]:
+    """The tiles. What is not known has a dash where the next command makes it, and no tile where it may never be."""
+    figures = record.figures
+    mismatches, verified = figures.get("mismatches"), figures.get("samples_verified")
+    found = record.accuracy
+    guessing = found is not None and found.within_noise
+    return [
+        tile("accuracy, frozen", share(figures.get("accuracy_frozen"), 2), weight_note(figures), bad=guessing),
+        tile(
+            "accuracy, hardware",
+            share(record.hardware_accuracy, 2),
+            f"on {record.of_test_samples(verified)}, simulated" if verified else "not simulated yet",
+            bad=guessing,
+        ),
+        *([tile("guessing", share(found.guess, 2), "commonest class, or any")] if found is not None else []),
+        tile("synapses", number(figures.get("synapses")), f"density {share(figures.get('density'))}"),
+        *_speed(record),
+        *_resources(record),
+        tile(
+            "verified",
+            record.of_test_samples(verified).removesuffix(" test samples") if verified else number(None),
+            f"test samples, every spike and membrane; {number(mismatches)} values differ",
+            bad=bool(mismatches),
+        ),
+    ]
+
+
+def _speed(record: Record) -> list[dict[str, object]]:
+    """Time of a sample where a clock is known, else clocks; of samples that follow each other without a pause."""
+    figures = record.figures
+    clocks, how = figures.get("cycles_per_sample"), "simulated"
+    if clocks is None:
+        clocks, how = (record.estimate or {}).get("interval_cycles"), "estimated"
+    if clocks is None:
+        return []
+    told = f"{number(clocks)} clocks, {how}"
+    if record.builds:
+        board = record.builds[0]
+        time = clocks / board["clock_mhz"] if board["clock_mhz"] else None
+        return [
+            tile("time per sample", number(time, 1, " us"), f"{told}; {board['board']} at {board['clock_mhz']:g} MHz")
+        ]
+    fmax = figures.get("fmax_mhz")
+    placed = {target: mhz for target, mhz in fmax.items() if mhz} if isinstance(fmax, Mapping) else {}
+    for target, mhz in placed.items():
+        note = f"{told}; {mhz:.1f} MHz on {target}, placed and routed"
+        return [tile("time per sample", number(clocks / mhz, 1, " us"), note)]
+    return [tile("clocks per sample", number(clocks), f"{how}, samples back to back")]
+
+
+def _resources(record: Record) -> list[dict[str, object]]:
+    """Logic and block RAM of the first device or family that they are known of; how they are known."""
+    cells, where = _cells(record)
+    return [
+        tile(name, number(cells[kind]), where)
+        for kind, name in (("lut", "logic cells"), ("bram", "block RAMs"))
+        if cells.get(kind) is not None
+    ]
+
+
+def _cells(record: Record) -> tuple[Mapping[str, Any], str]:
+    for build in record.builds:
+        return build["used"], f"{build['device']} with its link, placed and routed"
+    synthesis = record.synthesis or {}
+    for target, placed in synthesis.get("placed", {}).items():
+        if placed.get("lut") is not None:
+            return placed, f"{target}, placed and routed"
+    for family, cells in synthesis.get("area", {}).items():
+        return cells, f"{family}, synthesised"
+    for family, cells in ((record.estimate or {}).get("area") or {}).items():
+        if cells:
+            return cells, f"{family}, estimated"
+    return {}, ""
+
+
+def capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def weight_note(figures: Mapping[str, Any]) -> str:
+    bits = figures.get("weight_bits")
+    return "integer weights" if bits is None else f"{bits}-bit weights"
