@@ -11,9 +11,10 @@ from codesign.config import parse_config
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.scaling import layer_scale, weight_scale
+from codesign.contract.stimulus import Stimulus
 from codesign.data import load_dataset
 from codesign.data.encoders import encode, input_coding
-from codesign.quantise.freeze import balanced_accuracy, freeze, load_trained
+from codesign.quantise.freeze import balanced_accuracy, freeze, freeze_model, load_trained
 from codesign.train import train
 from codesign.train.batches import Batches, input_shape
 from codesign.train.model import SpikingNetwork
@@ -212,7 +213,17 @@ def test_freezing_digits(run, tmp_path):
     network.save(tmp_path / "network.safetensors")
     assert FrozenNetwork.load(tmp_path / "network.safetensors").hash == network.hash == result.figures["network_hash"]
     assert len(result.test_stimulus) == 40
-    decisions = golden.run(network, result.test_stimulus).decisions
+    trace = golden.run(network, result.test_stimulus)
+    decisions = trace.decisions
+    others = np.where(np.arange(network.n_outputs) == decisions[:, None], np.iinfo(np.int64).min, trace.values)
+    assert np.array_equal(result.decisions, decisions)
+    assert np.array_equal(result.margins, trace.values.max(axis=1) - others.max(axis=1)) and result.margins.any()
+    details = result.details
+    assert sum(details["synapses"]) - details["removed_synapses"] == network.n_synapses
+    for whole, gone, pathless, layer in zip(
+        *(details[key] for key in ("neurons", "removed_neurons", "neurons_without_path")), network.layers, strict=True
+    ):
+        assert whole - gone == layer.n_out and 0 <= pathless <= gone
     assert result.figures["accuracy_frozen"] == np.mean(decisions == dataset.test.labels) > 0.5
     assert abs(result.figures["accuracy_frozen"] - result.figures["accuracy_float"]) < 0.15
     assert result.figures["density"] <= 0.3
@@ -254,6 +265,21 @@ def test_a_checkpoint_of_another_network_is_refused(run):
         load_trained(deeper, trained, dataset)
     with pytest.raises(InputError, match="no such checkpoint"):
         load_trained(config, trained.folder / "elsewhere.safetensors", dataset)
+
+
+def test_neurons_that_go_are_counted_by_the_reason():
+    config = configured(train_options={"epochs": 1}, freeze_options={"epochs": 0})
+    model = SpikingNetwork(6, 3, config.network, config.train)
+    hidden, last = (layer.projections[0] for layer in model.layers)
+    with torch.no_grad():
+        # Of the hidden neurons 0 and 1 reach nothing, 2 is reached by nothing; 0 is both, and counts as the former.
+        last.weight[:, :2] = 0
+        hidden.weight[[0, 2]] = 0
+    samples = Stimulus.from_dense(
+        np.random.default_rng(0).random((8, config.network.timesteps, 6)) < 0.5, np.arange(8) % 3
+    )
+    removed = freeze_model(model, config, samples, samples).removed
+    assert removed["removed_neurons"] == [3, 0] and removed["neurons_without_path"] == [2, 0]
 
 
 def test_balanced_accuracy_weighs_classes_equally():

@@ -316,6 +316,23 @@ def test_nothing_survives_a_sample() -> None:
     assert trace.membranes[0][:, :, 0].tolist() == [[3, 6, 2, 5, 1]] * 3
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_recorded_potentials_are_what_spikes_and_membranes_follow_from(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    network = random_network(rng)
+    stimulus = random_stimulus(rng, network, 5)
+    trace = golden.run(network, stimulus, potentials=True)
+    assert golden.run(network, stimulus).potentials == []
+    last = len(network.layers) - 1
+    for index, layer in enumerate(network.layers):
+        u, s = trace.potentials[index], trace.spikes[index]
+        if not (index == last and network.membrane_readout):
+            assert np.array_equal(s, u >= layer.threshold if layer.compare == ">=" else u > layer.threshold)
+        held = {"subtract": u - layer.threshold, "zero": 0 * u, "value": 0 * u + layer.reset_value, "none": u}
+        after = np.where(s, held[layer.reset], u)
+        assert np.array_equal(trace.membranes[index], after.clip(layer.membrane_min, layer.membrane_max))
+
+
 def test_results_do_not_depend_on_the_chunk_size(monkeypatch) -> None:
     rng = np.random.default_rng(3)
     network = random_network(rng)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from codesign.basics.errors import InputError
+from codesign.cli import main
 from codesign.config import RewiringConfig
 from codesign.contract import golden
 from codesign.contract.network import (
@@ -700,3 +701,26 @@ def test_nothing_is_wider_than_a_telephones_page(whole_page):
     widths = [tuple(map(int, found)) for found in re.findall(r'style="width:(\d+)px;min-width:(\d+)px"', body)]
     assert len(widths) == body.count("<svg") and all(abs(least - 0.75 * width) <= 1 for width, least in widths)
     assert sum(least > 340 for _, least in widths) <= 3
+
+
+def test_a_run_of_ones_own_data_keeps_what_the_report_shows_of_them(tmp_path, wordy, capsys):
+    rng = np.random.default_rng(3)
+    labels = np.arange(60) % 3
+    series = np.clip(np.eye(3).repeat(10, axis=1)[labels] + rng.normal(0, 0.1, (60, 30)), 0, 1)
+    names = np.array(["low", "middle", "high"])
+    np.savez(tmp_path / "mine.npz", x=series, y=labels, classes=names, split=np.arange(60) // 3 % 3)
+    (tmp_path / "mine.toml").write_text(
+        f'[data]\nset = "npz"\npath = "{tmp_path / "mine.npz"}"\n[network]\nhidden = [8]\ntimesteps = 3\n'
+        "[train]\nepochs = 6\nbatch_size = 4\nthreads = 1\n[freeze]\nepochs = 1\n"
+    )
+    run = str(tmp_path / "run")
+    for command in (["train", str(tmp_path / "mine.toml"), "-o", run], ["freeze", run], ["report", run]):
+        assert main(command) == 0, capsys.readouterr().err
+    record = collect(tmp_path / "run")
+    assert record.class_names == ["low", "middle", "high"] and record.sample_shape == (30,)
+    assert record.kept_decisions is not None and record.outcome is record.kept_decisions
+    page = (tmp_path / "run" / "report.html").read_text()
+    for description in ("Accuracy over the epochs", "Loss over the epochs", "Firing rate over the epochs"):
+        assert description in page
+    assert "as a series of values" in page and "running" not in words(page)
+    assert re.search(r"sample \d+, label (low|middle|high), decided (low|middle|high)", words(page))

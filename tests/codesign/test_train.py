@@ -25,9 +25,11 @@ from codesign.config import Config, parse_config
 from codesign.config.text import config_toml
 from codesign.contract.stimulus import Stimulus
 from codesign.data import load_dataset
+from codesign.data.encoders import encode
+from codesign.quantise.freeze import load_trained
 from codesign.train import checkpoint, train
 from codesign.train.batches import Augmentation, Batches
-from codesign.train.loop import class_weights, learning_rate
+from codesign.train.loop import class_weights, evaluate, learning_rate
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
 from codesign.train.parallel import Group
@@ -162,12 +164,26 @@ def test_density_falls_to_the_target_exactly(tmp_path, digits, scope):
         for layer in row["layers"]:
             assert 0 < layer["index"] < 1 and 0 <= layer["fraction"] <= 0.9
             assert layer["synaptic_operations_per_sample"] > 0
+        for layer, plan_size in zip(row["layers"], (16, 10), strict=True):
+            assert layer["firing_rate"] * plan_size * tiny().network.timesteps == pytest.approx(
+                layer["spikes_per_sample"]
+            )
         for name in ("spikes_per_sample", "synaptic_operations_per_sample"):
             assert row[name] == pytest.approx(sum(layer[name] for layer in row["layers"]))
         assert row["gradient_norm"] > 0 and 0 < row["learning_rate"] <= 1e-2
         if row["change"] == "rewire":
             assert all(layer["pruned"] == layer["grown"] for layer in row["layers"])
     assert (tmp_path / "checkpoints" / "iteration-001.safetensors").is_file()
+
+
+def test_training_accuracy_is_that_of_the_training_samples(tmp_path, digits):
+    # Weights that hardly change decide in every batch as they do at the end.
+    options = tiny(epochs=1, learning_rate=1e-12, amp=False, rewiring={"preset": "dense"})
+    result = train(options, digits, tmp_path)
+    network = load_trained(options, result, digits)
+    stimulus, _ = encode(digits, digits.train, options.data, 4)
+    found = evaluate(network, Batches(stimulus, 1 / 15).ordered(64), options.train)
+    assert result.history[0]["training_accuracy"] == found.accuracy > 0
 
 
 def test_inactive_weights_stay_zero(tmp_path, digits):
