@@ -31,6 +31,7 @@ def write_report(folder: str | Path) -> Path:
         sections.warned(record),
         sections.accuracy(record),
         sections.confusion(record),
+        sections.classes(record),
         samples(record),
         sections.training(record),
         freezing(record),
@@ -66,14 +67,12 @@ def write_figure(folder: str | Path, path: str | Path) -> Path:
     Raises InputError unless the run is trained, frozen and verified.
     """
     record = collect(Path(folder))
-    decisions, stimulus, network = record.decisions, record.stimulus, record.network
-    if decisions is None or stimulus is None or network is None or record.observed is None or not record.history:
+    stimulus, matrix = record.stimulus, sections.confusion_matrix(record)
+    if stimulus is None or matrix is None or record.observed is None or not record.history:
         raise InputError(f"{folder}: not trained, frozen and verified yet; run: codesign run {folder}")
     if Path(path).suffix not in (".png", ".svg"):
         raise InputError(f"{path}: the picture's name must end in .png or .svg")
     rows, quantised = sections.training_rows(record)
-    known = stimulus.labels >= 0
-    matrix = sections.confusion_matrix(stimulus.labels[known], decisions[known], network.n_outputs)
     names = [record.class_name(index) for index in range(len(matrix))]
     layers = raster_layers(record)
     shape, chosen, picture = record.image_shape, stimulus.take([record.shown_sample]), None

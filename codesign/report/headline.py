@@ -77,7 +77,9 @@ def headline(record: Record) -> list[dict[str, object]]:
         tile(
             "verified",
             record.of_test_samples(verified).removesuffix(" test samples") if verified else number(None),
-            f"test samples, every spike and membrane; {number(mismatches)} values differ",
+            f"test samples, every spike and membrane; {number(mismatches)} values differ"
+            if verified
+            else "hardware is not simulated yet",
             bad=bool(mismatches),
         ),
     ]

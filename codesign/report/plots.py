@@ -161,6 +161,7 @@ def accuracy(values: Mapping[str, float], counts: Mapping[str, int]) -> Figure:
         axes.set_ylim(len(values) - 0.5, -0.75)
         axes.set_xlim(max(0.0, math.floor((low - 0.005) * 50) / 50), 1.001)
         percent(axes.xaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("accuracy")
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)

@@ -17,12 +17,12 @@ from codesign.report.collect import Record, is_picture
 MAX_TRACES = 4
 MAX_SAMPLES = 18
 MAX_DRAWN_NEURONS = 1 << 10
-# What the values of a readout are.
+# What the values of a readout are, with their unit.
 QUANTITIES = {
     "spike_count": ("output spikes so far", "spikes"),
-    "membrane_last": ("potential u", "units"),
-    "membrane_sum": ("sum of potentials u so far", "units"),
-    "membrane_max": ("greatest potential u so far", "units"),
+    "membrane_last": ("potential u", "integer units of the potential"),
+    "membrane_sum": ("sum of potentials u so far", "integer units of the sum"),
+    "membrane_max": ("greatest potential u so far", "integer units of the potential"),
 }
 
 
@@ -66,12 +66,12 @@ def samples(record: Record) -> Section | None:
     if trace is None or network is None or stimulus is None or outcome is None:
         return None
     section = Section("samples", "From input to decision")
+    quantity, unit = QUANTITIES[network.readout]
     section.text(
         "Test samples chosen to differ, in the integers of the frozen network: of the right decisions the one with the "
         "widest margin and the one with the narrowest, and of the wrong ones, if there are any, that with the widest. "
-        "Margin: how far the class decided for is ahead of the next best at the end."
+        f"Margin: how far the class decided for is ahead of the next best at the end, in {unit}."
     )
-    quantity, unit = QUANTITIES[network.readout]
     running = golden.readout_values(network, trace.spikes[-1], trace.potentials[-1])
     for row, item in enumerate(found):
         label = int(stimulus.labels[item.sample])

@@ -66,29 +66,28 @@ def accuracy(record: Record) -> Section:
 
 def confusion(record: Record) -> Section:
     section = Section("confusion", "Confusion", "half")
-    decisions = record.decisions
-    if decisions is None or record.network is None or record.stimulus is None:
+    if record.decisions is None:
         gap(section, record, "decisions", "freeze")
         return section
-    labels = record.stimulus.labels
-    known = labels >= 0
-    if not known.any():
+    matrix = confusion_matrix(record)
+    if matrix is None:
         section.missing("labels of the samples", state="unknown")
         return section
-    matrix = confusion_matrix(labels[known], decisions[known], record.network.n_outputs)
+    total = int(matrix.sum())
     section.figure(
         plots.confusion(matrix, [record.class_name(index) for index in range(len(matrix))]),
         "confusion matrix of the frozen network",
-        f"Frozen network on {int(known.sum()):,} test samples; {int(known.sum() - np.trace(matrix)):,} wrong (red).",
+        f"Frozen network on {total:,} test samples; {total - int(np.trace(matrix)):,} wrong (red).",
     )
-    _classes(section, record, matrix)
     return section
 
 
-def _classes(section: Section, record: Record, matrix: npt.NDArray[np.int64]) -> None:
+def classes(record: Record) -> Section | None:
     """Per class: samples, how many of them are found, and how many of the decisions for it are right."""
-    if len(matrix) > MAX_CLASSES:
-        return
+    matrix = confusion_matrix(record)
+    if matrix is None or len(matrix) > MAX_CLASSES:
+        return None
+    section = Section("classes", "Classes")
     rows = []
     for index, found in enumerate(np.diagonal(matrix)):
         labelled, decided = int(matrix[index].sum()), int(matrix[:, index].sum())
@@ -100,15 +99,21 @@ def _classes(section: Section, record: Record, matrix: npt.NDArray[np.int64]) ->
                 share(found / decided if decided else None), most,
             ]
         )  # fmt: skip
-    section.table(["class", "test samples", "of them found", "decisions that are right", "most taken for"], rows)
+    section.table(["class", "test samples", "of them found", "decisions that are right", "most often taken for"], rows)
+    section.caption("In brackets how many samples. Frozen network on the test set.")
+    return section
 
 
-def confusion_matrix(
-    labels: npt.NDArray[np.integer], decisions: npt.NDArray[np.integer], n_outputs: int
-) -> npt.NDArray[np.int64]:
-    """Counts, int64 (label, decision), for at least ``n_outputs`` classes."""
-    classes = max(int(labels.max(initial=-1)) + 1, n_outputs)
-    matrix = np.zeros((classes, classes), np.int64)
+def confusion_matrix(record: Record) -> npt.NDArray[np.int64] | None:
+    """Counts, int64 (label, decision), of the frozen network on labelled test samples; None where there are none."""
+    if record.decisions is None or record.network is None or record.stimulus is None:
+        return None
+    known = record.stimulus.labels >= 0
+    if not known.any():
+        return None
+    labels, decisions = record.stimulus.labels[known], record.decisions[known]
+    count = max(int(labels.max()) + 1, record.network.n_outputs)
+    matrix = np.zeros((count, count), np.int64)
     np.add.at(matrix, (labels, decisions), 1)
     return matrix
 
