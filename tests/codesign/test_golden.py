@@ -329,7 +329,7 @@ def test_recorded_potentials_are_what_spikes_and_membranes_follow_from(seed: int
         if not (index == last and network.membrane_readout):
             assert np.array_equal(s, u >= layer.threshold if layer.compare == ">=" else u > layer.threshold)
         held = {"subtract": u - layer.threshold, "zero": 0 * u, "value": 0 * u + layer.reset_value, "none": u}
-        after = np.where(s, held[layer.reset], u)
+        after = u if layer.reset_delay else np.where(s, held[layer.reset], u)
         assert np.array_equal(trace.membranes[index], after.clip(layer.membrane_min, layer.membrane_max))
 
 
