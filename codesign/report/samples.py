@@ -79,9 +79,7 @@ def samples(record: Record) -> Section | None:
         told = f"{item.reason}: sample {item.sample}"
         if label >= 0:
             told += f", label {record.class_name(label)}"
-        section.heading(
-            f"{told}, decided {record.class_name(decided)}, margin {number(int(trace.margins[row]))} {unit}"
-        )
+        section.heading(f"{told}, decided {record.class_name(decided)}, margin {number(int(trace.margins[row]))}")
         panels = [
             input_panel(record, item.sample),
             (

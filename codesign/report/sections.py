@@ -50,12 +50,7 @@ def accuracy(record: Record) -> Section:
         section.figure(plots.accuracy(known, counts), "accuracy of the trained, frozen and hardware network", caption)
     for name, (value, verb) in names.items():
         if value is None:
-            gap(
-                section,
-                record,
-                f"accuracy of the {name} network" if verb == "freeze" else f"accuracy of the {name}",
-                verb,
-            )
+            gap(section, record, f"accuracy, {name}", verb)
     if figures.get("balanced_accuracy") is not None:
         section.caption(
             f"Balanced accuracy of the frozen network, the mean over the classes: {figures['balanced_accuracy']:.2%}."

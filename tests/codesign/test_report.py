@@ -26,7 +26,7 @@ from codesign.contract.network import (
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.mapping import map_network
 from codesign.records.rundir import RunDirectory
-from codesign.report import plots, signals, write_report
+from codesign.report import plots, signals, write_figure, write_report
 from codesign.report.collect import collect
 from codesign.report.headline import headline
 from codesign.report.plots import wilson_interval
@@ -701,6 +701,24 @@ def test_nothing_is_wider_than_a_telephones_page(whole_page):
     widths = [tuple(map(int, found)) for found in re.findall(r'style="width:(\d+)px;min-width:(\d+)px"', body)]
     assert len(widths) == body.count("<svg") and all(abs(least - 0.75 * width) <= 1 for width, least in widths)
     assert sum(least > 340 for _, least in widths) <= 3
+
+
+@pytest.mark.parametrize("coding", ["current", "events"])
+def test_a_run_in_one_picture(tmp_path, monkeypatch, coding):
+    saved = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: saved.append((figure, path)))
+    names = ["low", "middle", "high"]
+    folder = make_run(tmp_path / "run", coding, frozen={"sample_shape": [4, 4], "classes": names})
+    write_figure(folder, tmp_path / "run.png")
+    ((figure, path),) = saved
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert path == tmp_path / "run.png" and titles[0].startswith("input") and titles[1].startswith("hidden 1: ")
+    assert titles[-4:] == ["Density", "PQ index", "Accuracy", "decisions on the test set"]
+    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == names
+    with pytest.raises(InputError, match=r"must end in \.png or \.svg"):
+        write_figure(folder, tmp_path / "run.pdf")
+    with pytest.raises(InputError, match="not trained, frozen and verified yet"):
+        write_figure(make_run(tmp_path / "part", verified=False), tmp_path / "run.png")
 
 
 def test_a_run_of_ones_own_data_keeps_what_the_report_shows_of_them(tmp_path, wordy, capsys):
