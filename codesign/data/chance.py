@@ -8,6 +8,7 @@ distribution (n, g). That is about three standard errors, sqrt(g (1 - g) / n), a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 LUCK = 1e-3
+MAX_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Comparison:
     guess : accuracy of guessing, 0..1. commonest : the class that it answers, -1 where all are as common.
     answered : the class that the network answers every time, -1 if it answers several or that is not known.
     balanced : mean over the classes that occur of the share decided right; None if that is not known.
+    names : of the classes, where they have some.
     """
 
     samples: int
@@ -33,6 +36,7 @@ class Comparison:
     commonest: int
     answered: int = -1
     balanced: float | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -60,22 +64,32 @@ class Comparison:
 
     def sentence(self, what: str) -> str:
         """What is wrong with the accuracy of ``what`` (a clause without a verb). Only where it is within noise."""
-        kind = "guessing" if self.commonest < 0 else f"always answering class {self.commonest}"
+        kind = "guessing" if self.commonest < 0 else f"always answering class {self._name(self.commonest)}"
         beside = f"{self.accuracy:.1%} of {self.samples} samples, {kind} {self.guess:.1%}"
         if self.too_few:
             return f"{what}: these samples are too few, or too much of one class, to tell it from guessing ({beside})"
         text = f"{what} is no better than {kind} ({beside})"
         if self.answered >= 0:
-            text += f"; it answers class {self.answered} for every sample"
+            text += f"; it answers class {self._name(self.answered)} for every sample"
         elif self.balanced is not None and self.commonest >= 0:
             text += f"; balanced over the classes it is {self.balanced:.1%}"
         return text
 
+    def _name(self, index: int) -> str:
+        return short_name(self.names[index]) if index < len(self.names) else str(index)
 
-def compare(labels: npt.ArrayLike, decisions: npt.ArrayLike, n_classes: int) -> Comparison:
+
+def short_name(name: str) -> str:
+    """A class's name as it is shown: one line of printable characters, short enough for tables and axes."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def compare(labels: npt.ArrayLike, decisions: npt.ArrayLike, n_classes: int, names: Sequence[str] = ()) -> Comparison:
     """Decisions beside guessing; samples without a label (below 0) are left out.
 
-    labels, decisions : integers (n,). Raises ValueError if no sample has a label.
+    labels, decisions : integers (n,). names : of the classes, if they have some. Raises ValueError if no sample has a
+    label.
     """
     labels, decisions = np.asarray(labels), np.asarray(decisions)
     known = labels >= 0
@@ -95,13 +109,14 @@ def compare(labels: npt.ArrayLike, decisions: npt.ArrayLike, n_classes: int) -> 
         commonest=-1 if np.all(counts[occurs] == counts[commonest]) and occurs.all() else commonest,
         answered=int(answers[0]) if answers.size == 1 else -1,
         balanced=float(np.mean(hits[occurs] / counts[occurs])),
+        names=tuple(names),
     )
 
 
-def compare_accuracy(labels: npt.ArrayLike, accuracy: float, n_classes: int) -> Comparison:
+def compare_accuracy(labels: npt.ArrayLike, accuracy: float, n_classes: int, names: Sequence[str] = ()) -> Comparison:
     """The same where the decisions are no longer there: ``accuracy`` is that on all of ``labels``, int (n,), 0..1."""
     labels = np.asarray(labels)
-    guessing = compare(labels, np.full(labels.shape, -1), n_classes)
+    guessing = compare(labels, np.full(labels.shape, -1), n_classes, names)
     return replace(guessing, right=round(accuracy * guessing.samples), answered=-1, balanced=None)
 
 

@@ -85,9 +85,9 @@ def freeze_network(
 
 def validation_of(result: TrainResult, dataset: Dataset) -> Comparison:
     """The chosen checkpoint's validation accuracy beside guessing."""
-    return compare_accuracy(dataset.validation.labels, result.accuracy_validation, dataset.n_classes)
+    return compare_accuracy(dataset.validation.labels, result.accuracy_validation, dataset.n_classes, dataset.classes)
 
 
 def test_of(result: FreezeResult, dataset: Dataset) -> Comparison:
     """The frozen network's test accuracy beside guessing."""
-    return compare(result.test_stimulus.labels, result.decisions, dataset.n_classes)
+    return compare(result.test_stimulus.labels, result.decisions, dataset.n_classes, dataset.classes)

@@ -22,9 +22,14 @@ def budget(record: Record) -> Section | None:
     measured = document.get("measured") or {}
     _verdict(section, record, document, limits)
     if rows:
-        section.figure(
-            plots.budget(rows, limits, {kind: UNITS[kind] for kind in UNITS}, measured),
-            "estimated use of the budget over the epochs",
+        section.panels(
+            [
+                (
+                    plots.budget(rows, kind, UNITS[kind], limits.get(kind), measured.get(kind)),
+                    f"estimated use of the budget over the epochs: {UNITS[kind]}",
+                )
+                for kind in plots.budget_kinds(rows, limits, list(UNITS))
+            ],
             f"What the network in training would need with {rows[-1]['budget']['weight_bits']}-bit weights, the fewest "
             "allowed, on the lanes that suit best (jumps: other lanes suit better). Pale line: the formula; dark "
             "line: with its margin, which must come below the limit (red). Shaded: density falls no further."

@@ -21,14 +21,13 @@ from codesign.contract import golden
 from codesign.contract.network import MAX_WIDTH, FrozenNetwork
 from codesign.contract.sidecar import Sidecar, read_sidecar_file
 from codesign.contract.stimulus import Stimulus
-from codesign.data.chance import Comparison, compare
+from codesign.data.chance import Comparison, compare, short_name
 from codesign.records.names import DECISIONS
 from codesign.records.rundir import RunDirectory
 from codesign.report.documents import Build, Epoch, Estimate, Freezing, Mutants, Synthesis, Verification, check
 
 T = TypeVar("T")
 MAX_HISTORY_BYTES = 1 << 26
-MAX_NAME = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +114,7 @@ class Record:
     @property
     def class_names(self) -> list[str]:
         """Names of the classes as the data have them, numbers for those that no name is known of."""
-        known = [_shortened(name) for name in self.freezing.get("classes", [])]
+        known = [short_name(name) for name in self.freezing.get("classes", [])]
         count = max(len(known), 0 if self.network is None else self.network.n_outputs)
         return [*known, *(str(index) for index in range(len(known), count))]
 
@@ -130,7 +129,7 @@ class Record:
             return None
         if not np.any(self.stimulus.labels >= 0):
             return None
-        return compare(self.stimulus.labels, self.decisions, self.network.n_outputs)
+        return compare(self.stimulus.labels, self.decisions, self.network.n_outputs, self.class_names)
 
     @property
     def shown_sample(self) -> int:
@@ -197,12 +196,6 @@ def is_picture(shape: Sequence[int]) -> bool:
         return False
     low, high = sorted(shape[-2:])
     return low >= 4 and high <= 8 * low
-
-
-def _shortened(name: str) -> str:
-    """A class's name that fits into tables and axes."""
-    text = " ".join(name.split())
-    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def collect(folder: Path) -> Record:

@@ -452,48 +452,50 @@ def area_bars(use: Sequence[tuple[str, Sequence[tuple[str, float, float]]]]) -> 
     return figure
 
 
-def budget(
-    history: Sequence[Mapping[str, Any]],
-    limits: Mapping[str, float],
-    titles: Mapping[str, str],
-    measured: Mapping[str, float],
-) -> Figure:
-    """Use of a hardware budget over the epochs: one panel per kind, the limit as a line.
+def budget_kinds(history: Sequence[Mapping[str, Any]], limits: Mapping[str, float], kinds: Sequence[str]) -> list[str]:
+    """Of these kinds those to draw: logic, memory and cycles, and whatever else is limited and used.
 
-    Rows of ``metrics.jsonl`` with ``budget`` (``estimated``, ``needed``, ``fits``). Drawn are logic, memory and
-    cycles, and whatever else is limited and used. ``measured`` : by kind, a mark at the last epoch.
+    Rows of ``metrics.jsonl`` with ``budget``.
     """
-    rows = [row["budget"] for row in history]
-    used = rows[-1]["estimated"]
+    used = history[-1]["budget"]["estimated"]
     memory = "bram" if "bram" in used and "memory_bits" not in limits else "memory_bits"
-    kinds = [
+    return [
         kind
-        for kind in titles
+        for kind in kinds
         if kind in used and (kind in ("lut", memory, "cycles") or (limits.get(kind) and used[kind]))
     ]
+
+
+def budget(
+    history: Sequence[Mapping[str, Any]], kind: str, title: str, limit: float | None, measured: float | None
+) -> Figure:
+    """Use of a hardware budget over the epochs, of one kind: the limit as a line, a mark for what was measured.
+
+    Rows of ``metrics.jsonl`` with ``budget`` (``estimated``, ``needed``, ``fits``).
+    """
+    rows = [row["budget"] for row in history]
     epochs = np.array([row["epoch"] for row in history])
     settled = settled_from([float(row["density"]) for row in history])
     with style():
-        figure = Figure(figsize=(FULL, 2.7), layout="constrained")
-        for kind, axes in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True):
-            needed = np.array([row["needed"][kind] for row in rows])
-            axes.plot(epochs, [row["estimated"][kind] for row in rows], color=BLUE, alpha=0.4, linewidth=1.2)
-            axes.plot(epochs, needed, color=BLUE)
-            if kind in limits:
-                axes.axhline(limits[kind], color=RED, linewidth=1.3)
-                axes.annotate(
-                    f"limit {limits[kind]:,.0f}", (epochs[0], limits[kind]), (0, 3), textcoords="offset points",
-                    color=RED, fontsize=8,
-                )  # fmt: skip
-            if kind in measured:
-                axes.plot([epochs[-1]], [measured[kind]], "D", color=ORANGE, markersize=5, clip_on=False)
-            axes.axvspan(epochs[settled] - 0.5, epochs[-1] + 0.5, color=GREEN, alpha=0.08, linewidth=0)
-            axes.set_ylabel(titles[kind])
-            axes.set_xlabel("epoch")
-            axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-            axes.set_ylim(0, 1.12 * max(needed.max(), limits.get(kind, 0.0), measured.get(kind, 0.0)))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        figure = Figure(figsize=(THIRD, 2.5), layout="constrained")
+        axes = figure.subplots()
+        needed = np.array([row["needed"][kind] for row in rows])
+        axes.plot(epochs, [row["estimated"][kind] for row in rows], color=BLUE, alpha=0.4, linewidth=1.2)
+        axes.plot(epochs, needed, color=BLUE)
+        if limit is not None:
+            axes.axhline(limit, color=RED, linewidth=1.3)
+            axes.annotate(
+                f"limit {limit:,.0f}", (epochs[0], limit), (0, 3), textcoords="offset points", color=RED, fontsize=8
+            )
+        if measured is not None:
+            axes.plot([epochs[-1]], [measured], "D", color=ORANGE, markersize=5, clip_on=False)
+        axes.axvspan(epochs[settled] - 0.5, epochs[-1] + 0.5, color=GREEN, alpha=0.08, linewidth=0)
+        axes.set_ylabel(title)
+        axes.set_xlabel("epoch")
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.set_ylim(0, 1.12 * max(needed.max(), limit or 0.0, measured or 0.0))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
 
 

@@ -606,6 +606,7 @@ def verification(record: Record) -> Section:
     if found is None:
         gap(section, record, "hardware against software", "verify")
         return section
+    section.text(f"Simulated: {record.of_test_samples(found['samples'])}.")
     first = found.get("first_divergence")
     if first:
         place = ", ".join(

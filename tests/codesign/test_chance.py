@@ -23,6 +23,11 @@ def test_unbalanced_classes_are_held_against_the_commonest_of_these_samples():
     assert always.within_noise and always.answered == 0 and always.balanced == 0.5
     assert "no better than always answering class 0 (89.0% of 1000 samples, always" in always.sentence("accuracy")
     assert "it answers class 0 for every sample" in always.sentence("accuracy")
+    named = compare(labels, np.zeros(1000, int), 2, ["a\nhealthy\x1b[31m beat of some patient", "ill"]).sentence(
+        "accuracy"
+    )
+    assert "always answering class a healthy [31m beat of\N{HORIZONTAL ELLIPSIS} (89.0%" in named
+    assert "it answers class a healthy [31m beat" in named
     assert compare_accuracy(labels, 0.90, 2).within_noise
     assert not compare_accuracy(labels, 0.93, 2).within_noise
 

@@ -28,7 +28,7 @@ from codesign.machine.mapping import map_network
 from codesign.records.rundir import RunDirectory
 from codesign.report import plots, signals, write_figure, write_report
 from codesign.report.collect import collect
-from codesign.report.headline import headline
+from codesign.report.headline import headline, verdict
 from codesign.report.plots import wilson_interval
 from codesign.report.samples import choose, input_panel, input_words, neuron_panel
 from codesign.report.sections import structure_text
@@ -535,6 +535,11 @@ def test_classes_have_the_names_that_the_data_give_them(tmp_path, undrawn):
     assert "sine <b>" not in page and "sine &lt;b&gt;" in page
     curves = texts(undrawn["readout of each class over time, sample 7"].axes[0])
     assert any("(label)" in text for text in curves) or r"saw \$tooth\$" in " ".join(curves)
+
+
+def test_a_network_that_only_guesses_answers_a_class_by_its_name(tmp_path):
+    folder = make_run(tmp_path / "run", learnt=False, frozen={"classes": ["sine", "square", "saw"]})
+    assert "it answers class sine for every sample" in verdict(collect(folder))[2]
 
 
 def test_names_that_nobody_gave_are_numbers(tmp_path):
