@@ -219,9 +219,10 @@ def neuron(
         if threshold is not None:
             axes.axhline(threshold, color=RED, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.step(steps, stored, where="mid", color=SOFTWARE, linewidth=1.3)
+        marker = "." if few and hardware is None else None
+        axes.plot(steps, potentials, color=BLUE, linewidth=1.5, marker=marker, markersize=5)
         if hardware is not None:
-            axes.plot(steps, hardware, "o", color=HARDWARE, markersize=3.6 if few else 1.8)
-        axes.plot(steps, potentials, color=BLUE, linewidth=1.5, marker="." if few else None, markersize=5)
+            axes.plot(steps, hardware, "o", color=HARDWARE, markersize=2.8 if few else 1.2)
         axes.plot(steps[spikes], potentials[spikes], "^", color=INK, markersize=5.5 if few else 3.5)
         axes.set_xlabel(time)
         axes.set_ylabel("membrane, integer units")

@@ -587,7 +587,7 @@ def test_traces_show_potential_threshold_and_spikes_of_neurons(tmp_path):
     trace = record.trace([SAMPLE, 5])
     neuron = int(trace.spikes[0][1].sum(axis=0).argmax())
     figure, description = neuron_panel(record, trace, 1, 0, neuron, trace.membranes[0][1][:, neuron])
-    threshold, stored, hardware, potential, spikes = (line.get_xydata() for line in figure.axes[0].lines)
+    threshold, stored, potential, hardware, spikes = (line.get_xydata() for line in figure.axes[0].lines)
     assert description == f"potential, membrane and spikes of hidden 1, neuron {neuron} over the timesteps"
     assert set(threshold[:, 1]) == {60}
     assert np.array_equal(potential[:, 1], trace.potentials[0][1][:, neuron])
