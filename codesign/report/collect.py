@@ -173,6 +173,12 @@ class Record:
         return (shape[-2], shape[-1])
 
     @property
+    def frozen_accuracy(self) -> float | None:
+        """Of the frozen network on all test samples: as freezing has measured it, else of :attr:`decisions`."""
+        found = self.figures.get("accuracy_frozen")
+        return self.accuracy.accuracy if found is None and self.accuracy is not None else found
+
+    @property
     def hardware_accuracy(self) -> float | None:
         """Of the samples that were simulated: all test samples, or their first ones."""
         found = self.figures.get("accuracy_hardware")

@@ -11,7 +11,8 @@ from codesign.report.collect import Record
 
 def subtitle(record: Record) -> str:
     parts = []
-    if record.config is not None:
+    # A network made elsewhere has no data set here; its configuration has the defaults.
+    if record.config is not None and not record.run.is_imported:
         parts.append(f"data set {record.config.data.set}")
     if record.network is not None:
         network = record.network
@@ -60,10 +61,10 @@ def headline(record: Record) -> list[dict[str, object]]:
     """The tiles. What is not known has a dash where the next command makes it, and no tile where it may never be."""
     figures = record.figures
     mismatches, verified = figures.get("mismatches"), figures.get("samples_verified")
-    found = record.accuracy
+    found, network = record.accuracy, record.network
     guessing = found is not None and found.within_noise
     return [
-        tile("accuracy, frozen", share(figures.get("accuracy_frozen"), 2), weight_note(figures), bad=guessing),
+        tile("accuracy, frozen", share(record.frozen_accuracy, 2), weight_note(figures), bad=guessing),
         tile(
             "accuracy, hardware",
             share(record.hardware_accuracy, 2),
@@ -71,7 +72,11 @@ def headline(record: Record) -> list[dict[str, object]]:
             bad=guessing,
         ),
         *([tile("guessing", share(found.guess, 2), "commonest class, or any")] if found is not None else []),
-        tile("synapses", number(figures.get("synapses")), f"density {share(figures.get('density'))}"),
+        tile(
+            "synapses",
+            number(None if network is None else network.n_synapses),
+            f"density {share(None if network is None else network.density)}",
+        ),
         *_speed(record),
         *_resources(record),
         tile(

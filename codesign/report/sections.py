@@ -36,9 +36,11 @@ def accuracy(record: Record) -> Section:
     figures = record.figures
     names = {
         "trained, floating point": (figures.get("accuracy_float"), "freeze"),
-        "frozen, integers": (figures.get("accuracy_frozen"), "freeze"),
+        "frozen, integers": (record.frozen_accuracy, "freeze"),
         "hardware": (record.hardware_accuracy, "verify"),
     }
+    if record.run.is_imported:
+        del names["trained, floating point"]
     known = {name: value for name, (value, _) in names.items() if value is not None}
     counts = dict.fromkeys(known, len(record.stimulus) if record.stimulus is not None else 0)
     if "hardware" in known:
@@ -49,7 +51,9 @@ def accuracy(record: Record) -> Section:
             caption += f" Hardware: {record.of_test_samples(counts['hardware'])}, simulated."
         section.figure(plots.accuracy(known, counts), "accuracy of the trained, frozen and hardware network", caption)
     for name, (value, verb) in names.items():
-        if value is None:
+        if value is None and verb == "freeze" and record.run.is_imported:
+            section.missing(f"accuracy, {name}", state="no labelled samples came with the network")
+        elif value is None:
             gap(section, record, f"accuracy, {name}", verb)
     if figures.get("balanced_accuracy") is not None:
         section.caption(
@@ -113,7 +117,10 @@ def confusion_matrix(record: Record) -> npt.NDArray[np.int64] | None:
     return matrix
 
 
-def training(record: Record) -> Section:
+def training(record: Record) -> Section | None:
+    """Loss, accuracy, density, firing rates over the epochs. None for a network that was not trained here."""
+    if record.run.is_imported:
+        return None
     section = Section("training", "Training")
     if not record.history:
         gap(section, record, "training history", "train")

@@ -35,6 +35,7 @@ from codesign.report.sections import structure_text
 from rtl_templates.bundle import write_bundle
 
 SAMPLE = 2
+EN_DASH = "\N{EN DASH}"
 
 
 def sparse(rng, n_in, n_out, density, limit):
@@ -596,12 +597,29 @@ def test_traces_show_potential_threshold_and_spikes_of_neurons(tmp_path):
     assert fired.size and np.array_equal(spikes, potential[fired])
 
 
+@pytest.mark.parametrize("has_samples", [True, False])
+def test_a_network_made_elsewhere_is_not_said_to_lack_training(tmp_path, wordy, has_samples):
+    folder = make_run(tmp_path / "run", verified=False, history=False)
+    for name in ("decisions.npz", "config.toml", *([] if has_samples else ["stimulus.npz"])):
+        (folder / name).unlink()
+    run = RunDirectory.open(folder)
+    run.manifest["imported"] = True
+    run.set_figures(dict.fromkeys(run.figures))
+    run.save()
+    network, text = make_network(), words(write_report(folder).read_text())
+    assert "data set" not in text and "codesign train" not in text and "From the trained to" not in text
+    assert f"|synapses|{network.n_synapses}|density {network.density:.1%}|" in text
+    accuracy = np.mean(golden.run(network, make_stimulus(network)).decisions == np.arange(8) % 3)
+    assert f"|accuracy, frozen|{f'{accuracy:.2%}' if has_samples else EN_DASH}|" in text
+    assert ("no labelled samples came with the network" in text) is not has_samples
+
+
 def test_what_freezing_changed_is_told_step_by_step(tmp_path, wordy):
     folder = make_run(tmp_path / "run")
     record = collect(folder)
     first, last = (layer.n_synapses for layer in record.network.layers)
     text = words(write_report(folder).read_text())
-    whole, rest, dash = first + last + 8, first + last, "\N{EN DASH}"
+    whole, rest, dash = first + last + 8, first + last, EN_DASH
     for row in (
         f"trained, floating point|{whole + 9}|18|93.00%|87.50%",
         f"rounded to integers|{whole + 9}|18|80.00%|{dash}",
