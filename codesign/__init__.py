@@ -7,6 +7,9 @@ that what needs no torch imports none. In order:
     load_dataset, encode         samples (Dataset), and as the network is fed with them (Stimulus)
     train_network                -> TrainResult; or in an own loop: SpikingNetwork, PQRewirer
     freeze_network, freeze_model -> FrozenNetwork, the integers that everything after it takes
+    FloatNetwork, run_float      any network before it has integers, and what it does
+    quantise_network             -> FrozenNetwork, by rounding alone
+    import_network               a NIR file or lava-dl's; export_network writes NIR (ImportFacts: what files do not say)
     run_golden, predict          what it does, by the arithmetic of the hardware
     hardware_config              what the machine is to be
     map_hardware, plan_machine   neurons on lanes; memories, widths, clocks
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from codesign.config import Config, hardware_config, load_config, parse_config
+    from codesign.contract.floating import FloatNetwork
+    from codesign.contract.floating import run as run_float
     from codesign.contract.golden import Trace
     from codesign.contract.golden import run as run_golden
     from codesign.contract.network import FrozenNetwork, InputCoding, Leak
@@ -51,12 +56,16 @@ if TYPE_CHECKING:
     from codesign.data import Dataset, load_dataset
     from codesign.data.encoders import encode
     from codesign.explore import explore as explore_designs
+    from codesign.interchange.facts import Facts as ImportFacts
+    from codesign.interchange.importing import import_file as import_network
+    from codesign.interchange.own import write_nir as export_network
     from codesign.machine.mapping import HardwareMap
     from codesign.machine.plan import MachinePlan, plan_machine
     from codesign.pipeline.predict import Prediction, predict
     from codesign.pipeline.runs import run_pipeline
     from codesign.pipeline.steps import freeze_network, train_network
     from codesign.quantise.freeze import FreezeResult, FrozenModel, freeze_model
+    from codesign.quantise.integers import quantise as quantise_network
     from codesign.records.rundir import RunDirectory
     from codesign.train import TrainResult
     from codesign.train.model import SpikingNetwork
@@ -73,10 +82,12 @@ else:
         "CodesignWarning": "codesign.basics.errors:CodesignWarning",
         "Config": "codesign.config:Config",
         "Dataset": "codesign.data:Dataset",
+        "FloatNetwork": "codesign.contract.floating:FloatNetwork",
         "FreezeResult": "codesign.quantise.freeze:FreezeResult",
         "FrozenModel": "codesign.quantise.freeze:FrozenModel",
         "FrozenNetwork": "codesign.contract.network:FrozenNetwork",
         "HardwareMap": "codesign.machine.mapping:HardwareMap",
+        "ImportFacts": "codesign.interchange.facts:Facts",
         "InputCoding": "codesign.contract.network:InputCoding",
         "InputError": "codesign.basics.errors:InputError",
         "Leak": "codesign.contract.network:Leak",
@@ -98,16 +109,20 @@ else:
         "encode": "codesign.data.encoders:encode",
         "estimate_machine": "codesign.cost.estimate:estimate",
         "explore_designs": "codesign.explore:explore",
+        "export_network": "codesign.interchange.own:write_nir",
         "freeze_model": "codesign.quantise.freeze:freeze_model",
         "freeze_network": "codesign.pipeline.steps:freeze_network",
         "generate_bundle": "rtl_templates.bundle:write_bundle",
         "hardware_config": "codesign.config:hardware_config",
+        "import_network": "codesign.interchange.importing:import_file",
         "load_config": "codesign.config:load_config",
         "load_dataset": "codesign.data:load_dataset",
         "map_hardware": "codesign.cost.mapping:map_hardware",
         "parse_config": "codesign.config:parse_config",
         "plan_machine": "codesign.machine.plan:plan_machine",
         "predict": "codesign.pipeline.predict:predict",
+        "quantise_network": "codesign.quantise.integers:quantise",
+        "run_float": "codesign.contract.floating:run",
         "run_golden": "codesign.contract.golden:run",
         "run_pipeline": "codesign.pipeline.runs:run_pipeline",
         "synthesise_bundle": "boards.synth:synth_bundle",
@@ -123,10 +138,12 @@ __all__ = [
     "CodesignWarning",
     "Config",
     "Dataset",
+    "FloatNetwork",
     "FreezeResult",
     "FrozenModel",
     "FrozenNetwork",
     "HardwareMap",
+    "ImportFacts",
     "InputCoding",
     "InputError",
     "Leak",
@@ -149,16 +166,20 @@ __all__ = [
     "encode",
     "estimate_machine",
     "explore_designs",
+    "export_network",
     "freeze_model",
     "freeze_network",
     "generate_bundle",
     "hardware_config",
+    "import_network",
     "load_config",
     "load_dataset",
     "map_hardware",
     "parse_config",
     "plan_machine",
     "predict",
+    "quantise_network",
+    "run_float",
     "run_golden",
     "run_pipeline",
     "synthesise_bundle",

@@ -27,6 +27,10 @@ class Facts:
     integrator : how the equations of a file without a framework become timesteps.
     norm_input : whether sinabs scales the input of a leaky neuron by 1 - decay.
     spikes : whether neurons were trained to fire once in a timestep at most, or several times.
+
+    >>> import codesign
+    >>> codesign.ImportFacts(dt=1e-3, reset="value", readout="spike_count").timesteps is None
+    True
     """
 
     dt: float | None = None

@@ -60,6 +60,16 @@ def import_file(
     ``samples`` is a stimulus, or an npz with ``x`` (and ``y``): :func:`read_samples`. Every second one calibrates, the
     others are measured on. Raises InputError for a file that is wrong and for a fact that nothing says (the line names
     the option), UnsupportedError for what the frozen network does not hold.
+
+    >>> import codesign, nir, numpy
+    >>> ones = numpy.ones(2)
+    >>> lif = nir.LIF(tau=1e-3 * ones, r=10 * ones, v_leak=0 * ones, v_threshold=ones)
+    >>> weights = numpy.array([[0.5, 1.0, 0.2], [-0.25, 0.75, 0.1]])
+    >>> nir.write("net.nir", nir.NIRGraph.from_list(nir.Linear(weights), lif))
+    >>> facts = codesign.ImportFacts(reset="subtract", readout="spike_count", timesteps=3)
+    >>> found = codesign.import_network("net.nir", "snntorch", facts)
+    >>> found.frozen.n_inputs, found.frozen.layers[0].reset_delay
+    (3, True)
     """
     file = Path(file)
     if source not in SOURCES:

@@ -172,10 +172,20 @@ def _unsaid(layer: FloatLayer, silent: bool) -> list[str]:
     return found
 
 
-def write_nir(network: FrozenNetwork | FloatNetwork, path: Path, dt: float = DT) -> Export:
-    """Write a network as a NIR file (atomically)."""
+def write_nir(network: FrozenNetwork | FloatNetwork, path: str | Path, dt: float = DT) -> Export:
+    """Write a network as a NIR file (atomically), with the network itself in its metadata.
+
+    ``dt`` : length of a timestep in seconds, by which decays become time constants. What NIR does not say is listed.
+    Raises InputError for a network that is not valid and a ``dt`` that is not positive.
+
+    >>> import codesign
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> codesign.export_network(network, "net.nir").unsaid[0]
+    'layer0: reset subtract'
+    """
     import nir
 
+    path = Path(path)
     if not 0 < dt < float("inf"):
         raise InputError(f"--dt {dt!r} is no length of a timestep; it is positive")
     network.validate()

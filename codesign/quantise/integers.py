@@ -93,6 +93,14 @@ def quantise(
 
     Raises InputError if the network is not valid, a leak is beyond its tolerance or a scale cannot be found, and
     UnsupportedError for what a frozen network does not hold.
+
+    >>> import codesign
+    >>> network = codesign.FloatNetwork.from_arrays([[[0.5, -0.25], [1.0, 0.75]]], timesteps=3, decay=0.9)
+    >>> found = codesign.quantise_network(network, weight_bits=4)
+    >>> found.network.layers[0].dense().tolist(), found.network.layers[0].leak.kind
+    ([[4, -2], [7, 7]], 'multiply')
+    >>> found.changes[0].text
+    'decay 0.9 becomes 461 / 2^9: 1 - decay changes by 0.39 %'
     """
     network.validate()
     bits = [weight_bits] * len(network.layers) if isinstance(weight_bits, int) else list(weight_bits)

@@ -17,8 +17,8 @@ from codesign.contract.network import InputCoding, Projection, ReadoutKind, Syna
 from codesign.contract.network.connections import Shape, check_array, is_whole
 from codesign.contract.network.file import content_hash
 from codesign.contract.network.limits import INPUT, MAX_LAYERS, MAX_SYNAPSES, MAX_TIMESTEPS, MAX_WIDTH
-from codesign.contract.network.structure import check_projections, check_sources
-from codesign.contract.network.terms import CompareKind, ResetKind, plain_fields
+from codesign.contract.network.structure import by_layer, check_projections, check_sources
+from codesign.contract.network.terms import CodingKind, CompareKind, ResetKind, plain_fields
 
 Float = npt.NDArray[np.float64]
 # Beyond these a term is a mistake of its file, and products of terms might not be finite.
@@ -133,6 +133,13 @@ class FloatNetwork:
 
     With coding 'current' the sample's integers stand for ``value / (2**input_bits - 1)``, so that the input is 0..1.
     With a membrane readout the last layer emits no spikes and has reset 'none'.
+
+    >>> import codesign
+    >>> network = codesign.FloatNetwork.from_arrays(
+    ...     [[[0.5, -0.25], [1.0, 0.75]]], timesteps=3, decay=0.9, reset="subtract", compare=">"
+    ... )
+    >>> network.n_inputs, network.n_outputs, network.layers[0].decay.tolist()
+    (2, 2, [0.9, 0.9])
     """
 
     layers: tuple[FloatLayer, ...]
@@ -160,6 +167,40 @@ class FloatNetwork:
     def input_scale(self) -> float:
         """What one unit of the input stands for."""
         return 1.0 / ((1 << self.coding.input_bits) - 1) if self.coding.is_current else 1.0
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[npt.ArrayLike],
+        *,
+        timesteps: int,
+        coding: InputCoding | CodingKind = "events",
+        readout: ReadoutKind = "spike_count",
+        recurrent: Sequence[npt.ArrayLike | None] | None = None,
+        **terms: Any,
+    ) -> FloatNetwork:
+        """Network of dense layers, one after the other, from matrices that any loop has trained.
+
+        weights : one (n_in, n_out) matrix of real numbers per layer, sources first (of an ``nn.Linear`` the transposed
+            ``weight``); zeros are no synapses. recurrent : an (n_out, n_out) matrix or None for each layer.
+        terms : fields of :class:`FloatLayer`, one value for all layers or a list of one each, such as ``decay``,
+            ``threshold``, ``bias``, ``reset``, ``reset_delay``, ``current_decay``; numbers may be (n_out,) arrays.
+
+        Raises InputError if the result is no valid network.
+        """
+        layers = []
+        backs = [None] * len(weights) if recurrent is None else list(recurrent)
+        for index, own in enumerate(by_layer({**terms, "weights": list(weights), "recurrent": backs}, len(weights))):
+            projections = [
+                Projection(index - 1 if index else INPUT, Synapses.from_dense(own.pop("weights"), np.float64))
+            ]
+            back = own.pop("recurrent")
+            if back is not None:
+                projections.append(Projection(index, Synapses.from_dense(back, np.float64)))
+            layers.append(FloatLayer.from_projections(projections, **own))
+        network = cls(tuple(layers), timesteps, InputCoding(coding) if isinstance(coding, str) else coding, readout)
+        network.validate()
+        return network
 
     def with_layers(self, layers: Sequence[FloatLayer]) -> FloatNetwork:
         return replace(self, layers=tuple(layers))

@@ -54,6 +54,12 @@ def run(network: FloatNetwork, stimulus: Stimulus, *, membranes: bool = True, se
 
     ``several`` lets a neuron fire as often in one timestep as its threshold fits into u, each spike subtracting it, as
     some frameworks train; hardware fires once. Raises InputError if the stimulus does not fit the network.
+
+    >>> import codesign, numpy
+    >>> network = codesign.FloatNetwork.from_arrays([[[0.6]]], timesteps=3, decay=0.5, reset_delay=True, compare=">")
+    >>> trace = codesign.run_float(network, codesign.Stimulus.from_dense(numpy.ones((1, 3, 1), bool)))
+    >>> trace.membranes[0].ravel().round(3).tolist(), trace.spikes[0].ravel().tolist()
+    ([0.6, 0.9, 1.05], [0, 0, 1])
     """
     check_stimulus(network, stimulus)
     matrices = [[projection_matrices(p, 1) for p in layer.projections] for layer in network.layers]

@@ -15,7 +15,7 @@ from codesign.contract.network import file
 from codesign.contract.network.connections import Convolution, Projection, is_whole
 from codesign.contract.network.layer import FrozenLayer
 from codesign.contract.network.limits import INPUT, MAX_LAYERS, MAX_SYNAPSES, MAX_TIMESTEPS
-from codesign.contract.network.structure import check_sources
+from codesign.contract.network.structure import by_layer, check_sources
 from codesign.contract.network.terms import (
     NO_LEAK,
     CodingKind,
@@ -237,35 +237,23 @@ class FrozenNetwork:
         (n_out,) arrays); ``recurrent`` has an (n_out, n_out) matrix or None for each. Raises InputError if the
         result is not a valid network.
         """
-        count = len(weights)
-
-        def per_layer(name: str, value: Any) -> list[Any]:
-            if isinstance(value, list | tuple):
-                if len(value) != count:
-                    raise InputError(f"{name} has {len(value)} entries for {count} layers")
-                return list(value)
-            return [value] * count
-
         columns = {
-            name: per_layer(name, value)
-            for name, value in {
-                "threshold": threshold,
-                "bias": bias,
-                "recurrent": None if recurrent is None else list(recurrent),
-                "leak": leak,
-                "reset": reset,
-                "reset_value": reset_value,
-                "reset_delay": reset_delay,
-                "compare": compare,
-                "current_leak": current_leak,
-                "current_width": current_width,
-                "fraction_bits": fraction_bits,
-                "membrane_width": membrane_width,
-            }.items()
+            "threshold": threshold,
+            "bias": bias,
+            "recurrent": None if recurrent is None else list(recurrent),
+            "leak": leak,
+            "reset": reset,
+            "reset_value": reset_value,
+            "reset_delay": reset_delay,
+            "compare": compare,
+            "current_leak": current_leak,
+            "current_width": current_width,
+            "fraction_bits": fraction_bits,
+            "membrane_width": membrane_width,
         }
         layers = tuple(
-            FrozenLayer.from_dense(matrix, **{name: column[index] for name, column in columns.items()})
-            for index, matrix in enumerate(weights)
+            FrozenLayer.from_dense(matrix, **terms)
+            for matrix, terms in zip(weights, by_layer(columns, len(weights)), strict=True)
         )
         if isinstance(coding, str):
             coding = InputCoding(coding)

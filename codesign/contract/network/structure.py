@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 from codesign.basics.errors import InputError
 from codesign.contract.network.connections import Projection, Shape, Synapses, check_shape, is_whole
@@ -71,3 +71,17 @@ def check_sources(layers: Sequence[Population], index: int, where: str, membrane
             raise InputError(f"{where}: readout {membrane_readout}: the last layer emits no spikes for its recurrence")
     if layer.projections[0].source == index:
         raise InputError(f"{where}: layer {index}: its first projection must come from an earlier layer or the input")
+
+
+def by_layer(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """A table of arguments for each of ``count`` layers; a value stands for all layers, or is a list of one each.
+
+    Raises InputError, naming the argument, for a list of another length.
+    """
+    for name, value in columns.items():
+        if isinstance(value, list | tuple) and len(value) != count:
+            raise InputError(f"{name} has {len(value)} entries for {count} layers")
+    return [
+        {name: value[index] if isinstance(value, list | tuple) else value for name, value in columns.items()}
+        for index in range(count)
+    ]
