@@ -147,7 +147,8 @@ def test_the_path_in_the_documentation_runs(
 
 def test_weights_of_any_model_become_a_network_as_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    (code,) = (block.split("```")[0] for block in text.split("```python\n")[1:] if "FloatNetwork" in block)
+    blocks = (block.split("```")[0] for block in text.split("```python\n")[1:])
+    (code,) = (block for block in blocks if "FloatNetwork" in block)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert [layer.n_out for layer in codesign.FrozenNetwork.load("mine.safetensors").layers] == [96, 10]
