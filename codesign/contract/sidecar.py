@@ -13,7 +13,7 @@ import re
 import sys
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -75,6 +75,17 @@ class Part(BaseModel):
     """Base of every object: unknown and missing keys are errors, nothing is coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _literals_have_their_kind(cls, found: Any) -> Any:
+        # True equals 1 to Python, and to no other reader of JSON.
+        for name, field in cls.model_fields.items() if isinstance(found, dict) else ():
+            if get_origin(field.annotation) is Literal and name in found:
+                allowed = get_args(field.annotation)
+                if type(found[name]) not in {type(value) for value in allowed}:
+                    raise ValueError(f"{name} = {found[name]!r} is none of {', '.join(map(repr, allowed))}"[:200])
+        return found
 
 
 class Reset(Part):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles import sidecar, small_bundle
 from machines import build_machine
 
 from codesign.basics.errors import CodesignError, InputError
@@ -193,3 +194,14 @@ def test_every_keyword_is_refused_as_a_name() -> None:
 def test_what_reaches_tools_and_paths_has_a_pattern(bundle: Path, tmp_path: Path, path: tuple[Any, ...], value: Any):
     write(tmp_path, replaced(read_sidecar(bundle).to_json(), path, value))
     assert str(path[0]) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("place", "value"), [(("input_kinds", "end"), True), (("reset", "synchronous"), 1)])
+def test_true_is_not_one(tmp_path: Path, place: tuple[str, str], value: object) -> None:
+    small_bundle(tmp_path / "b")
+    document = sidecar(tmp_path / "b")
+    assert document[place[0]][place[1]] == value
+    document[place[0]][place[1]] = value
+    (tmp_path / "b" / "design.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=place[1]):
+        read_sidecar(tmp_path / "b")

@@ -25,7 +25,8 @@ BYTES = 1 << 30
 CODES = (2, 3, 4, 6, 7)
 ROOT = Path(__file__).resolve().parents[2]
 # A step that is announced is no error, whether or not it has a number.
-STEP = re.compile(r"(\[\d+/\d+\] )?[a-z]+( .*)?( [\d.]+ s)?$")
+# Indented: how far a step is, every few seconds.
+STEP = re.compile(r"(\[\d+/\d+\] |  )?[a-z]+( .*)?( [\d.]+ s)?$")
 
 
 @dataclass
