@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from codesign.basics.files import file_hash
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.choices import Choices
-from codesign.machine.mapping import map_network
+from codesign.machine.mapping import HardwareMap, map_network
 from rtl_templates.bundle import write_bundle
+from sim.verify import verify_bundle
 
 
 def random_bundle(
@@ -82,3 +84,15 @@ def stamp(bundle: Path, name: str) -> None:
     document = sidecar(bundle)
     document["files"][name] = file_hash(bundle / name)
     (bundle / "design.json").write_text(json.dumps(document))
+
+
+def equals_rtl(rng: np.random.Generator, network: FrozenNetwork, mapping: HardwareMap, folder: Path, seed: int) -> None:
+    """Golden == RTL for five random samples of a machine, whose bundle is made in ``folder`` and then removed."""
+    write_bundle(network, mapping, folder / "b")
+    stimulus = random_stimulus(rng, network, 5)
+    result = verify_bundle(
+        folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed, workers=1, latency=False
+    )
+    shutil.rmtree(folder)
+    assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
+    assert result.mismatches == 0 and result.samples == len(stimulus)

@@ -322,11 +322,13 @@ def import_network(
     spikes: Annotated[
         str | None, typer.Option("--spikes", help="one or several a neuron and timestep (sinabs, Rockpool)")
     ] = None,
-    weight_bits: Annotated[int, typer.Option("--weight-bits", min=2, max=8, help="of all weights")] = 8,
-    scale: Annotated[str, typer.Option("--scale", help="steps of the weights: of each neuron or layer")] = "neuron",
+    weight_bits: Annotated[int | None, typer.Option("--weight-bits", min=2, max=8, help="of all weights")] = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="steps of the weights: of each neuron, or of each layer")
+    ] = None,
     leak_tolerance: Annotated[
-        float, typer.Option("--leak-tolerance", min=0, help="largest relative change of 1 - decay")
-    ] = 0.005,
+        float | None, typer.Option("--leak-tolerance", min=0, help="largest relative change of 1 - decay")
+    ] = None,
     drop_refractory: Annotated[
         bool, typer.Option("--drop-refractory", help="leave out refractory periods, which hardware has not")
     ] = False,
@@ -340,7 +342,7 @@ def import_network(
     """Take a network that another framework trained: float.safetensors, network.safetensors and import.json.
 
     What the file does not say and no option either is an error that names the option. Exits with 3 for what hardware
-    does not have. `codesign generate`, `estimate` and `verify` go on from DIR.
+    does not have. `codesign generate`, `estimate` and `verify` go on from DIR. docs/import.md has the defaults.
     """
     actions = _interchange(json)
     actions.import_network(
@@ -371,7 +373,7 @@ def import_network(
 def export_network(
     network: Annotated[Path, argument("run", "network", help="run directory, frozen or float network")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="NIR file to write")],
-    dt: Annotated[float, typer.Option("--dt", help="timestep that its time constants count in")] = 1e-4,
+    dt: Annotated[float | None, typer.Option("--dt", help="timestep that its time constants count in")] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

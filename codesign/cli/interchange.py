@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import write_json
@@ -19,6 +19,7 @@ from codesign.interchange.facts import Facts
 from codesign.interchange.importing import Import, import_file
 from codesign.interchange.measure import Measured
 from codesign.interchange.own import write_nir
+from codesign.quantise.integers import Scale
 from codesign.records.names import CALIBRATION, FLOAT_NETWORK, IMPORT_REPORT, NETWORK, STIMULUS
 from codesign.records.rundir import IMPORT, RunDirectory
 
@@ -38,12 +39,12 @@ def facts(resets: Sequence[str], **options: Any) -> Facts:
     return Facts(reset=whole, resets=by_node, **options)
 
 
-def import_network(
-    file: Path, source: str, output: Path, stated: Facts, samples: Path | None, *, scale: str, **options: Any
-) -> None:
-    if scale not in ("layer", "neuron"):
-        raise InputError(f"--scale {scale!r} is none of layer, neuron")
-    found = import_file(file, source, stated, samples, scale=scale, **options)
+def import_network(file: Path, source: str, output: Path, stated: Facts, samples: Path | None, **options: Any) -> None:
+    # What is not given has the default of `import_file`.
+    options = {name: value for name, value in options.items() if value is not None}
+    if "scale" in options and options["scale"] not in get_args(Scale):
+        raise InputError(f"--scale {options['scale']!r} is none of {', '.join(get_args(Scale))}")
+    found = import_file(file, source, stated, samples, **options)
     run = RunDirectory.create(output)
     with working_in(run):
         refuse_training(run)
@@ -52,17 +53,17 @@ def import_network(
         names = write_import(run.path, found)
         run.manifest["imported"] = True
         run.write_config(overridden([], found.frozen))
-        again = _again(file, source, stated, samples, scale=scale, **options)
+        again = _again(file, source, stated, samples, **options)
         run.record_files(IMPORT, names, again=again)
     console.finish({"run": str(run.path), **found.document}, _shown(run.path, found))
 
 
-def export_network(target: Path, output: Path, dt: float) -> None:
+def export_network(target: Path, output: Path, dt: float | None) -> None:
     path = artefact(target, kind_of(target), NETWORK)
     if output.is_dir():
         raise OutputError(f"{output}: is a folder; name the file to write with -o")
     network = load_network(path)
-    found = write_nir(network, output, dt)
+    found = write_nir(network, output) if dt is None else write_nir(network, output, dt)
     document = {"file": str(output), "nodes": found.nodes, "network_hash": network.hash, "unsaid": list(found.unsaid)}
     lines = [f"{output}: {found.nodes} nodes; `codesign import {output} --source codesign` has the network back"]
     lines += ["what NIR does not say, so that other readers do not learn it:", *(f"  {line}" for line in found.unsaid)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import equals_rtl
 from mutated_machines import MACHINES, machine
 from random_choices import random_choices
-from random_networks import random_lanes, random_network, random_stimulus
+from random_networks import random_lanes, random_network
 from random_structures import random_covered
 
 from codesign.cli import main
@@ -19,11 +19,9 @@ from codesign.machine.choices import Choices
 from codesign.machine.layouts import LEAKS
 from codesign.machine.mapping import map_network
 from codesign.records.rundir import RunDirectory
-from rtl_templates.bundle import write_bundle
 from sim.mutants import run_mutants
 from sim.mutants.data import _edits
 from sim.mutants.rtl import RTL_EDITS
-from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
 SHAPES: dict[str, Choices | None] = {
@@ -58,14 +56,7 @@ def equal(seed: int, folder: Path, choices: Choices | None, *, pictures: bool = 
     mapping = map_network(network, [lanes[0]] * len(lanes) if choices.folded else lanes, None, choices)
     records = [mapping.folded.parameter_record] if mapping.folded else [x.parameter_record for x in mapping.layers]
     assert any(record.has(name) for record in records for name in LEAKS)
-    write_bundle(network, mapping, folder / "b")
-    stimulus = random_stimulus(rng, network, 5)
-    result = verify_bundle(
-        folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed, workers=1, latency=False
-    )
-    shutil.rmtree(folder)
-    assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
-    assert result.mismatches == 0 and result.samples == len(stimulus)
+    equals_rtl(rng, network, mapping, folder, seed)
 
 
 def test_a_chain_with_leaks_of_single_neurons_equals_its_rtl(tmp_path: Path) -> None:

@@ -168,30 +168,21 @@ TERM_FAULTS = {
 
 
 @pytest.mark.deep
-def test_every_fault_of_terms_shows_somewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "faults", "others"), [("terms", TERM_FAULTS, set()), ("leaks", LEAK_FAULTS, {"leak shift off by one"})]
+)
+def test_every_fault_of_what_neurons_keep_shows_somewhere(
+    option: str, faults: set[str], others: set[str], tmp_path: Path
+) -> None:
     shown = set()
     for name, (options, _) in MACHINES.items():
-        if "terms" in options:
+        if option in options:
             network, stimulus = machine(name, tmp_path / name / "b")
             scene = Scene(tmp_path / name / "b", network, stimulus)
             mutants = make_mutants(scene, tmp_path / name / "work", kinds=("data", "rtl"))
             assert [mutant.error for mutant in mutants if mutant.error] == []
             shown |= {mutant.name for mutant in mutants}
-    assert shown >= TERM_FAULTS
-
-
-@pytest.mark.deep
-def test_every_fault_of_leaks_in_memory_shows_somewhere(tmp_path: Path) -> None:
-    shown = set()
-    for name, (options, _) in MACHINES.items():
-        if "leaks" in options:
-            network, stimulus = machine(name, tmp_path / name / "b")
-            scene = Scene(tmp_path / name / "b", network, stimulus)
-            mutants = make_mutants(scene, tmp_path / name / "work", kinds=("data", "rtl"))
-            assert [mutant.error for mutant in mutants if mutant.error] == []
-            shown |= {mutant.name for mutant in mutants}
-    assert shown >= LEAK_FAULTS
-    assert "leak shift off by one" not in shown
+    assert shown >= faults and not shown & others
 
 
 def made_by_the_mapper(name: str, folder: Path) -> None:

@@ -16,8 +16,8 @@ from codesign.contract.floating import file
 from codesign.contract.network import InputCoding, Projection, ReadoutKind, Synapses
 from codesign.contract.network.connections import Shape, check_array, is_whole
 from codesign.contract.network.file import content_hash
-from codesign.contract.network.limits import INPUT, MAX_LAYERS, MAX_SYNAPSES, MAX_TIMESTEPS, MAX_WIDTH
-from codesign.contract.network.structure import by_layer, check_projections, check_sources
+from codesign.contract.network.limits import INPUT, MAX_TIMESTEPS, MAX_WIDTH
+from codesign.contract.network.structure import by_layer, check_projections, check_sizes, check_sources
 from codesign.contract.network.terms import CodingKind, CompareKind, ResetKind, plain_fields
 
 Float = npt.NDArray[np.float64]
@@ -212,16 +212,7 @@ class FloatNetwork:
 
     def validate(self, where: str = "network") -> None:
         """Raise InputError naming the first thing that breaks the contract."""
-        if not 1 <= len(self.layers) <= MAX_LAYERS:
-            raise InputError(f"{where}: {len(self.layers)} layers, expected 1..{MAX_LAYERS}")
-        if not is_whole(self.timesteps, 1, MAX_TIMESTEPS):
-            raise InputError(f"{where}: timesteps = {self.timesteps!r} is outside 1..{MAX_TIMESTEPS}")
-        self.coding.validate(where)
-        if self.readout not in get_args(ReadoutKind):
-            raise InputError(f"{where}: readout {self.readout!r} is none of {', '.join(get_args(ReadoutKind))}")
-        total = sum(projection.connections.n_weights for layer in self.layers for projection in layer.projections)
-        if total > MAX_SYNAPSES:
-            raise InputError(f"{where}: {total} synapses, the limit is {MAX_SYNAPSES}")
+        check_sizes(self.layers, self.timesteps, self.coding, self.readout, where)
         for index, layer in enumerate(self.layers):
             layer.validate(f"{where}: layer {index}")
             check_sources(self.layers, index, where, self.readout if self.membrane_readout else None)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from codesign.basics.errors import InputError
 from codesign.contract.network.connections import Projection, Shape, Synapses, check_shape, is_whole
-from codesign.contract.network.limits import INPUT, MAX_PROJECTIONS
+from codesign.contract.network.limits import (
+    INPUT,
+    MAX_LAYERS,
+    MAX_PROJECTIONS,
+    MAX_SYNAPSES,
+    MAX_TIMESTEPS,
+)
+from codesign.contract.network.terms import InputCoding, ReadoutKind
 
 
 class Population(Protocol):
@@ -71,6 +78,22 @@ def check_sources(layers: Sequence[Population], index: int, where: str, membrane
             raise InputError(f"{where}: readout {membrane_readout}: the last layer emits no spikes for its recurrence")
     if layer.projections[0].source == index:
         raise InputError(f"{where}: layer {index}: its first projection must come from an earlier layer or the input")
+
+
+def check_sizes(
+    layers: Sequence[Population], timesteps: int, coding: InputCoding, readout: ReadoutKind, where: str
+) -> None:
+    """Raise InputError unless a network's layers, timesteps, coding, readout and synapses are within their limits."""
+    if not 1 <= len(layers) <= MAX_LAYERS:
+        raise InputError(f"{where}: {len(layers)} layers, expected 1..{MAX_LAYERS}")
+    if not is_whole(timesteps, 1, MAX_TIMESTEPS):
+        raise InputError(f"{where}: timesteps = {timesteps!r} is outside 1..{MAX_TIMESTEPS}")
+    coding.validate(where)
+    if readout not in get_args(ReadoutKind):
+        raise InputError(f"{where}: readout {readout!r} is none of {', '.join(get_args(ReadoutKind))}")
+    total = sum(projection.connections.n_weights for layer in layers for projection in layer.projections)
+    if total > MAX_SYNAPSES:
+        raise InputError(f"{where}: {total} synapses, the limit is {MAX_SYNAPSES}")
 
 
 def by_layer(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
