@@ -58,7 +58,7 @@ def write_bundle(
     name: str = "snn",
     vectors: Stimulus | None = None,
 ) -> Sidecar:
-    """Write the bundle (ARCHITECTURE.md, "The bundle") and return its sidecar.
+    """Write the bundle (docs/machine.md, "The bundle") and return its sidecar.
 
     mapping : its ``choices`` say what the machine is. If it starts without a network, the bundle has the load image of
         this one, ``boot.bin``.

@@ -78,7 +78,7 @@ class LayerEngine(wiring.Component):
     silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
         goes into the output FIFO, or without one is taken; ``silence`` in the next clock is for the next sample.
     probe_valid, probe_slot, probe_spikes, probe_membranes, probe_phase : Out; probe_currents : Out, if there are
-        synaptic currents; see ARCHITECTURE.md.
+        synaptic currents; see docs/machine.md.
     last_timestep, load : In, of a loadable machine: T - 1, and the load bus. clip : In, if the layer spikes, as of
         :class:`NeuronBank`.
 

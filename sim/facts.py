@@ -1,6 +1,6 @@
 """Derives every fact of the sidecar again and compares.
 
-Sources are the delivered Verilog (:mod:`sim.netlist`), the images and files of the bundle, the rules of ARCHITECTURE.md
+Sources are the delivered Verilog (:mod:`sim.netlist`), the images and files of the bundle, the rules of docs/machine.md
 ("Ports of the top module", "Loadable networks", "The bundle"), and the frozen network where it is given. What is stated
 and cannot be derived from one of them is no part of the sidecar. Fields that have one legal value are constants of
 :class:`codesign.contract.sidecar.Sidecar`; where the simulation drives the accelerator by them, it proves them.
@@ -172,7 +172,7 @@ class _Checks:
         there = {name: (name, *kind) for name, kind in self.netlist.ports.items()}
         for place in range(max(len(stated), len(ports))):
             have, want = _item(stated, place), _item(ports, place)
-            self.same(f"ports.{place}", have, want, "ARCHITECTURE.md")
+            self.same(f"ports.{place}", have, want, "docs/machine.md")
             if have is not None:
                 self.same(f"ports.{place}", have, there.pop(have[0], None), f"the module {sidecar.name}")
         for name, port in there.items():
@@ -371,10 +371,10 @@ class _Checks:
         self._contiguous(at, memory.fields, memory.width)
         for field in memory.fields:
             signed = field.name.rstrip("0123456789") in ("weight", "threshold", "bias")
-            self.same(f"{at}.fields.{field.name}.signed", field.signed, signed, "ARCHITECTURE.md")
+            self.same(f"{at}.fields.{field.name}.signed", field.signed, signed, "docs/machine.md")
         if memory.role == "rows":
             counts = {field.width for field in memory.fields[1:]}
-            self.same(f"{at}.fields: widths of counts", len(counts), 1, "ARCHITECTURE.md")
+            self.same(f"{at}.fields: widths of counts", len(counts), 1, "docs/machine.md")
         if memory.role == "synapses" and encoding.gap_bits is not None:
             gap = next((field.width for field in memory.fields if field.name == "gap"), None)
             self.same(f"{at}.fields.gap.width", gap, encoding.gap_bits, "the layer's encoding")
@@ -408,7 +408,7 @@ class _Checks:
             offset += width
         stated = [(field.name, field.offset, field.width, field.signed) for field in word.fields]
         for place in range(max(len(stated), len(wanted))):
-            self.same(f"{name}.fields.{place}", _item(stated, place), _item(wanted, place), "ARCHITECTURE.md")
+            self.same(f"{name}.fields.{place}", _item(stated, place), _item(wanted, place), "docs/machine.md")
         self.same(f"{name}.width", word.width, -(-offset // 8) * 8, "the sum of its fields")
 
     def _value_width(self) -> int:
@@ -563,7 +563,7 @@ class _Checks:
 
 
 def _formula(x: str, leak: Leak, room: LayerRoom | None, which: str) -> str:
-    """A leak of ``x``, called ``which``; of what is loaded the letter of ARCHITECTURE.md stands there."""
+    """A leak of ``x``, called ``which``; of what is loaded the letter of docs/contract.md stands there."""
     k = n = str(np.ravel(leak.shift)[0])
     m = str(np.ravel(leak.multiplier)[0])
     if room and getattr(room, f"{which}_shift_width"):

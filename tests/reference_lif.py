@@ -1,4 +1,4 @@
-"""Second reference of the integer network, plain integers, from ARCHITECTURE.md alone; imports nothing of codesign."""
+"""Second reference of the integer network, plain integers, from docs/contract.md alone; imports nothing of codesign."""
 
 import json
 import struct

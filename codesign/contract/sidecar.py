@@ -97,7 +97,7 @@ class Reset(Part):
 
 
 class Port(Part):
-    """A port of the top module, in the order of ARCHITECTURE.md, "Ports of the top module"."""
+    """A port of the top module, in the order of docs/machine.md, "Ports of the top module"."""
 
     name: FieldName
     direction: Direction
@@ -429,7 +429,7 @@ class FixedTerms(Part):
 
 
 class LoadPort(Part):
-    """How a loadable machine is loaded: ARCHITECTURE.md, "Loadable networks".
+    """How a loadable machine is loaded: docs/machine.md, "Loadable networks".
 
     layout : which images it understands. boot : load image of its network, if it starts without one. registers : the
     fields of the image's first word. memories : their images, in the order of a load image.

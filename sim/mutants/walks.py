@@ -1,4 +1,4 @@
-"""What events of a picture walk, by the rules of ARCHITECTURE.md ("Pictures"), faults included.
+"""What events of a picture walk, by the rules of docs/machine.md ("Pictures"), faults included.
 
 All of it is written down a second time here, from the sidecar alone, so that a machine with a fault in its reader, its
 place counters or the landing of its taps can be described.

@@ -34,7 +34,7 @@ def machine(request, tmp_path_factory) -> tuple[Path, list[FrozenNetwork], Sidec
 
 
 def parts(image: bytes, sidecar: Sidecar) -> tuple[dict[str, int], dict[str, list[int]]]:
-    """Registers by name and memories by image, read from a load image as ARCHITECTURE.md describes it."""
+    """Registers by name and memories by image, read from a load image as docs/machine.md describes it."""
     load = sidecar.load
     assert load is not None and len(image) == load.image_bytes
     assert image[:4] == load.magic.encode()

@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 
-"""The neurons of a lane against the arithmetic of ARCHITECTURE.md, whose results Amaranth makes as wide as they get."""
+"""The neurons of a lane against the arithmetic of docs/contract.md, in integers that grow."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Float = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Terms:
-    """A population in the terms of a float network (ARCHITECTURE.md, "Networks from elsewhere").
+    """A population in the terms of a float network (docs/networks.md, "Networks from elsewhere").
 
     Numbers are scalars or as the node's parameters. gain : factor of all weights and biases into the population.
     bias : added to the current beside them, after the gain. threshold : None if the population does not fire.
