@@ -39,7 +39,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 demo: $(STAMP) ## from handwritten digits to verified Verilog: runs/demo
-	$(BIN)/codesign run examples/digits.toml -o runs/demo
+	$(BIN)/codesign demo -o runs/demo
 
 docs: $(STAMP) ## the documentation as pages: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

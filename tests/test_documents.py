@@ -65,3 +65,39 @@ def test_documented_commands_exist(command: str) -> None:
     from codesign.cli.app import app
 
     assert command in get_command(app).commands  # type: ignore[attr-defined]
+
+
+def quoted() -> list[str]:
+    """Pieces of messages that the page of errors quotes: what stands between its dots."""
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (?!you see|---|code|\d+ )(.*?) \|", text)
+    pieces = [piece.strip(" :;,") for row in rows for quote in re.findall(r"`([^`]+)`", row) for piece in quote.split("...")]
+    return sorted({piece for piece in pieces if len(piece) > 4 and not piece.startswith(("--", "data.", "codesign "))})
+
+
+def test_messages_that_the_page_of_errors_quotes_exist() -> None:
+    sources = [*(ROOT / "codesign").rglob("*.py"), *(ROOT / "boards").rglob("*.py"), *(ROOT / "sim").rglob("*.py")]
+    text = "".join(re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8")) for path in sources)
+    assert [piece for piece in quoted() if piece not in text] == []
+
+
+def test_messages_are_quoted() -> None:
+    assert len(quoted()) > 12
+
+
+def test_recordings_are_cut_into_windows_as_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    import codesign
+
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "def windows" in block)
+    labels = np.repeat([0, 1, 0, 1], 450)
+    times = np.arange(0, 1800, 3)
+    recordings = [((times, times % 5, labels), split) for split in ("train", "validation", "test")]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"recordings": recordings})
+    config = codesign.parse_config({"data": {"set": "npz", "path": "windows.npz"}})
+    dataset = codesign.load_dataset(config.data)
+    # Of 17 windows of each recording two hold a change at 450 ms, one that at 900 ms, two that at 1,350 ms.
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [12, 12, 12]

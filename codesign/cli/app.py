@@ -20,7 +20,7 @@ class Commands(TyperGroup):
     """A group whose help tells each command's first sentence whole, and which alone answers with its help."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if not args:
+        if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(USAGE)
         return super().parse_args(ctx, args)  # type: ignore[arg-type]
@@ -38,7 +38,6 @@ app = typer.Typer(
     name="codesign",
     help="From sparse spiking neural network training to verified FPGA hardware.",
     cls=Commands,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -101,6 +100,20 @@ def run(
 ) -> None:
     """The whole path: train, freeze, generate, estimate, budget (if any), verify, report. Goes on where it stopped."""
     _actions(json).run(config, output, overrides, seed, device, synth=synth, force=force)
+
+
+@app.command(epilog="Example: codesign demo -o runs/demo")
+def demo(
+    output: Output = Path("runs/demo"),
+    seed: Seed = None,
+    force: Force = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Handwritten digits, from training to verified Verilog, in a minute or two. Needs no file and no download."""
+    from codesign.config.examples import DEMO, example
+
+    _actions(json).run(example(DEMO), output, None, seed, "cpu", synth=False, force=force)
 
 
 @app.command(epilog="Example: codesign train examples/digits.toml -o runs/digits --set train.epochs=20")
@@ -273,15 +286,18 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
     _surroundings(json).doctor()
 
 
-@app.command(epilog="Example: codesign init mine.toml")
+@app.command(epilog="Example: codesign init mine.toml --example mnist")
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="configuration to write")] = Path("codesign.toml"),
+    example: Annotated[
+        str | None, typer.Option("--example", metavar="NAME", help="start from one that comes with codesign")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace the file")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a configuration with every key explained, at its default."""
-    _surroundings(json).init(path, force=force)
+    """Write a configuration: every key explained, at its default, or that of an example."""
+    _surroundings(json).init(path, example, force=force)
 
 
 @app.command("import", epilog="Example: codesign import net.nir --source snntorch --reset subtract "

@@ -26,13 +26,20 @@ def boards() -> None:
     console.finish({"boards": rows, "devices": devices}, table)
 
 
-def init(path: Path, *, force: bool) -> None:
+def init(path: Path, example: str | None, *, force: bool) -> None:
     from codesign.basics.files import write_text
-    from codesign.config.text import config_template
 
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; choose another name, or --force replaces it")
-    write_text(path, config_template())
+    if example is None:
+        from codesign.config.text import config_template
+
+        text = config_template()
+    else:
+        from codesign.config import examples
+
+        text = examples.example(example).read_text(encoding="utf-8")
+    write_text(path, text)
     console.finish({"config": str(path)}, f"{path}: edit it, then `codesign run {path}`")
 
 
