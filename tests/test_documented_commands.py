@@ -73,7 +73,8 @@ def test_wrong_commands_are_seen(line: str, said: str) -> None:
 
 def test_commands_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("Say `codesign run\nx.toml`.\n\n    codesign train a \\\n        -o b   # why\n\n    codesign\n    text\n")
+    lines = ["Say `codesign run", "x.toml`.", "", "    codesign train a \\", "        -o b   # why", "", "    codesign"]
+    page.write_text("\n".join(lines))
     assert [(command.line, command.block) for command in shown(page)] == [
         ("codesign run x.toml", False),
         ("codesign train a -o b   # why", True),
@@ -111,8 +112,9 @@ def test_commands_on_lines_of_their_own_run(tmp_path: Path) -> None:
             where = tmp_path / "runs" / "mine" / "bundle" if command.words[0] in ("iverilog", "verilator") else tmp_path
             if re.match(r"codesign (run|train) ", line):
                 line = " ".join([line, *SHORT])
+            shell = ["bash", "-c", line]
             found = subprocess.run(
-                ["bash", "-c", line], cwd=where, env=environment, capture_output=True, text=True, timeout=900, check=False
+                shell, cwd=where, env=environment, capture_output=True, text=True, timeout=900, check=False
             )
             assert found.returncode == 0, f"{command}\n{found.stdout[-500:]}\n{found.stderr[-2000:]}"
     assert len(done) > 12

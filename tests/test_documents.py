@@ -71,7 +71,8 @@ def quoted() -> list[str]:
     """Pieces of messages that the page of errors quotes: what stands between its dots."""
     text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     rows = re.findall(r"(?m)^\| (?!you see|---|code|\d+ )(.*?) \|", text)
-    pieces = [piece.strip(" :;,") for row in rows for quote in re.findall(r"`([^`]+)`", row) for piece in quote.split("...")]
+    quotes = [quote for row in rows for quote in re.findall(r"`([^`]+)`", row)]
+    pieces = [piece.strip(" :;,") for quote in quotes for piece in quote.split("...")]
     return sorted({piece for piece in pieces if len(piece) > 4 and not piece.startswith(("--", "data.", "codesign "))})
 
 
