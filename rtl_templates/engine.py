@@ -372,12 +372,15 @@ class LayerEngine(wiring.Component):
         leaves = Signal()
         m.d.comb += leaves.eq(shown & (word.mask.any() | word.end))
         if own is not None:
-            # Nothing is left to come after the last timestep.
+            # Words of counts say nothing before the last timestep, after which nothing is left to come back.
+            fired, returns = word.mask, leaves
+            if plan.counts:
+                fired, returns = spikes, shown & (spikes.any() | word.end)
             m.d.comb += [
                 own.payload.end.eq(word.end),
                 own.payload.slot.eq(word.slot),
-                own.payload.mask.eq(word.mask),
-                own.valid.eq(leaves & ~initial[fire]),
+                own.payload.mask.eq(fired),
+                own.valid.eq(returns & ~initial[fire]),
             ]
         if not has_fifo:
             m.d.comb += [Value.cast(self.o.payload).eq(Value.cast(word)), self.o.valid.eq(leaves), room.eq(1)]

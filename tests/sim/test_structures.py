@@ -17,7 +17,10 @@ from random_choices import random_choices
 from random_networks import random_lanes, random_stimulus
 from random_structures import random_covered, random_structure
 
+from codesign.contract import golden
+from codesign.contract.network import Synapses
 from codesign.cost.estimate import activity, cycle_estimate, source_events
+from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import MachinePlan, plan_machine
 from rtl_templates.bundle import write_bundle
@@ -60,8 +63,29 @@ def test_random_structures_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all(range(3), tmp_path, side=9, kernel=5, channels=9)
 
 
+def test_a_last_layer_that_reads_itself_also_counts(tmp_path: Path) -> None:
+    """Its words say counts, with the last timestep; what comes back to it is its spikes, after each."""
+    rng = np.random.default_rng(7)
+    while True:
+        network = random_covered(rng, side=5, channels=3)
+        stimulus = random_stimulus(rng, network, 6)
+        last = len(network.layers) - 1
+        own = [part.connections for part in network.layers[last].projections if part.source == last]
+        if not own or not isinstance(own[0], Synapses) or network.readout != "spike_count":
+            continue
+        fires = golden.run(network, stimulus).spikes[last][:, :-1].any(axis=(0, 1))
+        if (fires & (np.diff(own[0].indptr) > 0)).any():
+            break
+    mapping = map_network(network, random_lanes(rng, network, 4), None, Choices(output_spikes=False))
+    write_bundle(network, mapping, tmp_path / "b")
+    result = verify_bundle(
+        tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=2, seed=1, workers=1, latency=False
+    )
+    assert result.passed, result.first_divergence
+
+
 @pytest.mark.deep
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(20))
 def test_many_random_structures_equal_their_rtl(block: int, tmp_path: Path) -> None:
     equal_for_all(
         range(100 + 20 * block, 120 + 20 * block),
