@@ -2,7 +2,7 @@
 
 Parts: pipeline (speed of the parts of a run), scale, density, accelerator (the design points, with others' figures
 beside them). Figures are kept in benchmarks/releases/VERSION.json, each part with the revision that it was measured
-on; a part that is not asked for stays as it is.
+on; a part that is not asked for stays as it is. The documentation's tables are made of them (benchmarks.tables).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accelerator, density, pipeline, scale
+from benchmarks import accelerator, density, pipeline, scale, tables
 from codesign.basics.files import write_json
 
 HERE = Path(__file__).parent
@@ -76,6 +76,8 @@ def main() -> None:
         keep(options.releases / f"{version('codesign')}.json", part, PARTS[part](given))
         if part == "accelerator":
             print(peers())
+    if options.releases == HERE / "releases":
+        tables.main()
 
 
 if __name__ == "__main__":
