@@ -44,7 +44,7 @@ stress_samples = 2
 """
 
 COMMANDS = ("run", "train", "freeze", "generate", "load", "verify", "estimate", "synth", "build", "explore", "report",
-            "predict", "boards", "doctor", "init", "data list", "data get")  # fmt: skip
+            "predict", "boards", "demo", "doctor", "init", "data list", "data get")  # fmt: skip
 
 
 @pytest.fixture
@@ -245,6 +245,32 @@ def test_init_writes_a_configuration_that_loads(call, tmp_path):
     assert code == 0
     assert json.loads(out) == {"config": str(tmp_path / "mine.toml")}
     assert load_config(tmp_path / "mine.toml") == Config()
+
+
+def test_init_starts_from_an_example(call, tmp_path):
+    examples = Path(__file__).parents[2] / "examples"
+    assert call("init", tmp_path / "mine.toml", "--example", "digits")[0] == 0
+    assert (tmp_path / "mine.toml").read_bytes() == (examples / "digits.toml").read_bytes()
+    code, _, err = call("init", tmp_path / "other.toml", "--example", "../examples/digits")
+    assert code == 2 and err.startswith("codesign: --example ../examples/digits: there is none; known are cifar10,")
+    assert not (tmp_path / "other.toml").exists()
+
+
+def test_demo_is_the_example_of_digits(monkeypatch, call, tmp_path):
+    from codesign.cli import actions
+
+    given = []
+    monkeypatch.setattr(actions, "run", lambda *arguments, **options: given.append((arguments, options)))
+    assert call("demo", "-o", tmp_path / "d", "--seed", "3")[0] == 0
+    digits = Path(__file__).parents[2] / "examples" / "digits.toml"
+    assert given == [((digits, tmp_path / "d", None, 3, "cpu"), {"synth": False, "force": False})]
+
+
+def test_the_shell_completes_commands(tmp_path):
+    words = {"_CODESIGN_COMPLETE": "complete_bash", "COMP_WORDS": "codesign ver", "COMP_CWORD": "1"}
+    program = [sys.executable, "-c", "from codesign.cli import main; raise SystemExit(main())"]
+    found = subprocess.run(program, env=os.environ | words, capture_output=True, text=True, cwd=tmp_path)
+    assert (found.returncode, found.stdout.split()) == (0, ["verify"])
 
 
 def test_data_list_knows_what_was_found(call):

@@ -18,8 +18,9 @@ PACKAGES = ("codesign", "rtl_templates", "sim", "boards")
 def test_wheel_installs_and_runs(tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "examples", source / "examples")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "build", "--wheel", "-o", tmp_path, source], check=True, capture_output=True)
@@ -47,5 +48,9 @@ def test_wheel_installs_and_runs(tmp_path, monkeypatch):
     assert shown.returncode == 0, shown.stderr
     assert "verified FPGA hardware" in shown.stdout
     assert codesign("init", "mine.toml").returncode == 0
+    assert codesign("init", "conv.toml", "--example", "mnist-conv").returncode == 0
+    assert (tmp_path / "conv.toml").read_bytes() == (ROOT / "examples" / "mnist-conv.toml").read_bytes()
+    demo = codesign("demo")
+    assert demo.returncode == 0 and "360 samples, 0 mismatches" in demo.stdout, demo.stderr
     program = "\n".join(f"import {name}; assert {name}.__file__.startswith({str(environment)!r})" for name in PACKAGES)
     subprocess.run([python, "-c", program], cwd=tmp_path, check=True)
