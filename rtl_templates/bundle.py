@@ -297,6 +297,7 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "fifo_depth": engine.fifo_depth,
         "leak": frozen.leak.kind,
         "current_leak": None if frozen.current_leak is None else frozen.current_leak.kind,
+        "refractory": frozen.refractory,
         **constants,
         "encoding": placement.encoding.describe(),
         "pipeline": placement.pipeline,

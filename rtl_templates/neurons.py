@@ -43,6 +43,13 @@ class NeuronBank(wiring.Component):
         u = state + i
         current state = leak(i) + bias, or bias;  state = leak(v), or 0
 
+    With a refractory period of R timesteps the state's word has those of rest that are left, below the state. While
+    there are any, nothing is added to the state:
+
+        u = state,  s = 0                             if rest > 0
+        rest = s ? R : max(rest - 1, 0), or 0
+        state = v                                     if rest > 0 then
+
     A slot read in clock 0 shows s, v, i and ``saturated`` in clock ``fire`` (4; one more for current, and one for
     a synaptic current) and must be written by the caller's ``write_*`` in clock ``stages`` (one later). With a short
     pipeline a synapse takes 2 clocks, and a slot shows and is written in clock 2, and so many more. The slot's sum is
@@ -130,8 +137,8 @@ class NeuronBank(wiring.Component):
         m = Module()
         layers, widths, depth = self._layers, self._widths, self._plan.state_depth
         slot_shape = self.read_slot.shape()
-        # A count lies below the state that it is stored with, so that sums pass it by.
-        beside_sum = 0 if widths.swept else widths.count
+        # Counts lie below the state that they are stored with, so that sums pass them by.
+        beside_sum = 0 if widths.swept else widths.beside
         accumulator_shape = signed(widths.accumulator)
         m.submodules.accumulator = accumulator = memory.Memory(
             shape=accumulator_shape, depth=depth, init=[], attrs=self._attributes
@@ -164,6 +171,8 @@ class NeuronBank(wiring.Component):
             base = self._chosen(m, valid_2, product_2, slot_2, term, operand, last_written)
             m.d.sync += operand.eq(Mux(forward_far_1, last_written, read.data))
         shift = 0 if widths.has_sum else layers[0].fraction_bits + beside_sum
+        if beside_sum and widths.rest:
+            product_2 = self._unless(m, base[widths.count : widths.beside], product_2)
         if shift == 0:
             m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))
         else:
@@ -189,17 +198,21 @@ class NeuronBank(wiring.Component):
             else:
                 m.d.sync += state_2.eq(state_read.data)
             held = state_2.shift_right(widths.swept - widths.state)
+            left = self._left(m, stored)
             arriving: Value = operand
             if widths.has_sum:
                 arriving = self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left)
             if widths.has_current:
                 arriving, held, clipped = self._current(m, arriving, state_2, held)
+            if left:
+                arriving = self._unless(m, left[self.fire - (2 if self.is_short else 3)], arriving)
             m.d.sync += [u.eq(wrap(held + arriving, signed(widths.potential)))]
         else:
             state_write, stored = write, operand
-            m.d.comb += u.eq(operand.shift_right(widths.count))
+            left = self._left(m, stored)
+            m.d.comb += u.eq(operand.shift_right(widths.beside))
         threshold = self._when_used(m, parameters, "threshold")
-        spike, after = self._threshold(m, u, threshold)
+        spike, after = self._threshold(m, u, threshold, left.get(self.fire - 1))
         clipping = self._clipping()
         saturated = self._of_layer(clipping, lambda key: self._clip(after, *key)[1])
         m.d.sync += [
@@ -221,7 +234,11 @@ class NeuronBank(wiring.Component):
         if any(self._delays):
             added = self._less_owed(m, own, threshold)
             bias, own = (_delay(m, value, self.stages - self.fire) for value in (bias, own))
-        following = wrap(Mux(self.write_initial, own, leaked + added), signed(widths.state))
+        kept: Value = leaked + added
+        resting = self._resting(m, left[self.fire]) if left else None
+        if resting is not None:
+            kept = Mux(resting.any(), _delay(m, self.membrane, self.stages - self.fire), kept)
+        following = wrap(Mux(self.write_initial, own, kept), signed(widths.state))
         gathering = following
         if widths.has_current:
             current_leaked = self._leaked(m, "current_leak", self.current, numbers)
@@ -231,6 +248,8 @@ class NeuronBank(wiring.Component):
             gathering = wrap(gathering, signed(widths.current_state))
             if widths.has_sum:
                 following = Cat(gathering, following).as_signed()
+        if resting is not None:
+            following = Cat(Mux(self.write_initial, 0, resting), following).as_signed()
         if widths.count:
             before = _delay(m, stored[: widths.count], self.fire - (1 if self.is_short else 2))
             m.d.comb += self.count.eq(wrap(before + self.spike, self.count.shape()))
@@ -271,7 +290,7 @@ class NeuronBank(wiring.Component):
         layers, widths = self._layers, self._widths
         gathered = Signal(signed(widths.gathered), reset_less=True)
         if widths.has_sum:
-            kept = state_2[widths.count : widths.count + widths.current_state].as_signed()
+            kept = state_2[widths.beside : widths.beside + widths.current_state].as_signed()
             m.d.sync += gathered.eq(wrap(kept + arriving, gathered.shape()))
             held = _delay(m, held, 1)
         else:
@@ -294,6 +313,37 @@ class NeuronBank(wiring.Component):
         shown = _delay(m, synaptic, to_fire)
         m.d.comb += self.current.eq(wrap(Value.cast(shown), self.current.shape()))
         return synaptic, held, Value.cast(_delay(m, overflow, to_fire - 1))
+
+    def _left(self, m: Module, stored: Signal) -> dict[int, Value]:
+        """The timesteps of rest that were left when a slot was read, by the clock, up to that of its spike; empty if no
+        layer has any.
+
+        stored : the word of the state, in clock 2 (short: 1).
+        """
+        widths, first = self._widths, 1 if self.is_short else 2
+        if not widths.rest:
+            return {}
+        found = {first: stored[widths.count : widths.beside]}
+        for clock in range(first + 1, self.fire + 1):
+            found[clock] = Value.cast(_delay(m, found[clock - 1], 1))
+        return found
+
+    def _unless(self, m: Module, left: Value, added: Value) -> Value:
+        """``added``, or 0 to a neuron that rests."""
+        # The mutants find it by this name.
+        closed = Signal()
+        m.d.comb += closed.eq(left.any())
+        return Mux(closed, 0, added)
+
+    def _resting(self, m: Module, left: Value) -> Value:
+        """Timesteps of rest that are left after this one, in clock ``stages``. left : before it, in clock ``fire``."""
+        rest_left, less, resting = (Signal(left.shape(), name=name) for name in ("rest_left", "rest_less", "resting"))
+        m.d.comb += [
+            rest_left.eq(left),
+            less.eq(Mux(rest_left.any(), rest_left - 1, 0)),
+            resting.eq(Mux(self.spike, self._of_layer([layer.refractory for layer in self._layers], Const), less)),
+        ]
+        return Value.cast(_delay(m, resting, self.stages - self.fire))
 
     def _less_owed(self, m: Module, own: Value | int, threshold: Value | int) -> Value:
         """What is added to what has leaked, in clock ``stages``: ``own``, less what a delayed reset subtracts.
@@ -368,8 +418,11 @@ class NeuronBank(wiring.Component):
         """A parameter in the clock in which the sweep uses it."""
         return _delay(m, parameters[name], self._used[name] - 1 - self.parameter_clock)
 
-    def _threshold(self, m: Module, u: Signal, threshold: Value | int) -> tuple[Value, Value]:
-        """The spike and the value after reset, one clock after ``u``; short: in the same."""
+    def _threshold(
+        self, m: Module, u: Signal, threshold: Value | int, rest: Value | None = None
+    ) -> tuple[Value, Value]:
+        """The spike and the value after reset, one clock after ``u``; short: in the same, as is ``rest``, the timesteps
+        of rest that are left."""
         u_next = Signal.like(u, reset_less=True)
         domain = m.d.comb if self.is_short else m.d.sync
         domain += u_next.eq(u)
@@ -381,7 +434,13 @@ class NeuronBank(wiring.Component):
         spiking = self._spiking
         compares = [layer.compare if fires else None for layer, fires in zip(self._layers, spiking, strict=True)]
         spike = Signal()
-        m.d.comb += spike.eq(self._of_layer(compares, lambda compare: _compare(difference, compare)))
+        reached = self._of_layer(compares, lambda compare: _compare(difference, compare))
+        if rest is not None:
+            # The mutants find it by this name.
+            quiet = Signal()
+            m.d.comb += quiet.eq(rest.any())
+            reached = reached & ~quiet
+        m.d.comb += spike.eq(reached)
         # Without a spike nothing is reset, so that a layer that only integrates may do as the others do.
         resets = [
             ("none" if layer.reset_delay else layer.reset, layer.reset_value)

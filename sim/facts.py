@@ -230,9 +230,11 @@ class _Checks:
         depth = sum_width = state_width = current_width = None
         if accumulator is not None:
             depth = accumulator.depth
-            # Counts of the last layer's spikes lie below the state.
+            # Counts of the last layer's spikes, and timesteps of rest, lie below the state.
             counts = index == len(self.sidecar.layers) - 1 and described_choices(self.sidecar).counts
             counted = _index_width(self.most_timesteps + 1) if counts else 0
+            rest = max(other.refractory for other in (self.sidecar.layers if self.folded else [entry]))
+            counted += _index_width(rest + 1) if rest else 0
             held = accumulator if state is None else state
             state_width = held.width - counted
             has_sum = self.folded or (index == 0 and self.sidecar.coding == "current")
@@ -527,6 +529,7 @@ class _Checks:
             self.same(f"{where}.leak", entry.leak, layer.leak.kind, source)
             current_leak = None if layer.current_leak is None else layer.current_leak.kind
             self.same(f"{where}.current_leak", entry.current_leak, current_leak, source)
+            self.same(f"{where}.refractory", entry.refractory, layer.refractory, source)
             if room is None:
                 self.same(f"{where}.current_width", entry.current_width, layer.current_width or None, source)
             for name in NUMBERS:
@@ -557,6 +560,7 @@ class _Checks:
             self.same(f"{where}.current", entry.current, current, source)
             reset = f"value {layer.reset_value}" if layer.reset == "value" else layer.reset
             reset += " a timestep late" if layer.reset_delay else ""
+            reset += f" then rest {layer.refractory}" if layer.refractory else ""
             self.same(f"{where}.reset", entry.reset, reset, source)
             self.same(f"{where}.compare", entry.compare, layer.compare, source)
             self.same(f"{where}.fraction_bits", entry.fraction_bits, layer.fraction_bits, source)

@@ -33,6 +33,14 @@ def as_lists(stimulus: Stimulus, index: int) -> list[Any]:
     return [stimulus.events(index, timestep).tolist() for timestep in range(stimulus.timesteps)]
 
 
+def resting(spikes: np.ndarray, refractory: int) -> np.ndarray:
+    """bool, as ``spikes`` (N, T, n): where a neuron has fired in the ``refractory`` timesteps before."""
+    found = np.zeros_like(spikes)
+    for steps in range(1, min(refractory, spikes.shape[1]) + 1):
+        found[:, steps:] |= spikes[:, :-steps]
+    return found
+
+
 def assert_equals_reference(network: FrozenNetwork, stimulus: Stimulus, path: Path) -> golden.Trace:
     """Golden == reference for every value of every sample, both from the file; returns the golden model's trace."""
     network.save(path)

@@ -80,6 +80,7 @@ def variant(rng: np.random.Generator, network: FrozenNetwork) -> FrozenNetwork:
             reset_delay=frozen.reset_delay,
             compare=frozen.compare,
             current_width=frozen.current_width,
+            refractory=frozen.refractory,
             fraction_bits=frozen.fraction_bits,
             membrane_width=frozen.membrane_width,
         )

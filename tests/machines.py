@@ -67,13 +67,16 @@ def picture_network(pooled: bool) -> FrozenNetwork:
 
 
 def term_network(coding: str, layers: tuple[int, ...]) -> FrozenNetwork:
-    """The small network; these layers have a delayed reset and a synaptic current, leaking by neuron in the first."""
+    """The small network; these layers have a delayed reset and a synaptic current, leaking by neuron in the first, the
+    others rest after a spike."""
     found, network = [], small_network(coding)
     for index, layer in enumerate(network.layers):
         if index in layers:
             shift = np.arange(layer.n_out) % 3 + 1 if index == 0 else 2
             width = layer.membrane_width - 1
             layer = replace(layer, reset_delay=True, current_leak=Leak("shift", shift), current_width=width)
+        else:
+            layer = replace(layer, refractory=2)
         found.append(layer)
     return network.with_layers(found)
 

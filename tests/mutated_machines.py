@@ -92,6 +92,9 @@ MACHINES: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {
     ),
     "terms, folded": ({"terms": True, "leaks": "shift"}, {"shape": "folded"}),
     "terms, pictures": ({"terms": True, "pictures": "padded"}, {}),
+    "rest": ({"rest": True}, {"output_spikes": False}),
+    "rest, current, short": ({"rest": True, "terms": True, "coding": "current"}, {"pipeline": "short"}),
+    "rest, folded": ({"rest": True}, {"shape": "folded"}),
     "membrane_max, short": ({"readout": "membrane_max"}, {"pipeline": "short", "lockstep": True}),
 }
 
@@ -103,9 +106,11 @@ def network_of(
     pictures: str | None = None,
     leaks: str | None = None,
     terms: bool = False,
+    rest: bool = False,
 ) -> FrozenNetwork:
     """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate. With ``leaks`` of a kind each leaks by its
-    own numbers; with ``terms`` through synaptic currents that saturate too, and resets are a timestep late."""
+    own numbers; with ``terms`` through synaptic currents that saturate too, and resets are a timestep late; with
+    ``rest`` neurons rest after a spike instead."""
     rng = np.random.default_rng(seed)
     if pictures is not None:
         found = picture_network(rng, pictures, coding, readout)
@@ -113,7 +118,17 @@ def network_of(
         found = chain_network(rng, coding, readout)
     if leaks is not None:
         found = with_leaks(np.random.default_rng([seed, 1]), found, leaks)
-    return with_terms(found) if terms else found
+    found = with_terms(found) if terms else found
+    return with_rest(found) if rest else found
+
+
+def with_rest(network: FrozenNetwork) -> FrozenNetwork:
+    """The network with rests of 2 timesteps and 1; membranes of the first layer stay beyond their threshold."""
+    first, last = network.layers
+    first = replace(first, reset="none", reset_delay=False, refractory=2)
+    found = network.with_layers([first, replace(last, reset_delay=False, refractory=1)])
+    found.validate()
+    return found
 
 
 def with_terms(network: FrozenNetwork) -> FrozenNetwork:

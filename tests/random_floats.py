@@ -13,7 +13,7 @@ from codesign.contract.network import FrozenLayer, FrozenNetwork, Projection
 from codesign.contract.stimulus import Stimulus
 
 
-def random_float_layer(rng: np.random.Generator, layer: FrozenLayer, silent: bool, *, refractory: bool) -> FloatLayer:
+def random_float_layer(rng: np.random.Generator, layer: FrozenLayer, silent: bool) -> FloatLayer:
     """A layer with the projections of a frozen one and random numbers."""
     size = float(10 ** rng.uniform(-2, 1))
     n_out = layer.n_out
@@ -42,17 +42,17 @@ def random_float_layer(rng: np.random.Generator, layer: FrozenLayer, silent: boo
         reset_value=float(rng.uniform(-size, 0.4 * size)) if reset == "value" else 0.0,
         compare=str(rng.choice([">", ">="])),
         current_decay=number(0, 0.98) if rng.random() < 0.5 else None,
-        reset_delay=bool(reset == "subtract" and rng.random() < 0.5),
-        refractory=int(rng.integers(0, 3)) if refractory and not silent and rng.random() < 0.5 else 0,
+        reset_delay=(late := bool(reset == "subtract" and rng.random() < 0.5)),
+        refractory=0 if late or silent or rng.random() < 0.5 else int(rng.integers(1, 4)),
     )
 
 
-def random_float_network(rng: np.random.Generator, *, refractory: bool = True) -> tuple[FloatNetwork, Stimulus]:
-    """A valid network of 1 to 4 layers and 5 samples; ``refractory``: also with such periods."""
+def random_float_network(rng: np.random.Generator) -> tuple[FloatNetwork, Stimulus]:
+    """A valid network of 1 to 4 layers and 5 samples."""
     frozen: FrozenNetwork = random_structure(rng)
     last = len(frozen.layers) - 1
     layers = tuple(
-        random_float_layer(rng, layer, index == last and frozen.membrane_readout, refractory=refractory)
+        random_float_layer(rng, layer, index == last and frozen.membrane_readout)
         for index, layer in enumerate(frozen.layers)
     )
     network = FloatNetwork(layers, frozen.timesteps, frozen.coding, frozen.readout)

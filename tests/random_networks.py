@@ -54,7 +54,7 @@ def random_leak(rng: np.random.Generator, n: int | None = None) -> Leak:
 
 
 def random_terms(rng: np.random.Generator, layer: FrozenLayer, *, spiking: bool = True) -> FrozenLayer:
-    """The layer, perhaps with a delayed reset, with a synaptic current, or with both.
+    """The layer, perhaps with a delayed reset or a refractory period, a synaptic current, or both.
 
     Drawn from a generator of its own, so that all else is what it is without terms. A layer that does not spike needs
     widths that its bounds fit into (:func:`fitted`).
@@ -65,6 +65,8 @@ def random_terms(rng: np.random.Generator, layer: FrozenLayer, *, spiking: bool 
     if rng.random() < 0.3:
         width = int(rng.integers(2, 7)) if rng.random() < 0.4 else int(rng.integers(8, 24))
         layer = replace(layer, current_leak=random_leak(rng, layer.n_out), current_width=width)
+    if spiking and not layer.reset_delay and rng.random() < 0.3:
+        layer = replace(layer, refractory=int(rng.integers(1, 5)))
     return layer
 
 

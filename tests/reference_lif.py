@@ -60,22 +60,25 @@ def saturate(x, width):
 
 
 def step(layer, j, state, total, spiking=True):
-    """One neuron, one timestep: (u, spike, state, saturated) from the state (v, i, s before) and the unshifted sum."""
-    (v, i, spiked), level = state, layer["threshold"][j]
+    """One neuron, one timestep: (u, spike, state, saturated) from the state (v, i, s before, timesteps of rest left)
+    and the unshifted sum."""
+    (v, i, spiked, rest), level = state, layer["threshold"][j]
     add, lost, late = total * 2 ** layer["fraction_bits"] + layer["bias"][j], False, layer.get("reset_delay", False)
     if layer.get("current_leak"):
         add, lost = saturate(leaked(layer["current_leak"], j, i) + add, layer["current_width"])
+    if rest:
+        return v, 0, (v, add, False, rest - 1), int(lost)
     u = leaked(layer["leak"], j, v) + add - (level if late and spiked else 0)
     spike = spiking and (u > level if layer["compare"] == ">" else u >= level)
     reset = {"subtract": u - level, "zero": 0, "value": layer["reset_value"], "none": u}[layer["reset"]]
     v, clipped = saturate(reset if spike and not late else u, layer["membrane_width"])
-    return u, int(spike), (v, add, spike), int(clipped or lost)
+    return u, int(spike), (v, add, spike, layer.get("refractory", 0) if spike else 0), int(clipped or lost)
 
 
 def run(network, sample):
     """One sample: a list of source lists by timestep, or a flat list of values for coding 'current'."""
     layers, readout, current = network["layers"], network["readout"], network["coding"]["kind"] == "current"
-    state, potentials = [[(0, 0, False)] * layer["n_out"] for layer in layers], []
+    state, potentials = [[(0, 0, False, 0)] * layer["n_out"] for layer in layers], []
     active = {n: {} for n in range(len(layers))}
     result = {name: [[] for _ in layers] for name in ("spikes", "membranes", "currents")} | {"saturations": 0}
     for t in range(network["timesteps"]):
@@ -90,8 +93,8 @@ def run(network, sample):
             active[number] = {j: 1 for j, spike in enumerate(fired) if spike}
             result["saturations"] += sum(clipped)
             result["spikes"][number].append(fired)
-            result["membranes"][number].append([v for v, _, _ in state[number]])
-            result["currents"][number].append([i for _, i, _ in state[number]] if layer.get("current_leak") else [])
+            result["membranes"][number].append([v for v, *_ in state[number]])
+            result["currents"][number].append([i for _, i, *_ in state[number]] if layer.get("current_leak") else [])
         potentials.append(us)
     by_class = list(zip(*(result["spikes"][-1] if readout == "spike_count" else potentials), strict=True))
     pick = {"spike_count": sum, "membrane_sum": sum, "membrane_max": max, "membrane_last": lambda us: us[-1]}[readout]

@@ -346,7 +346,7 @@ def import_network(
         float | None, typer.Option("--leak-tolerance", min=0, help="largest relative change of 1 - decay")
     ] = None,
     drop_refractory: Annotated[
-        bool, typer.Option("--drop-refractory", help="leave out refractory periods, which hardware has not")
+        bool, typer.Option("--drop-refractory", help="leave out refractory periods, and list them")
     ] = False,
     samples: Annotated[
         Path | None,

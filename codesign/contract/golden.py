@@ -12,6 +12,10 @@ With a synaptic current, i = 0 before timestep 0, and with a delayed reset, whic
     i = saturate_I(current_leak(i) + acc),    u = leak(v) + i
     v = saturate(u),                          the next u = leak(v) - s * threshold_j + ...
 
+With a refractory period of R timesteps, in each of the R timesteps after a spike, while i goes on:
+
+    u = v,    s = 0,    v stays
+
 x_i is 1 if source i spiked at t, else 0. Layers run in order within a timestep: a projection from an earlier layer
 uses its spikes of the same t; a recurrent one those of t - 1, silence before timestep 0. A pool of size s replaces
 x by its sums over s x s windows. With coding 'current' the input's x is the sample's values, summed once per
@@ -289,6 +293,8 @@ def lif_steps(
     saturations = np.zeros((n_samples, timesteps), np.int64)
     # What leaks, and what a delayed reset has still to subtract.
     v = i = owed = np.zeros((n_samples, n_out), dtype)
+    # Timesteps of rest that are left.
+    rest = np.zeros((n_samples, n_out), np.int32)
     for t in range(timesteps):
         total = sums[:, t]
         if recurrence is not None and t > 0:
@@ -302,12 +308,17 @@ def lif_steps(
         u = layer.leak(v) + arriving
         if layer.reset_delay:
             u = u - owed
+        if layer.refractory:
+            u = np.where(rest > 0, v, u)
         if not spiking:
             s = np.zeros(u.shape, bool)
         elif layer.compare == ">=":
             s = u >= layer.threshold
         else:
             s = u > layer.threshold
+        if layer.refractory:
+            s &= rest == 0
+            rest = np.where(s, layer.refractory, np.maximum(rest - 1, 0))
         if layer.reset_delay:
             after, owed = u, np.where(s, layer.threshold, 0)
         elif layer.reset == "subtract":

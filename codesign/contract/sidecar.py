@@ -31,11 +31,19 @@ from codesign.basics.files import write_text
 from codesign.contract.early_exit import MAX_MARGIN
 from codesign.contract.hdl_names import FILE_PATTERN, IMAGE_PATTERN, PROBE_PATTERN, TopName
 from codesign.contract.network import CodingKind, CompareKind, LeakKind, ReadoutKind
-from codesign.contract.network.limits import INPUT, MAX_KERNEL, MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
+from codesign.contract.network.limits import (
+    INPUT,
+    MAX_KERNEL,
+    MAX_LAYERS,
+    MAX_PROJECTIONS,
+    MAX_REFRACTORY,
+    MAX_TIMESTEPS,
+    MAX_WIDTH,
+)
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 MAX_BYTES = 8 << 20
 MAX_OBJECTS = 200_000
@@ -268,6 +276,7 @@ class LayerEntry(Part):
     where the layer's slots begin in the parameter memory. state_width : of what a slot keeps, or of the membrane's part
     where synaptic currents have one of current_state_width. sum_width : None if the sum lies in a state. current_width,
     current_leak : None without a synaptic current; current_state_width : None if no layer of the engine has one.
+    refractory : timesteps of rest after a spike; their count lies beside the state, below it.
     fifo_depth : 0 if there is none. threshold, bias, leak_shift, leak_multiplier, current_leak_shift,
     current_leak_multiplier : the layer-wide constant, None if a memory holds them; what the layer does not use, a
     threshold without spikes or numbers of another kind of leak, is None too.
@@ -296,6 +305,7 @@ class LayerEntry(Part):
     fifo_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)]
     leak: LeakKind
     current_leak: LeakKind | None
+    refractory: Annotated[int, Field(ge=0, le=MAX_REFRACTORY)]
     threshold: Constant | None
     bias: Constant | None
     leak_shift: Constant | None
@@ -453,7 +463,7 @@ class Sidecar(Part):
     """A whole ``design.json``. input_words : of a beat. load : None unless the machine is loadable."""
 
     format: Literal["codesign-bundle"]
-    version: Literal[6]
+    version: Literal[7]
     name: TopName
     network_hash: Hash
     tools: Annotated[dict[ToolName, ToolVersion], Field(min_length=3)]

@@ -597,7 +597,7 @@ def unknown_logic(network: FrozenNetwork) -> str | None:
     if not network.is_plain_chain:
         return "convolutions, pools, recurrence and skips"
     if network.extra_terms:
-        return "delayed resets and synaptic currents"
+        return "delayed resets, synaptic currents and refractory periods"
     return "leaks per neuron" if any(layer.varying & set(LEAKS) for layer in network.layers) else None
 
 

@@ -173,7 +173,10 @@ def _layer(entry: Tree, kind: str, shape: Shape, index: int, where: str, found: 
 def _terms(current_decay: int, refractory: int, where: str) -> dict[str, Any]:
     """Parameters of the frozen layer for a current that outlives its timestep."""
     if refractory:
-        raise UnsupportedError(f"{where}: refDelay {refractory + 1}: hardware has no refractory period")
+        raise UnsupportedError(
+            f"{where}: refDelay {refractory + 1}: lava-dl's own reader passes over it, Loihi does not, so that the "
+            "file does not say whether neurons rest; only 1 is read"
+        )
     if current_decay == 1 << DECAY_BITS:
         return {}
     return {"current_leak": _leak(current_decay), "current_width": STATE_WIDTH}

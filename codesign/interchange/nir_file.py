@@ -19,6 +19,7 @@ from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.floating import FloatLayer, FloatNetwork
 from codesign.contract.network import INPUT, Convolution, InputCoding, Projection, ReadoutKind
 from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
+from codesign.contract.network.terms import rest_text
 from codesign.interchange.facts import Facts, Findings
 from codesign.interchange.nodes import SILENT, Graph, Node, Shape, read_graph, squeezed
 from codesign.interchange.operators import Operator, Stage, applied, check_size, operator, path
@@ -346,7 +347,7 @@ class _Builder:
             late = ", a timestep late" if layer.reset_delay else ""
             parts.append(f"threshold {layer.compare} {_range(layer.threshold)}, reset {reset}{late}")
         if layer.refractory:
-            parts.append(f"silent for {layer.refractory} timestep after a spike")
+            parts.append(rest_text(layer.refractory))
         return f"{node.name}: {node.type}, {', '.join(parts)}"
 
 

@@ -22,6 +22,7 @@ from codesign.basics.errors import InputError, UnsupportedError
 from codesign.basics.files import atomic_path
 from codesign.contract.floating import FloatLayer, FloatNetwork
 from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection
+from codesign.contract.network.terms import rest_text
 from codesign.interchange.hdf5 import Tree, read_tree
 from codesign.quantise.integers import kept_fraction
 
@@ -72,6 +73,7 @@ def _float_layer(layer: FrozenLayer, index: int, input_scale: int) -> FloatLayer
         reset_value=float(layer.reset_value),
         reset_delay=layer.reset_delay,
         compare=layer.compare,
+        refractory=layer.refractory,
     )
 
 
@@ -168,7 +170,7 @@ def _unsaid(layer: FloatLayer, silent: bool) -> list[str]:
     if not silent and layer.compare == ">=":
         found.append("fires at the threshold")
     if layer.refractory:
-        found.append(f"silent for {layer.refractory} timesteps after a spike")
+        found.append(rest_text(layer.refractory))
     return found
 
 

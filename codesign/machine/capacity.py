@@ -285,8 +285,10 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
             late = max(width, signed_width(min(0, int(layer.threshold.min())), 0))
             most = kept[1] + (1 << (late - 1))
             kept = (min(kept[0], -(1 << (width - 1)), -(most + arriving[1])), most)
-        potential = max(signed_width(*_added(kept, arriving)), shift + 2)
-        rest = kept if of_current else _added(kept, gathered)
+        # A neuron that rests keeps v, and u is v.
+        least = max(shift + 2, width if layer.refractory else 0)
+        potential = max(signed_width(*_added(kept, arriving)), least)
+        left = max(signed_width(*(kept if of_current else _added(kept, gathered))), width if layer.refractory else 0)
         thresholds = signed_width(int(layer.threshold.min()), int(layer.threshold.max()))
         layers.append(
             LayerCapacity(
@@ -301,7 +303,7 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
                 threshold_width=max(potential + 1, thresholds) if spiking else 0,
                 leak_shift_width=leaks["leak_shift"],
                 leak_multiplier_width=leaks["leak_multiplier"],
-                state_width=signed_width(*rest) if has_sum or of_current else potential,
+                state_width=left if has_sum or of_current else potential,
                 potential_width=potential,
                 late_width=late,
                 **of_current,
@@ -383,9 +385,9 @@ def _leak_text(layer: FrozenLayer, in_memory: Collection[str], which: str, x: st
 
 def _reset_text(layer: FrozenLayer) -> str:
     """A layer's reset."""
-    if layer.reset == "value":
-        return f"value {layer.reset_value}"
-    return f"{layer.reset} a timestep late" if layer.reset_delay else layer.reset
+    found = f"value {layer.reset_value}" if layer.reset == "value" else layer.reset
+    found += " a timestep late" if layer.reset_delay else ""
+    return found + (f" then rest {layer.refractory}" if layer.refractory else "")
 
 
 def _current_text(layer: FrozenLayer, in_memory: Collection[str], clipped: bool) -> str:

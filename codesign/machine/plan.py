@@ -97,6 +97,7 @@ class Widths:
     count : of a count of the sample's spikes that lies beside the state; 0 without.
     current, current_state : of i, and of what a slot keeps of it; 0 without.
     gathered : of what arrives at the membrane in a timestep before it is clipped into i, or of acc without i.
+    rest : of the timesteps that a neuron still rests, beside the state; 0 without. What has come to it then is dropped.
     """
 
     sum: int
@@ -108,6 +109,7 @@ class Widths:
     current: int = 0
     current_state: int = 0
     gathered: int = 0
+    rest: int = 0
 
     @property
     def has_sum(self) -> bool:
@@ -120,19 +122,24 @@ class Widths:
         return self.current > 0
 
     @property
+    def beside(self) -> int:
+        """Bits below the membrane's state in its word: the count, then the rest."""
+        return self.count + self.rest
+
+    @property
     def accumulator(self) -> int:
-        """Bits of the word to which synapses are added: the sum, or the state of what the sum belongs to, with the
-        count if that is the membrane."""
+        """Bits of the word to which synapses are added: the sum, or the state of what the sum belongs to, with what
+        lies beside it if that is the membrane."""
         if self.has_sum:
             return self.sum
-        return self.current_state if self.has_current else self.count + self.state
+        return self.current_state if self.has_current else self.beside + self.state
 
     @property
     def swept(self) -> int:
         """Bits of the word that sweeps alone read and write; 0 if the accumulator's is the only one."""
         if self.has_sum:
-            return self.count + self.current_state + self.state
-        return self.count + self.state if self.has_current else 0
+            return self.beside + self.current_state + self.state
+        return self.beside + self.state if self.has_current else 0
 
     @classmethod
     def of_layer(cls, layer: FrozenLayer, source_max: int, *, has_sum: bool, value: int = 0) -> Widths:
@@ -149,19 +156,22 @@ class Widths:
         else:
             low, high = kept
             state = _width((low + layer.bias, high + layer.bias)) if has_sum else potential
+        rest = rest_bits(layer.refractory)
         return cls(
             sum=_width(sums) if has_sum else 0,
-            state=state,
+            # A neuron that rests keeps v.
+            state=max(state, layer.membrane_width if rest else 0),
             potential=potential,
             value=value,
             membrane=layer.membrane_width,
             current=layer.current_width,
             current_state=current_state,
             gathered=gathered,
+            rest=rest,
         )
 
     @classmethod
-    def of_capacity(cls, room: LayerCapacity, *, has_sum: bool, value: int) -> Widths:
+    def of_capacity(cls, room: LayerCapacity, *, has_sum: bool, value: int, refractory: int) -> Widths:
         """What a layer of a loadable machine has room for."""
         return cls(
             sum=room.sum_width if has_sum else 0,
@@ -172,6 +182,7 @@ class Widths:
             current=room.current_width,
             current_state=room.current_state_width,
             gathered=room.gathered_width,
+            rest=rest_bits(refractory),
         )
 
     @classmethod
@@ -186,6 +197,7 @@ class Widths:
             current=max(part.current for part in parts),
             current_state=max(part.current_state for part in parts),
             gathered=max(part.gathered for part in parts),
+            rest=max(part.rest for part in parts),
         )
 
 
@@ -506,6 +518,11 @@ def guard_depth(n_inputs: int) -> int:
     return max(2, n_inputs)
 
 
+def rest_bits(refractory: int) -> int:
+    """Bits of the timesteps of rest that are left; 0 without."""
+    return index_width(refractory + 1) if refractory else 0
+
+
 def count_bits(timesteps: int) -> int:
     """Bits of a count of a neuron's spikes in one sample."""
     return index_width(timesteps + 1)
@@ -548,7 +565,8 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     is_current = index == 0 and network.coding.is_current
     value = network.coding.input_bits if is_current else 0
     if capacity:
-        widths = Widths.of_capacity(capacity.layers[index], has_sum=is_current, value=value)
+        room = capacity.layers[index]
+        widths = Widths.of_capacity(room, has_sum=is_current, value=value, refractory=frozen.refractory)
         frozen = replace(frozen, membrane_width=widths.membrane, current_width=widths.current)
     else:
         widths = Widths.of_layer(frozen, network.source_max(index), has_sum=is_current, value=value)

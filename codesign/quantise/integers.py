@@ -25,6 +25,7 @@ from codesign.contract.network import (
     Projection,
     signed_width,
 )
+from codesign.contract.network.terms import rest_text
 from codesign.contract.scaling import LayerScale, layer_scale, leak_bits, nearest_multipliers, nearest_shifts
 from codesign.contract.stimulus import Stimulus
 
@@ -89,7 +90,7 @@ def quantise(
     scale : whether neurons (of a convolution: channels) have a step of the weights each, or share the layer's. A last
         layer that only integrates and one that is reset to a value share theirs in any case.
     leak_tolerance : the largest relative change of 1 - decay that a leak of hardware may have.
-    drop_refractory : leave out refractory periods, which a frozen network has not, instead of refusing them.
+    drop_refractory : leave out refractory periods, whose counters a machine then does not need, and list them.
 
     Raises InputError if the network is not valid, a leak is beyond its tolerance or a scale cannot be found, and
     UnsupportedError for what a frozen network does not hold.
@@ -109,9 +110,10 @@ def quantise(
     for wrong in (found for found in bits if type(found) is not int or not 2 <= found <= 8):
         raise InputError(f"weight_bits = {wrong!r} is outside 2..8")
     changes: list[Change] = []
-    network = network.with_layers(
-        [_without_refractory(layer, index, drop_refractory, changes) for index, layer in enumerate(network.layers)]
-    )
+    if drop_refractory:
+        network = network.with_layers(
+            [_without_refractory(layer, index, changes) for index, layer in enumerate(network.layers)]
+        )
     made = [_layer(network, index, bits[index], scale, leak_tolerance, changes) for index in range(len(bits))]
     wide = FrozenNetwork(tuple(layer for layer, _ in made), network.timesteps, network.coding, network.readout)
     bounded = _with_bounds(wide, changes)
@@ -197,17 +199,10 @@ def _named(layer: FloatLayer, index: int) -> str:
     return f"layer {index}" + (f" ({layer.name})" if layer.name else "")
 
 
-def _without_refractory(layer: FloatLayer, index: int, allowed: bool, changes: list[Change]) -> FloatLayer:
-    if not layer.refractory:
-        return layer
-    text = f"neurons stay silent for {layer.refractory} timestep after a spike"
-    if not allowed:
-        raise UnsupportedError(
-            f"{_named(layer, index)}: {text}, which hardware has not; --drop-refractory leaves it out and lists it"
-        )
-    changes.append(
-        Change(_named(layer, index), "refractory", f"{text}; in integers they do not", float(layer.refractory))
-    )
+def _without_refractory(layer: FloatLayer, index: int, changes: list[Change]) -> FloatLayer:
+    if layer.refractory:
+        text = f"a neuron {rest_text(layer.refractory)}; in integers it does not"
+        changes.append(Change(_named(layer, index), "refractory", text, float(layer.refractory)))
     return replace(layer, refractory=0)
 
 
@@ -274,7 +269,7 @@ def _layer(
 
 def _terms(layer: FloatLayer, tolerance: float, where: str, changes: list[Change]) -> tuple[dict[str, Any], int]:
     """Parameters of the frozen layer for the terms that a layer may have, and bits below the threshold they need."""
-    terms: dict[str, Any] = {"reset_delay": layer.reset_delay}
+    terms: dict[str, Any] = {"reset_delay": layer.reset_delay, "refractory": layer.refractory}
     if layer.current_decay is None:
         return terms, 0
     leak, change = snapped_leak(layer.current_decay, tolerance, where, "current decay")

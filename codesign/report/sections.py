@@ -234,6 +234,8 @@ def layers(record: Record) -> Section:
     leak = {layer.leak.kind + (" by neuron" if layer.varying & set(LEAKS) else "") for layer in network.layers}
     first, currents = network.layers[0], sorted({layer.current_width for layer in network.layers if layer.has_current})
     terms = f", synaptic currents of {' / '.join(map(str, currents))} bits" if currents else ""
+    rests = sorted({layer.refractory for layer in network.layers if layer.refractory})
+    terms += f", rests of {' / '.join(map(str, rests))} timesteps after a spike" if rests else ""
     section.caption(
         f"{network.timesteps} timesteps, input coding '{network.coding.kind}', readout '{network.readout}', "
         f"leak '{' / '.join(sorted(leak))}', reset '{first.reset}'{' a timestep late' if first.reset_delay else ''}"

@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from codesign.basics.errors import ToolError
 from codesign.contract import golden
-from codesign.contract.network import INPUT, FrozenLayer, Leak
+from codesign.contract.network import INPUT, FrozenLayer, Int, Leak
+from codesign.contract.network.limits import MAX_REFRACTORY
 from sim.mutants.edits import CONSTANT, Applies, RtlEdit, apply_rtl_edit, driver, to
 from sim.mutants.pictures import picture_edits
 from sim.mutants.scene import Mutant, Row, Scene
@@ -152,23 +154,64 @@ def _current_keeps(scene: Scene) -> bool:
     return _gathers(scene) is not None and scene.shows_layers(changed, scene.engine_layers())
 
 
+def _arriving(scene: Scene, **changed: Any) -> Int:
+    """int64 (N, T, n_out): what arrives at the first layer, bias included, with some of its fields ``changed``."""
+    # It is the membrane of neurons that forget all and do nothing else.
+    alone = replace(
+        scene.network.layers[0],
+        leak=Leak("multiply", 0, 0),
+        reset="none",
+        reset_delay=False,
+        refractory=0,
+        current_leak=None,
+        current_width=0,
+        membrane_width=48,
+        **changed,
+    )
+    network = scene.network.with_layers([alone, *scene.network.layers[1:]])
+    return golden.run(network, scene.stimulus).membranes[0]
+
+
+def _rests(change: Callable[[int], int]) -> Applies:
+    """The golden model with another refractory period differs."""
+
+    def applies(scene: Scene) -> bool:
+        def changed(_: int, layer: FrozenLayer) -> FrozenLayer:
+            return replace(layer, refractory=change(layer.refractory)) if layer.refractory else layer
+
+        return scene.shows_layers(changed, scene.engine_layers())
+
+    return applies
+
+
+def _rest_is_disturbed(scene: Scene) -> bool:
+    """In a neuron's first timestep of rest something arrives that shows in its membrane."""
+    layer = scene.network.layers[0]
+    if any(part.source != INPUT for part in layer.projections):
+        return False
+    # A bias is in the state, where nothing is added to it in a rest, but beside a current.
+    gathered = scene.trace.currents[0] if layer.has_current else _arriving(scene, bias=np.zeros_like(layer.bias))
+    fired, membranes = scene.trace.spikes[0], scene.trace.membranes[0]
+    first = np.zeros_like(fired)
+    first[:, 1:] = (fired & (np.cumsum(fired, axis=1) == 1))[:, :-1]
+    # What is clipped may be the limit that it stood at before.
+    shows = np.clip(membranes + gathered, layer.membrane_min, layer.membrane_max) != membranes
+    return bool((first & scene.resting(0) & shows & scene.counts[:, :, None]).any())
+
+
+def _fires_in_rest(scene: Scene) -> bool:
+    """In a neuron's first timestep of rest its membrane is beyond the threshold."""
+    layer, membranes = scene.network.layers[0], scene.trace.membranes[0]
+    reached = membranes > layer.threshold if layer.compare == ">" else membranes >= layer.threshold
+    return bool((scene.resting(0) & reached & scene.counts[:, :, None]).any())
+
+
 def _current_wraps(scene: Scene) -> bool:
     """The first clipping of a neuron's current shows that it is not clipped."""
     layer = _gathers(scene)
     if layer is None or layer.current_leak is None or not scene.spiking(0):
         return False
-    # Alone, what arrives is the membrane of neurons that forget all.
-    alone = replace(
-        layer,
-        leak=Leak("multiply", 0, 0),
-        reset="none",
-        reset_delay=False,
-        current_leak=None,
-        current_width=0,
-        membrane_width=48,
-    )
-    network = scene.network.with_layers([alone, *scene.network.layers[1:]])
-    arriving = golden.run(network, scene.stimulus).membranes[0]
+    arriving = _arriving(scene)
     currents = scene.trace.currents[0]
     before = np.concatenate([np.zeros_like(currents[:, :1]), currents[:, :-1]], axis=1)
     exact = layer.current_leak(before) + arriving
@@ -192,7 +235,7 @@ def _state_left(scene: Scene) -> bool:
     its leak."""
     for index in scene.engine_layers():
         layer = scene.network.layers[index]
-        left = layer.leak(scene.trace.membranes[index][:, -1])
+        left = layer.leak(scene.trace.membranes[index][:, -1]) * ~scene.resting(index)[:, -1]
         if layer.reset_delay:
             left = left - scene.trace.spikes[index][:, -1] * layer.threshold
         if layer.current_leak is not None:
@@ -321,6 +364,7 @@ def _collides(distance: int) -> Applies:
             tells &= (currents > layer.current_min) & (currents < layer.current_max)
         if layer.reset in ("zero", "value"):
             tells &= ~scene.trace.spikes[0]
+        tells &= ~scene.resting(0)
         neuron = np.full((entry.lanes, entry.n_slots), -1, np.int64)
         neuron[list(entry.lane), list(entry.slot)] = np.arange(entry.n_out)
         rows = [{row.source: row for row in scene.rows(0, lane)} for lane in lanes]
@@ -494,6 +538,22 @@ RTL_EDITS = (
     RtlEdit(
         "current not saturated", "neurons", NEURONS, driver("synaptic"), to("$signed(gathered)"),
         "a current that does not fit keeps its lowest bits", applies=_current_wraps,
+    ),
+    RtlEdit(
+        "rest forgotten", "neurons", NEURONS, driver("resting"), to("1'h0"),
+        "the golden model without a refractory period differs", applies=_rests(lambda _: 0),
+    ),
+    RtlEdit(
+        "rest never ends", "neurons", NEURONS, driver("rest_less"), to("rest_left"),
+        "the golden model with the longest refractory period differs", applies=_rests(lambda _: MAX_REFRACTORY),
+    ),
+    RtlEdit(
+        "rest is disturbed", "neurons", NEURONS, driver("closed"), to("1'h0"),
+        "what arrives shows in a membrane at rest", applies=_rest_is_disturbed,
+    ),
+    RtlEdit(
+        "fires in rest", "neurons", NEURONS, driver("quiet"), to("1'h0"),
+        "a membrane at rest is beyond the threshold", applies=_fires_in_rest,
     ),
     RtlEdit(
         "near forwarding removed", "neurons", NEURONS, driver("forward_near_1"), to("1'h0"),

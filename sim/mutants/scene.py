@@ -114,6 +114,14 @@ class Scene:
         """bool (N, T, n_out): spikes that count."""
         return self.trace.spikes[layer] & self.counts[:, :, None]
 
+    def resting(self, layer: int) -> Bool:
+        """bool (N, T, n_out): neurons that rest, which have fired in the layer's refractory period before."""
+        spikes = self.trace.spikes[layer]
+        found = np.zeros_like(spikes)
+        for steps in range(1, min(self.network.layers[layer].refractory, self.network.timesteps - 1) + 1):
+            found[:, steps:] |= spikes[:, :-steps]
+        return found
+
     @cached_property
     def has_events(self) -> bool:
         """True if some source sends an event in a timestep that counts."""

@@ -123,6 +123,7 @@ def in_float(layer: FrozenLayer, name: str) -> FloatLayer:
         reset_value=float(layer.reset_value),
         reset_delay=layer.reset_delay,
         compare=layer.compare,
+        refractory=layer.refractory,
     )
 
 
@@ -161,7 +162,8 @@ def test_what_is_out_of_range_is_named():
         ({"decay": -0.1}, "decay -0.1 is outside 0..1"),
         ({"threshold": np.nan}, "threshold holds NaN"),
         ({"reset": "soft"}, "reset 'soft' is none of"),
-        ({"reset": "zero", "reset_delay": True}, "reset_delay belongs to reset 'subtract'"),
+        ({"reset": "zero", "reset_delay": True}, "reset_delay needs reset 'subtract'"),
+        ({"reset_delay": True, "refractory": 1}, "reset_delay with refractory = 1"),
         ({"refractory": -1}, "refractory = -1"),
         ({"compare": "<"}, "compare '<' is none of"),
         ({"bias": np.ones(3)}, "bias has the shape"),

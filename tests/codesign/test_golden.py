@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference_lif
-from golden_checks import assert_chunks_do_not_matter, assert_equals_reference, mutate, one_sample
+from golden_checks import assert_chunks_do_not_matter, assert_equals_reference, mutate, one_sample, resting
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_networks import random_network, random_stimulus
@@ -269,6 +269,41 @@ CASES = [
         current_leak=Leak("shift", 1),
         current_width=8,
     ),
+    # 6, 3 + 6, 5 + 6 = 11 fires, 1 for two timesteps, 1 - 0 + 6 = 7, 4 + 6 = 10 fires, 0
+    single(
+        "rests_after_a_spike",
+        [6],
+        [E] * 8,
+        [6, 9, 1, 1, 1, 7, 0, 0],
+        [0, 0, 1, 0, 0, 0, 1, 0],
+        leak=Leak("shift", 1),
+        threshold=10,
+        refractory=2,
+    ),
+    # 15 fires, 11 for a timestep, 26 fires, 22 for a timestep, 22 fires
+    single(
+        "rests_beyond_its_threshold",
+        [15],
+        [E, E, E, N, N],
+        [11, 11, 22, 22, 18],
+        [1, 0, 1, 0, 1],
+        threshold=4,
+        refractory=1,
+    ),
+    # i: 8, 4, 2, 1, 1 + 8; v: 8, 12 fires, 0 for two timesteps, 9
+    single(
+        "current_goes_on_in_a_rest",
+        [8],
+        [E, N, N, N, E],
+        [8, 0, 0, 0, 9],
+        [0, 1, 0, 0, 0],
+        currents=[8, 4, 2, 1, 9],
+        threshold=10,
+        reset="zero",
+        refractory=2,
+        current_leak=Leak("shift", 1),
+        current_width=8,
+    ),
     # class 0: 4, 4 - 2 = 2, 2 - 1 + 4 = 5; class 1: -3 + 1 = -2, -2 + 1 + 1 = 0, 0 - 3 + 1 = -2
     *(
         Case(
@@ -327,7 +362,8 @@ def test_recorded_potentials_are_what_spikes_and_membranes_follow_from(seed: int
     for index, layer in enumerate(network.layers):
         u, s = trace.potentials[index], trace.spikes[index]
         if not (index == last and network.membrane_readout):
-            assert np.array_equal(s, u >= layer.threshold if layer.compare == ">=" else u > layer.threshold)
+            reached = u >= layer.threshold if layer.compare == ">=" else u > layer.threshold
+            assert np.array_equal(s, reached & ~resting(s, layer.refractory))
         held = {"subtract": u - layer.threshold, "zero": 0 * u, "value": 0 * u + layer.reset_value, "none": u}
         after = u if layer.reset_delay else np.where(s, held[layer.reset], u)
         assert np.array_equal(trace.membranes[index], after.clip(layer.membrane_min, layer.membrane_max))
@@ -377,6 +413,10 @@ MUTATIONS = {
         "lif_steps", "u = layer.leak(v) + arriving", "u = layer.leak(v) + arriving + layer.bias * layer.has_current",
     ),
     "current clipped uncounted": ("lif_steps", "lost |= clipped", "pass"),
+    "rest disturbed": ("lif_steps", "u = np.where(rest > 0, v, u)", "pass"),
+    "fires in rest": ("lif_steps", "s &= rest == 0", "pass"),
+    "rest a timestep short": ("lif_steps", "np.where(s, layer.refractory, ", "np.where(s, layer.refractory - 1, "),
+    "rest never ends": ("lif_steps", "np.maximum(rest - 1, 0)", "rest"),
     "tie to the highest class": (
         "_run_chunk",
         "np.argmax(values, axis=1)",

@@ -34,7 +34,7 @@ def test_random_networks_run_in_integers_and_do_not_saturate_within_their_bounds
     made, agree = 0, []
     for seed in range(15 * block, 15 * block + 15):
         rng = np.random.default_rng(seed)
-        network, stimulus = random_float_network(rng, refractory=False)
+        network, stimulus = random_float_network(rng)
         exact = floating.run(network, stimulus)
         for calibration in (None, stimulus):
             found = quantise(network, calibration, scale=("layer", "neuron")[seed % 2])
@@ -162,10 +162,10 @@ def test_without_samples_nothing_was_measured_and_it_says_so():
     assert measured.network.layers[0].membrane_width < quantise(network).network.layers[0].membrane_width
 
 
-def test_a_refractory_period_is_refused_or_dropped_and_listed():
+def test_a_refractory_period_is_kept_or_dropped_and_listed():
     network = network_of([[1.0]], threshold=0.5, reset="zero", refractory=1)
-    with pytest.raises(UnsupportedError, match="silent for 1 timestep after a spike, which hardware has not"):
-        quantise(network)
+    kept = quantise(network)
+    assert kept.network.layers[0].refractory == 1 and not [c for c in kept.changes if c.what == "refractory"]
     found = quantise(network, drop_refractory=True)
     assert [change.what for change in found.changes].count("refractory") == 1
     every = Stimulus.from_dense(np.ones((1, 12, 1), bool))

@@ -114,7 +114,7 @@ WRONG = {
     "a decay out of range": ([dense(W, {"vDecay": 5000})], {}, 2, "vDecay = 5000"),
     "a negative decay": ([dense(W, {"iDecay": -1})], {}, 2, "iDecay = -1"),
     "an exponent out of range": ([dense(W, {"wgtExp": 99})], {}, 2, "wgtExp = 99"),
-    "a refractory period": ([dense(W, {"refDelay": 3})], {}, 3, "no refractory period"),
+    "a refractory period": ([dense(W, {"refDelay": 3})], {}, 3, "refDelay 3: lava-dl's own reader passes over it"),
     "delays": ([dense(W, delay=np.ones((2, 6)))], {}, 3, "delays"),
     "a bias beside a current": ([dense(W, {"iDecay": 100}, bias=np.ones(2))], {}, 3, "a bias of the membrane"),
     "a shape that is not that of the weights": ([dense(W, shape=[3])], {}, 2, "shape is (3,)"),

@@ -94,6 +94,7 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
                 reset_delay=frozen.reset_delay,
                 compare=frozen.compare,
                 current_width=entry.current_width or 0,
+                refractory=frozen.refractory,
                 fraction_bits=frozen.fraction_bits,
                 membrane_width=width if clip is None else width - int(clip).bit_count(),
             )
@@ -337,6 +338,11 @@ OTHERS: dict[str, tuple[FrozenNetwork, type[CodesignError], str]] = {
         of_sizes(20, 5, reset_delay=[True, False]),
         UnsupportedError,
         "layer 0: reset: the network has subtract a timestep late, the machine subtract, which",
+    ),
+    "a rest": (
+        of_sizes(20, 5, refractory=[2, 0]),
+        UnsupportedError,
+        "layer 0: reset: the network has subtract then rest 2, the machine subtract, which",
     ),
     "a synaptic current": (
         of_sizes(20, 5, current_leak=[None, Leak("shift", 1)], current_width=[0, 8]),

@@ -111,6 +111,8 @@ def test_the_hash_sees_every_field() -> None:
                 {"reset_value": 1},
                 {"compare": ">"},
                 {"reset_delay": True},
+                {"refractory": 1},
+                {"refractory": 2},
                 {"current_leak": Leak(), "current_width": 9},
                 {"current_leak": Leak(), "current_width": 10},
                 {"current_leak": Leak("shift", 1), "current_width": 9},
@@ -149,7 +151,7 @@ def test_safetensors_of_another_kind_is_refused(path: Path) -> None:
 
 def test_other_version_is_refused(path: Path) -> None:
     rewrite(path, metadata=lambda document: document.update(version=1))
-    refused(path, "format version 1, this codesign reads 2 and 3; freeze it again")
+    refused(path, "format version 1, this codesign reads 2, 3, 4; freeze it again")
     rewrite(path, metadata=lambda document: document.update(version=True))
     refused(path, "format version True")
 
@@ -405,6 +407,9 @@ def test_bounds_of_a_delayed_reset_are_reached() -> None:
     [
         ({"reset_delay": True, "reset": "zero"}, "reset_delay needs reset 'subtract', the layer has 'zero'"),
         ({"reset_delay": 1}, "reset_delay = 1 is neither true nor false"),
+        ({"refractory": -1}, r"refractory = -1 is outside 0\.\.65536"),
+        ({"refractory": True}, "refractory = True is outside"),
+        ({"refractory": 1, "reset_delay": True}, "reset_delay with refractory = 1: a reset a timestep late falls into"),
         ({"current_width": 8}, "current_width = 8 without a current_leak"),
         ({"current_leak": Leak()}, "current_width = 0 is outside 2..48"),
         ({"current_leak": Leak(), "current_width": 49}, "current_width = 49 is outside 2..48"),
@@ -417,7 +422,7 @@ def test_terms_that_are_not_possible_are_refused(terms: dict[str, Any], message:
         FrozenLayer.from_dense(np.ones((2, 3), int), **terms)
 
 
-def test_a_network_with_terms_is_a_file_of_version_3_and_any_other_of_version_2(tmp_path: Path) -> None:
+def test_a_file_has_the_lowest_version_that_knows_its_terms(tmp_path: Path) -> None:
     plain = example()
     plain.save(tmp_path / "plain")
     assert document_of(tmp_path / "plain")["version"] == 2
@@ -425,18 +430,35 @@ def test_a_network_with_terms_is_a_file_of_version_3_and_any_other_of_version_2(
         {"reset_delay": True},
         {"current_leak": Leak("multiply", np.array([2, 3]), np.array([1, 8])), "current_width": 9},
         {"current_leak": Leak("shift", 4), "current_width": 9, "reset_delay": True},
+        {"refractory": 3},
+        {"refractory": 2, "current_leak": Leak("shift", 4), "current_width": 9},
     ):
         network = plain.with_layers([plain.layers[0], replace(plain.layers[1], **terms)])
         network.save(tmp_path / "net")
-        assert document_of(tmp_path / "net")["version"] == 3
+        names = ["reset_delay", "current_leak", "current_width"] + ["refractory"] * ("refractory" in terms)
+        assert document_of(tmp_path / "net")["version"] == len(names)
         loaded = FrozenNetwork.load(tmp_path / "net")
         assert loaded.hash == network.hash and loaded.layers[1].leaks == network.layers[1].leaks
         assert loaded.layers[1].reset_delay == network.layers[1].reset_delay
+        assert loaded.layers[1].refractory == network.layers[1].refractory
         assert not loaded.layers[0].extra_terms
-        for name in ("reset_delay", "current_leak", "current_width"):
+        for name in names:
             rewrite(tmp_path / "net", metadata=lambda document, name=name: document["layers"][0].pop(name))
             refused(tmp_path / "net", "metadata is incomplete")
             network.save(tmp_path / "net")
+
+
+def test_what_emits_no_spikes_does_not_rest() -> None:
+    options: dict[str, Any] = {"threshold": 1, "timesteps": 2, "reset": "none", "readout": "membrane_sum"}
+    with pytest.raises(InputError, match="readout membrane_sum: the last layer emits no spikes, after which it would"):
+        FrozenNetwork.from_arrays([np.ones((2, 1), int)], refractory=1, **options)
+
+
+def test_a_rest_keeps_the_membrane_within_the_bounds_of_potentials() -> None:
+    weights = np.full((2, 1), 3)
+    options: dict[str, Any] = {"bias": 100, "leak": Leak("multiply", 1, 0), "membrane_width": 8}
+    assert FrozenLayer.from_dense(weights, **options).potential_range() == (100, 106)
+    assert FrozenLayer.from_dense(weights, refractory=1, **options).potential_range() == (-128, 127)
 
 
 def test_layers_must_fit_each_other() -> None:

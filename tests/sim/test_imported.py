@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from requirements import needs
 
-from codesign.basics.errors import UnsupportedError
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, ResetKind
 from codesign.contract.stimulus import Stimulus
@@ -82,11 +81,8 @@ def test_braille_is_exact_in_hardware(reset: ResetKind, tmp_path: Path) -> None:
     facts = Facts(readout="spike_count", reset=reset)
     data = samples(tmp_path, (30, 12), 8, 0.3)
     file = stored("braille_zero_subgraph.nir")
-    if reset == "zero":
-        with pytest.raises(UnsupportedError, match="silent for 1 timestep after a spike"):
-            import_file(file, "snntorch", facts, data)
-    found = import_file(file, "snntorch", facts, data, drop_refractory=reset == "zero")
-    assert len(listed(found, "refractory")) == (2 if reset == "zero" else 0)
+    found = import_file(file, "snntorch", facts, data)
+    assert [layer.refractory for layer in found.frozen.layers] == [int(reset == "zero")] * 2
     assert all(layer.has_current and layer.reset_delay == (reset == "subtract") for layer in found.frozen.layers)
     # 0.55 becomes 141 / 256, 0.5 is a shift of hardware.
     assert len(found.frozen.layers[0].projections) == 2 and len(listed(found, "current decay")) == 1

@@ -167,9 +167,13 @@ TERM_FAULTS = {
 }
 
 
+REST_FAULTS = {"rest forgotten", "rest never ends", "rest is disturbed", "fires in rest"}
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize(
-    ("option", "faults", "others"), [("terms", TERM_FAULTS, set()), ("leaks", LEAK_FAULTS, {"leak shift off by one"})]
+    ("option", "faults", "others"),
+    [("terms", TERM_FAULTS, set()), ("rest", REST_FAULTS, set()), ("leaks", LEAK_FAULTS, {"leak shift off by one"})],
 )
 def test_every_fault_of_what_neurons_keep_shows_somewhere(
     option: str, faults: set[str], others: set[str], tmp_path: Path

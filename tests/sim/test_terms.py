@@ -1,4 +1,4 @@
-"""Delayed resets and synaptic currents in the simulator: golden == RTL, and a wrong term is found."""
+"""Delayed resets, synaptic currents and refractory periods in the simulator: golden == RTL; wrong terms are found."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SHAPES: dict[str, Choices | None] = {
 
 
 def with_terms(rng: np.random.Generator, choices: Choices | None, *, pictures: bool = False) -> FrozenNetwork:
-    """A random network with a delayed reset and a synaptic current, perhaps in one layer."""
+    """A random network with a delayed reset, a synaptic current and a refractory period, perhaps of two layers."""
     counts = choices is not None and (choices.exits or not choices.output_spikes)
     while True:
         if pictures:
             network = random_covered(rng, side=7, kernel=4, channels=6)
         else:
             network = random_network(rng, max_width=20, max_layers=3)
-        terms = [(layer.reset_delay, layer.has_current) for layer in network.layers]
+        terms = [(layer.reset_delay, layer.has_current, layer.refractory > 0) for layer in network.layers]
         if not all(map(any, zip(*terms, strict=True))) or network.is_plain_chain == pictures:
             continue
         if not counts or (network.readout == "spike_count" and network.n_outputs > 1):
@@ -83,13 +83,15 @@ NEW_LOGIC = {
     "delayed reset forgotten",
     "reset not delayed",
 }
+REST_LOGIC = {"rest forgotten", "rest never ends", "rest is disturbed", "fires in rest"}
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("name", [name for name in MACHINES if name.startswith("terms")])
+@pytest.mark.parametrize("name", [name for name in MACHINES if name.startswith(("terms", "rest"))])
 def test_wrong_terms_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, stimulus = machine(name, tmp_path / "b")
-    terms = [edit for edit in RTL_EDITS if edit.name in NEW_LOGIC or edit.name.startswith("current leak")]
+    wanted = NEW_LOGIC if name.startswith("terms") else REST_LOGIC
+    terms = [edit for edit in RTL_EDITS if edit.name in wanted or edit.name.startswith("current leak")]
     monkeypatch.setattr("sim.mutants.rtl.RTL_EDITS", tuple(terms))
     monkeypatch.setattr("sim.mutants.rtl.picture_edits", lambda scene: [])
     monkeypatch.setattr(
@@ -97,6 +99,6 @@ def test_wrong_terms_are_found(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     )
     result = run_mutants(tmp_path / "b", network, stimulus, tmp_path / "work", kinds=("data", "rtl"), workers=1)
     found = {entry["name"] for entry in result["mutants"]}
-    assert found >= NEW_LOGIC
+    assert found >= wanted
     assert result["errors"] == 0 and [entry["name"] for entry in result["mutants"] if not entry["caught"]] == []
     assert result["control"]["caught"] is False and result["control"]["error"] is None

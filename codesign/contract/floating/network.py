@@ -16,14 +16,20 @@ from codesign.contract.floating import file
 from codesign.contract.network import InputCoding, Projection, ReadoutKind, Synapses
 from codesign.contract.network.connections import Shape, check_array, is_whole
 from codesign.contract.network.file import content_hash
-from codesign.contract.network.limits import INPUT, MAX_TIMESTEPS, MAX_WIDTH
-from codesign.contract.network.structure import by_layer, check_projections, check_sizes, check_sources
+from codesign.contract.network.limits import INPUT, MAX_WIDTH
+from codesign.contract.network.structure import (
+    by_layer,
+    check_projections,
+    check_readout,
+    check_reset,
+    check_sizes,
+    check_sources,
+)
 from codesign.contract.network.terms import CodingKind, CompareKind, ResetKind, plain_fields
 
 Float = npt.NDArray[np.float64]
 # Beyond these a term is a mistake of its file, and products of terms might not be finite.
 MAX_TERM = 1e30
-MAX_REFRACTORY = MAX_TIMESTEPS
 MAX_NAME = 200
 
 
@@ -96,15 +102,10 @@ class FloatLayer:
             raise InputError(f"{where}: the name is no text of at most {MAX_NAME} letters")
         if not is_whole(self.n_out, 1, MAX_WIDTH):
             raise InputError(f"{where}: n_out = {self.n_out!r} is outside 1..{MAX_WIDTH}")
-        if not is_whole(self.refractory, 0, MAX_REFRACTORY):
-            raise InputError(f"{where}: refractory = {self.refractory!r} is outside 0..{MAX_REFRACTORY}")
         for name, choices in (("reset", get_args(ResetKind)), ("compare", get_args(CompareKind))):
             if getattr(self, name) not in choices:
                 raise InputError(f"{where}: {name} {getattr(self, name)!r} is none of {', '.join(choices)}")
-        if not isinstance(self.reset_delay, bool):
-            raise InputError(f"{where}: reset_delay = {self.reset_delay!r} is neither true nor false")
-        if self.reset_delay and self.reset != "subtract":
-            raise InputError(f"{where}: reset_delay belongs to reset 'subtract' alone")
+        check_reset(self, where)
         for name, values in self.terms.items():
             check_array(values, np.float64, self.n_out, f"{where}: {name}")
             if not np.all(np.abs(values) <= MAX_TERM):
@@ -218,8 +219,7 @@ class FloatNetwork:
             check_sources(self.layers, index, where, self.readout if self.membrane_readout else None)
         if not any(projection.source == INPUT for layer in self.layers for projection in layer.projections):
             raise InputError(f"{where}: no layer reads the input")
-        if self.membrane_readout and self.layers[-1].reset != "none":
-            raise InputError(f"{where}: readout {self.readout} needs reset 'none' in the last layer")
+        check_readout(self.layers[-1], self.readout, where)
 
     def save(self, path: str | Path) -> None:
         """Write the validated network to ``path`` (atomically)."""

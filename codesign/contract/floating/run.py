@@ -8,8 +8,8 @@ Per layer, neuron j and timestep t, with v = i = 0 before timestep 0 of every sa
     s   = u >= threshold_j                     (or u > threshold_j)
     v   = reset(u, s)                          with a delayed reset v = u
 
-For ``refractory`` timesteps after a spike v stays as it is and s = 0; i goes on. Sources, pools, recurrence, codings
-and readouts are those of :mod:`codesign.contract.golden`; nothing saturates.
+For ``refractory`` timesteps after a spike v stays as it is, u = v and s = 0; i goes on. Sources, pools, recurrence,
+codings and readouts are those of :mod:`codesign.contract.golden`; nothing saturates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The frozen network as a file: integer arrays as safetensors, one JSON document as their metadata.
 
-Format version 3, for networks with a delayed reset or a synaptic current; the others are of version 2, which knows
-neither, so that they keep their hashes and what was written before is read. Sizes come from the metadata and are
+Format version 4, for networks with a refractory period, or 3, for those with a delayed reset or a synaptic current; the
+others are of version 2. A version knows no terms of later ones, so that networks keep their hashes and what was written
+before is read. Sizes come from the metadata and are
 checked before an array is read. The float network's file (:mod:`codesign.contract.floating.file`) is read and
 written with the same functions.
 """
@@ -29,9 +30,9 @@ from codesign.contract.network.terms import CodingKind, InputCoding, Leak, Reado
 if TYPE_CHECKING:
     from codesign.contract.network.network import FrozenNetwork
 
-FORMAT_VERSION = 3
-# Of networks without the terms that version 3 has brought.
-PLAIN_VERSION = 2
+# Of networks without other terms, with those of TERM_NUMBERS, and with a refractory period.
+PLAIN_VERSION, TERM_VERSION, REFRACTORY_VERSION = VERSIONS = (2, 3, 4)
+FORMAT_VERSION = REFRACTORY_VERSION
 FORMAT_NAME = "codesign-frozen-network"
 MAX_METADATA_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 22
@@ -46,7 +47,7 @@ LAYER_NUMBERS = (
     *("n_out", "reset", "reset_value", "compare"),
     *("fraction_bits", "membrane_width", "weight_bits", "trained_width"),
 )
-# Of version 3.
+# From TERM_VERSION on.
 TERM_NUMBERS = ("reset_delay", "current_width")
 SYNAPSE_ARRAYS = ("indptr", "targets", "weights")
 TAP_ARRAYS = ("in_channel", "out_channel", "ky", "kx", "weights")
@@ -68,14 +69,16 @@ DTYPES = {
 
 def metadata(network: FrozenNetwork) -> dict[str, Any]:
     """The JSON document: everything but the arrays."""
-    has_terms = network.extra_terms
+    version = TERM_VERSION if network.extra_terms else PLAIN_VERSION
+    if any(layer.refractory for layer in network.layers):
+        version = REFRACTORY_VERSION
     return {
         "format": FORMAT_NAME,
-        "version": FORMAT_VERSION if has_terms else PLAIN_VERSION,
+        "version": version,
         "timesteps": network.timesteps,
         "readout": network.readout,
         "coding": coding_document(network.coding),
-        "layers": [_layer_document(layer, has_terms) for layer in network.layers],
+        "layers": [_layer_document(layer, version) for layer in network.layers],
     }
 
 
@@ -104,10 +107,16 @@ def projection_tensors(index: int, projections: Sequence[Projection]) -> dict[st
     return found
 
 
-def _layer_document(layer: FrozenLayer, has_terms: bool) -> dict[str, Any]:
-    terms: dict[str, Any] = {}
-    if has_terms:
-        terms = {name: getattr(layer, name) for name in TERM_NUMBERS}
+def _term_numbers(version: int) -> tuple[str, ...]:
+    """Facts of a layer's further terms that a version holds."""
+    if version < TERM_VERSION:
+        return ()
+    return (*TERM_NUMBERS, "refractory") if version >= REFRACTORY_VERSION else TERM_NUMBERS
+
+
+def _layer_document(layer: FrozenLayer, version: int) -> dict[str, Any]:
+    terms: dict[str, Any] = {name: getattr(layer, name) for name in _term_numbers(version)}
+    if terms:
         terms["current_leak"] = None if layer.current_leak is None else _leak_document(layer.current_leak)
     return {
         **{name: getattr(layer, name) for name in LAYER_NUMBERS},
@@ -207,7 +216,7 @@ class Form:
     again: str
 
 
-FROZEN = Form(FORMAT_NAME, (PLAIN_VERSION, FORMAT_VERSION), frozenset(KEYS), "frozen network", "freeze it again")
+FROZEN = Form(FORMAT_NAME, VERSIONS, frozenset(KEYS), "frozen network", "freeze it again")
 
 
 def read(path: Path) -> Contents:
@@ -274,7 +283,7 @@ def _parse_metadata(path: Path, form: Form, text: str | None) -> dict[str, Any]:
     version = document.get("version")
     if type(version) is not int or version not in form.versions:
         raise InputError(
-            f"{path}: format version {version!r}, this codesign reads {' and '.join(map(str, form.versions))}; "
+            f"{path}: format version {version!r}, this codesign reads {', '.join(map(str, form.versions))}; "
             f"{form.again}"
         )
     unknown = sorted(document.keys() - form.keys - {HASH_KEY})
@@ -323,9 +332,8 @@ def _read_layer(reader: Reader, index: int, entry: Mapping[str, Any], version: i
         }
         return Leak(entry[field]["kind"], **numbers)
 
-    terms: dict[str, Any] = {}
-    if version > PLAIN_VERSION:
-        terms = {name: entry[name] for name in TERM_NUMBERS}
+    terms: dict[str, Any] = {name: entry[name] for name in _term_numbers(version)}
+    if terms:
         terms["current_leak"] = None if entry["current_leak"] is None else leak("current_leak")
     return FrozenLayer(
         **{name: entry[name] for name in LAYER_NUMBERS},

@@ -25,7 +25,7 @@ from codesign.contract.network.limits import (
     OWN,
     PREVIOUS,
 )
-from codesign.contract.network.structure import check_projections
+from codesign.contract.network.structure import check_projections, check_reset
 from codesign.contract.network.terms import NO_LEAK, CompareKind, Int, Leak, ResetKind, plain_fields
 
 # Fields that are leaks: of the membrane, and of the synaptic current.
@@ -49,6 +49,7 @@ class FrozenLayer:
     reset_delay : whether a reset by subtraction is taken a timestep late, from what has leaked.
     current_leak : leak of the synaptic current; None if the layer has none.
     current_width : bits of the stored synaptic current, sign included; 0 without.
+    refractory : timesteps after a spike in which a neuron rests: v stays as it is and it does not spike.
     fraction_bits : left shift of the weighted sum.
     membrane_width : bits of the stored membrane, sign included.
     weight_bits : 2..8, sign included; weights lie in +-(2**(weight_bits - 1) - 1).
@@ -68,6 +69,7 @@ class FrozenLayer:
     compare: CompareKind = ">="
     current_leak: Leak | None = None
     current_width: int = 0
+    refractory: int = 0
     fraction_bits: int = 0
     membrane_width: int = 16
     weight_bits: int = 8
@@ -78,8 +80,8 @@ class FrozenLayer:
     def __post_init__(self) -> None:
         plain_fields(
             self,
-            *("n_out", "reset_value", "reset_delay", "current_width", "fraction_bits", "membrane_width"),
-            *("weight_bits", "trained_width", "shape"),
+            *("n_out", "reset_value", "reset_delay", "current_width", "refractory", "fraction_bits"),
+            *("membrane_width", "weight_bits", "trained_width", "shape"),
         )
 
     # Construction ------------------------------------------------------------------------------
@@ -244,7 +246,7 @@ class FrozenLayer:
     @property
     def extra_terms(self) -> bool:
         """True if the layer has a term that a layer may have beside the equations of all layers."""
-        return self.reset_delay or self.has_current
+        return self.reset_delay or self.has_current or self.refractory > 0
 
     # Numbers of the neurons ---------------------------------------------------------------------
 
@@ -347,7 +349,9 @@ class FrozenLayer:
         (kept_low, kept_high), (low, high) = self.kept_range(), self.step_range(source_max)
         if self.has_current:
             low, high = (np.clip(value, self.current_min, self.current_max) for value in self.current_range(source_max))
-        return int((kept_low + low).min()), int((kept_high + high).max())
+        least, most = int((kept_low + low).min()), int((kept_high + high).max())
+        # A neuron that rests has u = v.
+        return (min(least, self.membrane_min), max(most, self.membrane_max)) if self.refractory else (least, most)
 
     def unsaturated_range(self, timesteps: int, source_max: int = 1) -> tuple[int, int]:
         """Bounds of u over ``timesteps`` steps from v = 0 without reset or saturation."""
@@ -421,10 +425,7 @@ class FrozenLayer:
             raise InputError(f"{where}: trained_index is not strictly increasing")
 
     def _validate_terms(self, where: str) -> None:
-        if not isinstance(self.reset_delay, bool):
-            raise InputError(f"{where}: reset_delay = {self.reset_delay!r} is neither true nor false")
-        if self.reset_delay and self.reset != "subtract":
-            raise InputError(f"{where}: reset_delay needs reset 'subtract', the layer has {self.reset!r}")
+        check_reset(self, where)
         width = self.current_width
         if self.has_current and not is_whole(width, 2, MAX_STATE_WIDTH):
             raise InputError(f"{where}: current_width = {width!r} is outside 2..{MAX_STATE_WIDTH}")

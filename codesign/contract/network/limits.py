@@ -12,6 +12,8 @@ MAX_REACH = 1 << 24
 MAX_CONSTANT = 1 << 40
 # Bits of a stored membrane or synaptic current.
 MAX_STATE_WIDTH = 48
+# Timesteps of rest after a spike.
+MAX_REFRACTORY = MAX_TIMESTEPS
 
 INPUT = -1
 """Source of a projection: the network's input."""

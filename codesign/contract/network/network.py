@@ -15,7 +15,7 @@ from codesign.contract.network import file
 from codesign.contract.network.connections import Convolution, Projection
 from codesign.contract.network.layer import FrozenLayer
 from codesign.contract.network.limits import INPUT
-from codesign.contract.network.structure import by_layer, check_sizes, check_sources
+from codesign.contract.network.structure import by_layer, check_readout, check_sizes, check_sources
 from codesign.contract.network.terms import (
     NO_LEAK,
     CodingKind,
@@ -113,7 +113,7 @@ class FrozenNetwork:
 
     @property
     def extra_terms(self) -> bool:
-        """True if a layer has a delayed reset or a synaptic current."""
+        """True if a layer has a delayed reset, a synaptic current or a refractory period."""
         return any(layer.extra_terms for layer in self.layers)
 
     @property
@@ -154,11 +154,10 @@ class FrozenNetwork:
             is_beyond = max(-int(low.min()), int(high.max())) << layer.fraction_bits >= 1 << 61
             if is_beyond or max(map(abs, layer.potential_range(self.source_max(index)))) >= 1 << 62:
                 raise InputError(f"{where}: layer {index}: potentials need more than 62 bits")
+        check_readout(self.layers[-1], self.readout, where)
         if self.membrane_readout:
             last = self.layers[-1]
             low, high = last.unsaturated_range(self.timesteps, self.source_max(len(self.layers) - 1))
-            if last.reset != "none":
-                raise InputError(f"{where}: readout {self.readout} needs reset 'none' in the last layer")
             needs = f"{where}: readout {self.readout} needs {{}} bits in the last layer, which has {{}}"
             if low < last.membrane_min or high > last.membrane_max:
                 raise InputError(needs.format(f"{signed_width(low, high)} membrane", last.membrane_width))
@@ -217,6 +216,7 @@ class FrozenNetwork:
         compare: CompareKind | Sequence[CompareKind] = ">=",
         current_leak: Leak | Sequence[Leak | None] | None = None,
         current_width: int | Sequence[int] = 0,
+        refractory: int | Sequence[int] = 0,
         fraction_bits: int | Sequence[int] = 0,
         membrane_width: int | Sequence[int] = 16,
         readout: ReadoutKind = "spike_count",
@@ -239,6 +239,7 @@ class FrozenNetwork:
             "compare": compare,
             "current_leak": current_leak,
             "current_width": current_width,
+            "refractory": refractory,
             "fraction_bits": fraction_bits,
             "membrane_width": membrane_width,
         }

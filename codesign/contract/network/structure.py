@@ -12,10 +12,11 @@ from codesign.contract.network.limits import (
     INPUT,
     MAX_LAYERS,
     MAX_PROJECTIONS,
+    MAX_REFRACTORY,
     MAX_SYNAPSES,
     MAX_TIMESTEPS,
 )
-from codesign.contract.network.terms import InputCoding, ReadoutKind
+from codesign.contract.network.terms import InputCoding, ReadoutKind, ResetKind
 
 
 class Population(Protocol):
@@ -27,6 +28,12 @@ class Population(Protocol):
     def shape(self) -> Shape | None: ...
     @property
     def projections(self) -> tuple[Projection, ...]: ...
+    @property
+    def reset(self) -> ResetKind: ...
+    @property
+    def reset_delay(self) -> bool: ...
+    @property
+    def refractory(self) -> int: ...
 
 
 def check_projections(layer: Population, where: str, weight_bits: int | None) -> None:
@@ -51,6 +58,31 @@ def check_projections(layer: Population, where: str, weight_bits: int | None) ->
             raise InputError(
                 f"{name}: a convolution to {projection.connections.out_shape} in a layer of shape {layer.shape}"
             )
+
+
+def check_reset(layer: Population, where: str) -> None:
+    """Raise InputError unless what follows a spike goes together: reset, delay and rest."""
+    if not isinstance(layer.reset_delay, bool):
+        raise InputError(f"{where}: reset_delay = {layer.reset_delay!r} is neither true nor false")
+    if layer.reset_delay and layer.reset != "subtract":
+        raise InputError(f"{where}: reset_delay needs reset 'subtract', the layer has {layer.reset!r}")
+    if not is_whole(layer.refractory, 0, MAX_REFRACTORY):
+        raise InputError(f"{where}: refractory = {layer.refractory!r} is outside 0..{MAX_REFRACTORY}")
+    if layer.refractory and layer.reset_delay:
+        raise InputError(
+            f"{where}: reset_delay with refractory = {layer.refractory}: a reset a timestep late falls into the rest, "
+            "in which v stays as it is, and would never come; leave out one of them"
+        )
+
+
+def check_readout(last: Population, readout: ReadoutKind, where: str) -> None:
+    """Raise InputError if a membrane readout's last layer, which emits no spikes, has what follows a spike."""
+    if readout == "spike_count":
+        return
+    if last.reset != "none":
+        raise InputError(f"{where}: readout {readout} needs reset 'none' in the last layer")
+    if last.refractory:
+        raise InputError(f"{where}: readout {readout}: the last layer emits no spikes, after which it would rest")
 
 
 def check_sources(layers: Sequence[Population], index: int, where: str, membrane_readout: str | None) -> None:

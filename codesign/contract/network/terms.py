@@ -49,6 +49,11 @@ def signed_width(low: int, high: int) -> int:
     return max(int(low if low >= 0 else ~low).bit_length(), int(high if high >= 0 else ~high).bit_length()) + 1
 
 
+def rest_text(refractory: int) -> str:
+    """What a neuron with a refractory period does, in words."""
+    return f"rests for {refractory} timestep{'s' if refractory > 1 else ''} after a spike"
+
+
 @dataclass(frozen=True, eq=False)
 class Leak:
     """Leak of a membrane, or of a synaptic current, once per timestep.
