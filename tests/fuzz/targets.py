@@ -94,16 +94,15 @@ def prepare(folder: Path) -> None:
 
 
 def _write_terms(folder: Path) -> None:
-    """The run's network with all terms that a file may have: a delayed reset, a synaptic current, a rest."""
+    """The run's network with a synaptic current and a rest, in a file of the version that has keys for all terms."""
     from codesign.contract.network import FrozenNetwork, Leak
 
     network = FrozenNetwork.load(folder / NETWORK)
     first = network.layers[0]
     leak = Leak("multiply", 4, np.arange(first.n_out, dtype=np.int64) % 17)
-    terms = replace(first, reset="subtract", reset_value=0, reset_delay=True, current_leak=leak, current_width=12)
+    terms = replace(first, refractory=2, current_leak=leak, current_width=12)
     (folder / TERMS).parent.mkdir(parents=True)
-    rests = [replace(layer, refractory=2) for layer in network.layers[1:]]
-    network.with_layers([terms, *rests]).save(folder / TERMS)
+    network.with_layers([terms, *network.layers[1:]]).save(folder / TERMS)
 
 
 def _write_networks_of_others(folder: Path) -> None:
