@@ -50,6 +50,7 @@ LINT_WAIVERS = (
 )
 
 
+EVALUATE_ONCE = "  reg evaluate_once;\n  initial evaluate_once <= 1'h0;"
 # Characters of a value that the README shows.
 CELL = 200
 
@@ -129,11 +130,12 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
     # value makes no event in SystemVerilog; a nonblocking assignment does, when every block is already waiting.
     text = re.sub(
         r"^  reg \\\$auto\$verilog_backend\S+  = 0;$",
-        "  reg evaluate_once;\n  initial evaluate_once <= 1'h0;",
+        EVALUATE_ONCE,
         text,
         flags=re.MULTILINE,
     )
     text = re.sub(r"\\\$auto\$verilog_backend\S+ ", "evaluate_once", text)
+    text = "".join(_evaluated(module) for module in re.split(r"(?m)^(?=module )", text))
     tools = ", ".join(f"{tool} {number}" for tool, number in _tools().items())
     header = [
         f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}",
@@ -148,6 +150,18 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
             if re.search(rf"^\s*{module} #", text, re.MULTILINE):
                 parts.append(template.replace("@MODULE@", module).replace("@STYLE@", style))
     return "\n".join([*parts, text.strip()]) + "\n"
+
+
+def _evaluated(module: str) -> str:
+    """The module, its combinational blocks of one statement evaluated once as the longer ones are."""
+    found = re.sub(
+        r"(?m)^  always @\*\n    (.+;)$",
+        r"  always @* begin\n    if (evaluate_once) begin end\n    \1\n  end",
+        module,
+    )
+    if found != module and "reg evaluate_once;" not in found:
+        found = found.replace(");\n", f");\n{EVALUATE_ONCE}\n", 1)
+    return found
 
 
 @contextmanager

@@ -324,6 +324,23 @@ def test_the_address_of_a_picture_s_input_is_described(tmp_path):
     assert sidecar.input_addresses[(2 * 5 + 4) * 6 + 1] == 2 << 6 | 4 << 3 | 1
 
 
+def test_every_combinational_block_runs_at_the_start(tmp_path):
+    """A block that reads nothing that changes would leave its signal at whatever a simulator begins with."""
+    layer = FrozenLayer.from_projections(
+        [Projection(INPUT, Convolution.from_dense(np.ones((2, 1, 1, 1), int), (1, 1, 1)))],
+        threshold=1,
+        membrane_width=8,
+    )
+    network = FrozenNetwork((layer,), 2, InputCoding("events"), "spike_count")
+    mapping = map_network(network, [2], None, Choices(early_exit=1))
+    write_bundle(network, mapping, tmp_path / "bundle")
+    text = (tmp_path / "bundle" / "snn.v").read_text()
+    blocks = re.findall(r"always @\*(.*)\n(.*)", text)
+    assert len(blocks) > 10
+    assert {(head, first) for head, first in blocks} == {(" begin", "    if (evaluate_once) begin end")}
+    assert "word[1] = 1'h0;" in text
+
+
 @pytest.mark.parametrize("state_memory", ["block", "distributed"])
 def test_membranes_ask_for_the_memory_that_is_wanted(state_memory, tmp_path):
     network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=1)
