@@ -20,7 +20,7 @@ from typing import Any
 from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import explain_write_errors, read_json, write_json
 from codesign.basics.progress import Progress
-from codesign.config import HardwareConfig, SynthConfig, VerifyConfig, parse_section
+from codesign.config import Config, HardwareConfig, parse_section
 from codesign.explore.jobs import (
     Failed,
     NetworkJob,
@@ -43,9 +43,13 @@ TABLE = "explore.json"
 
 @dataclass
 class Network:
-    """A sampled network. ``found`` is what its job returned, ``points`` are its machines'."""
+    """A sampled network. ``found`` is what its job returned, ``points`` are its machines'.
+
+    config : as the space has it, on its first machine.
+    """
 
     trial: Trial
+    config: Config
     job: NetworkJob
     status: str = "waiting"
     error: str | None = None
@@ -106,8 +110,8 @@ class Study:
         for trial in batch:
             machines, refused = self.space.machines(trial.choices)
             self.refused |= {entry["machine"]: entry for entry in refused}
-            config = without_machine(self.space.config({**trial.choices, **machines[0].choices}))
-            network = Network(trial, NetworkJob(self.shared, config, self.device))
+            config = self.space.config({**trial.choices, **machines[0].choices})
+            network = Network(trial, config, NetworkJob(self.shared, without_machine(config), self.device))
             self.networks[trial.number] = network
             key = f"train {network.job.trained.name}"
             if all(job.key != key for job in jobs):
@@ -152,14 +156,12 @@ class Study:
         jobs = []
         for point in chosen:
             network = self.networks[point.network]
-            config = network.job.config.model_copy(
+            families = [] if self.space.family is None else [self.space.family]
+            config = network.config.model_copy(
                 update={
                     "hardware": parse_section(HardwareConfig, point.hardware, point.name),
-                    "verify": VerifyConfig(samples=front.verify_samples or None),
-                    "synth": SynthConfig(
-                        families=[] if self.space.family is None else [self.space.family],  # type: ignore[list-item]
-                        fmax=list(front.place),
-                    ),
+                    "verify": network.config.verify.model_copy(update={"samples": front.verify_samples or None}),
+                    "synth": network.config.synth.model_copy(update={"families": families, "fmax": list(front.place)}),
                 }
             )
             folder = self.folder / "points" / point.name
