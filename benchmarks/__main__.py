@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import accelerator, density, pipeline, scale, tables
 from codesign.basics.files import write_json
+from codesign.report.explorer import read_peers
 
 HERE = Path(__file__).parent
 PARTS: dict[str, Callable[[Sequence[str]], Any]] = {
@@ -53,7 +54,7 @@ def keep(path: Path, part: str, figures: Any) -> None:
 
 def peers() -> str:
     """Others' figures on the same tasks, each with its source."""
-    document = json.loads((HERE / "peers.json").read_text(encoding="utf-8"))
+    document = read_peers()
     lines = []
     for row in document["peers"]:
         figures = ", ".join(f"{row[key]:,g} {unit}" for key, unit in document["units"].items() if key in row)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from codesign.basics.files import write_text
+from codesign.report.explorer import read_peers
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASES = ROOT / "benchmarks" / "releases"
-PEERS = ROOT / "benchmarks" / "peers.json"
 PAGES = (ROOT / "docs" / "accelerator.md", ROOT / "docs" / "peers.md")
 MARKED = re.compile(r"(?s)(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)")
 
@@ -91,7 +91,7 @@ def event_designs(kept: Mapping[str, Any]) -> str:
 
 def peers(kept: Mapping[str, Any]) -> str:
     """Others' figures, each with its source."""
-    document = json.loads(PEERS.read_text(encoding="utf-8"))
+    document = read_peers()
     units = document["units"]
     rows = [
         (

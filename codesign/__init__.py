@@ -19,7 +19,7 @@ that what needs no torch imports none. In order:
     synthesise_bundle            area and clock
     build_bitstream              a board's bitstream
     run_pipeline                 all of it in a run directory, as `codesign run`
-    explore_designs              a grid of designs
+    explore_designs              a space of networks and machines, as `codesign explore`
 
 Errors are of :class:`CodesignError`; each class has the exit code of the command line.
 """

@@ -28,6 +28,12 @@ def _package(name: str) -> Callable[[str], str | None]:
     return lambda detail: None if find_spec(name) else f"the package {name} is not installed"
 
 
+def _browser(detail: str) -> str | None:
+    from tests.browser import program
+
+    return None if program() else "no Chromium is installed"
+
+
 def _compiler(detail: str) -> str | None:
     from codesign.train.kernels import native
 
@@ -53,6 +59,7 @@ def _no_gpu(detail: str) -> str | None:
 
 
 REQUIREMENTS = {
+    "chromium": Requirement("a browser for pages that draw themselves", _browser),
     "compiler": Requirement("a C++ compiler for the training kernels", _compiler),
     "data": Requirement("real data sets in $CODESIGN_DATA", _data),
     "fusesoc": Requirement("a description of cores' reader", _package("fusesoc")),

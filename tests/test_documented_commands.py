@@ -113,7 +113,7 @@ def test_commands_on_lines_of_their_own_run(tmp_path: Path) -> None:
                 continue
             done.add(line)
             where = tmp_path / "runs" / "mine" / "bundle" if command.words[0] in ("iverilog", "verilator") else tmp_path
-            if re.match(r"codesign (run|train) ", line):
+            if re.match(r"codesign (run|train|explore) ", line):
                 line = " ".join([line, *SHORT])
             shell = ["bash", "-c", line]
             found = subprocess.run(

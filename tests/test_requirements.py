@@ -57,7 +57,7 @@ def test_promised_requirements_that_are_unmet_fail_with_one_line(tmp_path):
 def test_requirement_that_nobody_declared_is_refused(tmp_path):
     done = run(tmp_path, "--require", "compiller")
     assert done.returncode == 4
-    assert "--require compiller: not one of compiler, data" in done.stderr
+    assert "--require compiller: not one of chromium, compiler, data" in done.stderr
 
 
 @pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))

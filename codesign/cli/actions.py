@@ -373,28 +373,42 @@ def area_table(figures: Mapping[str, Any]) -> Table:
     return table
 
 
-def explore(target: Path, output: Path | None, overrides: Sequence[str] | None, seed: int | None) -> None:
-    from codesign.explore import explore as sweep
+def explore(
+    target: Path,
+    output: Path | None,
+    overrides: Sequence[str] | None,
+    workers: int | None,
+    scheduler: str | None,
+    networks: Path | None,
+    device: str,
+) -> None:
+    from codesign.explore import load_space, run_study
 
-    config = load_config(target, list(overrides or []), seed)
+    space = load_space(target, list(overrides or []))
     folder = output or Path("runs") / target.stem
-    console.folder = folder
     console.step("explore")
-    document = sweep(config, folder, progress=console.progress)
-    console.finish({"folder": str(folder), **document}, exploration_table(document))
+    document = run_study(space, folder, workers, scheduler, networks, device, console.progress)
+    console.finish({"folder": str(folder), **document}, front_table(document, folder))
 
 
-def exploration_table(document: Mapping[str, Any]) -> Table:
-    """Points of an exploration, with the fronts that each is on."""
-    table = Table("point", "status", "accuracy", "front")
-    for point in document["points"]:
-        accuracy = point["validation_accuracy"]
+def front_table(document: Mapping[str, Any], folder: Path) -> Table:
+    """The front of an exploration, and where the rest is."""
+    names = list(document["space"]["objectives"])
+    table = Table("point", *names, "test accuracy", "choices")
+    front = [point for point in document["points"] if point["front"]]
+    for point in sorted(front, key=lambda point: [point["metrics"][name] for name in names]):
+        accuracy = point["test_accuracy"]
         table.add_row(
             point["name"],
-            point["error"] or point["status"],
-            "" if accuracy is None else f"{100 * accuracy:.2f} %",
-            ", ".join(point["front"]),
+            *(f"{point['metrics'][name]:.4g}" for name in names),
+            "" if accuracy is None else f"{accuracy:.4g}",
+            ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in point["choices"].items()),
         )
+    failed = sum(network["status"] == "failed" for network in document["networks"])
+    table.caption = (
+        f"{len(front)} of {len(document['points'])} points are on the front; "
+        f"{len(document['networks'])} networks, {failed} failed; {folder / 'explore.html'}"
+    )
     return table
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from codesign.cli.console import console
+from codesign.cli.kinds import expect
 from codesign.cli.options import Compute, Debug, Force, Json, Output, Overrides, Seed, argument
 
 USAGE = 2
@@ -237,17 +238,32 @@ def build(
     _actions(json).build(bundle, board, output)
 
 
-@app.command(epilog="Example: codesign explore examples/explore.toml -o runs/explore")
+@app.command(epilog="Example: codesign explore examples/explore.toml -o runs/explore --workers 2")
 def explore(
-    config: Annotated[Path, argument("config", help="configuration with an [explore] section")],
+    space: Annotated[
+        Path,
+        typer.Argument(metavar="SPACE", callback=expect("config"), help="space file: [axes], [objectives], [budget]"),
+    ],
     output: Output = None,
     overrides: Overrides = None,
-    seed: Seed = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="processes of this machine; default: one a core")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="tcp://...", help="a Dask scheduler, whose workers do the work")
+    ] = None,
+    networks: Annotated[
+        Path | None, typer.Option("--networks", metavar="DIR", help="folder of trained networks; studies may share it")
+    ] = None,
+    device: Compute = "cpu",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Sweep density, weight bits and lanes; draw accuracy against area and latency."""
-    _actions(json).explore(config, output, overrides, seed)
+    """Search networks and machines for several objectives: a Pareto front and a page to choose on.
+
+    Networks are sampled and trained, machines of each enumerated by estimates. Goes on where it stopped.
+    """
+    _actions(json).explore(space, output, overrides, workers, scheduler, networks, device)
 
 
 @app.command(epilog="Example: codesign report runs/digits")

@@ -787,21 +787,6 @@ class SynthConfig(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[1, 2, 3], min_length=1, description="nextpnr seeds")
 
 
-class ExploreConfig(Section):
-    """Grid of design points; training is shared by points that differ only in hardware."""
-
-    density: list[Fraction] = Field(default=[0.4, 0.2, 0.1, 0.05], min_length=1)
-    weight_bits: list[Annotated[int, Field(ge=2, le=8)]] = Field(default=[4, 6], min_length=1)
-    lanes: list[Lanes] = Field(default=[1, 2, 4], min_length=1)
-    verify: Literal["none", "pareto", "all"] = Field(default="pareto", description="points simulated in RTL")
-    verify_samples: Count = 20
-    synthesise: Literal["none", "pareto", "all"] = Field(default="pareto", description="points that yosys synthesises")
-    family: Family = "ecp5"
-    fmax: list[Target] = Field(
-        default=[], description="clock of the synthesised points; place and route takes minutes each"
-    )
-
-
 class Config(Section):
     """A whole run: a section for each part, frozen. Made by :func:`load_config` and :func:`parse_config`.
 
@@ -818,7 +803,6 @@ class Config(Section):
     budget: BudgetConfig = BudgetConfig()
     verify: VerifyConfig = VerifyConfig()
     synth: SynthConfig = SynthConfig()
-    explore: ExploreConfig = ExploreConfig()
 
     @model_validator(mode="after")
     def _reach_goal(self) -> Config:

@@ -175,17 +175,18 @@ class RunDirectory:
         return cls(path, _read_manifest(manifest))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Keep other commands out of the folder while the block runs; the lock ends with the process.
 
-        The manifest is read again: another command may have changed it since it was opened.
+        The manifest is read again: another command may have changed it since it was opened. While another has the
+        folder, this raises OutputError, or with ``wait`` waits until it is done.
         """
         path = self.path / LOCK
         with explain_write_errors(self.path):
             file = path.open("a+")
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except OSError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"

@@ -21,7 +21,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
@@ -540,77 +540,56 @@ def cycle_bars(layers: Sequence[tuple[str, Mapping[str, float]]], total: float |
     return figure
 
 
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+def tradeoff(
+    points: Sequence[Mapping[str, Any]], peers: Sequence[Mapping[str, Any]], cost: str, names: Mapping[str, str]
+) -> Figure:
+    """Accuracy against a cost, coloured by density, with others' published figures beside.
 
-
-def pareto(points: Sequence[Mapping[str, Any]], axes_names: Mapping[str, str], rows: Mapping[str, str]) -> Figure:
-    """Accuracy against cost: a column per cost, a row per accuracy.
-
-    Points are rows of ``explore.json``'s table. Colour is density, shape the weight width, size the lanes;
-    filled marks were measured, hollow ones estimated, a green ring marks what was verified in RTL. The line is the
-    Pareto front, which belongs to the first row; later rows show where its points come out.
+    points : rows of ``explore.json``'s table; those that break a constraint are left out. peers : as of
+    :func:`codesign.report.explorer.peers_of`. cost : name of a metric. names : labels of ``cost`` and ``accuracy``.
+    The line is what no point beats in these two.
     """
-    from matplotlib.lines import Line2D
-
     with style():
-        figure = Figure(figsize=(3.3 * len(axes_names) + 1.6, 3.1 * len(rows) + 0.2), layout="constrained")
-        grid = figure.subplots(len(rows), len(axes_names), squeeze=False, sharey="row", sharex="col")
-        densities = sorted({point["density"] for point in points})
-        bits = sorted({point["weight_bits"] for point in points})
-        lanes = sorted({point["lanes"] for point in points})
-        shades = _ramp("density", "#86b6f2", "#0f2f6b")
-        hue = {value: shades(i / max(1, len(densities) - 1)) for i, value in enumerate(densities)}
-        mark = {value: MARKERS[i % len(MARKERS)] for i, value in enumerate(bits)}
-        size = {value: 18 + 62 * i / max(1, len(lanes) - 1) for i, value in enumerate(lanes)}
-        for row, (key, label) in enumerate(rows.items()):
-            for column, (axis, name) in enumerate(axes_names.items()):
-                axes = grid[row, column]
-                shown = [p for p in points if p[key] is not None and p["cost"].get(axis) is not None]
-                front = sorted((p for p in shown if axis in p["front"]), key=lambda p: (p["cost"][axis], p[key]))
-                if row == 0 and front:
-                    axes.plot(
-                        [p["cost"][axis] for p in front], [p[key] for p in front], drawstyle="steps-post",
-                        color=ORANGE, linewidth=2, alpha=0.85, zorder=1,
-                    )  # fmt: skip
-                for p in front:
-                    axes.scatter(p["cost"][axis], p[key], s=190, color=ORANGE, alpha=0.28, linewidth=0, zorder=1)
-                for p in shown:
-                    colour = hue[p["density"]]
-                    axes.scatter(
-                        p["cost"][axis], p[key], marker=mark[p["weight_bits"]], s=size[p["lanes"]], zorder=3,
-                        facecolor=colour if p["measured"][axis] else "none", edgecolor=colour, linewidth=1.3,
-                    )  # fmt: skip
-                    if p["samples_verified"] and p["mismatches"] == 0:
-                        axes.scatter(
-                            p["cost"][axis], p[key], s=size[p["lanes"]] + 70, facecolor="none", edgecolor=GREEN,
-                            linewidth=1.1, zorder=2,
-                        )  # fmt: skip
-                values = [p["cost"][axis] for p in shown]
-                if values and max(values) > 5 * min(values) > 0:
-                    axes.set_xscale("log")
-                    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-                    axes.xaxis.set_minor_formatter(NullFormatter())
-                if row == len(rows) - 1:
-                    axes.set_xlabel(name)
-                if column == 0:
-                    axes.set_ylabel(label)
-                percent(axes.yaxis)
-        grey: dict[str, Any] = {"color": MUTED, "linestyle": ""}
-        handles = [
-            *(Line2D([], [], marker="o", color=hue[d], linestyle="", label=f"density {d:g}") for d in densities),
-            *(Line2D([], [], marker=mark[b], label=f"{b}-bit weights", **grey) for b in bits),
-            *(
-                Line2D([], [], marker="o", markersize=size[n] ** 0.5, label=f"{n} lane{'s' * (n > 1)}", **grey)
-                for n in lanes
-            ),
-            Line2D([], [], marker="o", label="measured", **grey),
-            Line2D([], [], marker="o", markerfacecolor="none", label="estimated", **grey),
-            Line2D(
-                [], [], marker="o", color=GREEN, linestyle="", markerfacecolor="none", markersize=10,
-                label="verified in RTL",
-            ),
-            Line2D([], [], color=ORANGE, linewidth=2, marker="o", markersize=10, alpha=0.6, label="Pareto front"),
-        ]  # fmt: skip
-        figure.legend(handles=handles, loc="outside right upper", labelspacing=0.75)
+        figure = Figure(figsize=(7.4, 4.4), layout="constrained")
+        axes = figure.subplots()
+        known = [p for p in points if not p["broken"] and None not in (p["metrics"][cost], p["metrics"]["accuracy"])]
+        across = [p["metrics"][cost] for p in known]
+        up = [p["metrics"]["accuracy"] for p in known]
+        density = [p["metrics"]["density"] for p in known]
+        if known:
+            shades = LinearSegmentedColormap.from_list("density", ["#0f2f6b", BLUE, "#b9d4f7"][::-1])
+            norm = LogNorm(min(density), max(density)) if min(density) < max(density) else None
+            drawn = axes.scatter(
+                across, up, c=density, cmap=shades, norm=norm, s=26, edgecolor=MUTED, linewidth=0.3, zorder=3
+            )
+            bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
+            bar.set_label("density")
+            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            bar.ax.yaxis.set_minor_formatter(NullFormatter())
+            best, steps = -math.inf, []
+            for place, value in sorted(zip(across, up), key=lambda pair: (pair[0], -pair[1])):
+                if value > best:
+                    best = value
+                    steps.append((place, value))
+            axes.plot(*zip(*steps), drawstyle="steps-post", color=ORANGE, linewidth=1.8, alpha=0.9, zorder=2)
+        shown = [peer for peer in peers if cost in peer["metrics"] and "accuracy" in peer["metrics"]]
+        for peer in shown:
+            place, value = peer["metrics"][cost], peer["metrics"]["accuracy"]
+            axes.scatter(place, value, marker="D", s=44, facecolor="none", edgecolor=RED, linewidth=1.4, zorder=4)
+            axes.annotate(
+                f"{peer['name']}, {peer['device']}", (place, value), xytext=(0, 8), textcoords="offset points",
+                ha="center", fontsize=7.5, color=MUTED,
+            )  # fmt: skip
+        every = [*across, *(peer["metrics"][cost] for peer in shown)]
+        if every and max(every) > 5 * min(every) > 0:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.12)
+        axes.set_xlabel(names[cost])
+        axes.set_ylabel(names["accuracy"])
+        percent(axes.yaxis)
     return figure

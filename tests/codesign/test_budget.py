@@ -26,7 +26,6 @@ from codesign.contract.stimulus import Stimulus
 from codesign.cost.area_model import AREA_MODELS
 from codesign.cost.budget import Budget, Demand, demands, nearest, preferred, relative_errors, shortage
 from codesign.cost.estimate import estimate
-from codesign.explore import design_points
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
 from codesign.pipeline import work
@@ -120,11 +119,6 @@ def test_no_budget_and_unknown_boards():
     assert resolve_budget(Config()) is None
     with pytest.raises(InputError, match="did you mean 'icebreaker'"):
         resolve_budget(parse_config({"budget": {"board": "icebraker"}}))
-
-
-def test_an_exploration_refuses_a_budget():
-    with pytest.raises(InputError, match=r"\[budget\]"):
-        design_points(parse_config({"budget": {"memory_bits": 5000}}))
 
 
 # The formula.

@@ -87,7 +87,7 @@ def test_help_says_literally_what_the_sources_say(
 
 def test_there_are_names_in_brackets_to_lose() -> None:
     names = {name for path in EVERY for text in texts(path) for name in re.findall(r"\[[a-z]+\]", text)}
-    assert names >= {"[budget]", "[explore]"}
+    assert names >= {"[budget]", "[axes]"}
 
 
 def test_a_list_of_commands_cuts_no_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,10 +131,10 @@ def test_paths_and_brackets_are_whole_in_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "40")
     table = Table("set", "[what]", "found", caption=f"[caption] of {PATH}")
     table.add_row("one [budget]", "some words that may well be wrapped in a narrow place", PATH)
-    table.add_row("[red]two[/red]", "", f"see [explore] in {PATH}")
+    table.add_row("[red]two[/red]", "", f"see [axes] in {PATH}")
     out = printed(table, monkeypatch, stream())
     assert out.count(PATH) == 5 and "…" not in out
-    for name in ("[budget]", "[explore]", "[what]", "[caption]", "[red]two[/red]"):
+    for name in ("[budget]", "[axes]", "[what]", "[caption]", "[red]two[/red]"):
         assert name in out
     assert ("set: one [budget]\n[what]: some" in out) == (stream is Terminal)
 

@@ -1,349 +1,329 @@
-"""Exploration: the front, what points share, what a failing or interrupted point leaves behind."""
+"""Studies: what is sampled, what is kept, what is on the front, and that they go on where they stopped."""
+
+from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass, field
-from functools import cache
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import codesign.explore as exploration
-from codesign.basics.errors import AlteredError, InputError, MismatchError, OutputError
-from codesign.basics.files import file_hash, write_json
-from codesign.config import Config, parse_config
-from codesign.contract.network import FrozenNetwork
-from codesign.explore import design_points, explore, pareto_front, point_config
-from codesign.machine.mapping import map_network
-from codesign.machine.plan import MEMORY_ROLES, plan_machine
-from codesign.records.rundir import RunDirectory
-from codesign.report.exploration import write_exploration
-from rtl_templates.bundle import _sidecar
+from codesign.basics.errors import AlteredError, CodesignWarning, InputError, OutputError
+from codesign.explore import rows_of, study
+from codesign.explore.fronts import hypervolume, pareto_front, spread
+from codesign.explore.sampling import JOURNAL
+from tests.fake_study import SPACE, Fakes, Stopped, essence, explore
+
+PROGRAM = Path(__file__).resolve().parents[1] / "fake_study.py"
 
 
-def test_front_keeps_what_nothing_beats():
-    costs, values = [1, 2, 3, 4, 5], [0.5, 0.7, 0.6, 0.9, 0.9]
-    assert pareto_front(costs, values) == [0, 1, 3]
-
-
-def test_front_keeps_equal_points_and_drops_the_dearer_of_equal_worth():
-    assert pareto_front([2, 1, 1, 3], [0.5, 0.4, 0.4, 0.5]) == [1, 2, 0]
-    assert pareto_front([1, 1], [0.3, 0.4]) == [1]
-    assert pareto_front([], []) == []
+def beats(one, other):
+    return all(a <= b for a, b in zip(one, other)) and any(a < b for a, b in zip(one, other))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_front_agrees_with_the_definition(seed):
-    import random
-
-    draw = random.Random(seed)
-    points = [(draw.randint(1, 6), draw.randint(1, 6)) for _ in range(12)]
-
-    def beaten(point):
-        return any(c <= point[0] and v >= point[1] and (c, v) != point for c, v in points)
-
-    found = pareto_front([cost for cost, _ in points], [value for _, value in points])
-    assert sorted(found) == [index for index, point in enumerate(points) if not beaten(point)]
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_front_agrees_with_the_definition(seed, size):
+    points = np.random.default_rng(seed).integers(1, 6, (12, size)).tolist()
+    expected = [index for index, point in enumerate(points) if not any(beats(other, point) for other in points)]
+    assert pareto_front(points) == expected
 
 
-def small_config(**grid):
-    grid = {"density": [0.4, 0.2], "weight_bits": [4], "lanes": [1, 2], **grid}
-    return parse_config({"explore": grid})
+def test_a_front_of_nothing_is_empty():
+    assert pareto_front([]) == []
 
 
-def test_grid_has_every_combination_once():
-    names = [point.name for point in design_points(small_config(density=[0.4, 0.2, 0.4]))]
-    assert names == ["d0.4-w4-l1", "d0.4-w4-l2", "d0.2-w4-l1", "d0.2-w4-l2"]
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_hypervolume_is_the_share_of_cells_that_are_dominated(seed, size):
+    """Of points on a grid of whole numbers, counted cell by cell."""
+    points = np.random.default_rng(seed).integers(0, 5, (6, size))
+    cells = np.stack(np.meshgrid(*[np.arange(4)] * size, indexing="ij"), axis=-1).reshape(-1, size)
+    dominated = (cells[:, None] >= points[None]).all(axis=2).any(axis=1)
+    assert hypervolume(points, [4] * size) == dominated.sum()
 
 
-def test_a_point_changes_its_cell_alone():
-    config = small_config()
-    chosen = point_config(config, design_points(config)[3])
-    assert chosen.train.rewiring.target_density == 0.2
-    assert (chosen.freeze.weight_bits, chosen.hardware.lanes) == (4, 2)
-    assert chosen.verify.samples == config.explore.verify_samples
-    assert (chosen.data, chosen.network) == (config.data, config.network)
+def test_points_beyond_the_reference_count_nothing():
+    assert hypervolume([[5, 0], [0, 5]], [4, 4]) == 0
+    assert hypervolume([], [4, 4]) == 0
 
 
-def test_a_density_above_the_start_is_refused():
-    with pytest.raises(InputError, match=re.escape("explore.density: 0.8 exceeds train.rewiring.start_density = 0.5")):
-        design_points(small_config(density=[0.8]))
-
-
-def test_a_dense_training_cannot_be_explored():
-    config = parse_config({"train": {"rewiring": {"preset": "dense"}}})
-    with pytest.raises(InputError, match="preset is 'dense'"):
-        design_points(config)
-
-
-@pytest.mark.parametrize(
-    "network",
-    [
-        {"layers": [{"kind": "conv", "channels": 2}, {"kind": "pool"}]},
-        {"hidden": [4], "learn_leak": "neuron"},
-    ],
-)
-def test_convolutions_pools_and_leaks_per_neuron_are_explored_too(network):
-    assert len(design_points(parse_config({"network": network, "explore": {"lanes": [1, 2]}}))) > 1
-
-
-def test_a_folder_with_something_else_is_left_alone(tmp_path):
-    (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(OutputError, match="not an exploration"):
-        explore(small_config(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
-
-
-@cache
-def any_sidecar() -> str:
-    network = FrozenNetwork.from_arrays([np.ones((3, 2), int)], threshold=2, timesteps=2)
-    return json.dumps(_sidecar(plan_machine(network, map_network(network, [1])), "snn"))
-
-
-def sidecar_with(**bits: int) -> dict:
-    """A sidecar that differs from a true one in the bits of memory that it states."""
-    memory_bits = {role: bits.get(role, 0) for role in MEMORY_ROLES}
-    return {**json.loads(any_sidecar()), "memory_bits": memory_bits}
-
-
-@dataclass
-class FakeStages:
-    """Stands for the pipeline: writes small outputs, records them, and counts what was really done."""
-
-    done: list[tuple[str, str]] = field(default_factory=list)
-    fail: dict[tuple[str, str], BaseException] = field(default_factory=dict)
-
-    def __call__(self, context, names):
-        run, config = context.run, context.config
-        name, point = names[0], run.path.name
-        if run.stage(name).get("status") == "done":
-            run.check(*run.stage(name)["outputs"])
-            return
-        if (point, name) in self.fail:
-            raise self.fail[point, name]
-        self.done.append((point, name))
-        density, lanes = config.train.rewiring.target_density, config.hardware.lanes
-        outputs = {
-            "train": ("checkpoints/best", {}),
-            "freeze": ("network.safetensors", {}),
-            "generate": ("bundle/design.json", sidecar_with(rows=10 * lanes, synapses=int(1000 * density))),
-            "estimate": (
-                "estimate.json",
-                {"area": {"ecp5": {"lut": 100 * lanes}}, "latency_cycles": 1000 / lanes},
-            ),
-            "verify": ("verify/verification.json", {}),
-            "synth": ("synth/synth.json", {}),
-        }
-        path, document = outputs[name]
-        write_json(run.path / path, document)
-        record = {"status": "done", "outputs": {path: file_hash(run.path / path)}, "seconds": 0.1}
-        if name == "freeze":
-            # The test accuracy says the opposite of the validation accuracy: whoever chose by it is found out.
-            record["accuracy_validation"] = 0.5 + density
-            run.figures["accuracy_frozen"] = 0.9 - density
-        elif name == "verify":
-            record["cycles"] = {"latency": 1010 / lanes}
-            run.figures.update(samples_verified=config.verify.samples, mismatches=0)
-        elif name == "synth":
-            run.figures["area"] = {"ecp5": {"lut": 110 * lanes}}
-        run.set_stage(name, record)
-        run.save()
+def test_the_most_of_a_front_each_add_the_most():
+    front = np.array([[0.0, 1.0], [0.05, 0.95], [0.5, 0.5], [0.52, 0.49], [1.0, 0.0]])
+    found = spread(front, [1.1, 1.1], 3)
+    for count in range(3):
+        volumes = [hypervolume(front[[*found[:count], index]], [1.1, 1.1]) for index in range(5)]
+        assert volumes[found[count]] == max(volumes)
+    # One of each place, none of the neighbours.
+    assert {index // 2 for index in found} == {0, 1, 2}
+    assert len(spread(front, [1.1, 1.1], 9)) == 5
 
 
 @pytest.fixture
-def stages(monkeypatch):
-    fake = FakeStages()
-    monkeypatch.setattr(exploration, "run_stages", fake)
-    monkeypatch.setattr("codesign.report.exploration.write_exploration", lambda folder, document: None)
-    return fake
+def fakes(monkeypatch):
+    fakes = Fakes()
+    fakes.put(monkeypatch)
+    return fakes
 
 
-def by_name(document):
-    return {point["name"]: point for point in document["points"]}
+def test_networks_are_trained_once_and_machines_enumerated(tmp_path, fakes):
+    document = explore(tmp_path / "study")
+    assert len(document["networks"]) == 14 and len(document["points"]) == 42
+    assert len(set(fakes.done)) == len(fakes.done)
+    assert sum(what == "freeze" for what, _ in fakes.done) == 14
+    assert len({json.dumps(network["choices"]) for network in document["networks"]}) == 14
+    assert document["complete"]
 
 
-def test_training_and_freezing_are_shared(tmp_path, stages):
-    explore(small_config(), tmp_path / "out")
-    assert [work for work in stages.done if work[1] in ("train", "freeze")] == [
-        ("d0.4", "train"),
-        ("d0.2", "train"),
-        ("d0.4-w4", "freeze"),
-        ("d0.2-w4", "freeze"),
+def test_points_that_break_a_constraint_are_on_no_front(tmp_path, fakes):
+    document = explore(tmp_path / "study")
+    broken = [point for point in document["points"] if point["metrics"]["cycles"] > 4500]
+    assert broken and all(point["broken"] == ["cycles <= 4500"] and not point["front"] for point in broken)
+    costs = [
+        [-point["metrics"]["accuracy"], point["metrics"]["lut"], point["metrics"]["cycles"]]
+        for point in document["points"]
+        if not point["broken"]
     ]
-    point = RunDirectory.open(tmp_path / "out" / "points" / "d0.2-w4-l2")
-    assert point.outputs_intact("train") and point.outputs_intact("freeze") and point.outputs_intact("generate")
+    marked = [point["front"] for point in document["points"] if not point["broken"]]
+    assert [index for index, front in enumerate(marked) if front] == pareto_front(costs)
 
 
-def test_candidates_are_chosen_by_validation_accuracy_and_estimates(tmp_path, stages):
-    document = explore(small_config(), tmp_path / "out")
-    points = by_name(document)
-    # Density 0.4 is better on the validation set and worse on the test set: at equal cost it is the one chosen.
-    assert document["front"] == {
-        "area": ["d0.4-w4-l1"],
-        "memory": ["d0.4-w4-l1", "d0.2-w4-l1"],
-        "latency": ["d0.4-w4-l2"],
-    }
-    chosen = {"d0.4-w4-l1", "d0.4-w4-l2", "d0.2-w4-l1"}
-    for stage in ("verify", "synth"):
-        assert {point for point, done in stages.done if done == stage} == chosen
-    assert {name for name, point in points.items() if point["measured"]["area"]} == chosen
-    assert {name for name, point in points.items() if point["samples_verified"]} == chosen
-    assert points["d0.4-w4-l1"]["cost"]["area"] == 110 and points["d0.2-w4-l2"]["cost"]["area"] == 200
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_study_that_was_stopped_anywhere_ends_with_the_same_points(tmp_path, fakes, sampler):
+    whole = essence(explore(tmp_path / "whole", sampler=sampler))
+    for stop in (0, 1, 7, 12, 3):
+        fakes.stop, fakes.done = stop, []
+        with pytest.raises(Stopped):
+            explore(tmp_path / "parts", sampler=sampler)
+        fakes.stop = None
+        table = json.loads((tmp_path / "parts" / "explore.json").read_text())
+        assert not table["complete"]
+    assert essence(explore(tmp_path / "parts", sampler=sampler)) == whole
 
 
-def test_unverified_points_are_not_said_to_be_verified(tmp_path, stages):
-    points = by_name(explore(small_config(verify="none", synthesise="none"), tmp_path / "out"))
-    assert all(point["samples_verified"] is None for point in points.values())
-    assert not any(point["measured"]["area"] or point["measured"]["latency"] for point in points.values())
-    assert {stage for _, stage in stages.done} == {"train", "freeze", "generate", "estimate"}
+def test_the_samplers_differ_and_so_do_seeds(tmp_path, fakes):
+    found = [
+        essence(explore(tmp_path / str(index), **changes))
+        for index, changes in enumerate([{}, {"sampler": "random"}, {"sampler": "nsga2"}, {"seed": 1}])
+    ]
+    assert all(one != other for index, one in enumerate(found) for other in found[:index])
 
 
-def test_everything_is_measured_on_request(tmp_path, stages):
-    points = by_name(explore(small_config(verify="all", synthesise="all"), tmp_path / "out"))
-    assert all(point["measured"] == {"area": True, "memory": True, "latency": True} for point in points.values())
+def test_a_study_that_was_stopped_while_it_sampled_ends_with_the_same_points(tmp_path, fakes, monkeypatch):
+    whole = essence(explore(tmp_path / "whole"))
+    from codesign.explore.sampling import Trials
+
+    add = Trials._add
+    for count in (1, 2, 7):
+        left = iter(range(count))
+
+        def stopping(self, left=left):
+            if next(left, None) is None:
+                raise Stopped
+            return add(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trials, "_add", stopping)
+            with pytest.raises(Stopped):
+                explore(tmp_path / "parts")
+    assert essence(explore(tmp_path / "parts")) == whole
 
 
-def test_a_second_call_does_nothing_again(tmp_path, stages):
-    first = explore(small_config(), tmp_path / "out")
-    count = len(stages.done)
-    assert explore(small_config(), tmp_path / "out") == first
-    assert len(stages.done) == count
+@pytest.mark.parametrize("cut", [1, 40, 250])
+def test_a_half_written_line_of_the_journal_is_taken_back(tmp_path, fakes, cut):
+    whole = essence(explore(tmp_path / "whole"))
+    fakes.stop, fakes.done = 9, []
+    with pytest.raises(Stopped):
+        explore(tmp_path / "parts")
+    fakes.stop = None
+    journal = tmp_path / "parts" / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    assert essence(explore(tmp_path / "parts")) == whole
 
 
-def test_a_larger_grid_keeps_the_points_there_are(tmp_path, stages):
-    explore(small_config(), tmp_path / "out")
-    stages.done.clear()
-    explore(small_config(lanes=[1, 2, 4]), tmp_path / "out")
-    assert {point for point, stage in stages.done if stage == "generate"} == {"d0.4-w4-l4", "d0.2-w4-l4"}
+@pytest.mark.parametrize("text", ["{}\n", "no json\n", '{"op_code": 4, "study_id": 0}\n', "[1]\n"])
+def test_a_journal_of_something_else_is_refused(tmp_path, fakes, text):
+    explore(tmp_path / "study", budget={"networks": 2})
+    journal = tmp_path / "study" / JOURNAL
+    journal.write_text(text + journal.read_text())
+    with pytest.raises(InputError, match="is no journal of this study"):
+        explore(tmp_path / "study")
 
 
-def test_a_failing_point_leaves_the_others_usable(tmp_path, stages):
-    stages.fail["d0.4-w4-l2", "generate"] = InputError("no such lane")
-    stages.fail["d0.4-w4-l1", "verify"] = MismatchError("spikes differ")
-    document = explore(small_config(verify="all"), tmp_path / "out")
-    points = by_name(document)
-    assert points["d0.4-w4-l2"]["status"] == "failed" and points["d0.4-w4-l2"]["error"] == "no such lane"
-    assert points["d0.4-w4-l1"]["error"] == "spikes differ"
-    assert points["d0.2-w4-l1"]["status"] == points["d0.2-w4-l2"]["status"] == "done"
-    page = write_exploration(tmp_path / "out", document).read_text()
-    assert "d0.4-w4-l2 failed." in page and "no such lane" in page
+def test_a_killed_study_goes_on_to_the_same_points(tmp_path, fakes):
+    whole = essence(explore(tmp_path / "whole"))
+    command = [sys.executable, str(PROGRAM), str(tmp_path / "killed"), "tpe", "11"]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == -9
+    fakes.done.clear()
+    assert essence(explore(tmp_path / "killed")) == whole
+    assert len(fakes.done) == 28 - 11
 
 
-def test_a_failing_training_fails_its_points_alone(tmp_path, stages):
-    stages.fail["d0.4", "train"] = InputError("no data")
-    points = by_name(explore(small_config(), tmp_path / "out"))
-    assert [points[name]["status"] for name in sorted(points)] == ["done", "done", "failed", "failed"]
+def test_more_networks_go_on_from_those_there_are(tmp_path, fakes):
+    whole = essence(explore(tmp_path / "whole"))
+    explore(tmp_path / "parts", budget={"networks": 6})
+    assert essence(explore(tmp_path / "parts")) == whole
 
 
-def test_no_point_at_all_is_an_error(tmp_path, stages):
-    stages.fail["d0.4", "train"] = stages.fail["d0.2", "train"] = InputError("no data")
-    with pytest.raises(InputError, match="no data"):
-        explore(small_config(), tmp_path / "out")
+def test_a_finished_study_does_nothing_again(tmp_path, fakes):
+    first = explore(tmp_path / "study")
+    fakes.done.clear()
+    assert explore(tmp_path / "study") == first and fakes.done == []
 
 
-def test_an_interrupted_exploration_keeps_its_points_and_goes_on(tmp_path, stages):
-    stages.fail["d0.2-w4-l1", "generate"] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        explore(small_config(), tmp_path / "out")
-    table = by_name(json.loads((tmp_path / "out" / "explore.json").read_text()))
-    assert table["d0.4-w4-l1"]["status"] == "done" and table["d0.2-w4-l1"]["status"] == "waiting"
-    stages.fail.clear()
-    stages.done.clear()
-    points = by_name(explore(small_config(), tmp_path / "out"))
-    assert all(point["status"] == "done" for point in points.values())
-    assert ("d0.4-w4-l1", "generate") not in stages.done and ("d0.4", "train") not in stages.done
+def test_a_study_ends_with_its_points_or_its_time(tmp_path, fakes):
+    assert len(explore(tmp_path / "points", budget={"points": 20})["points"]) == 24
+    with pytest.raises(InputError, match="the budget ended before the first network"):
+        explore(tmp_path / "time", budget={"minutes": 1e-9})
 
 
-@pytest.mark.parametrize(
-    "error", [OutputError("out: the disk is full"), OSError(28, "No space left on device"), AlteredError("x: differs")]
-)
-def test_a_fault_of_the_folder_ends_the_exploration(tmp_path, stages, error):
-    """It is not of the design: the points after it would fail of it too."""
-    stages.fail["d0.4-w4-l2", "generate"] = error
+def test_a_small_space_is_searched_to_its_end(tmp_path, fakes):
+    axes = {"freeze.weight_bits": [3, 4, 5], "hardware.lanes": [1, 2]}
+    document = explore(tmp_path / "study", axes=axes, budget={"networks": 50})
+    assert sorted(network["choices"]["freeze.weight_bits"] for network in document["networks"]) == [3, 4, 5]
+
+
+def test_hardware_can_be_all_that_is_searched(tmp_path, fakes):
+    document = explore(tmp_path / "study", axes={"hardware.lanes": [1, 2, 4]})
+    assert len(document["networks"]) == 1 and len(document["points"]) == 3
+
+
+def test_combinations_that_are_refused_are_left_out(tmp_path, fakes):
+    axes = {**SPACE["axes"], "train.rewiring.start_density": [0.1, 0.5]}
+    document = explore(tmp_path / "study", axes=axes)
+    found = [network["choices"] for network in document["networks"]]
+    assert len(found) == 14
+    assert all(c["train.rewiring.target_density"] <= c["train.rewiring.start_density"] for c in found)
+
+
+def test_a_network_that_fails_leaves_the_others(tmp_path, fakes):
+    first = explore(tmp_path / "first", budget={"networks": 4})["networks"][1]["choices"]
+    fakes.fail[first["train.rewiring.target_density"], first["freeze.weight_bits"]] = "no luck"
+    document = explore(tmp_path / "study")
+    assert [network["error"] for network in document["networks"] if network["status"] == "failed"] == ["no luck"]
+    assert len(document["points"]) == 39
+
+
+def test_nothing_but_failures_is_an_error(tmp_path, fakes):
+    fakes.freeze = lambda *_, **__: None  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "freeze_network", lambda *_, **__: study.Failed("no data"))
+        with pytest.raises(InputError, match="no network came to a point; network 0: no data"):
+            explore(tmp_path / "study")
+
+
+def test_objectives_that_are_not_estimated_are_said_and_left_out(tmp_path, fakes, monkeypatch):
+    real = fakes.freeze
+
+    def without(*arguments, **more):
+        found = real(*arguments, **more)
+        for row in found["machines"][1:]:
+            row["area"]["ecp5"]["lut"] = None
+        return found
+
+    monkeypatch.setattr(study, "freeze_network", without)
+    with pytest.warns(CodesignWarning, match="28 of 42 points are left out: lut is not estimated"):
+        document = explore(tmp_path / "study")
+    assert all(
+        point["unknown"] == ["lut"] and not point["front"] for point in document["points"] if point["lanes"] != [1, 1]
+    )
+
+
+@pytest.mark.parametrize("error", [OutputError("out: the disk is full"), AlteredError("x: differs")])
+def test_a_fault_of_the_folder_ends_the_study_and_keeps_its_points(tmp_path, fakes, monkeypatch, error):
+    real, count = fakes.freeze, iter(range(100))
+
+    def full(*arguments, **more):
+        if next(count) == 5:
+            raise error
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(study, "freeze_network", full)
     with pytest.raises(type(error)):
-        explore(small_config(), tmp_path / "out")
-    table = by_name(json.loads((tmp_path / "out" / "explore.json").read_text()))
-    assert [table[name]["status"] for name in table] == ["done", "waiting", "waiting", "waiting"]
+        explore(tmp_path / "study")
+    table = json.loads((tmp_path / "study" / "explore.json").read_text())
+    assert len(table["points"]) == 15
 
 
-@pytest.mark.parametrize(
-    ("path", "maker"),
-    [
-        ("shared/d0.4/checkpoints/best", "train"),
-        ("shared/d0.4-w4/network.safetensors", "freeze"),
-        ("points/d0.4-w4-l1/estimate.json", "estimate"),
-        ("points/d0.4-w4-l1/bundle/design.json", "generate"),
-    ],
-)
-def test_an_altered_file_of_an_exploration_is_refused_by_name(tmp_path, stages, path, maker):
-    explore(small_config(), tmp_path / "out")
-    count = len(stages.done)
-    with (tmp_path / "out" / path).open("a") as file:
-        file.write(" ")
-    with pytest.raises(AlteredError, match=rf"{path.split('/')[-1]}: differs from what `{maker}` has recorded"):
-        explore(small_config(), tmp_path / "out")
-    assert len(stages.done) == count
+def test_a_folder_of_something_else_is_left_alone(tmp_path, fakes):
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not empty and not an exploration"):
+        explore(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+    (tmp_path / "explore.json").write_text('{"format": "something else"}')
+    with pytest.raises(OutputError, match="not the table of an exploration"):
+        explore(tmp_path)
+    (tmp_path / "explore.json").write_text('{"format": "codesign-exploration", "version": 1}')
+    with pytest.raises(InputError, match="of another version of codesign"):
+        explore(tmp_path)
 
 
-def test_progress_ends_at_its_total(tmp_path, stages):
+def test_a_study_of_another_space_says_what_differs(tmp_path, fakes):
+    explore(tmp_path / "study", budget={"networks": 2})
+    with pytest.raises(InputError, match=r"another space: seed is 0 there and 3 here; choose another folder"):
+        explore(tmp_path / "study", seed=3)
+    base = {"network": {"hidden": [9], "timesteps": 2}}
+    with pytest.raises(InputError, match=r"base.network.hidden is \[8\] there and \[9\] here \(and 1 more\)"):
+        explore(tmp_path / "study", base=base, seed=3)
+
+
+def test_two_studies_share_a_folder_of_networks(tmp_path, fakes):
+    from codesign.explore import run_study
+    from codesign.explore.space import parse_space
+
+    for name in ("one", "two"):
+        space = parse_space({**SPACE, "objectives": {"accuracy": "maximise", "memory_bits": "minimise"}})
+        run_study(space, tmp_path / name, 1, None, tmp_path / "networks", "cpu", lambda *_: None)
+    assert len(fakes.done) == 28
+
+
+def test_rows_are_flat_and_of_the_same_keys(tmp_path, fakes):
+    rows = rows_of(explore(tmp_path / "study"))
+    assert len({tuple(row) for row in rows}) == 1 and len(rows) == 42
+    assert {"name", "accuracy", "lut", "freeze.weight_bits", "front", "command"} <= set(rows[0])
+
+
+def test_progress_ends_at_its_total(tmp_path, fakes):
+    from codesign.explore import run_study
+    from codesign.explore.space import parse_space
+
     calls = []
-    explore(small_config(), tmp_path / "out", progress=lambda done, total, text="": calls.append((done, total)))
-    assert all(done <= total for done, total in calls)
+    run_study(
+        parse_space(SPACE), tmp_path, 1, None, None, "cpu", lambda done, total, text="": calls.append((done, total))
+    )
+    assert all(done <= total for done, total in calls) and calls[-1] == (14, 14)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-def test_page_and_pictures_are_there_and_self_contained(tmp_path, stages):
-    page = write_exploration(tmp_path / "out", explore(small_config(), tmp_path / "out")).read_text()
-    links = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', page)
-    assert links and all(link.startswith(("#", "data:image/png;base64,")) for link in links)
-    assert "Pareto front" in page and "d0.4-w4-l1" in page and "(estimated)" in page
-    assert (tmp_path / "out" / "explore.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (tmp_path / "out" / "explore.svg").read_text()
+def test_the_command_shows_the_front_and_goes_on(tmp_path, fakes, capsys):
+    import tomlkit
+
+    from codesign.cli import main
+
+    (tmp_path / "space.toml").write_text(tomlkit.dumps(SPACE))
+    arguments = ["explore", str(tmp_path / "space.toml"), "-o", str(tmp_path / "study"), "--workers", "1"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    document = json.loads((tmp_path / "study" / "explore.json").read_text())
+    front = [point["name"] for point in document["points"] if point["front"]]
+    assert all(name in out for name in front) and f"{len(front)} of 42 points are on the front" in out.replace(
+        "\n", " "
+    )
+    assert "network 3 done" in err or "explore" in err
+    fakes.done.clear()
+    assert main([*arguments, "--json"]) == 0 and fakes.done == []
+    assert json.loads(capsys.readouterr().out)["points"] == document["points"]
+    assert main([*arguments, "--set", "network.timesteps=3"]) == 2
+    assert "base.network.timesteps is 2 there and 3 here" in capsys.readouterr().err
 
 
-def test_the_default_grid_is_valid():
-    assert len(design_points(Config())) == 24
+def test_a_space_that_is_wrong_is_refused_before_its_folder_is_made(tmp_path, fakes, capsys):
+    from codesign.cli import main
 
-
-def test_only_an_exploration_is_gone_on_with(tmp_path):
-    config = parse_config({"explore": {"density": [0.4], "weight_bits": [4], "lanes": [1]}})
-    project = tmp_path / "project"
-    (project / "shared").mkdir(parents=True)
-    with pytest.raises(OutputError, match="not empty and not an exploration"):
-        explore(config, project)
-    assert [path.name for path in project.iterdir()] == ["shared"]
-    (project / "explore.json").write_text('{"format": "something else"}')
-    with pytest.raises(OutputError, match="not the table of an exploration"):
-        explore(config, project)
-    (project / "explore.json").write_text("[" * 100_000)
-    with pytest.raises(InputError, match="nested too deep"):
-        explore(config, project)
-
-
-@pytest.mark.deep
-@pytest.mark.hardware
-def test_real_points_are_trained_simulated_and_drawn(tmp_path):
-    config = parse_config(
-        {
-            "network": {"hidden": [12], "timesteps": 4, "readout": "spike_count"},
-            "train": {"epochs": 8, "batch_size": 64, "learning_rate": 0.01, "threads": 1},
-            "freeze": {"epochs": 2},
-            "verify": {"stress_samples": 2},
-            "explore": {
-                "density": [0.4], "weight_bits": [4], "lanes": [1, 2],
-                "verify": "all", "verify_samples": 3, "synthesise": "none",
-            },
-        }
-    )  # fmt: skip
-    document = explore(config, tmp_path / "out")
-    points = by_name(document)
-    assert [point["status"] for point in points.values()] == ["done", "done"], document
-    for point in points.values():
-        assert (point["samples_verified"], point["mismatches"]) == (3, 0)
-        assert point["measured"] == {"area": False, "memory": True, "latency": True}
-        assert point["validation_accuracy"] > 0.3
-    assert points["d0.4-w4-l2"]["cost"]["latency"] < points["d0.4-w4-l1"]["cost"]["latency"]
-    assert (tmp_path / "out" / "explore.png").is_file()
-    again = []
-    explore(config, tmp_path / "out", progress=lambda done, total, text="": again.append(text))
-    assert not any("validation" in text for text in again)
+    (tmp_path / "space.toml").write_text(
+        '[budget]\nnetworks = 1\n[axes]\n"train.epoch" = [1]\n[objectives]\naccuracy = "maximise"\n'
+    )
+    assert main(["explore", str(tmp_path / "space.toml"), "-o", str(tmp_path / "study")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "study").exists()

@@ -40,6 +40,22 @@ samples = 4
 stress_samples = 2
 """
 
+SPACE = """
+seed = 1
+batch = 2
+device = "icebreaker"
+constraints = ["fits icebreaker", "accuracy >= 0.5"]
+objectives = {accuracy = "maximise", latency_us = "minimise"}
+budget = {networks = 3}
+[base.network]
+hidden = [6]
+[axes]
+"train.rewiring.target_density" = {low = 0.1, high = 0.4, log = true}
+"freeze.weight_bits" = {low = 3, high = 5}
+"network.timesteps" = [2, 4]
+"hardware.lanes" = [1, 2]
+"""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -89,8 +105,27 @@ def prepare(folder: Path) -> None:
     times, units = np.sort(rng.random(400) * 50), rng.integers(0, 8, 400)
     np.savez(folder / "events.npz", times=times, units=units, offsets=np.arange(0, 401, 10), y=labels)
     _write_networks_of_others(folder)
+    _write_study(folder)
     _write_documents(folder / "run")
     _write_terms(folder)
+
+
+def _write_study(folder: Path) -> None:
+    """A study that has sampled three networks and knows what two came to."""
+    from codesign.basics.progress import silent
+    from codesign.explore.sampling import Trials
+    from codesign.explore.space import load_space
+    from codesign.explore.study import Study, claim
+
+    (folder / "space.toml").write_text(SPACE)
+    space = load_space(folder / "space.toml")
+    claim(folder / "study", space)
+    Study(space, folder / "study", None, "cpu", silent).write()
+    trials = Trials(space, folder / "study")
+    trials.next(2)
+    trials.tell(0, [0.9, 3.0], {"fits icebreaker": -0.5, "accuracy >= 0.5": -0.8})
+    trials.tell(1, None)
+    trials.next(3)
 
 
 def _write_terms(folder: Path) -> None:
@@ -205,6 +240,27 @@ def _configuration(case: Path, file: Path) -> None:
         raise AssertionError("the configuration written is another one")
 
 
+def _space(case: Path, file: Path) -> None:
+    from codesign.explore.space import load_space, parse_space
+
+    space = load_space(file)
+    document = {**space.file.model_dump(), "base": dict(space.base)}
+    if parse_space(document).document != space.document:
+        raise AssertionError("the space that was read is another one")
+
+
+def _study(case: Path, file: Path) -> None:
+    from codesign.explore.sampling import Trials
+    from codesign.explore.space import load_space
+    from codesign.explore.study import claim
+
+    space = load_space(case / "space.toml")
+    claim(case / "study", space)
+    trials = Trials(space, case / "study")
+    for trial in trials.next(4):
+        trials.tell(trial.number, [0.8, 2.0], {"fits icebreaker": 0.5, "accuracy >= 0.5": -0.1})
+
+
 def _data(case: Path, file: Path) -> None:
     from codesign.config import DataConfig
     from codesign.data import load_dataset
@@ -311,6 +367,9 @@ TARGETS: dict[str, Target] = {
         Target("checkpoints", CHECKPOINTS, _checkpoint, weight=2),
         Target("checkpoints freeze", CHECKPOINTS, ("freeze", "{case}/run", "--json"), RUN, 0.5),
         Target("checkpoints resume", CHECKPOINTS, ("train", "{case}/run", "--json"), RUN, 0.5),
+        Target("space", {"space.toml": "toml"}, _space, weight=2),
+        Target("study", {"study/explore.json": "json", "study/trials.journal": "json lines"}, _study,
+               ("space.toml", "study"), 2),
         Target("configuration", {"run/config.toml": "toml", "tiny.toml": "toml"}, _configuration, weight=8),
         Target("configuration estimate", {"run/config.toml": "toml"}, ("estimate", "{case}/run", "--json"), RUN, 2),
         Target("overrides", {"run/config.toml": "overrides"},

@@ -1,0 +1,242 @@
+"""What workers do, with networks that are really trained, and who the workers are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codesign.basics.errors import InputError, OutputError, ToolError
+from codesign.cli import main
+from codesign.config import parse_config
+from codesign.explore import jobs, rows_of, run_study
+from codesign.explore.points import shortage
+from codesign.explore.space import parse_space
+from codesign.explore.workers import Job, workers
+from codesign.records.rundir import RunDirectory
+from tests.fake_study import essence
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY: dict[str, Any] = {
+    "base": {
+        "data": {"train_limit": 200, "test_limit": 60},
+        "network": {"hidden": [6], "timesteps": 2},
+        "train": {"epochs": 3, "batch_size": 64, "rewiring": {"epochs_per_iteration": 1, "score_batches": 2}},
+        "freeze": {"epochs": 0},
+    },
+    "axes": {
+        "train.rewiring.target_density": {"low": 0.15, "high": 0.5},
+        "freeze.weight_bits": [3, 5],
+        "hardware.lanes": [1, 2],
+        "hardware.goal": ["small", "balanced"],
+    },
+    "device": "ecp5-25f",
+    "objectives": {"accuracy": "maximise", "cycles": "minimise"},
+    "batch": 2,
+    "budget": {"networks": 2},
+    "front": {"most": 0},
+}
+
+
+def explore(folder: Path, count: int | None = 1, scheduler: str | None = None, **changes: Any) -> dict[str, Any]:
+    space = parse_space({**TINY, **changes})
+    return run_study(space, folder, count, scheduler, None, "cpu", lambda *_: None)
+
+
+def test_networks_are_run_folders_and_points_are_made_again_by_their_command(tmp_path, monkeypatch):
+    document = explore(tmp_path / "study")
+    assert len(document["points"]) == 8 and document["complete"]
+    for network in document["networks"]:
+        run = RunDirectory.open(network["folder"])
+        assert run.outputs_intact("train") and run.outputs_intact("freeze")
+        assert run.figures["network_hash"] == network["network_hash"]
+    # Test accuracies are there for the front, and nowhere else.
+    assert {point["front"] for point in document["points"] if point["test_accuracy"] is not None} == {True}
+    # The command leads to the same network on the same machine.
+    point = document["points"][-1]
+    words = shlex.split(point["command"])
+    monkeypatch.chdir(tmp_path)
+    for stage in ("train", "freeze", "estimate"):
+        arguments = words[2:] if stage == "train" else [words[4]]
+        assert main([stage, *arguments]) == 0
+    again = json.loads((tmp_path / words[4] / "estimate.json").read_text())
+    assert again["latency_cycles"] == point["metrics"]["cycles"] and again["lanes"] == point["lanes"]
+
+
+def test_sampling_looks_at_no_test_sample(tmp_path, monkeypatch):
+    """With test accuracies that say the opposite the same points are found."""
+    whole = explore(tmp_path / "whole")
+    freeze = jobs.freeze_network
+
+    def blind(*arguments, **more):
+        found = freeze(*arguments, **more)
+        run = RunDirectory.open(arguments[1].frozen)
+        run.figures["accuracy_frozen"] = 1 - run.figures["accuracy_frozen"]
+        run.save()
+        return found
+
+    monkeypatch.setattr("codesign.explore.study.freeze_network", blind)
+    turned = explore(tmp_path / "turned")
+    assert essence(turned) == essence(whole)
+    pairs = zip(whole["points"], turned["points"])
+    assert all(a["test_accuracy"] == pytest.approx(1 - b["test_accuracy"]) for a, b in pairs if a["front"])
+
+
+def test_freezings_share_a_training(tmp_path):
+    axes = {"freeze.weight_bits": [3, 4], "hardware.lanes": [1]}
+    explore(tmp_path / "study", axes=axes)
+    names = sorted(path.name for path in (tmp_path / "study" / "networks").iterdir())
+    assert len(names) == 3 and sum("-" in name for name in names) == 2
+    assert len({name.partition("-")[0] for name in names}) == 1
+
+
+def test_estimates_are_kept_as_long_as_they_hold(tmp_path, monkeypatch):
+    first = explore(tmp_path / "study")
+    estimate = jobs.estimate_machines
+    count = []
+    monkeypatch.setattr(jobs, "estimate_machines", lambda *given: count.append(1) or estimate(*given))
+    assert explore(tmp_path / "study") == first and count == []
+    path = tmp_path / "study" / "estimates" / "000.json"
+    path.write_text(path.read_text().replace('"key": "', '"key": "0'))
+    assert explore(tmp_path / "study") == first and count == [1]
+
+
+def test_who_comes_second_waits_and_finds_the_work_done(tmp_path):
+    job = jobs.NetworkJob(tmp_path, jobs.without_machine(parse_config(TINY["base"])))
+    run = RunDirectory.create(job.trained)
+    with run.locked():
+        waiting = threading.Thread(target=jobs.train_network, args=(jobs.stamp(), job))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+    waiting.join(60)
+    assert RunDirectory.open(job.trained).outputs_intact("train")
+
+
+def test_another_codesign_is_refused(tmp_path):
+    job = jobs.NetworkJob(tmp_path, parse_config({}))
+    with pytest.raises(
+        ToolError, match=r"worker here: has codesign .*, the study is of 0.0.9 \(abc\); install the same"
+    ):
+        jobs.train_network("0.0.9 (abc)", job)
+    with pytest.raises(OutputError, match=r"cannot write .*; studies need a folder that all workers see"):
+        jobs.check_worker(jobs.stamp(), tmp_path / "elsewhere")
+
+
+def test_whether_a_machine_fits():
+    area = {
+        "ice40": {"lut": 4000, "ff": 9000, "bram": 29.0, "dsp": 0},
+        "ecp5": {"lut": None, "ff": 1, "bram": 99.0, "dsp": 0},
+    }
+    assert shortage(area, "ice40-up5k") == pytest.approx(-1 / 30)
+    # The board's link takes the last block.
+    assert shortage(area, "icebreaker") == 0
+    area["ice40"]["lut"] = 5000
+    assert shortage(area, "icebreaker") > 0  # type: ignore[operator]
+    area["ice40"]["lut"] = None
+    assert shortage(area, "icebreaker") is None
+    # Too many blocks are too many, whatever the logic.
+    assert shortage(area, "ecp5-25f") == pytest.approx(43 / 56)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("codesign.explore.workers.TIMEOUT", 1)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(ToolError, match=f"--scheduler {address}: does not answer within 1 s") as found:
+            explore(tmp_path / "study", None, address)
+        assert "\n" not in str(found.value)
+    with pytest.raises(InputError, match="--workers is the number of processes here"):
+        explore(tmp_path / "study", 2, "tcp://127.0.0.1:9")
+
+
+def dies_once(mark: str) -> int:
+    """Kills its process the first time."""
+    path = Path(mark)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def fails_to_write(folder: str) -> None:
+    raise OutputError(f"{folder}: the disk is full; free some space and run the command again")
+
+
+def test_a_worker_that_dies_does_its_job_again_elsewhere(tmp_path):
+    with workers(2, None, tmp_path, jobs.stamp(), lambda *_: None) as found:
+        assert found.count == 2
+        done = dict(found.results([Job("a", dies_once, (str(tmp_path / "mark"),)), Job("b", os.getpid, ())]))
+        assert set(done) == {"a", "b"} and all(pid != os.getpid() for pid in done.values())
+        with pytest.raises(OutputError, match="the disk is full"):
+            list(found.results([Job("c", fails_to_write, ("there",))]))
+
+
+def test_the_job_script_of_a_cluster_is_rendered():
+    """As far as it goes without SLURM: the lines that docs/scale.md shows lead to this script."""
+    from dask_jobqueue.slurm import SLURMJob
+
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    code = next(block for block in text.split("```python\n")[1:] if "SLURMCluster" in block).split("```")[0]
+    options = eval(f"dict({code.split('SLURMCluster(')[1].split(')')[0]})")
+    script = SLURMJob(scheduler="tcp://10.0.0.1:8786", name="codesign", **options).job_script()
+    assert "#SBATCH --cpus-per-task=8" in script and "export OMP_NUM_THREADS=1" in script
+    assert "tcp://10.0.0.1:8786" in script and "--nworkers 8" in script and "--nthreads 1" in script
+
+
+@pytest.mark.deep
+@pytest.mark.hardware
+def test_points_of_the_front_are_verified_and_placed(tmp_path):
+    front = {"most": 1, "verify_samples": 3, "place": ["ecp5-25f"]}
+    document = explore(tmp_path / "study", front=front, constraints=["lut >= 1"])
+    made = [point for point in document["points"] if point["folder"]]
+    assert len(made) == 1 and (tmp_path / "study" / made[0]["folder"] / "report.html").is_file()
+    estimate = json.loads((tmp_path / "study" / made[0]["folder"] / "estimate.json").read_text())
+    assert estimate["latency_cycles"] == made[0]["metrics"]["cycles"]
+    assert sum(estimate["memory_bits"].values()) == made[0]["metrics"]["memory_bits"]
+    assert (made[0]["measured"]["samples_verified"], made[0]["measured"]["mismatches"]) == (3, 0)
+    assert made[0]["measured"]["fmax_mhz"]["ecp5-25f"] > 20 and made[0]["measured"]["area"]["lut"] > 100
+
+
+@pytest.mark.deep
+def test_two_workers_one_killed_again_and_again_lose_nothing(tmp_path):
+    """A worker is killed every ten seconds; the points are those of one process, and no network is trained twice."""
+    budget = {"networks": 24}
+    whole = explore(tmp_path / "whole", budget=budget)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom tests.codesign.test_explore_jobs import explore\n"
+        "if __name__ == '__main__':\n    explore(Path(sys.argv[1]), 2, budget={'networks': 24})\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    study = subprocess.Popen([sys.executable, str(tmp_path / "program.py"), str(tmp_path / "study")])
+    killed = 0
+    while study.poll() is None:
+        time.sleep(10)
+        found = _workers_of(study.pid)
+        if found:
+            os.kill(found[killed % len(found)], signal.SIGKILL)
+            killed += 1
+    assert study.returncode == 0 and killed > 0
+    document = json.loads((tmp_path / "study" / "explore.json").read_text())
+    assert essence(document) == essence(whole)
+    assert len({network["folder"] for network in document["networks"]}) == 24
+    assert len(rows_of(document)) == len(rows_of(whole))
+
+
+def _workers_of(pid: int) -> list[int]:
+    """Worker processes of a study: children of its nannies."""
+    import psutil
+
+    try:
+        found = psutil.Process(pid).children(recursive=True)
+        return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline()) and child.num_threads() > 3]
+    except psutil.NoSuchProcess:
+        return []

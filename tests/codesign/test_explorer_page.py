@@ -1,0 +1,174 @@
+"""The page of an exploration: what is in it, and what it does in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from codesign.report.explorer import peers_of, read_peers, write_explorer
+from tests.browser import Page, browser
+from tests.fake_study import SPACE, Fakes, explore
+from tests.requirements import needs
+
+MNIST = {"network": {"hidden": [8], "timesteps": 2}, "data": {"set": "mnist"}}
+# Beside everything else that a page must stand: texts that look like its own language.
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explorer") / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        Fakes().put(patch, draw=True)
+        explore(folder, base=MNIST)
+    return folder
+
+
+def test_the_page_is_self_contained(study):
+    text = (study / "explore.html").read_text(encoding="utf-8")
+    own = text[: text.index("<script>")]
+    assert re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', own) == ["data:,"]
+    assert "default-src 'none'" in own and "Points" in own
+    assert (study / "explore.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (study / "explore.svg").read_text()
+
+
+def test_texts_of_a_study_end_no_script(study, tmp_path):
+    document = json.loads((study / "explore.json").read_text())
+    document["points"][0]["failure"] = document["networks"][0]["error"] = HOSTILE
+    text = write_explorer(tmp_path, document).read_text(encoding="utf-8")
+    assert HOSTILE not in text and "\\u003c/script>" in text and text.count("</script>") == 3
+
+
+def test_others_are_of_the_same_data(study):
+    document = json.loads((study / "explore.json").read_text())
+    names = {peer["name"] for peer in peers_of(document)}
+    assert "Spiker+" in names and "TENNLab fpga" not in names
+    assert all(0 < peer["metrics"].get("accuracy", 0.5) < 1 for peer in peers_of(document))
+    document["space"]["base"]["data"]["set"] = "digits"
+    assert peers_of(document) == []
+    assert all(peer["source"] for peer in read_peers()["peers"])
+
+
+@pytest.fixture(scope="module")
+def opened(study):
+    with browser() as page:
+        yield page
+
+
+def show(page: Page, study: Path, *, width: int = 1280, dark: bool = False) -> None:
+    page.open(study / "explore.html", width=width, height=900, dark=dark)
+    page.wait("document.body.dataset.points !== undefined && document.querySelectorAll('#rows tbody tr').length > 0")
+
+
+def rows(page: Page) -> list[str]:
+    return page.value("[...document.querySelectorAll('#rows tbody tr')].map((row) => row.dataset.name)")
+
+
+def marks(page: Page) -> int:
+    return page.value("document.querySelectorAll('#scatter .scatterlayer .point').length")
+
+
+def fill(page: Page, key: str, text: str) -> None:
+    page.value(
+        f"(() => {{ const input = document.querySelector('th[data-key=\"{key}\"] input');"
+        f" input.value = {json.dumps(text)}; input.dispatchEvent(new Event('input')); }})()"
+    )
+
+
+@needs("chromium")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_it_is_drawn_without_an_error_and_without_a_request(opened, study, width, dark):
+    opened.problems.clear()
+    opened.requests.clear()
+    show(opened, study, width=width, dark=dark)
+    document = json.loads((study / "explore.json").read_text())
+    feasible = [point for point in document["points"] if not point["broken"]]
+    peers = [peer for peer in peers_of(document) if {"lut", "accuracy"} <= set(peer["metrics"])]
+    opened.wait(f"document.querySelectorAll('#scatter .scatterlayer .point').length === {len(feasible) + len(peers)}")
+    assert peers and len(rows(opened)) == len(feasible)
+    assert opened.value("document.querySelectorAll('#coordinates .axis').length") > 3
+    # No part is wider than the window.
+    assert opened.value("document.documentElement.scrollWidth") <= width
+    ink = opened.value("getComputedStyle(document.body).color")
+    assert (ink == "rgb(230, 234, 240)") == dark
+    assert (opened.problems, opened.requests) == ([], [])
+
+
+@needs("chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_click_on_a_point_shows_it(opened, study, width):
+    show(opened, study, width=width)
+    opened.value("document.getElementById('scatter').scrollIntoView({behavior: 'instant'})")
+    place = opened.value(
+        "(() => { const box = document.querySelector('#scatter .scatterlayer .point').getBoundingClientRect();"
+        " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+    )
+    opened.click(*place)
+    opened.wait("document.querySelector('#detail .name') !== null")
+    name = opened.value("document.querySelector('#detail .name').textContent").split(",")[0]
+    document = json.loads((study / "explore.json").read_text())
+    (point,) = [point for point in document["points"] if point["name"] == name]
+    text = opened.value("document.getElementById('detail').textContent")
+    assert point["command"] in text and "freeze.weight_bits" in text
+    assert opened.value("document.querySelector('#rows tr.chosen').dataset.name") == name
+
+
+@needs("chromium")
+def test_filters_brushes_and_sorting_go_together(opened, study):
+    show(opened, study)
+    document = json.loads((study / "explore.json").read_text())
+    feasible = [point for point in document["points"] if not point["broken"]]
+    fill(opened, "lut", "<= 750")
+    few = {point["name"] for point in feasible if point["metrics"]["lut"] <= 750}
+    opened.wait(f"document.body.dataset.points === '{len(few)}'")
+    assert set(rows(opened)) == few and 0 < len(few) < len(feasible)
+    fill(opened, "accuracy", "0.5..0.9")
+    fewer = {
+        name for name in few if 0.5 <= next(p for p in feasible if p["name"] == name)["metrics"]["accuracy"] <= 0.9
+    }
+    opened.wait(f"document.body.dataset.points === '{len(fewer)}'")
+    opened.value("document.getElementById('reset').click()")
+    opened.wait(f"document.body.dataset.points === '{len(feasible)}'")
+    opened.value("document.querySelector('th[data-key=\"cycles\"] button').click()")
+    opened.wait("document.querySelector('th[data-key=\"cycles\"]').getAttribute('aria-sort') === 'ascending'")
+    cycles = {point["name"]: point["metrics"]["cycles"] for point in feasible}
+    assert [cycles[name] for name in rows(opened)] == sorted(cycles.values())
+    left, top, bottom, right = opened.value(
+        "(() => { document.getElementById('scatter').scrollIntoView({behavior: 'instant'});"
+        " const box = document.querySelector('#scatter .nsewdrag').getBoundingClientRect();"
+        " const marks = [...document.querySelectorAll('#scatter .point')].map((mark) => mark.getBoundingClientRect());"
+        " const middle = marks.map((mark) => mark.x + mark.width / 2).sort((a, b) => a - b);"
+        " return [box.x + 2, box.y + 2, box.bottom - 2, middle[Math.floor(middle.length / 2)]]; })()"
+    )
+    opened.drag((left, top), (right, bottom))
+    opened.wait(f"Number(document.body.dataset.points) < {len(feasible)}")
+    assert 0 < len(rows(opened)) < len(feasible)
+
+
+@needs("chromium")
+def test_axes_are_chosen_and_constraints_can_be_let_go(opened, study):
+    show(opened, study)
+    document = json.loads((study / "explore.json").read_text())
+    opened.value("(() => { const x = document.getElementById('x'); x.value = 'memory_bits'; x.onchange(); })()")
+    opened.wait("document.querySelector('#scatter .xtitle').textContent === 'memory, bits'")
+    opened.value("document.getElementById('feasible').click()")
+    opened.wait(f"document.body.dataset.points === '{len(document['points'])}'")
+    opened.value("document.getElementById('front').click()")
+    front = sum(point["front"] for point in document["points"])
+    opened.wait(f"document.body.dataset.points === '{front}'")
+
+
+@needs("chromium")
+def test_a_request_and_an_error_would_be_seen(tmp_path):
+    (tmp_path / "bad.html").write_text(
+        "<img src='http://127.0.0.1:1/x.png'><script>console.error('wrong'); setTimeout(() => nothing());</script>"
+    )
+    with browser() as page:
+        page.open(tmp_path / "bad.html", width=800, height=600)
+        page.wait("document.images[0].complete")
+        assert page.requests == ["http://127.0.0.1:1/x.png"]
+        assert any("wrong" in text for text in page.problems) and any("nothing" in text for text in page.problems)
+    assert SPACE
