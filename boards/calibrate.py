@@ -1,109 +1,92 @@
-"""Fits the area models of :mod:`codesign.cost.area_model` on syntheses of random networks.
+"""The table of synthesised machines that estimates of logic are fitted on, and held against.
 
-    python -m boards.calibrate WORK
+    python -m boards.calibrate table [--numbers 0:100]    synthesise random machines; goes on where it was stopped
+    python -m boards.calibrate fit                        write the coefficients of codesign/cost/coefficients.py
+    python -m boards.calibrate check                      errors on machines that no fit has seen, into docs/estimates.md
 
-prints the models as Python, and for each network what was measured. Slow: a quarter of an hour on two cores.
+A row of the table is a machine of :mod:`boards.designs`: by family the cells of each component, and what nextpnr packs
+them into. Machines of even numbers are fitted on, those of odd ones are held out.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
-import sys
 import tempfile
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from boards.synth import synth_bundle
-from codesign.config import SynthConfig
-from codesign.contract.network import FrozenNetwork, InputCoding, Leak
-from codesign.cost.area_model import FEATURES
-from codesign.cost.estimate import FAMILIES, area_features, block_ram
-from codesign.machine.mapping import HardwareMap, map_network
-from codesign.machine.plan import plan_machine
+from boards.designs import random_machine
+from boards.netlists import component_counts
+from boards.registry import TARGETS
+from boards.synth import FLOWS, PACK_TARGET, used_resources
+from boards.tools import run_tool, tool_version
+from codesign.contract.network import FrozenNetwork
+from codesign.cost.estimate import FAMILIES
+from codesign.machine.mapping import HardwareMap
 from rtl_templates.bundle import write_bundle
 
-# (inputs and widths, lanes, weight bits, membrane width, coding, density)
-DESIGNS: tuple[tuple[list[int], list[int], int, int, str, float], ...] = (
-    ([64, 10], [1], 4, 12, "events", 0.3),
-    ([64, 96, 10], [1, 1], 5, 14, "current", 0.2),
-    ([64, 96, 10], [4, 2], 5, 14, "current", 0.2),
-    ([64, 32, 10], [2, 1], 4, 10, "events", 0.3),
-    ([40, 40, 40, 5], [1, 1, 1], 6, 16, "events", 0.2),
-    ([256, 64, 10], [4, 1], 6, 16, "events", 0.1),
-    ([256, 64, 10], [8, 2], 6, 16, "events", 0.1),
-    ([128, 128, 10], [8, 4], 4, 12, "current", 0.1),
-    ([784, 128, 10], [4, 1], 6, 18, "current", 0.1),
-    ([100, 200, 20], [2, 2], 8, 20, "events", 0.1),
-    ([64, 96, 10], [1, 1], 5, 14, "current", 0.18),
-    ([64, 96, 10], [2, 2], 4, 13, "current", 0.18),
-    ([64, 64, 10], [4, 4], 4, 13, "current", 0.15),
-)
+TABLE = Path(__file__).with_name("calibration.jsonl")
 
 
-def random_design(number: int) -> tuple[FrozenNetwork, HardwareMap]:
-    """Network and mapping of one entry of DESIGNS."""
-    widths, lanes, bits, membrane, coding, density = DESIGNS[number]
-    rng = np.random.default_rng(number)
-    limit = (1 << (bits - 1)) - 1
-    weights = []
-    for n_in, n_out in pairwise(widths):
-        matrix = rng.integers(1, limit + 1, (n_in, n_out)) * rng.choice((-1, 1), (n_in, n_out))
-        weights.append(matrix * (rng.random((n_in, n_out)) < density))
-    network = FrozenNetwork.from_arrays(
-        weights,
-        threshold=[rng.integers(1 << (membrane - 4), 1 << (membrane - 2), n) for n in widths[1:]],
-        bias=[rng.integers(-40, 80, n) for n in widths[1:]],
-        timesteps=8,
-        coding=InputCoding("current", 4) if coding == "current" else InputCoding("events"),
-        leak=Leak("shift", 2),
-        fraction_bits=4,
-        membrane_width=membrane,
-    )
-    return network, map_network(network, lanes)
+def read_table() -> dict[int, dict[str, Any]]:
+    """Rows by the machine's number."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.is_file() else []
+    return {row["number"]: row for row in map(json.loads, lines)}
 
 
-def main(work: Path) -> None:
-    """Measure every design, fit, print."""
-    rows: list[dict[str, Any]] = []
-    config = SynthConfig.model_validate({"families": list(FAMILIES), "fmax": []})
-    for number in range(len(DESIGNS)):
-        network, mapping = random_design(number)
+def measure(network: FrozenNetwork, mapping: HardwareMap, folder: Path, families: Sequence[str]) -> dict[str, Any]:
+    """By family: ``components``, cells by component and kind, and ``packed``, nextpnr's own count where it packs."""
+    write_bundle(network, mapping, folder / "bundle")
+    found: dict[str, Any] = {}
+    for family in families:
+        script = (
+            f"read_verilog -defer snn.v\n{FLOWS[family].command} -top snn\nautoname\nwrite_json {family}.json\n"
+        )
+        (folder / "bundle" / f"{family}.ys").write_text(script)
+        run_tool("yosys", ["-q", f"{family}.ys"], cwd=folder / "bundle", log=folder / f"{family}.log")
+        entry: dict[str, Any] = {"components": component_counts(folder / "bundle" / f"{family}.json", "snn")}
+        if family in PACK_TARGET:
+            arguments = [*TARGETS[PACK_TARGET[family]].options, "--pack-only", "--json", f"{family}.json"]
+            arguments += ["--report", "packed.json", "--quiet"]
+            run_tool(f"nextpnr-{family}", arguments, cwd=folder / "bundle", log=folder / f"{family}-pack.log")
+            report = json.loads((folder / "bundle" / "packed.json").read_text())
+            entry["packed"] = used_resources(report["utilization"])["lut"]
+        found[family] = entry
+    return found
+
+
+def make_table(numbers: Sequence[int]) -> None:
+    """Synthesise the machines that the table lacks; a row is written when it is whole."""
+    for number in numbers:
+        if number in read_table():
+            continue
+        network, mapping = random_machine(number)
         with tempfile.TemporaryDirectory() as folder:
-            write_bundle(network, mapping, Path(folder) / "bundle")
-            area = synth_bundle(Path(folder) / "bundle", config, work / str(number))["area"]
-        plan = plan_machine(network, mapping)
-        for family in FAMILIES:
-            blocks = block_ram(plan.memories, family)
-            features = area_features(plan, family)
-            rows.append({"number": number, "family": family, "features": features, "blocks": blocks, **area[family]})
-            print(json.dumps(rows[-1]), flush=True)  # noqa: T201
-    for family in FAMILIES:
-        chosen = [row for row in rows if row["family"] == family]
-        matrix = np.array([row["features"] for row in chosen])
-        parts = []
-        for figure in ("lut", "ff"):
-            values = np.array([row[figure] for row in chosen], np.float64)
-            coefficients = fit(matrix, values)
-            errors = []
-            for left_out in range(len(chosen)):
-                kept = np.arange(len(chosen)) != left_out
-                guess = matrix[left_out] @ fit(matrix[kept], values[kept])
-                errors.append((guess - values[left_out]) / values[left_out])
-            shown = ", ".join(f"{value:.4g}" for value in coefficients)
-            parts.append(f"{figure}=Linear(({shown}), {np.abs(errors).max():.2f}, {max(0.0, -min(errors)):.2f})")
-        print(f'    "{family}": AreaModel({", ".join(parts)}),')  # noqa: T201
+            families = measure(network, mapping, Path(folder), FAMILIES)
+            verilog = hashlib.sha256((Path(folder) / "bundle" / "snn.v").read_bytes()).hexdigest()
+        row = {"number": number, "verilog": verilog[:16], "yosys": tool_version("yosys"), **families}
+        with TABLE.open("a", encoding="utf-8") as table:
+            table.write(json.dumps(row, separators=(",", ":")) + "\n")
+        luts = ", ".join(f"{family} {sum_of(families[family], 'lut')}" for family in FAMILIES)
+        print(f"machine {number}: {luts}", flush=True)  # noqa: T201
 
 
-def fit(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Non-negative least squares of relative errors, one coefficient per feature."""
-    from scipy.optimize import nnls
+def sum_of(entry: dict[str, Any], kind: str) -> int:
+    """Cells of a kind over all components."""
+    return sum(counts.get(kind, 0) for counts in entry["components"].values())
 
-    assert matrix.shape[1] == len(FEATURES)
-    return nnls(matrix / values[:, None], np.ones(len(values)))[0]
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m boards.calibrate", description="estimates of logic")
+    parser.add_argument("what", choices=["table"])
+    parser.add_argument("--numbers", default="0:120", help="machines of the table, FIRST:END")
+    given = parser.parse_args(arguments)
+    first, end = map(int, given.numbers.split(":"))
+    make_table(range(first, end))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
