@@ -75,7 +75,7 @@ def _network(rng: np.random.Generator) -> FrozenNetwork:
         projections = _pictures(rng, first)
     else:
         projections = _matrices(rng, first if kind == "recurrent" else None)
-    bits = int(rng.choice([2, 3, 4, 5, 6, 8]))
+    bits = int(rng.choice([3, 4, 5, 6, 8]))
     layers = []
     for index, (parts, shape) in enumerate(projections):
         silent = index == len(projections) - 1 and readout != "spike_count"
@@ -86,10 +86,10 @@ def _network(rng: np.random.Generator) -> FrozenNetwork:
 
 def _matrices(rng: np.random.Generator, recurrent: int | None) -> list[tuple[list[Projection], Shape | None]]:
     """Projections of each layer of a chain; from layer ``recurrent`` on all but the last read themselves too."""
-    depth = int(rng.choice([0, 1, 2], p=[0.15, 0.6, 0.25]))
-    hidden = [int(np.exp(rng.uniform(np.log(8), np.log(128)))) for _ in range(depth)]
-    widths = [int(np.exp(rng.uniform(np.log(16), np.log(800)))), *hidden, int(rng.choice([2, 4, 10, 20]))]
-    density = float(rng.uniform(0.03, 0.3))
+    depth = int(rng.choice([0, 1, 2], p=[0.08, 0.67, 0.25]))
+    hidden = [int(np.exp(rng.uniform(np.log(16), np.log(128)))) for _ in range(depth)]
+    widths = [int(np.exp(rng.uniform(np.log(16), np.log(800)))), *hidden, int(rng.choice([4, 10, 20]))]
+    density = float(rng.uniform(0.05, 0.3))
     found: list[tuple[list[Projection], Shape | None]] = []
     for index, (n_in, n_out) in enumerate(pairwise(widths)):
         parts = [Projection(index - 1, Synapses.from_dense((rng.random((n_in, n_out)) < density).astype(np.int64)))]
@@ -106,13 +106,13 @@ def _matrices(rng: np.random.Generator, recurrent: int | None) -> list[tuple[lis
 
 def _pictures(rng: np.random.Generator, recurrent: int) -> list[tuple[list[Projection], Shape | None]]:
     """A convolution or two, some with pools or, from layer ``recurrent`` on, reading themselves; then classes."""
-    side = int(rng.integers(6, 13))
+    side = int(rng.integers(8, 15))
     shape = (int(rng.integers(1, 3)), side, side)
     found: list[tuple[list[Projection], Shape | None]] = []
     for index in range(int(rng.integers(1, 3))):
         pool = SumPool(shape, 2) if min(shape[1:]) >= 6 and rng.random() < 0.4 else None
         seen = shape if pool is None else pool.out_shape
-        channels, size, stride = int(rng.integers(2, 7)), int(rng.choice([1, 3, 5])), int(rng.choice([1, 1, 2]))
+        channels, size, stride = int(rng.integers(3, 9)), int(rng.choice([1, 3, 3, 5])), int(rng.choice([1, 1, 2]))
         taps = (rng.random((channels, seen[0], size, size)) < 0.6).astype(np.int64)
         convolution = Convolution.from_dense(taps, seen, stride, size // 2)
         parts = [Projection(index - 1, convolution, pool)]
@@ -123,7 +123,7 @@ def _pictures(rng: np.random.Generator, recurrent: int) -> list[tuple[list[Proje
         found.append((parts, shape))
     pool = SumPool(shape, 2) if min(shape[1:]) >= 4 and rng.random() < 0.5 else None
     n_in = int(np.prod(shape if pool is None else pool.out_shape))
-    dense = (rng.random((n_in, int(rng.choice([2, 4, 10])))) < rng.uniform(0.05, 0.2)).astype(np.int64)
+    dense = (rng.random((n_in, int(rng.choice([4, 10])))) < rng.uniform(0.05, 0.2)).astype(np.int64)
     found.append(([Projection(len(found) - 1, Synapses.from_dense(dense), pool)], None))
     return found
 

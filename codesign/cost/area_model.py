@@ -1,61 +1,71 @@
-"""Linear models of LUTs and flip-flops, fitted on syntheses by ``python -m boards.calibrate``.
+"""Look-up tables and flip-flops of a machine, as sums over its components.
 
-    figure = base + layers * (layers) + lanes * (all lanes) + datapath * (sum over layers of lanes x potential bits)
-             + rom * (bits of row, synapse and parameter tables that yosys builds from logic)
-             + ram * (bits of other memories built from logic) + lutram * (distributed RAM cells)
+    LUT = sum over components of (constant of its kind + sum of coefficient * term + coefficient * registers)
+    FF  = sum over components of (constant of its kind + coefficient of its kind * registers)
 
-Which memory goes where is :func:`codesign.cost.estimate.memory_kind`.
-``error`` is the greatest relative error over the networks that the fit has seen, leaving each out in turn.
+Components, registers and terms are :mod:`codesign.cost.components`; the coefficients of a family are fitted on
+synthesised machines and the bands are what machines kept that no fit had seen (``python -m boards.calibrate``,
+docs/estimates.md).
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from codesign.cost.components import Component
+
+Terms = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Linear:
-    """Coefficients of one figure, in the order of :data:`FEATURES`, and how far off they were.
+class Figure:
+    """One figure of a family.
 
-    ``shortfall`` is the greatest relative error of a formula that gives too little; ``error`` where not stated apart.
+    coefficients : by term. low, high : an estimate e of a true x keeps e / (1 + high) <= x <= e / (1 - low): it gives
+    at most ``low`` of x too little and at most ``high`` too much.
     """
 
-    coefficients: tuple[float, ...]
-    error: float
-    low: float | None = None
+    coefficients: Terms
+    low: float
+    high: float
 
-    @property
-    def shortfall(self) -> float:
-        return self.error if self.low is None else self.low
+    def of(self, terms: Terms) -> float:
+        """The figure of what has these terms."""
+        return sum(self.coefficients.get(name, 0.0) * value for name, value in terms.items())
+
+    def band(self, estimated: float) -> tuple[float, float]:
+        """What the true figure lies between."""
+        return estimated / (1 + self.high), estimated / (1 - self.low)
 
 
 @dataclass(frozen=True)
 class AreaModel:
-    """Models of one family."""
+    """Figures of a family, in its native resources."""
 
-    lut: Linear
-    ff: Linear
+    lut: Figure
+    ff: Figure
 
 
-FEATURES = ("base", "layers", "lanes", "datapath", "rom", "ram", "lutram")
+def lut_terms(component: Component) -> dict[str, float]:
+    """What the look-up tables of a component are in proportion to."""
+    found = {name: value for name, value in component.terms.items() if name != "one"}
+    return found | {f"{component.kind}.one": component.terms.get("one", 0.0), "registers": component.registers}
 
-# Fitted on the first 5 networks of boards.calibrate.DESIGNS; the LUTs of ice40 on numbers 0, 3, 10, 11, 12 and on the
-# network of examples/digits-icebreaker.toml (352 hidden neurons, 4 bits, one lane).
-AREA_MODELS: dict[str, AreaModel] = {
-    "ecp5": AreaModel(
-        lut=Linear((263.3, 109.4, 0, 11.57, 0.129, 0, 8.965), 0.17),
-        ff=Linear((119.7, 61.89, 70.56, 12.37, 0.03747, 0, 0), 0.17),
-    ),
-    "ice40": AreaModel(
-        lut=Linear((219, 402.4, 0, 22.86, 0.2045, 1.065, 0), 0.37, 0.17),
-        ff=Linear((339.4, 0, 0, 10.99, 0.169, 0.5391, 0), 0.34),
-    ),
-    "xilinx": AreaModel(
-        lut=Linear((1.51, 99.99, 87.36, 21.58, 0, 0, 0), 0.21),
-        ff=Linear((129.9, 55.23, 57.7, 11.28, 0.02245, 0, 0), 0.22),
-    ),
-    "gowin": AreaModel(
-        lut=Linear((31.81, 193, 0, 7.291, 0.1483, 0, 3.491), 0.18),
-        ff=Linear((119.7, 61.89, 70.56, 12.37, 0.03747, 0, 0), 0.17),
-    ),
-}
+
+def ff_terms(component: Component) -> dict[str, float]:
+    """What the flip-flops of a component are in proportion to."""
+    return {
+        f"{component.kind}.one": component.terms.get("one", 0.0),
+        f"{component.kind}.registers": component.registers,
+        "absorbed": component.terms.get("absorbed", 0.0),
+    }
+
+
+def summed(parts: Iterable[Terms]) -> dict[str, float]:
+    """Terms of several components together."""
+    found: Counter[str] = Counter()
+    for part in parts:
+        found.update(part)
+    return dict(found)
