@@ -22,7 +22,7 @@ from boards.uart import uart_divisor
 from codesign.basics.errors import CapacityError, ToolError
 from codesign.basics.files import explain_write_errors, file_hash, write_json, write_text
 from codesign.basics.progress import Progress, silent
-from codesign.cost.estimate import memory_blocks
+from codesign.cost.memories import image_blocks
 
 TOP = "top"
 REPORT = "report.json"
@@ -170,7 +170,7 @@ def _utilisation(folder: Path) -> dict[str, dict[str, int]]:
 
 def _check_memories(design: Design, board: Board) -> None:
     """Refuse at once what cannot fit: memory images beyond the device's block RAM, whatever synthesis does."""
-    blocks = sum(memory_blocks(memory.depth, memory.width, board.device.family) for memory in design.sidecar.images)
+    blocks = sum(image_blocks(memory.depth, memory.width, board.device.family) for memory in design.sidecar.images)
     there = board.device.budget["bram"]
     if blocks > 2 * there:
         raise CapacityError(_too_large(design, board, {"bram": (blocks, there)}, "about "))
@@ -192,7 +192,7 @@ def _too_large(design: Design, board: Board, over: Mapping[str, tuple[float, int
     if "bram" in over:
         used, there = over["bram"]
         blocks = [
-            memory_blocks(memory.depth, memory.width, board.device.family)
+            image_blocks(memory.depth, memory.width, board.device.family)
             for memory in design.sidecar.images
             if memory.role == "synapses"
         ]

@@ -18,13 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from boards import fitting
 from boards.designs import random_machine
 from boards.netlists import component_counts
 from boards.registry import TARGETS
 from boards.synth import FLOWS, PACK_TARGET, used_resources
 from boards.tools import run_tool, tool_version
+from codesign.basics.files import write_text
 from codesign.contract.network import FrozenNetwork
-from codesign.cost.estimate import FAMILIES
+from codesign.cost import area_model
+from codesign.cost.memories import FAMILIES
 from codesign.machine.mapping import HardwareMap
 from rtl_templates.bundle import write_bundle
 
@@ -40,6 +43,12 @@ MEMORIES = {
     ),
     "gowin": ("map_ram", "-lib +/gowin/lutrams.txt -lib +/gowin/brams.txt"),
 }
+COEFFICIENTS = Path(area_model.__file__).with_name("coefficients.py")
+HEADER = '''"""Coefficients of the estimates of logic, by family. Written by `python -m boards.calibrate fit`: do not edit."""
+
+from codesign.cost.area_model import AreaModel, Figure
+
+MODELS: dict[str, AreaModel] = {'''
 TABLE = Path(__file__).with_name("calibration.jsonl")
 
 
@@ -96,13 +105,40 @@ def sum_of(entry: dict[str, Any], kind: str) -> int:
     return sum(counts.get(kind, 0) for counts in entry["components"].values())
 
 
+def fitted_on(number: int) -> bool:
+    """Whether coefficients come from a machine; the others are held out."""
+    return number % 2 == 0
+
+
+def write_coefficients(table: dict[int, dict[str, Any]]) -> None:
+    """Fit every family on the machines that are for it."""
+    lines = [HEADER]
+    for family in FAMILIES:
+        found = [machine for machine in fitting.machines(table, family) if fitted_on(machine.number)]
+        cells = fitting.packing(found, family)
+        lines.append(f'    "{family}": AreaModel(')
+        for figure in ("lut", "ff"):
+            model = fitting.fitted(found, figure, cells)
+            lines.append(f"        # On {len(found)} machines.")
+            lines.append(f"        {figure}=Figure(")
+            lines.append("            {")
+            lines += [f'                "{name}": {value!r},' for name, value in model.coefficients.items()]
+            lines.append("            },")
+            lines += [f"            low={model.low!r},", f"            high={model.high!r},", "        ),"]
+        lines.append("    ),")
+    write_text(COEFFICIENTS, "\n".join([*lines, "}", ""]))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m boards.calibrate", description="estimates of logic")
-    parser.add_argument("what", choices=["table"])
+    parser.add_argument("what", choices=["table", "fit"])
     parser.add_argument("--numbers", default="0:120", help="machines of the table, FIRST:END")
     given = parser.parse_args(arguments)
-    first, end = map(int, given.numbers.split(":"))
-    make_table(range(first, end))
+    if given.what == "table":
+        first, end = map(int, given.numbers.split(":"))
+        make_table(range(first, end))
+    else:
+        write_coefficients(read_table())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ chosen, a flip-flop for a bit of a register): the guess decides what the machine
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -177,6 +177,8 @@ def estimate_table(document: Mapping[str, Any]) -> Table:
     if document["cycles"]:
         whole = "" if document.get("early_exit", "off") == "off" else ", of a whole sample, without early exit"
         parts.append(f"{document['latency_cycles']:.0f} cycles from first input to decision{whole}")
+    if document["energy"]:
+        parts.append(f"{document['energy']['sample_pj'] / 1000:.1f} nJ ({document['energy']['source']})")
     table.caption = ", ".join(parts)
     return table
 

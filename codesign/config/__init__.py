@@ -305,13 +305,6 @@ class NetworkConfig(Section):
             return self.elsewhere.plain
         return all(isinstance(layer, DenseLayer) and not layer.recurrent for layer in self.layer_configs)
 
-    @property
-    def unknown_logic(self) -> str | None:
-        """Parts of the network of which no logic is estimated, in words; None if there are none."""
-        if not self.is_plain_chain:
-            return "convolutions, pools, recurrence and skips"
-        return "leaks per neuron" if self.learn_leak == "neuron" else None
-
     @model_validator(mode="after")
     def _one_form(self) -> NetworkConfig:
         for name in ("hidden", "recurrent"):
@@ -853,12 +846,6 @@ class Config(Section):
             structured=not self.network.is_plain_chain,
             consumer="budget" if self.budget.active else None,
         )
-        unknown = self.network.unknown_logic
-        if unknown is not None and (self.budget.board or self.budget.target):
-            raise UnsupportedError(
-                f"[budget] with a board or a target needs an estimate of logic, and there is none of {unknown}; limit "
-                "memory_bits, cycles, or latency_us at clock_mhz, alone"
-            )
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
         if self.train.loss == "membrane" and self.network.readout not in ("spike_count", "membrane_max"):

@@ -19,8 +19,8 @@ from codesign.config import Family, FreezeConfig
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
-from codesign.cost.area_model import AREA_MODELS
-from codesign.cost.estimate import MAX_SAMPLES, estimate, source_rates, unknown_logic
+from codesign.cost.coefficients import MODELS
+from codesign.cost.estimate import MAX_SAMPLES, estimate, source_rates
 from codesign.machine.choices import DEFAULTS, Choices
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
@@ -80,8 +80,8 @@ class Budget:
         """
         errors = {"cycles": CYCLE_ERROR}
         if self.family is not None:
-            model = AREA_MODELS[self.family]
-            errors |= {"lut": model.lut.shortfall, "ff": model.ff.shortfall}
+            model = MODELS[self.family]
+            errors |= {"lut": model.lut.low, "ff": model.ff.low}
         return {kind: 1 / (1 - errors.get(kind, 0.0)) - 1 for kind in self.limits}
 
     def document(self) -> dict[str, Any]:
@@ -143,13 +143,8 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
     stimulus : samples whose events the cycles count and that guide the placement (the first 100); validation samples.
     weight_bits : the choice that the network was quantised with; its weights may need fewer.
 
-    Raises UnsupportedError for a network of which no logic is estimated if a device limits it.
+    Raises UnsupportedError for a machine that the device's family does not have.
     """
-    unknown = unknown_logic(network)
-    if budget.family is not None and unknown is not None:
-        raise UnsupportedError(
-            f"{budget.name}: there is no estimate of logic of {unknown}; limit memory_bits or cycles alone"
-        )
     chosen = stimulus.take(slice(0, MAX_SAMPLES))
     trace = golden.run(network, chosen, membranes=False)
     rates = source_rates(network, chosen, trace)
@@ -159,7 +154,10 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
         document = estimate(plan_machine(network, mapping), stimulus=chosen, trace=trace)
         figures = {"memory_bits": sum(document["memory_bits"].values()), "cycles": document["cycles"]["latency_cycles"]}
         if budget.family is not None:
-            figures |= {kind: document["area"][budget.family][kind] for kind in ("lut", "ff", "bram", "dsp")}
+            area = document["area"][budget.family]
+            if area["reason"] is not None:
+                raise UnsupportedError(f"{budget.name}: {area['reason']}")
+            figures |= {kind: area[kind] for kind in ("lut", "ff", "bram", "dsp")}
         estimated = {kind: float(figures[kind]) + budget.overhead.get(kind, 0.0) for kind in UNITS if kind in figures}
         margins = budget.margins
         needed = {kind: value * (1 + margins.get(kind, 0.0)) for kind, value in estimated.items()}

@@ -356,8 +356,10 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
         parts.add(muxed=2 * accumulator)
     if widths.has_current:
         kept = widths.gathered if widths.has_sum else 0
-        synaptic = widths.current if all(layer.has_current for layer in engine.frozen) else max(
-            widths.current, widths.gathered
+        synaptic = (
+            widths.current
+            if all(layer.has_current for layer in engine.frozen)
+            else max(widths.current, widths.gathered)
         )
         parts.add(kept + (2 if short else 3) * synaptic + 2, saturated=synaptic, added=widths.gathered)
         parts.add(*([widths.state] if widths.has_sum else []))
@@ -533,9 +535,7 @@ def _readout(plan: MachinePlan, family: str) -> Iterator[Component]:
         parts.add(picture=index)
     if plan.choices.exits:
         parts.add(timestep + 3 + 1 + 2, exits=1)
-    parts.ram(
-        Memory("state", last.index, plan.values_depth, value)
-    )
+    parts.ram(Memory("state", last.index, plan.values_depth, value))
     yield parts.of("readout", "readout", None)
     if plan.choices.exits:
         tracker = _Parts(family)
@@ -554,11 +554,11 @@ def _loader(plan: MachinePlan, capacity: Capacity, family: str) -> Component:
     groups = sum(memory.lane == 0 for memory in capacity.memories)
     data = max(memory.record.width for memory in capacity.memories)
     parts.add(
-        3 * 8 * HASH_BYTES // 1 - 8 * HASH_BYTES + registers + 32 + 30 + 2 * (address + number) + 8 * most,
+        # Two hashes, the machine's registers, the checksum, states and counters, the bus, a word.
+        2 * 8 * HASH_BYTES + registers + 32 + 30 + 2 * (address + number) + 8 * most,
         groups=groups,
-        address=address,
-        data=data,
-        registers=registers,
+        loaded=address + data,
+        fields=registers,
     )
     return parts.of("loader", "loader", None)
 

@@ -1,30 +1,27 @@
 """Cost of a mapped network without simulation or synthesis: memory, cycles, area.
 
 Memory bits follow from the mapping and are exact. Cycles come from a max-plus recurrence over the engines (see
-:func:`cycle_estimate`) fed with the events of real samples, or with mean rates. LUTs and flip-flops come from linear
-formulas fitted on syntheses (:mod:`codesign.cost.area_model`); block RAM from the memories' shapes.
+:func:`cycle_estimate`) fed with the events of real samples, or with mean rates. Area is :mod:`codesign.cost.area`'s,
+energy :mod:`codesign.cost.energy`'s.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from codesign.basics.errors import CodesignWarning
 from codesign.contract import golden
 from codesign.contract.network import INPUT, FrozenNetwork
 from codesign.contract.stimulus import Stimulus
-from codesign.cost.area_model import AREA_MODELS, AreaModel
-from codesign.machine.choices import problem
-from codesign.machine.layouts import LEAKS
+from codesign.cost.area import machine_area
+from codesign.cost.energy import energy_estimate
+from codesign.cost.memories import FAMILIES
 from codesign.machine.mapping import HardwareMap, LayerMap
-from codesign.machine.plan import INPUT_CLOCKS, READOUT_CLOCKS, TOKEN_CLOCKS, EnginePlan, MachinePlan, Memory
+from codesign.machine.plan import INPUT_CLOCKS, READOUT_CLOCKS, TOKEN_CLOCKS, EnginePlan, MachinePlan
 
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
@@ -36,136 +33,7 @@ MAX_SAMPLES = 100
 UNQUEUED = 2
 # Clocks from the last event of an accumulation to its sweep, and from the sweep to the first row, about.
 TURN_CLOCKS = 4
-# Parts of the density for which the estimate says what memories would take.
-DENSITY_FACTORS = (0.9, 0.75, 0.5, 0.35, 0.25, 0.1)
 STRETCH = 2048
-FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
-
-# Native blocks as (depth, width) of every mode; the mode that needs the fewest blocks is taken.
-BLOCK_SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
-    "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2)),
-    "ecp5": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
-    "xilinx": ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1)),
-    "gowin": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
-}
-# Modes of half a block, where there are such: a RAMB18 of Xilinx.
-HALF_SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
-    "xilinx": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
-}
-
-
-# What yosys weighs when it maps a memory (its memory_libmap libraries): a native block, a distributed RAM of
-# ``LUTRAM_SHAPE``, and a bit in logic, read-only or writable. The cheapest is taken.
-BLOCK_COST = {"ice40": 64.0, "ecp5": 128.0, "xilinx": 257.0, "gowin": 128.0}
-LUTRAM_COST = {"ecp5": 4.0, "xilinx": 8.0, "gowin": 4.0}
-LUTRAM_SHAPE = {"ecp5": (16, 4), "xilinx": (32, 6), "gowin": (16, 4)}
-SPRAM_SHAPE = (16384, 16)
-ROM_BIT_COST = 1 / 16
-RAM_BIT_COST = 1.0
-
-
-class HasBudget(Protocol):
-    """A device: its family, and the resources that it has by kind."""
-
-    @property
-    def family(self) -> Any: ...
-
-    @property
-    def budget(self) -> Mapping[str, int]: ...
-
-
-def memory_blocks(depth: int, width: int, family: str) -> float:
-    """Native block RAMs that a memory of ``depth`` words of ``width`` bits takes in its best mode; 0.5 is a half."""
-    if any(depth <= most and width <= widest for most, widest in HALF_SHAPES.get(family, ())):
-        return 0.5
-    return min(-(-depth // block_depth) * -(-width // block_width) for block_depth, block_width in BLOCK_SHAPES[family])
-
-
-def memory_kind(memory: Memory, family: str) -> Literal["block", "lutram", "logic", "spram"]:
-    """How yosys builds a memory: the cheapest of what can hold it. Single-port RAM is where it is asked for."""
-    if memory.style == "spram":
-        return "spram"
-    if memory.style == "block":
-        return "block"
-    if memory.style == "distributed":
-        return "lutram" if family in LUTRAM_COST else "logic"
-    costs: dict[Literal["block", "lutram", "logic"], float] = {
-        "logic": memory.bits * (ROM_BIT_COST if memory.read_only else RAM_BIT_COST)
-    }
-    if memory.clocked:
-        costs["block"] = memory_blocks(memory.depth, memory.width, family) * BLOCK_COST[family]
-    if family in LUTRAM_COST and not memory.read_only:
-        costs["lutram"] = lutrams(memory, family) * LUTRAM_COST[family]
-    return min(costs, key=lambda kind: costs[kind])
-
-
-def lutrams(memory: Memory, family: str) -> int:
-    """Distributed RAM cells that a memory takes."""
-    depth, width = LUTRAM_SHAPE[family]
-    return -(-memory.depth // depth) * -(-memory.width // width)
-
-
-def block_ram(found: Sequence[Memory], family: str) -> float:
-    """Native blocks of all memories that get them; halves for Xilinx."""
-    return sum(
-        (
-            memory_blocks(memory.depth, memory.width, family)
-            for memory in found
-            if memory_kind(memory, family) == "block"
-        ),
-        0.0,
-    )
-
-
-def with_weight_bits(memory: Memory, bits: int) -> Memory:
-    """The memory with weights of at most so many bits, which is what it needs of a network quantised to them."""
-    saved = sum(max(0, field.width - bits) for field in memory.record if field.name.startswith("weight"))
-    return replace(memory, width=memory.width - saved)
-
-
-def with_density(memory: Memory, factor: float) -> Memory:
-    """The memory with that part of its synapses, where it holds any."""
-    if memory.role != "synapses":
-        return memory
-    return replace(memory, depth=max(1, math.ceil(memory.depth * factor)))
-
-
-def block_ram_of_others(plan: MachinePlan, family: str) -> dict[str, dict[str, float]]:
-    """Block RAMs of the same machine for networks with fewer weight bits, and of a part of the density.
-
-    ``{"bits": {"5": 200.0, ...}, "density": {"0.5": 180.0, ...}}``; all but the synapses stays as it is.
-    """
-    most = max(layer.weight_bits for layer in plan.network.layers)
-    return {
-        "bits": {
-            str(bits): block_ram([with_weight_bits(memory, bits) for memory in plan.memories], family)
-            for bits in range(most - 1, 1, -1)
-        },
-        "density": {
-            f"{factor:g}": block_ram([with_density(memory, factor) for memory in plan.memories], family)
-            for factor in DENSITY_FACTORS
-        },
-    }
-
-
-def single_ports(memory: Memory) -> int:
-    """Single-port RAMs of an iCE40 UP5K that a memory takes."""
-    depth, width = SPRAM_SHAPE
-    return -(-memory.depth // depth) * -(-memory.width // width)
-
-
-def area_features(plan: MachinePlan, family: str) -> list[float]:
-    """What the linear area model multiplies, in the order of :data:`codesign.cost.area_model.FEATURES`."""
-    pairs = [(memory, memory_kind(memory, family)) for memory in plan.memories]
-    return [
-        1.0,
-        float(len(plan.engines)),
-        float(sum(engine.lanes for engine in plan.engines)),
-        float(sum(engine.lanes * engine.widths.potential for engine in plan.engines)),
-        float(sum(m.bits for m, kind in pairs if kind == "logic" and m.has_image)),
-        float(sum(m.bits for m, kind in pairs if kind == "logic" and not m.has_image)),
-        float(sum(lutrams(m, family) for m, kind in pairs if kind == "lutram")),
-    ]
 
 
 @dataclass(frozen=True)
@@ -555,9 +423,8 @@ def estimate(
     Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``placement``
     (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles``
     (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
-    (lut, ff, bram, dsp, and ``error``, the model's greatest relative error on the syntheses it was fitted to; lut, ff
-    and error are None for machines that the model does not know, among them all with convolutions, pools or leaks per
-    neuron; dsp is None where neurons have multipliers of their own).
+    (:func:`codesign.cost.area.machine_area`), ``energy`` of a mean sample
+    (:func:`codesign.cost.energy.energy_estimate`; None without events).
 
     >>> import codesign, numpy as np
     >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
@@ -568,12 +435,12 @@ def estimate(
     (True, ['ecp5', 'gowin', 'ice40', 'xilinx'])
     """
     network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
-    cycles: dict[str, Any] | None = None
+    activities: list[Activity] | None = None
     if stimulus is not None and len(stimulus):
-        chosen = stimulus.take(slice(0, MAX_SAMPLES))
-        cycles = cycle_estimate(plan, activity(network, mapping, chosen, trace))
+        activities = activity(network, mapping, stimulus.take(slice(0, MAX_SAMPLES)), trace)
     elif rates is not None:
-        cycles = cycle_estimate(plan, mean_activity(network, mapping, rates))
+        activities = mean_activity(network, mapping, rates)
+    cycles = None if activities is None else cycle_estimate(plan, activities)
     return {
         "network_hash": network.hash,
         "lanes": mapping.lanes,
@@ -584,80 +451,15 @@ def estimate(
         "clock_mhz": clock_mhz,
         "latency_us": cycles["latency_cycles"] / clock_mhz if cycles else None,
         "interval_us": cycles["interval_cycles"] / clock_mhz if cycles and cycles["interval_cycles"] else None,
-        "area": {family: _area(plan, family) for family in FAMILIES},
+        "area": {family: machine_area(plan, family) for family in FAMILIES},
+        "energy": None if activities is None else activity_energy(plan, activities),
     }
 
 
-def unknown_logic(network: FrozenNetwork) -> str | None:
-    """Parts of a network of which no logic is estimated, in words; None if there are none.
-
-    The syntheses that the models were fitted to are of chains of single synapses, with a leak for each layer and no
-    other terms.
-    """
-    if not network.is_plain_chain:
-        return "convolutions, pools, recurrence and skips"
-    if network.extra_terms:
-        return "delayed resets, synaptic currents and refractory periods"
-    return "leaks per neuron" if any(layer.varying & set(LEAKS) for layer in network.layers) else None
-
-
-def _area(plan: MachinePlan, family: str) -> dict[str, Any]:
-    found, coding = plan.memories, plan.network.coding
-    features = np.array(area_features(plan, family))
-    fitted = problem(plan.choices, consumer="area") is None and unknown_logic(plan.network) is None
-    model: AreaModel | None = AREA_MODELS.get(family) if fitted else None
-    current_lanes = plan.engines[0].lanes if coding.is_current and coding.input_bits > 1 else 0
-    # How many blocks tools take for a multiplier of two variables has not been measured.
-    multiplies = any(layer.varying & {"leak_multiplier", "current_leak_multiplier"} for layer in plan.network.layers)
-    return {
-        "lut": round(float(features @ model.lut.coefficients)) if model else None,
-        "ff": round(float(features @ model.ff.coefficients)) if model else None,
-        "bram": block_ram(found, family),
-        **{f"bram_by_{what}": blocks for what, blocks in block_ram_of_others(plan, family).items()},
-        "spram": sum(single_ports(m) for m in found if memory_kind(m, family) == "spram"),
-        "dsp": 0 if family == "ice40" else None if multiplies else current_lanes,
-        "error": {"lut": model.lut.error, "ff": model.ff.error} if model else None,
-    }
-
-
-def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
-    """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does.
-
-    Warns of logic that is not estimated and so cannot be compared.
-    """
-    area = result["area"][device.family]
-    names = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
-    cures = {
-        "lut": "use fewer lanes",
-        "ff": "use fewer lanes",
-        "bram": _memory_cure(area, device.budget["bram"]),
-        "dsp": "use fewer lanes in the first layer",
-    }
-    if area["lut"] is None:
-        warnings.warn(
-            f"{name}: the area model does not know this machine, so that only its memories are compared with the "
-            "device; `codesign synth` places it",
-            CodesignWarning,
-            stacklevel=2,
-        )
-    return [
-        f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
-        f"({area[kind] - device.budget[kind]:g} too many, {area[kind] / device.budget[kind]:.0%}); {cures[kind]}"
-        for kind, title in names.items()
-        if area[kind] is not None and area[kind] > device.budget[kind]
-    ]
-
-
-def _memory_cure(area: Mapping[str, Any], available: int) -> str:
-    """What would fit the block RAMs: the most bits or density alone, else what both leave."""
-    bits = next((bits for bits, blocks in area["bram_by_bits"].items() if blocks <= available), None)
-    part = next((part for part, blocks in area["bram_by_density"].items() if blocks <= available), None)
-    found = [f"weights of {bits} bits"] if bits else []
-    found += [f"{float(part):.0%} of its density"] if part else []
-    if found:
-        return f"with {' or '.join(found)} it would fit; fewer neurons, lanes or compact synapses help too"
-    least = min([*area["bram_by_bits"].values(), *area["bram_by_density"].values()])
-    return (
-        f"neither fewer weight bits nor a tenth of the density alone would do (at least {least:g}); use fewer "
-        "neurons or lanes as well"
+def activity_energy(plan: MachinePlan, activities: Sequence[Activity]) -> dict[str, Any]:
+    """Energy of a mean sample of these activities."""
+    return energy_estimate(
+        plan,
+        [float(part.events.sum(axis=(1, 2)).mean()) for part in activities],
+        [float(part.loads.sum(axis=(1, 2)).mean()) for part in activities],
     )

@@ -20,6 +20,8 @@ from typing import Literal
 
 from codesign.machine.plan import Memory
 
+FAMILIES = ("ecp5", "ice40", "xilinx", "gowin")
+
 MemoryKind = Literal["block", "lutram", "logic", "spram"]
 # How a memory is read and written: only read; never both at one address in a clock; both, the read showing the word
 # before; without a clock.
@@ -118,8 +120,7 @@ def built(memory: Memory, family: str) -> Built:
 @lru_cache(maxsize=1 << 16)
 def _built(depth: int, width: int, how: Access, style: str, family: str) -> Built:
     if style == "spram":
-        cells = -(-depth // SPRAM_SHAPE[0]) * -(-width // SPRAM_SHAPE[1])
-        return Built("spram", cells=cells)
+        return Built("spram", cells=-(-depth // SPRAM_SHAPE[0]) * -(-width // SPRAM_SHAPE[1]))
     bit_cost = ROM_BIT_COST if how == "rom" else RAM_BIT_COST
     # A style that the family has no RAM for is no choice.
     asked = {"block": "block", "distributed": "lutram"}.get(style)
@@ -165,6 +166,6 @@ def _shapes(ram: Ram, depth: int, width: int, *, written: bool) -> list[tuple[in
     return found
 
 
-def single_ports(memory: Memory) -> int:
-    """Single-port RAMs of an iCE40 UP5K that a memory takes."""
-    return _built(memory.depth, memory.width, "apart", "spram", "ice40").cells
+def image_blocks(depth: int, width: int, family: str) -> float:
+    """Native blocks of a read-only memory in block RAM."""
+    return _built(depth, width, "rom", "block", family).blocks

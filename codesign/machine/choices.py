@@ -20,7 +20,7 @@ StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
 SynapseMemory = Literal["auto", "spram"]
-Consumer = Literal["area", "budget", "board"]
+Consumer = Literal["budget", "board"]
 
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
 BLOCK_ROM_BITS = 512
@@ -141,30 +141,28 @@ class Feature:
     unknown_to: tuple[Consumer, ...] = ()
 
 
-# The area model is fitted on the default machine, with any queue depth and state memory. A budget's formula uses it.
-_LOGIC: tuple[Consumer, ...] = ("area", "budget")
-_ALL: tuple[Consumer, ...] = (*_LOGIC, "board")
+_ALL: tuple[Consumer, ...] = ("budget", "board")
 
 # Early exit depends on the network's readout in more than one way: see early_exit.early_exit_problem.
 FEATURES: dict[str, Feature] = {
-    "shape": Feature(structures=False, unknown_to=_LOGIC),
+    "shape": Feature(structures=False),
     "queue_depth": Feature(),
-    "input_words": Feature(unknown_to=_ALL),
-    "input_checks": Feature(unknown_to=_ALL),
-    "counters": Feature(unknown_to=_LOGIC),
+    "input_words": Feature(unknown_to=("board",)),
+    "input_checks": Feature(unknown_to=("board",)),
+    "counters": Feature(),
     "state_memory": Feature(),
     "synapse_memory": Feature(needs=("loadable",), unknown_to=_ALL),
-    "synapses": Feature(structures=False, unknown_to=_LOGIC),
-    "pipeline": Feature(unknown_to=_LOGIC),
-    "lockstep": Feature(excludes=("shape", "synapses", "loadable"), structures=False, unknown_to=_LOGIC),
-    "spike_fifos": Feature(unknown_to=_LOGIC),
-    "output_spikes": Feature(readout="spike_count", unknown_to=_LOGIC),
-    "block_rom_bits": Feature(unknown_to=_LOGIC),
+    "synapses": Feature(structures=False),
+    "pipeline": Feature(),
+    "lockstep": Feature(excludes=("shape", "synapses", "loadable"), structures=False),
+    "spike_fifos": Feature(),
+    "output_spikes": Feature(readout="spike_count"),
+    "block_rom_bits": Feature(),
     "early_exit": Feature(unknown_to=_ALL),
-    "loadable": Feature(excludes=("shape", "synapses"), structures=False, unknown_to=_LOGIC),
+    # A budget's formula does not know what capacity is asked for.
+    "loadable": Feature(excludes=("shape", "synapses"), structures=False, unknown_to=("budget",)),
 }
 CONSUMERS: dict[Consumer, str] = {
-    "area": "the area model",
     "budget": "[budget]",
     "board": "a board's link",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from codesign.basics.errors import InputError
-from codesign.report import plots, sections
+from codesign.report import areas, plots, sections
 from codesign.report.blocks import write_page
 from codesign.report.budget import budget
 from codesign.report.collect import collect
@@ -40,7 +40,7 @@ def write_report(folder: str | Path) -> Path:
         sections.verification(record),
         sections.layers(record),
         sections.pictures(record),
-        sections.area(record),
+        areas.area(record),
         sections.clock(record),
         sections.cycles(record),
         sections.weights(record),

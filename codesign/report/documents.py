@@ -129,13 +129,38 @@ class Synthesis(_Document):
     placed: dict[str, Placed]
 
 
+class EstimatedPart(_Document):
+    component: str
+    layer: int | None
+    lut: Number
+    ff: Number
+    bram: Number
+    dsp: Number
+
+
+class EstimatedArea(_Document):
+    lut: Number | None
+    ff: Number | None
+    bram: Number | None
+    dsp: Number | None
+    error: dict[str, dict[str, Number]] | None
+    parts: list[EstimatedPart]
+
+
+class EstimatedEnergy(_Document):
+    sample_pj: Number
+    source: str
+    not_counted: str
+
+
 class Estimate(_Document):
     """``estimate.json``."""
 
     network_hash: str
     latency_cycles: Number | None = None
     interval_cycles: Number | None = None
-    area: dict[str, dict[str, Number | Amounts | None] | None]
+    area: dict[str, EstimatedArea]
+    energy: EstimatedEnergy | None = None
 
 
 class Build(_Document):

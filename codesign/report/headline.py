@@ -133,7 +133,7 @@ def _cells(record: Record) -> tuple[Mapping[str, Any], str]:
     for family, cells in synthesis.get("area", {}).items():
         return cells, f"{family}, synthesised"
     for family, cells in ((record.estimate or {}).get("area") or {}).items():
-        if cells:
+        if cells["lut"] is not None:
             return cells, f"{family}, estimated"
     return {}, ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from codesign.config import RewiringConfig
 from codesign.contract.network import INPUT, Convolution
 from codesign.machine.layouts import LEAKS, index_width
 from codesign.report import plots
+from codesign.report.areas import RESOURCES, amount
 from codesign.report.blocks import Section, gap, number, share
 from codesign.report.collect import Record
 from codesign.report.samples import thumbnails
@@ -340,54 +341,6 @@ def source_events(record: Record) -> list[float | None]:
     return [first, *spikes] if isinstance(spikes, list) else [first]
 
 
-def area(record: Record) -> Section:
-    """Use of each device that has a measured family, against its budget."""
-    section = Section("area", "Area", "half")
-    synthesis = record.synthesis
-    use = [
-        (f"{build['board']}: {build['device']}, link included", _against(build["used"], build["budget"]))
-        for build in record.builds
-    ]
-    if synthesis is None:
-        gap(section, record, "area", "synth")
-    else:
-        from boards.registry import TARGETS
-
-        for target, device in TARGETS.items():
-            used = synthesis["placed"].get(target) or synthesis["area"].get(device.family)
-            if used is not None:
-                use.append((f"{device.name}, accelerator alone", _against(used, device.budget)))
-    if use:
-        section.figure(plots.area_bars(use), "resources used, as a share of each device")
-    if synthesis is not None and synthesis["area"]:
-        rows = [
-            [family, *(_amount(cells[kind]) for kind in RESOURCES), _amount(cells["lut_cells"])]
-            for family, cells in synthesis["area"].items()
-        ]
-        section.table(["family", *RESOURCES.values(), "raw LUT cells"], rows)
-        section.caption(
-            "Logic in what each family fills its fabric with: TRELLIS_COMB (ecp5), logic cells (ice40), LUT1-6 "
-            "(xilinx), LUT and ALU (gowin). Raw LUT cells are not comparable between families."
-        )
-    return section
-
-
-def _against(used: Mapping[str, float], budget: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """Resources that are counted, with their budget; those that the device lacks and nobody uses are left out."""
-    return [
-        (name, used[kind], budget[kind])
-        for kind, name in RESOURCES.items()
-        if kind in used and kind in budget and (used[kind] or budget[kind])
-    ]
-
-
-def _amount(value: float | None) -> str:
-    return number(value, 0 if value is None or value == int(value) else 1)
-
-
-RESOURCES = {"lut": "logic", "ff": "registers", "bram": "memory blocks", "dsp": "multipliers"}
-
-
 def clock(record: Record) -> Section:
     section = Section("clock", "Clock and estimates", "half")
     synthesis = record.synthesis
@@ -451,8 +404,8 @@ def estimates(section: Section, record: Record) -> None:
         [
             [
                 name,
-                _amount(estimated),
-                _amount(measured),
+                amount(estimated),
+                amount(measured),
                 share(estimated / measured - 1) if estimated is not None and measured else number(None),
             ]
             for name, estimated, measured in rows

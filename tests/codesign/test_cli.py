@@ -757,7 +757,7 @@ def test_a_network_is_compiled_for_a_loadable_machine(call, generated, trained, 
     code, out, _ = call("estimate", tmp_path / "m", "--json")
     estimate = json.loads(out)
     assert code == 0 and estimate["memory_bits"] == sidecar["memory_bits"]
-    assert estimate["area"]["ecp5"]["lut"] is None
+    assert estimate["area"]["ecp5"]["lut"] > 100
 
 
 def test_a_network_beyond_the_capacity_is_exit_code_6(call, generated, tmp_path):

@@ -654,12 +654,17 @@ def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
 
     assert "|clocks per sample|" not in tiles() and "logic cells" not in tiles() and "block RAMs" not in tiles()
     assert "energy" not in tiles().lower()
-    # An estimate of a network whose logic is not known has its memory.
-    area = {"ecp5": {"lut": None, "bram": 3.0}, "ice40": None}
+    # An estimate of a machine that a family has not has no figures there.
+    part = {"component": "engine0.neurons", "layer": 0, "lut": 90.0, "ff": 60.0, "bram": 3.0, "dsp": 0}
+    band = {figure: {"low": 0.1, "high": 0.2} for figure in ("lut", "ff")}
+    area = {
+        "ecp5": {"lut": None, "ff": None, "bram": None, "dsp": None, "error": None, "parts": []},
+        "ice40": {"lut": 90, "ff": 60, "bram": 3.0, "dsp": 0, "error": band, "parts": [part]},
+    }
     estimate = {"network_hash": digest, "interval_cycles": 140.0, "area": area}
     (folder / "estimate.json").write_text(json.dumps(estimate))
     assert "|clocks per sample|140|estimated, samples back to back|" in tiles()
-    assert "|block RAMs|3|ecp5, estimated|" in tiles() and "logic cells" not in tiles()
+    assert "|logic cells|90|ice40, estimated|block RAMs|3|ice40, estimated|" in tiles()
 
     run = RunDirectory.open(folder)
     run.set_figures({**run.figures, "cycles_per_sample": 131.5, "fmax_mhz": {"a": None, "ecp5-25f": 50.0}})

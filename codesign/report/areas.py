@@ -1,0 +1,88 @@
+"""The report's card of areas: what was built and placed, what yosys counts, and where the estimate puts it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from codesign.report import plots
+from codesign.report.blocks import Section, gap, number
+from codesign.report.collect import Record
+
+RESOURCES = {"lut": "logic", "ff": "registers", "bram": "memory blocks", "dsp": "multipliers"}
+
+
+def area(record: Record) -> Section:
+    """Use of each device that has a measured family, against its budget."""
+    section = Section("area", "Area", "half")
+    synthesis = record.synthesis
+    use = [
+        (f"{build['board']}: {build['device']}, link included", _against(build["used"], build["budget"]))
+        for build in record.builds
+    ]
+    if synthesis is None:
+        gap(section, record, "area", "synth")
+    else:
+        from boards.registry import TARGETS
+
+        for target, device in TARGETS.items():
+            used = synthesis["placed"].get(target) or synthesis["area"].get(device.family)
+            if used is not None:
+                use.append((f"{device.name}, accelerator alone", _against(used, device.budget)))
+    if use:
+        section.figure(plots.area_bars(use), "resources used, as a share of each device")
+    if synthesis is not None and synthesis["area"]:
+        rows = [
+            [family, *(amount(cells[kind]) for kind in RESOURCES), amount(cells["lut_cells"])]
+            for family, cells in synthesis["area"].items()
+        ]
+        section.table(["family", *RESOURCES.values(), "raw LUT cells"], rows)
+        section.caption(
+            "Logic in what each family fills its fabric with: TRELLIS_COMB (ecp5), logic cells (ice40), LUT1-6 "
+            "(xilinx), LUT and ALU (gowin). Raw LUT cells are not comparable between families."
+        )
+    if record.estimate is not None:
+        _estimated_parts(section, record.estimate)
+    return section
+
+
+def _estimated_parts(section: Section, estimate: Mapping[str, Any]) -> None:
+    """Where the estimate puts the logic, by layer and kind of component, in the first family that builds the machine."""
+    family, area = next(((name, area) for name, area in estimate["area"].items() if area["parts"]), (None, None))
+    if family is None or area is None:
+        return
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for part in area["parts"]:
+        layer = "around" if part["layer"] is None else f"layer {part['layer']}"
+        name = re.sub(r"engine\d+\.?|\d+$", "", part["component"]) or "control"
+        amounts = found.setdefault((layer, name), dict.fromkeys(RESOURCES, 0.0))
+        for kind in RESOURCES:
+            amounts[kind] += part[kind]
+    section.heading(f"Estimated, by component ({family})")
+    section.table(
+        ["part", "component", *RESOURCES.values()],
+        [
+            [layer, name, *(amount(round(amounts[kind], 1)) for kind in RESOURCES)]
+            for (layer, name), amounts in found.items()
+        ],
+    )
+    energy = estimate.get("energy")
+    if energy is not None:
+        section.caption(
+            f"Energy of a sample, estimated: {number(energy['sample_pj'] / 1000, 1, ' nJ')} of memories and arithmetic "
+            f"({energy['source']}). Not counted: {energy['not_counted']}."
+        )
+
+
+def _against(used: Mapping[str, float], budget: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Resources that are counted, with their budget; those that the device lacks and nobody uses are left out."""
+    return [
+        (name, used[kind], budget[kind])
+        for kind, name in RESOURCES.items()
+        if kind in used and kind in budget and (used[kind] or budget[kind])
+    ]
+
+
+def amount(value: float | None) -> str:
+    return number(value, 0 if value is None or value == int(value) else 1)
