@@ -2,7 +2,7 @@
 
     python -m boards.calibrate table [--numbers 0:100]    synthesise random machines; goes on where it was stopped
     python -m boards.calibrate fit                        write the coefficients of codesign/cost/coefficients.py
-    python -m boards.calibrate check                      errors on machines that no fit has seen, into docs/estimates.md
+    python -m boards.calibrate check                      errors on machines that no fit has seen, into docs
 
 A row of the table is a machine of :mod:`boards.designs`: by family the cells of each component, and what nextpnr packs
 them into. Machines of even numbers are fitted on, those of odd ones are held out.
@@ -44,7 +44,7 @@ MEMORIES = {
     "gowin": ("map_ram", "-lib +/gowin/lutrams.txt -lib +/gowin/brams.txt"),
 }
 COEFFICIENTS = Path(area_model.__file__).with_name("coefficients.py")
-HEADER = '''"""Coefficients of the estimates of logic, by family. Written by `python -m boards.calibrate fit`: do not edit."""
+HEADER = '''"""Coefficients of the estimates of logic. Written by `python -m boards.calibrate fit`: do not edit."""
 
 from codesign.cost.area_model import AreaModel, Figure
 

@@ -137,7 +137,7 @@ def _weighted(rng: np.random.Generator, part: Projection, bits: int) -> Projecti
 
 
 def _leak(rng: np.random.Generator, n: int) -> Leak:
-    kind = rng.choice(["none", "shift", "multiply"], p=[0.2, 0.5, 0.3])
+    kind = str(rng.choice(["none", "shift", "multiply"], p=[0.2, 0.5, 0.3]))
     if kind == "none":
         return Leak()
     own = bool(rng.random() < 0.15)
@@ -160,14 +160,14 @@ def _layer(
     fraction = int(rng.choice([0, 2, 4, 6]))
     scale = ((1 << (bits - 1)) * source_max) << fraction
     many = n_out if shape is None else shape[0]
-    reset = rng.choice(["subtract", "zero", "value"], p=[0.6, 0.3, 0.1])
+    reset = str(rng.choice(["subtract", "zero", "value"], p=[0.6, 0.3, 0.1]))
     terms: dict[str, Any] = {
         "threshold": rng.integers(1, 3 * scale, many) if rng.random() < 0.6 else int(rng.integers(1, 3 * scale)),
         "bias": rng.integers(-scale // 2, scale // 2 + 1, many) if rng.random() < 0.7 else 0,
         "leak": _leak(rng, many),
         "reset": "none" if silent else reset,
         "reset_value": 1 if reset == "value" and not silent else 0,
-        "compare": rng.choice([">=", ">"]),
+        "compare": str(rng.choice([">=", ">"])),
         "fraction_bits": fraction,
         "membrane_width": (3 * scale).bit_length() + int(rng.integers(0, 4)),
         "weight_bits": bits,

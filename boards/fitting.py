@@ -1,7 +1,7 @@
 """Fits of estimates of logic, and the errors that they have.
 
-Coefficients are least squares of relative errors, over engines, readouts and doors as well as over whole machines, since
-a netlist's names tell these apart, and are held near what one would guess (a look-up table for a bit that is added or
+Coefficients are least squares of relative errors, over engines, readouts and doors as well as over whole machines,
+since a netlist's names tell these apart, and are held near what one would guess (a look-up table for a bit that is added or
 chosen, a flip-flop for a bit of a register): the guess decides what the machines do not.
 """
 

@@ -85,6 +85,10 @@ TARGETS: dict[str, Device] = {
     "ice40-up5k": UP5K,
 }
 
+# Clocks that machines reach on them, for times before one is placed: those of the design points in docs/accelerator.md,
+# rounded down.
+TYPICAL_MHZ: dict[str, float] = {"ecp5-25f": 85.0, "ecp5-85f": 100.0, "ice40-hx8k": 95.0, "ice40-up5k": 28.0}
+
 
 @dataclass(frozen=True)
 class Board:

@@ -54,6 +54,14 @@ def _actions(json: bool) -> Any:
     return actions
 
 
+def _tuning(json: bool) -> Any:
+    """What `codesign tune` does."""
+    console.start(json=json)
+    from codesign.cli import tuning
+
+    return tuning
+
+
 def _interchange(json: bool) -> Any:
     """What commands do with networks of other frameworks."""
     console.start(json=json)
@@ -202,6 +210,42 @@ def estimate(
 ) -> None:
     """Cycles, memory and area of a frozen network, without simulation or synthesis."""
     _actions(json).estimate(network, overrides, device)
+
+
+@app.command(epilog="Example: codesign tune runs/digits --target icebreaker --minimise area --within latency_us=100")
+def tune(
+    network: Annotated[Path, argument("run", "network", help="run directory or frozen network")],
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="board, device or part of `codesign boards`")],
+    minimise: Annotated[str, typer.Option("--minimise", help="latency, area or energy")] = "latency",
+    within: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--within",
+            metavar="KEY=NUMBER",
+            help="limits: latency_us, interval_us, cycles, lut, ff, bram, dsp, energy_nj, clock_mhz; with commas",
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="CHOICE",
+            help="what a machine may leave out: input_checks, counters, output_spikes; several with commas",
+        ),
+    ] = None,
+    clock_mhz: Annotated[
+        float | None, typer.Option("--clock-mhz", min=0.001, help="for times before a machine is placed")
+    ] = None,
+    place: Annotated[int, typer.Option("--place", min=0, max=50, help="machines to place and route")] = 3,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", metavar="FILE", help="encoded samples whose events are counted")
+    ] = None,
+    output: Output = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Find the machine of a frozen network: rank all by estimate, place the best, verify the winner."""
+    _tuning(json).run(network, target, minimise, within or [], allow or [], clock_mhz, place, samples, output)
 
 
 @app.command(epilog="Example: codesign budget runs/digits")

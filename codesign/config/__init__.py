@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.basics.errors import NO_CONFIGURATION, CodesignWarning, InputError, UnsupportedError
+from codesign.basics.errors import NO_CONFIGURATION, CodesignWarning, InputError
 from codesign.basics.files import read_text
 from codesign.contract.binning import TimeUnit
 from codesign.contract.early_exit import MAX_MARGIN

@@ -110,14 +110,27 @@ class _Parts:
 
 
 def components(plan: MachinePlan, family: str) -> list[Component]:
-    """Every component of a machine, in the order of its Verilog's instances."""
+    """Every component of a machine."""
+    found = around(plan, family)
+    for number in range(len(plan.engines)):
+        found += of_engine(plan, number, family)
+    return found
+
+
+def of_engine(plan: MachinePlan, number: int, family: str) -> list[Component]:
+    """Components of an engine, what waits before it and what makes events of its sweeps; the network's other layers
+    matter only as far as they send events to it."""
+    engine = plan.engines[number]
+    serializer = _serializer(f"serializer{number}", engine.sweep_word, engine.index, family)
+    return [*_engine(plan, engine, number, family), *_skips(engine, number, family), serializer]
+
+
+def around(plan: MachinePlan, family: str) -> list[Component]:
+    """Components of no engine: the door, the readout, counters, the loader."""
     found = [_top(plan, family), _door(plan, family)]
     if plan.choices.input_words > 1:
         found.append(_splitter(plan, family))
-    for number, engine in enumerate(plan.engines):
-        found += _engine(plan, engine, number, family)
-        found.append(_serializer(f"serializer{number}", engine.sweep_word, engine.index, family))
-    found += _between(plan, family)
+    found += _forks(plan, family)
     found += _readout(plan, family)
     if plan.choices.exits and plan.choices.counters:
         parts = _Parts(family)
@@ -490,18 +503,21 @@ def _place(name: str, sizes: Sequence[int], layer: int, family: str) -> Componen
     return parts.of(name, "place", layer)
 
 
-def _between(plan: MachinePlan, family: str) -> Iterator[Component]:
-    """FIFOs of projections that skip layers, and forks where several layers read one."""
+def _skips(engine: EnginePlan, number: int, family: str) -> Iterator[Component]:
+    """FIFOs of projections that skip layers."""
+    for place, (depth, projection) in enumerate(zip(engine.skip_depths, engine.projections, strict=True)):
+        if depth:
+            memory = Memory("queues", engine.index, depth, 1 + index_width(projection.span))
+            yield _fifo(f"skip{number}_{place}", memory, engine.index, family)
+
+
+def _forks(plan: MachinePlan, family: str) -> Iterator[Component]:
+    """Forks where several layers read one population."""
     readers: Counter[int] = Counter({len(plan.mapping.layers) - 1: 1})
-    for number, engine in enumerate(plan.engines):
+    for engine in plan.engines:
         if isinstance(engine.placement, FoldedMap):
             return
-        for place, (depth, projection) in enumerate(zip(engine.skip_depths, engine.projections, strict=True)):
-            if projection.source != engine.index:
-                readers[projection.source] += 1
-            if depth:
-                memory = Memory("queues", engine.index, depth, 1 + index_width(projection.span))
-                yield _fifo(f"skip{number}_{place}", memory, engine.index, family)
+        readers.update(projection.source for projection in engine.projections if projection.source != engine.index)
     for source, count in sorted(readers.items()):
         if count > 1:
             yield _fork("fork_input" if source < 0 else f"fork_{source}", count, None, family)
@@ -561,10 +577,3 @@ def _loader(plan: MachinePlan, capacity: Capacity, family: str) -> Component:
         fields=registers,
     )
     return parts.of("loader", "loader", None)
-
-
-def layer_of(component: Component, placement: LayerMap | FoldedMap) -> str:
-    """Where a component's estimate is listed: a layer's number, or 'all' for an engine of several, or 'machine'."""
-    if component.layer is None:
-        return "machine"
-    return "all" if isinstance(placement, FoldedMap) else str(component.layer)

@@ -6,7 +6,7 @@ read of 64 bits of an 8 kB memory 10 pJ. Additions are taken in proportion to th
 product of theirs (0.2 pJ / 64), memories to the bits that pass (10 pJ / 64), writes like reads.
 
 These are an ASIC's arithmetic and memories. Registers, wiring, clock, input and output, leakage and what an FPGA's
-fabric takes above an ASIC are not counted: the figure compares machines with each other, and predicts no supply current.
+fabric takes above an ASIC are not counted: the figure compares machines, and predicts no supply current.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _layer(plan: MachinePlan, index: int, events: float, operations: float) -> d
     layer, widths, placement = plan.mapping.layers[index], engine.widths, engine.placement
     weight = next(field.width for field in placement.given_record if field.name.startswith("weight"))
     word = placement.synapse_record.width // (placement.lanes if layer.lockstep else 1)
-    # A row word for each lane's table; a synapse's word, its product, and the word that it is added to, read and written.
+    # A row word of each table; a synapse's word, its product, and the word that it is added to, read and written.
     rows = events * placement.fetchers * placement.row_record.width * MEMORY_BIT_PJ
     synapse = (word + 2 * widths.accumulator) * MEMORY_BIT_PJ + widths.accumulator * ADDED_BIT_PJ
     synapse += weight * widths.value * MULTIPLIED_BIT_PJ

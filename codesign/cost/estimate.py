@@ -202,22 +202,26 @@ def activity(
     network: FrozenNetwork, mapping: HardwareMap, stimulus: Stimulus, trace: golden.Trace | None = None
 ) -> list[Activity]:
     """Activity of every layer on real samples, by the golden model (``trace``, if it ran already)."""
-    result = []
-    for layer, found in zip(mapping.layers, layer_events(network, stimulus, trace), strict=True):
-        counts = layer.walked(layer.row_lengths).T.astype(np.float64)
-        held = UNQUEUED if layer.fetchers == 1 else mapping.choices.queue_depth
-        sweeps = network.timesteps if layer.index == 0 and network.coding.is_current else 1
-        head = sweeps * layer.n_slots + TURN_CLOCKS
-        events = found.astype(np.float64)
-        result.append(
-            Activity(
-                np.stack([part.sum(axis=2) for part in np.split(events, _ends(layer), axis=2)], axis=2),
-                events @ counts,
-                events @ landing(layer).astype(np.float64),
-                walking_clocks(events > 0, layer.walked(layer.row_lengths), arrivals(mapping, layer.index), held, head),
-            )
-        )
-    return result
+    return [
+        layer_activity(network, mapping, layer.index, found)
+        for layer, found in zip(mapping.layers, layer_events(network, stimulus, trace), strict=True)
+    ]
+
+
+def layer_activity(network: FrozenNetwork, mapping: HardwareMap, index: int, found: Bool) -> Activity:
+    """Activity of one layer; ``found`` : its events, as of :func:`layer_events`."""
+    layer = mapping.layers[index]
+    counts = layer.walked(layer.row_lengths).T.astype(np.float64)
+    held = UNQUEUED if layer.fetchers == 1 else mapping.choices.queue_depth
+    sweeps = network.timesteps if index == 0 and network.coding.is_current else 1
+    head = sweeps * layer.n_slots + TURN_CLOCKS
+    events = found.astype(np.float64)
+    return Activity(
+        np.stack([part.sum(axis=2) for part in np.split(events, _ends(layer), axis=2)], axis=2),
+        events @ counts,
+        events @ landing(layer).astype(np.float64),
+        walking_clocks(events > 0, layer.walked(layer.row_lengths), arrivals(mapping, index), held, head),
+    )
 
 
 def _ends(layer: LayerMap) -> list[int]:

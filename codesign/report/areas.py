@@ -48,7 +48,7 @@ def area(record: Record) -> Section:
 
 
 def _estimated_parts(section: Section, estimate: Mapping[str, Any]) -> None:
-    """Where the estimate puts the logic, by layer and kind of component, in the first family that builds the machine."""
+    """Where the estimate puts the logic, by layer and component, in the first family that builds the machine."""
     family, area = next(((name, area) for name, area in estimate["area"].items() if area["parts"]), (None, None))
     if family is None or area is None:
         return

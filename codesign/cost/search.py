@@ -1,0 +1,365 @@
+"""All machines of a frozen network, ranked by estimate: which shape, lanes and choices a device and limits ask for.
+
+What a machine answers is the same for all of them: only choices that change neither results nor the protocol are
+varied, and those that a host has to agree to (:data:`AGREED`) where they are allowed. Placement runs once for every
+number of a layer's lanes, events are counted once for every layer and walk, the rest is arithmetic on plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from codesign.basics.errors import InputError
+from codesign.basics.progress import Progress, silent
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.area import figures
+from codesign.cost.coefficients import MODELS
+from codesign.cost.components import Component, around, of_engine
+from codesign.cost.estimate import (
+    Activity,
+    activity_energy,
+    cycle_estimate,
+    layer_activity,
+    layer_events,
+)
+from codesign.cost.lanes import layer_work
+from codesign.machine.choices import BLOCK_ROM_BITS, DEFAULTS, MAX_LANES, Choices, chosen, problem
+from codesign.machine.mapping import HardwareMap, encoded, map_network
+from codesign.machine.plan import MachinePlan, plan_machine
+
+Objective = Literal["latency", "area", "energy"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+# What each objective is, and what decides between equals.
+MEASURES: dict[Objective, tuple[str, ...]] = {
+    "latency": ("latency_us", "lut", "bram"),
+    "area": ("lut", "bram", "latency_us"),
+    "energy": ("energy_nj", "lut", "latency_us"),
+}
+# What can be limited, with its unit; the clock only where it was placed.
+LIMITS: dict[str, str] = {
+    "latency_us": "us from first input to decision",
+    "interval_us": "us between decisions",
+    "cycles": "clocks from first input to decision",
+    "lut": "logic cells",
+    "ff": "flip-flops",
+    "bram": "block RAMs",
+    "dsp": "DSP blocks",
+    "energy_nj": "nJ a sample",
+    "clock_mhz": "MHz",
+}
+# Choices that a host, or who reads the counters, has to agree to, and what they then are.
+AGREED: dict[str, Any] = {"input_checks": False, "counters": False, "output_spikes": False}
+LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+# Most combinations of lanes; more layers than these allow get the lanes of one greedy path.
+MOST_LANES = 120
+SAMPLES = 10
+# What cycles are off by at most.
+CYCLE_ERROR = 0.05
+# Read-only memories up to here may be better off in logic.
+MOST_ROM_BITS = 2048
+MOST_THRESHOLDS = 3
+AREA = ("lut", "ff", "bram", "dsp")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a machine.
+
+    family : of the device. budget : what it has, by kind. clock_mhz : for times, until it is placed.
+    minimise : see :data:`MEASURES`. within : limits by :data:`LIMITS`. allowed : of :data:`AGREED`. board : a board's
+    link is to reach the machine.
+    """
+
+    family: str
+    budget: Mapping[str, float]
+    clock_mhz: float
+    minimise: Objective = "latency"
+    within: Mapping[str, float] | None = None
+    allowed: Sequence[str] = ()
+    board: bool = False
+
+    def __post_init__(self) -> None:
+        if self.minimise not in OBJECTIVES:
+            raise InputError(f"minimise {self.minimise!r} is none of {', '.join(OBJECTIVES)}")
+        for key, value in (self.within or {}).items():
+            if key not in LIMITS:
+                raise InputError(f"limit {key!r} is none of {', '.join(LIMITS)}")
+            if not value > 0:
+                raise InputError(f"limit {key} = {value!r} must be above 0")
+        for key in self.allowed:
+            if key not in AGREED:
+                raise InputError(f"allowed {key!r} is none of {', '.join(AGREED)}")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The tighter of what is asked and what the device has; a clock is no limit of an estimate."""
+        found = {kind: float(value) for kind, value in self.budget.items() if kind in ("lut", "ff", "bram", "dsp")}
+        for kind, value in (self.within or {}).items():
+            found[kind] = min(value, found.get(kind, value))
+        return found
+
+    def least(self, kind: str, estimated: float) -> float:
+        """The least that an estimated figure may be in truth."""
+        if kind in ("lut", "ff"):
+            return getattr(MODELS[self.family], kind).band(estimated)[0]
+        return estimated * (1 - CYCLE_ERROR) if kind in ("cycles", "latency_us", "interval_us") else estimated
+
+    def excess(self, estimated: Mapping[str, float | None]) -> dict[str, float]:
+        """By limit, how far a candidate is beyond it even if the estimate gave too much, relative to the limit."""
+        found = {}
+        for kind, limit in self.limits.items():
+            value = estimated.get(kind)
+            if value is not None and self.least(kind, value) > limit:
+                found[kind] = self.least(kind, value) / limit - 1 if limit else float("inf")
+        return found
+
+
+class Machines:
+    """The machines of a network in a family: plans and estimates, what several share made once."""
+
+    def __init__(self, network: FrozenNetwork, stimulus: Stimulus, family: str) -> None:
+        self.network = network
+        self.family = family
+        self.samples = stimulus.take(slice(0, min(SAMPLES, len(stimulus))))
+        placing = stimulus.take(slice(0, min(10 * SAMPLES, len(stimulus))))
+        self.placing = [events.reshape(-1, events.shape[-1]) for events in layer_events(network, placing)]
+        self.events = layer_events(network, self.samples, golden.run(network, self.samples, membranes=False))
+        # Lanes of whom each layer reads decide the addresses of its rows.
+        self.sources = [
+            [projection.source for projection in layer.projections if projection.source >= 0]
+            for layer in network.layers
+        ]
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def mapping(self, lanes: tuple[int, ...], choices: Choices) -> HardwareMap:
+        """The network on these lanes of a machine with these choices."""
+        walk = (lanes, choices.shape, choices.lockstep, choices.counts)
+        base = self._once(("placed", *walk), lambda: self._placed(lanes, choices))
+
+        def varied() -> HardwareMap:
+            layers = tuple(replace(layer, pipeline=choices.pipeline) for layer in base.layers)
+            return encoded(replace(base, layers=layers, choices=choices))
+
+        found: HardwareMap = self._once(("mapped", *walk, choices.synapses, choices.pipeline), varied)
+        return replace(found, choices=choices)
+
+    def _placed(self, lanes: tuple[int, ...], choices: Choices) -> HardwareMap:
+        plain = Choices(shape=choices.shape, lockstep=choices.lockstep, output_spikes=choices.output_spikes)
+        keys = {index: ("lane", index, lanes[index], choices.lockstep) for index in range(len(lanes) - 1)}
+        known = {index: self._known[key] for index, key in keys.items() if key in self._known}
+        # A folded machine's lanes are not clamped to a layer's neurons.
+        placed = None if choices.folded else known
+        found = map_network(self.network, list(lanes), self.placing, plain, placed=placed)
+        for index, key in keys.items():
+            if not choices.folded:
+                self._known.setdefault(key, found.layers[index].lane)
+        return found
+
+    def plan(self, lanes: tuple[int, ...], choices: Choices) -> MachinePlan:
+        return plan_machine(self.network, self.mapping(lanes, choices))
+
+    def thresholds(self, lanes: tuple[int, ...], choices: Choices) -> list[int]:
+        """``block_rom_bits`` that are worth a look: the default, and those that put further memories into logic."""
+
+        def found() -> list[int]:
+            plan = self.plan(lanes, choices)
+            sizes = {memory.bits for memory in plan.memories if memory.read_only and memory.bits >= BLOCK_ROM_BITS}
+            return [BLOCK_ROM_BITS, *(size + 1 for size in sorted(sizes) if size < MOST_ROM_BITS)][:MOST_THRESHOLDS]
+
+        key = ("thresholds", lanes, choices.shape, choices.lockstep, choices.synapses)
+        return self._once(key, found)
+
+    def cycles(self, lanes: tuple[int, ...], choices: Choices) -> dict[str, float]:
+        """Clocks from the first input to the decision and between decisions, and nJ of a mean sample."""
+        how = (choices.shape, choices.lockstep, choices.synapses)
+
+        def found() -> dict[str, float]:
+            plan = self.plan(lanes, choices)
+            active: list[Activity] = [
+                self._once(
+                    ("active", index, lanes[index], *(lanes[source] for source in self.sources[index]), *how,
+                     choices.queue_depth),
+                    lambda index=index: layer_activity(self.network, plan.mapping, index, self.events[index]),
+                )
+                for index in range(len(lanes))
+            ]  # fmt: skip
+            clocks = cycle_estimate(plan, active)
+            return {
+                "cycles": clocks["latency_cycles"],
+                "interval_cycles": clocks["interval_cycles"] or clocks["latency_cycles"],
+                "energy_nj": activity_energy(plan, active)["sample_pj"] / 1000,
+            }
+
+        return self._once(("cycles", lanes, *how, choices.pipeline, choices.queue_depth), found)
+
+    def area(self, lanes: tuple[int, ...], choices: Choices) -> dict[str, float]:
+        """lut, ff, bram, spram and dsp."""
+        plan: list[MachinePlan] = []
+
+        def planned() -> MachinePlan:
+            if not plan:
+                plan.append(self.plan(lanes, choices))
+            return plan[0]
+
+        # What an engine is does not depend on others but through the events that it gets.
+        own = replace(choices, input_words=1, input_checks=True, counters=True)
+        around_key = ("around", lanes, replace(choices, state_memory="auto", block_rom_bits=0, synapses="plain"))
+        parts = [self._once(around_key, lambda: self._figures(around(planned(), self.family)))]
+        for number in range(1 if choices.folded else len(lanes)):
+            reached = (lanes[number], *(lanes[source] for source in self.sources[number]))
+            key = ("engine", number, reached, own)
+            parts.append(self._once(key, lambda: self._figures(of_engine(planned(), number, self.family))))  # noqa: B023
+        return {kind: sum(part[kind] for part in parts) for kind in parts[0]}
+
+    def _figures(self, parts: list[Component]) -> dict[str, float]:
+        return figures(parts, MODELS[self.family])
+
+    def all(self, lanes: tuple[int, ...], choices: Choices, clock_mhz: float) -> dict[str, float]:
+        """Every figure of a machine, times at a clock."""
+        cycles = self.cycles(lanes, choices)
+        return {
+            **{kind: round(value, 1) for kind, value in self.area(lanes, choices).items()},
+            "cycles": cycles["cycles"],
+            "latency_us": cycles["cycles"] / clock_mhz,
+            "interval_us": cycles["interval_cycles"] / clock_mhz,
+            "energy_nj": cycles["energy_nj"],
+        }
+
+    def lanes(self) -> list[tuple[int, ...]]:
+        """Lanes of each layer that are worth a look: all combinations of a ladder, or those along one path."""
+        work = layer_work(self.network, self.samples)
+        units = [min(MAX_LANES, layer.units) for layer in work]
+        ladders = [[count for count in LADDER if count <= most] for most in units]
+        if np.prod([len(ladder) for ladder in ladders]) <= MOST_LANES:
+            return list(product(*ladders))
+        return _path(ladders, work)
+
+
+def _path(ladders: list[list[int]], work: Sequence[Any]) -> list[tuple[int, ...]]:
+    """Lanes as the slowest layer gets more, again and again, and beside each the last step of every other layer."""
+    place = [0] * len(ladders)
+    found = [tuple(ladder[0] for ladder in ladders)]
+    while True:
+        clocks = [part.clocks(ladder[at]) for part, ladder, at in zip(work, ladders, place, strict=True)]
+        free = [index for index, at in enumerate(place) if at + 1 < len(ladders[index])]
+        if not free:
+            return list(dict.fromkeys(found))
+        slowest = max(free, key=lambda index: clocks[index])
+        for index in free:
+            found.append(tuple(ladder[at + (k == index)] for k, (ladder, at) in enumerate(zip(ladders, place))))
+        place[slowest] += 1
+
+
+def variants(wish: Wish, network: FrozenNetwork, lanes: tuple[int, ...]) -> Iterator[Choices]:
+    """Choices of machines on these lanes that are built for the network and by the family's tools."""
+    agreed = {key: AGREED[key] for key in wish.allowed}
+    if network.membrane_readout:
+        agreed.pop("output_spikes", None)
+    several = max(lanes) > 1
+    for shape, synapses, pipeline, lockstep, state, fifos, queue in product(
+        ("streaming", "folded"),
+        ("plain", "compact"),
+        ("deep", "short"),
+        (False, True),
+        ("auto", "block"),
+        (True, False),
+        (4, 8),
+    ):
+        # Without several lanes nobody waits, in step or with a queue; with folded layers lanes are one number.
+        if (lockstep and not several) or (queue != DEFAULTS.queue_depth and (lockstep or not several)):
+            continue
+        if shape == "folded" and len(set(lanes)) > 1:
+            continue
+        choices = Choices(
+            shape=shape, synapses=synapses, pipeline=pipeline, lockstep=lockstep, state_memory=state, spike_fifos=fifos,
+            queue_depth=queue, **agreed,
+        )  # fmt: skip
+        if (
+            problem(
+                choices,
+                readout=network.readout,
+                n_outputs=network.n_outputs,
+                lanes=lanes,
+                structured=not network.is_plain_chain,
+                consumer="board" if wish.board else None,
+            )
+            is None
+        ):
+            yield choices
+
+
+def rank(rows: list[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:
+    """Those within the limits by estimate first, best first; then those that may be; then the others, nearest first."""
+    limits = wish.limits
+
+    def order(row: dict[str, Any]) -> tuple[Any, ...]:
+        found = row["estimated"]
+        if found is None:
+            return (True, float("inf"))
+        over = max((found[kind] / limit - 1 for kind, limit in limits.items() if kind in found and limit), default=0.0)
+        beyond = max(wish.excess(found).values(), default=0.0)
+        measures = (*(found[name] for name in MEASURES[wish.minimise]), len(row["choices"]))
+        return (beyond > 0, beyond, max(0.0, over)) + measures if over > 0 else (False, 0.0, 0.0, *measures)
+
+    return sorted(rows, key=order)
+
+
+def search(network: FrozenNetwork, stimulus: Stimulus, wish: Wish, progress: Progress = silent) -> list[dict[str, Any]]:
+    """Every candidate, best first: ``lanes``, ``choices`` (those that are not the default), ``estimated`` (see
+    :meth:`Machines.all`; None where fewer lanes are too large already) and ``excluded``, why it cannot be within the
+    limits, or None.
+
+    stimulus : samples that guide the placement and whose events the cycles count; calibration samples, not the test's.
+    """
+    machines = Machines(network, stimulus, wish.family)
+    found: list[dict[str, Any]] = []
+    combinations = machines.lanes()
+    # Lanes of which every machine is too large, however it is chosen; more lanes are no smaller.
+    too_large: list[tuple[int, ...]] = []
+    for number, lanes in enumerate(combinations):
+        progress(number, len(combinations), f"lanes {', '.join(map(str, lanes))}")
+        fewer = next((few for few in too_large if all(a <= b for a, b in zip(few, lanes, strict=True))), None)
+        if fewer is not None:
+            reason = f"machines on lanes {', '.join(map(str, fewer))} are too large already"
+            found.append({"lanes": list(lanes), "choices": {}, "estimated": None, "excluded": reason})
+            continue
+        rows = [
+            _row(wish, machines, lanes, replace(choices, block_rom_bits=threshold))
+            for choices in variants(wish, network, lanes)
+            for threshold in machines.thresholds(lanes, choices)
+        ]
+        found += rows
+        if rows and all(any(kind in AREA for kind in wish.excess(row["estimated"])) for row in rows):
+            too_large.append(lanes)
+    progress(len(combinations), len(combinations), "")
+    return rank(found, wish)
+
+
+def _row(wish: Wish, machines: Machines, lanes: tuple[int, ...], choices: Choices) -> dict[str, Any]:
+    estimated = machines.all(lanes, choices, wish.clock_mhz)
+    excess = wish.excess(estimated)
+    return {
+        "lanes": list(lanes),
+        "choices": {key: getattr(choices, key) for key in chosen(choices)},
+        "estimated": estimated,
+        "excluded": exclusion(wish, estimated, excess) if excess else None,
+    }
+
+
+def exclusion(wish: Wish, found: Mapping[str, float], excess: Mapping[str, float]) -> str:
+    """What is too much, in words."""
+    return ", ".join(
+        f"at least {wish.least(kind, found[kind]):.4g} of {wish.limits[kind]:g} {LIMITS[kind]}" for kind in excess
+    )

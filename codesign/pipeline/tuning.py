@@ -1,0 +1,241 @@
+"""Which machine for a frozen network: all of them ranked by estimate, the best placed and routed, the winner verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from codesign.basics.errors import CapacityError, InputError, MismatchError
+from codesign.basics.progress import Progress, silent
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.estimate import source_events
+from codesign.cost.search import LIMITS, MEASURES, Objective, Wish, search
+from codesign.machine.choices import DEFAULTS, Choices, chosen, keys
+from codesign.machine.mapping import HardwareMap, map_network
+
+PLACED = ("lut", "ff", "bram", "dsp")
+# Samples that the winner is simulated with.
+VERIFIED_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a machine is to run on.
+
+    name : as asked. family, budget : of the device, without a board's link. place : its name for place and route, None
+    if there are no tools for it here. clock_mhz : that times are taken at, ``assumed`` unless it was given or is a
+    board's. board : whether a board's link is to reach the machine.
+    """
+
+    name: str
+    family: str
+    budget: Mapping[str, float]
+    place: str | None
+    clock_mhz: float
+    assumed: bool
+    board: bool
+
+
+def find_target(name: str, clock_mhz: float | None = None) -> Target:
+    """The board, device or part of that name. Raises InputError if there is none, or no clock for it."""
+    from boards.registry import BOARDS, TARGETS, TYPICAL_MHZ, find_device
+
+    device = find_device(name)
+    board = BOARDS.get(name)
+    place = next((target for target, found in TARGETS.items() if found is device), None)
+    budget: dict[str, float] = dict(device.budget)
+    if board is not None:
+        budget = {kind: count - board.link.get(kind, 0) for kind, count in budget.items()}
+    clock = clock_mhz or (board.clock_hz / 1e6 if board else TYPICAL_MHZ.get(name))
+    if clock is None:
+        raise InputError(f"{name}: nothing is known of its clock; give one with --clock-mhz")
+    return Target(name, device.family, budget, place, clock, clock_mhz is None and board is None, board is not None)
+
+
+def tune(
+    network: FrozenNetwork,
+    samples: Stimulus,
+    target: str,
+    *,
+    minimise: Objective = "latency",
+    within: Mapping[str, float] | None = None,
+    allow: Sequence[str] = (),
+    clock_mhz: float | None = None,
+    place: int = 3,
+    seeds: Sequence[int] = (1, 2, 3),
+    output: str | Path | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Machines of ``network`` for ``target``, best first, as rows that ``pandas.DataFrame`` takes.
+
+    samples : calibration samples, which guide the placement and whose events the cycles count.
+    target : a board, device or part (:func:`codesign.boards_table`).
+    minimise : "latency", "area" (logic cells) or "energy". within : limits, any of latency_us, interval_us, cycles, lut,
+        ff, bram, dsp, energy_nj, and clock_mhz, which placed machines have to reach.
+    allow : of input_checks, counters and output_spikes, those that a machine may leave out.
+    clock_mhz : for times before a machine is placed; by default a board's, or what is typical of the device.
+    place : how many of the best are placed and routed, 0 for none; ``seeds`` of place and route.
+    output : folder for logs and reports of the tools.
+
+    Of each row: ``lanes``, every choice of hardware, the estimated figures, ``excluded`` (why it cannot be within the
+    limits, or None), and where it was placed ``placed_lut`` and so on, ``placed_mhz``, ``placed_latency_us`` and
+    ``missed`` (the limits that it does not keep, in words, "" if it keeps all). Placed rows that keep the limits come
+    first. Raises InputError for what there is none of, CapacityError if no machine can be within the limits.
+
+    >>> import codesign, numpy as np
+    >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
+    >>> samples = codesign.Stimulus.from_dense(np.ones((1, 3, 2), bool))
+    >>> rows = codesign.tune(network, samples, "ecp5-25f", minimise="area", place=0)
+    >>> rows[0]["lanes"], rows[0]["excluded"]
+    ([1], None)
+    """
+    found = find_target(target, clock_mhz)
+    wish = Wish(found.family, found.budget, found.clock_mhz, minimise, dict(within or {}), tuple(allow), found.board)
+    network.require_hardware()
+    if not len(samples):
+        raise InputError("tune needs samples whose events it counts; there are none")
+    if place and found.place is None:
+        raise InputError(f"{target}: there is no place and route for it here; use place = 0 (--place 0)")
+    rows = [_flat(row) for row in search(network, samples, wish, progress)]
+    if rows[0]["excluded"] is not None:
+        raise CapacityError(
+            f"{target}: no machine of this network is within the limits; the nearest, lanes "
+            f"{', '.join(map(str, rows[0]['lanes']))}, takes {rows[0]['excluded']}"
+        )
+    placing = _worth_placing(rows, place)
+    for number, row in enumerate(placing):
+        progress(number, len(placing), f"place and route, lanes {', '.join(map(str, row['lanes']))}")
+        row |= _placed(
+            network, samples, row, found, seeds, None if output is None else Path(output) / f"placed{number}"
+        )
+        row["missed"] = _missed(row, wish)
+    return _best_first(rows, wish)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    choices = {key: row["choices"].get(key, getattr(DEFAULTS, key)) for key in keys()}
+    figures = row["estimated"] or {}
+    return {"lanes": row["lanes"], **choices, **figures, "excluded": row["excluded"]}
+
+
+def choices_of(row: Mapping[str, Any]) -> Choices:
+    """The choices of a row."""
+    return Choices(**{key: row[key] for key in keys()})
+
+
+def mapped(network: FrozenNetwork, samples: Stimulus, row: Mapping[str, Any]) -> HardwareMap:
+    """The placement of a row's machine, as ``codesign generate`` makes it."""
+    return map_network(network, row["lanes"], source_events(network, samples), choices_of(row))
+
+
+def _worth_placing(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The best by estimate, no two with the same figures; of each pipeline, whose clocks differ, a part of them."""
+    seen: set[tuple[Any, ...]] = set()
+    by_pipeline: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        figures = tuple(row.get(kind) for kind in (*PLACED, "cycles"))
+        if row["excluded"] is None and figures not in seen:
+            seen.add(figures)
+            by_pipeline.setdefault(row["pipeline"], []).append(row)
+    found: list[dict[str, Any]] = []
+    while len(found) < count and any(by_pipeline.values()):
+        for waiting in by_pipeline.values():
+            if waiting and len(found) < count:
+                found.append(waiting.pop(0))
+    return found
+
+
+def _placed(
+    network: FrozenNetwork,
+    samples: Stimulus,
+    row: Mapping[str, Any],
+    target: Target,
+    seeds: Sequence[int],
+    folder: Path | None,
+) -> dict[str, Any]:
+    from boards.synth import synth_bundle
+    from codesign.config import SynthConfig
+    from rtl_templates.bundle import write_bundle
+
+    config = SynthConfig.model_validate({"families": [], "fmax": [target.place], "seeds": list(seeds)})
+    with TemporaryDirectory(prefix="codesign-tune-") as temporary:
+        work = Path(temporary) if folder is None else folder
+        write_bundle(network, mapped(network, samples, row), work / "bundle")
+        entry = synth_bundle(work / "bundle", config, work / "synth")["placed"][target.place]
+    mhz = entry["fmax_mhz"]
+    # A board's clock is what it is.
+    clock = min(mhz, target.clock_mhz) if mhz and target.board else mhz
+    times = {
+        f"placed_{kind}": row["cycles"] / clock if kind == "latency_us" else row[kind] * target.clock_mhz / clock
+        for kind in ("latency_us", "interval_us")
+        if clock
+    }
+    return {**{f"placed_{kind}": entry[kind] for kind in PLACED}, "placed_mhz": mhz, **times}
+
+
+def _missed(row: Mapping[str, Any], wish: Wish) -> str:
+    """What of the limits a placed machine does not keep."""
+    found = []
+    limits = dict(wish.limits)
+    clock = limits.pop("clock_mhz", wish.clock_mhz if wish.board else None)
+    if row["placed_mhz"] is None:
+        return "does not fit the device"
+    if clock is not None and row["placed_mhz"] < clock:
+        found.append(f"{row['placed_mhz']:.1f} of {clock:g} MHz")
+    for kind, limit in limits.items():
+        value = row.get(f"placed_{kind}", row.get(kind))
+        if value is not None and value > limit:
+            found.append(f"{value:.4g} of {limit:g} {LIMITS[kind]}")
+    return ", ".join(found)
+
+
+def _best_first(rows: list[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:
+    """Placed machines that keep the limits, then those that were not placed, in their order."""
+    measures = [name for name in MEASURES[wish.minimise]]
+    kept = [row for row in rows if row.get("missed") == ""]
+    kept.sort(key=lambda row: tuple(row.get(f"placed_{name}", row[name]) for name in measures))
+    return kept + [row for row in rows if row.get("missed") != ""]
+
+
+def winner(rows: Sequence[Mapping[str, Any]], target: str) -> Mapping[str, Any]:
+    """The row to build. Raises CapacityError if machines were placed and none keeps the limits."""
+    placed = [row for row in rows if "missed" in row]
+    if placed and placed[0]["missed"]:
+        raise CapacityError(
+            f"{target}: none of the {len(placed)} machines that were placed keeps the limits; the nearest, lanes "
+            f"{', '.join(map(str, placed[0]['lanes']))}, has {placed[0]['missed']}; place more (--place)"
+        )
+    return rows[0]
+
+
+def build_winner(
+    network: FrozenNetwork,
+    samples: Stimulus,
+    row: Mapping[str, Any],
+    folder: Path,
+    name: str = "snn",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Generate a row's bundle in ``folder``/bundle and simulate it; exact, or MismatchError.
+
+    Returns samples, comparisons and mismatches.
+    """
+    from rtl_templates.bundle import write_bundle
+    from sim.verify import verify_bundle
+
+    write_bundle(network, mapped(network, samples, row), folder / "bundle", name=name)
+    chosen_samples = samples.take(slice(0, min(VERIFIED_SAMPLES, len(samples))))
+    found = verify_bundle(folder / "bundle", network, chosen_samples, folder / "verify", waves=False, progress=progress)
+    if not found.passed:
+        raise MismatchError(f"{folder / 'bundle'}: hardware differs from software: {found.first_difference}")
+    return {"samples": found.samples, "comparisons": sum(found.comparisons.values()), "mismatches": found.mismatches}
+
+
+def hardware_keys(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``[hardware]`` of a row: lanes and the choices that are not the default."""
+    choices = choices_of(row)
+    return {"lanes": list(row["lanes"]), **{key: getattr(choices, key) for key in chosen(choices)}}
