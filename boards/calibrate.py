@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from boards import fitting
 from boards.designs import random_machine
 from boards.netlists import component_counts
@@ -25,10 +27,9 @@ from boards.registry import TARGETS
 from boards.synth import FLOWS, PACK_TARGET, used_resources
 from boards.tools import run_tool, tool_version
 from codesign.basics.files import write_text
-from codesign.contract.network import FrozenNetwork
 from codesign.cost import area_model
+from codesign.cost.coefficients import MODELS
 from codesign.cost.memories import FAMILIES
-from codesign.machine.mapping import HardwareMap
 from rtl_templates.bundle import write_bundle
 
 # Where each flow maps memories, and with which libraries. A block memory's contents change nothing but the time that
@@ -43,6 +44,8 @@ MEMORIES = {
     ),
     "gowin": ("map_ram", "-lib +/gowin/lutrams.txt -lib +/gowin/brams.txt"),
 }
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "estimates.md"
+BEGIN, END = "<!-- errors: python -m boards.calibrate check -->", "<!-- end of errors -->"
 COEFFICIENTS = Path(area_model.__file__).with_name("coefficients.py")
 HEADER = '''"""Coefficients of the estimates of logic. Written by `python -m boards.calibrate fit`: do not edit."""
 
@@ -58,9 +61,9 @@ def read_table() -> dict[int, dict[str, Any]]:
     return {row["number"]: row for row in map(json.loads, lines)}
 
 
-def measure(network: FrozenNetwork, mapping: HardwareMap, folder: Path, families: Sequence[str]) -> dict[str, Any]:
-    """By family: ``components``, cells by component and kind, and ``packed``, nextpnr's own count where it packs."""
-    write_bundle(network, mapping, folder / "bundle")
+def measure(folder: Path, families: Sequence[str]) -> dict[str, Any]:
+    """Of the bundle in ``folder``/bundle, by family: ``components``, cells by component and kind, and ``packed``,
+    nextpnr's own count where it packs."""
     found: dict[str, Any] = {}
     for family in families:
         step, libraries = MEMORIES[family]
@@ -83,21 +86,29 @@ def measure(network: FrozenNetwork, mapping: HardwareMap, folder: Path, families
 
 
 def make_table(numbers: Sequence[int]) -> None:
-    """Synthesise the machines that the table lacks; a row is written when it is whole."""
+    """Synthesise the machines that the table lacks, or whose Verilog has changed; a row is written when it is whole."""
     for number in numbers:
-        if number in read_table():
-            continue
         network, mapping = random_machine(number)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_bundle(network, mapping, folder / "bundle")
+            verilog = hashlib.sha256((folder / "bundle" / "snn.v").read_bytes()).hexdigest()[:16]
+            table = read_table()
+            if table.get(number, {}).get("verilog") == verilog:
+                continue
             # Single-port RAM is an iCE40's alone.
             measured = ("ice40",) if mapping.choices.starts_empty else FAMILIES
-            families = measure(network, mapping, Path(folder), measured)
-            verilog = hashlib.sha256((Path(folder) / "bundle" / "snn.v").read_bytes()).hexdigest()
-        row = {"number": number, "verilog": verilog[:16], "yosys": tool_version("yosys"), **families}
-        with TABLE.open("a", encoding="utf-8") as table:
-            table.write(json.dumps(row, separators=(",", ":")) + "\n")
+            families = measure(folder, measured)
+        row = {"number": number, "network": network.hash[:16], "verilog": verilog, "yosys": tool_version("yosys")}
+        write_table({**table, number: {**row, **families}})
         luts = ", ".join(f"{family} {sum_of(families[family], 'lut')}" for family in measured)
         print(f"machine {number}: {luts}", flush=True)  # noqa: T201
+
+
+def write_table(table: dict[int, dict[str, Any]]) -> None:
+    """A line a machine."""
+    lines = [json.dumps(row, separators=(",", ":")) for _, row in sorted(table.items())]
+    write_text(TABLE, "\n".join([*lines, ""]))
 
 
 def sum_of(entry: dict[str, Any], kind: str) -> int:
@@ -129,16 +140,47 @@ def write_coefficients(table: dict[int, dict[str, Any]]) -> None:
     write_text(COEFFICIENTS, "\n".join([*lines, "}", ""]))
 
 
+def write_errors(table: dict[int, dict[str, Any]]) -> None:
+    """Errors on the machines that are held out, into the page's table."""
+    lines = [
+        "| family | machines | LUT: median, worst | FF: median, worst | inside the band | block RAM exact, too few | "
+        "DSP exact, too few |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for family in FAMILIES:
+        every = fitting.machines(table, family)
+        cells = fitting.packing([machine for machine in every if fitted_on(machine.number)], family)
+        held_out = [machine for machine in every if not fitted_on(machine.number)]
+        found = fitting.check(held_out, family, MODELS[family], cells)
+        shares = (f"{np.median(abs(part)):.1%}, {abs(part).max():.1%}" for part in (found.lut, found.ff))
+        lines.append(
+            f"| {family} | {found.machines} | {' | '.join(shares)} | {found.inside:.0%} | "
+            f"{found.bram_exact:.0%}, {found.bram_short} | {found.dsp_exact:.0%}, {found.dsp_short} |"
+        )
+    bands = ", ".join(
+        f"{family} {model.lut.low:.0%} and {model.lut.high:.0%}, {model.ff.low:.0%} and {model.ff.high:.0%}"
+        for family, model in MODELS.items()
+    )
+    lines += ["", f"Bands, too little and too much, LUT then FF: {bands}."]
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    text = "\n".join(lines)
+    print(text)  # noqa: T201
+    write_text(PAGE, f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m boards.calibrate", description="estimates of logic")
-    parser.add_argument("what", choices=["table", "fit"])
+    parser.add_argument("what", choices=["table", "fit", "check"])
     parser.add_argument("--numbers", default="0:120", help="machines of the table, FIRST:END")
     given = parser.parse_args(arguments)
     if given.what == "table":
         first, end = map(int, given.numbers.split(":"))
         make_table(range(first, end))
-    else:
+    elif given.what == "fit":
         write_coefficients(read_table())
+    else:
+        write_errors(read_table())
 
 
 if __name__ == "__main__":

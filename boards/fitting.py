@@ -1,8 +1,8 @@
 """Fits of estimates of logic, and the errors that they have.
 
 Coefficients are least squares of relative errors, over engines, readouts and doors as well as over whole machines,
-since a netlist's names tell these apart, and are held near what one would guess (a look-up table for a bit that is added or
-chosen, a flip-flop for a bit of a register): the guess decides what the machines do not.
+since a netlist's names tell these apart, and are held near what one would guess (a look-up table for a bit that is
+added or chosen, a flip-flop for a bit of a register): the guess decides what the machines do not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boards.designs import random_machine
-from codesign.cost.area_model import Figure, Terms, ff_terms, lut_terms, summed
+from codesign.cost.area_model import AreaModel, Figure, Terms, ff_terms, lut_terms, summed
 from codesign.cost.components import Component, components
 from codesign.machine.plan import plan_machine
 
@@ -79,7 +79,9 @@ def packing(found: Sequence[Machine], family: str) -> dict[str, float]:
         open_kinds = ("chain",)
     else:
         return {"lut": 1.0, "carry": 1.0 if family == "gowin" else 0.0}
-    left = np.array([m.packed - sum(m.total(kind) * each for kind, each in fixed.items()) for m in found], np.float64)
+    left = np.array(
+        [(m.packed or 0) - sum(m.total(kind) * each for kind, each in fixed.items()) for m in found], np.float64
+    )
     counts = np.array([[m.total(kind) for kind in open_kinds] for m in found], np.float64)
     solved = np.linalg.lstsq(counts, left, rcond=None)[0]
     return fixed | {kind: float(value) for kind, value in zip(open_kinds, solved, strict=True)}
@@ -168,3 +170,44 @@ def bands(errors: Float) -> tuple[float, float]:
 def fitted(found: Sequence[Machine], figure: str, cells: Mapping[str, float]) -> Figure:
     """Coefficients and bands from machines."""
     return Figure(fit(found, figure, cells), *bands(left_out(found, figure, cells)))
+
+
+@dataclass(frozen=True)
+class Check:
+    """How estimates of a family do on machines that no fit has seen: errors, and shares of the machines."""
+
+    family: str
+    machines: int
+    lut: Float
+    ff: Float
+    inside: float
+    bram_exact: float
+    bram_short: int
+    dsp_exact: float
+    dsp_short: int
+
+
+def check(found: Sequence[Machine], family: str, model: AreaModel, cells: Mapping[str, float]) -> Check:
+    """Estimates against the tools' counts."""
+    lut, ff = (errors(found, figure, getattr(model, figure).coefficients, cells) for figure in ("lut", "ff"))
+    inside = [
+        figure.band(estimated(machine, name, figure.coefficients))
+        for name, figure in (("lut", model.lut), ("ff", model.ff))
+        for machine in found
+    ]
+    truth = [true_figure(machine, name, cells) for name in ("lut", "ff") for machine in found]
+    blocks = np.array([sum(m.blocks for part in machine.components for m in part.memories) for machine in found])
+    true_blocks = np.array([machine.total("bram") + 0.5 * machine.total("half") for machine in found])
+    dsps = np.array([sum(part.dsps for part in machine.components) for machine in found])
+    true_dsps = np.array([machine.total("dsp") for machine in found])
+    return Check(
+        family,
+        len(found),
+        lut,
+        ff,
+        float(np.mean([low <= value <= high for (low, high), value in zip(inside, truth, strict=True)])),
+        float(np.mean(blocks == true_blocks)),
+        int(np.sum(blocks < true_blocks)),
+        float(np.mean(dsps == true_dsps)),
+        int(np.sum(dsps < true_dsps)),
+    )

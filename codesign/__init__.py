@@ -14,6 +14,7 @@ that what needs no torch imports none. In order:
     hardware_config              what the machine is to be
     map_hardware, plan_machine   neurons on lanes; memories, widths, clocks
     estimate_machine             cycles, memory and area without synthesis
+    tune                         all machines of a network, ranked for a device and limits; the best placed and routed
     generate_bundle              Verilog with what belongs to it, a folder
     verify_bundle                the delivered Verilog against the network, every spike and membrane
     synthesise_bundle            area and clock
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from codesign.pipeline.predict import Prediction, predict
     from codesign.pipeline.runs import run_pipeline
     from codesign.pipeline.steps import freeze_network, train_network
+    from codesign.pipeline.tuning import tune
     from codesign.quantise.freeze import FreezeResult, FrozenModel, freeze_model
     from codesign.quantise.integers import quantise as quantise_network
     from codesign.records.rundir import RunDirectory
@@ -127,6 +129,7 @@ else:
         "run_pipeline": "codesign.pipeline.runs:run_pipeline",
         "synthesise_bundle": "boards.synth:synth_bundle",
         "train_network": "codesign.pipeline.steps:train_network",
+        "tune": "codesign.pipeline.tuning:tune",
         "verify_bundle": "sim.verify:verify_bundle",
     }
     __getattr__, __dir__ = lazy(__name__, _PLACES)
@@ -184,5 +187,6 @@ __all__ = [
     "run_pipeline",
     "synthesise_bundle",
     "train_network",
+    "tune",
     "verify_bundle",
 ]

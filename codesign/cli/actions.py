@@ -158,7 +158,7 @@ def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
 def check_fits(document: Mapping[str, Any], device: str) -> None:
     """Raise CapacityError, saying by how much, if an estimated accelerator is too large for a device."""
     from boards.registry import find_device
-    from codesign.cost.estimate import fits
+    from codesign.cost.area import fits
 
     problems = fits(document, device, find_device(device))
     if problems:

@@ -11,15 +11,18 @@ What a memory becomes follows from the family's rules (:mod:`codesign.cost.memor
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
+from typing import cast
 
 from codesign.cost.memories import Built, built
 from codesign.cost.multipliers import SHARING, multiplier_blocks
-from codesign.machine.capacity import HASH_BYTES, Capacity
+from codesign.machine.capacity import HASH_BYTES, Capacity, Role
 from codesign.machine.layouts import index_width
-from codesign.machine.mapping import FoldedMap, LayerMap
+from codesign.machine.mapping import FoldedMap
 from codesign.machine.pictures import PictureInput, side_bits
 from codesign.machine.plan import (
     AGE_BITS,
@@ -60,7 +63,7 @@ class _Parts:
         self.family = family
         self.copies = copies
         self.registers = 0.0
-        self.terms: Counter[str] = Counter({"one": copies})
+        self.terms: defaultdict[str, float] = defaultdict(float, one=float(copies))
         self.memories: list[Built] = []
         self.dsps = 0
 
@@ -325,7 +328,7 @@ def _images(engine: EnginePlan, name: str, role: str, family: str) -> Component:
     for memory in engine.images:
         if memory.role != role:
             continue
-        found = built(memory, family)
+        found = _built_image(engine, memory, family)
         parts.memories.append(found)
         if memory.loadable:
             parts.terms["loadable"] += 1
@@ -341,6 +344,17 @@ def _images(engine: EnginePlan, name: str, role: str, family: str) -> Component:
             parts.registers += math.ceil(math.log2(found.parts))
             parts.terms["chosen"] += memory.width * (found.parts - 1)
     return parts.of(name, "images", engine.index)
+
+
+def _built_image(engine: EnginePlan, memory: Memory, family: str) -> Built:
+    """What an image's memory becomes. Bits that are the same in every word are no part of it, which is worth a look
+    where a bit less is a block less."""
+    found = built(memory, family)
+    if not memory.read_only or found.blocks == built(replace(memory, width=max(1, memory.width - 1)), family).blocks:
+        return found
+    words = [int(word) for word in engine.placement.words(cast("Role", memory.role), memory.lane)]
+    differing = reduce(or_, (word ^ words[0] for word in words), 0)
+    return built(replace(memory, width=max(1, differing.bit_count())), family)
 
 
 def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iterator[Component]:

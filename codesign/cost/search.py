@@ -311,7 +311,7 @@ def rank(rows: list[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:
         over = max((found[kind] / limit - 1 for kind, limit in limits.items() if kind in found and limit), default=0.0)
         beyond = max(wish.excess(found).values(), default=0.0)
         measures = (*(found[name] for name in MEASURES[wish.minimise]), len(row["choices"]))
-        return (beyond > 0, beyond, max(0.0, over)) + measures if over > 0 else (False, 0.0, 0.0, *measures)
+        return (beyond > 0, beyond, over, *measures) if over > 0 else (False, 0.0, 0.0, *measures)
 
     return sorted(rows, key=order)
 

@@ -1,4 +1,4 @@
-"""Which machine for a frozen network: all of them ranked by estimate, the best placed and routed, the winner verified."""
+"""Which machine for a frozen network: all ranked by estimate, the best placed and routed, the winner verified."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def tune(
 
     samples : calibration samples, which guide the placement and whose events the cycles count.
     target : a board, device or part (:func:`codesign.boards_table`).
-    minimise : "latency", "area" (logic cells) or "energy". within : limits, any of latency_us, interval_us, cycles, lut,
-        ff, bram, dsp, energy_nj, and clock_mhz, which placed machines have to reach.
+    minimise : "latency", "area" (logic cells) or "energy". within : limits, any of latency_us, interval_us, cycles,
+        lut, ff, bram, dsp, energy_nj, and clock_mhz, which placed machines have to reach.
     allow : of input_checks, counters and output_spikes, those that a machine may leave out.
     clock_mhz : for times before a machine is placed; by default a board's, or what is typical of the device.
     place : how many of the best are placed and routed, 0 for none; ``seeds`` of place and route.
@@ -195,9 +195,8 @@ def _missed(row: Mapping[str, Any], wish: Wish) -> str:
 
 def _best_first(rows: list[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:
     """Placed machines that keep the limits, then those that were not placed, in their order."""
-    measures = [name for name in MEASURES[wish.minimise]]
     kept = [row for row in rows if row.get("missed") == ""]
-    kept.sort(key=lambda row: tuple(row.get(f"placed_{name}", row[name]) for name in measures))
+    kept.sort(key=lambda row: tuple(row.get(f"placed_{name}", row[name]) for name in MEASURES[wish.minimise]))
     return kept + [row for row in rows if row.get("missed") != ""]
 
 

@@ -27,7 +27,6 @@ from codesign.contract.stimulus import Stimulus
 from codesign.cost.budget import Budget, Demand, demands, nearest, preferred, relative_errors, shortage
 from codesign.cost.coefficients import MODELS
 from codesign.cost.estimate import estimate
-from codesign.explore import design_points
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine

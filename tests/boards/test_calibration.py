@@ -1,0 +1,117 @@
+"""Estimates of logic: the table's machines, what a netlist's cells count as, fits, and what they keep."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from boards import calibrate, fitting
+from boards.designs import random_machine
+from boards.netlists import component_counts
+from codesign.cost.coefficients import MODELS
+from codesign.cost.components import components
+from codesign.cost.memories import FAMILIES
+from codesign.machine.plan import plan_machine
+from rtl_templates.accelerator import Accelerator
+from rtl_templates.bundle import emit_verilog
+
+
+def test_a_number_is_always_the_same_machine():
+    for number in (0, 3, 16):
+        first, second = (random_machine(number) for _ in range(2))
+        assert first[0].hash == second[0].hash and first[1].choices == second[1].choices
+    kinds = [random_machine(number)[0].is_plain_chain for number in range(20)]
+    assert any(kinds) and not all(kinds)
+
+
+def test_the_table_is_of_the_machines_that_numbers_stand_for_now():
+    table = calibrate.read_table()
+    assert len(table) > 20
+    for number, row in list(table.items())[::5]:
+        assert random_machine(number)[0].hash.startswith(row["network"]), "boards/designs.py has changed: table again"
+
+
+@pytest.mark.deep
+def test_the_table_is_of_the_verilog_that_is_generated_now():
+    for number, row in calibrate.read_table().items():
+        verilog = emit_verilog(Accelerator(plan_machine(*random_machine(number))), "snn")
+        assert hashlib.sha256(verilog.encode()).hexdigest()[:16] == row["verilog"], "python -m boards.calibrate table"
+
+
+def test_cells_are_counted_by_component(tmp_path):
+    cells = {
+        "engine0": {"type": "$scopeinfo", "connections": {}, "port_directions": {}},
+        "engine0.fetcher1": {"type": "$scopeinfo", "connections": {}, "port_directions": {}},
+        "engine0.fetcher1.level_SB_LUT4_O": lut([2, 3, 4, 5], 6),
+        "engine0.fetcher1.level_SB_DFF_Q": flip_flop(6, 7),
+        "engine0.slot_SB_DFF_Q": flip_flop(9, 10),
+        "busy_SB_LUT4_O": lut([7, 10, 4, 5], 11),
+    }
+    document = {"modules": {"snn": {"cells": cells}}}
+    (tmp_path / "n.json").write_text(json.dumps(document))
+    assert component_counts(tmp_path / "n.json", "snn") == {
+        "": {"lut": 1},
+        "engine0": {"ff": 1, "lone_ff": 1},
+        "engine0.fetcher": {"ff": 1, "lut": 1},
+    }
+
+
+def lut(inputs: list[int], output: int) -> dict:
+    ports = {f"I{number}": [bit] for number, bit in enumerate(inputs)}
+    return {
+        "type": "SB_LUT4",
+        "connections": {**ports, "O": [output]},
+        "port_directions": {**dict.fromkeys(ports, "input"), "O": "output"},
+    }
+
+
+def flip_flop(data: int, output: int) -> dict:
+    directions = {"D": "input", "C": "input", "Q": "output"}
+    return {"type": "SB_DFF", "connections": {"D": [data], "C": [1], "Q": [output]}, "port_directions": directions}
+
+
+def test_every_component_of_a_netlist_is_one_of_the_plan():
+    """A component that is built and not estimated would be missed in silence."""
+    for number, row in calibrate.read_table().items():
+        names = {part.name for part in components(plan_machine(*random_machine(number)), "ice40")}
+        left = {
+            name for name in row["ice40"]["components"] if name not in names and name.rpartition(".")[0] not in names
+        }
+        assert left == set(), number
+
+
+def test_a_fit_finds_what_a_formula_has():
+    rng = np.random.default_rng(1)
+    found = fitting.machines(dict(list(calibrate.read_table().items())[:12]), "gowin")
+    names = {name for machine in found for terms in fitting.terms_of(machine, "ff").values() for name in terms}
+    true = {name: float(rng.uniform(0.8, 1.2) if name.endswith("registers") else rng.uniform(0, 5)) for name in names}
+    made = [
+        fitting.Machine(
+            machine.number,
+            machine.components,
+            {
+                part: {"ff": sum(true[name] * value for name, value in terms.items())}
+                for part, terms in fitting.terms_of(machine, "ff").items()
+            },
+            None,
+        )
+        for machine in found
+    ]
+    assert abs(fitting.errors(made, "ff", fitting.fit(made, "ff", {}), {})).max() < 0.01
+    # Guesses alone would not do.
+    assert abs(fitting.errors(made, "ff", dict.fromkeys(names, 1.0), {})).max() > 0.03
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_machines_that_no_fit_has_seen_keep_the_bands(family):
+    """What docs/estimates.md says, on the committed table; no tool runs."""
+    every = fitting.machines(calibrate.read_table(), family)
+    cells = fitting.packing([machine for machine in every if calibrate.fitted_on(machine.number)], family)
+    held_out = [machine for machine in every if not calibrate.fitted_on(machine.number)]
+    found = fitting.check(held_out, family, MODELS[family], cells)
+    assert found.bram_short == found.dsp_short == 0
+    assert found.bram_exact >= 0.9 and found.dsp_exact >= 0.9
+    assert found.inside >= 0.95
+    for figure in (found.lut, found.ff):
+        assert np.median(abs(figure)) <= 0.10 and abs(figure).max() <= 0.25

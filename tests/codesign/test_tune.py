@@ -1,0 +1,143 @@
+"""The search for a machine: what it varies, how it ranks, what it refuses; places and verifies in deep tests."""
+
+import json
+
+import numpy as np
+import pytest
+
+from codesign.basics.errors import CapacityError, InputError
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.area import machine_area
+from codesign.cost.estimate import estimate
+from codesign.cost.search import Machines, Wish, rank, search, variants
+from codesign.machine.choices import Choices
+from codesign.machine.plan import plan_machine
+from codesign.pipeline.tuning import choices_of, find_target, hardware_keys, mapped, tune
+
+ROOMY = {"lut": 10**6, "ff": 10**6, "bram": 10**4, "dsp": 10**4}
+
+
+@pytest.fixture(scope="module")
+def network() -> FrozenNetwork:
+    rng = np.random.default_rng(3)
+    weights = [rng.integers(-7, 8, shape) * (rng.random(shape) < 0.7) for shape in ((12, 6), (6, 3))]
+    return FrozenNetwork.from_arrays(
+        weights, threshold=[30, 12], timesteps=4, coding=InputCoding("current", 3), leak=Leak("shift", 2)
+    )
+
+
+@pytest.fixture(scope="module")
+def samples() -> Stimulus:
+    rng = np.random.default_rng(4)
+    values = rng.integers(0, 8, (12, 12)) * (rng.random((12, 12)) < 0.4)
+    return Stimulus(12, 4, np.full(12, -1, np.int32), values=values.astype(np.uint8))
+
+
+def wish(**given) -> Wish:
+    return Wish(**{"family": "ecp5", "budget": ROOMY, "clock_mhz": 50.0, **given})
+
+
+@pytest.mark.parametrize("choices", [Choices(), Choices(lockstep=True, pipeline="short"), Choices(synapses="compact")])
+def test_shared_work_gives_the_figures_of_a_whole_estimate(network, samples, choices):
+    """Parts that are made once for several machines are those of each."""
+    machines = Machines(network, samples, "ecp5")
+    for lanes in ((1, 1), (3, 2), (3, 1), (2, 2)):
+        found = machines.all(lanes, choices, 50.0)
+        plan = plan_machine(network, machines.mapping(lanes, choices))
+        area = machine_area(plan, "ecp5")
+        for kind in ("lut", "ff", "bram", "dsp"):
+            assert found[kind] == pytest.approx(area[kind], abs=1)
+        whole = estimate(plan, stimulus=samples.take(slice(0, 10)))
+        assert found["cycles"] == pytest.approx(whole["cycles"]["latency_cycles"])
+        assert found["energy_nj"] == pytest.approx(whole["energy"]["sample_pj"] / 1000)
+
+
+def test_objectives_find_what_they_ask_for(network, samples):
+    fast, small, frugal = (search(network, samples, wish(minimise=what))[0] for what in ("latency", "area", "energy"))
+    assert fast["estimated"]["cycles"] < small["estimated"]["cycles"]
+    assert small["estimated"]["lut"] < fast["estimated"]["lut"]
+    assert frugal["estimated"]["energy_nj"] <= min(row["estimated"]["energy_nj"] for row in (fast, small))
+
+
+def test_limits_exclude_and_say_by_how_much(network, samples):
+    rows = search(network, samples, wish(minimise="area", within={"latency_us": 1.2}))
+    assert rows[0]["excluded"] is None and rows[0]["estimated"]["latency_us"] <= 1.2
+    late = [row for row in rows if row["excluded"] and row["estimated"]]
+    assert late and all("of 1.2 us from first input to decision" in row["excluded"] for row in late)
+
+
+def test_machines_with_fewer_lanes_that_are_too_large_spare_the_rest(network, samples):
+    rows = search(network, samples, wish(within={"dsp": 1}))
+    skipped = [row for row in rows if row["estimated"] is None]
+    assert skipped and all("are too large already" in row["excluded"] for row in skipped)
+    assert all(row["lanes"][0] > 1 for row in skipped)
+
+
+def test_what_a_host_has_to_agree_to_is_left_out_where_it_is_allowed_alone(network):
+    plain = list(variants(wish(), network, (2, 1)))
+    assert all(choices.input_checks and choices.counters and choices.output_spikes for choices in plain)
+    lean = list(variants(wish(allowed=("input_checks", "counters", "output_spikes")), network, (2, 1)))
+    assert not any(choices.input_checks or choices.counters or choices.output_spikes for choices in lean)
+    assert all(not choices.loadable and choices.early_exit == "off" for choices in plain + lean)
+
+
+def test_a_candidate_that_may_be_within_the_limits_comes_after_those_that_are():
+    asked = wish(minimise="area", within={"lut": 1000.0})
+    figures = {"ff": 1, "bram": 1, "dsp": 0, "cycles": 9, "latency_us": 9, "interval_us": 9, "energy_nj": 1}
+    rows = [
+        {"lanes": [1], "choices": {}, "estimated": {"lut": lut, **figures}, "excluded": None}
+        for lut in (1010, 990, 5000)
+    ]
+    assert [row["estimated"]["lut"] for row in rank(rows, asked)] == [990, 1010, 5000]
+
+
+def test_rows_are_a_table_and_lead_to_the_machine(network, samples):
+    rows = tune(network, samples, "ecp5-25f", minimise="area", place=0)
+    assert {"lanes", "shape", "pipeline", "lut", "ff", "bram", "cycles", "latency_us", "excluded"} <= set(rows[0])
+    json.dumps(rows)
+    best = rows[0]
+    area = machine_area(plan_machine(network, mapped(network, samples, best)), "ecp5")
+    assert best["lut"] == pytest.approx(area["lut"], abs=1)
+    assert set(hardware_keys(best)) <= {"lanes", *vars(choices_of(best))}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"minimise": "power"}, "minimise 'power' is none of latency, area, energy"),
+        ({"within": {"luts": 3}}, "limit 'luts' is none of latency_us"),
+        ({"within": {"lut": 0}}, "limit lut = 0 must be above 0"),
+        ({"allow": ["early_exit"]}, "allowed 'early_exit' is none of input_checks"),
+        ({"target": "ecp6"}, "device 'ecp6' is none of ecp5-25f"),
+        ({"target": "artix7-100t"}, "nothing is known of its clock; give one with --clock-mhz"),
+        ({"target": "artix7-100t", "clock_mhz": 100.0}, "there is no place and route for it here; use place = 0"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line(network, samples, given, line):
+    with pytest.raises(InputError, match=line.replace("(", "[(]")) as error:
+        tune(network, samples, **{"target": "ecp5-25f", **given})
+    assert "\n" not in str(error.value)
+
+
+def test_limits_that_nobody_keeps_name_the_nearest(network, samples):
+    with pytest.raises(
+        CapacityError, match=r"no machine of this network is within .* nearest, lanes \d.* at least .* of 50 lo"
+    ):
+        tune(network, samples, "ecp5-25f", within={"lut": 50}, place=0)
+
+
+def test_boards_have_their_clock_and_room_for_their_link(network):
+    board = find_target("icebreaker")
+    assert (board.clock_mhz, board.assumed, board.place) == (12, False, "ice40-up5k")
+    assert board.budget["lut"] < find_target("ice40-up5k").budget["lut"]
+    assert find_target("ice40-up5k").assumed
+    of_board = Wish(board.family, board.budget, board.clock_mhz, allowed=("input_checks",), board=True)
+    assert list(variants(of_board, network, (1, 1))) == []
+
+
+@pytest.mark.deep
+def test_the_best_are_placed_and_keep_the_limits(network, samples, tmp_path):
+    rows = tune(network, samples, "ecp5-25f", minimise="area", place=2, seeds=(1,), output=tmp_path)
+    assert rows[0]["missed"] == "" and rows[0]["placed_mhz"] > 20
+    assert abs(rows[0]["placed_lut"] / rows[0]["lut"] - 1) < 0.25
