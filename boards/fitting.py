@@ -7,6 +7,7 @@ added or chosen, a flip-flop for a bit of a register): the guess decides what th
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,9 +31,8 @@ WHOLE = 2.0
 # Guesses of coefficients, and how far off they may be.
 GUESSES = {"lut": {".one": (10.0, 10.0), "registers": (0.1, 0.1)}, "ff": {".one": (0.0, 5.0), "absorbed": (0.0, 0.3)}}
 GUESS = {"lut": (1.0, 1.0), "ff": (1.0, 0.1)}
-# A band holds all but this share of the machines that were left out, and a part of itself more.
-OUTSIDE = 0.02
-SPARE = 1.25
+# Share of machines that a band is to hold, if errors are normal; never narrower than the least.
+HELD_BY_BAND = 0.99
 LEAST_BAND = 0.05
 
 
@@ -160,11 +160,13 @@ def left_out(found: Sequence[Machine], figure: str, cells: Mapping[str, float], 
 
 
 def bands(errors: Float) -> tuple[float, float]:
-    """How much too little and too much estimates are, with some to spare."""
-    low, high = (
-        float(max(LEAST_BAND, SPARE * np.quantile(np.maximum(0, side), 1 - OUTSIDE))) for side in (-errors, errors)
-    )
-    return float(f"{min(low, 0.6):.3g}"), float(f"{high:.3g}")
+    """How much too little and too much estimates of further machines are: Student's prediction interval."""
+    from scipy.stats import t
+
+    # Of the estimate relative to the truth, which is what errors are: a low estimate is never as far off as a high one.
+    spread = float(np.sqrt(np.mean(np.log1p(errors) ** 2) * (1 + 1 / errors.size)))
+    reach = max(float(t.ppf((1 + HELD_BY_BAND) / 2, errors.size - 1)) * spread, math.log1p(LEAST_BAND))
+    return float(f"{-math.expm1(-reach):.3g}"), float(f"{math.expm1(reach):.3g}")
 
 
 def fitted(found: Sequence[Machine], figure: str, cells: Mapping[str, float]) -> Figure:
