@@ -413,6 +413,11 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
     if widths.count:
         delay = fire - (1 if short else 2) + stages - fire
         parts.add(widths.count * delay, counted=widths.count)
+    if widths.rest:
+        # Timesteps of rest that are left pass the sweep's stages beside v, which is kept meanwhile.
+        first = 1 if short else 2
+        parts.add((fire - first) * widths.rest + (stages - fire) * (widths.rest + widths.membrane))
+        parts.add(added=widths.rest, compared=2 * widths.rest, muxed=term + widths.state + widths.rest)
     if len(layers) > 1:
         parts.add(folded=widths.membrane * (len(layers) - 1))
     if placement.capacity is not None:
