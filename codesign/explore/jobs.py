@@ -27,7 +27,7 @@ from codesign.config import Config, DataConfig, HardwareConfig, SynthConfig, Ver
 from codesign.config.text import plain
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
-from codesign.cost.estimate import FAMILIES
+from codesign.cost.memories import FAMILIES
 from codesign.pipeline import work
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.sources import code_hash

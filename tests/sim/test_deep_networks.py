@@ -18,7 +18,8 @@ from boards.registry import TARGETS
 from codesign.basics.errors import CodesignWarning
 from codesign.config import load_config
 from codesign.contract.network import InputCoding
-from codesign.cost.estimate import estimate, fits
+from codesign.cost.area import fits
+from codesign.cost.estimate import estimate
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
 from codesign.train.model import SpikingNetwork
