@@ -28,8 +28,10 @@ from boards.synth import FLOWS, PACK_TARGET, used_resources
 from boards.tools import run_tool, tool_version
 from codesign.basics.files import write_text
 from codesign.cost import area_model
+from codesign.cost.area import no_such_machine
 from codesign.cost.coefficients import MODELS
 from codesign.cost.memories import FAMILIES
+from codesign.machine.plan import plan_machine
 from rtl_templates.bundle import write_bundle
 
 # Where each flow maps memories, and with which libraries. A block memory's contents change nothing but the time that
@@ -96,8 +98,8 @@ def make_table(numbers: Sequence[int]) -> None:
             table = read_table()
             if table.get(number, {}).get("verilog") == verilog:
                 continue
-            # Single-port RAM is an iCE40's alone.
-            measured = ("ice40",) if mapping.choices.starts_empty else FAMILIES
+            plan = plan_machine(network, mapping)
+            measured = [family for family in FAMILIES if no_such_machine(plan, family) is None]
             families = measure(folder, measured)
         row = {"number": number, "network": network.hash[:16], "verilog": verilog, "yosys": tool_version("yosys")}
         write_table({**table, number: {**row, **families}})
