@@ -20,8 +20,9 @@ from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard, TrustedInput
 from rtl_templates.loader import NetworkLoader
 from rtl_templates.memories import StreamFifo
+from rtl_templates.parallel_guard import ParallelGuard
 from rtl_templates.readout import Readout
-from rtl_templates.serializer import SpikeSerializer
+from rtl_templates.serializer import serialized
 from rtl_templates.streams import StreamFork, join
 
 EXIT_COUNTERS = ("latency_cycles", "exit_count", "timestep_count")
@@ -108,19 +109,22 @@ class Accelerator(wiring.Component):
         super().__init__(port_members(plan))
 
     @staticmethod
-    def _send(m: Module, working: Callable[[Any], Elaboratable], name: str, source: Any, readers: list[Any]) -> None:
-        """Every event of ``source`` to each of the readers."""
-        if len(readers) > 1:
-            fork = StreamFork(source.payload.shape(), len(readers))
-            m.submodules[f"fork_{name}"] = working(fork)
-            join(m, source, fork.i)
-            for output, reader in zip(fork.outputs, readers, strict=True):
-                join(m, output, reader)
-        elif readers:
-            join(m, source, readers[0])
-        else:
-            # Nobody listens to a layer that leads nowhere.
-            m.d.comb += source.ready.eq(1)
+    def _send(
+        m: Module, working: Callable[[Any], Elaboratable], name: str, sources: list[Any], readers: list[list[Any]]
+    ) -> None:
+        """Every event of ``sources``, a population's streams, to each of the readers, which have as many."""
+        for number, source in enumerate(sources):
+            if len(readers) > 1:
+                fork = StreamFork(source.payload.shape(), len(readers))
+                m.submodules[f"fork_{name}" + (f"_{number}" if len(sources) > 1 else "")] = working(fork)
+                join(m, source, fork.i)
+                for output, reader in zip(fork.outputs, readers, strict=True):
+                    join(m, output, reader[number])
+            elif readers:
+                join(m, source, readers[0][number])
+            else:
+                # Nobody listens to a layer that leads nowhere.
+                m.d.comb += source.ready.eq(1)
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -135,14 +139,16 @@ class Accelerator(wiring.Component):
 
         # With coding 'current' all input is in before the first timestep ends.
         can_drop = choices.exits and not network.coding.is_current
-        picture = self.plan.input_picture
-        guard = (
-            InputGuard(network, self.capacity, picture=picture, can_drop=can_drop)
-            if choices.input_checks
-            else TrustedInput(network, self.capacity, picture=picture, can_drop=can_drop)
-        )
+        picture, streams = self.plan.input_picture, choices.event_streams
+        door = {"picture": picture, "can_drop": can_drop}
+        guard: ParallelGuard | InputGuard | TrustedInput
+        if streams > 1:
+            words, width = choices.input_words, self.input_record.stream_width
+            checks = choices.input_checks
+            guard = ParallelGuard(network, words, width, streams, self.capacity, checks=checks, **door)
+        else:
+            guard = (InputGuard if choices.input_checks else TrustedInput)(network, self.capacity, **door)
         m.submodules.guard = working(guard)
-        in_word = Value.cast(guard.i.payload.word)
         word, last, valid, ready = self.s_axis_tdata, self.s_axis_tlast, self.s_axis_tvalid, self.s_axis_tready
         registers = loader.registers if loader else None
         last_timestep: Value | int = network.timesteps - 1 if registers is None else registers.last_timestep
@@ -174,7 +180,15 @@ class Accelerator(wiring.Component):
                 valid.eq(self.s_axis_tvalid & ~closed),
                 self.s_axis_tready.eq(ready & ~closed),
             ]
-        if choices.input_words > 1:
+        if isinstance(guard, ParallelGuard):
+            m.d.comb += [
+                Value.cast(guard.i.payload.words).eq(self.s_axis_tdata),
+                guard.i.payload.keep.eq(self.s_axis_tkeep if choices.input_words > 1 else ~0),
+            ]
+            entered, doors = guard.i, guard.outputs
+        else:
+            entered, doors = guard.i, [guard.o]
+        if choices.input_words > 1 and streams == 1:
             splitter = BeatSplitter(choices.input_words, self.input_record.stream_width)
             m.submodules.splitter = working(splitter)
             m.d.comb += [
@@ -186,36 +200,35 @@ class Accelerator(wiring.Component):
             ]
             word, last = splitter.o.payload.word, splitter.o.payload.last
             valid, ready = splitter.o.valid, splitter.o.ready
-        m.d.comb += [
-            in_word.eq(wrap(word, unsigned(len(in_word)))),
-            guard.i.payload.last.eq(last),
-            guard.i.valid.eq(valid),
-            ready.eq(guard.i.ready),
-        ]
+        if not isinstance(guard, ParallelGuard):
+            in_word = Value.cast(guard.i.payload.word)
+            m.d.comb += in_word.eq(wrap(word, unsigned(len(in_word))))
+        m.d.comb += [entered.payload.last.eq(last), entered.valid.eq(valid), ready.eq(entered.ready)]
         readout = Readout(self.plan)
         m.submodules.readout = working(readout)
         # Who reads each population's events, the input's being INPUT's.
-        readers: dict[int, list[Any]] = {index: [] for index in range(INPUT, len(self.engines))}
+        readers: dict[int, list[list[Any]]] = {index: [] for index in range(INPUT, len(self.engines))}
         for index, engine in enumerate(self.engines):
             if isinstance(engine, FoldedEngine):
-                readers[INPUT].append(engine.i)
+                readers[INPUT].append(engine.inputs)
                 continue
-            for number, entry in engine.inputs.items():
+            for number, entries in engine.inputs.items():
                 depth, projection = engine.plan.skip_depths[number], engine.plan.projections[number]
-                if depth:
+                for place, entry in enumerate(entries) if depth else ():
                     fifo = StreamFifo(entry.payload.shape(), depth)
-                    m.submodules[f"skip{index}_{number}"] = working(fifo)
+                    name = f"skip{index}_{number}" + (f"_{place}" if streams > 1 else "")
+                    m.submodules[name] = working(fifo)
                     join(m, fifo.o, entry)
-                    entry = fifo.i
-                readers[projection.source].append(entry)
-        readers[len(self.engines) - 1].append(readout.i)
-        self._send(m, working, "input", guard.o, readers[INPUT])
+                    entries[place] = fifo.i
+                readers[projection.source].append(entries)
+        readers[len(self.engines) - 1].append([readout.i])
+        self._send(m, working, "input", doors, readers[INPUT])
         for index, engine in enumerate(self.engines):
             m.submodules[f"engine{index}"] = working(engine)
-            serializer = SpikeSerializer(engine.plan.sweep_word)
-            m.submodules[f"serializer{index}"] = working(serializer)
-            wiring.connect(m, engine.o, serializer.i)
-            self._send(m, working, f"{index}", serializer.o, readers[index])
+            # The readout takes one token a clock.
+            sent = streams if index + 1 < len(self.engines) else 1
+            tokens = serialized(m, engine.o, engine.plan.sweep_word, sent, f"serializer{index}", working)
+            self._send(m, working, f"{index}", tokens, readers[index])
         m.d.comb += [
             self.m_axis_tdata.eq(Value.cast(readout.o.payload.word)),
             self.m_axis_tlast.eq(readout.o.payload.last),
@@ -274,8 +287,8 @@ class Accelerator(wiring.Component):
             # Every sample has one tlast and one decision, whatever its framing; with early exit the decision may come
             # first, and the sample is busy until its last end is through.
             inside = Signal(range(most + choices.input_words + 1))
-            entered = self.s_axis_tvalid & self.s_axis_tready & self.s_axis_tlast
-            m.d.sync += inside.eq(wrap(inside + entered - decided, inside.shape()))
+            began = self.s_axis_tvalid & self.s_axis_tready & self.s_axis_tlast
+            m.d.sync += inside.eq(wrap(inside + began - decided, inside.shape()))
             with m.If(restart):
                 m.d.sync += [inside.eq(0), in_flight.eq(0)]
             assert registers is not None
@@ -291,7 +304,7 @@ class Accelerator(wiring.Component):
                 self.load_error.eq(loader.load_error),
                 readout.last_timestep.eq(last_timestep),
             ]
-            if isinstance(guard, InputGuard):
+            if isinstance(guard, InputGuard) or (isinstance(guard, ParallelGuard) and choices.input_checks):
                 m.d.comb += guard.n_inputs.eq(registers.n_inputs)
                 if not network.coding.is_current:
                     m.d.comb += guard.last_timestep.eq(last_timestep)

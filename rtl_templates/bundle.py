@@ -186,10 +186,10 @@ def _tools() -> dict[str, str]:
 def _write_images(folder: Path, engine: EnginePlan) -> None:
     placement = engine.placement
     for memory in engine.images:
-        words = placement.words(memory.role, memory.lane)
+        words = placement.words(memory.role, memory.lane, memory.stream)
         digits = -(-memory.width // 4)
         text = "".join(f"{word:0{digits}x}\n" for word in words)
-        write_text(folder / placement.image(memory.lane, memory.role), text)
+        write_text(folder / placement.image(memory.lane, memory.role, memory.stream), text)
 
 
 def _sidecar(plan: MachinePlan, name: str) -> dict[str, Any]:
@@ -222,6 +222,7 @@ def _sidecar(plan: MachinePlan, name: str) -> dict[str, Any]:
         "n_inputs": network.n_inputs,
         "n_outputs": network.n_outputs,
         "input_words": choices.input_words,
+        "event_streams": choices.event_streams,
         "input_checks": choices.input_checks,
         "counters": choices.counters,
         "early_exit": choices.early_exit,
@@ -251,7 +252,9 @@ def _load_entry(
         "image_bytes": capacity.image_bytes,
         "boot": BOOT if starts_empty else None,
         "registers": capacity.registers.describe(),
-        "memories": [mapping.layers[memory.layer].image(memory.lane, memory.role) for memory in capacity.memories],
+        "memories": [
+            mapping.layers[memory.layer].image(memory.lane, memory.role, memory.stream) for memory in capacity.memories
+        ],
         "capacity": capacity.to_json(),
         "fixed": fixed_terms(network, capacity),
     }
@@ -320,7 +323,8 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
             {
                 "role": memory.role,
                 "lane": memory.lane,
-                "image": placement.image(memory.lane, memory.role),
+                "stream": memory.stream,
+                "image": placement.image(memory.lane, memory.role, memory.stream),
                 "depth": memory.depth,
                 "width": memory.width,
                 "fields": memory.record.describe(),

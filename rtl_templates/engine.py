@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo, load_bus
 from rtl_templates.neurons import NeuronBank
 from rtl_templates.picture import PicturePlace, PictureReader
-from rtl_templates.serializer import SpikeSerializer, sweep_word_layout
+from rtl_templates.serializer import serialized, sweep_word_layout
 from rtl_templates.streams import EventMerge, StreamFork, join
 
 IDLE, ACCUMULATE, SWEEP, CLEAR = range(4)
@@ -47,6 +47,22 @@ def sweep_stages(m: Module, count: int, slot_shape: Shape) -> tuple[list[Signal]
     return stages
 
 
+def stream_suffixes(streams: int) -> list[str]:
+    """What names of a stream's parts end in."""
+    return [f"_{stream}" for stream in range(streams)] if streams > 1 else [""]
+
+
+def streams_wait(m: Module, plan: EnginePlan, walkers: Mapping[tuple[int, int], SynapseFetcher]) -> list[Signal]:
+    """Of each of several streams, whether all of its walkers wait at an end; none of a single one."""
+    found = []
+    for number, of in enumerate(stream_suffixes(plan.streams) if plan.streams > 1 else []):
+        # The mutants find it by this name.
+        waiting = Signal(name=f"waits{of}")
+        m.d.comb += waiting.eq(Cat(fetcher.waiting for (_, at), fetcher in walkers.items() if at == number).all())
+        found.append(waiting)
+    return found
+
+
 class LayerEngine(wiring.Component):
     """One layer of the network.
 
@@ -57,8 +73,11 @@ class LayerEngine(wiring.Component):
     reset, since memories are not cleared by ``rst``. With coding 'current' one accumulation per sample is
     followed by T sweeps.
 
-    Throughput: P synapses a clock; a timestep costs, beside its synapses, n_slots clocks of sweep and about 6
-    of filling and draining, or 1 if it has no event and the sweep is longer than its pipeline.
+    Events come in R streams, one of each in a clock, and each lane walks the rows of each stream's events apart. The
+    sweep waits until all streams have ended, and adds their sums up.
+
+    Throughput: P synapses a clock from each stream; a timestep costs, beside its synapses, n_slots clocks of sweep and
+    about 6 of filling and draining, or 1 if it has no event and the sweep is longer than its pipeline.
 
     Without a FIFO the words leave as the sweep makes them, and the whole engine stands still while one is not taken.
     Lanes in lock step share a fetcher, whose words hold a synapse for each of them. A last
@@ -71,8 +90,9 @@ class LayerEngine(wiring.Component):
 
     Members
     -------
-    i, i1, ... : In(stream of event_layout), one for each projection but the layer's own events, ``inputs`` lists them;
-        events and ends of timesteps (of samples for coding 'current').
+    i, i1, ... : In(stream of event_layout), one for each projection but the layer's own events, or ``i_0``, ``i_1`` and
+        so on for the streams of each; ``inputs`` lists them. Events and ends of timesteps (of samples for coding
+        'current').
     o : Out(stream of sweep_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
@@ -94,13 +114,12 @@ class LayerEngine(wiring.Component):
         self._placement = placement = plan.layers[0]
         self._capacity = capacity = placement.capacity
         widths = plan.widths
-        # With coding 'current' one accumulation is followed by all sweeps of the sample.
-        self.is_current = widths.has_sum
         super().__init__(
             {
                 **{
-                    name: In(stream.Signature(event_layout(plan.projections[number].span, widths.value)))
-                    for number, name in self._input_names.items()
+                    name: In(stream.Signature(event_layout(plan.projections[number].stream_span, widths.value)))
+                    for number, names in self._input_names.items()
+                    for name in names
                 },
                 "o": Out(stream.Signature(sweep_word_layout(plan.sweep_word))),
                 "saturations": Out(range(placement.lanes + 1)),
@@ -121,77 +140,89 @@ class LayerEngine(wiring.Component):
         )
 
     @property
-    def _input_names(self) -> dict[int, str]:
+    def _input_names(self) -> dict[int, list[str]]:
         """Names of the streams that come in, by the number of their projection: all but the layer's own events."""
         outer = [number for number, late in enumerate(self.plan.delayed) if not late]
-        return {number: f"i{place or ''}" for place, number in enumerate(outer)}
+        return {
+            number: [f"i{place or ''}{of}" for of in stream_suffixes(self.plan.streams)]
+            for place, number in enumerate(outer)
+        }
 
     @property
-    def inputs(self) -> dict[int, stream.Interface]:
+    def inputs(self) -> dict[int, list[stream.Interface]]:
         """The streams that come in, by the number of their projection."""
-        return {number: getattr(self, name) for number, name in self._input_names.items()}
+        return {number: [getattr(self, name) for name in names] for number, names in self._input_names.items()}
 
     @property
     def _clips(self) -> bool:
         """True if the width into which membranes are clipped is a signal."""
         return self._capacity is not None and self._placement.spiking
 
-    def _events(self, m: Module, while_moving: Callable[[Value], Value]) -> tuple[Any, Any]:
-        """Rows to walk, of all projections together; and where the layer's own sweep words go, if it reads itself."""
+    def _events(self, m: Module, while_moving: Callable[[Value], Value]) -> tuple[list[Any], Any]:
+        """Rows to walk, of all projections together, for each stream; and where the layer's own sweep words go, if it
+        reads itself."""
         plan, layer = self.plan, self._placement
         rows = event_layout(layer.n_addresses, plan.widths.value, layer.tag)
-        own, tokens = self._own_events(m) if any(plan.delayed) else (None, iter(()))
-        found: list[Any] = []
-        for number, projection in enumerate(plan.projections):
-            if plan.delayed[number]:
-                source = next(tokens)
-            else:
-                outer = self.inputs[number]
-                source = stream.Signature(event_layout(projection.span, plan.widths.value)).create()
+        own, tokens = self._own_events(m) if any(plan.delayed) else (None, [iter(())] * plan.streams)
+        merged: list[Any] = []
+        for of_stream, (own_tokens, of) in enumerate(zip(tokens, stream_suffixes(plan.streams), strict=True)):
+            found: list[Any] = []
+            for number, projection in enumerate(plan.projections):
+                if plan.delayed[number]:
+                    source = next(own_tokens)
+                else:
+                    outer = self.inputs[number][of_stream]
+                    source = stream.Signature(event_layout(projection.stream_span, plan.widths.value)).create()
+                    m.d.comb += [
+                        Value.cast(source.payload).eq(Value.cast(outer.payload)),
+                        source.valid.eq(outer.valid),
+                        outer.ready.eq(while_moving(source.ready)),
+                    ]
+                if projection.reads is not None:
+                    m.submodules[f"reader{number or ''}{of}"] = reader = PictureReader(plan, number)
+                    join(m, source, reader.i)
+                    found.append(reader.o)
+                    continue
+                event = stream.Signature(rows).create()
+                row = source.payload.source + projection.row_base if projection.row_base else source.payload.source
                 m.d.comb += [
-                    Value.cast(source.payload).eq(Value.cast(outer.payload)),
-                    source.valid.eq(outer.valid),
-                    outer.ready.eq(while_moving(source.ready)),
+                    event.payload.end.eq(source.payload.end),
+                    event.payload.source.eq(wrap(row, event.payload.source.shape())),
+                    event.valid.eq(source.valid),
+                    source.ready.eq(event.ready),
                 ]
-            if projection.reads is not None:
-                m.submodules[f"reader{number or ''}"] = reader = PictureReader(plan, number)
-                join(m, source, reader.i)
-                found.append(reader.o)
+                if plan.widths.value:
+                    m.d.comb += event.payload.value.eq(source.payload.value)
+                if layer.tag.fields:
+                    # Single synapses beside taps: steps of 0 from a base of 0.
+                    m.d.comb += [event.payload.reach_y.eq(1), event.payload.reach_x.eq(1)]
+                found.append(event)
+            if len(found) == 1:
+                merged.append(found[0])
                 continue
-            event = stream.Signature(rows).create()
-            row = source.payload.source + projection.row_base if projection.row_base else source.payload.source
-            m.d.comb += [
-                event.payload.end.eq(source.payload.end),
-                event.payload.source.eq(wrap(row, event.payload.source.shape())),
-                event.valid.eq(source.valid),
-                source.ready.eq(event.ready),
-            ]
-            if plan.widths.value:
-                m.d.comb += event.payload.value.eq(source.payload.value)
-            if layer.tag.fields:
-                # Single synapses beside taps: steps of 0 from a base of 0.
-                m.d.comb += [event.payload.reach_y.eq(1), event.payload.reach_x.eq(1)]
-            found.append(event)
-        if len(found) == 1:
-            return found[0], own
-        m.submodules.merge = merge = EventMerge(rows, plan.delayed, plan.timesteps)
-        for sender, receiver in zip(found, merge.inputs, strict=True):
-            join(m, sender, receiver)
-        return merge.o, own
+            m.submodules[f"merge{of}"] = merge = EventMerge(rows, plan.delayed, plan.timesteps)
+            for sender, receiver in zip(found, merge.inputs, strict=True):
+                join(m, sender, receiver)
+            merged.append(merge.o)
+        return merged, own
 
-    def _own_events(self, m: Module) -> tuple[Any, Iterator[Any]]:
-        """Where the layer's sweep words wait for the next timestep, and their events, for each projection that reads
-        them."""
+    def _own_events(self, m: Module) -> tuple[Any, list[Iterator[Any]]]:
+        """Where the layer's sweep words wait for the next timestep, and their events, of each stream for each
+        projection that reads them."""
         plan = self.plan
         m.submodules.own = fifo = StreamFifo(sweep_word_layout(plan.own_word), plan.own_fifo_depth)
-        m.submodules.own_serializer = serializer = SpikeSerializer(plan.own_word)
-        wiring.connect(m, fifo.o, serializer.i)
-        readers = plan.delayed.count(True)
-        if readers == 1:
-            return fifo.i, iter([serializer.o])
-        m.submodules.own_fork = fork = StreamFork(serializer.o.payload.shape(), readers)
-        wiring.connect(m, serializer.o, fork.i)
-        return fifo.i, iter(fork.outputs)
+        found: list[Iterator[Any]] = []
+        for sent, of in zip(
+            serialized(m, fifo.o, plan.own_word, plan.streams, "own_serializer"), stream_suffixes(plan.streams)
+        ):
+            readers = plan.delayed.count(True)
+            if readers == 1:
+                found.append(iter([sent]))
+                continue
+            m.submodules[f"own_fork{of}"] = fork = StreamFork(sent.payload.shape(), readers)
+            join(m, sent, fork.i)
+            found.append(iter(fork.outputs))
+        return fifo.i, found
 
     def _used(self, is_last: Value) -> Value:
         """Lanes with a neuron in the slot; ``is_last`` : it is one of the last neurons, or channels, of its lane."""
@@ -206,11 +237,12 @@ class LayerEngine(wiring.Component):
         lanes, n_slots = placement.lanes, placement.n_slots
         fire, stages = plan.clocks.fire, plan.clocks.write
         has_fifo = plan.fifo_depth > 0
-        fetchers: list[SynapseFetcher] = []
+        walkers: dict[tuple[int, int], SynapseFetcher] = {}
         banks: list[NeuronBank] = []
-        for number in range(placement.fetchers):
-            m.submodules[f"fetcher{number}"] = fetcher = SynapseFetcher(plan, number)
-            fetchers.append(fetcher)
+        for lane, of_stream in plan.walkers:
+            name = f"fetcher{lane}{stream_suffixes(plan.streams)[of_stream]}"
+            m.submodules[name] = walkers[lane, of_stream] = SynapseFetcher(plan, lane, of_stream)
+        fetchers = list(walkers.values())
         for lane in range(lanes):
             m.submodules[f"neurons{lane}"] = bank = NeuronBank(plan, lane)
             banks.append(bank)
@@ -224,26 +256,31 @@ class LayerEngine(wiring.Component):
         def while_moving(value: Value) -> Value:
             return value if has_fifo else value & moves
 
-        # Events to every lane at once.
-        accept = Signal()
-        events, own = self._events(m, while_moving)
-        m.d.comb += [
-            events.ready.eq(while_moving(Cat(fetcher.room for fetcher in fetchers).all())),
-            accept.eq(while_moving(events.valid & events.ready)),
-        ]
+        # Events of a stream to every lane at once.
+        streams, own = self._events(m, while_moving)
+        accepts: list[Signal] = []
+        for of_stream, events in enumerate(streams):
+            accept = Signal()
+            accepts.append(accept)
+            rooms = [fetcher.room for (_, at), fetcher in walkers.items() if at == of_stream]
+            m.d.comb += [
+                events.ready.eq(while_moving(Cat(rooms).all())),
+                accept.eq(while_moving(events.valid & events.ready)),
+            ]
 
         slot, valid, initial, silent, is_end = sweep_stages(m, stages + 1, unsigned(index_width(n_slots)))
         timestep = Signal(unsigned(index_width(plan.timesteps)))
         last_timestep = Signal()
         room = Signal()
         at_barrier = Signal()
+        waits = streams_wait(m, plan, walkers)
         drained = Signal()
         go = Signal()
         resume = Signal()
         working = Signal()
         m.d.comb += [
             last_timestep.eq(timestep == (self.last_timestep if self._capacity else plan.timesteps - 1)),
-            at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
+            at_barrier.eq(Cat(waits or [fetcher.waiting for fetcher in fetchers]).all()),
             # The next sweep may follow at once if slot 0 has been written by then.
             drained.eq(~Cat(valid[1:stages]).any() | (n_slots > stages)),
             is_end[0].eq(slot[0] == n_slots - 1),
@@ -274,16 +311,16 @@ class LayerEngine(wiring.Component):
                 m.d.sync += slot[0].eq(wrap(slot[0] + 1, slot[0].shape()))
                 with m.If(is_end[0]):
                     if settling == 0:
-                        m.d.comb += go.eq(1)
+                        m.d.comb += go.eq(last_timestep if plan.keeps_sums else 1)
                     m.d.sync += [slot[0].eq(0), timestep.eq(next_timestep)]
-                    if self.is_current:
+                    if plan.keeps_sums:
                         with m.If(last_timestep):
                             m.next = "accumulate"
                         with m.Elif(~room | (n_slots <= stages)):
                             m.next = "wait"
                     else:
                         m.next = "accumulate"
-            if self.is_current:
+            if plan.keeps_sums:
                 with m.State("wait"), m.If(drained & room):
                     m.next = "sweep"
 
@@ -295,27 +332,33 @@ class LayerEngine(wiring.Component):
             m.submodules.parameter_place = at
             m.d.comb += at.step.eq(valid[banks[0].parameter_clock])
             parameter_slot = at.rank
-        for fetcher in fetchers:
+        for (_, of_stream), fetcher in walkers.items():
             m.d.comb += [
-                fetcher.broadcast_valid.eq(accept),
-                Value.cast(fetcher.broadcast).eq(Value.cast(events.payload)),
+                fetcher.broadcast_valid.eq(accepts[of_stream]),
+                Value.cast(fetcher.broadcast).eq(Value.cast(streams[of_stream].payload)),
                 fetcher.go.eq(go),
                 fetcher.resume.eq(resume),
             ]
             if not has_fifo:
                 m.d.comb += fetcher.hold.eq(~moves)
+        # With coding 'current' a sum serves all timesteps of a sample.
+        clears_last = plan.keeps_sums or not plan.widths.has_sum
         for lane, bank in enumerate(banks):
-            fetcher = fetchers[lane % len(fetchers)]
-            synapse = Value.cast(fetcher.synapse)
-            if placement.lockstep:
-                synapse = synapse.word_select(lane, len(synapse) // lanes)
+            of_lane = [walkers[0 if placement.lockstep else lane, of_stream] for of_stream in range(plan.streams)]
+            for of_stream, fetcher in enumerate(of_lane):
+                synapse = Value.cast(fetcher.synapse)
+                if placement.lockstep:
+                    synapse = synapse.word_select(lane, len(synapse) // lanes)
+                walked_valid, walked, value = bank.walked(of_stream)
+                m.d.comb += [
+                    walked_valid.eq(fetcher.synapse_valid),
+                    Value.cast(walked).eq(synapse),
+                    value.eq(fetcher.value),
+                ]
             m.d.comb += [
-                bank.synapse_valid.eq(fetcher.synapse_valid),
-                Value.cast(bank.synapse).eq(synapse),
-                bank.value.eq(fetcher.value),
                 bank.read_valid.eq(valid[0]),
                 bank.read_slot.eq(slot[0]),
-                bank.clear_valid.eq(valid[2] & initial[2]),
+                bank.clear_valid.eq(valid[2] & initial[2] if clears_last else valid[2]),
                 bank.clear_slot.eq(slot[2]),
                 bank.write_valid.eq(valid[stages]),
                 bank.write_slot.eq(slot[stages]),
@@ -328,7 +371,7 @@ class LayerEngine(wiring.Component):
                 ]
 
             if self._capacity:
-                m.d.comb += [fetcher.load.eq(self.load), bank.load.eq(self.load)]
+                m.d.comb += [*(fetcher.load.eq(self.load) for fetcher in of_lane), bank.load.eq(self.load)]
             if self._clips:
                 m.d.comb += bank.clip.eq(self.clip)
 

@@ -1,4 +1,4 @@
-"""From events to the synapses of one lane."""
+"""From events to the synapses of one lane, and of one stream of events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def event_layout(n_addresses: int, value_bits: int = 0, tag: Record = NO_FIELDS)
 
 
 class SynapseFetcher(wiring.Component):
-    """Looks events up in one lane's row table and walks their rows, one synapse word a clock.
+    """Looks the events of a stream up in one lane's row table and walks their rows, one synapse word a clock.
 
     Operation: an event's row is read; empty rows vanish, the others wait in a queue together
     with the ends of timesteps. The walker takes a row as soon as it has issued the last synapse of the row
@@ -40,7 +40,7 @@ class SynapseFetcher(wiring.Component):
     Parameters
     ----------
     plan : of the engine; ``queue_depth`` rows may wait, those being looked up included: 2 or more, or 0 for no queue.
-    lane : number of the lane.
+    lane, stream : numbers of the lane and of the stream of events.
 
     Members
     -------
@@ -58,19 +58,20 @@ class SynapseFetcher(wiring.Component):
 
     Raises
     ------
-    ValueError if ``depth`` is 1 or below 0, or ``lane`` is not one of the layer's fetchers.
+    ValueError if ``depth`` is 1 or below 0, or the layer has no such fetcher.
     """
 
-    def __init__(self, plan: EnginePlan, lane: int):
+    def __init__(self, plan: EnginePlan, lane: int, stream: int = 0):
         layer, depth, value_bits = plan.placement, plan.queue_depth, plan.widths.value
         if depth < 2 and depth != 0:
             raise ValueError(f"depth {depth!r} must be 2 or more, or 0")
-        if not 0 <= lane < layer.fetchers:
-            raise ValueError(f"lane {lane!r} is outside 0..{layer.fetchers - 1}")
+        if (lane, stream) not in plan.walkers:
+            raise ValueError(f"lane {lane!r}, stream {stream!r} is none of {layer.fetchers} x {plan.streams}")
         self._plan = plan
         self._can_hold = not plan.fifo_depth
         self._layer = layer
         self._lane = lane
+        self._stream = stream
         self._depth = depth
         super().__init__(
             {
@@ -91,20 +92,20 @@ class SynapseFetcher(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        layer, lane = self._layer, self._lane
+        layer, lane, stream = self._layer, self._lane, self._stream
         encoding = layer.encoding
         row = record_layout(self._plan.row)
         m.submodules.rows = rows = Rom(
             record_layout(layer.row_record),
-            layer.row_words(lane).tolist(),
-            layer.image(lane, "rows"),
-            load_place(layer, "rows", lane),
+            layer.row_words(lane, stream).tolist(),
+            layer.image(lane, "rows", stream),
+            load_place(layer, "rows", lane, stream),
         )
         m.submodules.synapses = synapses = Rom(
             record_layout(layer.synapse_record),
-            layer.synapse_words(lane).tolist(),
-            layer.image(lane, "synapses"),
-            load_place(layer, "synapses", lane),
+            layer.synapse_words(lane, stream).tolist(),
+            layer.image(lane, "synapses", stream),
+            load_place(layer, "synapses", lane, stream),
             starts_empty=self._plan.spram,
         )
         if layer.capacity:

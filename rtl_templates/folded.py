@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Signal, Value, signed, unsigned
+from typing import Any
+
+from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -11,11 +13,21 @@ from codesign.machine.layouts import index_width
 from codesign.machine.mapping import FoldedMap
 from codesign.machine.plan import EnginePlan
 from rtl_templates.arithmetic import popcount, wrap
-from rtl_templates.engine import ACCUMULATE, CLEAR, CURRENTS, IDLE, PROBES, SWEEP, sweep_stages
+from rtl_templates.engine import (
+    ACCUMULATE,
+    CLEAR,
+    CURRENTS,
+    IDLE,
+    PROBES,
+    SWEEP,
+    stream_suffixes,
+    streams_wait,
+    sweep_stages,
+)
 from rtl_templates.fetcher import SynapseFetcher, event_layout
 from rtl_templates.memories import StreamFifo
 from rtl_templates.neurons import NeuronBank
-from rtl_templates.serializer import SpikeSerializer, sweep_word_layout
+from rtl_templates.serializer import serialized, sweep_word_layout
 
 
 class FoldedEngine(wiring.Component):
@@ -38,7 +50,8 @@ class FoldedEngine(wiring.Component):
 
     Members
     -------
-    i : In(stream of event_layout); events and ends of timesteps (of samples for coding 'current').
+    i : In(stream of event_layout), or ``i_0``, ``i_1`` and so on for several streams; ``inputs`` lists them. Events and
+        ends of timesteps (of samples for coding 'current').
     o : Out(stream of sweep_word_layout of the last layer), as of :class:`LayerEngine`.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); no layer sends anything but ends of timesteps. sample_end : Out(1), pulse: the sample's last word
@@ -58,7 +71,10 @@ class FoldedEngine(wiring.Component):
         self.plan = plan
         self._placement = placement = plan.placement
         members: dict[str, Member] = {
-            "i": In(stream.Signature(event_layout(network.n_inputs, plan.widths.value))),
+            **{
+                f"i{of}": In(stream.Signature(event_layout(plan.projections[0].stream_span, plan.widths.value)))
+                for of in stream_suffixes(plan.streams)
+            },
             "o": Out(stream.Signature(sweep_word_layout(plan.sweep_word))),
             "saturations": Out(range(placement.lanes + 1)),
             **({"silence": In(1), "sample_end": Out(1)} if plan.can_silence else {}),
@@ -77,6 +93,11 @@ class FoldedEngine(wiring.Component):
                 members[f"probe{layer.index}_{CURRENTS}"] = Out(unsigned(layer.lanes * current))
         super().__init__(members)
 
+    @property
+    def inputs(self) -> list[stream.Interface]:
+        """The streams that come in."""
+        return [getattr(self, f"i{of}") for of in stream_suffixes(self.plan.streams)]
+
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         network, plan, placement = self._network, self.plan, self._placement
@@ -84,13 +105,15 @@ class FoldedEngine(wiring.Component):
         is_current = network.coding.is_current
         fire, stages = plan.clocks.fire, plan.clocks.write
         slot_shape = unsigned(index_width(placement.n_slots))
-        fetchers: list[SynapseFetcher] = []
+        suffixes = stream_suffixes(plan.streams)
+        walkers: dict[tuple[int, int], SynapseFetcher] = {}
         banks: list[NeuronBank] = []
         for lane in range(placement.lanes):
-            m.submodules[f"fetcher{lane}"] = fetcher = SynapseFetcher(plan, lane)
+            for of_stream, of in enumerate(suffixes):
+                m.submodules[f"fetcher{lane}{of}"] = walkers[lane, of_stream] = SynapseFetcher(plan, lane, of_stream)
             m.submodules[f"neurons{lane}"] = bank = NeuronBank(plan, lane)
-            fetchers.append(fetcher)
             banks.append(bank)
+        fetchers = list(walkers.values())
         # What leaves; an engine that cannot keep a word stands still until it is taken.
         out = Signal(sweep_word_layout(plan.sweep_word))
         leaves = Signal()
@@ -126,39 +149,48 @@ class FoldedEngine(wiring.Component):
                 with m.Case(number):
                     m.d.comb += [base.eq(placement.slot_base[number]), last_slot.eq(layers[number].n_slots - 1)]
 
-        # Events: the network's input for the first layer, a hidden layer's spikes for the one after it.
-        accept = Signal()
-        room = Signal()
-        reads_input = Signal()
-        event = Signal(event_layout(placement.n_addresses, plan.widths.value))
-        m.d.comb += room.eq(while_moving(Cat(fetcher.room for fetcher in fetchers).all()))
-        row_base = Signal(event.source.shape())
+        # Events: the network's input for the first layer, a hidden layer's spikes for the one after it. Of each stream:
+        # whether an event comes, whether there is room for it, whether it is the input's turn, and the event.
+        layout = event_layout(placement.n_addresses, plan.widths.value)
+        turns: list[tuple[Signal, Signal, Signal, Any]] = []
+        for of_stream in range(plan.streams):
+            accept = Signal()
+            room = Signal()
+            reads_input = Signal()
+            event = Signal(layout)
+            turns.append((accept, room, reads_input, event))
+            rooms = [fetcher.room for (_, at), fetcher in walkers.items() if at == of_stream]
+            m.d.comb += room.eq(while_moving(Cat(rooms).all()))
+        row_base = Signal(Shape.cast(layout.members["source"]))
         hidden_fifo: StreamFifo | None = None
+        tokens: list[Any] = []
         if n_layers > 1:
             m.submodules.hidden_fifo = hidden_fifo = StreamFifo(
                 sweep_word_layout(plan.hidden_sweep_word), plan.hidden_fifo_depth
             )
-            m.submodules.hidden_serializer = hidden_serializer = SpikeSerializer(plan.hidden_sweep_word)
-            wiring.connect(m, hidden_fifo.o, hidden_serializer.i)
-            token = hidden_serializer.o
-            m.d.comb += [
-                token.ready.eq(room & ~reads_input),
-                self.i.ready.eq(room & reads_input),
-                accept.eq((token.valid & token.ready) | (self.i.valid & self.i.ready)),
-                event.end.eq(Mux(reads_input, self.i.payload.end, token.payload.end)),
-                event.source.eq(Mux(reads_input, self.i.payload.source, token.payload.source | row_base)),
-            ]
-            if plan.widths.value:
-                m.d.comb += event.value.eq(Mux(reads_input, self.i.payload.value, 1))
-        else:
-            m.d.comb += [
-                self.i.ready.eq(room & reads_input),
-                accept.eq(self.i.valid & self.i.ready),
-                Value.cast(event).eq(Value.cast(self.i.payload)),
-            ]
+            tokens = serialized(m, hidden_fifo.o, plan.hidden_sweep_word, plan.streams, "hidden_serializer")
+        for of_stream, (outer, (accept, room, reads_input, event)) in enumerate(zip(self.inputs, turns, strict=True)):
+            if tokens:
+                token = tokens[of_stream]
+                m.d.comb += [
+                    token.ready.eq(room & ~reads_input),
+                    outer.ready.eq(room & reads_input),
+                    accept.eq((token.valid & token.ready) | (outer.valid & outer.ready)),
+                    event.end.eq(Mux(reads_input, outer.payload.end, token.payload.end)),
+                    event.source.eq(Mux(reads_input, outer.payload.source, token.payload.source | row_base)),
+                ]
+                if plan.widths.value:
+                    m.d.comb += event.value.eq(Mux(reads_input, outer.payload.value, 1))
+            else:
+                m.d.comb += [
+                    outer.ready.eq(room & reads_input),
+                    accept.eq(outer.valid & outer.ready),
+                    Value.cast(event).eq(Value.cast(outer.payload)),
+                ]
 
         slot, valid, initial, silent, is_end = sweep_stages(m, stages + 1, slot_shape)
         at_barrier = Signal()
+        waits = streams_wait(m, plan, walkers)
         drained = Signal()
         has_room = Signal()
         go = Signal()
@@ -166,12 +198,12 @@ class FoldedEngine(wiring.Component):
         working = Signal()
         clearing = Signal(init=1)
         # The input's end has come: what follows belongs to the layer's next turn.
-        fed = Signal()
+        feds = [Signal(name="fed") for _ in self.inputs]
         phase = Signal(unsigned(2))
         following = wrap(layer + 1, layer.shape())
         m.d.comb += [
             has_room.eq(~last_layer | (fifo.level <= plan.fifo_depth - layers[-1].n_slots) if fifo is not None else 1),
-            at_barrier.eq(Cat(fetcher.waiting for fetcher in fetchers).all()),
+            at_barrier.eq(Cat(waits or [fetcher.waiting for fetcher in fetchers]).all()),
             drained.eq(~Cat(valid[1:]).any()),
             is_end[0].eq(slot[0] == last_slot),
             working.eq(Cat(fetcher.busy for fetcher in fetchers).any() | Cat(bank.busy for bank in banks).any()),
@@ -179,7 +211,7 @@ class FoldedEngine(wiring.Component):
         with m.FSM(init="sweep"):
             with m.State("accumulate"):
                 m.d.comb += [
-                    reads_input.eq((layer == 0) & ~fed),
+                    *(reads.eq((layer == 0) & ~fed) for (_, _, reads, _), fed in zip(turns, feds, strict=True)),
                     go.eq(1),
                     phase.eq(Mux(working, ACCUMULATE, IDLE)),
                 ]
@@ -226,23 +258,29 @@ class FoldedEngine(wiring.Component):
                 with m.State("wait"), m.If(has_room):
                     m.next = "sweep"
 
-        with m.If(self.i.valid & self.i.ready & self.i.payload.end):
-            m.d.sync += fed.eq(1)
-        with m.If(resume):
-            m.d.sync += fed.eq(0)
+        for outer, fed in zip(self.inputs, feds, strict=True):
+            with m.If(outer.valid & outer.ready & outer.payload.end):
+                m.d.sync += fed.eq(1)
+            with m.If(resume):
+                m.d.sync += fed.eq(0)
 
         # With coding 'current' the first layer's sum serves all timesteps of a sample.
         keeps_sum = (layer == 0) & ~initial[2] if is_current else 0
-        for fetcher, bank in zip(fetchers, banks):
+        for lane, bank in enumerate(banks):
+            of_lane = [walkers[lane, of_stream] for of_stream in range(plan.streams)]
+            for of_stream, (fetcher, (accept, _, _, event)) in enumerate(zip(of_lane, turns, strict=True)):
+                walked_valid, walked, value = bank.walked(of_stream)
+                m.d.comb += [
+                    fetcher.broadcast_valid.eq(accept),
+                    Value.cast(fetcher.broadcast).eq(Value.cast(event)),
+                    fetcher.go.eq(go),
+                    fetcher.resume.eq(resume),
+                    walked_valid.eq(fetcher.synapse_valid),
+                    walked.slot.eq(fetcher.synapse.slot | base),
+                    walked.weight.eq(fetcher.synapse.weight),
+                    value.eq(fetcher.value),
+                ]
             m.d.comb += [
-                fetcher.broadcast_valid.eq(accept),
-                Value.cast(fetcher.broadcast).eq(Value.cast(event)),
-                fetcher.go.eq(go),
-                fetcher.resume.eq(resume),
-                bank.synapse_valid.eq(fetcher.synapse_valid),
-                bank.synapse.slot.eq(fetcher.synapse.slot | base),
-                bank.synapse.weight.eq(fetcher.synapse.weight),
-                bank.value.eq(fetcher.value),
                 bank.read_valid.eq(valid[0]),
                 bank.read_slot.eq(slot[0] | base),
                 bank.clear_valid.eq(valid[2] & ~keeps_sum),
@@ -259,7 +297,7 @@ class FoldedEngine(wiring.Component):
             if n_layers > 1:
                 m.d.comb += bank.layer.eq(layer)
             if fifo is None:
-                m.d.comb += fetcher.hold.eq(~moves)
+                m.d.comb += [fetcher.hold.eq(~moves) for fetcher in of_lane]
 
         # What the sweep shows, and what leaves.
         shown = Signal()

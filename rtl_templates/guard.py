@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl._ast import Statement
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -19,7 +20,17 @@ from rtl_templates.memories import next_index
 DUPLICATE, OUT_OF_RANGE, EARLY_LAST, MISSING_LAST = range(4)
 
 
-def _span(network: FrozenNetwork, picture: Shape | None, capacity: Capacity | None = None) -> int:
+def is_inside(source: Value, n_inputs: Value | int, picture: Shape | None) -> Value:
+    """Whether there is such a source; ``picture`` : (channels, height, width) if it is an address in one."""
+    if picture is None:
+        return source < n_inputs
+    x_bits, place = side_bits(picture[2]), low_bits(picture)
+    sides = zip((source[:x_bits], source[x_bits:place], source[place:]), reversed(picture), strict=True)
+    # A coordinate without bits is 0.
+    return Cat(side < size for side, size in sides if len(side)).all()
+
+
+def input_span(network: FrozenNetwork, picture: Shape | None, capacity: Capacity | None = None) -> int:
     """Addresses that a source can have."""
     if picture is not None:
         return picture[0] << low_bits(picture)
@@ -39,6 +50,93 @@ def _members(network: FrozenNetwork, span: int, *, can_drop: bool = False) -> di
     }
 
 
+class SeenSources:
+    """Which sources have been seen since the last end; built into a module.
+
+    A memory holds for every source the age in which it was last seen; each end begins a new age, so that forgetting
+    takes no time. When the ages have been used up, every 255 ends, and after reset, the memory is cleared: a clock for
+    each word. An event is looked up in one clock, compared into a register in the next, since block memory is slow to
+    answer, and judged in the third.
+
+    Parameters
+    ----------
+    m : module that it becomes part of. depth : words of the memory.
+    accept, accepted : an event is looked up, of this source. moves, looked : what was looked up is compared.
+    marks, marked : the event at hand is seen now. ends : an end is sent.
+
+    Members
+    -------
+    clearing : nothing can be looked up. duplicate : the event at hand has been seen.
+    reads, writes : statements of the memory's ports. :meth:`follow` adds the rest.
+    """
+
+    def __init__(
+        self,
+        m: Module,
+        depth: int,
+        *,
+        accept: Signal,
+        accepted: Value,
+        moves: Signal,
+        looked: Value,
+        marks: Signal,
+        marked: Value,
+        ends: Signal,
+    ):
+        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=depth, init=[])
+        write, read = (port() for port in (seen.write_port, seen.read_port))
+        address_shape = unsigned(len(read.addr))
+        age = Signal(unsigned(AGE_BITS), init=1)
+        clearing = Signal(init=1)
+        cleared = Signal(address_shape)
+        duplicate = Signal()
+        self.clearing, self.duplicate = clearing, duplicate
+        self.reads = [read.en.eq(accept), read.addr.eq(wrap(accepted, address_shape))]
+        self.writes = [
+            write.en.eq(marks | clearing),
+            write.addr.eq(Mux(clearing, cleared, wrap(marked, address_shape))),
+            write.data.eq(Mux(clearing, 0, age)),
+        ]
+        self._m, self._depth, self._age, self._cleared, self._read = m, depth, age, cleared, read
+        self._moving = accept, accepted, moves, looked, marks, marked, ends
+
+    def follow(self, *at_end: Statement) -> None:
+        """Add what follows an event's look-up; ``at_end`` : what else an end does."""
+        m, age, clearing, cleared, read = self._m, self._age, self.clearing, self._cleared, self._read
+        accept, accepted, moves, looked, marks, source, ends = self._moving
+        # What is read does not know the marks written from then on; a word that does not let the next one move when it
+        # is marked ends the timestep. After an end nothing has been seen; data from before the clearing says nothing.
+        marked = Signal()
+        outdated = Signal()
+        marks_looked = marks & (source == looked)
+        with m.If(accept):
+            m.d.sync += [marked.eq(marks & (source == accepted)), outdated.eq(0)]
+        with m.Elif(ends):
+            m.d.sync += marked.eq(0)
+        # Two bits each, put together in the next clock: no more fits behind the memory.
+        same_age = Signal(-(-AGE_BITS // 2))
+        known = Signal()
+        repeated = Signal()
+        with m.If(moves):
+            m.d.sync += [
+                same_age.eq(Cat(read.data[k : k + 2] == age[k : k + 2] for k in range(0, AGE_BITS, 2))),
+                known.eq(~ends & ~outdated & ~clearing),
+                repeated.eq(~ends & (marked | marks_looked)),
+            ]
+        m.d.comb += self.duplicate.eq((same_age.all() & known) | repeated)
+        with m.If(ends):
+            m.d.sync += [
+                *at_end,
+                age.eq(Mux(age == (1 << AGE_BITS) - 1, 1, wrap(age + 1, age.shape()))),
+            ]
+            with m.If(age == (1 << AGE_BITS) - 1):
+                m.d.sync += clearing.eq(1)
+        with m.If(clearing):
+            m.d.sync += [cleared.eq(next_index(cleared, self._depth)), outdated.eq(1)]
+            with m.If(cleared == self._depth - 1):
+                m.d.sync += clearing.eq(0)
+
+
 class InputGuard(wiring.Component):
     """Input words to events and ends; whatever comes in, every sample has exactly its T ends.
 
@@ -55,11 +153,8 @@ class InputGuard(wiring.Component):
        inserted. With coding 'current', ``tlast`` is what ends the sample, and no bit is set.
 
     The sample ends with its T-th end; the next word begins another. Bits are sticky until reset.
-    Latency 3 clocks, throughput one word a clock.
-
-    A memory holds for every source the age in which it was last seen; each end begins a new age, so that forgetting
-    takes no time. When the ages have been used up, every 255 ends, and after reset, the memory is cleared: n_inputs
-    clocks without ``i.ready``.
+    Latency 3 clocks, throughput one word a clock; while the memory of seen sources is cleared (:class:`SeenSources`),
+    n_inputs clocks, without ``i.ready``.
 
     Parameters
     ----------
@@ -92,7 +187,7 @@ class InputGuard(wiring.Component):
         self._can_drop = can_drop
         self._capacity = capacity
         self._picture = picture
-        self._most_inputs = _span(network, picture, capacity)
+        self._most_inputs = input_span(network, picture, capacity)
         self._most_timesteps = capacity.timesteps if capacity else network.timesteps
         self._is_current = network.coding.is_current
         self._counts = capacity is not None and not self._is_current
@@ -111,33 +206,36 @@ class InputGuard(wiring.Component):
         last_end = self.last_timestep if self._counts else n_ends - 1
         word = self.i.payload.word
 
-        m.submodules.seen = seen = memory.Memory(shape=unsigned(AGE_BITS), depth=guard_depth(most_inputs), init=[])
-        write, read = seen.write_port(), seen.read_port()
-        address_shape = unsigned(len(read.addr))
-        age = Signal(unsigned(AGE_BITS), init=1)
-        clearing = Signal(init=1)
-        cleared = Signal(address_shape)
-
-        # A word is looked up in one clock, compared into a register in the next, since block memory is slow to answer,
-        # and judged in the third.
         looking = Signal()
         looked = Signal(self.i.payload.shape(), reset_less=True)
         valid = Signal()
         is_end = Signal()
         is_last = Signal()
         in_range = Signal()
-        duplicate = Signal()
         source = Signal(word.source.shape(), reset_less=True)
         value = Signal(unsigned(max(1, self._network.coding.input_bits)), reset_less=True)
         consume = Signal()
         accept = Signal()
         moves = Signal()
+        marks = Signal()
+        ends = Signal()
+        seen = SeenSources(
+            m,
+            guard_depth(most_inputs),
+            accept=accept,
+            accepted=word.source,
+            moves=moves,
+            looked=looked.word.source,
+            marks=marks,
+            marked=source,
+            ends=ends,
+        )
+        clearing, duplicate = seen.clearing, seen.duplicate
         m.d.comb += [
             moves.eq(looking & (~valid | consume)),
             self.i.ready.eq(~clearing & (~looking | moves)),
             accept.eq(self.i.valid & self.i.ready),
-            read.en.eq(accept),
-            read.addr.eq(wrap(word.source, address_shape)),
+            *seen.reads,
         ]
         with m.If(accept):
             m.d.sync += [looking.eq(1), looked.eq(self.i.payload)]
@@ -147,7 +245,7 @@ class InputGuard(wiring.Component):
             m.d.sync += [
                 valid.eq(1),
                 source.eq(looked.word.source),
-                in_range.eq(self._is_inside(looked.word.source, n_inputs)),
+                in_range.eq(is_inside(looked.word.source, n_inputs, self._picture)),
                 is_last.eq(looked.last),
             ]
             if self._is_current:
@@ -168,8 +266,6 @@ class InputGuard(wiring.Component):
         at_last_end = Signal()
         active = Signal()
         is_event = Signal()
-        marks = Signal()
-        ends = Signal()
         error = Signal(4)
         passes = is_event & in_range & ~duplicate
         m.d.comb += [
@@ -184,9 +280,7 @@ class InputGuard(wiring.Component):
             ends.eq(sends_end & free),
             self.finished.eq(ends & at_last_end),
             self.in_progress.eq(active | in_sample | (looking & ~dropping)),
-            write.en.eq(marks | clearing),
-            write.addr.eq(Mux(clearing, cleared, wrap(source, address_shape))),
-            write.data.eq(Mux(clearing, 0, age)),
+            *seen.writes,
             error[DUPLICATE].eq(is_event & in_range & duplicate),
             error[OUT_OF_RANGE].eq(is_event & ~in_range),
             error[MISSING_LAST].eq(self.finished & ~is_last),
@@ -207,37 +301,7 @@ class InputGuard(wiring.Component):
         ]
         if self._is_current:
             m.d.comb += self.o.payload.value.eq(value)
-        # What is read does not know the marks written from then on; a word that does not let the next one move when it
-        # is marked ends the timestep. After an end nothing has been seen; data from before the clearing says nothing.
-        marked = Signal()
-        outdated = Signal()
-        marks_looked = marks & (source == looked.word.source)
-        with m.If(accept):
-            m.d.sync += [marked.eq(marks & (source == word.source)), outdated.eq(0)]
-        with m.Elif(ends):
-            m.d.sync += marked.eq(0)
-        # Two bits each, put together in the next clock: no more fits behind the memory.
-        same_age = Signal(-(-AGE_BITS // 2))
-        known = Signal()
-        repeated = Signal()
-        with m.If(moves):
-            m.d.sync += [
-                same_age.eq(Cat(read.data[k : k + 2] == age[k : k + 2] for k in range(0, AGE_BITS, 2))),
-                known.eq(~ends & ~outdated & ~clearing),
-                repeated.eq(~ends & (marked | marks_looked)),
-            ]
-        m.d.comb += duplicate.eq((same_age.all() & known) | repeated)
-        with m.If(ends):
-            m.d.sync += [
-                timestep.eq(Mux(at_last_end, 0, wrap(timestep + 1, timestep.shape()))),
-                age.eq(Mux(age == (1 << AGE_BITS) - 1, 1, wrap(age + 1, age.shape()))),
-            ]
-            with m.If(age == (1 << AGE_BITS) - 1):
-                m.d.sync += clearing.eq(1)
-        with m.If(clearing):
-            m.d.sync += [cleared.eq(next_index(cleared, guard_depth(most_inputs))), outdated.eq(1)]
-            with m.If(cleared == guard_depth(most_inputs) - 1):
-                m.d.sync += clearing.eq(0)
+        seen.follow(timestep.eq(Mux(at_last_end, 0, wrap(timestep + 1, timestep.shape()))))
         with m.If(consume):
             m.d.sync += settled.eq(0)
         with m.Elif(marks | ends):
@@ -249,15 +313,6 @@ class InputGuard(wiring.Component):
         with m.Elif(valid & is_last & ~clearing):
             m.d.sync += dropping.eq(0)
         return m
-
-    def _is_inside(self, source: Value, n_inputs: Value | int) -> Value:
-        """Whether there is such a source."""
-        if self._picture is None:
-            return source < n_inputs
-        x_bits, place = side_bits(self._picture[2]), low_bits(self._picture)
-        sides = zip((source[:x_bits], source[x_bits:place], source[place:]), reversed(self._picture), strict=True)
-        # A coordinate without bits is 0.
-        return Cat(side < size for side, size in sides if len(side)).all()
 
 
 class TrustedInput(wiring.Component):
@@ -277,7 +332,7 @@ class TrustedInput(wiring.Component):
     ):
         self._is_current = network.coding.is_current
         self._can_drop = can_drop
-        super().__init__(_members(network, _span(network, picture, capacity), can_drop=can_drop))
+        super().__init__(_members(network, input_span(network, picture, capacity), can_drop=can_drop))
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()

@@ -194,13 +194,13 @@ class NetworkLoader(wiring.Component):
         return (self.expected_hash == found) | (self.expected_hash == 0)
 
     def _words(self, m: Module, take: Value, begins: Signal, done: Signal) -> None:
-        """Puts bytes together and counts bytes, addresses, lanes and, memories that are alike, groups.
+        """Puts bytes together and counts bytes, addresses, memories that are alike, and groups of those.
 
         ``done`` : the next byte is the last of the last word.
         """
         groups: list[list[LoadMemory]] = []
         for memory in self._capacity.memories:
-            if memory.lane == 0:
+            if memory.lane == memory.stream == 0:
                 groups.append([])
             groups[-1].append(memory)
         most_bytes = max(memory.word_bytes for memory in self._capacity.memories)

@@ -51,12 +51,14 @@ def load_bus(capacity: Capacity) -> data.StructLayout:
     )
 
 
-def load_place(placement: LayerMap | FoldedMap, role: Role, lane: int) -> tuple[int, data.StructLayout] | None:
+def load_place(
+    placement: LayerMap | FoldedMap, role: Role, lane: int, stream: int = 0
+) -> tuple[int, data.StructLayout] | None:
     """Number of a memory on the load bus, and the bus; None if the machine is not loadable."""
     capacity = placement.capacity
     if not isinstance(placement, LayerMap) or capacity is None:
         return None
-    return capacity.number(placement.index, role, lane), load_bus(capacity)
+    return capacity.number(placement.index, role, lane, stream), load_bus(capacity)
 
 
 class Rom(wiring.Component):

@@ -13,6 +13,7 @@ from codesign.contract.network import LeakKind, signed_width
 from codesign.contract.network.terms import NO_LEAK
 from codesign.machine.layouts import LEAKS, index_width
 from codesign.machine.plan import EnginePlan
+from rtl_templates.accumulation import Accumulation, unless
 from rtl_templates.arithmetic import record_layout, saturate, saturate_within, wrap
 from rtl_templates.memories import Rom, load_bus, load_place
 
@@ -22,8 +23,8 @@ Key = TypeVar("Key")
 class NeuronBank(wiring.Component):
     """Membranes of one lane.
 
-    Accumulation, one synapse a clock: the slot's word is read, ``weight`` (times ``value``) is added, the word is
-    written back; 3 clocks, sums still on their way are forwarded.
+    Accumulation, one synapse a clock (:class:`Accumulation`): ``weight`` (times ``value``) is added to the slot's word.
+    With several streams of events each has a memory of sums, and a synapse a clock; ``sum`` is then theirs together.
 
     Sweep, one slot a clock, P the word width of the state, W the membrane width, F the fraction bits:
 
@@ -50,11 +51,11 @@ class NeuronBank(wiring.Component):
         rest = s ? R : max(rest - 1, 0), or 0
         state = v                                     if rest > 0 then
 
-    A slot read in clock 0 shows s, v, i and ``saturated`` in clock ``fire`` (4; one more for current, and one for
-    a synaptic current) and must be written by the caller's ``write_*`` in clock ``stages`` (one later). With a short
-    pipeline a synapse takes 2 clocks, and a slot shows and is written in clock 2, and so many more. The slot's sum is
-    cleared by ``clear_*`` in clock 2. Its parameters are read by ``parameter_*`` in clock ``parameter_clock``, just
-    before the first of them is used.
+    A slot read in clock 0 shows s, v, i and ``saturated`` in clock ``fire`` (4; one more for a sum that lies apart, for
+    several of them, and for a synaptic current) and must be written by the caller's ``write_*`` in clock ``stages``
+    (one later). With a short pipeline a synapse takes 2 clocks, and a slot shows and is written in clock 2, and so many
+    more. The slot's sum is cleared by ``clear_*`` in clock 2. Its parameters are read by ``parameter_*`` in clock
+    ``parameter_clock``, just before the first of them is used.
 
     Parameters
     ----------
@@ -64,7 +65,8 @@ class NeuronBank(wiring.Component):
     Members
     -------
     layer : In, which layer the bank works for (only with several); constant while a sweep is inside.
-    synapse_valid : In(1); synapse : In({slot, weight}); value : In(unsigned).
+    synapse_valid : In(1); synapse : In({slot, weight}); value : In(unsigned). With several streams these are
+        ``synapse_valid0`` and so on, one of each for each; :meth:`walked` gives those of a stream.
     busy : Out(1), a sum has not reached the last stage, which writes it at the end of its clock.
     read_valid, read_slot : In, start of a slot's sweep; no synapse may come in that clock, nor have come in the one
         before. A synapse may read a slot from the clock on in which its sweep is written.
@@ -111,9 +113,15 @@ class NeuronBank(wiring.Component):
         super().__init__(
             {
                 **({"layer": In(range(len(self._layers)))} if len(self._layers) > 1 else {}),
-                "synapse_valid": In(1),
-                "synapse": In(data.StructLayout({"slot": slot, "weight": weight})),
-                "value": In(unsigned(max(1, widths.value))),
+                **{
+                    f"{name}{of}": In(shape)
+                    for of in self._streams
+                    for name, shape in (
+                        ("synapse_valid", unsigned(1)),
+                        ("synapse", data.StructLayout({"slot": slot, "weight": weight})),
+                        ("value", unsigned(max(1, widths.value))),
+                    )
+                },
                 "busy": Out(1),
                 "read_valid": In(1),
                 "read_slot": In(slot),
@@ -133,52 +141,38 @@ class NeuronBank(wiring.Component):
             }
         )
 
+    @property
+    def _streams(self) -> list[str]:
+        """What names of a stream's members end in."""
+        return [f"{stream}" for stream in range(self._plan.streams)] if self._plan.streams > 1 else [""]
+
+    def walked(self, stream: int) -> tuple[Value, Value, Value]:
+        """``synapse_valid``, ``synapse`` and ``value`` of a stream."""
+        valid, synapse, value = (
+            getattr(self, f"{name}{self._streams[stream]}") for name in ("synapse_valid", "synapse", "value")
+        )
+        return valid, synapse, value
+
+    def _accumulations(self, m: Module) -> list[Accumulation]:
+        """That of each stream; a single one is part of the bank itself."""
+        sweep = self.read_valid, self.read_slot
+        if self._plan.streams == 1:
+            return [Accumulation(m, self._plan, self._attributes, *self.walked(0), *sweep, self.busy)]
+        found, busy = [], Signal(self._plan.streams)
+        for stream in range(self._plan.streams):
+            m.submodules[f"sum{stream}"] = part = Module()
+            own = Signal(name="busy")
+            found.append(Accumulation(part, self._plan, self._attributes, *self.walked(stream), *sweep, own))
+            m.d.comb += busy[stream].eq(own)
+        m.d.comb += self.busy.eq(busy.any())
+        return found
+
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         layers, widths, depth = self._layers, self._widths, self._plan.state_depth
-        slot_shape = self.read_slot.shape()
-        # Counts lie below the state that they are stored with, so that sums pass them by.
-        beside_sum = 0 if widths.swept else widths.beside
-        accumulator_shape = signed(widths.accumulator)
-        m.submodules.accumulator = accumulator = memory.Memory(
-            shape=accumulator_shape, depth=depth, init=[], attrs=self._attributes
-        )
-        write, read = accumulator.write_port(), accumulator.read_port()
-        address_shape = unsigned(len(read.addr))
-
-        operand = Signal(accumulator_shape, reset_less=True)
-        total = Signal(accumulator_shape)
-        last_written = Signal(accumulator_shape, reset_less=True)
-        term: Value = self.synapse.weight * self.value if widths.value else self.synapse.weight
-        # Whoever writes the word that is read in the same clock, and whoever reads it.
-        forward_far_1 = Signal()
-        # What a synapse valid_2 to, by how much, and where to.
-        valid_2 = Signal()
-        product_2 = Signal(term.shape(), reset_less=True)
-        slot_2 = Signal(slot_shape, reset_less=True)
-        base: Value
-        m.d.comb += [
-            read.en.eq(self.synapse_valid | self.read_valid),
-            read.addr.eq(wrap(Mux(self.read_valid, self.read_slot, self.synapse.slot), address_shape)),
-        ]
-        m.d.sync += [forward_far_1.eq(read.en & write.en & (read.addr == write.addr)), last_written.eq(write.data)]
-        if self.is_short:
-            # A synapse's word is read in clock 0, added to and written in 1.
-            m.d.sync += [valid_2.eq(self.synapse_valid), slot_2.eq(self.synapse.slot), product_2.eq(term)]
-            base = operand
-            m.d.comb += operand.eq(Mux(forward_far_1, last_written, read.data))
-        else:
-            base = self._chosen(m, valid_2, product_2, slot_2, term, operand, last_written)
-            m.d.sync += operand.eq(Mux(forward_far_1, last_written, read.data))
-        shift = 0 if widths.has_sum else layers[0].fraction_bits + beside_sum
-        if beside_sum and widths.rest:
-            product_2 = self._unless(m, base[widths.count : widths.beside], product_2)
-        if shift == 0:
-            m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))
-        else:
-            # The shifted weight leaves the lowest bits alone.
-            upper = wrap(base[shift:].as_signed() + product_2, signed(len(base) - shift))
-            m.d.comb += total.eq(Cat(base[:shift], upper).as_signed())
+        accumulations = self._accumulations(m)
+        operand = accumulations[0].operand
+        address_shape = unsigned(index_width(depth))
 
         parameters = self._parameters(m)
 
@@ -197,18 +191,24 @@ class NeuronBank(wiring.Component):
                 m.d.comb += state_2.eq(state_read.data)
             else:
                 m.d.sync += state_2.eq(state_read.data)
+            arriving: Value = operand
+            if len(accumulations) > 1:
+                # The sums of all streams are added up in a clock of their own.
+                summed = Signal(signed(widths.accumulator), reset_less=True)
+                m.d.sync += summed.eq(wrap(_balanced([part.operand for part in accumulations]), summed.shape()))
+                arriving = operand = summed
+                state_2 = _delay(m, state_2, 1)
             held = state_2.shift_right(widths.swept - widths.state)
             left = self._left(m, stored)
-            arriving: Value = operand
             if widths.has_sum:
                 arriving = self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left)
             if widths.has_current:
                 arriving, held, clipped = self._current(m, arriving, state_2, held)
             if left:
-                arriving = self._unless(m, left[self.fire - (2 if self.is_short else 3)], arriving)
+                arriving = unless(m, left[self.fire - (2 if self.is_short else 3)], arriving)
             m.d.sync += [u.eq(wrap(held + arriving, signed(widths.potential)))]
         else:
-            state_write, stored = write, operand
+            state_write, stored = accumulations[0].write, operand
             left = self._left(m, stored)
             m.d.comb += u.eq(operand.shift_right(widths.beside))
         threshold = self._when_used(m, parameters, "threshold")
@@ -256,18 +256,11 @@ class NeuronBank(wiring.Component):
             counted = _delay(m, self.count, self.stages - self.fire)
             following = Cat(Mux(self.write_initial, 0, counted), following).as_signed()
 
-        if widths.has_sum:
-            m.d.comb += [
-                write.en.eq(valid_2 | self.clear_valid),
-                write.addr.eq(wrap(Mux(valid_2, slot_2, self.clear_slot), address_shape)),
-                write.data.eq(Mux(valid_2, total, 0)),
-            ]
-        else:
-            m.d.comb += [
-                write.en.eq(valid_2 | self.write_valid),
-                write.addr.eq(wrap(Mux(valid_2, slot_2, self.write_slot), address_shape)),
-                write.data.eq(Mux(valid_2, total, gathering if widths.swept else following)),
-            ]
+        for accumulation in accumulations:
+            if widths.has_sum:
+                accumulation.close(self.clear_valid, self.clear_slot, 0)
+            else:
+                accumulation.close(self.write_valid, self.write_slot, gathering if widths.swept else following)
         if widths.swept:
             m.d.comb += [
                 state_write.en.eq(self.write_valid),
@@ -328,13 +321,6 @@ class NeuronBank(wiring.Component):
             found[clock] = Value.cast(_delay(m, found[clock - 1], 1))
         return found
 
-    def _unless(self, m: Module, left: Value, added: Value) -> Value:
-        """``added``, or 0 to a neuron that rests."""
-        # The mutants find it by this name.
-        closed = Signal()
-        m.d.comb += closed.eq(left.any())
-        return Mux(closed, 0, added)
-
     def _resting(self, m: Module, left: Value) -> Value:
         """Timesteps of rest that are left after this one, in clock ``stages``. left : before it, in clock ``fire``."""
         rest_left, less, resting = (Signal(left.shape(), name=name) for name in ("rest_left", "rest_less", "resting"))
@@ -359,38 +345,6 @@ class NeuronBank(wiring.Component):
         domain = m.d.comb if self.is_short else m.d.sync
         domain += added.eq(exact)
         return added
-
-    def _chosen(
-        self,
-        m: Module,
-        valid_2: Signal,
-        product_2: Signal,
-        slot_2: Signal,
-        term: Value,
-        operand: Signal,
-        last_written: Signal,
-    ) -> Value:
-        """Deep accumulation: a synapse's word is read in clock 0, chosen in 1, added to and written in 2.
-
-        What the synapse before it has added is not yet in the memory then, nor met when it was read.
-        """
-        slot_1 = Signal.like(slot_2, reset_less=True)
-        product_1 = Signal.like(product_2, reset_less=True)
-        valid_1 = Signal()
-        forward_near_1 = Signal()
-        forward_near_2 = Signal()
-        m.d.comb += self.busy.eq(valid_1)
-        m.d.sync += [
-            valid_1.eq(self.synapse_valid),
-            slot_1.eq(self.synapse.slot),
-            product_1.eq(term),
-            forward_near_1.eq(self.synapse_valid & valid_1 & (self.synapse.slot == slot_1)),
-            valid_2.eq(valid_1),
-            slot_2.eq(slot_1),
-            product_2.eq(product_1),
-            forward_near_2.eq(forward_near_1),
-        ]
-        return Mux(forward_near_2, last_written, operand)
 
     def _parameters(self, m: Module) -> dict[str, Value | int]:
         """What the slot uses whose parameters were read one clock ago: these, and the constants."""
@@ -537,6 +491,14 @@ class NeuronBank(wiring.Component):
             return numbers[0]
         width = max(signed_width(number, number) for number in numbers)
         return self._of_layer(numbers, lambda number: Const(number, signed(width)))
+
+
+def _balanced(terms: list[Signal]) -> Value:
+    """Sum by a balanced tree of adders."""
+    found: list[Value] = list(terms)
+    while len(found) > 1:
+        found = [one + other for one, other in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
 
 
 def _compare(difference: Signal, compare: str | None) -> Value:

@@ -53,7 +53,8 @@ class PictureReader(wiring.Component):
 
     Members
     -------
-    i : In(stream of event_layout); addresses of :func:`codesign.machine.pictures.addresses`, and ends.
+    i : In(stream of event_layout); addresses of :func:`codesign.machine.pictures.addresses`, within the stream of
+        events that is read, and ends.
     o : Out(stream of event_layout); rows, and what a tap needs to land.
 
     Raises
@@ -71,7 +72,7 @@ class PictureReader(wiring.Component):
         layer, value = plan.layers[0], plan.widths.value
         super().__init__(
             {
-                "i": In(stream.Signature(event_layout(link.span, value))),
+                "i": In(stream.Signature(event_layout(link.stream_span, value))),
                 "o": Out(stream.Signature(event_layout(layer.n_addresses, value, layer.tag))),
             }
         )

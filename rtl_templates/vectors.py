@@ -17,6 +17,7 @@ from codesign.machine.capacity import Capacity
 from codesign.machine.choices import DEFAULTS, Choices
 from codesign.machine.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
 from codesign.machine.mapping import HardwareMap
+from codesign.machine.streams import interleaved
 
 # Input words that the bundle's README explains, beside the last one.
 EXPLAINED = 4
@@ -45,16 +46,21 @@ class Vectors:
 
 
 def encode_words(network: FrozenNetwork, stimulus: Stimulus, sample: int, mapping: HardwareMap) -> tuple[Words, Flags]:
-    """Input words of one sample, sources ascending: words (n,) as integers, and tlast, bool (n,)."""
+    """Input words of one sample, sources ascending, those of several streams by turns: words (n,) as integers, and
+    tlast, bool (n,)."""
     record, address = input_word(network, mapping.input_span), mapping.input_address
+
+    def ordered(sources: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        return sources[interleaved(mapping.input_stream[sources])]
+
     if stimulus.values is not None:
         values = stimulus.values[sample].astype(np.int64)
-        sources = np.flatnonzero(values) if values.any() else np.zeros(1, np.int64)
+        sources = ordered(np.flatnonzero(values)) if values.any() else np.zeros(1, np.int64)
         words = record.pack({"source": address[sources], "value": values[sources]})
     else:
         parts = []
         for t in range(network.timesteps):
-            parts.append(record.pack({"source": address[stimulus.events(sample, t)], "kind": EVENT}))
+            parts.append(record.pack({"source": address[ordered(stimulus.events(sample, t))], "kind": EVENT}))
             parts.append(record.pack({"source": 0, "kind": END}))
         words = np.concatenate(parts)
     return words, np.arange(words.size) == words.size - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,36 @@ def _decode_layers(bundle: Path, sidecar: Sidecar) -> list[DecodedLayer]:
     for layer in sidecar.layers:
         for memory in layer.memories:
             if memory.role == "rows":
-                rows.setdefault(memory.image, []).append(np.concatenate(_rows(layer)))
+                here = np.concatenate(_rows(layer))[np.concatenate(_streams(layer)) == memory.stream]
+                rows.setdefault(memory.image, []).append(here)
     return [_decode_layer(bundle, layer, rows) for layer in sidecar.layers]
 
 
-def _rows(layer: LayerEntry) -> list[Int]:
-    """Of each projection the addresses of its rows, int64: by source, or by channel and phase of a picture."""
+def _units(layer: LayerEntry) -> list[Int]:
+    """Of each projection int64: the unit of each of its rows' sources, whose lowest bits tell the stream."""
     found = []
     for projection, addresses in zip(layer.projections, layer.addresses, strict=True):
-        address, reads = np.asarray(addresses, np.int64), projection.reads
+        unit, reads = np.asarray(addresses, np.int64), projection.reads
         if reads is not None:
-            channel = address[:: reads.picture.size] >> reads.picture.place_bits
-            address = ((channel[:, None] << reads.row_bits) | np.arange(reads.phases[0] * reads.phases[1])).ravel()
+            unit = np.repeat(unit[:: reads.picture.size] >> reads.picture.place_bits, reads.phases[0] * reads.phases[1])
+        found.append(unit)
+    return found
+
+
+def _streams(layer: LayerEntry) -> list[Int]:
+    """Of each projection int64: the stream of each of its rows."""
+    return [unit % layer.streams for unit in _units(layer)]
+
+
+def _rows(layer: LayerEntry) -> list[Int]:
+    """Of each projection the addresses of its rows in the tables of their streams, int64: by source, or by channel and
+    phase of a picture."""
+    found = []
+    for projection, unit in zip(layer.projections, _units(layer), strict=True):
+        address, reads = unit // layer.streams, projection.reads
+        if reads is not None:
+            phases = reads.phases[0] * reads.phases[1]
+            address = (address << reads.row_bits) | np.arange(address.size) % phases
         found.append(address + projection.row_base)
     return found
 
@@ -78,41 +97,42 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
     n_out, lanes, n_slots = layer.n_out, layer.lanes, layer.n_slots
     neuron = np.full((lanes, n_slots), -1, np.int64)
     neuron[layer.lane, layer.slot] = np.arange(n_out)
-    tables: dict[tuple[str, int], dict[str, Int]] = {}
-    taken: dict[int, Int] = {}
+    tables: dict[tuple[str, int, int], dict[str, Int]] = {}
+    taken: dict[tuple[int, int], Int] = {}
     for memory in layer.memories:
         table = unpack(read_image(bundle, memory), memory)
-        tables[memory.role, memory.lane] = _ungrouped(table) if memory.role == "rows" else table
+        place = memory.lane, memory.stream
+        tables[memory.role, *place] = _ungrouped(table) if memory.role == "rows" else table
         if memory.role == "rows":
-            taken[memory.lane] = np.concatenate(rows_of[memory.image])
-    projections = list(zip(layer.projections, _rows(layer), strict=True))
-    row_address = np.concatenate([rows for _, rows in projections])
+            taken[place] = np.concatenate(rows_of[memory.image])
+    projections = list(zip(layer.projections, _rows(layer), _streams(layer), strict=True))
+    row_address = np.stack([np.concatenate(column) for column in (_rows(layer), _streams(layer))])
     encoding = layer.encoding
     stray: list[str] = []
-    if np.unique(row_address).size != row_address.size or not _has_addresses_of_its_own(layer):
+    if np.unique(row_address, axis=1).shape != row_address.shape or not _has_addresses_of_its_own(layer):
         stray.append("two sources share a row")
-    weights = tuple(_no_weights(layer, projection, rows.size) for projection, rows in projections)
+    weights = tuple(_no_weights(layer, projection, rows.size) for projection, rows, _ in projections)
     stored = 0
     numbers = {name: np.full(n_out, getattr(layer, name) or 0, np.int64) for name in NUMBERS}
     lockstep = layer.lockstep
-    for lane in range(lanes):
+    for lane, stream in product(range(lanes), range(layer.streams)):
         # Lanes in lock step share rows and words; each has its own fields in them.
         shared = 0 if lockstep else lane
-        rows, synapses = tables["rows", shared], tables["synapses", shared]
+        rows, synapses = tables["rows", shared, stream], tables["synapses", shared, stream]
         if lockstep:
             synapses = {name: synapses[f"{name}{lane}"] for name in ("slot", "weight")}
-        taken[lane] = taken[shared]
-        unused = np.setdiff1d(np.arange(rows["count"].size), taken[lane])
+        used = taken[shared, stream]
+        unused = np.setdiff1d(np.arange(rows["count"].size), used)
         if rows["count"][unused].any():
             stray.append(f"lane {lane}: a row of no source holds synapses")
-        if np.unique(taken[lane]).size != taken[lane].size:
+        if np.unique(used).size != used.size:
             stray.append(f"lane {lane}: two layers share a row")
         stored += 0 if lockstep else int(rows["count"][unused].sum())
         counted: set[int] = set()
         numbered = (
-            (projection, found, number, int(address))
-            for found, (projection, addresses) in zip(weights, projections, strict=True)
-            for number, address in enumerate(addresses)
+            (projection, found, int(number), int(addresses[number]))
+            for found, (projection, addresses, streams) in zip(weights, projections, strict=True)
+            for number in np.flatnonzero(streams == stream)
         )
         for projection, found, source, address in numbered:
             first, count = int(rows["start"][address]), int(rows["count"][address])
@@ -140,7 +160,9 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
             if lost.any():
                 stray.append(f"lane {lane}: source {source} reaches a slot without a neuron")
             np.add.at(found[source], targets[~lost], values[~lost])
-        for name, values in tables.get(("parameters", lane), {}).items():
+        if stream:
+            continue
+        for name, values in tables.get(("parameters", lane, 0), {}).items():
             if layer.picture is not None and values.size * layer.picture.size == n_slots:
                 # One word serves a channel.
                 values = np.repeat(values, layer.picture.size)

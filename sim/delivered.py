@@ -36,6 +36,7 @@ def described_choices(sidecar: Sidecar) -> Choices:
         shape=shape,
         queue_depth=depths[0] if depths else DEFAULTS.queue_depth,
         input_words=sidecar.input_words,
+        event_streams=sidecar.event_streams,
         input_checks=sidecar.input_checks,
         counters=sidecar.counters,
         synapse_memory="spram" if load is not None and load.boot is not None else "auto",

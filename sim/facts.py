@@ -220,13 +220,20 @@ class _Checks:
         width = None if entry.current_width is None else entry.lanes * entry.current_width
         self.same(f"{where}.probe.{CURRENTS}: width", width, netlist.signals.get(path), verilog)
         arrays = {path: memory for path, memory in netlist.memories.items() if path.startswith(f"{engine}.")}
-        lanes = sum(re.fullmatch(rf"{engine}\.neurons\d+\.accumulator", path) is not None for path in arrays)
-        fetchers = sum(re.fullmatch(rf"{engine}\.fetcher\d+\.rows\..*", path) is not None for path in arrays)
+        # Of several streams of events each has its fetchers, and its sums in each lane.
+        several = self.sidecar.event_streams > 1
+        first_sum = "neurons0.sum0" if several else "neurons0"
+        of_lanes = rf"{engine}\.neurons\d+" + (r"\.sum0" if several else "")
+        lanes = sum(re.fullmatch(rf"{of_lanes}\.accumulator", path) is not None for path in arrays)
+        of_stream = "_0" if several else ""
+        fetchers = sum(re.fullmatch(rf"{engine}\.fetcher\d+{of_stream}\.rows\..*", path) is not None for path in arrays)
+        sums = sum(re.fullmatch(rf"{engine}\.neurons0(\.sum\d)?\.accumulator", path) is not None for path in arrays)
+        self.same(f"event_streams: those of layer {index}", self.sidecar.event_streams, sums, verilog)
         self.same(f"{where}.lanes", entry.lanes, lanes, verilog)
         self.same(f"{where}.lockstep", entry.lockstep, fetchers < lanes, verilog)
         size = entry.picture.size if entry.picture else 1
         self.same(f"{where}.n_slots", entry.n_slots, -(-(slots // size) // entry.lanes) * size, "its neurons and lanes")
-        accumulator, state = arrays.get(f"{engine}.neurons0.accumulator"), arrays.get(f"{engine}.neurons0.state")
+        accumulator, state = arrays.get(f"{engine}.{first_sum}.accumulator"), arrays.get(f"{engine}.neurons0.state")
         depth = sum_width = state_width = current_width = None
         if accumulator is not None:
             depth = accumulator.depth
@@ -237,7 +244,7 @@ class _Checks:
             counted += _index_width(rest + 1) if rest else 0
             held = accumulator if state is None else state
             state_width = held.width - counted
-            has_sum = self.folded or (index == 0 and self.sidecar.coding == "current")
+            has_sum = self.folded or several or (index == 0 and self.sidecar.coding == "current")
             has_current = any(re.fullmatch(rf"{engine}\.probe\d*_{CURRENTS}", path) for path in netlist.signals)
             if state is not None and has_sum:
                 sum_width = accumulator.width
@@ -255,7 +262,7 @@ class _Checks:
         self.same(f"{where}.state_width", entry.state_width, state_width, verilog)
         self.same(f"{where}.sum_width", entry.sum_width, sum_width, verilog)
         self.same(f"{where}.current_state_width", entry.current_state_width, current_width, verilog)
-        queue, fifo = arrays.get(f"{engine}.fetcher0.queue"), arrays.get(f"{engine}.fifo.storage")
+        queue, fifo = arrays.get(f"{engine}.fetcher0{of_stream}.queue"), arrays.get(f"{engine}.fifo.storage")
         self.same(f"{where}.queue_depth", entry.queue_depth, queue.depth if queue else 0, verilog)
         self.same(f"{where}.fifo_depth", entry.fifo_depth, fifo.depth if fifo else 0, verilog)
         self.same(f"{where}.slot_base", entry.slot_base, first, "the layers before it")
@@ -278,16 +285,17 @@ class _Checks:
         return sum(self._projection_rows(projection) for projection in self.sidecar.layers[index].projections)
 
     def _projection_rows(self, projection: ProjectionEntry) -> int:
-        """Rows of a projection; loadable machines have room for more inputs."""
+        """Rows of a projection in the tables of each stream of events; loadable machines have room for more inputs."""
         reads = projection.reads
         if projection.source == INPUT:
+            units = self.room.n_inputs if self.room else projection.n_in
             if reads is not None:
-                return reads.picture.channels << reads.row_bits
-            return self.room.n_inputs if self.room else projection.n_in
-        sender = self.sidecar.layers[projection.source]
-        if reads is not None:
-            return (sender.n_slots // reads.picture.size << _lane_bits(sender)) << reads.row_bits
-        return sender.n_slots << _lane_bits(sender)
+                units = reads.picture.channels
+        else:
+            sender = self.sidecar.layers[projection.source]
+            units = sender.n_slots // (1 if reads is None else reads.picture.size) << _lane_bits(sender)
+        units = -(-units // self.sidecar.event_streams)
+        return units << (0 if reads is None else reads.row_bits)
 
     def _most(self, entry: LayerEntry) -> int:
         """Neurons for which the layer has slots."""
@@ -333,20 +341,25 @@ class _Checks:
         where, verilog = f"layers.{entry.index}", self.sidecar.verilog
         there = {}
         for path, memory in self.netlist.memories.items():
-            found = re.fullmatch(rf"{engine}\.(?:fetcher|neurons)(\d+)\.(rows|synapses|parameters)\..*", path)
+            found = re.fullmatch(rf"{engine}\.(?:fetcher|neurons)(\d+)(?:_(\d))?\.(rows|synapses|parameters)\..*", path)
             if found:
-                there[found[2], int(found[1])] = memory
-        stated = [(memory.role, memory.lane) for memory in entry.memories]
-        order = sorted(there, key=lambda memory: (memory[1], ROLES.index(memory[0])))
+                there[found[3], int(found[1]), int(found[2] or 0)] = memory
+        stated = [(memory.role, memory.lane, memory.stream) for memory in entry.memories]
+        order = sorted(
+            there, key=lambda memory: (memory[1], memory[0] == "parameters", memory[2], ROLES.index(memory[0]))
+        )
         self.same(f"{where}.memories", stated, order, verilog)
         for place, memory in enumerate(entry.memories):
-            at, delivered = f"{where}.memories.{place}", there.get((memory.role, memory.lane))
+            at, delivered = f"{where}.memories.{place}", there.get((memory.role, memory.lane, memory.stream))
             if delivered is None:
                 continue
-            shared = entry.lockstep and memory.role != "parameters"
-            image = f"p{memory.lane}_{memory.role}" if self.folded else f"l{entry.index}_p{memory.lane}_{memory.role}"
-            image = f"images/l{entry.index}_{memory.role}.mem" if shared else f"images/{image}.mem"
-            self.same(f"{at}.image", memory.image, image, "its role and lane")
+            parts = [] if self.folded else [f"l{entry.index}"]
+            if not entry.lockstep or memory.role == "parameters":
+                parts.append(f"p{memory.lane}")
+            if self.sidecar.event_streams > 1 and memory.role != "parameters":
+                parts.append(f"s{memory.stream}")
+            image = f"images/{'_'.join([*parts, memory.role])}.mem"
+            self.same(f"{at}.image", memory.image, image, "its role, lane and stream")
             if not delivered.module.endswith("_spram"):
                 self.same(f"{at}.image", memory.image, delivered.file, verilog)
             self.same(f"{at}.depth", memory.depth, delivered.depth, verilog)
@@ -437,6 +450,7 @@ class _Checks:
             return
         room = load.capacity
         self.same("load.capacity.layers: number", len(room.layers), len(sidecar.layers), "the list of layers")
+        self.same("load.capacity.streams", room.streams, sidecar.event_streams, "the list of memories")
         self.same("load.fixed.layers: number", len(load.fixed.layers), len(sidecar.layers), "the list of layers")
         if len(room.layers) != len(sidecar.layers):
             return
@@ -457,7 +471,7 @@ class _Checks:
             memory
             for entry in sidecar.layers
             for role in ROLES
-            for memory in sorted(entry.memories, key=lambda memory: memory.lane)
+            for memory in sorted(entry.memories, key=lambda memory: (memory.lane, memory.stream))
             if memory.role == role
         ]
         self.same("load.memories", list(load.memories), [memory.image for memory in images], "the list of layers")

@@ -58,7 +58,8 @@ class Verification:
     cycles_per_sample : first word to last decision over samples, back to back. latency_cycles : first word
     accepted to decision accepted, one sample at a time, of LATENCY_SAMPLES spread evenly if there are more.
     interval_cycles : between decisions, back to back.
-    layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x accumulate).
+    layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x events a clock x
+        accumulate).
     mean_timesteps : timesteps that counted, per sample; fewer than the network's with early exit.
     sidecar : facts of the sidecar that are not true, a line each; nothing is simulated if there are any, because the
     testbench reads the accelerator by them. They count as mismatches, and ``comparisons["sidecar"]`` counts the facts.
@@ -565,7 +566,9 @@ def _merge(
             "sweep_clocks": int(clocks[index, 2]),
             "clear_clocks": int(clocks[index, 3]),
             "synaptic_operations": int(operations[index]),
-            "lane_use": float(operations[index] / (entry.lanes * clocks[index, 1])) if clocks[index, 1] else None,
+            "lane_use": float(operations[index] / (entry.lanes * entry.streams * clocks[index, 1]))
+            if clocks[index, 1]
+            else None,
         }
         for index, entry in enumerate(sidecar.layers)
     ]

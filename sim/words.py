@@ -67,6 +67,8 @@ class InputEncoder:
         self.extra = layout["value" if self.is_current else "kind"]
         self.event, self.end = sidecar.input_kinds.event, sidecar.input_kinds.end
         self._addresses = sidecar.input_addresses
+        self._streams = sidecar.event_streams
+        self._place_bits = sidecar.input_picture.place_bits if sidecar.input_picture else 0
 
     def word(self, source: Any, extra: Any) -> Any:
         """Word(s) from a source and a kind, or a value with coding 'current'. Does not check the range."""
@@ -89,12 +91,18 @@ class InputEncoder:
         number = int(word)
         return tuple((number >> field.offset) & ((1 << field.width) - 1) for field in (self.source, self.extra))  # type: ignore[return-value]
 
+    def ordered(self, sources: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Inputs in an order in which a beat holds words for every stream of events, as far as there are."""
+        stream = (np.asarray(self.address(sources), np.int64) >> self._place_bits) % self._streams
+        before = np.array([int((stream[:place] == own).sum()) for place, own in enumerate(stream)], np.int64)
+        return sources[np.lexsort((stream, before))]
+
     def sample(self, stimulus: Stimulus, index: int, rng: np.random.Generator | None = None) -> Words:
         """Words of one sample; ``rng`` shuffles the order of sources where it is free."""
         if self.is_current:
             assert stimulus.values is not None
             values = stimulus.values[index]
-            sources = np.flatnonzero(values)
+            sources = self.ordered(np.flatnonzero(values))
             if rng is not None:
                 silent = np.flatnonzero(values == 0)
                 sources = rng.permutation(np.concatenate([sources, silent[: int(rng.integers(3))]]))
@@ -104,7 +112,7 @@ class InputEncoder:
         else:
             parts = []
             for timestep in range(stimulus.timesteps):
-                sources = stimulus.events(index, timestep)
+                sources = self.ordered(stimulus.events(index, timestep))
                 if rng is not None:
                     sources = rng.permutation(sources)
                 parts += [self.word(self.address(sources), self.event), np.atleast_1d(self.word(0, self.end))]

@@ -641,6 +641,11 @@ class HardwareConfig(Section):
         le=INPUT_WORDS[1],
         description="words of an input beat; boards' links send one",
     )
+    event_streams: Literal[1, 2, 4] = Field(
+        default=1,
+        description="events that each layer takes in a clock: a lane walks the rows of as many at once, out of row "
+        "tables and synapse memories of their own; for many lanes, which starve on one event a clock",
+    )
     input_checks: bool = Field(
         default=True,
         description="false: the host keeps the rules of the input, and what breaks them is undefined; boards need true",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -43,11 +43,12 @@ from codesign.contract.network.limits import (
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 
 MAX_BYTES = 8 << 20
 MAX_OBJECTS = 200_000
 MAX_LANES = 64
+MAX_STREAMS = 4
 MAX_BITS = 1 << 16
 MAX_DEPTH = 1 << 26
 MAX_SLOTS = 1 << 22
@@ -144,10 +145,14 @@ class OutputKinds(Part):
 
 
 class MemoryImage(Part):
-    """A memory with contents: ``depth`` words of ``width`` bits; ``lane`` is 0 where lanes in lock step share it."""
+    """A memory with contents: ``depth`` words of ``width`` bits; ``lane`` is 0 where lanes in lock step share it.
+
+    stream : of rows and synapses, the stream of events whose sources they are for; 0 of parameters.
+    """
 
     role: Role
     lane: Lane
+    stream: Annotated[int, Field(ge=0, lt=MAX_STREAMS)]
     image: ImagePath
     depth: Depth
     width: Bits
@@ -315,8 +320,13 @@ class LayerEntry(Part):
     encoding: SynapseEncoding
     pipeline: Literal["deep", "short"]
     lockstep: bool
-    memories: tuple[MemoryImage, ...] = _many(3 * MAX_LANES)
+    memories: tuple[MemoryImage, ...] = _many((1 + 2 * MAX_STREAMS) * MAX_LANES)
     probe: Probe
+
+    @property
+    def streams(self) -> int:
+        """Streams of events, as far as there are memories for them."""
+        return 1 + max(memory.stream for memory in self.memories)
 
     @property
     def addresses(self) -> list[tuple[int, ...]]:
@@ -350,13 +360,16 @@ class LayerEntry(Part):
                     raise ValueError(f"{taps} taps to each of {self.picture.channels} channels are too many")
         if self.lanes * self.n_slots > MAX_SLOTS or dense * self.n_out > MAX_DENSE:
             raise ValueError(f"{self.n_in} x {self.n_out} neurons on {self.lanes} x {self.n_slots} slots are too many")
-        if len({(memory.role, memory.lane) for memory in self.memories}) != len(self.memories):
-            raise ValueError("two memories have the same role and lane")
+        if len({(memory.role, memory.lane, memory.stream) for memory in self.memories}) != len(self.memories):
+            raise ValueError("two memories have the same role, lane and stream")
         shared = 1 if self.lockstep else self.lanes
         for role in ("rows", "synapses"):
-            found = sorted(memory.lane for memory in self.memories if memory.role == role)
-            if found != list(range(shared)):
-                raise ValueError(f"memories of role {role!r} are there for the lanes {found}, not for 0..{shared - 1}")
+            found = sorted((memory.lane, memory.stream) for memory in self.memories if memory.role == role)
+            if found != list(product(range(shared), range(self.streams))):
+                raise ValueError(
+                    f"memories of role {role!r} are there for the lanes and streams {found}, not for 0..{shared - 1} "
+                    f"and 0..{self.streams - 1}"
+                )
         return self
 
 
@@ -412,6 +425,11 @@ class Room(Part):
     timesteps: Annotated[int, Field(ge=1, le=MAX_TIMESTEPS)]
     value_width: Bits
     layers: tuple[LayerRoom, ...] = _many(MAX_LAYERS)
+    streams: Literal[1, 2, 4] = 1
+
+    @model_serializer(mode="wrap")
+    def _streams_that_there_are(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "streams" or value > 1}
 
 
 class FixedLayer(Part):
@@ -454,20 +472,22 @@ class LoadPort(Part):
     image_bytes: Annotated[int, Field(ge=1, le=1 << 34)]
     boot: Literal["boot.bin"] | None
     registers: tuple[WordField, ...] = _many(MAX_LAYERS + 2)
-    memories: tuple[ImagePath, ...] = _many(3 * MAX_LANES * MAX_LAYERS)
+    memories: tuple[ImagePath, ...] = _many((1 + 2 * MAX_STREAMS) * MAX_LANES * MAX_LAYERS)
     capacity: Room
     fixed: FixedTerms
 
 
 class Sidecar(Part):
-    """A whole ``design.json``. input_words : of a beat. load : None unless the machine is loadable."""
+    """A whole ``design.json``. input_words : of a beat. event_streams : events that a layer takes in a clock. load :
+    None unless the machine is loadable.
+    """
 
     format: Literal["codesign-bundle"]
-    version: Literal[7]
+    version: Literal[8]
     name: TopName
     network_hash: Hash
     tools: Annotated[dict[ToolName, ToolVersion], Field(min_length=3)]
-    files: Annotated[dict[FilePath, Hash], Field(max_length=4 * MAX_LANES * MAX_LAYERS)]
+    files: Annotated[dict[FilePath, Hash], Field(max_length=2 * (1 + MAX_STREAMS) * MAX_LANES * MAX_LAYERS)]
     clock: Literal["clk"]
     reset: Reset
     ports: tuple[Port, ...] = _many(64)
@@ -478,6 +498,7 @@ class Sidecar(Part):
     n_inputs: Width
     n_outputs: Width
     input_words: Annotated[int, Field(ge=1, le=8)]
+    event_streams: Literal[1, 2, 4]
     input_checks: bool
     counters: bool
     early_exit: EarlyExit
@@ -505,6 +526,8 @@ class Sidecar(Part):
         wrong = [entry.index for place, entry in enumerate(self.layers) if entry.index != place]
         if wrong:
             raise ValueError(f"layers are not numbered 0..{len(self.layers) - 1}")
+        if any(entry.streams != self.event_streams for entry in self.layers):
+            raise ValueError(f"a layer's memories are not for {self.event_streams} streams of events")
         late = [entry.index for entry in self.layers for part in entry.projections if part.source > entry.index]
         if late:
             raise ValueError(f"layer {late[0]} reads a later one")

@@ -40,8 +40,9 @@ STRETCH = 2048
 class Activity:
     """What reaches a layer in each timestep of N samples.
 
-    events : float64 (N, steps, projections); input events of each projection.
-    loads : float64 (N, steps, lanes); clocks in which each lane walks.
+    events : float64 (N, steps, projections); clocks in which the events of each projection come, one of each stream in
+        a clock, and of the input no more than a beat's words.
+    loads : float64 (N, steps, lanes * streams); clocks in which each lane walks the rows of each stream.
     operations : float64 (N, steps); synaptic operations of all lanes. Fewer than loads where a word holds no synapse,
     or a tap of a convolution lands beside the picture.
     clocks : float64 (N, steps); until the last lane is done, if lanes wait for events and for room in each other's
@@ -211,17 +212,47 @@ def activity(
 def layer_activity(network: FrozenNetwork, mapping: HardwareMap, index: int, found: Bool) -> Activity:
     """Activity of one layer; ``found`` : its events, as of :func:`layer_events`."""
     layer = mapping.layers[index]
-    counts = layer.walked(layer.row_lengths).T.astype(np.float64)
     held = UNQUEUED if layer.fetchers == 1 else mapping.choices.queue_depth
     sweeps = network.timesteps if index == 0 and network.coding.is_current else 1
     head = sweeps * layer.n_slots + TURN_CLOCKS
     events = found.astype(np.float64)
     return Activity(
-        np.stack([part.sum(axis=2) for part in np.split(events, _ends(layer), axis=2)], axis=2),
-        events @ counts,
+        _arriving(mapping, layer, events),
+        events @ _walked_apart(layer).astype(np.float64).T,
         events @ landing(layer).astype(np.float64),
-        walking_clocks(events > 0, layer.walked(layer.row_lengths), arrivals(mapping, index), held, head),
+        _walking_clocks(mapping, layer, events > 0, held, head),
     )
+
+
+def _of_streams(layer: LayerMap) -> Bool:
+    """bool (streams, n_in): the sources whose events come in each stream."""
+    return layer.source_stream == np.arange(layer.streams)[:, None]
+
+
+def _walked_apart(layer: LayerMap) -> Int:
+    """int64 (lanes * streams, n_in): clocks that each lane walks for an event of each source, stream by stream."""
+    walked = layer.walked(layer.row_lengths)
+    return (walked[:, None] * _of_streams(layer)).reshape(-1, layer.n_in)
+
+
+def _arriving(mapping: HardwareMap, layer: LayerMap, events: Float) -> Float:
+    """float64 (..., projections): clocks in which ``events`` (..., n_in) come."""
+    of_streams, found = _of_streams(layer), []
+    for link, first in zip(layer.projections, [0, *_ends(layer)], strict=True):
+        part = slice(first, first + link.n_in)
+        counts = events[..., part] @ of_streams[:, part].T.astype(np.float64)
+        clocks = counts.max(axis=-1)
+        if link.source == INPUT:
+            clocks = np.maximum(clocks, np.ceil(counts.sum(axis=-1) / mapping.choices.input_words))
+        found.append(clocks if layer.streams > 1 else counts[..., 0])
+    return np.stack(found, axis=-1)
+
+
+def _walking_clocks(mapping: HardwareMap, layer: LayerMap, events: Bool, held: int, head: int) -> Float:
+    """float64 (N, steps): :func:`walking_clocks` of the stream that takes longest."""
+    walked, order = layer.walked(layer.row_lengths), arrivals(mapping, layer.index)
+    found = [walking_clocks(events & own, walked * own, order, held, head) for own in _of_streams(layer)]
+    return np.max(found, axis=0)
 
 
 def _ends(layer: LayerMap) -> list[int]:
@@ -246,12 +277,14 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
     result = []
     for layer, rate in zip(mapping.layers, rates, strict=True):
         steps = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
-        loads = layer.walked(layer.row_lengths) @ np.asarray(rate, np.float64)
+        loads = _walked_apart(layer) @ np.asarray(rate, np.float64)
         operations = float(landing(layer) @ np.asarray(rate, np.float64))
         result.append(
             Activity(
-                np.array([[[float(np.sum(part)) / steps for part in np.split(rate, _ends(layer))]] * steps]),
-                np.broadcast_to(loads / steps, (1, steps, layer.lanes)).copy(),
+                np.broadcast_to(
+                    _arriving(mapping, layer, np.asarray(rate, np.float64)) / steps, (1, steps, len(layer.projections))
+                ).copy(),
+                np.broadcast_to(loads / steps, (1, steps, loads.size)).copy(),
                 np.full((1, steps), operations / steps),
                 np.full((1, steps), float(loads.max()) / steps),
             )
@@ -277,7 +310,7 @@ def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[st
 
     Returns ``latency_cycles`` (first input word to decision, samples alone), ``interval_cycles`` (between decisions,
     back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
-    ``lane_use`` per layer (synapses over lanes x accumulate cycles).
+    ``lane_use`` per layer (synapses over lanes x streams x accumulate cycles).
     """
     layers, timesteps = plan.mapping.layers, plan.network.timesteps
     n_samples = len(activities[0].events)
@@ -300,7 +333,7 @@ def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[st
         "accumulate_cycles": accumulate,
         "sweep_cycles": [layer.n_slots * timesteps for layer in layers],
         "lane_use": [
-            total / (layer.lanes * clocks) if clocks else None
+            total / (layer.lanes * layer.streams * clocks) if clocks else None
             for layer, total, clocks in zip(layers, synapses, accumulate, strict=True)
         ],
     }

@@ -25,9 +25,10 @@ class Work:
     places: int
     sweeps: int
 
-    def clocks(self, lanes: int) -> float:
-        """With so many lanes, all of them as full as each other."""
-        return max(self.walks / lanes, self.events) + self.sweeps * -(-self.units // lanes) * self.places
+    def clocks(self, lanes: int, streams: int = 1) -> float:
+        """With so many lanes, all of them as full as each other; ``streams`` : events a clock, as many in each."""
+        walking = max(self.walks / lanes, self.events) / streams
+        return walking + self.sweeps * -(-self.units // lanes) * self.places
 
 
 def layer_work(network: FrozenNetwork, stimulus: Stimulus) -> list[Work]:
@@ -42,9 +43,9 @@ def layer_work(network: FrozenNetwork, stimulus: Stimulus) -> list[Work]:
     return found
 
 
-def sample_clocks(work: list[Work], lanes: list[int], *, folded: bool) -> float:
+def sample_clocks(work: list[Work], lanes: list[int], *, folded: bool, streams: int = 1) -> float:
     """Mean clocks of a sample, to compare lanes by: layers in turn, or at once, a timestep behind each other."""
-    clocks = [layer.clocks(count) for layer, count in zip(work, lanes, strict=True)]
+    clocks = [layer.clocks(count, streams) for layer, count in zip(work, lanes, strict=True)]
     if folded:
         return sum(clocks)
     return max(clocks) + (sum(clocks) - max(clocks)) / work[0].sweeps
@@ -67,9 +68,10 @@ def choose_lanes(
     most = [min(MAX_LANES, layer.units) for layer in work]
     if choices.folded:
         most = [max(most)] * len(most)
-    tried = [(sample_clocks(work, lanes, folded=choices.folded), list(lanes))]
+    shape = {"folded": choices.folded, "streams": choices.event_streams}
+    tried = [(sample_clocks(work, lanes, **shape), list(lanes))]
     while True:
-        clocks = [layer.clocks(count) for layer, count in zip(work, lanes, strict=True)]
+        clocks = [layer.clocks(count, choices.event_streams) for layer, count in zip(work, lanes, strict=True)]
         free = [index for index, count in enumerate(lanes) if count < most[index]]
         if choices.folded:
             if not free:
@@ -81,6 +83,6 @@ def choose_lanes(
             if slowest not in free:
                 break
             lanes[slowest] += 1
-        tried.append((sample_clocks(work, lanes, folded=choices.folded), list(lanes)))
+        tried.append((sample_clocks(work, lanes, **shape), list(lanes)))
     least = min(clocks for clocks, _ in tried)
     return next(found for clocks, found in tried if clocks <= within * least)

@@ -21,6 +21,7 @@ from codesign.contract.network import MAX_TIMESTEPS, MAX_WIDTH, FrozenLayer, Fro
 from codesign.contract.network.terms import MAX_LEAK_SHIFT
 from codesign.machine.encoding import PLAIN
 from codesign.machine.layouts import LEAKS, PARAMETERS, Field, Record, index_width, parameter_width, parameter_word
+from codesign.machine.streams import span_within
 
 FORMAT = 1
 MAGIC = b"CSNL"
@@ -38,8 +39,8 @@ class CapacityOptions:
 
     inputs, timesteps : at most.
     neurons : of each hidden layer.
-    synapses : words of each lane's synapse memory, one number or one per layer; by default what the build network's
-        fullest lane needs, to the next power of two.
+    synapses : words of each lane's synapse memories, one number or one per layer; by default what the build network's
+        fullest one needs, to the next power of two.
     weight_bits, membrane_width : of every layer.
     headroom : bits beyond the build network's weighted sums, biases and leaks of single neurons; a bit is twice their
         range.
@@ -59,7 +60,7 @@ class LayerCapacity:
     """One layer of a machine.
 
     n_out, lanes : neurons at most, lanes.
-    synapses : words of each lane's synapse memory; 0 until the build network is placed.
+    synapses : words of each of a lane's synapse memories; 0 until the build network is placed.
     weight_bits, membrane_width, sum_width, bias_width : bits at most, signs included.
     threshold_width : bits of a threshold, more than of any potential; 0 if the layer does not spike.
     leak_shift_width, leak_multiplier_width : bits of the leak's numbers, if they are in memory; 0 if they are fixed.
@@ -114,12 +115,14 @@ class LayerCapacity:
 class LoadMemory:
     """One memory of a machine, in the order in which a load image holds them.
 
-    layer, role, lane : whose it is. depth, record : its words. ``word_bytes`` : bytes of a word in a load image.
+    layer, role, lane, stream : whose it is. depth, record : its words.
+    ``word_bytes`` : bytes of a word in a load image.
     """
 
     layer: int
     role: Role
     lane: int
+    stream: int
     depth: int
     record: Record
 
@@ -130,16 +133,17 @@ class LoadMemory:
 
 @dataclass(frozen=True)
 class Capacity:
-    """A loadable machine: inputs and timesteps at most, bits of a readout value, its layers."""
+    """A loadable machine: inputs and timesteps at most, bits of a readout value, its layers, events a clock."""
 
     n_inputs: int
     timesteps: int
     value_width: int
     layers: tuple[LayerCapacity, ...]
+    streams: int = 1
 
     def n_addresses(self, index: int) -> int:
         """Rows of each of a layer's row tables."""
-        return self.n_inputs if index == 0 else self.layers[index - 1].n_addresses
+        return span_within(self.n_inputs if index == 0 else self.layers[index - 1].n_addresses, 0, self.streams)
 
     def record(self, index: int, role: Role) -> Record:
         """Word of a memory."""
@@ -158,15 +162,16 @@ class Capacity:
             depths = {"rows": self.n_addresses(index), "synapses": layer.synapses, "parameters": layer.n_slots}
             for role in ROLES:
                 for lane in range(layer.lanes):
-                    found.append(LoadMemory(index, role, lane, depths[role], self.record(index, role)))
+                    for stream in range(1 if role == "parameters" else self.streams):
+                        found.append(LoadMemory(index, role, lane, stream, depths[role], self.record(index, role)))
         return tuple(found)
 
-    def number(self, index: int, role: Role, lane: int) -> int:
+    def number(self, index: int, role: Role, lane: int, stream: int = 0) -> int:
         """Number of a memory."""
         return next(
             number
             for number, memory in enumerate(self.memories)
-            if (memory.layer, memory.role, memory.lane) == (index, role, lane)
+            if (memory.layer, memory.role, memory.lane, memory.stream) == (index, role, lane, stream)
         )
 
     @cached_property
@@ -215,7 +220,10 @@ class Capacity:
         return replace(self, layers=layers)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"layers": [layer.to_json() for layer in self.layers]}
+        found = asdict(self) | {"layers": [layer.to_json() for layer in self.layers]}
+        if self.streams == 1:
+            del found["streams"]
+        return found
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Capacity:
@@ -226,14 +234,14 @@ class Capacity:
             capacity = cls(**sizes, layers=layers)
         except (TypeError, KeyError, AttributeError) as error:
             raise InputError(f"design.json: capacity: {error}; generate the bundle again") from None
-        numbers = [capacity.n_inputs, capacity.timesteps, capacity.value_width]
+        numbers = [capacity.n_inputs, capacity.timesteps, capacity.value_width, capacity.streams]
         numbers += [value for layer in layers for value in asdict(layer).values()]
         if not layers or not all(type(number) is int and number >= 0 for number in numbers):
             raise InputError("design.json: capacity is no list of whole numbers; generate the bundle again")
         return capacity
 
 
-def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: CapacityOptions) -> Capacity:
+def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: CapacityOptions, streams: int = 1) -> Capacity:
     """Capacity of a machine that is built with ``network``, whose synapses are not placed yet (``synapses`` 0).
 
     Raises InputError if the options are less than the network, or out of range.
@@ -263,7 +271,8 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
         sum_width, bias_width = (signed_width(*bounds) + options.headroom for bounds in (sums, biases))
         leaks = _leak_widths(layer, options.headroom)
         kept, gathered = _leaked(layer.leak, width, leaks, "leak"), _limits(bias_width)
-        shift, has_sum = layer.fraction_bits, index == 0 and network.coding.is_current
+        shift = layer.fraction_bits
+        has_sum = streams > 1 or (index == 0 and network.coding.is_current)
         sums = (_limits(sum_width)[0] << shift, _limits(sum_width)[1] << shift)
         arriving, of_current = _added(gathered, sums), {}
         if layer.current_leak is not None:
@@ -309,11 +318,11 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
                 **of_current,
             )
         )
-    return Capacity(inputs, timesteps, _value_width(network, timesteps, options.headroom), tuple(layers))
+    return Capacity(inputs, timesteps, _value_width(network, timesteps, options.headroom), tuple(layers), streams)
 
 
 def synapse_words(options: CapacityOptions, fullest: Sequence[int]) -> list[int]:
-    """Words of each layer's synapse memories; ``fullest`` are the synapses of each layer's fullest lane.
+    """Words of each layer's synapse memories; ``fullest`` are the synapses of each layer's fullest one.
 
     Raises InputError if fewer are wanted than the build network needs.
     """

@@ -26,6 +26,7 @@ Consumer = Literal["budget", "board"]
 BLOCK_ROM_BITS = 512
 QUEUE_DEPTHS = (2, 64)
 INPUT_WORDS = (1, 8)
+EVENT_STREAMS = (1, 2, 4)
 MAX_LANES = 32
 
 
@@ -36,6 +37,7 @@ class Choices:
     shape : "streaming" for an engine per layer, "folded" for one engine, layers in turn.
     queue_depth : rows that a lane may lag behind its layer's other lanes, 2..64.
     input_words : words of an input beat, 1..8.
+    event_streams : events that each layer takes in a clock, of different sources: 1, 2 or 4.
     input_checks : False trusts the host to keep the rules of the input; ``protocol_error`` stays 0.
     counters : False leaves ``saturation_count`` and ``cycle_count``, and those of early exit, at 0.
     state_memory : what the membranes' memories ask the synthesis tool for.
@@ -56,6 +58,7 @@ class Choices:
     shape: Shape = "streaming"
     queue_depth: int = 8
     input_words: int = 1
+    event_streams: int = 1
     input_checks: bool = True
     counters: bool = True
     state_memory: StateMemory = "auto"
@@ -87,6 +90,9 @@ class Choices:
             if not isinstance(value, int) or isinstance(value, bool) or value < low or (high and value > high):
                 wanted = f"outside {low}..{high}" if high else f"no whole number of {low} or more"
                 raise InputError(f"hardware.{key} = {value!r} is {wanted}")
+        streams = self.event_streams
+        if type(streams) is not int or streams not in EVENT_STREAMS:
+            raise InputError(f"hardware.event_streams = {streams!r} is none of {', '.join(map(str, EVENT_STREAMS))}")
         for key in ("input_checks", "counters", "lockstep", "spike_fifos", "output_spikes", "loadable"):
             if not isinstance(getattr(self, key), bool):
                 raise InputError(f"hardware.{key} = {getattr(self, key)!r} is neither true nor false")
@@ -148,6 +154,8 @@ FEATURES: dict[str, Feature] = {
     "shape": Feature(structures=False),
     "queue_depth": Feature(),
     "input_words": Feature(unknown_to=("board",)),
+    # No synthesis of such a machine is among those that the formulas of logic were fitted to.
+    "event_streams": Feature(unknown_to=("budget",)),
     "input_checks": Feature(unknown_to=("board",)),
     "counters": Feature(),
     "state_memory": Feature(),
@@ -262,6 +270,7 @@ __all__ = [
     "BLOCK_ROM_BITS",
     "CONSUMERS",
     "DEFAULTS",
+    "EVENT_STREAMS",
     "FEATURES",
     "INPUT_WORDS",
     "MAX_LANES",

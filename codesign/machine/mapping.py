@@ -36,6 +36,7 @@ from codesign.machine.encoding import PLAIN, Encoding, smallest
 from codesign.machine.layouts import PARAMETERS, Field, Record, index_width, parameter_width, parameter_word
 from codesign.machine.pictures import PictureInput, addresses, low_bits
 from codesign.machine.placement import Walks, balance_of, place, whole_events
+from codesign.machine.streams import address_within, span_within, stream_of
 
 Int = npt.NDArray[np.int64]
 
@@ -49,7 +50,8 @@ class ProjectionMap:
     source : INPUT, an earlier layer, or the layer itself, whose events are those of the timestep before.
     source_address : int64 (n_in,); address of each source in events. span : addresses that an event can have.
     reads : how events of a picture find rows and slots; None if an event's address is a row's.
-    row_base, n_rows : first of its rows, and how many there are.
+    row_base, n_rows : first of its rows in the row table of each stream of events, and how many there are.
+    streams, table_rows : streams of events, and rows of each one's tables, those of all projections.
     """
 
     source: int
@@ -58,16 +60,40 @@ class ProjectionMap:
     reads: PictureInput | None
     row_base: int
     n_rows: int
+    streams: int = 1
+    table_rows: int = 0
 
     @property
     def n_in(self) -> int:
         return int(self.source_address.size)
 
+    @property
+    def place_bits(self) -> int:
+        """Low bits of an address that say where in its channel a neuron is; 0 unless it is a picture's."""
+        return 0 if self.reads is None else low_bits(self.reads.shape)
+
+    @property
+    def stream_span(self) -> int:
+        """Addresses that an event can have in its stream."""
+        return span_within(self.span, self.place_bits, self.streams)
+
+    @cached_property
+    def source_stream(self) -> Int:
+        """int64 (n_in,): stream in which each source's events come."""
+        return stream_of(self.source_address, self.place_bits, self.streams)
+
     @cached_property
     def source_row(self) -> Int:
-        """int64 (n_in,): row that each source's event leads to; -1 if it is dropped."""
-        row = self.source_address if self.reads is None else self.reads.rows(self.source_address)
-        return np.where(row >= 0, row + self.row_base, -1)
+        """int64 (n_in,): row that each source's event leads to, the tables of streams one after the other; -1 if it is
+        dropped."""
+        row = address_within(self.source_address, self.place_bits, self.streams)
+        row = row if self.reads is None else self.reads.rows(row)
+        return np.where(row >= 0, self.source_stream * self.table_rows + self.row_base + row, -1)
+
+    def unit_row(self, unit: Int, bits: int = 0, within: Int | int = 0) -> Int:
+        """Row of a unit (an address, or a channel) and of a number of ``bits`` bits within it."""
+        row = (address_within(unit, 0, self.streams) << bits) | within
+        return stream_of(unit, 0, self.streams) * self.table_rows + self.row_base + row
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +128,8 @@ class LayerMap:
     n_out, lanes, n_slots : neurons, lanes P, slots of every lane.
     lane, slot : int64 (n_out,); place of each neuron. Of a picture, lanes own whole channels: the slot of (c, y, x) is
         ``(rank * H + y) * W + x``, rank being the channel's place among those of its lane.
-    row_start, row_count : int64 (lanes, n_addresses); a lane's synapses, or taps, of each row.
+    row_start, row_count : int64 (lanes, n_rows); a lane's synapses, or taps, of each row; rows of a stream of events
+        one after the other.
     synapse_slot, synapse_weight : one int64 array per lane, ordered by row, then slot. Of a tap, ``synapse_slot`` is
         what an event's base is added to, modulo a power of two.
     synapse_step : of taps, one int64 (2, n) array per lane: steps along y and x; else None.
@@ -119,6 +146,8 @@ class LayerMap:
     capacity : of a loadable machine, from which slots, addresses, words and depths follow; else None.
     lockstep : whether all lanes walk a row at once: one row table and one synapse memory, whose words hold a slot and a
         weight for each lane. A lane with fewer synapses in a row than another adds 0 to slot 0 meanwhile.
+    streams : events that it takes in a clock. A lane has so many row tables and synapse memories, each with the rows of
+        the sources of one stream.
     """
 
     index: int
@@ -144,10 +173,12 @@ class LayerMap:
     pipeline: Pipeline = "deep"
     capacity: Capacity | None = None
     lockstep: bool = False
+    streams: int = 1
 
     @property
     def fetchers(self) -> int:
-        """Row tables and synapse memories, each with a fetcher: one per lane, or one for all in lock step."""
+        """Row tables and synapse memories of each stream, each with a fetcher: one per lane, or one for all in lock
+        step."""
         return 1 if self.lockstep else self.lanes
 
     @property
@@ -198,9 +229,19 @@ class LayerMap:
         return [reads for reads in found if reads is not None and reads.is_convolution]
 
     @property
+    def n_rows(self) -> int:
+        """Rows of a lane, of all streams together."""
+        return int(self.row_start.shape[1])
+
+    @property
     def n_addresses(self) -> int:
         """Rows of each row table."""
-        return int(self.row_start.shape[1])
+        return self.n_rows // self.streams
+
+    @cached_property
+    def source_stream(self) -> Int:
+        """int64 (n_in,): stream in which each source's events come."""
+        return np.concatenate([projection.source_stream for projection in self.projections])
 
     def walked(self, of_rows: Int) -> Int:
         """int64 (lanes, n_in): what an event of each source walks, of ``row_lengths`` or ``row_count``."""
@@ -241,14 +282,19 @@ class LayerMap:
 
     @cached_property
     def row_lengths(self) -> Int:
-        """int64 (lanes, n_addresses): words of each row, escapes included; the clocks that it is walked in."""
+        """int64 (lanes, n_rows): words of each row, escapes included; the clocks that it is walked in."""
         return np.array([words for _, words in self._columns])
+
+    @cached_property
+    def table_lengths(self) -> Int:
+        """int64 (lanes, streams, n_addresses): the same by row table."""
+        return self.row_lengths.reshape(self.lanes, self.streams, self.n_addresses)
 
     @cached_property
     def row_record(self) -> Record:
         if self.capacity:
             return self.capacity.record(self.index, "rows")
-        return self.encoding.row_record(int(self.row_lengths.sum(axis=1).max()), int(self.row_lengths.max()))
+        return self.encoding.row_record(int(self.table_lengths.sum(axis=2).max()), int(self.row_lengths.max()))
 
     @property
     def row_depth(self) -> int:
@@ -304,39 +350,47 @@ class LayerMap:
         """The layer-wide number of each parameter, or None if it is in memory."""
         return {name: part.constant for name, part in self.parameters.items()}
 
-    def image(self, lane: int, role: str) -> str:
+    def image(self, lane: int, role: str, stream: int = 0) -> str:
         """Path of a memory's image in the bundle; rows and synapses in lock step are of no lane."""
-        if self.lockstep and role != "parameters":
-            return f"images/l{self.index}_{role}.mem"
-        return f"images/l{self.index}_p{lane}_{role}.mem"
+        if role == "parameters":
+            return f"images/l{self.index}_p{lane}_{role}.mem"
+        of_lane = "" if self.lockstep else f"_p{lane}"
+        return f"images/l{self.index}{of_lane}{_of_stream(stream, self.streams)}_{role}.mem"
 
-    def words(self, role: Role, lane: int) -> npt.NDArray[Any]:
+    def words(self, role: Role, lane: int, stream: int = 0) -> npt.NDArray[Any]:
         """Contents of one memory."""
-        found = {"rows": self.row_words, "synapses": self.synapse_words, "parameters": self.parameter_words}
-        return found[role](lane)
+        if role == "parameters":
+            return self.parameter_words(lane)
+        return (self.row_words if role == "rows" else self.synapse_words)(lane, stream)
 
-    def row_words(self, lane: int) -> npt.NDArray[Any]:
-        """Contents of a lane's row table."""
-        lengths = self.row_lengths[lane]
-        moved = self.lockstep or self.encoding.gap_bits is not None
-        starts = _starts(lengths) if moved else self.row_start[lane]
-        return self.row_record.pack(self.encoding.row_columns(starts, lengths))
+    def row_words(self, lane: int, stream: int = 0) -> npt.NDArray[Any]:
+        """Contents of one of a lane's row tables."""
+        lengths = self.table_lengths[lane, stream]
+        return self.row_record.pack(self.encoding.row_columns(_starts(lengths), lengths))
 
-    def synapse_depth(self, lane: int) -> int:
-        """Words of a lane's synapse memory."""
+    def synapse_depth(self, lane: int, stream: int = 0) -> int:
+        """Words of one of a lane's synapse memories."""
         if self.capacity:
             return self.capacity.layers[self.index].synapses
-        return max(1, next(iter(self._columns[lane][0].values())).size)
+        return max(1, int(self.table_lengths[lane, stream].sum()))
 
-    def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
-        """Contents of a lane's synapse memory, zeros behind the synapses; they are never read."""
-        columns = self._columns[lane][0]
+    def synapse_columns(self, lane: int, stream: int) -> dict[str, Int]:
+        """Fields of the words of one of a lane's synapse memories."""
+        ends = np.cumsum(self.table_lengths[lane].sum(axis=1))
+        part = slice(int(ends[stream] - self.table_lengths[lane, stream].sum()), int(ends[stream]))
+        return {name: column[part] for name, column in self._columns[lane][0].items()}
+
+    def synapse_words(self, lane: int, stream: int = 0) -> npt.NDArray[np.int64]:
+        """Contents of one of a lane's synapse memories, zeros behind the synapses; they are never read."""
+        columns = self.synapse_columns(lane, stream)
         if self.lockstep:
             columns = {
-                f"{name}{p}": column for p, (part, _) in enumerate(self._columns) for name, column in part.items()
+                f"{name}{p}": column
+                for p in range(self.lanes)
+                for name, column in self.synapse_columns(p, stream).items()
             }
         words = self.synapse_record.pack(columns)
-        return np.pad(words, (0, self.synapse_depth(lane) - words.size))
+        return np.pad(words, (0, self.synapse_depth(lane, stream) - words.size))
 
     @cached_property
     def parameters_per_channel(self) -> bool:
@@ -363,9 +417,9 @@ class LayerMap:
 
 @dataclass(frozen=True, eq=False)
 class FoldedMap:
-    """All layers in the memories of one engine (shape 'folded'): each lane has one row table, one synapse memory, one
-    parameter memory, and its slots in one state memory. Layers begin at bases whose low bits are free, so that an
-    address is ``base | index``.
+    """All layers in the memories of one engine (shape 'folded'): each lane has one row table and one synapse memory for
+    each stream of events, one parameter memory, and its slots in one state memory. Layers begin at bases whose low bits
+    are free, so that an address is ``base | index``.
 
     layers : the layers, all of the same lanes.
     row_base, slot_base : of each layer, in every lane.
@@ -408,8 +462,13 @@ class FoldedMap:
 
     @property
     def fetchers(self) -> int:
-        """Row tables and synapse memories, one of each per lane."""
+        """Row tables and synapse memories of each stream, one of each per lane."""
         return self.lanes
+
+    @property
+    def streams(self) -> int:
+        """Events that it takes in a clock."""
+        return self.layers[0].streams
 
     @property
     def encoding(self) -> Encoding:
@@ -422,16 +481,16 @@ class FoldedMap:
         return self.layers[0].pipeline
 
     @cached_property
-    def row_lengths(self) -> Int:
-        """int64 (lanes, n_addresses): words of each row, escapes included; 0 between the layers."""
-        words = np.zeros((self.lanes, self.n_addresses), np.int64)
+    def table_lengths(self) -> Int:
+        """int64 (lanes, streams, n_addresses): words of each row, escapes included; 0 between the layers."""
+        words = np.zeros((self.lanes, self.streams, self.n_addresses), np.int64)
         for base, layer in zip(self.row_base, self.layers, strict=True):
-            words[:, base : base + layer.n_addresses] = layer.row_lengths
+            words[:, :, base : base + layer.n_addresses] = layer.table_lengths
         return words
 
     @cached_property
     def row_record(self) -> Record:
-        return self.encoding.row_record(int(self.row_lengths.sum(axis=1).max()), int(self.row_lengths.max()))
+        return self.encoding.row_record(int(self.table_lengths.sum(axis=2).max()), int(self.table_lengths.max()))
 
     @property
     def row_depth(self) -> int:
@@ -481,30 +540,33 @@ class FoldedMap:
             widths[name] = parameter_width(name, low, high)
         return parameter_word(widths)
 
-    def image(self, lane: int, role: str) -> str:
+    def image(self, lane: int, role: str, stream: int = 0) -> str:
         """Path of a memory's image in the bundle."""
-        return f"images/p{lane}_{role}.mem"
+        of_stream = "" if role == "parameters" else _of_stream(stream, self.streams)
+        return f"images/p{lane}{of_stream}_{role}.mem"
 
-    def words(self, role: Role, lane: int) -> npt.NDArray[Any]:
+    def words(self, role: Role, lane: int, stream: int = 0) -> npt.NDArray[Any]:
         """Contents of one memory."""
-        found = {"rows": self.row_words, "synapses": self.synapse_words, "parameters": self.parameter_words}
-        return found[role](lane)
+        if role == "parameters":
+            return self.parameter_words(lane)
+        return (self.row_words if role == "rows" else self.synapse_words)(lane, stream)
 
-    def row_words(self, lane: int) -> npt.NDArray[Any]:
-        """Contents of a lane's row table; starts count from the begin of the shared synapse memory."""
-        words = self.row_lengths[lane]
+    def row_words(self, lane: int, stream: int = 0) -> npt.NDArray[Any]:
+        """Contents of one of a lane's row tables; starts count from the begin of the shared synapse memory."""
+        words = self.table_lengths[lane, stream]
         return self.row_record.pack(self.encoding.row_columns(_starts(words), words))
 
-    def synapse_depth(self, lane: int) -> int:
-        """Words of a lane's synapse memory."""
-        return max(1, int(self.row_lengths[lane].sum()))
+    def synapse_depth(self, lane: int, stream: int = 0) -> int:
+        """Words of one of a lane's synapse memories."""
+        return max(1, int(self.table_lengths[lane, stream].sum()))
 
-    def synapse_words(self, lane: int) -> npt.NDArray[np.int64]:
-        """Contents of a lane's synapse memory; a lane without synapses has one word, 0, that is never read."""
-        if not self.lane_synapses[lane]:
-            return np.zeros(1, np.int64)
-        columns = [layer._columns[lane][0] for layer in self.layers]
-        return self.synapse_record.pack({name: np.concatenate([part[name] for part in columns]) for name in columns[0]})
+    def synapse_words(self, lane: int, stream: int = 0) -> npt.NDArray[np.int64]:
+        """Contents of one of a lane's synapse memories; one without synapses has one word, 0, that is never read."""
+        columns = [layer.synapse_columns(lane, stream) for layer in self.layers]
+        words = self.synapse_record.pack(
+            {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+        )
+        return np.pad(words, (0, self.synapse_depth(lane, stream) - words.size))
 
     def parameter_words(self, lane: int) -> npt.NDArray[Any]:
         """Contents of a lane's parameter memory, zeros between the layers; empty if there is none."""
@@ -524,6 +586,11 @@ def _spread(column: Int, words: Int, wanted: Int) -> Int:
     found = np.zeros(int(wanted.sum()), np.int64)
     found[place] = column
     return found
+
+
+def _of_stream(stream: int, streams: int) -> str:
+    """Part of an image's name."""
+    return f"_s{stream}" if streams > 1 else ""
 
 
 def _starts(lengths: Int) -> Int:
@@ -546,7 +613,7 @@ class HardwareMap:
     """A frozen network on lanes, layer by layer, and what the machine is that it is placed for.
 
     choices : all that is not the network's or the placement's; what a layer has of them in its own fields
-        (``pipeline``, ``lockstep``, ``encoding``) follows from them.
+        (``pipeline``, ``lockstep``, ``streams``, ``encoding``) follows from them.
     """
 
     network_hash: str
@@ -580,6 +647,11 @@ class HardwareMap:
     def input_address(self) -> Int:
         """int64 (n_inputs,): address of each input."""
         return self._input.source_address
+
+    @property
+    def input_stream(self) -> Int:
+        """int64 (n_inputs,): stream in which each input's events come."""
+        return self._input.source_stream
 
     @property
     def input_picture(self) -> Shape | None:
@@ -640,7 +712,7 @@ def map_network(
         check_fits(network, capacity)
         room = capacity
     elif choices.loadable:
-        room = plan_capacity(network, lanes, capacity or CapacityOptions())
+        room = plan_capacity(network, lanes, capacity or CapacityOptions(), choices.event_streams)
     if room is not None:
         used_lanes = [layer.lanes for layer in room.layers]
     else:
@@ -652,9 +724,9 @@ def map_network(
             used_lanes[-1] = 1
     placed = placed or {}
     _check_placed(network, used_lanes, placed, room)
-    found = _place_layers(network, used_lanes, events, placed, room, lockstep=choices.lockstep)
+    found = _place_layers(network, used_lanes, events, placed, room, choices)
     if room is not None and not isinstance(capacity, Capacity):
-        fullest = [int(layer.lane_synapses.max()) for layer in found]
+        fullest = [int(layer.table_lengths.sum(axis=2).max()) for layer in found]
         room = room.with_synapses(synapse_words(capacity or CapacityOptions(), fullest))
     layers = [replace(layer, capacity=room, pipeline=choices.pipeline) for layer in found]
     mapping = HardwareMap(network.hash, tuple(layers), choices)
@@ -697,7 +769,7 @@ def _check_synapses(mapping: HardwareMap) -> None:
     for layer in mapping.layers:
         if layer.capacity is None:
             continue
-        fullest, room = int(layer.lane_synapses.max()), layer.capacity.layers[layer.index].synapses
+        fullest, room = int(layer.table_lengths.sum(axis=2).max()), layer.capacity.layers[layer.index].synapses
         if fullest > room:
             raise CapacityError(
                 f"layer {layer.index}: the network needs {fullest} synapses on a lane, the machine has {room}; "
@@ -710,7 +782,8 @@ def map_loaded(network: FrozenNetwork, capacity: Capacity) -> HardwareMap:
 
     Raises CapacityError if it does not fit, and UnsupportedError if the accelerator does not cover it.
     """
-    return map_network(network, [layer.lanes for layer in capacity.layers], None, LOADABLE, capacity=capacity)
+    choices = replace(LOADABLE, event_streams=capacity.streams)
+    return map_network(network, [layer.lanes for layer in capacity.layers], None, choices, capacity=capacity)
 
 
 def _check_arguments(network: FrozenNetwork, lanes: Sequence[int], events: Sequence[npt.NDArray] | None) -> None:
@@ -741,9 +814,8 @@ def _place_layers(
     lanes: Sequence[int],
     events: Sequence[npt.NDArray] | None,
     placed: Mapping[int, npt.NDArray[np.integer]],
-    capacity: Capacity | None = None,
-    *,
-    lockstep: bool = False,
+    capacity: Capacity | None,
+    choices: Choices,
 ) -> tuple[LayerMap, ...]:
     """Every layer on exactly ``lanes[l]`` lanes."""
     layers: list[LayerMap] = []
@@ -761,7 +833,8 @@ def _place_layers(
                 is_last=is_last,
                 spiking=not (is_last and network.membrane_readout),
                 # A single lane waits for no other.
-                lockstep=lockstep and lanes[index] > 1,
+                lockstep=choices.lockstep and lanes[index] > 1,
+                streams=choices.event_streams,
             )
         )
     return tuple(layers)
@@ -787,23 +860,28 @@ def _compact(layers: Sequence[LayerMap], folded: bool) -> list[LayerMap]:
     """The layers with the encodings of the fewest bits."""
     if not folded:
         return [
-            replace(layer, encoding=smallest(_of_lanes([layer]), layer.n_slots, layer.weight_bits)) for layer in layers
+            replace(layer, encoding=smallest(_of_walkers([layer]), layer.n_slots, layer.weight_bits))
+            for layer in layers
         ]
     widest = max(layer.n_slots for layer in layers), max(layer.weight_bits for layer in layers)
-    encoding = smallest(_of_lanes(layers), *widest)
+    encoding = smallest(_of_walkers(layers), *widest)
     return [replace(layer, encoding=encoding) for layer in layers]
 
 
-def _of_lanes(layers: Sequence[LayerMap]) -> list[tuple[Int, Int, Int]]:
-    """Rows, slots and weights of each lane, all layers together."""
-    return [
-        (
-            np.concatenate([layer.row_count[lane] for layer in layers]),
-            np.concatenate([layer.synapse_slot[lane] for layer in layers]),
-            np.concatenate([layer.synapse_weight[lane] for layer in layers]),
-        )
-        for lane in range(layers[0].lanes)
-    ]
+def _of_walkers(layers: Sequence[LayerMap]) -> list[tuple[Int, Int, Int]]:
+    """Rows, slots and weights of each stream of each lane, all layers together."""
+    found = []
+    for lane in range(layers[0].lanes):
+        for stream in range(layers[0].streams):
+            parts = []
+            for layer in layers:
+                counts = layer.row_count[lane].reshape(layer.streams, -1)
+                end = int(counts[: stream + 1].sum())
+                held = slice(end - int(counts[stream].sum()), end)
+                parts.append((counts[stream], layer.synapse_slot[lane][held], layer.synapse_weight[lane][held]))
+            rows, slots, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+            found.append((rows, slots, weights))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -835,15 +913,15 @@ def _stored(projection: Projection, link: ProjectionMap, picture: Shape | None) 
         source, target = connections.in_channel.astype(np.int64), connections.out_channel.astype(np.int64)
         step_y, phase_y = np.divmod(connections.ky.astype(np.int64), reads.stride)
         step_x, phase_x = np.divmod(connections.kx.astype(np.int64), reads.stride)
-        row = (channel[source] << reads.row_bits) | (phase_y * reads.phases[1] + phase_x)
+        row = link.unit_row(channel[source], reads.row_bits, phase_y * reads.phases[1] + phase_x)
         place = -(step_y * picture[2] + step_x)
-        return _Stored(link.row_base + row, target, place, weight, source, target, np.stack([step_y, step_x]))
+        return _Stored(row, target, place, weight, source, target, np.stack([step_y, step_x]))
     source, target = connections.sources, connections.targets.astype(np.int64)
-    row = address
+    row = link.unit_row(address)
     if reads is not None:
-        row = ((channel[:, None] << reads.row_bits) | np.arange(reads.rows_per_channel)).reshape(-1)
+        row = link.unit_row(channel[:, None], reads.row_bits, np.arange(reads.rows_per_channel)).reshape(-1)
     step = np.zeros((2, weight.size), np.int64)
-    return _Stored(link.row_base + row[source], target // size, target % size, weight, source, target, step)
+    return _Stored(row[source], target // size, target % size, weight, source, target, step)
 
 
 def _links(
@@ -852,6 +930,7 @@ def _links(
     index: int,
     own: tuple[Int, int],
     capacity: Capacity | None,
+    streams: int,
 ) -> list[ProjectionMap]:
     """The layer's projections, rows one after the other; ``own`` : addresses of its own neurons, and their span."""
     links: list[ProjectionMap] = []
@@ -871,10 +950,11 @@ def _links(
         else:
             address = np.arange(projection.n_sources, dtype=np.int64)
             span = capacity.n_inputs if capacity else projection.n_sources
-        n_rows = span if reads is None else (span >> low_bits(reads.shape)) << reads.row_bits
-        links.append(ProjectionMap(source, address, span, reads, row_base, n_rows))
+        place_bits, row_bits = (0, 0) if reads is None else (low_bits(reads.shape), reads.row_bits)
+        n_rows = (span_within(span, place_bits, streams) >> place_bits) << row_bits
+        links.append(ProjectionMap(source, address, span, reads, row_base, n_rows, streams))
         row_base += n_rows
-    return links
+    return [replace(link, table_rows=row_base) for link in links]
 
 
 def _walks(layer: FrozenLayer, stored: _Stored, units: int, n_rows: int) -> Walks:
@@ -885,11 +965,15 @@ def _walks(layer: FrozenLayer, stored: _Stored, units: int, n_rows: int) -> Walk
     return Walks(n_rows, units, indptr, stored.unit[order].astype(np.int32), trained)
 
 
-def _events_of_rows(events: Int, rows: Int, n_rows: int) -> Int:
-    """int64 (n_steps, n_rows): events that lead to each row."""
+def _events_of_rows(events: Int, rows: Int, n_rows: int, streams: int) -> Int:
+    """int64 (n_steps * streams, n_rows): events that lead to each row. What comes in one stream is a step of its own,
+    since a lane walks the rows of each apart."""
     found = np.zeros((n_rows, len(events)), np.int64)
     np.add.at(found, rows[rows >= 0], events[:, rows >= 0].T)
-    return found.T
+    if streams == 1:
+        return found.T
+    of_stream = np.arange(n_rows) * streams // n_rows == np.arange(streams)[:, None]
+    return (found.T[:, None] * of_stream).reshape(-1, n_rows)
 
 
 def _ranks(of_unit: Int) -> Int:
@@ -918,6 +1002,7 @@ def _map_layer(
     is_last: bool,
     spiking: bool,
     lockstep: bool,
+    streams: int,
 ) -> LayerMap:
     layer, picture = network.layers[index], _picture(network, index)
     units, size = (picture[0], prod(picture[1:])) if picture else (layer.n_out, 1)
@@ -928,21 +1013,21 @@ def _map_layer(
 
     def linked(of_unit: Int, rank: Int) -> tuple[list[ProjectionMap], _Stored]:
         own = _own_addresses(picture, rank, of_unit, lane_bits), span
-        links = _links(network, before, index, own, capacity)
+        links = _links(network, before, index, own, capacity, streams)
         return links, _Stored.joined(
             [_stored(projection, link, picture) for projection, link in zip(layer.projections, links, strict=True)]
         )
 
     # Where its own events lead depends on the placement; how many synapses they walk does not.
     links, stored = linked(units_of, _ranks(units_of))
-    n_addresses = links[-1].row_base + links[-1].n_rows
-    walks = _walks(layer, stored, units, n_addresses)
+    n_rows = streams * links[0].table_rows
+    walks = _walks(layer, stored, units, n_rows)
     rows = np.concatenate([link.source_row for link in links])
-    of_rows = _events_of_rows(events, rows, n_addresses)
+    of_rows = _events_of_rows(events, rows, n_rows, streams)
     if is_last or lanes == 1 or placed is not None:
         of_unit, balance = units_of, balance_of(walks, units_of, lanes, of_rows, lockstep=lockstep)
     else:
-        of_unit, balance = place(walks, lanes, of_rows, np.arange(n_addresses), lockstep=lockstep)
+        of_unit, balance = place(walks, lanes, of_rows, np.arange(n_rows), lockstep=lockstep)
     rank = _ranks(of_unit)
     links, stored = linked(of_unit, rank)
     lane, slot = np.repeat(of_unit, size), (rank[:, None] * size + np.arange(size)).reshape(-1)
@@ -953,8 +1038,8 @@ def _map_layer(
     order = np.lexsort((slot_of, stored.row, of_unit[stored.unit]))
     synapse_lane = of_unit[stored.unit][order]
     row_count = (
-        np.bincount(synapse_lane * n_addresses + stored.row[order], minlength=lanes * n_addresses)
-        .reshape(lanes, n_addresses)
+        np.bincount(synapse_lane * n_rows + stored.row[order], minlength=lanes * n_rows)
+        .reshape(lanes, n_rows)
         .astype(np.int64)
     )
     row_start = np.cumsum(row_count, axis=1) - row_count
@@ -986,6 +1071,7 @@ def _map_layer(
         balance=balance,
         capacity=capacity,
         lockstep=lockstep,
+        streams=streams,
     )
 
 

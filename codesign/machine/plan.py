@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Literal
 
 from codesign.basics.errors import InputError
@@ -22,6 +23,8 @@ from codesign.machine.choices import Choices, Pipeline, StateMemory, check
 from codesign.machine.encoding import Encoding, row_entry
 from codesign.machine.layouts import Field, Record, index_width, input_word, output_word
 from codesign.machine.mapping import FoldedMap, HardwareMap, LayerMap, ProjectionMap
+from codesign.machine.pictures import low_bits
+from codesign.machine.streams import span_within
 
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
@@ -53,7 +56,8 @@ class Memory:
     clocked : whether its read port has a register.
     style : what it asks the synthesis tool for.
     loadable : whether a load writes it.
-    lane, record : of one with contents, whose they are (in lock step 0 for all lanes') and the fields of a word.
+    lane, stream, record : of one with contents, whose they are (in lock step lane 0 for all lanes') and the fields of a
+        word.
     """
 
     role: MemoryRole
@@ -64,6 +68,7 @@ class Memory:
     style: MemoryStyle = "auto"
     loadable: bool = False
     lane: int = 0
+    stream: int = 0
     record: Record = NO_FIELDS
 
     @property
@@ -86,9 +91,10 @@ class Widths:
     """Bits of a datapath, wide enough that no sum can overflow.
 
     Without a sum of its own the state holds ``leak(v) + bias + (partial sum << F)``, whose bounds are those of u. With
-    one, ``sum`` holds the unshifted sum of products and ``state`` holds ``leak(v) + bias``. A delayed reset has been
-    subtracted from what is kept. With a synaptic current ``current_state`` is to i what ``state`` is to v without one:
-    the bias and, without a sum of its own, the partial sums are in it. ``state`` is then what is left of v alone.
+    one, ``sum`` holds the unshifted sum of products and ``state`` holds ``leak(v) + bias``; of several events a clock
+    each stream has a sum, of the same bits, since its bounds are those of any part of the terms. A delayed reset has
+    been subtracted from what is kept. With a synaptic current ``current_state`` is to i what ``state`` is to v without
+    one: the bias and, without a sum of its own, the partial sums are in it. ``state`` is then what is left of v alone.
 
     sum : of the weighted sum; 0 if it is part of a state.
     state, potential : of what a slot keeps between timesteps, and of u.
@@ -215,7 +221,8 @@ class Clocks:
         saturation in one clock, after the sum is added (if it lies apart) and the synaptic current (if there is one).
     write : from reading a slot to writing its next state; deep: the leak has a clock of its own.
     settling : from a sweep's last read to the first that may start a row, whose membrane is read 3 clocks later, or 2
-        with a short pipeline.
+        with a short pipeline. Sums of several streams are cleared 2 clocks after a sweep has read them, so that rows
+        may start with the last read.
     fetch : from an event to its first synapse.
     barrier : from the last synapse to the sweep.
     """
@@ -237,17 +244,21 @@ class Clocks:
         pictures: bool = False,
         merges: bool = False,
         taps: bool = False,
+        streams: int = 1,
     ) -> Clocks:
-        """pictures, merges, taps : whether events pass a picture's reader and a merge, and walk taps."""
+        """pictures, merges, taps : whether events pass a picture's reader and a merge, and walk taps.
+
+        streams : of events; the sums of several are added up in a clock of the sweep.
+        """
         deep = pipeline == "deep"
         grouped = encoding.row_group > 1
         decoded = taps or encoding.gap_bits is not None or encoding.codebook is not None
-        fire = (4 if deep else 2) + has_sum + has_current
+        fire = (4 if deep else 2) + has_sum + (streams > 1) + has_current
         write = fire + deep
         return cls(
             fire=fire,
             write=write,
-            settling=write - (3 if deep else 2),
+            settling=write - (3 if deep else 2) if streams == 1 else 0,
             fetch=3 + 2 * deep + grouped + decoded + pictures + merges,
             barrier=3 + deep + decoded,
         )
@@ -290,6 +301,10 @@ class SweepWord:
     def n_addresses(self) -> int:
         """Hardware indices, ``rank << lane_bits | lane`` above the place."""
         return self.n_slots << self.lane_bits
+
+    def stream_span(self, streams: int) -> int:
+        """Hardware indices within one of several streams of events."""
+        return span_within(self.n_addresses, self.place_bits, streams)
 
     @property
     def width(self) -> int:
@@ -342,6 +357,21 @@ class EnginePlan:
     @property
     def lanes(self) -> int:
         return self.placement.lanes
+
+    @property
+    def streams(self) -> int:
+        """Events that it takes in a clock."""
+        return self.placement.streams
+
+    @property
+    def walkers(self) -> tuple[tuple[int, int], ...]:
+        """Lane and stream of each fetcher; lane 0 is all of them in lock step."""
+        return tuple(product(range(self.placement.fetchers), range(self.streams)))
+
+    @property
+    def keeps_sums(self) -> bool:
+        """Whether all sweeps of a sample follow one accumulation, as of input currents."""
+        return self.widths.value > 0
 
     @property
     def loadable(self) -> bool:
@@ -405,16 +435,19 @@ class EnginePlan:
         placement, widths, index = self.placement, self.widths, self.index
         found: list[Memory] = []
         for lane in range(self.lanes):
-            if lane < placement.fetchers:
-                found.append(self._image("rows", lane, placement.row_depth, placement.row_record))
-                found.append(self._image("synapses", lane, placement.synapse_depth(lane), placement.synapse_record))
+            streams = [stream for at, stream in self.walkers if at == lane]
+            for stream in streams:
+                depth = placement.synapse_depth(lane, stream)
+                found.append(self._image("rows", lane, placement.row_depth, placement.row_record, stream))
+                found.append(self._image("synapses", lane, depth, placement.synapse_record, stream))
             if placement.parameter_record.fields:
                 found.append(self._image("parameters", lane, placement.parameter_depth, placement.parameter_record))
-            for width in (widths.swept, widths.accumulator):
+            for width in (widths.swept, *[widths.accumulator] * self.streams):
                 if width:
                     found.append(Memory("state", index, self.state_depth, width, style=self.state_style))
-            if self.queue_depth and lane < placement.fetchers:
-                found.append(Memory("queues", index, self.queue_depth, self.queue_word.width, clocked=False))
+            if self.queue_depth:
+                queue = Memory("queues", index, self.queue_depth, self.queue_word.width, clocked=False)
+                found += [queue] * len(streams)
         for depth, word in (
             (self.hidden_fifo_depth, self.hidden_sweep_word),
             (self.own_fifo_depth, self.own_word),
@@ -424,7 +457,8 @@ class EnginePlan:
                 found.append(Memory("queues", index, depth, word.width))
         for depth, projection in zip(self.skip_depths, self.projections, strict=True):
             if depth:
-                found.append(Memory("queues", index, depth, 1 + index_width(projection.span)))
+                word = 1 + index_width(projection.stream_span)
+                found += [Memory("queues", index, depth, word)] * self.streams
         return tuple(found)
 
     @property
@@ -432,7 +466,7 @@ class EnginePlan:
         """The memories with contents; the words are ``placement.words(role, lane)``."""
         return [memory for memory in self.memories if memory.has_image]
 
-    def _image(self, role: Role, lane: int, depth: int, record: Record) -> Memory:
+    def _image(self, role: Role, lane: int, depth: int, record: Record, stream: int = 0) -> Memory:
         style: MemoryStyle = "block" if depth * record.width >= self.block_rom_bits else "auto"
         return Memory(
             role=role,
@@ -441,6 +475,7 @@ class EnginePlan:
             width=record.width,
             style="spram" if role == "synapses" and self.spram else style,
             lane=lane,
+            stream=stream,
             record=record,
             loadable=self.loadable,
         )
@@ -486,7 +521,10 @@ class MachinePlan:
         """Every memory of the machine: the guard's, those of the engines, the readout's."""
         found: list[Memory] = []
         if self.choices.input_checks:
-            found.append(Memory("state", 0, guard_depth(self.mapping.input_span), AGE_BITS))
+            streams = self.choices.event_streams
+            place_bits = low_bits(self.input_picture) if self.input_picture else 0
+            depth = guard_depth(span_within(self.mapping.input_span, place_bits, streams))
+            found += [Memory("state", 0, depth, AGE_BITS)] * streams
         for engine in self.engines:
             found += engine.memories
         if self.keeps_values:
@@ -563,13 +601,14 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     frozen = network.layers[index]
     is_last = index == len(network.layers) - 1
     is_current = index == 0 and network.coding.is_current
+    has_sum = is_current or layer.streams > 1
     value = network.coding.input_bits if is_current else 0
     if capacity:
         room = capacity.layers[index]
-        widths = Widths.of_capacity(room, has_sum=is_current, value=value, refractory=frozen.refractory)
+        widths = Widths.of_capacity(room, has_sum=has_sum, value=value, refractory=frozen.refractory)
         frozen = replace(frozen, membrane_width=widths.membrane, current_width=widths.current)
     else:
-        widths = Widths.of_layer(frozen, network.source_max(index), has_sum=is_current, value=value)
+        widths = Widths.of_layer(frozen, network.source_max(index), has_sum=has_sum, value=value)
     timesteps = capacity.timesteps if capacity else network.timesteps
     counts = is_last and choices.counts
     if counts:
@@ -577,11 +616,12 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     clocks = Clocks.of(
         layer.pipeline,
         layer.encoding,
-        has_sum=is_current,
+        has_sum=has_sum,
         has_current=widths.has_current,
         pictures=any(projection.reads is not None for projection in layer.projections),
         merges=len(layer.projections) > 1,
         taps=bool(layer.tag.fields),
+        streams=layer.streams,
     )
     return _engine(
         network,
@@ -615,7 +655,9 @@ def _folded(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> Engi
         folded.layers,
         network.layers,
         widths,
-        Clocks.of(folded.pipeline, folded.encoding, has_sum=True, has_current=widths.has_current),
+        Clocks.of(
+            folded.pipeline, folded.encoding, has_sum=True, has_current=widths.has_current, streams=folded.streams
+        ),
         network.timesteps,
         counts=False,
         fifo_depth=_power_of_two(folded.layers[-1].n_slots) if choices.spike_fifos else 0,
@@ -686,7 +728,8 @@ def _skip_depth(layer: LayerMap, projection: ProjectionMap, choices: Choices) ->
     skipped = 0 if projection.source == layer.index else layer.index - projection.source - 1
     if skipped == 0 or not choices.spike_fifos:
         return 0
-    return _power_of_two(min(skipped * (projection.n_in + 1), SKIP_WORDS))
+    of_stream = -(-projection.n_in // projection.streams)
+    return _power_of_two(min(skipped * (of_stream + 1), SKIP_WORDS))
 
 
 def _power_of_two(words: int) -> int:

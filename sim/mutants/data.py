@@ -84,9 +84,10 @@ def _drawn_row(scene: Scene, layer: int, rng: np.random.Generator) -> Row:
 
 
 def _change(
-    scene: Scene, layer: int, role: str, lane: int, address: int, name: str, change: Change
+    scene: Scene, layer: int, role: str, place: tuple[int, int], address: int, name: str, change: Change
 ) -> tuple[MemoryImage, list[int]]:
-    memory = scene.memory(layer, role, lane)
+    """Another value for a field of a memory's word; ``place`` : its lane and stream."""
+    memory = scene.memory(layer, role, *place)
     field = field_of(memory, name)
     words = read_image(scene.bundle, memory)
     (value,) = unpack([words[address]], memory)[name].tolist()
@@ -105,7 +106,7 @@ def _synapse(layer: int, name: str, change: Change) -> Edit:
             return change(value)
 
         word = int(rng.choice(row.words))
-        return _change(scene, layer, "synapses", row.lane, word, scene.part(layer, name, row.lane), checked)
+        return _change(scene, layer, "synapses", row.place, word, scene.part(layer, name, row.lane), checked)
 
     return edit
 
@@ -114,14 +115,14 @@ def _target(layer: int) -> Edit:
     def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
         row = _drawn_row(scene, layer, rng)
         entry = scene.sidecar.layers[layer]
-        if entry.picture is not None and scene.memory(layer, "synapses", row.lane).fields[-1].name == "dx":
+        if entry.picture is not None and scene.memory(layer, "synapses", *row.place).fields[-1].name == "dx":
             # Of a tap: another channel of the lane.
             ranks, bits = entry.n_slots // entry.picture.size, scene.slot_bits(layer)
             if ranks < 2:
                 raise NotApplicable("a lane of one channel")
             word, moved = int(rng.choice(row.words)), int(rng.integers(1, ranks)) * entry.picture.size
             return _change(
-                scene, layer, "synapses", row.lane, word, "slot", lambda slot: (slot + moved) & ((1 << bits) - 1)
+                scene, layer, "synapses", row.place, word, "slot", lambda slot: (slot + moved) & ((1 << bits) - 1)
             )
         used = [slot for slot, lane in zip(entry.slot, entry.lane, strict=True) if lane == row.lane]
         at = int(rng.integers(row.words.size))
@@ -129,7 +130,7 @@ def _target(layer: int) -> Edit:
         if not others:
             raise NotApplicable("a lane of one neuron")
         target, name = int(rng.choice(others)), scene.part(layer, "slot", row.lane)
-        return _change(scene, layer, "synapses", row.lane, int(row.words[at]), name, lambda _: target)
+        return _change(scene, layer, "synapses", row.place, int(row.words[at]), name, lambda _: target)
 
     return edit
 
@@ -139,7 +140,7 @@ def _tap(layer: int, change: Callable[[dict[str, int]], dict[str, int]]) -> Edit
 
     def edit(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
         row = _drawn_row(scene, layer, rng)
-        address, memory = int(rng.choice(row.words)), scene.memory(layer, "synapses", row.lane)
+        address, memory = int(rng.choice(row.words)), scene.memory(layer, "synapses", *row.place)
         words = read_image(scene.bundle, memory)
         held = {name: int(column[0]) for name, column in unpack([words[address]], memory).items()}
         for name, value in change(held).items():
@@ -169,7 +170,7 @@ def _twice(layer: int) -> Edit:
         row = _drawn_row(scene, layer, rng)
         if row.words.size < 2:
             raise NotApplicable("a row of one tap")
-        memory = scene.memory(layer, "synapses", row.lane)
+        memory = scene.memory(layer, "synapses", *row.place)
         words = read_image(scene.bundle, memory)
         one, other = rng.choice(row.words, 2, replace=False).tolist()
         words[one] = words[other]
@@ -185,10 +186,10 @@ def _row(layer: int, name: str, change: int) -> Edit:
         word, member = divmod(row.address, group)
         field = name if name == "start" or group == 1 else f"{name}{member}"
         # A row past the end of its memory reads what no file says.
-        depth = scene.memory(layer, "synapses", row.lane).depth
+        depth = scene.memory(layer, "synapses", *row.place).depth
         if change > 0 and int(row.words[-1]) + 1 + change > depth:
             raise NotApplicable("the last row")
-        return _change(scene, layer, "rows", row.lane, word, field, lambda value: value + change)
+        return _change(scene, layer, "rows", row.place, word, field, lambda value: value + change)
 
     return edit
 
@@ -198,7 +199,7 @@ def _parameter(layer: int, name: str, change: int = 1) -> Edit:
         entry = scene.sidecar.layers[layer]
         neuron = int(rng.integers(entry.n_out))
         address = scene.parameter_address(layer, neuron)
-        return _change(scene, layer, "parameters", entry.lane[neuron], address, name, lambda value: value + change)
+        return _change(scene, layer, "parameters", (entry.lane[neuron], 0), address, name, lambda value: value + change)
 
     return edit
 
@@ -241,9 +242,9 @@ def _leaks_exchanged(layer: int) -> Edit:
 
 def _exchange(scene: Scene, rng: np.random.Generator) -> tuple[MemoryImage, list[int]]:
     one, other = _drawn_row(scene, 0, rng), _drawn_row(scene, 0, rng)
-    if one.lane != other.lane:
-        raise NotApplicable("not in one lane")
-    memory = scene.memory(0, "synapses", one.lane)
+    if one.place != other.place:
+        raise NotApplicable("not in one memory")
+    memory = scene.memory(0, "synapses", *one.place)
     words = read_image(scene.bundle, memory)
     first, second = int(rng.choice(one.words)), int(rng.choice(other.words))
     words[first], words[second] = words[second], words[first]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from codesign.basics.errors import ToolError
@@ -43,9 +43,12 @@ def to(value: str) -> str:
     return rf"\g<head>{value};"
 
 
-def apply_rtl_edit(text: str, top: str, edit: RtlEdit, last_engine: int = 0) -> str:
-    """Edited Verilog. Raises ToolError unless the pattern is where it must be."""
-    module = edit.module.replace("@LAST@", str(last_engine))
+def apply_rtl_edit(text: str, top: str, edit: RtlEdit, places: Mapping[str, str] | None = None) -> str:
+    """Edited Verilog; ``places`` : what stands for parts of the module's name. Raises ToolError unless the pattern is
+    where it must be."""
+    module = edit.module
+    for mark, part in (places or {}).items():
+        module = module.replace(mark, part)
     name = re.escape(f"{top}_") + module if module else re.escape(top)
     modules = re.compile(rf"^module {name}\s*\(.*?^endmodule", re.MULTILINE | re.DOTALL)
     pieces, position, count_of_modules = [], 0, 0
@@ -68,7 +71,7 @@ def _read_by_name(module: str) -> str:
 
     The translation from Amaranth may read the slice itself elsewhere, past the name, whose driver an edit replaces.
     """
-    for name, part in re.findall(r"(?m)^\s*assign (\w+) = (\\\$\d+ \[\d+:\d+\]);", module):
+    for name, part in re.findall(r"(?m)^\s*assign (\w+) = (\\\$\d+ \[\d+(?::\d+)?\]);", module):
         definition = f"assign {name} = {part};"
         before, after = module.split(definition, 1)
         module = before.replace(part, f"{name} ") + definition + after.replace(part, f"{name} ")

@@ -85,7 +85,7 @@ class TableFault:
             return f"{match['head']}{int(column[int(match['key'], 16)]):x};"
 
         return RtlEdit(
-            self.name, PICTURE, f"engine{index}_reader{number or ''}", ENTRY, entered, self.reason, every=True
+            self.name, PICTURE, rf"engine{index}_reader{number or ''}(?:_\d)?", ENTRY, entered, self.reason, every=True
         )
 
 
@@ -170,7 +170,7 @@ TABLES = (
 
 def _landings(scene: Scene, index: int) -> Iterator[tuple[RtlEdit, Callable[[], bool]]]:
     """Faults of the landing in every fetcher of a convolution, and whether each shows."""
-    fetchers = rf"engine{index}_fetcher\d+"
+    fetchers = rf"engine{index}_fetcher\d+(?:_\d)?"
 
     def checks(left: str) -> tuple[str, str]:
         """Pattern and replacement of the checks of a tap, x, then y."""
@@ -252,7 +252,10 @@ def _channels(scene: Scene, index: int) -> tuple[Int, Int, Int]:
 
 
 def _addresses(scene: Scene) -> Iterator[RtlEdit]:
-    """Faults of the address that leaves a picture's sweep, where lane and rank both have bits."""
+    """Faults of the address that leaves a picture's sweep, where lane and rank both have bits.
+
+    Addresses within one of several streams lack bits of it.
+    """
 
     def has_parts(entry: LayerEntry) -> bool:
         picture = entry.picture
@@ -261,7 +264,7 @@ def _addresses(scene: Scene) -> Iterator[RtlEdit]:
         return entry.lanes > 1 and entry.n_slots > picture.size
 
     index = scene.first(has_parts)
-    if index is None:
+    if index is None or scene.choices.event_streams > 1:
         return
     entry = scene.sidecar.layers[index]
     assert entry.picture is not None

@@ -20,6 +20,7 @@ from codesign.contract.network.limits import MAX_REFRACTORY
 from sim.mutants.edits import CONSTANT, Applies, RtlEdit, apply_rtl_edit, driver, to
 from sim.mutants.pictures import picture_edits
 from sim.mutants.scene import Mutant, Row, Scene
+from sim.mutants.streams import stream_edits
 
 BACKLOG = 4
 
@@ -319,10 +320,10 @@ def _first_members(scene: Scene) -> bool:
         return False
 
     def fault(rows: list[Row]) -> list[Row]:
-        by_address = {row.address: row for row in rows}
+        by_address = {(row.stream, row.address): row for row in rows}
         found = []
         for row in rows:
-            first = by_address.get(row.address - row.address % groups[0])
+            first = by_address.get((row.stream, row.address - row.address % groups[0]))
             if first is not None:
                 found.append(replace(first, source=row.source))
         return found
@@ -338,7 +339,8 @@ def _second_lane_as_first(scene: Scene) -> bool:
     first = {row.source: row for row in scene.rows(0, 0)}
 
     def fault(rows: list[Row]) -> list[Row]:
-        return [replace(first[row.source], lane=1) if row.lane == 1 else row for row in rows]
+        # Of several streams, those of the first.
+        return [replace(first[row.source], lane=1) if row.place == (1, 0) else row for row in rows]
 
     return scene.shows_rows(fault, [0])
 
@@ -357,7 +359,8 @@ def _collides(distance: int) -> Applies:
         if len(entry.projections) > 1:
             # Nobody knows in which order the events of several come.
             return False
-        lanes, membranes = range(entry.lanes), scene.trace.membranes[0]
+        streams, membranes = scene.choices.event_streams, scene.trace.membranes[0]
+        walkers = [(lane, stream) for lane in range(entry.lanes) for stream in range(streams)]
         tells = (membranes > layer.membrane_min) & (membranes < layer.membrane_max) & scene.counts[:, :, None]
         if layer.has_current:
             currents = scene.trace.currents[0]
@@ -367,28 +370,35 @@ def _collides(distance: int) -> Applies:
         tells &= ~scene.resting(0)
         neuron = np.full((entry.lanes, entry.n_slots), -1, np.int64)
         neuron[list(entry.lane), list(entry.slot)] = np.arange(entry.n_out)
-        rows = [{row.source: row for row in scene.rows(0, lane)} for lane in lanes]
+        streams_of = [row.stream for row in scene.rows(0, 0)]
+        rows = {
+            place: {row.source: row for row in scene.rows(0, place[0]) if row.stream == place[1]} for place in walkers
+        }
         values = scene.stimulus.values
         for sample in range(len(scene.stimulus)):
             for timestep in range(1 if values is not None else scene.network.timesteps):
                 walk = np.flatnonzero(values[sample]) if values is not None else scene.stimulus.events(sample, timestep)
-                lines: list[list[tuple[int, int]]] = [[] for _ in lanes]
+                lines: dict[tuple[int, int], list[tuple[int, int]]] = {place: [] for place in walkers}
+                last: dict[int, int] = {}
                 for position, source in enumerate(walk.tolist()):
-                    before = [len(line) for line in lines]
-                    for lane in lanes:
-                        row = rows[lane][source]
-                        lines[lane] += zip(np.where(row.holds, row.slots, -1).tolist(), row.weights.tolist())
-                        late = before[lane] == max(before) and before[lane] > position + BACKLOG
-                        follows = position > 0 and rows[lane][int(walk[position - 1])].words.size >= distance
-                        for at in range(before[lane], len(lines[lane])):
-                            if at - distance < before[lane] and not (late and follows):
+                    # With several streams nobody counts on when an event comes, but that no clock brings two of one.
+                    stream = streams_of[source]
+                    before = {place: len(line) for place, line in lines.items()}
+                    for place in (place for place in walkers if place[1] == stream):
+                        lane, line, row = place[0], lines[place], rows[place][source]
+                        line += zip(np.where(row.holds, row.slots, -1).tolist(), row.weights.tolist())
+                        late = before[place] == max(before.values()) and before[place] > position + BACKLOG
+                        follows = stream in last and rows[place][last[stream]].words.size >= distance
+                        for at in range(before[place], len(line)):
+                            if at - distance < before[place] and not (late and follows):
                                 continue
-                            slot, weight = lines[lane][at - distance]
-                            between = [other for other, _ in lines[lane][at - distance + 1 : at]]
-                            if lines[lane][at][0] != slot or slot < 0 or not weight or slot in between:
+                            slot, weight = line[at - distance]
+                            between = [other for other, _ in line[at - distance + 1 : at]]
+                            if line[at][0] != slot or slot < 0 or not weight or slot in between:
                                 continue
                             if neuron[lane, slot] >= 0 and tells[sample, timestep, neuron[lane, slot]]:
                                 return True
+                    last[stream] = source
         return False
 
     return applies
@@ -461,10 +471,10 @@ def _neighbours_exchanged(scene: Scene) -> bool:
     """Rows exchanged with their neighbours show; only for a machine that is loaded."""
 
     def fault(rows: list[Row]) -> list[Row]:
-        by_address = {row.address: row for row in rows}
+        by_address = {(row.stream, row.address): row for row in rows}
         found = []
         for row in rows:
-            other = by_address.get(row.address ^ 1)
+            other = by_address.get((row.stream, row.address ^ 1))
             if other is not None:
                 found.append(replace(other, source=row.source))
         return found
@@ -473,7 +483,9 @@ def _neighbours_exchanged(scene: Scene) -> bool:
 
 
 NEURONS = r"engine0_neurons\d+"
-FETCHERS = r"engine0_fetcher\d+"
+# Where sums are added up: in a lane's neurons, or apart for each of several streams of events.
+SUMS = r"engine0_neurons\d+@SUMS@"
+FETCHERS = r"engine0_fetcher\d+(?:_\d)?"
 # Behind the last engine.
 LAST_SERIALIZER = "serializer@LAST@"
 # A class's value against the best so far; it comes from the memory, or from the token where values pass through.
@@ -556,15 +568,15 @@ RTL_EDITS = (
         "a membrane at rest is beyond the threshold", applies=_fires_in_rest,
     ),
     RtlEdit(
-        "near forwarding removed", "neurons", NEURONS, driver("forward_near_1"), to("1'h0"),
+        "near forwarding removed", "neurons", SUMS, driver("forward_near_1"), to("1'h0"),
         "two synapses of one slot in consecutive clocks lose the first weight", applies=_near,
     ),
     RtlEdit(
-        "far forwarding removed", "neurons", NEURONS, driver("forward_far_1"), to("1'h0"),
+        "far forwarding removed", "neurons", SUMS, driver("forward_far_1"), to("1'h0"),
         "a sum is read in the clock in which it is written", applies=_far,
     ),
     RtlEdit(
-        "membranes one behind", "neurons", NEURONS, driver("last_written"), to("operand"),
+        "membranes one behind", "neurons", SUMS, driver("last_written"), to("operand"),
         "a forwarded sum lacks the weight before it", applies=_far,
     ),
     RtlEdit(
@@ -572,7 +584,7 @@ RTL_EDITS = (
         "the next sample starts from this one's membranes", every=True, applies=_state_left,
     ),
     RtlEdit(
-        "sums never written", "neurons", NEURONS, r"= valid_2 \| (?P<other>write_valid|clear_valid);", r"= \g<other>;",
+        "sums never written", "neurons", SUMS, r"= valid_2 \| (?P<other>write_valid|clear_valid);", r"= \g<other>;",
         "the golden model without weights differs", applies=_without_weights,
     ),
     RtlEdit(
@@ -595,7 +607,7 @@ RTL_EDITS = (
     ),
     RtlEdit(
         "second lane walks the first one's synapses", "lock step", "engine0",
-        r"(?P<head>neurons1 \((?:[^;]*?)\.synapse\([^\s\[]+ ?)\[(?P<high>\d+):(?P<low>\d+)\]", _first_part,
+        r"(?P<head>neurons1 \((?:[^;]*?)\.synapse0?\([^\s\[]+ ?)\[(?P<high>\d+):(?P<low>\d+)\]", _first_part,
         "the golden model with these synapses differs", applies=_second_lane_as_first,
     ),
     RtlEdit(
@@ -641,12 +653,12 @@ RTL_EDITS = (
         "some sample has two greatest values", applies=_has_tie,
     ),
     RtlEdit(
-        "every event is a repetition", "guard", "guard", driver("duplicate"), to("1'h1"),
+        "every event is a repetition", "guard", "guard@CHECKS@", driver("duplicate"), to("1'h1"),
         "no event reaches the first layer, and each is an error",
         applies=lambda scene: scene.choices.input_checks and scene.has_events,
     ),
     RtlEdit(
-        "repetitions are not seen", "guard", "guard", driver("duplicate"), to("1'h0"),
+        "repetitions are not seen", "guard", "guard@CHECKS@", driver("duplicate"), to("1'h0"),
         "the samples with a repetition run as if it were none, without an error",
         applies=lambda scene: scene.choices.input_checks,
     ),
@@ -657,7 +669,9 @@ RTL_EDITS = (
     RtlEdit(
         "second word of a beat sent twice", "beats", "splitter", r"(?P<head>assign o__payload\[\d+:0\] = )word0;",
         r"\g<head>word1;", "an event is lost, or one comes twice",
-        applies=lambda scene: scene.choices.input_words > 1 and scene.has_events,
+        applies=lambda scene: (
+            scene.choices.input_words > 1 and scene.choices.event_streams == 1 and scene.has_events
+        ),
     ),
     RtlEdit(
         "exits at once", "early exit", "readout_tracker", driver("leaves"), to("1'h1"),
@@ -702,12 +716,15 @@ def rtl_mutants(scene: Scene, work: Path) -> list[Mutant]:
     top = scene.sidecar.name
     text = (scene.bundle / f"{top}.v").read_text(encoding="utf-8")
     mutants = []
-    for edit in (*RTL_EDITS, *picture_edits(scene)):
+    several = scene.choices.event_streams > 1
+    places = {"@LAST@": "0" if scene.choices.folded else f"{scene.last}"}
+    places |= {"@SUMS@": r"_sum\d" if several else "", "@CHECKS@": r"_check\d" if several else ""}
+    for edit in (*RTL_EDITS, *picture_edits(scene), *stream_edits(scene)):
         if not edit.applies(scene):
             continue
         target, error = work / edit.name.replace(" ", "_") / "bundle", None
         try:
-            changed = apply_rtl_edit(text, top, edit, 0 if scene.choices.folded else scene.last)
+            changed = apply_rtl_edit(text, top, edit, places)
         except ToolError as failure:
             target, error = scene.bundle, str(failure)
         else:

@@ -61,16 +61,22 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Row:
-    """What an event of a source walks in a lane: the address of the row and of its words, and for each word a slot, a
-    weight and whether it holds a synapse, or a tap that lands."""
+    """What an event of a source walks in a lane, in the tables of its stream: the address of the row and of its words,
+    and for each word a slot, a weight and whether it holds a synapse, or a tap that lands."""
 
     lane: int
+    stream: int
     source: int
     address: int
     words: Int
     slots: Int
     weights: Int
     holds: Bool
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Lane and stream: which memories hold it."""
+        return self.lane, self.stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,19 +332,23 @@ class Scene:
         parts = []
         for number, projection in enumerate(self.sidecar.layers[index].projections):
             address = addresses.get(number, self.addresses(index, number))
+            streams = self.sidecar.event_streams
             if projection.reads is None:
                 # Single synapses beside taps land where they say.
                 zero, one = np.zeros_like(address), np.ones_like(address)
-                found = Events(address, zero, one, one)
+                found = Events(address // streams, address % streams, zero, one, one)
             else:
-                found = events_at(projection.reads, axes.get(number) or self.axes(index, number), address)
+                found = events_at(projection.reads, axes.get(number) or self.axes(index, number), address, streams)
             parts.append(found.from_row(projection.row_base))
         return Events.joined(parts)
 
     def walk(self, index: int, lane: int, events: Events, land: Land = lands) -> Walk:
         """What a lane walks for some events."""
-        rows, synapses = (self.table(index, role, lane) for role in ("rows", "synapses"))
-        return walk_of(rows, synapses, events, self.slot_bits(index), land)
+        found = []
+        for stream in range(self.sidecar.event_streams):
+            rows, synapses = (self.table(index, role, lane, stream) for role in ("rows", "synapses"))
+            found.append(walk_of(rows, synapses, events.of_stream(stream), self.slot_bits(index), land))
+        return Walk.joined(found)
 
     def reached(self, index: int, events: Events | None = None, land: Land = lands) -> tuple[Int, Int, Int]:
         """Numbers of events, neurons and weights that they add there; by default of the sources' events."""
@@ -352,25 +362,25 @@ class Scene:
 
     # Memories --------------------------------------------------------------------------------------
 
-    def memory(self, layer: int, role: str, lane: int) -> MemoryImage:
+    def memory(self, layer: int, role: str, lane: int, stream: int = 0) -> MemoryImage:
         """A memory of the sidecar; rows and synapses in lock step are those of lane 0."""
         entry = self.sidecar.layers[layer]
         wanted = 0 if entry.lockstep and role != "parameters" else lane
         for memory in entry.memories:
-            if memory.role == role and memory.lane == wanted:
+            if (memory.role, memory.lane, memory.stream) == (role, wanted, stream):
                 return memory
         raise Absent(f"layer {layer} has no {role} memory")
 
-    def table(self, layer: int, role: str, lane: int) -> dict[str, Int]:
+    def table(self, layer: int, role: str, lane: int, stream: int = 0) -> dict[str, Int]:
         """Columns of a memory."""
-        found = self._tables.get((layer, role, lane))
+        found = self._tables.get((layer, role, lane, stream))
         if found is None:
-            memory = self.memory(layer, role, lane)
-            found = self._tables[layer, role, lane] = unpack(read_image(self.bundle, memory), memory)
+            memory = self.memory(layer, role, lane, stream)
+            found = self._tables[layer, role, lane, stream] = unpack(read_image(self.bundle, memory), memory)
         return found
 
     @cached_property
-    def _tables(self) -> dict[tuple[int, str, int], dict[str, Int]]:
+    def _tables(self) -> dict[tuple[int, str, int, int], dict[str, Int]]:
         return {}
 
     def parameter_address(self, layer: int, neuron: int) -> int:
@@ -400,12 +410,16 @@ class Scene:
         entry, encoding = self.sidecar.layers[layer], self.sidecar.layers[layer].encoding
         if not self.is_plain(layer):
             return self._read_picture_rows(layer, lane)
-        tables = {role: self.table(layer, role, lane) for role in ("rows", "synapses")}
-        group, table = encoding.row_group, tables["rows"]
-        held = tables["synapses"].get(self.part(layer, "weight", lane))
+        group, streams = encoding.row_group, self.sidecar.event_streams
+        of_streams = [
+            {role: self.table(layer, role, lane, stream) for role in ("rows", "synapses")} for stream in range(streams)
+        ]
         found = []
         base = entry.projections[0].row_base
-        for source, address in enumerate(base + place for place in entry.source_address):
+        for source, place in enumerate(entry.source_address):
+            address, stream = base + place // streams, place % streams
+            tables = of_streams[stream]
+            table, held = tables["rows"], tables["synapses"].get(self.part(layer, "weight", lane))
             word, member = divmod(address, group)
             if group == 1:
                 first, count = table["start"][word], table["count"][word]
@@ -425,7 +439,7 @@ class Scene:
                 gaps = tables["synapses"]["gap"][words]
                 holds = gaps != (1 << encoding.gap_bits) - 1
                 slots = np.cumsum(gaps + holds) - 1
-            found.append(Row(lane, source, address, words, slots, weights, holds))
+            found.append(Row(lane, stream, source, address, words, slots, weights, holds))
         return found
 
     def _read_picture_rows(self, layer: int, lane: int) -> list[Row]:
@@ -437,7 +451,8 @@ class Scene:
         for source, (low, high) in enumerate(pairwise(bounds)):
             part = slice(low, high)
             columns = walk.word[part], walk.slot[part], walk.weight[part]
-            found.append(Row(lane, source, int(events.row[source]), *columns, walk.holds[part]))
+            place = int(events.stream[source]), source, int(events.row[source])
+            found.append(Row(lane, *place, *columns, walk.holds[part]))
         return found
 
     # Files -----------------------------------------------------------------------------------------

@@ -83,9 +83,11 @@ def axes_of(entry: LayerEntry, reads: PictureInput, *, pool: int, padding: int |
 
 @dataclass(frozen=True)
 class Events:
-    """What events of some addresses lead to, int64 (n,) each: the row, -1 if dropped, and what a tap needs to land."""
+    """What events of some addresses lead to, int64 (n,) each: the row, -1 if dropped, the stream of its tables, and
+    what a tap needs to land."""
 
     row: Int
+    stream: Int
     base: Int
     reach_y: Int
     reach_x: Int
@@ -94,14 +96,18 @@ class Events:
         """The same with rows counted from ``first``."""
         return replace(self, row=np.where(self.row >= 0, self.row + first, -1))
 
+    def of_stream(self, stream: int) -> Events:
+        """The same with those of other streams dropped."""
+        return replace(self, row=np.where(self.stream == stream, self.row, -1))
+
     @classmethod
     def joined(cls, parts: Sequence[Events]) -> Events:
         """Events one after the other."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def events_at(reads: PictureInput, axes: Axes, address: Int) -> Events:
-    """What the reader makes of addresses."""
+def events_at(reads: PictureInput, axes: Axes, address: Int, streams: int) -> Events:
+    """What the reader makes of addresses; the lowest bits of a channel tell in which of the streams an event comes."""
     picture = reads.picture
     x = address & ((1 << picture.x_bits) - 1)
     y = (address >> picture.x_bits) & ((1 << (picture.place_bits - picture.x_bits)) - 1)
@@ -113,8 +119,9 @@ def events_at(reads: PictureInput, axes: Axes, address: Int) -> Events:
 
     (row_y, base_y, reach_y), (row_x, base_x, reach_x) = looked_up(axes.y, y), looked_up(axes.x, x)
     within = (row_y + row_x) & ((1 << reads.row_bits) - 1)
-    row = ((address >> picture.place_bits) << reads.row_bits) | within
-    return Events(np.where((reach_y > 0) & (reach_x > 0), row, -1), base_y + base_x, reach_y, reach_x)
+    channel, stream = np.divmod(address >> picture.place_bits, streams)
+    row = np.where((reach_y > 0) & (reach_x > 0), (channel << reads.row_bits) | within, -1)
+    return Events(row, stream, base_y + base_x, reach_y, reach_x)
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,13 @@ class Walk:
     slot: Int
     weight: Int
     holds: Bool
+
+    @classmethod
+    def joined(cls, parts: Sequence[Walk]) -> Walk:
+        """What several lots of events walk, by number of the event."""
+        columns = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
+        order = np.argsort(columns["event"], kind="stable")
+        return cls(**{name: column[order] for name, column in columns.items()})
 
 
 def lands(reach_y: Int, reach_x: Int, dy: Int, dx: Int) -> Bool:

@@ -114,5 +114,5 @@ def test_compact_memory_counts_what_is_stored():
             assert not have.encoding.is_plain and want.encoding.is_plain
             holder = compact.folded or have
             assert holder.row_words(0).size == holder.row_depth
-            assert holder.synapse_words(0).size == holder.row_lengths[0].sum()
+            assert holder.synapse_words(0).size == holder.table_lengths[0].sum()
             assert have.row_lengths.sum() >= have.row_count.sum() == want.row_lengths.sum()

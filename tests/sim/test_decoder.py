@@ -163,7 +163,7 @@ def test_changed_verilog_is_refused(delivered) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "not the sidecar of an accelerator bundle"),
-        ({"version": 7}, "format version 7, this codesign reads 6"),
+        ({"version": 9}, "format version 9, this codesign reads 8"),
         ({"layers": None}, "layers: Field required"),
     ],
 )
