@@ -53,12 +53,13 @@ def stream_suffixes(streams: int) -> list[str]:
 
 
 def streams_wait(m: Module, plan: EnginePlan, walkers: Mapping[tuple[int, int], SynapseFetcher]) -> list[Signal]:
-    """Of each of several streams, whether all of its walkers wait at an end; none of a single one."""
+    """Of each of several streams, whether all of its walkers waited at an end a clock ago, which they do until they are
+    told to go on; none of a single one."""
     found = []
     for number, of in enumerate(stream_suffixes(plan.streams) if plan.streams > 1 else []):
         # The mutants find it by this name.
         waiting = Signal(name=f"waits{of}")
-        m.d.comb += waiting.eq(Cat(fetcher.waiting for (_, at), fetcher in walkers.items() if at == number).all())
+        m.d.sync += waiting.eq(Cat(fetcher.waiting for (_, at), fetcher in walkers.items() if at == number).all())
         found.append(waiting)
     return found
 

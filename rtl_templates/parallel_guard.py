@@ -19,6 +19,7 @@ from rtl_templates.arithmetic import record_layout, wrap
 from rtl_templates.beats import beat_layout
 from rtl_templates.fetcher import event_layout
 from rtl_templates.guard import DUPLICATE, EARLY_LAST, MISSING_LAST, OUT_OF_RANGE, SeenSources, input_span, is_inside
+from rtl_templates.streams import StreamBuffer, join
 
 
 class StreamCheck(wiring.Component):
@@ -138,7 +139,8 @@ class ParallelGuard(wiring.Component):
     :class:`rtl_templates.guard.InputGuard`, framing for all streams together, sources for each apart
     (:class:`StreamCheck`). Without checks whatever breaks a rule is undefined.
 
-    Latency 4 clocks, 1 without checks; throughput a word a clock of each stream; an end takes a clock.
+    Latency 5 clocks, 2 without checks; throughput a word a clock of each stream; an end takes a clock. What leaves is
+    buffered, since whether a layer has room is known late.
 
     Parameters
     ----------
@@ -295,16 +297,22 @@ class ParallelGuard(wiring.Component):
             m.d.sync += in_sample.eq(0)
         with m.Elif(leaving.any() & ~dropping):
             m.d.sync += in_sample.eq(1)
+        buffers = []
+        for number, output in enumerate(self.outputs):
+            m.submodules[f"buffer{number}"] = buffer = StreamBuffer(output.payload.shape())
+            buffers.append(buffer.i)
+            join(m, buffer.o, output)
         if self._checks:
-            self._check(m, entries, ends, inserts, with_last, dropping, closes)
+            self._check(m, entries, buffers, ends, inserts, with_last, dropping, closes)
         else:
-            self._pass(m, entries)
+            self._pass(m, entries, buffers)
         return m
 
     def _check(
         self,
         m: Module,
         entries: list[Any],
+        outputs: list[Any],
         ends: Signal,
         inserts: Signal,
         with_last: Signal,
@@ -314,7 +322,7 @@ class ParallelGuard(wiring.Component):
         """Every stream through a check of its own; what is wrong with the framing."""
         errors = Signal(4)
         found: list[StreamCheck] = []
-        for number, (entry, output) in enumerate(zip(entries, self.outputs, strict=True)):
+        for number, (entry, output) in enumerate(zip(entries, outputs, strict=True)):
             m.submodules[f"check{number}"] = check = StreamCheck(
                 self._span,
                 number,
@@ -351,9 +359,9 @@ class ParallelGuard(wiring.Component):
             m.d.comb += errors[EARLY_LAST].eq(inserts & ~dropping)
         m.d.sync += self.protocol_error.eq(self.protocol_error | errors)
 
-    def _pass(self, m: Module, entries: list[Any]) -> None:
+    def _pass(self, m: Module, entries: list[Any], outputs: list[Any]) -> None:
         """Every stream as it is."""
-        for entry, output in zip(entries, self.outputs, strict=True):
+        for entry, output in zip(entries, outputs, strict=True):
             m.d.comb += [
                 Value.cast(output.payload).eq(Value.cast(entry.payload)),
                 output.valid.eq(entry.valid),

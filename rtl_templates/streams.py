@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Elaboratable, Module, ShapeLike, Signal, Value, unsigned
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, ShapeLike, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,6 +19,35 @@ def join(m: Module, sender: Any, receiver: Any) -> None:
         receiver.valid.eq(sender.valid),
         sender.ready.eq(receiver.ready),
     ]
+
+
+class StreamBuffer(wiring.Component):
+    """Two words of a stream in registers, so that neither ``valid`` nor ``ready`` has a way through it.
+
+    Latency 1 clock, throughput one word a clock.
+
+    Members
+    -------
+    i : In(stream); o : Out(stream).
+    """
+
+    def __init__(self, shape: ShapeLike):
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        spare = Signal(len(Value.cast(self.i.payload)), reset_less=True)
+        has_spare = Signal()
+        m.d.comb += self.i.ready.eq(~has_spare)
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [
+                self.o.valid.eq(has_spare | self.i.valid),
+                Value.cast(self.o.payload).eq(Mux(has_spare, spare, Value.cast(self.i.payload))),
+                has_spare.eq(0),
+            ]
+        with m.Elif(self.i.valid & ~has_spare):
+            m.d.sync += [spare.eq(Value.cast(self.i.payload)), has_spare.eq(1)]
+        return m
 
 
 class StreamFork(wiring.Component):

@@ -248,7 +248,8 @@ class Clocks:
     ) -> Clocks:
         """pictures, merges, taps : whether events pass a picture's reader and a merge, and walk taps.
 
-        streams : of events; the sums of several are added up in a clock of the sweep.
+        streams : of events; the sums of several are added up in a clock of the sweep, and that all have ended takes a
+        clock to know.
         """
         deep = pipeline == "deep"
         grouped = encoding.row_group > 1
@@ -260,7 +261,7 @@ class Clocks:
             write=write,
             settling=write - (3 if deep else 2) if streams == 1 else 0,
             fetch=3 + 2 * deep + grouped + decoded + pictures + merges,
-            barrier=3 + deep + decoded,
+            barrier=3 + deep + decoded + (streams > 1),
         )
 
     @property
@@ -545,9 +546,14 @@ class MachinePlan:
     @property
     def samples_inside(self) -> int:
         """Most samples between door and decision: every one occupies at least a word of some queue."""
-        return 8 + sum(
-            engine.queue_depth + engine.fifo_depth + sum(engine.skip_depths) + 4 + 2 * len(engine.projections)
-            for engine in self.engines
+        at_door = 4 if self.choices.event_streams > 1 else 0
+        return (
+            8
+            + at_door
+            + sum(
+                engine.queue_depth + engine.fifo_depth + sum(engine.skip_depths) + 4 + 2 * len(engine.projections)
+                for engine in self.engines
+            )
         )
 
 
