@@ -71,11 +71,13 @@ def block_ram_of_others(plan: MachinePlan, family: str) -> dict[str, dict[str, f
 
 
 def no_such_machine(plan: MachinePlan, family: str) -> str | None:
-    """Why the tools of a family do not build this machine, in a line; None if they do."""
+    """Why the tools of a family do not build this machine, or nothing is known of its logic, in a line; else None."""
     if plan.choices.starts_empty and family != "ice40":
         return "single-port RAM is of iCE40 UP5K alone"
     if plan.choices.state_memory == "distributed" and family == "ice40":
         return "iCE40 has no distributed RAM"
+    if plan.choices.event_streams > 1:
+        return "the logic of machines that take several events a clock is not estimated; `codesign synth` measures it"
     return None
 
 
