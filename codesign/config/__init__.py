@@ -34,6 +34,7 @@ from codesign.machine.choices import (
     MAX_LANES,
     QUEUE_DEPTHS,
     Choices,
+    Consumer,
     Pipeline,
     Shape,
     StateMemory,
@@ -830,12 +831,15 @@ class Config(Section):
         if hardware.goal is None:
             return {}
         given = {key: getattr(hardware, key) for key in keys() if key in hardware.model_fields_set}
+        consumers: list[Consumer] = ["budget"] if self.budget.active else []
+        if self.budget.board is not None:
+            consumers.append("board")
         found = expanded(
             hardware.goal,
             given,
             readout=self.network.readout,
             structured=not self.network.is_plain_chain,
-            board=self.budget.board is not None,
+            consumers=consumers,
         )
         return found if "lanes" in hardware.model_fields_set or self.budget.active else {"lanes": "auto", **found}
 
@@ -909,7 +913,7 @@ def hardware_config(network: FrozenNetwork, **options: Any) -> HardwareConfig:
     if hardware.goal is not None:
         given = {key: getattr(hardware, key) for key in keys() if key in options}
         structured = not network.is_plain_chain
-        decided = expanded(hardware.goal, given, readout=network.readout, structured=structured, board=False)
+        decided = expanded(hardware.goal, given, readout=network.readout, structured=structured)
         hardware = parse_section(HardwareConfig, {"lanes": AUTO, **decided, **options}, "hardware")
     count = len(network.layers)
     if isinstance(hardware.lanes, list) and len(hardware.lanes) != count:

@@ -5,12 +5,12 @@ A goal gives the choices that nobody gave; what does not go with the network or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from codesign.contract.network import ReadoutKind
-from codesign.machine.choices import Choices, problem
+from codesign.machine.choices import Choices, Consumer, problem
 
 Goal = Literal["small", "balanced", "fast", "tiny"]
 
@@ -53,12 +53,12 @@ GOALS: dict[Goal, Aim] = {
 
 
 def expanded(
-    goal: Goal, given: Mapping[str, Any], *, readout: ReadoutKind, structured: bool, board: bool
+    goal: Goal, given: Mapping[str, Any], *, readout: ReadoutKind, structured: bool, consumers: Sequence[Consumer] = ()
 ) -> dict[str, Any]:
     """The choices of a goal, but for those ``given``, as far as a machine of all of them is built.
 
-    given : choices that are decided, by their keys. structured : the network is no chain of single synapses. board : a
-    board's link is to reach the machine.
+    given : choices that are decided, by their keys. structured : the network is no chain of single synapses.
+    consumers : who is to deal with the machine beside its generation.
     """
     found: dict[str, Any] = {}
     for key, value in GOALS[goal].choices.items():
@@ -66,7 +66,7 @@ def expanded(
             continue
         candidate = {**found, key: value}
         choices = Choices(**{**given, **candidate})
-        refused = problem(choices, readout=readout, structured=structured, consumer="board" if board else None)
-        if refused is None:
+        refused = [problem(choices, readout=readout, structured=structured, consumer=who) for who in (None, *consumers)]
+        if not any(refused):
             found = candidate
     return found

@@ -60,10 +60,11 @@ def test_what_is_given_against_a_goal_stays_and_is_told() -> None:
 
 
 def test_a_goal_takes_what_goes_with_the_network_and_the_board() -> None:
-    assert expanded("small", {}, readout="spike_count", structured=True, board=False) == {}
+    assert expanded("small", {}, readout="spike_count", structured=True) == {}
     without = {key: value for key, value in GOALS["tiny"].choices.items() if key != "output_spikes"}
-    assert expanded("tiny", {}, readout="membrane_sum", structured=False, board=False) == without
-    assert "input_words" not in expanded("fast", {}, readout="spike_count", structured=False, board=True)
+    assert expanded("tiny", {}, readout="membrane_sum", structured=False) == without
+    assert "event_streams" not in expanded("fast", {}, readout="spike_count", structured=False, consumers=["budget"])
+    assert "input_words" not in expanded("fast", {}, readout="spike_count", structured=False, consumers=["board"])
 
 
 def test_lanes_are_the_fewest_within_the_goal() -> None:
