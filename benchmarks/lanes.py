@@ -5,9 +5,9 @@ digits with a free one; freezes, generates and simulates the delivered Verilog o
 Runs that are there already (`-o`) are not trained again. Placements: `round-robin`, `mean-rate` (neurons by descending
 mean load to the least loaded lane) and `calibrated`, the compiler's.
 
-`lane_use` is synaptic operations / (lanes x clocks in which lanes accumulate), `bound` the same over the clocks that
-the fullest lane of each accumulation takes at least, and `input_bound` with as many clocks at least as the accumulation
-has events, because the port takes one a clock. `clocks` and `formula` are per sample: decision to decision, and the
+`lane_use` is synaptic operations / (lanes x events a clock x clocks in which lanes accumulate), `bound` the same over
+the clocks that the fullest lane of each accumulation takes at least, and `input_bound` with as many clocks at least as
+events take to come, one a clock or `--event-streams`. `clocks` and `formula` are per sample: decision to decision, and the
 fullest lane's synapses of each accumulation plus the sweeps, of the slowest layer.
 """
 
@@ -26,7 +26,7 @@ from codesign.basics.files import write_json
 from codesign.config import Config, load_config
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
-from codesign.cost.estimate import activity, source_events, source_rates
+from codesign.cost.estimate import activity, layer_events, source_events, source_rates
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
 from codesign.pipeline.runner import run_stages
@@ -105,7 +105,8 @@ def measured(
         raise SystemExit(f"{lanes} lanes, {placement}: hardware differs from software: {found.first_divergence}")
     part = activity(network, mapping, stimulus)
     peaks = [layer.loads.max(axis=2) for layer in part]
-    operations = part[0].loads.sum()
+    sent = layer_events(network, stimulus)[0].sum(axis=2)
+    operations, walkers = part[0].loads.sum(), lanes * choices.event_streams
     formulas = [
         float(peak.sum(axis=1).mean()) + layer.n_slots * network.timesteps
         for peak, layer in zip(peaks, mapping.layers, strict=True)
@@ -115,17 +116,18 @@ def measured(
         "placement": placement,
         "queue_depth": choices.queue_depth,
         "pipeline": choices.pipeline,
+        "event_streams": choices.event_streams,
         "samples": found.samples,
         "lane_use": found.lane_use[0],
-        "bound": float(operations / (lanes * peaks[0].sum())),
-        "input_bound": float(operations / (lanes * np.maximum(peaks[0], part[0].events).sum())),
+        "bound": float(operations / (walkers * peaks[0].sum())),
+        "input_bound": float(operations / (walkers * np.maximum(peaks[0], part[0].events.max(axis=2)).sum())),
         "balance": mapping.layers[0].balance,
         "padding_slots": mapping.layers[0].padding_slots,
         "accumulate_clocks": found.layers[0]["accumulate_clocks"] / found.samples,
         "clocks": found.interval_cycles,
         "formula": max(formulas),
-        "events_per_accumulation": float(part[0].events.mean()),
-        "operations_per_event": float(operations / part[0].events.sum()),
+        "events_per_accumulation": float(sent.mean()),
+        "operations_per_event": float(operations / sent.sum()),
     }
 
 
@@ -155,7 +157,12 @@ def placements(folder: Path, options: argparse.Namespace, names: tuple[str, ...]
     network = FrozenNetwork.load(folder / NETWORK)
     calibration = Stimulus.load(folder / CALIBRATION)
     stimulus = Stimulus.load(folder / STIMULUS).take(slice(0, options.samples))
-    choices = Choices(queue_depth=options.queue_depth, pipeline=options.pipeline)
+    choices = Choices(
+        queue_depth=options.queue_depth,
+        pipeline=options.pipeline,
+        event_streams=options.event_streams,
+        input_words=options.event_streams,
+    )
     for lanes in options.lanes:
         for name in names:
             yield measured(network, calibration, stimulus, lanes, name, choices)
@@ -187,6 +194,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100, help="test samples simulated; default 100")
     parser.add_argument("--lanes", type=int, nargs="+", default=list(LANES))
     parser.add_argument("--queue-depth", type=int, default=8)
+    parser.add_argument("--event-streams", type=int, choices=(1, 2, 4), default=1, help="events, and inputs, a clock")
     parser.add_argument("--pipeline", choices=("deep", "short"), default="deep")
     options = parser.parse_args()
     found = []
