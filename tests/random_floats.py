@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from random_networks import random_stimulus
+from random_networks import COMPARES, READOUTS, RESETS, random_stimulus
 from random_structures import random_structure
 
 from codesign.contract.floating import FloatLayer, FloatNetwork
-from codesign.contract.network import FrozenLayer, FrozenNetwork, Projection
+from codesign.contract.network import Convolution, FrozenLayer, FrozenNetwork, Projection, Synapses
 from codesign.contract.stimulus import Stimulus
 
 
@@ -58,3 +59,37 @@ def random_float_network(rng: np.random.Generator) -> tuple[FloatNetwork, Stimul
     network = FloatNetwork(layers, frozen.timesteps, frozen.coding, frozen.readout)
     network.validate()
     return network, random_stimulus(rng, frozen, 5)
+
+
+def terms_of(network: FloatNetwork | None) -> set[str]:
+    """What a random float network has, of all that one can have; of None all of that."""
+    checks: dict[str, Callable[[FloatNetwork], bool]] = {
+        "dense": lambda n: any(isinstance(p.connections, Synapses) and not p.fixed for p in projections(n)),
+        "convolution": lambda n: any(isinstance(p.connections, Convolution) and not p.fixed for p in projections(n)),
+        "pool": lambda n: any(p.pool is not None for p in projections(n)),
+        "recurrence": lambda n: any(
+            p.source == index for index, layer in enumerate(n.layers) for p in layer.projections
+        ),
+        "skip": lambda n: any(
+            p.source < index - 1 for index, layer in enumerate(n.layers) for p in layer.projections
+        ),
+        "identity": lambda n: any(p.fixed for p in projections(n)),
+        "decay by neuron": lambda n: any(np.ptp(layer.decay) > 0 for layer in n.layers),
+        "no decay": lambda n: any(bool(np.all(layer.decay == 1)) for layer in n.layers),
+        "current": lambda n: any(layer.current_decay is not None for layer in n.layers),
+        "late reset": lambda n: any(layer.reset_delay for layer in n.layers),
+        "refractory": lambda n: any(layer.refractory > 0 for layer in n.layers),
+        "input currents": lambda n: n.coding.is_current,
+        "input events": lambda n: not n.coding.is_current,
+    }
+    for kind in RESETS:
+        checks[f"reset {kind}"] = lambda n, kind=kind: any(layer.reset == kind for layer in n.layers)
+    for sign in COMPARES:
+        checks[f"compare {sign}"] = lambda n, sign=sign: any(layer.compare == sign for layer in n.layers)
+    for readout in READOUTS:
+        checks[readout] = lambda n, readout=readout: n.readout == readout
+    return {name for name, holds in checks.items() if network is None or holds(network)}
+
+
+def projections(network: FloatNetwork) -> list[Projection]:
+    return [projection for layer in network.layers for projection in layer.projections]

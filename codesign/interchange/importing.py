@@ -74,12 +74,19 @@ def import_file(
     file = Path(file)
     if source not in SOURCES:
         raise InputError(f"--source {source!r} is none of {', '.join(SOURCES)}")
-    stimulus = None if samples is None else read_samples(Path(samples), facts.input_bits)
-    if stimulus is not None:
+    mine = _read_own(file, facts) if source == own.NAME else None
+    stimulus = None
+    if samples is not None and mine is not None:
+        # Its file says itself what its input is.
+        stimulus = read_samples(Path(samples), mine.coding.input_bits, stated=False)
+        if stimulus.timesteps != mine.timesteps:
+            raise InputError(f"{samples} has {stimulus.timesteps} timesteps, the network of {file} {mine.timesteps}")
+    elif samples is not None:
+        stimulus = read_samples(Path(samples), facts.input_bits)
         if facts.timesteps not in (None, stimulus.timesteps):
             raise InputError(f"--timesteps {facts.timesteps}, but {samples} has {stimulus.timesteps}")
         facts = replace(facts, timesteps=stimulus.timesteps)
-    network, frozen, findings = _read(file, source, facts)
+    network, frozen, findings = _read(file, source, facts) if mine is None else _found(mine)
     if stimulus is not None:
         _check_samples(stimulus, frozen or network, samples)
     calibration, kept = (None, None) if stimulus is None else _shares(stimulus)
@@ -139,16 +146,22 @@ def _read(file: Path, source: str, facts: Facts) -> tuple[FloatNetwork | None, F
     if source == lava.NAME:
         integers = lava.read_net(file, facts)
         return None, integers.network, integers.findings
-    if source == own.NAME:
-        if facts != Facts(timesteps=facts.timesteps):
-            raise InputError("--source codesign says all of the network; leave the other options out")
-        found = own.read_own(file)
-        if facts.timesteps not in (None, found.timesteps):
-            raise InputError(f"--timesteps {facts.timesteps}, but the network of {file} has {found.timesteps}")
-        findings = Findings([f"{len(found.layers)} layers of codesign's own, {found.timesteps} timesteps, exactly"])
-        return (found, None, findings) if isinstance(found, FloatNetwork) else (None, found, findings)
     read = read_nir(file, source, facts)
     return read.network, None, read.findings
+
+
+def _read_own(file: Path, facts: Facts) -> FloatNetwork | FrozenNetwork:
+    if facts != Facts(timesteps=facts.timesteps):
+        raise InputError("--source codesign says all of the network; leave the other options out")
+    network = own.read_own(file)
+    if facts.timesteps not in (None, network.timesteps):
+        raise InputError(f"--timesteps {facts.timesteps}, but the network of {file} has {network.timesteps}")
+    return network
+
+
+def _found(mine: FloatNetwork | FrozenNetwork) -> tuple[FloatNetwork | None, FrozenNetwork | None, Findings]:
+    findings = Findings([f"{len(mine.layers)} layers of codesign's own, {mine.timesteps} timesteps, exactly"])
+    return (mine, None, findings) if isinstance(mine, FloatNetwork) else (None, mine, findings)
 
 
 def _without_dead_code(whole: FrozenNetwork, findings: Findings) -> FrozenNetwork:
@@ -173,11 +186,12 @@ def _shares(stimulus: Stimulus) -> tuple[Stimulus, Stimulus]:
     return stimulus.take(slice(0, None, 2)), stimulus.take(slice(1, None, 2))
 
 
-def read_samples(path: Path, input_bits: int = 0) -> Stimulus:
+def read_samples(path: Path, input_bits: int = 0, *, stated: bool = True) -> Stimulus:
     """Samples of a stimulus file, or of an npz with ``x`` and perhaps labels ``y``.
 
     x : events, 0 or 1, (samples, timesteps, inputs or the axes of a picture). With ``input_bits``, whose constant
-    currents need the number of timesteps from elsewhere, only a stimulus file is read.
+    currents need the number of timesteps from elsewhere, only a stimulus file is read. ``stated``: whether an option
+    says ``input_bits``, and not the network's own file.
 
     Raises InputError in one line for a file of another form.
     """
@@ -186,7 +200,7 @@ def read_samples(path: Path, input_bits: int = 0) -> Stimulus:
         stimulus = Stimulus.load(path)
     elif input_bits:
         raise UnsupportedError(
-            f"{path}: x with --input-bits; write a stimulus (Stimulus.save), which has its timesteps"
+            f"{path}: x, where the network takes currents; write a stimulus (Stimulus.save), which has its timesteps"
         )
     else:
         x = real(arrays["x"], "x", path)
@@ -207,8 +221,8 @@ def read_samples(path: Path, input_bits: int = 0) -> Stimulus:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
     if stimulus.is_current != bool(input_bits):
-        found, other = (
-            ("currents", "add --input-bits N") if stimulus.is_current else ("events", "leave --input-bits out")
-        )
-        raise InputError(f"{path}: holds {found}; {other}")
+        found, expected, option = ("currents", "events", "add --input-bits N")
+        if not stimulus.is_current:
+            found, expected, option = ("events", "currents", "leave --input-bits out")
+        raise InputError(f"{path}: holds {found}, the network takes {expected}" + (f"; {option}" if stated else ""))
     return stimulus

@@ -26,23 +26,6 @@ def steps(layer: FloatLayer, inputs: list[float]) -> tuple[list[int], list[float
     return fired[0, :, 0].tolist(), v[0, :, 0].tolist(), i[0, :, 0].tolist()
 
 
-@pytest.mark.parametrize("block", range(4))
-def test_a_file_gives_back_the_network(block, tmp_path):
-    for seed in range(10 * block, 10 * block + 10):
-        network, stimulus = random_float_network(np.random.default_rng(seed))
-        network.save(tmp_path / "f.safetensors")
-        back = FloatNetwork.load(tmp_path / "f.safetensors")
-        assert back.hash == network.hash and back.coding == network.coding
-        for a, b in zip(network.layers, back.layers, strict=True):
-            assert (a.name, a.shape, a.reset, a.reset_delay, a.compare, a.refractory) == (
-                (b.name, b.shape, b.reset, b.reset_delay, b.compare, b.refractory)
-            )
-            assert a.terms.keys() == b.terms.keys()
-            assert all(np.array_equal(values, b.terms[name]) for name, values in a.terms.items())
-        one, two = floating.run(network, stimulus), floating.run(back, stimulus)
-        assert np.array_equal(one.values, two.values)
-
-
 def test_a_file_that_is_altered_or_of_another_kind_is_refused(tmp_path):
     network, _ = random_float_network(np.random.default_rng(1))
     path = tmp_path / "f.safetensors"

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +15,7 @@ from requirements import needs
 from codesign.basics.errors import CodesignError, InputError
 from codesign.cli import main
 from codesign.contract import floating
+from codesign.contract.golden import projection_matrices, weighted_sums
 from codesign.contract.network import INPUT, Convolution, Synapses
 from codesign.contract.stimulus import Stimulus
 from codesign.interchange import hdf5
@@ -226,6 +228,54 @@ def test_convolutions_and_pools_are_those_of_torch(seed):
     stages = (*(() if whole.pool is None else (whole.pool,)), whole.connections)
     bias = 0 if made.bias is None else made.bias
     np.testing.assert_allclose(applied(stages, signal.reshape(-1)) / gain + bias, want.reshape(-1), atol=1e-12)
+
+
+# What differs by axis, or is not plain, of a convolution of 2 channels on 5 x 7 and of a pool.
+UNLIKE: dict[str, dict[str, Any]] = {
+    "kernel": {"kernel": (2, 3)},
+    "stride": {"stride": [1, 2]},
+    "stride along": {"stride": [3, 1], "kernel": (1, 3)},
+    "padding": {"padding": [0, 2]},
+    "padding along": {"padding": [2, 1], "kernel": (3, 2)},
+    "dilation": {"dilation": [1, 2]},
+    "dilation along": {"dilation": [2, 1]},
+    "groups": {"groups": 2},
+    "all": {"kernel": (2, 3), "stride": [2, 1], "padding": [1, 2], "dilation": [3, 1], "groups": 2},
+    "pool": {"kernel_size": [2, 1], "stride": [2, 1], "padding": [0, 0]},
+    "pool's stride": {"kernel_size": [2, 2], "stride": [1, 3], "padding": [0, 0]},
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_a_node_that_differs_by_axis_is_the_dense_matrix_of_torch(name, tmp_path):
+    """The network of the file equals the one whose file has torch's outputs of single inputs as weights."""
+    import torch
+    from torch.nn import functional
+
+    rng = np.random.default_rng(13)
+    shape, given = (2, 5, 7), {"stride": [1, 1], "padding": [0, 0], **UNLIKE[name]}
+    ones = torch.eye(70, dtype=torch.float64).reshape(70, *shape)
+    if "kernel_size" in given:
+        layer = node("SumPool2d", **given)
+        kernel = tuple(given["kernel_size"])
+        outputs = functional.avg_pool2d(ones, kernel, tuple(given["stride"])) * float(np.prod(kernel))
+    else:
+        given = {"dilation": [1, 1], "groups": 1, **given}
+        kernel = given.pop("kernel", (3, 3))
+        weight = rng.normal(size=(4, 2 // given["groups"], *kernel))
+        layer = node("Conv2d", weight=weight, bias=np.zeros(4), **given)
+        options = {key: tuple(given[key]) for key in ("stride", "padding", "dilation")}
+        outputs = functional.conv2d(ones, torch.tensor(weight), groups=given["groups"], **options)
+    matrix, out = outputs.reshape(70, -1).numpy(), tuple(outputs.shape[1:])
+    found = read(chain(tmp_path / "a.nir", layer, lif(out, tau=0.004), n_in=shape, n_out=out)).network
+    dense = node("Linear", weight=matrix.T)
+    want = read(chain(tmp_path / "b.nir", dense, lif(len(matrix.T), tau=0.004), n_in=70, n_out=len(matrix.T))).network
+    assert found.layers[0].shape == out and found.n_inputs == want.n_inputs
+    (one,), (two,) = (spikes(network, np.random.default_rng(5)) for network in (found, want))
+    # Sums in another order may round to the other side of a threshold.
+    assert two.any() and np.mean(one != two) < 0.001
+    (got,) = (projection_matrices(projection, 1) for projection in found.layers[0].projections)
+    np.testing.assert_allclose(weighted_sums(np.eye(70), got), matrix / 4, atol=1e-12)
 
 
 def test_a_constant_goes_through_what_follows():
