@@ -70,9 +70,7 @@ def terms_of(network: FloatNetwork | None) -> set[str]:
         "recurrence": lambda n: any(
             p.source == index for index, layer in enumerate(n.layers) for p in layer.projections
         ),
-        "skip": lambda n: any(
-            p.source < index - 1 for index, layer in enumerate(n.layers) for p in layer.projections
-        ),
+        "skip": lambda n: any(p.source < index - 1 for index, layer in enumerate(n.layers) for p in layer.projections),
         "identity": lambda n: any(p.fixed for p in projections(n)),
         "decay by neuron": lambda n: any(np.ptp(layer.decay) > 0 for layer in n.layers),
         "no decay": lambda n: any(bool(np.all(layer.decay == 1)) for layer in n.layers),

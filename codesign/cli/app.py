@@ -412,6 +412,13 @@ def import_network(
         Path | None,
         typer.Option("--samples", metavar="DATA", help="stimulus, or npz with x (and y): widths, agreement"),
     ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option("--max-accuracy-drop", metavar="FRACTION", help="fewest bits by layer that cost no more"),
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option("--density", metavar="FRACTION", help="share of the weights that stays (PQ pruning)")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -442,6 +449,8 @@ def import_network(
         scale=scale,
         leak_tolerance=leak_tolerance,
         drop_refractory=drop_refractory,
+        max_accuracy_drop=max_accuracy_drop,
+        density=density,
     )
 
 

@@ -123,13 +123,54 @@ def _shown(folder: Path, found: Import) -> str:
             (*map(str, (a.layer, a.float_spikes, a.frozen_spikes)), f"{a.jaccard:.3f}", f"{a.f1:.3f}", str(a.lag))
             for a in found.measured.layers
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["measured", *("  " + "  ".join(map(str.rjust, row, widths)) for row in rows)]
-        lines.append(f"  {_decisions(found.measured)}")
+        lines += ["measured", *_table(rows), f"  {_decisions(found.measured)}"]
+    lines += _choices(found.document)
     lines += [text for text in (found.document["note"], found.document["hardware"]) if text]
     lines.append(f"{folder}: `codesign generate {folder}` goes on")
     # Names come from the file; they are not to steer the terminal.
     return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.rjust, row, widths)) for row in rows]
+
+
+def _choices(document: dict[str, Any]) -> list[str]:
+    """How the bits were chosen, or what each number of them costs; what each density costs."""
+    lines: list[str] = []
+    chosen, bits, pruning = (document[name] for name in ("bits_chosen", "bit_costs", "pruning"))
+    if chosen is not None:
+        lines.append(f"bits of the weights by layer: {', '.join(map(str, chosen['bits']))}")
+        lines.append(
+            f"  chosen on {chosen['samples']} samples that are not among the measured: accuracy "
+            f"{100 * chosen['accuracy']:.2f} %, {100 * chosen['accuracy_float']:.2f} % in float"
+        )
+    if bits is not None:
+        lines.append(f"what bits of the weights cost, on {bits['samples']} samples that are not among the measured")
+        lines += _table(_costs("bits", bits["rows"]))
+    if pruning is not None:
+        kept, whole = sum(pruning["kept"]), sum(pruning["weights"])
+        lines.append(f"{kept} of {whole} weights stay")
+        if pruning["trade_off"] is not None:
+            lines.append(f"what density costs, on {pruning['trade_off']['samples']} samples that chose nothing")
+            lines += _table(_costs("density", pruning["trade_off"]["rows"]))
+    return lines
+
+
+def _costs(name: str, rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Rows of text; without labels there is no accuracy."""
+    head = (name, "synapses", "same decisions", "accuracy")
+    body = [
+        (
+            f"{row[name]:g}",
+            str(row["synapses"]),
+            f"{100 * row['same_decisions']:.1f} %",
+            "" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
+        )
+        for row in rows
+    ]
+    return [head, *body] if any(row["accuracy"] is not None for row in rows) else [row[:3] for row in (head, *body)]
 
 
 def _decisions(measured: Measured) -> str:

@@ -15,10 +15,11 @@ from codesign.contract.deadcode import remove_dead_code
 from codesign.contract.floating import FloatNetwork
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import ARRAYS, Stimulus
-from codesign.interchange import lava, own
+from codesign.interchange import choosing, lava, own
 from codesign.interchange.facts import Facts, Findings
 from codesign.interchange.measure import Measured, measure
 from codesign.interchange.nir_file import read_nir
+from codesign.interchange.pruning import at_densities, prune
 from codesign.interchange.sources import NEURONS
 from codesign.quantise.integers import LEAK_TOLERANCE, Change, Scale, quantise
 
@@ -32,7 +33,7 @@ class Import:
 
     floating : the float network; None where the source's integers are taken as they are.
     frozen : the frozen network, dead code removed.
-    calibration, samples : what widths came from, and what was measured on; None without samples.
+    calibration, samples : what widths and bits came from, and what was measured on; None without samples.
     """
 
     floating: FloatNetwork | None
@@ -54,12 +55,18 @@ def import_file(
     scale: Scale = "neuron",
     leak_tolerance: float = LEAK_TOLERANCE,
     drop_refractory: bool = False,
+    max_accuracy_drop: float | None = None,
+    density: float | None = None,
 ) -> Import:
     """The network of a file in the meaning of ``source``, in integers.
 
-    ``samples`` is a stimulus, or an npz with ``x`` (and ``y``): :func:`read_samples`. Every second one calibrates, the
-    others are measured on. Raises InputError for a file that is wrong and for a fact that nothing says (the line names
-    the option), UnsupportedError for what the frozen network does not hold.
+    ``samples`` is a stimulus, or an npz with ``x`` (and ``y``): :func:`read_samples`. Every second one chooses widths
+    and bits, the others are measured on. ``density`` is the share of the weights that stay (:func:`prune`);
+    ``max_accuracy_drop``, 0..1, takes bits from the weights of each layer, from ``weight_bits`` down, as long as the
+    accuracy on the samples that choose stays so near to the float network's.
+
+    Raises InputError for a file that is wrong and for a fact that nothing says (the line names the option),
+    UnsupportedError for what the frozen network does not hold.
 
     >>> import codesign, nir, numpy
     >>> ones = numpy.ones(2)
@@ -90,18 +97,22 @@ def import_file(
     if stimulus is not None:
         _check_samples(stimulus, frozen or network, samples)
     calibration, kept = (None, None) if stimulus is None else _shares(stimulus)
-    if frozen is None:
-        assert network is not None
-        quantised = quantise(
-            network,
-            calibration,
-            weight_bits=weight_bits,
-            scale=scale,
-            leak_tolerance=leak_tolerance,
-            drop_refractory=drop_refractory,
-        )
-        findings.changed += quantised.changes
+    # One sample chooses widths and is measured on; it is to choose no more.
+    apart = stimulus is not None and len(stimulus) > 1
+    if max_accuracy_drop is not None and stimulus is not None and not apart:
+        raise InputError(f"--max-accuracy-drop: {samples} has one sample; it takes others to choose than to report")
+    made: dict[str, Any] = {}
+    if network is not None:
+        options = {"scale": scale, "leak_tolerance": leak_tolerance, "drop_refractory": drop_refractory}
+        others = (calibration, kept) if apart else (None, None)
+        sparse, bits, made = _chosen(network, options, weight_bits, max_accuracy_drop, density, *others)
+        quantised = quantise(sparse, calibration, weight_bits=bits, **options)
+        findings.changed += [*made.pop("pruned", ()), *quantised.changes]
         frozen = _without_dead_code(quantised.network, findings)
+    elif max_accuracy_drop is not None or density is not None:
+        option = "--density" if max_accuracy_drop is None else "--max-accuracy-drop"
+        raise InputError(f"{option}: the integers of {file} are taken as they are; leave it out")
+    assert frozen is not None
     measured = None
     several = facts.spikes == "several"
     if kept is not None and network is not None:
@@ -114,16 +125,60 @@ def import_file(
         "sha256": file_hash(file),
         "source": source,
         "options": {name: value for name, value in asdict(facts).items() if value not in (None, {}, 0)},
-        "weight_bits": None if network is None else weight_bits,
         "network_hash": frozen.hash,
         "neurons": [layer.n_out for layer in frozen.layers],
         "synapses": frozen.n_synapses,
         **findings.document(),
+        "samples_that_choose": None if calibration is None else len(calibration),
+        **{name: made.get(name) for name in ("weight_bits", "bits_chosen", "bit_costs", "pruning")},
         "measured": None if measured is None else measured.document(),
         "note": NOTHING_MEASURED if stimulus is None else None,
         "hardware": frozen.hardware_support(),
     }
     return Import(network, frozen, findings, measured, calibration, kept, document)
+
+
+def _chosen(
+    network: FloatNetwork,
+    options: dict[str, Any],
+    start: int,
+    drop: float | None,
+    density: float | None,
+    choosers: Stimulus | None,
+    others: Stimulus | None,
+) -> tuple[FloatNetwork, list[int], dict[str, Any]]:
+    """The network that is quantised, the bits of its layers, and what the document says of both.
+
+    choosers : samples that choose. others : samples that are reported on and choose nothing. Widths are by the former.
+    ``pruned`` of the last are the changes of a pruning.
+    """
+
+    def freeze(which: FloatNetwork, bits: list[int], calibration: Stimulus | None = None) -> FrozenNetwork:
+        return quantise(which, calibration, weight_bits=bits, **options).network
+
+    made: dict[str, Any] = {}
+    pruned = None if density is None else prune(network, density)
+    sparse = network if pruned is None else pruned.network
+    bits = [start] * len(network.layers)
+    if drop is not None:
+        chosen = choosing.fewest_bits(network, sparse, freeze, start, drop, choosers)
+        bits, made["bits_chosen"] = list(chosen.bits), asdict(chosen)
+    elif choosers is not None:
+        variants = [(count, freeze(sparse, [count] * len(bits))) for count in choosing.BITS]
+        made["bit_costs"] = choosing.costs("bits", network, variants, choosers)
+    if pruned is not None and density is not None:
+        curve = None
+        if others is not None:
+            variants = [
+                (value, remove_dead_code(freeze(which, bits, choosers)))
+                for value, which in at_densities(network, density)
+            ]
+            curve = choosing.costs("density", network, variants, others)
+        made["pruned"] = pruned.changes
+        made["pruning"] = {
+            "density": density, "weights": list(pruned.weights), "kept": list(pruned.kept), "trade_off": curve
+        }  # fmt: skip
+    return sparse, bits, {**made, "weight_bits": bits}
 
 
 def _clamping(measured: Measured | None) -> Change:

@@ -15,6 +15,7 @@ from codesign.report.budget import budget
 from codesign.report.collect import collect
 from codesign.report.freezing import freezing
 from codesign.report.headline import headline, subtitle, verdict
+from codesign.report.imported import imported
 from codesign.report.samples import raster_layers, samples, spikes
 from codesign.report.summary import summary
 
@@ -35,6 +36,7 @@ def write_report(folder: str | Path) -> Path:
         samples(record),
         sections.training(record),
         freezing(record),
+        imported(record),
         spikes(record),
         budget(record),
         sections.verification(record),

@@ -22,9 +22,19 @@ from codesign.contract.network import MAX_WIDTH, FrozenNetwork
 from codesign.contract.sidecar import Sidecar, read_sidecar_file
 from codesign.contract.stimulus import Stimulus
 from codesign.data.chance import Comparison, compare, short_name
-from codesign.records.names import DECISIONS
+from codesign.records.names import DECISIONS, IMPORT_REPORT
 from codesign.records.rundir import RunDirectory
-from codesign.report.documents import Build, Epoch, Estimate, Freezing, Mutants, Synthesis, Verification, check
+from codesign.report.documents import (
+    Build,
+    Epoch,
+    Estimate,
+    Freezing,
+    Imported,
+    Mutants,
+    Synthesis,
+    Verification,
+    check,
+)
 
 T = TypeVar("T")
 MAX_HISTORY_BYTES = 1 << 26
@@ -63,6 +73,7 @@ class Record:
     sidecar: Sidecar | None = None
     verification: dict[str, Any] | None = None
     freezing: dict[str, Any] = field(default_factory=dict)
+    imported: dict[str, Any] | None = None
     kept_decisions: Decisions | None = None
     observed: Observed | None = None
     mutants: dict[str, Any] | None = None
@@ -235,6 +246,7 @@ def collect(folder: Path) -> Record:
         record.freezing = check(dict(record.run.stage("freeze")), Freezing, "manifest.json: freeze")
     except InputError as error:
         record.damaged.append(str(error))
+    record.imported = part(folder / IMPORT_REPORT, reader(Imported))
     record.kept_decisions = part(folder / DECISIONS, read_decisions)
     record.history = part(folder / "metrics.jsonl", read_history) or []
     record.sidecar = part(folder / "bundle" / "design.json", read_sidecar_file)
@@ -254,6 +266,7 @@ def _drop_foreign(record: Record) -> None:
     if record.network is None:
         return
     for name, file in (
+        ("imported", IMPORT_REPORT),
         ("sidecar", "bundle/design.json"),
         ("verification", "verify/verification.json"),
         ("synthesis", "synth/synth.json"),

@@ -41,6 +41,78 @@ class Freezing(_Document):
     weights_rounded_to_zero: list[Whole] = []
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ImportChange(_Document):
+    where: str
+    text: str
+
+
+class ImportedLayer(_Document):
+    layer: str
+    float_spikes: Whole
+    frozen_spikes: Whole
+    jaccard: Number
+    f1: Number
+    lag: Annotated[int, Field(ge=-1000, le=1000)]
+
+
+class ImportMeasured(_Document):
+    samples: Whole
+    layers: list[ImportedLayer]
+    same_decisions: Share
+    accuracy_float: Share | None
+    accuracy_frozen: Share | None
+    saturations: Whole
+
+
+class Variant(_Document):
+    """A row of what bits, or densities, cost."""
+
+    bits: Whole | None = None
+    density: Share | None = None
+    synapses: Whole
+    same_decisions: Share
+    accuracy: Share | None
+
+
+class Variants(_Document):
+    samples: Whole
+    rows: list[Variant]
+
+
+class BitsChosen(_Document):
+    bits: list[Whole]
+    samples: Whole
+    accuracy_float: Share
+    accuracy: Share
+
+
+class Pruning(_Document):
+    density: Share
+    weights: list[Whole]
+    kept: list[Whole]
+    trade_off: Variants | None
+
+
+class Imported(_Document):
+    """``import.json``."""
+
+    network_hash: str
+    file: str
+    source: str
+    supported: list[str]
+    changed: list[ImportChange]
+    unsupported: list[str]
+    samples_that_choose: Whole | None = None
+    measured: ImportMeasured | None = None
+    bits_chosen: BitsChosen | None = None
+    bit_costs: Variants | None = None
+    pruning: Pruning | None = None
+    note: str | None = None
+
+
 class Phase(_Document):
     samples: Whole | None = None
     mismatches: Whole | None = None

@@ -1,4 +1,7 @@
-"""Random float networks in the simulator: as integers golden == RTL. The way to there: codesign/test_random_floats.py."""
+"""Random float networks in the simulator: as integers golden == RTL.
+
+The way to there: tests/codesign/test_random_floats.py.
+"""
 
 from __future__ import annotations
 

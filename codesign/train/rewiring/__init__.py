@@ -5,7 +5,8 @@ number of weights worth keeping, and from that the fraction to rewire (Diao et a
 Knows torch and nothing of spiking networks, data or hardware.
 """
 
-from codesign.train.rewiring.index import keep_bound, pq_index, rewiring_fraction
+from codesign.basics.sparsity import keep_bound, pq_index
+from codesign.train.rewiring.index import rewiring_fraction
 from codesign.train.rewiring.rewirer import LayerChange, PQRewirer
 from codesign.train.rewiring.schedule import change_epochs, fall_epochs, turning_point
 from codesign.train.rewiring.start import layer_counts, random_mask

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from codesign.basics.errors import CodesignWarning, InputError
+from codesign.basics.sparsity import apportion, pq_index
 from codesign.config import RewiringConfig, parse_section
-from codesign.train.rewiring.index import pq_index, rewiring_fraction
+from codesign.train.rewiring.index import rewiring_fraction
 from codesign.train.rewiring.optimizers import Optimizers, held_by, loss_scale, will_skip
 from codesign.train.rewiring.parameters import check_unowned, disown, own, plain_name, sparse_parameters, unwrapped
 from codesign.train.rewiring.schedule import change_epochs, turning_point
 from codesign.train.rewiring.selection import Bool, Int, Layout, Values, smallest
-from codesign.train.rewiring.start import apportion, first_masks, target_groups
+from codesign.train.rewiring.start import first_masks, target_groups
 from codesign.train.rewiring.weights import MaskedWeights
 
 # First fraction of ratio 'constant' (Mocanu et al., 2018) and 'cosine' (Evci et al., 2020) where density stays.

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from codesign.basics.errors import InputError
+from codesign.basics.sparsity import apportion
 from codesign.config import RewiringConfig
 from codesign.train.rewiring.balance import balanced_mask, can_balance
 from codesign.train.rewiring.selection import Bool, Layout
@@ -45,23 +45,6 @@ def layer_counts(shapes: Sequence[Sequence[int]], density: float, distribution: 
                 high = middle
         wanted = np.minimum(1, high * raw) * sizes
     return apportion(np.maximum(wanted, floor), total, floor, sizes)
-
-
-def apportion(
-    wanted: npt.NDArray[np.floating], total: int, least: npt.NDArray[np.int64], most: npt.NDArray[np.int64]
-) -> list[int]:
-    """Integers near ``wanted`` within [least, most] whose sum is ``total``: largest remainders first."""
-    counts = np.clip(np.floor(wanted).astype(np.int64), least, most)
-    remainder = wanted - counts
-    while (gap := total - int(counts.sum())) != 0:
-        sign = 1 if gap > 0 else -1
-        room = most - counts if sign > 0 else counts - least
-        open_ = np.flatnonzero(room > 0)
-        order = open_[np.argsort(-sign * remainder[open_], kind="stable")][: abs(gap)]
-        step = np.minimum(room[order], max(1, abs(gap) // order.size))
-        counts[order] += sign * step
-        remainder[order] -= sign * step
-    return [int(count) for count in counts]
 
 
 def random_mask(shape: Sequence[int], count: int, min_fan_in: int, generator: np.random.Generator) -> Bool:
