@@ -190,12 +190,12 @@ def _layer(
 
 
 def _choices(rng: np.random.Generator, network: FrozenNetwork) -> Choices:
-    """Those of a goal, or any that go together, drawn until they suit the network."""
+    """Those of a goal that estimates know, or any that go together, drawn until they suit the network."""
     structured = not network.is_plain_chain
     while True:
         if rng.random() < 0.4:
             goal = list(GOALS)[rng.integers(len(GOALS))]
-            drawn = expanded(goal, {}, readout=network.readout, structured=structured, board=False)
+            drawn = expanded(goal, {}, readout=network.readout, structured=structured, consumers=["budget"])
         else:
             drawn = {name: values[rng.integers(len(values))] for name, values in DRAWN.items() if rng.random() < 0.22}
             if "synapse_memory" in drawn:

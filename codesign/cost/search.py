@@ -111,6 +111,13 @@ class Wish:
             return getattr(MODELS[self.family], kind).band(estimated)[0]
         return estimated * (1 - CYCLE_ERROR) if kind in ("cycles", "latency_us", "interval_us") else estimated
 
+    def over(self, estimated: Mapping[str, Any]) -> float:
+        """By how much the estimate itself is beyond a limit, relative to it, at most; 0 or less if it keeps all."""
+        limits = self.limits
+        return max(
+            (estimated[kind] / limit - 1 for kind, limit in limits.items() if kind in estimated and limit), default=0.0
+        )
+
     def excess(self, estimated: Mapping[str, float | None]) -> dict[str, float]:
         """By limit, how far a candidate is beyond it even if the estimate gave too much, relative to the limit."""
         found = {}
@@ -302,13 +309,12 @@ def variants(wish: Wish, network: FrozenNetwork, lanes: tuple[int, ...]) -> Iter
 
 def rank(rows: list[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:
     """Those within the limits by estimate first, best first; then those that may be; then the others, nearest first."""
-    limits = wish.limits
 
     def order(row: dict[str, Any]) -> tuple[Any, ...]:
         found = row["estimated"]
         if found is None:
             return (True, float("inf"))
-        over = max((found[kind] / limit - 1 for kind, limit in limits.items() if kind in found and limit), default=0.0)
+        over = wish.over(found)
         beyond = max(wish.excess(found).values(), default=0.0)
         measures = (*(found[name] for name in MEASURES[wish.minimise]), len(row["choices"]))
         return (beyond > 0, beyond, over, *measures) if over > 0 else (False, 0.0, 0.0, *measures)

@@ -1,6 +1,5 @@
 """Estimates of logic: the table's machines, what a netlist's cells count as, fits, and what they keep."""
 
-import hashlib
 import json
 
 import numpy as np
@@ -36,7 +35,15 @@ def test_the_table_is_of_the_machines_that_numbers_stand_for_now():
 def test_the_table_is_of_the_verilog_that_is_generated_now():
     for number, row in calibrate.read_table().items():
         verilog = emit_verilog(Accelerator(plan_machine(*random_machine(number))), "snn")
-        assert hashlib.sha256(verilog.encode()).hexdigest()[:16] == row["verilog"], "python -m boards.calibrate table"
+        assert calibrate.circuit_hash(verilog) == row["verilog"], f"{number}: python -m boards.calibrate table"
+
+
+def test_a_circuit_is_the_same_however_a_block_is_written():
+    bare = "module a;\n  always @*\n    b = c;\n  always @* begin\n    d = c;\n    e = d;\n  end\nendmodule\n"
+    written = bare.replace("@*\n    b = c;", "@* begin\n    if (evaluate_once) begin end\n    b = c;\n  end")
+    assert written != bare and calibrate.circuit_hash(written) == calibrate.circuit_hash(bare)
+    assert calibrate.circuit_hash(written.replace("b = c", "b = d")) != calibrate.circuit_hash(bare)
+    assert calibrate.circuit_hash(bare.replace("    e = d;\n", "")) != calibrate.circuit_hash(bare)
 
 
 def test_cells_are_counted_by_component(tmp_path):

@@ -13,7 +13,7 @@ from codesign.cost.estimate import estimate
 from codesign.cost.search import Machines, Wish, rank, search, variants
 from codesign.machine.choices import Choices
 from codesign.machine.plan import plan_machine
-from codesign.pipeline.tuning import choices_of, find_target, hardware_keys, mapped, tune
+from codesign.pipeline.tuning import _worth_placing, choices_of, find_target, hardware_keys, mapped, tune
 
 ROOMY = {"lut": 10**6, "ff": 10**6, "bram": 10**4, "dsp": 10**4}
 
@@ -90,6 +90,20 @@ def test_a_candidate_that_may_be_within_the_limits_comes_after_those_that_are():
         for lut in (1010, 990, 5000)
     ]
     assert [row["estimated"]["lut"] for row in rank(rows, asked)] == [990, 1010, 5000]
+
+
+def test_what_may_keep_the_limits_and_would_be_better_is_placed_too():
+    asked = wish(within={"lut": 1000.0})
+    figures = {"pipeline": "deep", "excluded": None, "ff": 1, "bram": 1, "dsp": 0, "interval_us": 9}
+
+    def of(lut, cycles, **given):
+        return {**figures, "lut": lut, "cycles": cycles, "latency_us": cycles / 50, "energy_nj": 1, **given}
+
+    rows = [of(900, 100), of(890, 110), of(900, 100), of(1010, 90), of(1020, 120), of(880, 130, pipeline="short")]
+    chosen = [(row["lut"], row["pipeline"]) for row in _worth_placing(rows, 9, asked)]
+    assert chosen == [(900, "deep"), (1010, "deep"), (880, "short"), (890, "deep")]
+    smallest = wish(minimise="area")
+    assert [row["lut"] for row in _worth_placing(rows, 2, smallest)] == [900, 890]
 
 
 def test_rows_are_a_table_and_lead_to_the_machine(network, samples):
