@@ -24,8 +24,8 @@ SPACE: dict[str, Any] = {
     "device": "ecp5-25f",
     "objectives": {"accuracy": "maximise", "lut": "minimise", "cycles": "minimise"},
     "constraints": ["cycles <= 4500"],
-    "batch": 4,
-    "budget": {"networks": 14},
+    "batch": 3,
+    "budget": {"networks": 8},
     "front": {"most": 0},
 }
 
