@@ -70,7 +70,8 @@ def figures_of(record: Record) -> dict[str, Any]:
     """What a run is compared by; None where it is not known.
 
     Clocks are means over the samples, ``cycles`` how they are known. ``latency_us`` and ``fmax_mhz`` are by target as
-    placed and routed. ``energy_nj`` is an estimate (:mod:`codesign.cost.energy`). ``area`` has the cells of each family as they are known best: ``{family: {"how", lut, ff, ...}}``.
+    placed and routed. ``energy_nj`` is an estimate (:mod:`codesign.cost.energy`). ``area`` has the cells of each family
+    as they are known best: ``{family: {"how", lut, ff, ...}}``.
     """
     verification, estimate = record.verification or {}, record.estimate or {}
     simulated = verification.get("latency_cycles") is not None
@@ -109,7 +110,9 @@ def _weight_bits(network: FrozenNetwork | None) -> int | None:
     return None if network is None else max(layer.weight_bits for layer in network.layers)
 
 
-def _verdict(names: Sequence[str], rows: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> tuple[Mood, str, str]:
+def _verdict(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], records: Sequence[Record]
+) -> tuple[Mood, str, str]:
     wrong = [name for name, row in zip(names, rows) if row["mismatches"]]
     if wrong:
         return "bad", f"Hardware differs from software in {' and '.join(wrong)}.", "See the reports of these runs."
@@ -179,7 +182,10 @@ def _pictures(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Sectio
         return None
     section = Section("pictures", "Main figures")
     section.panels(
-        [(beside(title, names, values, is_share=is_share), f"{title} of each run") for title, values, is_share in known],
+        [
+            (beside(title, names, values, is_share=is_share), f"{title} of each run")
+            for title, values, is_share in known
+        ],
         "Accuracies are dots, on a scale of their own; bars begin at 0.",
     )
     return section
@@ -218,7 +224,7 @@ def beside(title: str, names: Sequence[str], values: Sequence[float | None], *, 
         room = (high - low) or 0.02 * high or 1.0
         axes.set_xlim(low - 0.1 * room if is_share else 0.0, high + 0.45 * room)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_yticks(range(len(names)), [name if len(name) <= 18 else f"…{name[-17:]}" for name in names])
+        axes.set_yticks(range(len(names)), [name if len(name) <= 18 else f"...{name[-15:]}" for name in names])
         axes.tick_params(axis="y", length=0, labelcolor=plots.INK)
         axes.xaxis.set_major_locator(plots.MaxNLocator(3))
         axes.set_title(title)
@@ -257,7 +263,9 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Section:
     table.append(cells("energy of a sample, nJ, estimated", lambda row: number(row["energy_nj"], 1)))
     for family in dict.fromkeys(family for row in rows for family in row["area"]):
         for kind, title in RESOURCES.items():
-            table.append(cells(f"{title}, {family}", lambda row, of=family, kind=kind: _amount(row["area"].get(of), kind)))
+            table.append(
+                cells(f"{title}, {family}", lambda row, of=family, kind=kind: _amount(row["area"].get(of), kind))
+            )
     table.append(cells("verified", _verified))
     section.table(["", *names], [row for row in table if any(cell != MISSING for cell in row[1:])])
     section.caption(

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
@@ -103,24 +103,24 @@ def _label_apart(
         wide = box.padded(5, 2)
         return inside and not wide.count_contains(marks) and not wide.count_overlaps(taken)
 
-    tries = [(sign, 8 + 13 * level) for level in range(12) for sign in (1, -1)]
+    def move(label: Annotation, sign: int, away: int) -> Bbox:
+        """Put a text above (1) or below (-1) its place; the box is that of the text, without the line to it."""
+        label.set(position=(0, sign * away), va="bottom" if sign > 0 else "top")
+        label.get_window_extent()  # Moves it.
+        box = Text.get_window_extent(label)
+        over = max(0.0, box.x1 - window.x1) - max(0.0, window.x0 - box.x0)
+        label.set(x=-over * 72 / figure.dpi)
+        return box.translated(-over, 0)
+
+    near = (1, 8)
+    tries = [(sign, near[1] + 13 * level) for level in range(12) for sign in (1, -1)]
     for place, text in sorted(zip(places, texts)):
         label = axes.annotate(
             text, place, xytext=(0, 0), textcoords="offset points", ha="center", fontsize=7.5, color=MUTED, zorder=5,
             arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5},
         )  # fmt: skip
-        for sign, away in tries:
-            label.set_position((0, sign * away))
-            label.set_va("bottom" if sign > 0 else "top")
-            label.get_window_extent()  # Moves it; the box is that of the text, without the line that leads to it.
-            box = Text.get_window_extent(label)
-            over = max(0.0, box.x1 - window.x1) - max(0.0, window.x0 - box.x0)
-            if over:
-                label.set_x(-over * 72 / figure.dpi)
-                box = box.translated(-over, 0)
-            if is_free(box):
-                break
-        taken.append(box)
         label.set_in_layout(False)
+        found = next((tried for tried in tries if is_free(move(label, *tried))), near)
+        taken.append(move(label, *found))
         assert label.arrow_patch is not None
-        label.arrow_patch.set_visible(away > tries[0][1])
+        label.arrow_patch.set_visible(found[1] > near[1])

@@ -233,7 +233,9 @@ def test_objectives_that_are_not_estimated_are_said_and_left_out(tmp_path, fakes
         return found
 
     monkeypatch.setattr(study, "freeze_network", without)
-    with pytest.warns(CodesignWarning, match=f"{POINTS - NETWORKS} of {POINTS} points are left out: lut is not estimated"):
+    with pytest.warns(
+        CodesignWarning, match=f"{POINTS - NETWORKS} of {POINTS} points are left out: lut is not estimated"
+    ):
         document = explore(tmp_path / "study")
     assert all(
         point["unknown"] == ["lut"] and not point["front"] for point in document["points"] if point["lanes"] != [1, 1]
