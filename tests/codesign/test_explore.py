@@ -171,6 +171,21 @@ def test_a_killed_study_goes_on_to_the_same_points(tmp_path, fakes, whole):
     assert len(fakes.done) == 2 * NETWORKS - 11
 
 
+def test_a_table_that_takes_long_is_written_less_often(tmp_path, fakes, whole, monkeypatch):
+    """A study that is stopped in between goes on to the same points although its table is old."""
+    expected, written = essence(whole()), []
+    write_json = study.write_json
+    monkeypatch.setattr(study, "write_json", lambda *given: written.append(1) or write_json(*given))
+    monkeypatch.setattr(study, "WRITING", 1e9)
+    fakes.stop = 9
+    with pytest.raises(Stopped):
+        explore(tmp_path / "study")
+    fakes.stop = None
+    assert essence(explore(tmp_path / "study")) == expected
+    # At the beginning and at the end of both calls.
+    assert len(written) == 4
+
+
 def test_more_networks_go_on_from_those_there_are(tmp_path, fakes, whole):
     explore(tmp_path / "parts", budget={"networks": 4})
     assert essence(explore(tmp_path / "parts")) == essence(whole())

@@ -7,8 +7,10 @@ import re
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from codesign.report.explorer import peers_of, read_peers, write_explorer
+from codesign.report.tradeoff import tradeoff
 from tests.browser import Page
 from tests.fake_study import Fakes, explore
 from tests.requirements import needs
@@ -61,6 +63,26 @@ def fill(page: Page, key: str, text: str) -> None:
         f"(() => {{ const input = document.querySelector('th[data-key=\"{key}\"] input');"
         f" input.value = {json.dumps(text)}; input.dispatchEvent(new Event('input')); }})()"
     )
+
+
+def test_labels_of_others_cover_neither_each_other_nor_points(study):
+    document = json.loads((study / "explore.json").read_text())
+    points = [point for point in document["points"] if not point["broken"]]
+    places = [(0.93, 2000.0), (0.93, 2001.0), (0.931, 2050.0), (0.9, 700.0), (0.9, 30000.0)]
+    peers = [
+        {"name": f"work {number}", "device": "a device", "metrics": {"accuracy": accuracy, "lut": lut}}
+        for number, (accuracy, lut) in enumerate(places)
+    ]
+    figure = tradeoff(points, peers, "lut", {"lut": "logic", "accuracy": "accuracy"})
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    labels = [text for text in axes.texts if "a device" in text.get_text()]
+    boxes = [Text.get_window_extent(label) for label in labels]
+    assert len(boxes) == len(peers)
+    assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
+    marks = [(point["metrics"]["lut"], point["metrics"]["accuracy"]) for point in points]
+    assert not any(box.count_contains(axes.transData.transform(marks)) for box in boxes)
+    assert all(box.x1 <= axes.get_window_extent().x1 + 1 for box in boxes)
 
 
 def is_drawn(opened: Page, document: dict[str, Any]) -> None:
