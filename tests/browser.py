@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 START = 60
 # Seconds between movements of the mouse, which a page takes in frame by frame.
@@ -79,8 +81,10 @@ class Page:
                 self.requests.append(address)
 
     def open(self, path: Path, *, width: int, height: int, dark: bool = False) -> None:
-        """Load a file in a window of so many pixels."""
+        """Load a file in a window of so many pixels; what was noted of the page before is forgotten."""
         self._address = path.resolve().as_uri()
+        self.problems.clear()
+        self.requests.clear()
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call(
@@ -155,6 +159,13 @@ def browser() -> Iterator[Page]:
                 process.kill()
                 process.wait()
             loop.close()
+
+
+@pytest.fixture(scope="session")
+def opened() -> Iterator[Page]:
+    """One browser for all tests of a process, one after the other."""
+    with browser() as page:
+        yield page
 
 
 async def _connected(connect: Any, address: str) -> Any:

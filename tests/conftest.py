@@ -1,1 +1,1 @@
-pytest_plugins = ["quick", "requirements"]
+pytest_plugins = ["browser", "quick", "requirements"]

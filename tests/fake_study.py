@@ -24,8 +24,8 @@ SPACE: dict[str, Any] = {
     "device": "ecp5-25f",
     "objectives": {"accuracy": "maximise", "lut": "minimise", "cycles": "minimise"},
     "constraints": ["cycles <= 4500"],
-    "batch": 4,
-    "budget": {"networks": 14},
+    "batch": 3,
+    "budget": {"networks": 8},
     "front": {"most": 0},
 }
 
@@ -80,6 +80,7 @@ class Fakes:
             rows.append({
                 "lanes": [machine.lanes] * 2, "memory_bits": found["synapses"] * (bits + 7),
                 "cycles": found["synapses"] / machine.lanes + 40, "interval_cycles": found["synapses"] / machine.lanes,
+                "energy_nj": found["synapses"] / 100,
                 "area": {family: dict(area) for family in ("ecp5", "ice40", "xilinx", "gowin")},
             })  # fmt: skip
         return {**found, "machines": rows}

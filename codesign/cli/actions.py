@@ -24,6 +24,7 @@ from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.records.names import MANIFEST, NETWORK, STIMULUS
 from codesign.records.rundir import MUTANTS, RunDirectory
 
+COMPARISON = "compare.html"
 MUTANTS_FILE = "verify/mutants.json"
 # What a stage's record says of its result, beside the figures of the run.
 RESULTS = (
@@ -70,6 +71,21 @@ def stage(
     imported = target if kind_of(target) == "network" else None
     execute(directory, config, [name], force=force, device=device, network=imported)
     console.finish({**_result(directory), "stage": directory.stage(name)}, stage_summary(directory, name))
+
+
+def report(runs: Sequence[Path], output: Path | None) -> None:
+    if len(runs) == 1:
+        if output is not None:
+            raise InputError("-o names the page of several runs; one run's report is in its folder")
+        stage("report", runs[0], None, None, None)
+        return
+    from codesign.report import compare_runs
+
+    page = output or Path(COMPARISON)
+    if page.is_dir() or page.suffix not in (".html", ".htm"):
+        raise InputError(f"{page}: -o names a page, which ends in .html")
+    rows = compare_runs(runs, page)
+    console.finish({"page": str(page), "runs": rows}, f"{len(rows)} runs side by side: {page}")
 
 
 def _help_training(

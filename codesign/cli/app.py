@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from codesign.cli.console import console
 from codesign.cli.kinds import expect
-from codesign.cli.options import Compute, Debug, Force, Json, Output, Overrides, Seed, argument
+from codesign.cli.options import Compute, Debug, Force, Json, Output, Overrides, Seed, argument, arguments
 
 USAGE = 2
 # Characters of a sentence in a list of commands: as many as it has.
@@ -310,14 +310,17 @@ def explore(
     _actions(json).explore(space, output, overrides, workers, scheduler, networks, device)
 
 
-@app.command(epilog="Example: codesign report runs/digits")
+@app.command(epilog="Example: codesign report runs/digits; side by side: codesign report runs/a runs/b -o both.html")
 def report(
-    run: Annotated[Path, argument("run", help="run directory")],
+    runs: Annotated[list[Path], arguments("run", help="run directory, or several")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="page of several runs; default: compare.html")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write report.html of a run from what is in its folder."""
-    _actions(json).stage("report", run, None, None, None)
+    """Write report.html of a run from what is in its folder, or one page of several runs side by side."""
+    _actions(json).report(runs, output)
 
 
 @app.command(epilog="Example: codesign predict runs/digits mine.npz --json")

@@ -24,3 +24,11 @@ Force = Annotated[bool, typer.Option("--force", help="do it again even if nothin
 def argument(*kinds: Kind, help: str) -> Any:
     """An argument that is one of ``kinds``, which is checked before anything heavy is imported."""
     return typer.Argument(metavar="|".join(kinds).upper(), callback=expect(*kinds), help=help)
+
+
+def arguments(*kinds: Kind, help: str) -> Any:
+    """One argument or several, each as :func:`argument`."""
+    check = expect(*kinds)
+    return typer.Argument(
+        metavar=f"{'|'.join(kinds).upper()}...", callback=lambda paths: [check(path) for path in paths], help=help
+    )

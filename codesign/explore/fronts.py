@@ -18,9 +18,13 @@ def pareto_front(costs: npt.ArrayLike) -> list[int]:
     table = np.atleast_2d(np.asarray(costs, np.float64))
     if table.size == 0:
         return []
-    return [
-        index for index, row in enumerate(table) if not np.any((table <= row).all(axis=1) & (table < row).any(axis=1))
-    ]
+    front: list[int] = []
+    # Whoever beats a point comes before it in this order, and if that one is beaten, then by one of the front.
+    for index in np.lexsort(table.T[::-1]):
+        row, best = table[index], table[front]
+        if not np.any((best <= row).all(axis=1) & (best < row).any(axis=1)):
+            front.append(int(index))
+    return sorted(front)
 
 
 def hypervolume(costs: npt.ArrayLike, reference: npt.ArrayLike) -> float:

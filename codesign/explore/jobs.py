@@ -209,8 +209,8 @@ def estimate_machines(
 ) -> list[dict[str, Any]]:
     """Estimates of machines of one network, in the order of ``machines``.
 
-    Each is ``{"lanes", "memory_bits", "cycles", "interval_cycles", "area": {family: {lut, ff, bram, dsp}}}``, figures
-    that are not known null, or ``{"refused": reason}``.
+    Each is ``{"lanes", "memory_bits", "cycles", "interval_cycles", "energy_nj", "area": {family: {lut, ff, bram,
+    dsp}}}``, figures that are not known null, or ``{"refused": reason}``.
     """
     found = []
     for machine in machines:
@@ -219,13 +219,14 @@ def estimate_machines(
         except CodesignError as error:
             found.append({"refused": str(error)})
             continue
-        cycles = document["cycles"] or {}
+        cycles, energy = document["cycles"] or {}, document["energy"]
         found.append(
             {
                 "lanes": list(document["lanes"]),
                 "memory_bits": sum(document["memory_bits"].values()),
                 "cycles": cycles.get("latency_cycles"),
                 "interval_cycles": cycles.get("interval_cycles"),
+                "energy_nj": None if energy is None else energy["sample_pj"] / 1000,
                 "area": {family: {kind: document["area"][family][kind] for kind in AREA} for family in FAMILIES},
             }
         )

@@ -72,6 +72,7 @@ METRICS: dict[str, Metric] = {
     "interval_cycles": Metric("clocks between samples", "clocks"),
     "latency_us": Metric("latency", "us"),
     "interval_us": Metric("time between samples", "us"),
+    "energy_nj": Metric("energy of a sample", "nJ"),
     "lut": Metric("logic", "LUT", per_device=True),
     "ff": Metric("flip-flops", "FF", per_device=True),
     "bram": Metric("block RAM", "blocks", per_device=True),

@@ -39,6 +39,8 @@ from codesign.records.rundir import RunDirectory
 FORMAT_NAME = "codesign-exploration"
 FORMAT_VERSION = 2
 TABLE = "explore.json"
+# Seconds from one writing of the table to the next, for each second that it took.
+WRITING = 10
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Study:
         self.networks: dict[int, Network] = {}
         self.refused: dict[str, dict[str, str]] = {}
         self.complete = False
-        self._begun = time.monotonic()
+        self._begun = self._next_write = time.monotonic()
 
     @property
     def points(self) -> list[Point]:
@@ -134,7 +136,7 @@ class Study:
                 network.points = points_of(self.space, network.trial.number, result, machines)
                 network.status = "done"
             self._tell(network, trials)
-            self.write()
+            self._write_sometimes()
             self._inside(0, 1, f"{key} {network.status}")
 
     def _tell(self, network: Network, trials: Trials) -> None:
@@ -281,7 +283,14 @@ class Study:
         write_explorer(self.folder, self.document())
 
     def write(self) -> None:
+        begun = time.monotonic()
         write_json(self.folder / TABLE, self.document())
+        self._next_write = time.monotonic() + WRITING * (time.monotonic() - begun)
+
+    def _write_sometimes(self) -> None:
+        """The table of a large study takes seconds, in which no worker gets a job: a part of the time at most."""
+        if time.monotonic() >= self._next_write:
+            self.write()
 
 
 def devices_of(family: str | None) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ it. It imports neither torch nor amaranth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from codesign.basics.errors import InputError
 from codesign.report import areas, plots, sections
@@ -17,6 +19,7 @@ from codesign.report.freezing import freezing
 from codesign.report.headline import headline, subtitle, verdict
 from codesign.report.imported import imported
 from codesign.report.samples import raster_layers, samples, spikes
+from codesign.report.side_by_side import write_comparison
 from codesign.report.summary import summary
 
 REPORT = "report.html"
@@ -61,6 +64,16 @@ def write_report(folder: str | Path) -> Path:
         "Accuracies are on the test set; training and choices saw training and validation samples alone.",
     )
     return path
+
+
+def compare_runs(folders: Sequence[str | Path], page: str | Path) -> list[dict[str, Any]]:
+    """Write one page with the figures of several runs side by side to the file ``page``; returns a row for each run.
+
+    A row has ``run`` and what :func:`codesign.report.side_by_side.figures_of` says.
+
+    Raises InputError for a folder that is no run or is given twice, OutputError if the page cannot be written.
+    """
+    return write_comparison(folders, page, REPORT)
 
 
 def write_figure(folder: str | Path, path: str | Path) -> Path:

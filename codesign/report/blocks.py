@@ -71,6 +71,10 @@ class Section:
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]], bad: Sequence[int] = ()) -> None:
         self.blocks.append({"kind": "table", "head": list(head), "rows": [list(row) for row in rows], "bad": list(bad)})
 
+    def links(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Rows of (text of the link, its address, text behind it)."""
+        self.blocks.append({"kind": "links", "rows": list(rows)})
+
     def samples(self, items: Sequence[dict[str, Any]]) -> None:
         self.blocks.append({"kind": "samples", "items_": list(items)})
 

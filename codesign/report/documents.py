@@ -231,6 +231,7 @@ class Estimate(_Document):
     network_hash: str
     latency_cycles: Number | None = None
     interval_cycles: Number | None = None
+    memory_bits: dict[str, Whole] = {}
     area: dict[str, EstimatedArea]
     energy: EstimatedEnergy | None = None
 

@@ -15,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from codesign.basics.files import write_text
-from codesign.report import plots
 from codesign.report.blocks import TEMPLATES, number, share, tile
+from codesign.report.plots import save_figure
+from codesign.report.tradeoff import tradeoff
 
 PAGE = "explore.html"
 AREA = ("lut", "ff", "bram", "dsp")
@@ -45,7 +46,7 @@ def peers_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             **{key: peer[key] for key in ("name", "task", "device", "source")},
             "metrics": {
-                name: peer[key] / 100 if name == "accuracy" else peer[key]
+                name: round(peer[key] / 100, 6) if name == "accuracy" else peer[key]
                 for name, key in OF_PEERS.items()
                 if key in peer
             },
@@ -107,10 +108,10 @@ def _picture(folder: Path, document: Mapping[str, Any], peers: Sequence[Any]) ->
         for name in (cost, "accuracy")
     }
     if cost in AREA and document["family"]:
-        names[cost] += f" of {document['family']}"
-    figure = plots.tradeoff(known, peers, cost, names)
+        names[cost] += f" of {document['family']}" + " (others: of their devices)" * bool(peers)
+    figure = tradeoff(known, peers, cost, names)
     for kind in ("png", "svg"):
-        plots.save_figure(figure, folder / f"explore.{kind}")
+        save_figure(figure, folder / f"explore.{kind}")
 
 
 def _verdict(document: Mapping[str, Any], wrong: Sequence[Any], verified: Sequence[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from codesign.report.blocks import Mood, number, share, tile
@@ -126,16 +127,35 @@ def _resources(record: Record) -> list[dict[str, object]]:
 def _cells(record: Record) -> tuple[Mapping[str, Any], str]:
     for build in record.builds:
         return build["used"], f"{build['device']} with its link, placed and routed"
-    synthesis = record.synthesis or {}
-    for target, placed in synthesis.get("placed", {}).items():
-        if placed.get("lut") is not None:
-            return placed, f"{target}, placed and routed"
-    for family, cells in synthesis.get("area", {}).items():
-        return cells, f"{family}, synthesised"
-    for family, cells in ((record.estimate or {}).get("area") or {}).items():
-        if cells["lut"] is not None:
-            return cells, f"{family}, estimated"
+    for cells in known_cells(record):
+        return cells.amounts, f"{cells.where}, {cells.how}"
     return {}, ""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of an accelerator without any link. where : a target or a family. how : they are known."""
+
+    family: str
+    where: str
+    how: str
+    amounts: Mapping[str, Any]
+
+
+def known_cells(record: Record) -> list[Cells]:
+    """Every family's cells in every way that they are known, the surest first."""
+    from boards.registry import TARGETS
+
+    synthesis = record.synthesis or {}
+    placed = [
+        Cells(TARGETS[target].family, target, "placed and routed", cells)
+        for target, cells in synthesis.get("placed", {}).items()
+        if cells.get("lut") is not None and target in TARGETS
+    ]
+    synthesised = [Cells(name, name, "synthesised", cells) for name, cells in synthesis.get("area", {}).items()]
+    estimates = (record.estimate or {}).get("area", {}).items()
+    estimated = [Cells(name, name, "estimated", cells) for name, cells in estimates if cells["lut"] is not None]
+    return [*placed, *synthesised, *estimated]
 
 
 def capitalised(text: str) -> str:

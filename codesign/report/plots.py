@@ -21,9 +21,9 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from codesign.basics.files import atomic_path
 
@@ -37,6 +37,8 @@ INK, MUTED, GRID, SURFACE = "#1d2530", "#66707d", "#dde2e8", "#ffffff"
 BLUE, ORANGE, GREEN, RED, PURPLE, TEAL = "#3f7fd0", "#e8853d", "#2f9e6e", "#d8434e", "#8b6cc4", "#2a9fb0"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, TEAL, RED)
 SOFTWARE, HARDWARE = "#8fb8ee", "#d9661f"
+# Of files of pictures. Labels that are kept apart are measured at it.
+DPI = 130
 # Lines beyond which a legend hides more than it says.
 MAX_LEGEND = 9
 
@@ -114,7 +116,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     )
 
 
-def save_figure(figure: Figure, path: Path, *, dpi: int = 130) -> None:
+def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
     """Write a figure as PNG or SVG (by the name's ending) on white, atomically."""
     kind = path.suffix.lstrip(".")
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else dict.fromkeys(("Date", "Creator"))
@@ -559,59 +561,4 @@ def cycle_bars(layers: Sequence[tuple[str, Mapping[str, float]]], total: float |
             if phase in shown
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=4)
-    return figure
-
-
-def tradeoff(
-    points: Sequence[Mapping[str, Any]], peers: Sequence[Mapping[str, Any]], cost: str, names: Mapping[str, str]
-) -> Figure:
-    """Accuracy against a cost, coloured by density, with others' published figures beside.
-
-    points : rows of ``explore.json``'s table; those that break a constraint are left out. peers : as of
-    :func:`codesign.report.explorer.peers_of`. cost : name of a metric. names : labels of ``cost`` and ``accuracy``.
-    The line is what no point beats in these two.
-    """
-    with style():
-        figure = Figure(figsize=(7.4, 4.4), layout="constrained")
-        axes = figure.subplots()
-        known = [p for p in points if not p["broken"] and None not in (p["metrics"][cost], p["metrics"]["accuracy"])]
-        across = [p["metrics"][cost] for p in known]
-        up = [p["metrics"]["accuracy"] for p in known]
-        density = [p["metrics"]["density"] for p in known]
-        if known:
-            shades = LinearSegmentedColormap.from_list("density", ["#0f2f6b", BLUE, "#b9d4f7"][::-1])
-            norm = LogNorm(min(density), max(density)) if min(density) < max(density) else None
-            drawn = axes.scatter(
-                across, up, c=density, cmap=shades, norm=norm, s=26, edgecolor=MUTED, linewidth=0.3, zorder=3
-            )
-            bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
-            bar.set_label("density")
-            bar.outline.set_visible(False)  # type: ignore[operator]
-            bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            bar.ax.yaxis.set_minor_formatter(NullFormatter())
-            best, steps = -math.inf, []
-            for place, value in sorted(zip(across, up), key=lambda pair: (pair[0], -pair[1])):
-                if value > best:
-                    best = value
-                    steps.append((place, value))
-            axes.plot(*zip(*steps), drawstyle="steps-post", color=ORANGE, linewidth=1.8, alpha=0.9, zorder=2)
-        shown = [peer for peer in peers if cost in peer["metrics"] and "accuracy" in peer["metrics"]]
-        for peer in shown:
-            place, value = peer["metrics"][cost], peer["metrics"]["accuracy"]
-            axes.scatter(place, value, marker="D", s=44, facecolor="none", edgecolor=RED, linewidth=1.4, zorder=4)
-            axes.annotate(
-                f"{peer['name']}, {peer['device']}", (place, value), xytext=(0, 8), textcoords="offset points",
-                ha="center", fontsize=7.5, color=MUTED,
-            )  # fmt: skip
-        every = [*across, *(peer["metrics"][cost] for peer in shown)]
-        if every and max(every) > 5 * min(every) > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.12)
-        axes.set_xlabel(names[cost])
-        axes.set_ylabel(names["accuracy"])
-        percent(axes.yaxis)
     return figure

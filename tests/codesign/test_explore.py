@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from codesign.explore.fronts import hypervolume, pareto_front, spread
 from codesign.explore.sampling import JOURNAL
 from tests.fake_study import SPACE, Fakes, Stopped, essence, explore
 
+# What the fake space leads to: trained networks, and points of three machines each.
+NETWORKS = SPACE["budget"]["networks"]
+POINTS = 3 * NETWORKS
 PROGRAM = Path(__file__).resolve().parents[1] / "fake_study.py"
 
 
@@ -68,17 +72,30 @@ def fakes(monkeypatch):
     return fakes
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The table of an undisturbed study, by its sampler; each is made once."""
+
+    @cache
+    def found(sampler="tpe"):
+        with pytest.MonkeyPatch.context() as patch:
+            Fakes().put(patch)
+            return explore(tmp_path_factory.mktemp("whole") / "study", sampler=sampler)
+
+    return found
+
+
 def test_networks_are_trained_once_and_machines_enumerated(tmp_path, fakes):
     document = explore(tmp_path / "study")
-    assert len(document["networks"]) == 14 and len(document["points"]) == 42
+    assert len(document["networks"]) == NETWORKS and len(document["points"]) == POINTS
     assert len(set(fakes.done)) == len(fakes.done)
-    assert sum(what == "freeze" for what, _ in fakes.done) == 14
-    assert len({json.dumps(network["choices"]) for network in document["networks"]}) == 14
+    assert sum(what == "freeze" for what, _ in fakes.done) == NETWORKS
+    assert len({json.dumps(network["choices"]) for network in document["networks"]}) == NETWORKS
     assert document["complete"]
 
 
-def test_points_that_break_a_constraint_are_on_no_front(tmp_path, fakes):
-    document = explore(tmp_path / "study")
+def test_points_that_break_a_constraint_are_on_no_front(whole):
+    document = whole()
     broken = [point for point in document["points"] if point["metrics"]["cycles"] > 4500]
     assert broken and all(point["broken"] == ["cycles <= 4500"] and not point["front"] for point in broken)
     costs = [
@@ -91,32 +108,28 @@ def test_points_that_break_a_constraint_are_on_no_front(tmp_path, fakes):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
-def test_a_study_that_was_stopped_anywhere_ends_with_the_same_points(tmp_path, fakes, sampler):
-    whole = essence(explore(tmp_path / "whole", sampler=sampler))
-    for stop in (0, 1, 7, 12, 3):
+def test_a_study_that_was_stopped_anywhere_ends_with_the_same_points(tmp_path, fakes, whole, sampler):
+    for stop in (0, 1, 5, 6, 2):
         fakes.stop, fakes.done = stop, []
         with pytest.raises(Stopped):
             explore(tmp_path / "parts", sampler=sampler)
         fakes.stop = None
         table = json.loads((tmp_path / "parts" / "explore.json").read_text())
         assert not table["complete"]
-    assert essence(explore(tmp_path / "parts", sampler=sampler)) == whole
+    assert essence(explore(tmp_path / "parts", sampler=sampler)) == essence(whole(sampler))
 
 
-def test_the_samplers_differ_and_so_do_seeds(tmp_path, fakes):
-    found = [
-        essence(explore(tmp_path / str(index), **changes))
-        for index, changes in enumerate([{}, {"sampler": "random"}, {"sampler": "nsga2"}, {"seed": 1}])
-    ]
+def test_the_samplers_differ_and_so_do_seeds(tmp_path, fakes, whole):
+    found = [essence(whole(sampler)) for sampler in ("tpe", "random", "nsga2")]
+    found.append(essence(explore(tmp_path / "study", seed=1)))
     assert all(one != other for index, one in enumerate(found) for other in found[:index])
 
 
-def test_a_study_that_was_stopped_while_it_sampled_ends_with_the_same_points(tmp_path, fakes, monkeypatch):
-    whole = essence(explore(tmp_path / "whole"))
+def test_a_study_that_was_stopped_while_it_sampled_ends_with_the_same_points(tmp_path, fakes, whole, monkeypatch):
     from codesign.explore.sampling import Trials
 
     add = Trials._add
-    for count in (1, 2, 7):
+    for count in (1, 2, 3):
         left = iter(range(count))
 
         def stopping(self, left=left):
@@ -128,19 +141,18 @@ def test_a_study_that_was_stopped_while_it_sampled_ends_with_the_same_points(tmp
             patch.setattr(Trials, "_add", stopping)
             with pytest.raises(Stopped):
                 explore(tmp_path / "parts")
-    assert essence(explore(tmp_path / "parts")) == whole
+    assert essence(explore(tmp_path / "parts")) == essence(whole())
 
 
 @pytest.mark.parametrize("cut", [1, 40, 250])
-def test_a_half_written_line_of_the_journal_is_taken_back(tmp_path, fakes, cut):
-    whole = essence(explore(tmp_path / "whole"))
-    fakes.stop, fakes.done = 9, []
+def test_a_half_written_line_of_the_journal_is_taken_back(tmp_path, fakes, whole, cut):
+    fakes.stop = 9
     with pytest.raises(Stopped):
         explore(tmp_path / "parts")
     fakes.stop = None
     journal = tmp_path / "parts" / JOURNAL
     journal.write_bytes(journal.read_bytes()[:-cut])
-    assert essence(explore(tmp_path / "parts")) == whole
+    assert essence(explore(tmp_path / "parts")) == essence(whole())
 
 
 @pytest.mark.parametrize("text", ["{}\n", "no json\n", '{"op_code": 4, "study_id": 0}\n', "[1]\n"])
@@ -152,19 +164,31 @@ def test_a_journal_of_something_else_is_refused(tmp_path, fakes, text):
         explore(tmp_path / "study")
 
 
-def test_a_killed_study_goes_on_to_the_same_points(tmp_path, fakes):
-    whole = essence(explore(tmp_path / "whole"))
+def test_a_killed_study_goes_on_to_the_same_points(tmp_path, fakes, whole):
     command = [sys.executable, str(PROGRAM), str(tmp_path / "killed"), "tpe", "11"]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -9
-    fakes.done.clear()
-    assert essence(explore(tmp_path / "killed")) == whole
-    assert len(fakes.done) == 28 - 11
+    assert essence(explore(tmp_path / "killed")) == essence(whole())
+    assert len(fakes.done) == 2 * NETWORKS - 11
 
 
-def test_more_networks_go_on_from_those_there_are(tmp_path, fakes):
-    whole = essence(explore(tmp_path / "whole"))
-    explore(tmp_path / "parts", budget={"networks": 6})
-    assert essence(explore(tmp_path / "parts")) == whole
+def test_a_table_that_takes_long_is_written_less_often(tmp_path, fakes, whole, monkeypatch):
+    """A study that is stopped in between goes on to the same points although its table is old."""
+    expected, written = essence(whole()), []
+    write_json = study.write_json
+    monkeypatch.setattr(study, "write_json", lambda *given: written.append(1) or write_json(*given))
+    monkeypatch.setattr(study, "WRITING", 1e9)
+    fakes.stop = 9
+    with pytest.raises(Stopped):
+        explore(tmp_path / "study")
+    fakes.stop = None
+    assert essence(explore(tmp_path / "study")) == expected
+    # At the beginning and at the end of both calls.
+    assert len(written) == 4
+
+
+def test_more_networks_go_on_from_those_there_are(tmp_path, fakes, whole):
+    explore(tmp_path / "parts", budget={"networks": 4})
+    assert essence(explore(tmp_path / "parts")) == essence(whole())
 
 
 def test_a_finished_study_does_nothing_again(tmp_path, fakes):
@@ -174,7 +198,7 @@ def test_a_finished_study_does_nothing_again(tmp_path, fakes):
 
 
 def test_a_study_ends_with_its_points_or_its_time(tmp_path, fakes):
-    assert len(explore(tmp_path / "points", budget={"points": 20})["points"]) == 24
+    assert len(explore(tmp_path / "points", budget={"points": 10})["points"]) == 18
     with pytest.raises(InputError, match="the budget ended before the first network"):
         explore(tmp_path / "time", budget={"minutes": 1e-9})
 
@@ -194,7 +218,7 @@ def test_combinations_that_are_refused_are_left_out(tmp_path, fakes):
     axes = {**SPACE["axes"], "train.rewiring.start_density": [0.1, 0.5]}
     document = explore(tmp_path / "study", axes=axes)
     found = [network["choices"] for network in document["networks"]]
-    assert len(found) == 14
+    assert len(found) == NETWORKS
     assert all(c["train.rewiring.target_density"] <= c["train.rewiring.start_density"] for c in found)
 
 
@@ -203,7 +227,7 @@ def test_a_network_that_fails_leaves_the_others(tmp_path, fakes):
     fakes.fail[first["train.rewiring.target_density"], first["freeze.weight_bits"]] = "no luck"
     document = explore(tmp_path / "study")
     assert [network["error"] for network in document["networks"] if network["status"] == "failed"] == ["no luck"]
-    assert len(document["points"]) == 39
+    assert len(document["points"]) == POINTS - 3
 
 
 def test_nothing_but_failures_is_an_error(tmp_path, fakes):
@@ -224,7 +248,9 @@ def test_objectives_that_are_not_estimated_are_said_and_left_out(tmp_path, fakes
         return found
 
     monkeypatch.setattr(study, "freeze_network", without)
-    with pytest.warns(CodesignWarning, match="28 of 42 points are left out: lut is not estimated"):
+    with pytest.warns(
+        CodesignWarning, match=f"{POINTS - NETWORKS} of {POINTS} points are left out: lut is not estimated"
+    ):
         document = explore(tmp_path / "study")
     assert all(
         point["unknown"] == ["lut"] and not point["front"] for point in document["points"] if point["lanes"] != [1, 1]
@@ -276,12 +302,12 @@ def test_two_studies_share_a_folder_of_networks(tmp_path, fakes):
     for name in ("one", "two"):
         space = parse_space({**SPACE, "objectives": {"accuracy": "maximise", "memory_bits": "minimise"}})
         run_study(space, tmp_path / name, 1, None, tmp_path / "networks", "cpu", lambda *_: None)
-    assert len(fakes.done) == 28
+    assert len(fakes.done) == 2 * NETWORKS
 
 
-def test_rows_are_flat_and_of_the_same_keys(tmp_path, fakes):
-    rows = rows_of(explore(tmp_path / "study"))
-    assert len({tuple(row) for row in rows}) == 1 and len(rows) == 42
+def test_rows_are_flat_and_of_the_same_keys(whole):
+    rows = rows_of(whole())
+    assert len({tuple(row) for row in rows}) == 1 and len(rows) == POINTS
     assert {"name", "accuracy", "lut", "freeze.weight_bits", "front", "command"} <= set(rows[0])
 
 
@@ -293,7 +319,7 @@ def test_progress_ends_at_its_total(tmp_path, fakes):
     run_study(
         parse_space(SPACE), tmp_path, 1, None, None, "cpu", lambda done, total, text="": calls.append((done, total))
     )
-    assert all(done <= total for done, total in calls) and calls[-1] == (14, 14)
+    assert all(done <= total for done, total in calls) and calls[-1] == (NETWORKS, NETWORKS)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
@@ -308,7 +334,7 @@ def test_the_command_shows_the_front_and_goes_on(tmp_path, fakes, capsys):
     out, err = capsys.readouterr()
     document = json.loads((tmp_path / "study" / "explore.json").read_text())
     front = [point["name"] for point in document["points"] if point["front"]]
-    assert all(name in out for name in front) and f"{len(front)} of 42 points are on the front" in out.replace(
+    assert all(name in out for name in front) and f"{len(front)} of {POINTS} points are on the front" in out.replace(
         "\n", " "
     )
     assert "network 3 done" in err or "explore" in err

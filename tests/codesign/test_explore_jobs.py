@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,13 +48,27 @@ TINY: dict[str, Any] = {
 }
 
 
-def explore(folder: Path, count: int | None = 1, scheduler: str | None = None, **changes: Any) -> dict[str, Any]:
+def explore(
+    folder: Path, count: int | None = 1, scheduler: str | None = None, networks: Path | None = None, **changes: Any
+) -> dict[str, Any]:
     space = parse_space({**TINY, **changes})
-    return run_study(space, folder, count, scheduler, None, "cpu", lambda *_: None)
+    return run_study(space, folder, count, scheduler, networks, "cpu", lambda *_: None)
 
 
-def test_networks_are_run_folders_and_points_are_made_again_by_their_command(tmp_path, monkeypatch):
-    document = explore(tmp_path / "study")
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Folder of a finished study, which tests leave as it is."""
+    folder = tmp_path_factory.mktemp("trained") / "study"
+    explore(folder)
+    return folder
+
+
+def table(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "explore.json").read_text(encoding="utf-8"))
+
+
+def test_networks_are_run_folders_and_points_are_made_again_by_their_command(tmp_path, study, monkeypatch):
+    document = table(study)
     assert len(document["points"]) == 8 and document["complete"]
     for network in document["networks"]:
         run = RunDirectory.open(network["folder"])
@@ -72,9 +87,10 @@ def test_networks_are_run_folders_and_points_are_made_again_by_their_command(tmp
     assert again["latency_cycles"] == point["metrics"]["cycles"] and again["lanes"] == point["lanes"]
 
 
-def test_sampling_looks_at_no_test_sample(tmp_path, monkeypatch):
+def test_sampling_looks_at_no_test_sample(tmp_path, study, monkeypatch):
     """With test accuracies that say the opposite the same points are found."""
-    whole = explore(tmp_path / "whole")
+    whole = table(study)
+    shutil.copytree(study / "networks", tmp_path / "networks")
     freeze = jobs.freeze_network
 
     def blind(*arguments, **more):
@@ -85,7 +101,7 @@ def test_sampling_looks_at_no_test_sample(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr("codesign.explore.study.freeze_network", blind)
-    turned = explore(tmp_path / "turned")
+    turned = explore(tmp_path / "turned", networks=tmp_path / "networks")
     assert essence(turned) == essence(whole)
     pairs = zip(whole["points"], turned["points"])
     assert all(a["test_accuracy"] == pytest.approx(1 - b["test_accuracy"]) for a, b in pairs if a["front"])
@@ -99,15 +115,15 @@ def test_freezings_share_a_training(tmp_path):
     assert len({name.partition("-")[0] for name in names}) == 1
 
 
-def test_estimates_are_kept_as_long_as_they_hold(tmp_path, monkeypatch):
-    first = explore(tmp_path / "study")
+def test_estimates_are_kept_as_long_as_they_hold(study, monkeypatch):
+    first = table(study)
     estimate = jobs.estimate_machines
     count = []
     monkeypatch.setattr(jobs, "estimate_machines", lambda *given: count.append(1) or estimate(*given))
-    assert explore(tmp_path / "study") == first and count == []
-    path = tmp_path / "study" / "estimates" / "000.json"
+    assert explore(study) == first and count == []
+    path = study / "estimates" / "000.json"
     path.write_text(path.read_text().replace('"key": "', '"key": "0'))
-    assert explore(tmp_path / "study") == first and count == [1]
+    assert explore(study) == first and count == [1]
 
 
 def test_who_comes_second_waits_and_finds_the_work_done(tmp_path):
@@ -225,7 +241,7 @@ def test_two_workers_one_killed_again_and_again_lose_nothing(tmp_path):
             os.kill(found[killed % len(found)], signal.SIGKILL)
             killed += 1
     assert study.returncode == 0 and killed > 0
-    document = json.loads((tmp_path / "study" / "explore.json").read_text())
+    document = table(tmp_path / "study")
     assert essence(document) == essence(whole)
     assert len({network["folder"] for network in document["networks"]}) == 24
     assert len(rows_of(document)) == len(rows_of(whole))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from codesign.report.explorer import peers_of, read_peers, write_explorer
-from tests.browser import Page, browser
-from tests.fake_study import SPACE, Fakes, explore
+from codesign.report.tradeoff import tradeoff
+from tests.browser import Page
+from tests.fake_study import Fakes, explore
 from tests.requirements import needs
 
 MNIST = {"network": {"hidden": [8], "timesteps": 2}, "data": {"set": "mnist"}}
@@ -52,23 +54,8 @@ def test_others_are_of_the_same_data(study):
     assert all(peer["source"] for peer in read_peers()["peers"])
 
 
-@pytest.fixture(scope="module")
-def opened(study):
-    with browser() as page:
-        yield page
-
-
-def show(page: Page, study: Path, *, width: int = 1280, dark: bool = False) -> None:
-    page.open(study / "explore.html", width=width, height=900, dark=dark)
-    page.wait("document.body.dataset.points !== undefined && document.querySelectorAll('#rows tbody tr').length > 0")
-
-
 def rows(page: Page) -> list[str]:
     return page.value("[...document.querySelectorAll('#rows tbody tr')].map((row) => row.dataset.name)")
-
-
-def marks(page: Page) -> int:
-    return page.value("document.querySelectorAll('#scatter .scatterlayer .point').length")
 
 
 def fill(page: Page, key: str, text: str) -> None:
@@ -78,29 +65,35 @@ def fill(page: Page, key: str, text: str) -> None:
     )
 
 
-@needs("chromium")
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_it_is_drawn_without_an_error_and_without_a_request(opened, study, width, dark):
-    opened.problems.clear()
-    opened.requests.clear()
-    show(opened, study, width=width, dark=dark)
+def test_labels_of_others_cover_neither_each_other_nor_points(study):
     document = json.loads((study / "explore.json").read_text())
+    points = [point for point in document["points"] if not point["broken"]]
+    places = [(0.93, 2000.0), (0.93, 2001.0), (0.931, 2050.0), (0.9, 700.0), (0.9, 30000.0)]
+    peers = [
+        {"name": f"work {number}", "device": "a device", "metrics": {"accuracy": accuracy, "lut": lut}}
+        for number, (accuracy, lut) in enumerate(places)
+    ]
+    figure = tradeoff(points, peers, "lut", {"lut": "logic", "accuracy": "accuracy"})
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    labels = [text for text in axes.texts if "a device" in text.get_text()]
+    boxes = [Text.get_window_extent(label) for label in labels]
+    assert len(boxes) == len(peers)
+    assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
+    marks = [(point["metrics"]["lut"], point["metrics"]["accuracy"]) for point in points]
+    assert not any(box.count_contains(axes.transData.transform(marks)) for box in boxes)
+    assert all(box.x1 <= axes.get_window_extent().x1 + 1 for box in boxes)
+
+
+def is_drawn(opened: Page, document: dict[str, Any]) -> None:
     feasible = [point for point in document["points"] if not point["broken"]]
     peers = [peer for peer in peers_of(document) if {"lut", "accuracy"} <= set(peer["metrics"])]
     opened.wait(f"document.querySelectorAll('#scatter .scatterlayer .point').length === {len(feasible) + len(peers)}")
     assert peers and len(rows(opened)) == len(feasible)
     assert opened.value("document.querySelectorAll('#coordinates .axis').length") > 3
-    # No part is wider than the window.
-    assert opened.value("document.documentElement.scrollWidth") <= width
-    ink = opened.value("getComputedStyle(document.body).color")
-    assert (ink == "rgb(230, 234, 240)") == dark
-    assert (opened.problems, opened.requests) == ([], [])
 
 
-@needs("chromium")
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_click_on_a_point_shows_it(opened, study, width):
-    show(opened, study, width=width)
+def a_click_on_a_point_shows_it(opened: Page, document: dict[str, Any]) -> None:
     opened.value("document.getElementById('scatter').scrollIntoView({behavior: 'instant'})")
     place = opened.value(
         "(() => { const box = document.querySelector('#scatter .scatterlayer .point').getBoundingClientRect();"
@@ -109,17 +102,13 @@ def test_a_click_on_a_point_shows_it(opened, study, width):
     opened.click(*place)
     opened.wait("document.querySelector('#detail .name') !== null")
     name = opened.value("document.querySelector('#detail .name').textContent").split(",")[0]
-    document = json.loads((study / "explore.json").read_text())
     (point,) = [point for point in document["points"] if point["name"] == name]
     text = opened.value("document.getElementById('detail').textContent")
     assert point["command"] in text and "freeze.weight_bits" in text
     assert opened.value("document.querySelector('#rows tr.chosen').dataset.name") == name
 
 
-@needs("chromium")
-def test_filters_brushes_and_sorting_go_together(opened, study):
-    show(opened, study)
-    document = json.loads((study / "explore.json").read_text())
+def filters_brushes_and_sorting_go_together(opened: Page, document: dict[str, Any]) -> None:
     feasible = [point for point in document["points"] if not point["broken"]]
     fill(opened, "lut", "<= 750")
     few = {point["name"] for point in feasible if point["metrics"]["lut"] <= 750}
@@ -148,10 +137,8 @@ def test_filters_brushes_and_sorting_go_together(opened, study):
     assert 0 < len(rows(opened)) < len(feasible)
 
 
-@needs("chromium")
-def test_axes_are_chosen_and_constraints_can_be_let_go(opened, study):
-    show(opened, study)
-    document = json.loads((study / "explore.json").read_text())
+def axes_are_chosen_and_constraints_can_be_let_go(opened: Page, document: dict[str, Any]) -> None:
+    opened.value("document.getElementById('reset').click()")
     opened.value("(() => { const x = document.getElementById('x'); x.value = 'memory_bits'; x.onchange(); })()")
     opened.wait("document.querySelector('#scatter .xtitle').textContent === 'memory, bits'")
     opened.value("document.getElementById('feasible').click()")
@@ -161,14 +148,39 @@ def test_axes_are_chosen_and_constraints_can_be_let_go(opened, study):
     opened.wait(f"document.body.dataset.points === '{front}'")
 
 
+# All that a reader does on it, one after the other on one page: a browser takes seconds to read Plotly's program.
 @needs("chromium")
-def test_a_request_and_an_error_would_be_seen(tmp_path):
+@pytest.mark.parametrize(
+    ("width", "dark", "steps"),
+    [
+        (1280, False, [a_click_on_a_point_shows_it, filters_brushes_and_sorting_go_together,
+                       axes_are_chosen_and_constraints_can_be_let_go]),
+        (390, True, [a_click_on_a_point_shows_it]),
+        pytest.param(1280, True, [a_click_on_a_point_shows_it], marks=pytest.mark.deep),
+        pytest.param(390, False, [axes_are_chosen_and_constraints_can_be_let_go], marks=pytest.mark.deep),
+    ],
+    ids=["desk", "telephone in the dark", "desk in the dark", "telephone"],
+)  # fmt: skip
+def test_it_works_without_an_error_and_without_a_request(opened, study, width, dark, steps):
+    opened.open(study / "explore.html", width=width, height=900, dark=dark)
+    opened.wait("document.body.dataset.points !== undefined && document.querySelectorAll('#rows tbody tr').length > 0")
+    document = json.loads((study / "explore.json").read_text())
+    is_drawn(opened, document)
+    # No part is wider than the window.
+    assert opened.value("document.documentElement.scrollWidth") <= width
+    ink = opened.value("getComputedStyle(document.body).color")
+    assert (ink == "rgb(230, 234, 240)") == dark
+    for step in steps:
+        step(opened, document)
+    assert (opened.problems, opened.requests) == ([], [])
+
+
+@needs("chromium")
+def test_a_request_and_an_error_would_be_seen(opened, tmp_path):
     (tmp_path / "bad.html").write_text(
         "<img src='http://127.0.0.1:1/x.png'><script>console.error('wrong'); setTimeout(() => nothing());</script>"
     )
-    with browser() as page:
-        page.open(tmp_path / "bad.html", width=800, height=600)
-        page.wait("document.images[0].complete")
-        assert page.requests == ["http://127.0.0.1:1/x.png"]
-        assert any("wrong" in text for text in page.problems) and any("nothing" in text for text in page.problems)
-    assert SPACE
+    opened.open(tmp_path / "bad.html", width=800, height=600)
+    opened.wait("document.images[0].complete")
+    assert opened.requests == ["http://127.0.0.1:1/x.png"]
+    assert any("wrong" in text for text in opened.problems) and any("nothing" in text for text in opened.problems)
