@@ -6,9 +6,9 @@ Runs that are there already (`-o`) are not trained again. Placements: `round-rob
 mean load to the least loaded lane) and `calibrated`, the compiler's.
 
 `lane_use` is synaptic operations / (lanes x events a clock x clocks in which lanes accumulate), `bound` the same over
-the clocks that the fullest lane of each accumulation takes at least, and `input_bound` with as many clocks at least as
-events take to come, one a clock or `--event-streams`. `clocks` and `formula` are per sample: decision to decision, and
-the fullest lane's synapses of each accumulation plus the sweeps, of the slowest layer.
+the clocks that the fullest lane of each accumulation takes at least, and `input_bound` with as many clocks at least
+as events take to come, one a clock or `--event-streams`. `clocks` and `formula` are per sample: decision to decision,
+and the fullest lane's synapses of each accumulation plus the sweeps, of the slowest layer.
 """
 
 from __future__ import annotations
