@@ -264,8 +264,14 @@ class LayerEngine(wiring.Component):
             accept = Signal()
             accepts.append(accept)
             rooms = [fetcher.room for (_, at), fetcher in walkers.items() if at == of_stream]
+            has_room: Value = Cat(rooms).all()
+            if plan.streams > 1 and plan.queue_depth:
+                # What so many lanes say is known a clock late.
+                late = Signal(name=f"has_room_{of_stream}")
+                m.d.sync += late.eq(has_room)
+                has_room = late
             m.d.comb += [
-                events.ready.eq(while_moving(Cat(rooms).all())),
+                events.ready.eq(while_moving(has_room)),
                 accept.eq(while_moving(events.valid & events.ready)),
             ]
 

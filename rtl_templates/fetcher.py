@@ -45,7 +45,8 @@ class SynapseFetcher(wiring.Component):
     Members
     -------
     broadcast_valid : In(1); broadcast : In(event_layout). Accepted unconditionally; give only while ``room``.
-    room : Out(1), one more event may be given.
+    room : Out(1), one more event may be given; with a queue and several streams of events one in this clock, and one in
+        the next.
     go : In(1), rows may be started.
     resume : In(1), pulse: forget the end at which the walker waits.
     waiting : Out(1), at an end, and the last synapse before it has left.
@@ -129,7 +130,7 @@ class SynapseFetcher(wiring.Component):
         discard = Signal()
         group_bits = encoding.row_group.bit_length() - 1
         m.d.comb += [
-            rows.en.eq(self.broadcast_valid & ~self.broadcast.end),
+            rows.en.eq(self._reads_rows()),
             rows.addr.eq(wrap(self.broadcast.source[group_bits:], unsigned(len(rows.addr)))),
         ]
         # The row that the walker takes next, and the one behind it.
@@ -278,6 +279,12 @@ class SynapseFetcher(wiring.Component):
         ]
         return m
 
+    def _reads_rows(self) -> Value:
+        """When the row table is read: at events, or in every clock where whether one comes is known too late."""
+        if self._plan.streams == 1 or not self._depth:
+            return self.broadcast_valid & ~self.broadcast.end
+        return ~self.hold if self._can_hold else Const(1, 1)
+
     def _landed(self, m: Module, taken: data.View, valid: Signal, tag: data.View) -> tuple[Value, Value]:
         """{slot, weight} of a tap, and whether there is a neuron where it lands."""
         given = Signal(self.synapse.shape())
@@ -333,7 +340,8 @@ class SynapseFetcher(wiring.Component):
             read.addr.eq(head),
             Value.cast(first).eq(read.data),
             occupied.eq(level != 0),
-            self.room.eq(reserved != self._depth),
+            # Of several streams whoever asks knows a clock late, when one more may have been given.
+            self.room.eq(reserved != self._depth if self._plan.streams == 1 else reserved < self._depth - 1),
         ]
         m.d.sync += [
             level.eq(wrap(level + push - pop, level.shape())),

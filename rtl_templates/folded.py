@@ -160,7 +160,13 @@ class FoldedEngine(wiring.Component):
             event = Signal(layout)
             turns.append((accept, room, reads_input, event))
             rooms = [fetcher.room for (_, at), fetcher in walkers.items() if at == of_stream]
-            m.d.comb += room.eq(while_moving(Cat(rooms).all()))
+            has_room_for_row: Value = Cat(rooms).all()
+            if plan.streams > 1 and plan.queue_depth:
+                # What so many lanes say is known a clock late.
+                late = Signal(name=f"has_room_{of_stream}")
+                m.d.sync += late.eq(has_room_for_row)
+                has_room_for_row = late
+            m.d.comb += room.eq(while_moving(has_room_for_row))
         row_base = Signal(Shape.cast(layout.members["source"]))
         hidden_fifo: StreamFifo | None = None
         tokens: list[Any] = []
