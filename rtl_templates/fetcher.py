@@ -67,7 +67,9 @@ class SynapseFetcher(wiring.Component):
         if depth < 2 and depth != 0:
             raise ValueError(f"depth {depth!r} must be 2 or more, or 0")
         if (lane, stream) not in plan.walkers:
-            raise ValueError(f"lane {lane!r}, stream {stream!r} is none of {layer.fetchers} x {plan.streams}")
+            raise ValueError(
+                f"lane {lane!r} is outside 0..{layer.fetchers - 1}, or stream {stream!r} no number below {plan.streams}"
+            )
         self._plan = plan
         self._can_hold = not plan.fifo_depth
         self._layer = layer
