@@ -1,3 +1,3 @@
 """The version, for those below the namespace that states it as ``codesign.__version__``."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
