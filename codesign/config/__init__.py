@@ -954,6 +954,10 @@ def parse_section(section: type[AnySection], document: Mapping[str, Any], where:
         raise InputError("; ".join(_explain_all(where, error.errors(), section))) from None
 
 
+# Sections of earlier versions, which their run folders still have, and what has taken their place.
+RETIRED = {"explore": "a search has a space file of its own (docs/exploring.md)"}
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
     """Configuration from a TOML file, then ``--set section.key=value`` overrides, then the training seed.
 
@@ -975,6 +979,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
         raise InputError(f"{path}: not TOML ({error})") from None
     except RecursionError:
         raise InputError(f"{path}: not TOML (nested too deep)") from None
+    for section in RETIRED.keys() & document.keys():
+        del document[section]
+        warnings.warn(f"{path}: [{section}] is left out: {RETIRED[section]}", CodesignWarning, stacklevel=2)
     data = document.get("data")
     given = data.get("path") if isinstance(data, dict) else None
     if isinstance(data, dict) and isinstance(given, str) and not given.startswith("~"):

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
 from codesign.config import Config, lanes_per_layer, load_config, parse_config
 from codesign.config.text import config_template, config_toml
 from codesign.records.rundir import RunDirectory
@@ -277,3 +277,10 @@ def test_a_run_finds_the_data_of_its_configuration_from_anywhere(tmp_path, monke
     run.write_config(load_config("project/mine.toml"))
     monkeypatch.chdir("/")
     assert RunDirectory.open(tmp_path / "run").config.data.path == str(tmp_path / "project" / "mine.npz")
+
+
+def test_a_section_of_an_earlier_version_is_left_out_with_a_warning(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("[train]\nepochs = 5\n\n[explore]\ndensity = [0.1]\n")
+    with pytest.warns(CodesignWarning, match=r"run.toml: \[explore\] is left out: a search has a space file"):
+        assert load_config(path).train.epochs == 5
