@@ -17,7 +17,7 @@ from codesign.report.explorer import read_peers
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASES = ROOT / "benchmarks" / "releases"
-PAGES = (ROOT / "docs" / "accelerator.md", ROOT / "docs" / "peers.md")
+PAGES = (ROOT / "docs" / "accelerator.md", ROOT / "docs" / "results.md", ROOT / "docs" / "peers.md")
 MARKED = re.compile(r"(?s)(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)")
 
 
@@ -50,7 +50,7 @@ def _placed(figures: Mapping[str, Any], target: str) -> tuple[str, ...]:
 
 
 def mnist_designs(kept: Mapping[str, Any]) -> str:
-    """Every design of the one MNIST network, on every device that it was placed on."""
+    """Every design of MNIST's small network, on every device that it was placed on."""
     rows = [
         (
             f"*{name}*",
@@ -60,6 +60,8 @@ def mnist_designs(kept: Mapping[str, Any]) -> str:
             f"{figures['latency_cycles']:,.0f}",
             f"**{figures['latency_us'][target]:.2f}**",
             f"{figures['interval_us'][target]:.2f}",
+            f"{figures['synapses']:,}",
+            f"{figures['accuracy_hardware']:.2%}",
             figures["revision"][:7],
         )
         for name, figures in kept["accelerator"].items()
@@ -67,7 +69,20 @@ def mnist_designs(kept: Mapping[str, Any]) -> str:
         for target in sorted(figures["placed_seeds"], reverse=True)
     ]
     titles = ("point", "machine", "device", "logic", "flip-flops", "block RAM", "DSP", "clock, MHz (seeds)")
-    return _table((*titles, "clocks per image", "us per image", "us, back to back", "revision"), rows)
+    last = ("clocks per image", "us per image", "us, back to back", "synapses", "accuracy", "revision")
+    return _table((*titles, *last), rows)
+
+
+def mnist_points(kept: Mapping[str, Any]) -> str:
+    """The designs of the goals, in short."""
+    rows = [
+        (f"*{name}*", target, *_placed(figures, target), f"{figures['latency_us'][target]:.2f}")
+        for name in ("small", "balanced", "fast")
+        for figures in [kept["accelerator"][name]]
+        for target in sorted(figures["placed_seeds"], reverse=True)
+    ]
+    titles = ("point", "device", "logic", "flip-flops", "block RAM", "DSP", "clock, MHz (seeds)", "us per image")
+    return _table(titles, rows)
 
 
 def event_designs(kept: Mapping[str, Any]) -> str:
@@ -108,6 +123,7 @@ def peers(kept: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mnist-designs": mnist_designs,
+    "mnist-points": mnist_points,
     "event-designs": event_designs,
     "peers": peers,
 }

@@ -271,8 +271,8 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ),
         ],
     ),
-    "recurrence a timestep late": ("lif_steps", [("t > 0", "t > 1"), ("spikes[:, t - 1]", "spikes[:, t - 2]")]),
-    "recurrence forgotten": ("lif_steps", [("t > 0", "t < 0")]),
+    "recurrence a timestep late": ("lif_steps", [("and t > 0", "and t > 1"), ("spikes[:, t - 1]", "spikes[:, t - 2]")]),
+    "recurrence forgotten": ("lif_steps", [("and t > 0", "and t < 0")]),
     "recurrence not shifted": (
         "lif_steps",
         [

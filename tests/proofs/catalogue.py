@@ -17,13 +17,13 @@ from codesign.machine.encoding import PLAIN, Encoding
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import Clocks, plan_machine
 from rtl_templates.accelerator import Accelerator
+from rtl_templates.accumulation import Accumulation
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.engine import LayerEngine
 from rtl_templates.fetcher import SynapseFetcher
 from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard
 from rtl_templates.memories import StreamFifo
-from rtl_templates.neurons import NeuronBank
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
 
@@ -161,16 +161,16 @@ def _forwarding(input_bits: int, pipeline: Pipeline = "deep") -> Proof:
     def harness(**seeded) -> Harness:
         return BankHarness([layer], input_bits=input_bits, window=window, pipeline=pipeline, **seeded)
 
-    def dropped(which: str, place: str = "elaborate") -> Defect:
+    def dropped(which: str) -> Defect:
         return Defect(
             f"{which} synapse not forwarded",
-            Edit(NeuronBank, rf"forward_{which}_1\.eq\(", f"forward_{which}_1.eq(0 & ", place),
+            Edit(Accumulation, rf"forward_{which}_1\.eq\(", f"forward_{which}_1.eq(0 & ", "__init__"),
             harness,
         )
 
     depth = _bank_depth(2, window, input_bits > 0, pipeline)
     # A short pipeline has nothing between the synapse that reads and the one that writes.
-    pairs = (dropped("near", "_chosen"), dropped("far")) if pipeline == "deep" else (dropped("far"),)
+    pairs = (dropped("near"), dropped("far")) if pipeline == "deep" else (dropped("far"),)
     return Proof(
         f"forwarding-{coding}{_SUFFIX[pipeline]}",
         "synapses of any slots in any clocks add up as in a memory that is written at once",
