@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accelerator import DESIGNS
 from codesign.basics.files import write_text
+from codesign.machine.goals import GOALS
 from codesign.report.explorer import read_peers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,66 +44,56 @@ def _machine(figures: Mapping[str, Any]) -> str:
     return f"{figures['shape']}, lanes {lanes}{parallel}, {figures['input_bits_per_clock']} bits a beat"
 
 
-def _placed(figures: Mapping[str, Any], target: str) -> tuple[str, ...]:
-    """Logic, flip-flops, blocks, DSPs and clock on a device."""
-    area, seeds = figures["area"][target], figures["placed_seeds"][target]
-    clock = f"{figures['fmax_mhz'][target]:.1f} ({', '.join(f'{mhz:.1f}' for mhz in seeds.values())})"
-    return (*(f"{area[kind]:,}" for kind in ("lut", "ff", "bram", "dsp")), clock)
+Column = Callable[[str, Mapping[str, Any], str], str]
 
 
-def mnist_designs(kept: Mapping[str, Any]) -> str:
-    """Every design of MNIST's small network, on every device that it was placed on."""
-    rows = [
-        (
-            f"*{name}*",
-            _machine(figures),
-            target,
-            *_placed(figures, target),
-            f"{figures['latency_cycles']:,.0f}",
-            f"**{figures['latency_us'][target]:.2f}**",
-            f"{figures['interval_us'][target]:.2f}",
-            f"{figures['synapses']:,}",
-            f"{figures['accuracy_hardware']:.2%}",
-            figures["revision"][:7],
-        )
-        for name, figures in kept["accelerator"].items()
-        if not name.startswith("events")
-        for target in sorted(figures["placed_seeds"], reverse=True)
-    ]
-    titles = ("point", "machine", "device", "logic", "flip-flops", "block RAM", "DSP", "clock, MHz (seeds)")
-    last = ("clocks per image", "us per image", "us, back to back", "synapses", "accuracy", "revision")
-    return _table((*titles, *last), rows)
+def _cells(kind: str) -> Column:
+    return lambda name, figures, target: f"{figures['area'][target][kind]:,}"
 
 
-def mnist_points(kept: Mapping[str, Any]) -> str:
-    """The designs of the goals, in short."""
-    rows = [
-        (f"*{name}*", target, *_placed(figures, target), f"{figures['latency_us'][target]:.2f}")
-        for name in ("small", "balanced", "fast")
-        for figures in [kept["accelerator"][name]]
-        for target in sorted(figures["placed_seeds"], reverse=True)
-    ]
-    titles = ("point", "device", "logic", "flip-flops", "block RAM", "DSP", "clock, MHz (seeds)", "us per image")
-    return _table(titles, rows)
+def _clock(name: str, figures: Mapping[str, Any], target: str) -> str:
+    seeds = ", ".join(f"{mhz:.1f}" for mhz in figures["placed_seeds"][target].values())
+    return f"{figures['fmax_mhz'][target]:.1f} ({seeds})"
 
 
-def event_designs(kept: Mapping[str, Any]) -> str:
-    """Every design of the network of binary events."""
-    rows = [
-        (
-            f"*{name}*",
-            _machine(figures),
-            target,
-            *_placed(figures, target),
-            f"{figures['cycles_per_timestep']:.1f}",
-            figures["revision"][:7],
-        )
-        for name, figures in kept["accelerator"].items()
-        if name.startswith("events")
-        for target in figures["placed_seeds"]
-    ]
-    titles = ("point", "machine", "device", "logic", "flip-flops", "block RAM", "DSP", "clock, MHz (seeds)")
-    return _table((*titles, "clocks per timestep", "revision"), rows)
+# What a column says of a design (its name and figures) on a device.
+COLUMNS: dict[str, Column] = {
+    "point": lambda name, figures, target: f"*{name}*",
+    "machine": lambda name, figures, target: _machine(figures),
+    "device": lambda name, figures, target: target,
+    "logic": _cells("lut"),
+    "flip-flops": _cells("ff"),
+    "block RAM": _cells("bram"),
+    "DSP": _cells("dsp"),
+    "clock, MHz (seeds)": _clock,
+    "clocks per image": lambda name, figures, target: f"{figures['latency_cycles']:,.0f}",
+    "us per image": lambda name, figures, target: f"{figures['latency_us'][target]:.2f}",
+    "us, back to back": lambda name, figures, target: f"{figures['interval_us'][target]:.2f}",
+    "clocks per timestep": lambda name, figures, target: f"{figures['cycles_per_timestep']:.1f}",
+    "synapses": lambda name, figures, target: f"{figures['synapses']:,}",
+    "accuracy": lambda name, figures, target: f"{figures['accuracy_hardware']:.2%}",
+    "revision": lambda name, figures, target: figures["revision"][:7],
+}
+PLACED = ("logic", "flip-flops", "block RAM", "DSP", "clock, MHz (seeds)")
+
+
+def designs(network: str, columns: Sequence[str], goals: bool = False) -> Callable[[Mapping[str, Any]], str]:
+    """Makes the table of the design points of a network, on every device that each was placed on.
+
+    network : of :class:`benchmarks.accelerator.DesignPoint`. columns : of :data:`COLUMNS`. goals : only those that have
+    a goal's name.
+    """
+
+    def table(kept: Mapping[str, Any]) -> str:
+        rows = [
+            tuple(COLUMNS[column](name, figures, target) for column in columns)
+            for name, figures in kept["accelerator"].items()
+            if DESIGNS[name].network == network and (name in GOALS or not goals)
+            for target in sorted(figures["placed_seeds"], reverse=True)
+        ]
+        return _table(tuple(columns), rows)
+
+    return table
 
 
 def peers(kept: Mapping[str, Any]) -> str:
@@ -122,9 +114,23 @@ def peers(kept: Mapping[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "mnist-designs": mnist_designs,
-    "mnist-points": mnist_points,
-    "event-designs": event_designs,
+    "mnist-designs": designs(
+        "mnist",
+        (
+            "point",
+            "machine",
+            "device",
+            *PLACED,
+            "clocks per image",
+            "us per image",
+            "us, back to back",
+            "synapses",
+            "accuracy",
+            "revision",
+        ),
+    ),
+    "mnist-points": designs("mnist", ("point", "device", *PLACED, "us per image"), goals=True),
+    "event-designs": designs("events", ("point", "machine", "device", *PLACED, "clocks per timestep", "revision")),
     "peers": peers,
 }
 

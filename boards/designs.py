@@ -195,7 +195,7 @@ def _choices(rng: np.random.Generator, network: FrozenNetwork) -> Choices:
     while True:
         if rng.random() < 0.4:
             goal = list(GOALS)[rng.integers(len(GOALS))]
-            drawn = expanded(goal, {}, readout=network.readout, structured=structured, consumers=["budget"])
+            drawn = expanded(goal, {}, readout=network.readout, structured=structured, consumers=["area"])
         else:
             drawn = {name: values[rng.integers(len(values))] for name, values in DRAWN.items() if rng.random() < 0.22}
             if "synapse_memory" in drawn:

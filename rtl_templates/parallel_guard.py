@@ -31,7 +31,7 @@ class StreamCheck(wiring.Component):
     Parameters
     ----------
     span : addresses that an event has within the stream. streams, number : of streams, and of this one.
-    n_inputs : bits of the number of inputs where it is a signal, else 0; most_inputs : that number, or the most.
+    most_inputs : inputs, or the most of a loadable machine. is_free : whether their number is the signal ``n_inputs``.
     picture : (channels, height, width) if sources are addresses in one. value_bits : of the value of an event.
     can_drop : whether there is ``drop``.
 

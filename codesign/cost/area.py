@@ -17,7 +17,8 @@ from codesign.basics.errors import CodesignWarning
 from codesign.cost.area_model import AreaModel, ff_terms, lut_terms
 from codesign.cost.coefficients import MODELS
 from codesign.cost.components import Component, components
-from codesign.cost.memories import built
+from codesign.cost.memories import Built, built
+from codesign.machine.choices import problem
 from codesign.machine.plan import MachinePlan, Memory
 
 # Parts of the density for which the estimate says what memories would take.
@@ -71,24 +72,27 @@ def block_ram_of_others(plan: MachinePlan, family: str) -> dict[str, dict[str, f
 
 
 def no_such_machine(plan: MachinePlan, family: str) -> str | None:
-    """Why the tools of a family do not build this machine, or nothing is known of its logic, in a line; else None."""
+    """Why the tools of a family do not build this machine, in a line; None if they do."""
     if plan.choices.starts_empty and family != "ice40":
         return "single-port RAM is of iCE40 UP5K alone"
     if plan.choices.state_memory == "distributed" and family == "ice40":
         return "iCE40 has no distributed RAM"
-    if plan.choices.event_streams > 1:
-        return "the logic of machines that take several events a clock is not estimated; `codesign synth` measures it"
     return None
+
+
+def _of_memories(memories: Sequence[Built]) -> dict[str, float]:
+    return {
+        "bram": sum((memory.blocks for memory in memories), 0.0),
+        "spram": sum(memory.cells for memory in memories if memory.kind == "spram"),
+    }
 
 
 def figures(parts: Sequence[Component], model: AreaModel) -> dict[str, float]:
     """lut, ff, bram, spram and dsp of components."""
-    memories = [memory for part in parts for memory in part.memories]
     return {
         "lut": sum(model.lut.of(lut_terms(part)) for part in parts),
         "ff": sum(model.ff.of(ff_terms(part)) for part in parts),
-        "bram": sum((memory.blocks for memory in memories), 0.0),
-        "spram": sum(memory.cells for memory in memories if memory.kind == "spram"),
+        **_of_memories([memory for part in parts for memory in part.memories]),
         "dsp": sum(part.dsps for part in parts),
     }
 
@@ -99,13 +103,18 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
     ``lut``, ``ff``, ``bram``, ``spram``, ``dsp``; ``error`` : ``{figure: {low, high}}``, by how much of the truth lut
     and ff may be too little and too much (:class:`codesign.cost.area_model.Figure`); ``parts`` : the same figures by
     component, ``[{"component", "layer", ...}]``, whose sums they are; ``bram_by_bits`` and ``bram_by_density`` : see
-    :func:`block_ram_of_others`; ``reason`` : why the family builds no such machine, and there are no figures then.
+    :func:`block_ram_of_others`; ``reason`` : why figures are missing. If the family builds no such machine these are
+    all; if the table of choices says that its logic is not known, all but those of its memories.
     """
     reason, model = no_such_machine(plan, family), MODELS[family]
     kinds = ("lut", "ff", "bram", "spram", "dsp")
     others = {f"bram_by_{what}": blocks for what, blocks in block_ram_of_others(plan, family).items()}
     if reason is not None:
         return {**dict.fromkeys(kinds), **others, "error": None, "parts": [], "reason": reason}
+    unknown = problem(plan.choices, consumer="area")
+    if unknown is not None:
+        memories = [built(memory, family) for memory in plan.memories]
+        return {**dict.fromkeys(kinds), **_of_memories(memories), **others, "error": None, "parts": [], "reason": unknown}
     found = components(plan, family)
     total = figures(found, model)
     return {
@@ -129,13 +138,19 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
 def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
     """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does.
 
-    Warns of a device for whose family there is no such machine.
+    Warns of figures that are not known and so cannot be compared.
     """
     area = result["area"][device.family]
     names = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
+    known = [kind for kind in names if area[kind] is not None]
+    if not known:
+        return [f"{name}: {area['reason']}"]
     if area["reason"] is not None:
-        warnings.warn(f"{name}: {area['reason']}; there are no figures", CodesignWarning, stacklevel=2)
-        return []
+        warnings.warn(
+            f"{name}: {area['reason']}; only its memories are compared with the device, `codesign synth` measures it",
+            CodesignWarning,
+            stacklevel=2,
+        )
     cures = {
         "lut": "use fewer lanes",
         "ff": "use fewer lanes",
@@ -146,7 +161,7 @@ def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
         f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
         f"({area[kind] - device.budget[kind]:g} too many, {area[kind] / device.budget[kind]:.0%}); {cures[kind]}"
         for kind, title in names.items()
-        if area[kind] > device.budget[kind]
+        if kind in known and area[kind] > device.budget[kind]
     ]
 
 

@@ -20,7 +20,7 @@ StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
 SynapseMemory = Literal["auto", "spram"]
-Consumer = Literal["budget", "board"]
+Consumer = Literal["area", "budget", "board"]
 
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
 BLOCK_ROM_BITS = 512
@@ -155,7 +155,7 @@ FEATURES: dict[str, Feature] = {
     "queue_depth": Feature(),
     "input_words": Feature(unknown_to=("board",)),
     # No synthesis of such a machine is among those that the formulas of logic were fitted to.
-    "event_streams": Feature(unknown_to=("budget",)),
+    "event_streams": Feature(unknown_to=("area", "budget")),
     "input_checks": Feature(unknown_to=("board",)),
     "counters": Feature(),
     "state_memory": Feature(),
@@ -171,6 +171,7 @@ FEATURES: dict[str, Feature] = {
     "loadable": Feature(excludes=("shape", "synapses"), structures=False, unknown_to=("budget",)),
 }
 CONSUMERS: dict[Consumer, str] = {
+    "area": "the estimate of logic",
     "budget": "[budget]",
     "board": "a board's link",
 }

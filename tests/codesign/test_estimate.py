@@ -301,8 +301,22 @@ def test_a_machine_that_a_family_has_not_has_no_figures_there():
     result = estimate(plan)
     assert result["area"]["ice40"]["lut"] is None and result["area"]["ecp5"]["lut"] > 100
     device = SimpleNamespace(family="ice40", budget={"lut": 1, "ff": 1, "bram": 30, "dsp": 8})
-    with pytest.warns(CodesignWarning, match="tiny: iCE40 has no distributed RAM; there are no figures"):
-        assert fits(result, "tiny", device) == []
+    assert fits(result, "tiny", device) == ["tiny: iCE40 has no distributed RAM"]
+
+
+def test_memories_are_compared_with_a_device_where_logic_is_not_known():
+    network = random_network((400, 300, 10), density=0.5)
+    plan = plan_machine(network, map_network(network, [1, 1], None, Choices(event_streams=2)))
+    result = estimate(plan)
+    for family in FAMILIES:
+        assert result["area"][family]["bram"] == block_ram(plan.memories, family) > 20
+        assert result["area"][family]["lut"] is result["area"][family]["dsp"] is None
+    budget = {"lut": 1, "ff": 1, "bram": 30, "dsp": 0}
+    with pytest.warns(CodesignWarning, match="only its memories are compared with the device"):
+        (line,) = fits(result, "small", SimpleNamespace(family="ice40", budget=budget))
+    assert "of 30 block RAMs" in line
+    with pytest.warns(CodesignWarning, match="the estimate of logic does not know hardware.event_streams = 2"):
+        assert fits(result, "large", SimpleNamespace(family="ice40", budget={**budget, "bram": 10**6})) == []
 
 
 def test_late_resets_take_no_state_of_their_own_and_synaptic_currents_one():
