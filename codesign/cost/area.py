@@ -109,12 +109,12 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
     reason, model = no_such_machine(plan, family), MODELS[family]
     kinds = ("lut", "ff", "bram", "spram", "dsp")
     others = {f"bram_by_{what}": blocks for what, blocks in block_ram_of_others(plan, family).items()}
+    unknown = {**dict.fromkeys(kinds), **others, "error": None, "parts": []}
     if reason is not None:
-        return {**dict.fromkeys(kinds), **others, "error": None, "parts": [], "reason": reason}
-    unknown = problem(plan.choices, consumer="area")
-    if unknown is not None:
-        memories = [built(memory, family) for memory in plan.memories]
-        return {**dict.fromkeys(kinds), **_of_memories(memories), **others, "error": None, "parts": [], "reason": unknown}
+        return {**unknown, "reason": reason}
+    reason = problem(plan.choices, consumer="area")
+    if reason is not None:
+        return {**unknown, **_of_memories([built(memory, family) for memory in plan.memories]), "reason": reason}
     found = components(plan, family)
     total = figures(found, model)
     return {
