@@ -5,6 +5,7 @@ Nothing heavy is imported, so that they answer at once.
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from codesign.basics.errors import OutputError, ToolError
@@ -40,7 +41,9 @@ def init(path: Path, example: str | None, *, force: bool) -> None:
 
         text = examples.example(example).read_text(encoding="utf-8")
     write_text(path, text)
-    console.finish({"config": str(path)}, f"{path}: edit it, then `codesign run {path}`")
+    # Spaces of a search have axes.
+    verb = "explore" if "axes" in tomllib.loads(text) else "run"
+    console.finish({"config": str(path)}, f"{path}: edit it, then `codesign {verb} {path}`")
 
 
 def doctor() -> None:
