@@ -251,7 +251,8 @@ def test_init_starts_from_an_example(call, tmp_path):
     examples = Path(__file__).parents[2] / "examples"
     assert call("init", tmp_path / "mine.toml", "--example", "digits")[0] == 0
     assert (tmp_path / "mine.toml").read_bytes() == (examples / "digits.toml").read_bytes()
-    assert "then `codesign explore" in " ".join(call("init", tmp_path / "space.toml", "--example", "explore")[1].split())
+    said = call("init", tmp_path / "space.toml", "--example", "explore")[1]
+    assert "then `codesign explore" in " ".join(said.split())
     code, _, err = call("init", tmp_path / "other.toml", "--example", "../examples/digits")
     assert code == 2 and err.startswith("codesign: --example ../examples/digits: there is none; known are cifar10,")
     assert not (tmp_path / "other.toml").exists()
