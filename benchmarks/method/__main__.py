@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method.plan import LANDING, PRESETS, SEEDS, SETS, Run, planned
+from benchmarks.method.plan import GROUPS, RECIPES, SEEDS, SETS, Run, planned
 from benchmarks.method.results import markdown, plots, update_page, write_text
 from benchmarks.method.runs import end_with_the_study, execute
 from codesign.config import apply_override
@@ -37,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.method", description=__doc__)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=["mnist", "fsdd-spikes"])
     parser.add_argument(
-        "--presets", nargs="+", choices=(*PRESETS, *LANDING), help="default: all; four of them for cifar10"
+        "--presets",
+        nargs="+",
+        choices=(*GROUPS, *RECIPES),
+        metavar="RECIPE",
+        help=f"groups ({', '.join(GROUPS)}) or single recipes of benchmarks/method/plan.py; default: presets, of "
+        "cifar10 some of them",
     )
     parser.add_argument("--densities", nargs="+", type=float, help="default: 0.2 0.1 0.05 0.02")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
@@ -50,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides: dict[str, Any] = {}
     for change in options.set:
         apply_override(overrides, change)
-    runs = planned(options.sets, options.presets, options.densities, options.seeds)
+    presets = [name for given in options.presets or () for name in GROUPS.get(given, (given,))]
+    runs = planned(options.sets, presets or None, options.densities, options.seeds)
     waiting = [run for run in runs if finished(run, options.output, overrides) is None]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} finished", flush=True)
     failed = 0

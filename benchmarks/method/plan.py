@@ -14,6 +14,63 @@ from codesign.train.rewiring import fall_epochs
 PRESETS = ("adaptive", "constant", "fixed", "set", "rigl", "sap", "static", "dense")
 # Falling presets whose layers end with their share of the target density, at an even pace (rewiring.landing).
 LANDING = {"adaptive-landing": "adaptive", "fixed-landing": "fixed", "sap-landing": "sap"}
+
+# The factors, each level with each of the others. Ratios are alike in the mean: a fixed one is a PQ ratio as trained
+# weights have it, a cosine begins at twice that. Falling density lands as in LANDING, and each fall takes its part of
+# the way, which is more than any of these ratios.
+RATIOS: dict[str, dict[str, Any]] = {
+    "pq": {"ratio": "pq"},
+    "fixed": {"ratio": "constant", "fraction": 0.12},
+    "cosine": {"ratio": "cosine", "fraction": 0.24},
+}
+GROWTHS = ("momentum", "gradient", "random")
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "steady": {"density_schedule": "constant"},
+    "falling": {"density_schedule": "falling", "landing": "distribution"},
+}
+# Where to be sparse: shares of the layers or neurons, beside the Erdos-Renyi share of the factors' recipes.
+SHARES: dict[str, dict[str, Any]] = {
+    "uniform": {"distribution": "uniform"},
+    "index-layer": {"share": "index"},
+    "index-neuron": {"share": "index", "scope": "neuron"},
+    "kept-neuron": {"scope": "neuron"},
+    "global": {"scope": "global"},
+}
+
+
+def _factors() -> dict[str, dict[str, Any]]:
+    return {
+        f"{ratio}+{growth}+{schedule}": {"preset": "adaptive", "growth": growth, **of_ratio, **of_schedule}
+        for ratio, of_ratio in RATIOS.items()
+        for growth in GROWTHS
+        for schedule, of_schedule in SCHEDULES.items()
+    }
+
+
+def _shares() -> dict[str, dict[str, Any]]:
+    """Every share with the fixed ratio, growth by momentum and both schedules; and global magnitude with growth by
+    gradients, which is GraNet's (Liu et al., NeurIPS 2021)."""
+    found: dict[str, dict[str, Any]] = {}
+    for share, chosen in SHARES.items():
+        for schedule in SCHEDULES:
+            options = FACTORS[f"fixed+momentum+{schedule}"] | chosen
+            if "landing" in options and share != "uniform":
+                options["landing"] = "pace"
+            found[f"{share}+{schedule}"] = options
+    found["granet"] = FACTORS["fixed+gradient+falling"] | SHARES["global"] | {"landing": "pace"}
+    return found
+
+
+FACTORS = _factors()
+SHARED = _shares()
+# Options of [train.rewiring] by the name of a recipe.
+RECIPES: dict[str, dict[str, Any]] = {
+    **{name: {"preset": name} for name in PRESETS},
+    **{name: {"preset": preset, "landing": "distribution"} for name, preset in LANDING.items()},
+    **FACTORS,
+    **SHARED,
+}
+GROUPS = {"presets": (*PRESETS, *LANDING), "factors": tuple(FACTORS), "shares": tuple(SHARED)}
 DENSITIES = (0.2, 0.1, 0.05, 0.02)
 SEEDS = (0, 1, 2)
 START_DENSITY = 0.5
@@ -64,7 +121,7 @@ DEFAULT_DENSITIES = {"cifar10": (0.2,)}
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One training: data set, preset (or one of :data:`LANDING`), target density (1 for dense) and seed."""
+    """One training: data set, name of a recipe, target density (1 for dense) and seed."""
 
     set: str
     preset: str
@@ -81,15 +138,12 @@ class Run:
         for section, values in (overrides or {}).items():
             document.setdefault(section, {}).update(values)
         document["train"] |= {"seed": self.seed, "threads": 1}
-        preset = LANDING.get(self.preset, self.preset)
-        rewiring: dict[str, Any] = {"preset": preset}
+        rewiring = dict(RECIPES[self.preset])
         if self.preset != "dense":
             rewiring |= {"target_density": self.density, "min_fan_in": 0}
-        if preset in ("adaptive", "fixed", "sap"):
+        if RewiringConfig(**rewiring).rules.falls:
             rewiring["start_density"] = max(START_DENSITY, self.density)
-        if preset != self.preset:
-            rewiring["landing"] = "distribution"
-        elif preset in ("adaptive", "sap"):
+        if self.preset in ("adaptive", "sap"):
             falls = len(fall_epochs(document["train"]["epochs"], RewiringConfig()))
             needed = 1 - (self.density / rewiring["start_density"]) ** (1 / max(1, falls))
             rewiring["gamma"] = round(max(1.0, needed / TYPICAL_RATIO), 3)

@@ -391,12 +391,24 @@ class RewiringConfig(Section):
     )
     start_density: Fraction = Field(default=0.5, description="density of the first step (falling density)")
     target_density: Fraction = Field(default=0.15, description="nonzero weights over dense weights, whole network")
-    landing: Literal["ratio", "distribution"] = Field(
+    landing: Literal["ratio", "pace", "distribution"] = Field(
         default="ratio",
         description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is "
-        "left above the target; 'distribution': every layer ends with the share that distribution gives it at the "
-        "target, and each fall takes at least its part of the way there (better below a tenth of the connections: "
-        "docs/method-study.md)",
+        "left above the target; 'pace': each fall takes at least its part of the way to the target; 'distribution': "
+        "so, and every layer ends with the share that distribution gives it there (better below a tenth of the "
+        "connections: docs/method-study.md)",
+    )
+    share: Literal["kept", "index"] = Field(
+        default="kept",
+        description="'kept': a rewiring leaves every layer (or neuron, with that scope) as many connections as it "
+        "had; 'index': what there is together is shared out by how many of its weights each is worth keeping",
+    )
+    share_floor: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="share 'index': no layer (or neuron) comes below this part of what distribution gives it at the "
+        "target density",
     )
     stop_at: Literal["target", "turning-point"] = Field(
         default="target", description="density falls to the target exactly, or at most to it until the PQ index turns"
@@ -462,6 +474,14 @@ class RewiringConfig(Section):
         rules = self.rules
         if rules.changes and rules.growth == "none" and not rules.falls:
             raise ValueError("growth = 'none' lets connections only go, which density_schedule = 'constant' forbids")
+        if self.scope == "global" and self.landing == "distribution":
+            raise ValueError("landing = 'distribution' has no meaning with scope = 'global'")
+        if self.share == "index":
+            if self.scope == "global" or (self.scope == "layer" and self.landing == "distribution"):
+                kept = "scope = 'global'" if self.scope == "global" else "landing = 'distribution'"
+                raise ValueError(f"share = 'index' has nothing to share out with {kept} and scope = {self.scope!r}")
+            if self.lane_balance is not None:
+                raise ValueError("share = 'index' is not built together with lane_balance; leave one out")
         if self.lane_balance is not None and self.scope == "neuron":
             raise ValueError("lane_balance has no choice left with scope = 'neuron'; use 'layer' or 'global'")
         if rules.falls and self.target_density > self.start_density:
@@ -482,7 +502,8 @@ class RewiringConfig(Section):
         if rules.ratio == "pq":
             yield "fraction", "ratio = 'pq'"
         else:
-            yield from ((name, f"ratio = {rules.ratio!r}") for name in ("eta", "gamma", "beta"))
+            unread = ("gamma", "beta") if self.share == "index" else ("eta", "gamma", "beta")
+            yield from ((name, f"ratio = {rules.ratio!r}") for name in unread)
         if rules.growth != "momentum":
             yield from ((name, f"growth = {rules.growth!r}") for name in ("momentum", "score_batches"))
         yield "rewire_every" if rules.growth == "none" else "restart", f"growth = {rules.growth!r}"
@@ -490,8 +511,10 @@ class RewiringConfig(Section):
             yield from ((name, "density_schedule = 'constant'") for name in ("start_density", "stop_at", "landing"))
         if self.stop_at == "target":
             yield "choose_margin", "stop_at = 'target'"
+        if self.share == "kept":
+            yield "share_floor", "share = 'kept'"
         if self.scope == "global":
-            yield from ((name, "scope = 'global'") for name in ("layer_target", "landing"))
+            yield "layer_target", "scope = 'global'"
 
 
 class TrainConfig(Section):
