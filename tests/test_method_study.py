@@ -1,12 +1,16 @@
 """The study's plan and its resumption, on digits in place of its data sets."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.method import plan
 from benchmarks.method.__main__ import main
-from benchmarks.method.plan import LANDING, PRESETS, SETS, Run, planned
+from benchmarks.method.effects import LEVELS, Model, best_text, difference, effect_plots, factors_text, shares_text
+from benchmarks.method.kept import keep, kept
+from benchmarks.method.plan import FACTORS, GROUPS, LANDING, PRESETS, RECIPES, SETS, SHARED, Run, planned
 from benchmarks.method.results import spread, update_page
 
 DIGITS = {
@@ -30,6 +34,113 @@ def test_runs_of_a_set_differ_in_connections_alone(name):
     for config in configs:
         assert config.train.rewiring.preset == "dense" or config.train.rewiring.target_density in (0.1, 0.02)
     assert len({run.key() for run in planned([name], (*PRESETS, *LANDING), (0.1, 0.02), (0, 1))}) == 2 * (15 + 6)
+
+
+def test_factors_cross_every_level_and_shares_differ_from_their_base_in_the_share_alone():
+    assert len(FACTORS) == 3 * 3 * 2 and set(RECIPES) == {name for names in GROUPS.values() for name in names}
+    assert {tuple(name.split("+")) for name in FACTORS} == {
+        (ratio, growth, density)
+        for ratio in LEVELS["ratio"]
+        for growth in LEVELS["growth"]
+        for density in LEVELS["density"]
+    }
+    keys = {Run("mnist", name, 0.05, 0).key() for name in RECIPES}
+    assert len(keys) == len(RECIPES)
+    for name in SHARED:
+        run = Run("mnist", name, 0.05, 0).config().train.rewiring
+        schedule = "steady" if name.endswith("steady") else "falling"
+        base = Run("mnist", f"fixed+momentum+{schedule}", 0.05, 0).config().train.rewiring
+        changed = {key for key, value in run.model_dump().items() if value != base.model_dump()[key]}
+        assert changed and changed <= {"share", "scope", "landing", "distribution", "growth"}, name
+
+
+def cells(noise=0.0, seeds=(0, 1, 2), **effects):
+    """Made-up results of every cell: 80 %, what each level gives, what each seed gives, and noise."""
+    rng = np.random.default_rng(5)
+    return [
+        {
+            "set": "mnist",
+            "preset": name,
+            "target_density": 0.05,
+            "seed": seed,
+            "accuracy_test": 0.8 + 0.01 * seed + sum(effects.get(level, 0) for level in name.split("+")) / 100
+            + noise * rng.standard_normal() / 100,
+        }
+        for name in FACTORS
+        for seed in seeds
+    ]  # fmt: skip
+
+
+def test_the_model_finds_the_effects_that_were_put_in():
+    model = Model.fitted(cells(pq=-1.5, gradient=-0.5, falling=2.0))
+    found = {level: model.effect(level) for levels in LEVELS.values() for level in levels[1:]}
+    expected = {"pq": -1.5, "cosine": 0, "gradient": -0.5, "random": 0, "falling": 2.0}
+    for level, points in expected.items():
+        assert found[level].points == pytest.approx(points, abs=1e-9) and found[level].half < 1e-6
+    assert model.freedom == 54 - 8
+
+
+def test_intervals_hold_the_effect_about_as_often_as_they_say():
+    rng, base, held = np.random.default_rng(9), cells(pq=1.0), 0
+    for _ in range(200):
+        effect = Model.fitted(
+            [{**item, "accuracy_test": item["accuracy_test"] + 0.02 * rng.standard_normal()} for item in base]
+        ).effect("pq")
+        held += abs(effect.points - 1) <= effect.half
+    assert 0.91 <= held / 200 <= 0.99
+
+
+def test_too_few_runs_give_no_effect():
+    with pytest.raises(ValueError, match="do not tell 8 effects apart"):
+        Model.fitted(cells()[:6])
+    text = factors_text(cells()[:6], "images")
+    assert "| pq, momentum, steady | 81.00 ± 1.00 (3) |" in text and " against " not in text
+
+
+def test_difference_of_two_groups():
+    assert difference("x", [{"accuracy_test": 0.5}], [{"accuracy_test": 0.4}] * 2) is None
+    ours = [{"accuracy_test": value} for value in (0.50, 0.52, 0.54)]
+    theirs = [{"accuracy_test": value} for value in (0.40, 0.42, 0.44)]
+    effect = difference("x", ours, theirs)
+    assert effect is not None and effect.points == pytest.approx(10)
+    # Equal spreads: the textbook's error of a difference, and its 4 degrees of freedom.
+    assert effect.error == pytest.approx(2 * np.sqrt(2 / 3)) and effect.half == pytest.approx(2.776445 * effect.error)
+
+
+def test_shares_are_compared_with_the_same_schedule(tmp_path):
+    base = cells(noise=0.1)
+    shares = [
+        {**item, "preset": f"global+{item['preset'].split('+')[-1]}", "accuracy_test": item["accuracy_test"] + 0.03}
+        for item in base
+        if item["preset"].startswith("fixed+momentum")
+    ]
+    text = shares_text([*base, *shares])
+    rows = {line.split(" | ")[0]: line for line in text.splitlines()}
+    assert "+3.00 ±" in rows["| global+steady"] and "+3.00 ±" in rows["| global+falling"]
+    assert rows["| granet"].endswith("| - |")
+    assert "| mnist, 5 % | " in best_text(base)
+    effect_plots(base, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"method-effect-{name}.png" for name in LEVELS}
+
+
+def test_kept_runs_are_read_again_and_replaced_by_newer_ones(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    documents = [{**item, "trajectory": [1]} for item in cells()[:3]]
+    keep(documents, path)
+    keep([{**documents[0], "accuracy_test": 0.1}], path)
+    found = kept(path)
+    assert len(found) == 3 and not any("trajectory" in item for item in found.values())
+    assert found[Run("mnist", documents[0]["preset"], 0.05, documents[0]["seed"]).name]["accuracy_test"] == 0.1
+
+
+def test_the_pages_tables_are_those_of_the_kept_runs():
+    page, documents = Path("docs/method-study.md").read_text(encoding="utf-8"), list(kept().values())
+    assert documents and all(item["key"] == Run(*(item[key] for key in NAMED)).key() for item in documents)
+    assert factors_text(documents, "images").strip() in page
+    assert f"{shares_text(documents)}\n{best_text(documents)}".strip() in page
+
+
+NAMED = ("set", "preset", "target_density", "seed")
 
 
 def test_spread():
@@ -71,9 +182,12 @@ def test_a_study_trains_what_is_missing_and_says_what_is_left(tmp_path, monkeypa
     assert main([*command, "--presets", "adaptive", "dense"]) == 0
     assert "2 runs, 1 finished" in capsys.readouterr().out
     assert (tmp_path / f"{run.name}.json").stat().st_mtime_ns == before
+    monkeypatch.setattr("benchmarks.method.kept.KEPT", tmp_path / "kept.jsonl")
     assert main([*command, "--presets", "adaptive", "dense", "static", "--summary"]) == 0
     page = (tmp_path / "study.md").read_text()
     assert "| adaptive | " in page and "- mnist, static: 1 runs" in page
+    assert main([*command, "--presets", "factors", "--summary"]) == 0
+    assert "18 runs, 0 finished" in capsys.readouterr().out
     assert (tmp_path / "method-mnist-trajectory.png").stat().st_size > 1000
 
 

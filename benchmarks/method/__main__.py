@@ -11,12 +11,14 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method.plan import GROUPS, RECIPES, SEEDS, SETS, Run, planned
+from benchmarks.method.plan import FACTORS, GROUPS, RECIPES, SEEDS, SETS, SHARED, Run, planned
+from benchmarks.method.effects import best_text, effect_plots, factors_text, shares_text
+from benchmarks.method.kept import KEPT, keep, kept
 from benchmarks.method.results import markdown, plots, update_page, write_text
 from benchmarks.method.runs import end_with_the_study, execute
 from codesign.config import apply_override
@@ -24,12 +26,12 @@ from codesign.config import apply_override
 PAGE = Path("docs/method-study.md")
 
 
-def finished(run: Run, folder: Path, overrides: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of a run with this very configuration, or None."""
+def finished(run: Run, folder: Path, overrides: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> Any:
+    """The result of a run with this very configuration, of the folder or else of those that are kept, or None."""
     try:
         document = json.loads((folder / f"{run.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        document = known.get(run.name, {})
     return document if document.get("key") == run.key(overrides) else None
 
 
@@ -51,13 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="shorten runs for a trial")
     parser.add_argument("--summary", action="store_true", help="train nothing, write tables and plots")
     parser.add_argument("--docs", action="store_true", help=f"also put tables and plots into {PAGE}")
+    parser.add_argument("--keep", action="store_true", help=f"also write finished factors and shares into {KEPT.name}")
     options = parser.parse_args(arguments)
     overrides: dict[str, Any] = {}
     for change in options.set:
         apply_override(overrides, change)
     presets = [name for given in options.presets or () for name in GROUPS.get(given, (given,))]
     runs = planned(options.sets, presets or None, options.densities, options.seeds)
-    waiting = [run for run in runs if finished(run, options.output, overrides) is None]
+    known = kept()
+    waiting = [run for run in runs if finished(run, options.output, overrides, known) is None]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} finished", flush=True)
     failed = 0
     if not options.summary and waiting:
@@ -74,13 +78,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     failed += 1
                     text = f"failed: {error}"
                 print(f"[{number}/{len(waiting)}] {run.name}: {text}", flush=True)
-    documents = [document for run in runs if (document := finished(run, options.output, overrides)) is not None]
-    missing = [run for run in runs if finished(run, options.output, overrides) is None]
-    plots(documents, options.output)
-    write_text(options.output / "study.md", markdown(documents, missing, "."))
-    if options.docs:
-        plots(documents, PAGE.parent / "images")
-        update_page(PAGE, markdown(documents, missing, "images"))
+    found = {run: finished(run, options.output, overrides, known) for run in runs}
+    documents = [document for document in found.values() if document is not None]
+    missing = [run for run, document in found.items() if document is None]
+    if options.keep:
+        # The plots of the presets need the course of training, which is not kept.
+        keep(item for item in documents if item["preset"] not in GROUPS["presets"])
+    drawn = PAGE.parent / "images" if options.docs else options.output
+    images = "images" if options.docs else "."
+    # What there is to say of presets, factors and shares, each a part of the page of its own.
+    parts = {}
+    if any(run.preset in GROUPS["presets"] for run in runs):
+        chosen = [item for item in documents if item["preset"] in GROUPS["presets"]]
+        plots(chosen, drawn)
+        parts["measured"] = markdown(chosen, [run for run in missing if run.preset in GROUPS["presets"]], images)
+    if any(run.preset in FACTORS for run in runs):
+        effect_plots(documents, drawn)
+        parts["factors"] = factors_text(documents, images)
+    if any(run.preset in SHARED for run in runs):
+        parts["shares"] = f"{shares_text(documents)}\n{best_text(documents)}"
+    write_text(options.output / "study.md", "\n".join(parts.values()))
+    for part, text in parts.items() if options.docs else ():
+        update_page(PAGE, text, part)
     print(f"{options.output / 'study.md'}: {len(documents)} runs, {len(missing)} missing")
     return 1 if failed else 0
 

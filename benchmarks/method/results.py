@@ -10,7 +10,6 @@ from typing import Any
 from benchmarks.method.plan import LANDING, PRESETS, Run
 from codesign.basics.files import atomic_path, write_text
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 Documents = Sequence[Mapping[str, Any]]
 
 
@@ -58,14 +57,15 @@ def markdown(documents: Documents, missing: Iterable[Run], images: str) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def update_page(page: Path, measured: str) -> None:
-    """Replace what lies between the markers of a page; text written by hand stays."""
+def update_page(page: Path, measured: str, part: str = "measured") -> None:
+    """Replace what lies between the markers of a part of a page; text written by hand stays."""
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
     text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, marker, after = rest.partition(END)
+    before, _, rest = text.partition(begin)
+    _, marker, after = rest.partition(end)
     if not marker:
-        raise ValueError(f"{page}: lacks the lines {BEGIN} and {END}")
-    write_text(page, f"{before}{BEGIN}\n\n{measured}\n{END}{after}")
+        raise ValueError(f"{page}: lacks the lines {begin} and {end}")
+    write_text(page, f"{before}{begin}\n\n{measured}\n{end}{after}")
 
 
 def plots(documents: Documents, folder: Path) -> None:
@@ -106,7 +106,7 @@ def plots(documents: Documents, folder: Path) -> None:
         if len(ticks) == 1:
             axes.set_xlim(0.95 * ticks[0], 1.05 * ticks[0])
         axes.legend(fontsize=8)
-        _save(figure, folder / f"method-{name}-accuracy.png")
+        save_figure(figure, folder / f"method-{name}-accuracy.png")
         if not sparse:
             continue
         least, seed = min(item["target_density"] for item in sparse), min(item["seed"] for item in sparse)
@@ -122,7 +122,7 @@ def plots(documents: Documents, folder: Path) -> None:
         right.set(xlabel="epoch", ylabel="PQ index, mean of the layers")
         right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.suptitle(f"{name}, target {100 * least:g} %")
-        _save(figure, folder / f"method-{name}-trajectory.png")
+        save_figure(figure, folder / f"method-{name}-trajectory.png")
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.subplots()
         width = 0.8 / len(shown)
@@ -139,10 +139,11 @@ def plots(documents: Documents, folder: Path) -> None:
         axes.set(yscale="log", xlabel="layer", ylabel="density, %", title=f"{name}, target {100 * least:g} %")
         _plain_numbers(axes.yaxis)
         axes.legend(fontsize=7)
-        _save(figure, folder / f"method-{name}-layers.png")
+        save_figure(figure, folder / f"method-{name}-layers.png")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG file."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 

@@ -181,10 +181,15 @@ def structure_text(rewiring: RewiringConfig) -> str:
         "none": "none grown",
     }[rules.growth]
     text = f"Sparse from the first step: connections of small weight are pruned by {fraction}, {place}"
+    share = f"; {rewiring.scope}s share what there is by their PQ index" if rewiring.share == "index" else ""
     if not rules.falls:
-        return f"{text}; density stays."
-    share = "; every layer ends with its share of the target" if rewiring.landing == "distribution" else ""
-    return f"{text}; density falls at the end of each iteration{share}."
+        return f"{text}; density stays{share}."
+    landing = {
+        "ratio": "",
+        "pace": ", at an even pace",
+        "distribution": "; every layer ends with its share of the target",
+    }[rewiring.landing]
+    return f"{text}; density falls at the end of each iteration{landing}{share}."
 
 
 def training_rows(record: Record) -> tuple[list[dict[str, Any]], int | None]:

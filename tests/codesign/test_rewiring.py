@@ -185,6 +185,13 @@ def test_every_preset_changes_connections_at_the_same_epochs_or_never():
         ({"preset": "adaptive", "restart": True}, "restart has no meaning with growth = 'momentum'"),
         ({"choose_margin": 0.1}, "choose_margin has no meaning with stop_at = 'target'"),
         ({"scope": "global", "layer_target": {"0": 0.2}}, "layer_target has no meaning with scope = 'global'"),
+        ({"scope": "global", "landing": "distribution"}, "landing = 'distribution' has no meaning with scope = 'gl"),
+        ({"share_floor": 0.1}, "share_floor has no meaning with share = 'kept'"),
+        ({"preset": "static", "share": "index"}, "share has no meaning with preset = 'static'"),
+        ({"share": "index", "scope": "global"}, "share = 'index' has nothing to share out with scope = 'global'"),
+        ({"share": "index", "landing": "distribution"}, "nothing to share out with landing = 'distribution' and scope"),
+        ({"share": "index", "lane_balance": 2}, "share = 'index' is not built together with lane_balance"),
+        ({"preset": "set", "eta": 0.1}, "eta has no meaning with ratio = 'constant'"),
         ({"preset": "sap", "density_schedule": "constant"}, "lets connections only go"),
         ({"preset": "adaptiv"}, "preset: Input should be 'adaptive'"),
         ({"gama": 2}, "unknown key 'gama'; did you mean 'gamma'"),
@@ -363,6 +370,85 @@ def test_without_landing_the_last_fall_takes_what_the_ratio_left():
             weight.data.copy_(rewirer.masks[name])
         rewirer.step()
     assert rewirer.density < 0.35 * before
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_an_even_pace_leaves_the_layers_their_shares_but_no_last_cut(scope):
+    rewirer = PQRewirer(
+        two_layers(), steps_per_epoch=1, epochs=30, preset="sap", scope=scope, start_density=0.9, target_density=0.1,
+        landing="pace", min_fan_in=0,
+    )  # fmt: skip
+    ratios = []
+    while not rewirer.settled:
+        before = sum(rewirer.counts.values())
+        for name, weight in rewirer.parameters.items():
+            weight.data.copy_(rewirer.masks[name])
+        if rewirer.step():
+            ratios.append(sum(rewirer.counts.values()) / before)
+    assert sum(rewirer.counts.values()) == 100
+    assert len(ratios) == 10 and max(ratios) - min(ratios) < 0.02
+
+
+# Where to be sparse: by the index.
+
+
+@pytest.mark.parametrize("scope", ["layer", "neuron"])
+@pytest.mark.parametrize("change", ["rewire", "fall"])
+def test_connections_are_shared_out_by_what_is_worth_keeping(scope, change):
+    """Weights of the first layer are equal, those of the second very unequal: the first is worth more of its own."""
+    rewirer = made(scope=scope, share="index", min_fan_in=0, eta=0.0, gamma=1.5, distribution="uniform")
+    for weight, name in zip(rewirer.parameters.values(), rewirer.names, strict=True):
+        drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)).abs() + 0.1
+        values = torch.ones(weight.shape) if name == "0.weight" else drawn**3
+        weight.data.copy_(values * rewirer.masks[name])
+    before, total = rewirer.counts, sum(rewirer.counts.values())
+    units = rewirer._measured(rewirer._magnitudes(), rewirer._active())
+    worth = np.array([keep_bound(count, index, 0.5, 1.0, 0.0) for count, index, _ in units], float)
+    changes = rewirer.rewire() if change == "rewire" else rewirer.fall()
+    after = sum(rewirer.counts.values())
+    assert after == total if change == "rewire" else after < total
+    rows = [mask.flatten(1).sum(1).numpy() for mask in rewirer.masks.values()]
+    found = np.concatenate(rows) if scope == "neuron" else np.array([row.sum() for row in rows])
+    wanted = worth * after / worth.sum()
+    there = np.array([count for count, _, _ in units])
+    size = np.array([part.stop - part.start for part in rewirer._layout.units])
+    most = there if change == "fall" else size
+    if np.all(wanted <= 0.9 * most):
+        assert np.abs(found - wanted).max() <= 2
+    else:
+        # What does not fit goes to the others: none that has room is below its share.
+        assert np.all(found >= np.minimum(np.floor(wanted), 0.8 * most) - 1)
+    assert rewirer.counts["0.weight"] / after > before["0.weight"] / total
+    if change == "rewire":
+        assert any(one.pruned != one.grown for one in changes)
+        assert sum(one.pruned - one.grown for one in changes) == 0
+
+
+@pytest.mark.parametrize(("floor", "least"), [(0.5, 50), (0.0, 0)])
+def test_a_small_layer_stays_alive(floor, least):
+    """One weight of the second layer is all that the index finds worth keeping there."""
+    rewirer = made(share="index", share_floor=floor, min_fan_in=0, distribution="uniform", target=0.5)
+    for _ in range(12):
+        for weight, name in zip(rewirer.parameters.values(), rewirer.names, strict=True):
+            values = torch.ones(weight.shape)
+            if name == "2.weight":
+                values = torch.where(torch.arange(weight.numel()).reshape(weight.shape) % 7 == 0, 1.0, 1e-6)
+            weight.data.copy_(values * rewirer.masks[name])
+            rewirer._scores[name] = torch.rand(weight.shape, generator=torch.Generator().manual_seed(3))
+        rewirer.rewire()
+    assert sum(rewirer.counts.values()) == 500
+    assert rewirer.counts["2.weight"] >= least
+    assert rewirer.counts["2.weight"] < 100
+
+
+def test_a_state_of_before_shares_existed_goes_on():
+    rewirer = made()
+    state = rewirer.state_dict()
+    for name in ("share", "share_floor"):
+        del state["document"]["options"][name]
+    made().load_state_dict(state)
+    with pytest.raises(InputError, match="other options"):
+        made(share="index").load_state_dict(state)
 
 
 def test_a_final_fall_takes_all_that_is_above_the_target():
@@ -646,19 +732,22 @@ OPTIMIZERS = {
 @settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(["adaptive", "constant", "fixed", "set", "rigl", "sap"]),
-    st.sampled_from(["layer", "neuron", "global"]),
+    st.sampled_from(
+        [("layer", "kept"), ("neuron", "kept"), ("global", "kept"), ("layer", "index"), ("neuron", "index")]
+    ),
     st.sampled_from(sorted(OPTIMIZERS)),
     st.integers(0, 3),
     st.booleans(),
     st.integers(0, 10_000),
 )
-def test_masks_and_optimizer_state_keep_their_invariants(preset, scope, kind, min_fan_in, hooked, seed):
+def test_masks_and_optimizer_state_keep_their_invariants(preset, scope_and_share, kind, min_fan_in, hooked, seed):
+    scope, share = scope_and_share
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 6))
     optimizer = OPTIMIZERS[kind](model.parameters())
     rewirer = PQRewirer(
-        model, optimizer if hooked else None, preset=preset, scope=scope, min_fan_in=min_fan_in, target_density=0.2,
-        steps_per_epoch=2, epochs=12, seed=seed,
+        model, optimizer if hooked else None, preset=preset, scope=scope, share=share, min_fan_in=min_fan_in,
+        target_density=0.2, steps_per_epoch=2, epochs=12, seed=seed,
     )  # fmt: skip
     total, falls = 4 * 18 + 64 * 6, rewirer.rules.falls
     assert sum(rewirer.counts.values()) == round((0.5 if falls else 0.2) * total)

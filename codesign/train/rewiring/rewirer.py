@@ -605,9 +605,7 @@ class PQRewirer:
             gone[chosen] = there - after + new[chosen]
         return gone, new
 
-    def _shares(
-        self, units: list[tuple[int, float, float]], chosen: Int, total: int, least: Int, most: Int
-    ) -> Int:
+    def _shares(self, units: list[tuple[int, float, float]], chosen: Int, total: int, least: Int, most: Int) -> Int:
         """Connections of each chosen unit, ``total`` together: in proportion to the weights that it is worth keeping."""
         there = np.array([units[unit][0] for unit in chosen])
         options = self.config.p, self.config.q, self.rules.eta
