@@ -53,7 +53,7 @@ TINY = Choices(**GOALS["tiny"].choices)
 DESIGNS = {
     "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(**GOALS["small"].choices)),
     "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), Choices(**GOALS["balanced"].choices)),
-    "fast": DesignPoint("mnist", ("ecp5-85f",), (8, 5), Choices(**{**GOALS["fast"].choices, "event_streams": 4})),
+    "fast": DesignPoint("mnist", ("ecp5-85f",), (12, 5), Choices(**{**GOALS["fast"].choices, "event_streams": 4})),
     "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(synapses="compact")),
     # Its first row table has 576 bits and goes into logic; words of three lanes take two blocks.
     "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), replace(TINY, lockstep=True, block_rom_bits=600)),

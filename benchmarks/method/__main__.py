@@ -16,9 +16,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method.plan import FACTORS, GROUPS, RECIPES, SEEDS, SETS, SHARED, Run, planned
 from benchmarks.method.effects import best_text, effect_plots, factors_text, shares_text
 from benchmarks.method.kept import KEPT, keep, kept
+from benchmarks.method.plan import FACTORS, GROUPS, RECIPES, SEEDS, SETS, SHARED, Run, planned
 from benchmarks.method.results import markdown, plots, update_page, write_text
 from benchmarks.method.runs import end_with_the_study, execute
 from codesign.config import apply_override

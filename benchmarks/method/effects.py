@@ -147,7 +147,7 @@ def shares_text(documents: Documents) -> str:
     grouped = blocks(found)
     keys = [key for key, runs in grouped.items() if any(item["preset"] in SHARED for item in runs)]
     parts = [
-        "Points of test accuracy more than with the Erdős–Rényi share of the same schedule (fixed ratio, growth by "
+        "Points of test accuracy more than with the Erdős-Rényi share of the same schedule (fixed ratio, growth by "
         f"momentum), with {100 * CONFIDENCE:g} % intervals (Welch).",
         "",
         "| share, density | " + " | ".join(f"{name}, {100 * density:g} %" for name, density in keys) + " |",
@@ -231,8 +231,8 @@ def best_text(documents: Documents) -> str:
             f"{'-' if effect is None else effect} |"
         )
     head = [
-        "The best recipe that reads the index against the best that does not. Each is the best of many, and the interval "
-        "does not know that.",
+        "The best recipe that reads the index against the best that does not. Each is the best of many, and the "
+        "interval does not know that.",
         "",
         "| set, density | best with the index | best without | difference, points |",
         "|---|---|---|---|",

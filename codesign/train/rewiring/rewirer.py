@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from codesign.basics.errors import CodesignWarning, InputError
-from codesign.basics.sparsity import apportion, keep_bound, pq_index
+from codesign.basics.sparsity import apportion, pq_index
 from codesign.config import RewiringConfig, parse_section
 from codesign.train.rewiring.index import rewiring_fraction
 from codesign.train.rewiring.optimizers import Optimizers, held_by, loss_scale, will_skip
 from codesign.train.rewiring.parameters import check_unowned, disown, own, plain_name, sparse_parameters, unwrapped
 from codesign.train.rewiring.schedule import change_epochs, turning_point
 from codesign.train.rewiring.selection import Bool, Int, Layout, Values, smallest
-from codesign.train.rewiring.start import first_masks, layer_counts, target_groups
+from codesign.train.rewiring.shares import Shares
+from codesign.train.rewiring.start import first_masks, target_groups
 from codesign.train.rewiring.weights import MaskedWeights
 
 # First fraction of ratio 'constant' (Mocanu et al., 2018) and 'cosine' (Evci et al., 2020) where density stays.
@@ -164,7 +165,7 @@ class PQRewirer:
         self.names = list(parameters)
         self._layout = Layout([tuple(weight.shape) for weight in parameters.values()], self.config.scope)
         self._targets = target_groups(self.config, self._layout, self.names)
-        self._floor = self._floors()
+        self._shares = Shares(self.config, self._layout) if self.config.share == "index" else None
         first = first_masks(self.config, self._layout, self._targets, seed)
         self._weights = MaskedWeights(self.model, parameters, first, masks_nothing=self.density_is_one)
         self._carry = {kind: np.zeros(len(self._layout.units)) for kind in ("rewire", "fall")}
@@ -193,16 +194,6 @@ class PQRewirer:
             )
         self._attached = False
         self._attach()
-
-    def _floors(self) -> Int:
-        """With share 'index': connections of each unit that the sharing leaves it, of a layer's units alike."""
-        if self.config.share != "index":
-            return np.zeros(len(self._layout.units), np.int64)
-        config, layout = self.config, self._layout
-        counts = layer_counts(layout.shapes, config.target_density, config.distribution, config.min_fan_in)
-        density = np.array(counts) / np.array(layout.sizes)
-        parts = [(part.stop - part.start) * density[layout.layer_of(part)] for part in layout.units]
-        return np.floor(config.share_floor * np.array(parts)).astype(np.int64)
 
     def _attach(self) -> None:
         own(self.parameters, self)
@@ -532,9 +523,13 @@ class PQRewirer:
         count = np.minimum(count, self._layout.per_unit(unit_of, ~active))
         lanes = self.config.lane_balance
         keys, prunable = self._layout.in_balance(magnitudes, prunable, active, lanes)
-        gone = new = np.minimum(count, self._layout.per_unit(unit_of, prunable))
-        if self.config.share == "index":
-            gone, new = self._exchange(units, gone, self._layout.per_unit(unit_of, prunable))
+        most = self._layout.per_unit(unit_of, prunable)
+        gone = new = np.minimum(count, most)
+        if self._shares is not None:
+            gone, new = gone.copy(), new.copy()
+            for members, _ in self._targets:
+                chosen = self._units_in(members)
+                gone[chosen], new[chosen] = self._shares.exchange(units, chosen, gone[chosen], most[chosen])
         scores = -self._growth_scores()
         while True:
             pruned = smallest(keys, prunable, unit_of, gone)
@@ -552,7 +547,8 @@ class PQRewirer:
         """Prune by the ratio now without regrowth, never below the target densities.
 
         With ``final`` whatever is left above a target goes too, so that the density lands exactly on it. With
-        ``paced`` and another landing than 'ratio' at least so much goes that equal ratios from now on end at the target.
+        ``paced`` and another landing than 'ratio' at least so much goes that equal ratios from now on end at
+        the target.
         """
         magnitudes, active = self._magnitudes(), self._active()
         unit_of = self._layout.unit_of()
@@ -574,9 +570,9 @@ class PQRewirer:
                     f"each neuron, which min_fan_in = {self.config.min_fan_in} keeps, lie too unevenly; lower "
                     f"min_fan_in, or give up lane_balance"
                 )
-            if self.config.share == "index":
+            if self._shares is not None:
                 there = np.array([units[unit][0] for unit in chosen])
-                wanted[chosen] = there - self._shares(units, chosen, there.sum() - due, there - limits, there)
+                wanted[chosen] = there - self._shares.counts(units, chosen, there.sum() - due, there - limits, there)
             elif due != together.sum():
                 base = together if together.sum() else limits
                 share = base * (due / max(1, base.sum()))
@@ -589,36 +585,6 @@ class PQRewirer:
 
     def _units_in(self, layers: Sequence[int]) -> Int:
         return np.flatnonzero([self._layout.layer_of(part) in layers for part in self._layout.units])
-
-    def _exchange(self, units: list[tuple[int, float, float]], count: Int, prunable: Int) -> tuple[Int, Int]:
-        """Connections that each unit loses and gains: ``count`` are rewired, and the units of a target end with their
-        shares of what they have together."""
-        gone, new = count.copy(), count.copy()
-        for members, _ in self._targets:
-            chosen = self._units_in(members)
-            there = np.array([units[unit][0] for unit in chosen])
-            sizes = np.array([self._layout.units[unit].stop - self._layout.units[unit].start for unit in chosen])
-            least = there - prunable[chosen]
-            rewired = np.minimum(count[chosen], sizes - self._least(chosen, least, there))
-            after = self._shares(units, chosen, there.sum(), least, sizes - rewired)
-            new[chosen] = np.maximum(0, after - (there - rewired))
-            gone[chosen] = there - after + new[chosen]
-        return gone, new
-
-    def _shares(self, units: list[tuple[int, float, float]], chosen: Int, total: int, least: Int, most: Int) -> Int:
-        """Connections of each chosen unit, ``total`` together: in proportion to the weights that it is worth keeping."""
-        there = np.array([units[unit][0] for unit in chosen])
-        options = self.config.p, self.config.q, self.rules.eta
-        worth = np.array([keep_bound(units[unit][0], units[unit][1], *options) for unit in chosen], np.float64)
-        wanted = worth * (total / max(1.0, worth.sum()))
-        floor = self._least(chosen, least, there)
-        # A floor that does not fit into the total gives way.
-        floor = floor if floor.sum() <= total else least
-        return np.array(apportion(np.clip(wanted, floor, most), total, floor, np.maximum(floor, most)), np.int64)
-
-    def _least(self, chosen: Int, least: Int, there: Int) -> Int:
-        """What each chosen unit keeps in any case: ``least``, or its floor if it has that many."""
-        return np.maximum(least, np.minimum(self._floor[chosen], there))
 
     def _part_of_the_way(self, excess: int, target: int) -> int:
         """Connections of ``excess`` that a fall has to take so that equal ratios from now on end at ``target``."""
