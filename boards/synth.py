@@ -35,7 +35,7 @@ from typing import Any
 import platformdirs
 
 from boards.registry import TARGETS, Device
-from boards.tools import run_parallel, run_tool, tool_version
+from boards.tools import KilledError, last_error, run_parallel, run_tool, tool_version
 from codesign.basics.errors import InputError, ToolError
 from codesign.basics.files import explain_write_errors, write_json
 from codesign.basics.progress import Progress, silent
@@ -45,6 +45,7 @@ from sim.bundle import check_files
 from sim.facts import check_facts
 
 CACHE_VERSION = 1
+PACK_ONLY = "--pack-only"
 CACHE_LIMIT_BYTES = 512 << 20
 WORKERS = 2
 GOAL_MHZ = {"ice40-up5k": 30, "ice40-hx8k": 100, "ecp5-25f": 120, "ecp5-85f": 120}
@@ -333,17 +334,22 @@ class _Jobs:
 
     def pack(self, family: str, stop: threading.Event) -> dict[str, Any]:
         """nextpnr's report on the accelerator alone after packing."""
-        return self._nextpnr(family, PACK_TARGET[family], "accelerator", ["--pack-only"], f"pack-{family}", stop)
+        return self._nextpnr(family, PACK_TARGET[family], "accelerator", [PACK_ONLY], f"pack-{family}", stop)
 
     def place(self, target: str, seed: int, stop: threading.Event) -> dict[str, Any]:
-        """nextpnr's report on the wrapped accelerator; after packing alone if it does not fit."""
+        """nextpnr's report on the wrapped accelerator; after packing alone if it does not fit.
+
+        ``failure`` is the tool's line where it fits and no placement or route was found.
+        """
         flow = _target_flow(TARGETS[target])
-        packed = self._nextpnr(flow, target, "wrapped", ["--pack-only"], f"nextpnr-{target}-pack", stop)
+        packed = self._nextpnr(flow, target, "wrapped", [PACK_ONLY], f"nextpnr-{target}-pack", stop)
         if any(entry["used"] > entry["available"] for entry in packed["utilization"].values()):
             return packed
         options = ["--seed", str(seed), "--freq", str(GOAL_MHZ[target]), "--timing-allow-fail"]
         try:
             return self._nextpnr(flow, target, "wrapped", options, f"nextpnr-{target}-seed{seed}", stop)
+        except KilledError:
+            raise
         except ToolError as error:
             if not any(word in str(error) for word in ("place", "route", "legal", "BEL")):
                 raise
@@ -364,6 +370,13 @@ class _Jobs:
                 arguments += ["--json", source, "--report", "report.json", "--quiet"]
                 run_tool(tool, arguments, cwd=output, log=self.work / f"{name}.log", stop=stop)
                 report = json.loads((output / "report.json").read_text())
+                if PACK_ONLY not in options and len(report["fmax"]) != 1:
+                    # So ends one that was stopped from outside; the next attempt is to place again.
+                    log = self.work / f"{name}.log"
+                    raise KilledError(
+                        f"{tool} for {target} reports {len(report['fmax'])} clocks, expected 1; it was stopped before "
+                        f"it had routed, or the design has no clock: {last_error(log)} (log: {log})"
+                    )
                 kept = {name: report[name] for name in ("fmax", "utilization")}
                 (output / "report.json").write_text(json.dumps(kept))
         os.utime(entry)
@@ -478,10 +491,12 @@ def _placed(target: str, yosys: dict[str, Any], reports: dict[int, dict[str, Any
         )
         return entry
     for seed, report in reports.items():
-        if len(report["fmax"]) != 1:
-            raise ToolError(f"nextpnr for {target}: {len(report['fmax'])} clocks, expected 1")
+        if "failure" in report:
+            entry["reason"] = f"seed {seed}: {report['failure']}"
+            continue
         entry["seeds"][str(seed)] = round(next(iter(report["fmax"].values()))["achieved"], 2)
-    entry["fmax_mhz"] = round(statistics.median(entry["seeds"].values()), 2)
+    if entry["seeds"]:
+        entry["fmax_mhz"] = round(statistics.median(entry["seeds"].values()), 2)
     return entry
 
 

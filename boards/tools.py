@@ -118,6 +118,10 @@ def tool_report() -> list[dict[str, Any]]:
     return report
 
 
+class KilledError(ToolError):
+    """A tool was ended by a signal: what it was about to find is not known."""
+
+
 def run_tool(
     name: str,
     arguments: Sequence[str],
@@ -128,11 +132,12 @@ def run_tool(
 ) -> None:
     """Run a tool in ``cwd`` with its output in ``log``; relative paths only (WebAssembly sees no others surely).
 
-    Raises ToolError with the tool's own error line and the log's place; Cancelled if ``stop`` was set.
+    Raises ToolError with the tool's own error line and the log's place, KilledError if it was ended from outside;
+    Cancelled if ``stop`` was set.
     """
     code = _run([compiled_tool(name, stop), *arguments], cwd, log, stop)
     if code < 0:
-        raise ToolError(f"{name} was killed by signal {-code}: {last_error(log)} (log: {log})")
+        raise KilledError(f"{name} was killed by signal {-code}: {last_error(log)} (log: {log})")
     if code > 0:
         raise ToolError(f"{name} failed: {last_error(log)} (log: {log})")
 

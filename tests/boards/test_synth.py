@@ -7,7 +7,8 @@ import pytest
 
 from boards import synth
 from boards.synth import FLOWS, Design, count_cells, synth_bundle, used_resources, wrapper_source
-from codesign.basics.errors import InputError
+from boards.tools import KilledError
+from codesign.basics.errors import InputError, ToolError
 from codesign.config import SynthConfig
 
 pytestmark = pytest.mark.hardware
@@ -63,6 +64,57 @@ def test_ecp5_area_and_clock_are_consistent_and_cached(tiny, tmp_path, monkeypat
 
     monkeypatch.setattr(synth, "run_tool", None)
     assert synth_bundle(tiny.bundle, config, tmp_path / "again") == result
+
+
+USED = {name: {"used": 9, "available": 99} for name in ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD")}
+
+
+@pytest.fixture
+def nextpnr_says(tiny, tmp_path, monkeypatch):
+    """Synthesise for one target with a nextpnr that answers as given where it would route; all else is real."""
+    monkeypatch.setenv("CODESIGN_CACHE", str(tmp_path / "cache"))
+    real = synth.run_tool
+
+    def synthesise(answer):
+        def run_tool(name, arguments, *, cwd, log, stop=None):
+            if not name.startswith("nextpnr") or synth.PACK_ONLY in arguments:
+                return real(name, arguments, cwd=cwd, log=log, stop=stop)
+            log.write_text("Info: placed 0 cells\n")
+            return answer(cwd, log, arguments)
+
+        monkeypatch.setattr(synth, "run_tool", run_tool)
+        config = SynthConfig.model_validate({"families": [], "fmax": ["ecp5-25f"], "seeds": [1, 2]})
+        return synth_bundle(tiny.bundle, config, tmp_path / "work")["placed"]["ecp5-25f"]
+
+    return synthesise
+
+
+def test_a_killed_place_and_route_is_no_design_that_does_not_fit(nextpnr_says, tmp_path):
+    def killed(cwd, log, arguments):
+        raise KilledError("nextpnr-ecp5 was killed by signal 15: Info: placed 0 cells (log: x)")
+
+    with pytest.raises(KilledError, match="killed by signal 15"):
+        nextpnr_says(killed)
+
+    def halfway(cwd, log, arguments):
+        (cwd / "report.json").write_text(json.dumps({"fmax": {}, "utilization": USED}))
+
+    # Twice: a report without a clock is not kept.
+    for _ in range(2):
+        with pytest.raises(ToolError, match="nextpnr-ecp5 for ecp5-25f reports 0 clocks, expected 1; it was stopped"):
+            nextpnr_says(halfway)
+
+
+@pytest.mark.parametrize("routed", [[], ["1"]])
+def test_a_seed_that_finds_no_placement_is_named(nextpnr_says, routed):
+    def answer(cwd, log, arguments):
+        if arguments[arguments.index("--seed") + 1] not in routed:
+            raise ToolError("nextpnr-ecp5 failed: ERROR: failed to place chain (log: x)")
+        (cwd / "report.json").write_text(json.dumps({"fmax": {"clk": {"achieved": 77.0}}, "utilization": USED}))
+
+    placed = nextpnr_says(answer)
+    assert "seed 2: nextpnr-ecp5 failed: ERROR: failed to place chain" in placed["reason"]
+    assert list(placed["seeds"]) == routed and placed["fmax_mhz"] == (77.0 if routed else None)
 
 
 def test_damaged_bundle_is_refused(tiny, tmp_path):
