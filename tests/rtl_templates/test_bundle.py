@@ -167,7 +167,7 @@ def play(folder, command, *arguments):
 
 def flipped_bit_fails(folder, command):
     """One bit of one word of the synapses after the other, until the testbench sees it."""
-    image = min((folder / "images").glob("*p0_synapses.mem"))
+    image = min((folder / "images").glob("*p0*synapses.mem"))
     before = image.read_text()
     words = before.split()
     for position in range(len(words)):
