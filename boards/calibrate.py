@@ -33,7 +33,7 @@ from codesign.cost.area import no_such_machine
 from codesign.cost.coefficients import MODELS
 from codesign.cost.memories import FAMILIES
 from codesign.machine.plan import plan_machine
-from rtl_templates.bundle import write_bundle
+from rtl_templates.bundle import BUNDLE_DIR, write_bundle
 
 # Where each flow maps memories, and with which libraries. A block memory's contents change nothing but the time that
 # mapping takes, four fifths of it: each would be a module of its own.
@@ -89,16 +89,20 @@ def measure(folder: Path, families: Sequence[str]) -> dict[str, Any]:
 
 
 def circuit_hash(verilog: str) -> str:
-    """A hash of Verilog, the same whether combinational blocks of one statement also name ``evaluate_once`` or not.
+    """A hash of Verilog without its comments, which name versions.
 
-    That names no other circuit. All cells but look-up tables are the same; of those some come to lie in other
-    components, and machine 0 on ECP5 packs into 1,976 TRELLIS_COMB where it was 1,970.
+    It is the same whether combinational blocks of one statement also name ``evaluate_once`` or not, and with the
+    parameter for the folder of images as without.
+
+    Neither names another circuit. Of the first, all cells but look-up tables are the same; of those some come to lie in
+    other components, and machine 0 on ECP5 packs into 1,976 TRELLIS_COMB where it was 1,970. Of the second all are.
     """
     bare = re.sub(
         r"(?m)^  always @\* begin\n    if \(evaluate_once\) begin end\n    (.+;)\n  end$",
         r"  always @*\n    \1",
-        verilog,
+        re.sub(r"(?m)^//.*\n", "", verilog),
     )
+    bare = re.sub(rf"(?m)^.*{BUNDLE_DIR}.*\n", "", bare.replace(f" #(.{BUNDLE_DIR}({BUNDLE_DIR}))", ""))
     return hashlib.sha256(bare.encode()).hexdigest()[:16]
 
 

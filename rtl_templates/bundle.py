@@ -50,6 +50,11 @@ LINT_WAIVERS = (
 )
 
 
+MODULES = r"(?m)^(?=module )"
+# An instance of a module with a name, or with parameters before it.
+INSTANCE = r"(?m)^  (?P<of>\S+)(?: #\(|(?P<name> +\S+) +\()$"
+# The parameter that says where the folder `images` is, if not where the tool runs.
+BUNDLE_DIR = "BUNDLE_DIR"
 EVALUATE_ONCE = "  reg evaluate_once;\n  initial evaluate_once <= 1'h0;"
 # Characters of a value that the README shows.
 CELL = 200
@@ -96,7 +101,7 @@ def write_bundle(
         for engine in plan.engines:
             _write_images(temporary, engine)
         vector_words = None if vectors is None else write_vectors(temporary / "vectors", network, vectors, mapping)
-        _write_texts(temporary, document, mapping, accelerator, vector_words)
+        _write_texts(temporary, document, mapping, accelerator, vector_words, reads=f"parameter {BUNDLE_DIR}" in source)
         if mapping.capacity and mapping.choices.starts_empty:
             write_bytes(temporary / BOOT, load_image(network, mapping, mapping.capacity))
         document["files"] = {
@@ -135,7 +140,7 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
         flags=re.MULTILINE,
     )
     text = re.sub(r"\\\$auto\$verilog_backend\S+ ", "evaluate_once", text)
-    text = "".join(_evaluated(module) for module in re.split(r"(?m)^(?=module )", text))
+    modules = [_evaluated(module) for module in re.split(MODULES, text)]
     tools = ", ".join(f"{tool} {number}" for tool, number in _tools().items())
     header = [
         f"// {name}: spiking neural network accelerator, network {accelerator.network.hash}",
@@ -149,7 +154,37 @@ def emit_verilog(accelerator: Accelerator, name: str) -> str:
         for module, style in styles.items():
             if re.search(rf"^\s*{module} #", text, re.MULTILINE):
                 parts.append(template.replace("@MODULE@", module).replace("@STYLE@", style))
+    with_images = {f"{name}_{kind}{block}" for kind in ("rom", "ram") for block in ("", "_block")}
+    text = "".join(_passed_down(modules, with_images))
     return "\n".join([*parts, text.strip()]) + "\n"
+
+
+def _passed_down(modules: list[str], with_images: set[str]) -> list[str]:
+    """The modules, with the parameter ``BUNDLE_DIR`` from the top module down to all instances of ``with_images``.
+
+    Amaranth's modules have no parameters. Those without an image below them keep their text.
+    """
+    names = [named[1] if (named := re.match(r"module (\S+?) ?\(", module)) else "" for module in modules]
+    inside = {
+        name: {instance["of"] for instance in re.finditer(INSTANCE, module)}
+        for name, module in zip(names, modules, strict=True)
+    }
+    takes = set(with_images)
+    while more := {name for name, instances in inside.items() if instances & takes} - takes:
+        takes |= more
+
+    def connected(instance: re.Match[str]) -> str:
+        if instance["of"] not in takes:
+            return instance[0]
+        if instance["name"] is None:
+            return f"{instance[0]}\n    .{BUNDLE_DIR}({BUNDLE_DIR}),"
+        return f"  {instance['of']} #(.{BUNDLE_DIR}({BUNDLE_DIR})){instance['name']} ("
+
+    declared = f');\n  parameter {BUNDLE_DIR} = "";\n'
+    return [
+        re.sub(INSTANCE, connected, module).replace(");\n", declared, 1) if name in takes else module
+        for name, module in zip(names, modules, strict=True)
+    ]
 
 
 def _evaluated(module: str) -> str:
@@ -369,8 +404,10 @@ def _write_texts(
     mapping: HardwareMap,
     accelerator: Accelerator,
     vectors: Vectors | None,
+    *,
+    reads: bool,
 ) -> None:
-    """``vectors`` : the golden vectors; no testbench without."""
+    """vectors : the golden vectors; no testbench without. reads : whether the Verilog reads images."""
     name = sidecar["name"]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -384,6 +421,8 @@ def _write_texts(
         "vectors": vectors,
         "coding_parameters": {_cell(key): _cell(value) for key, value in accelerator.network.coding.parameters.items()},
         "connections": TESTBENCH,
+        "directory": BUNDLE_DIR,
+        "reads": reads,
     }
     targets = {"instance.v.j2": f"{name}_instance.v", "core.j2": f"{name}.core", "README.md.j2": "README.md"}
     if vectors is not None:

@@ -3,6 +3,7 @@ module @MODULE@ #(
   parameter WIDTH = 1,
   parameter DEPTH = 1,
   parameter ADDRESS_WIDTH = 1,
+  parameter BUNDLE_DIR = "",
   parameter FILE = ""
 ) (
   input  wire                     clk,
@@ -12,6 +13,7 @@ module @MODULE@ #(
 );
   @STYLE@reg [WIDTH-1:0] words [0:DEPTH-1];
   generate
+    if (FILE != "" && BUNDLE_DIR != "") begin : elsewhere initial $readmemh({BUNDLE_DIR, "/", FILE}, words); end else
     if (FILE != "") begin : image
       initial $readmemh(FILE, words);
     end

@@ -44,6 +44,12 @@ def test_a_circuit_is_the_same_however_a_block_is_written():
     assert written != bare and calibrate.circuit_hash(written) == calibrate.circuit_hash(bare)
     assert calibrate.circuit_hash(written.replace("b = c", "b = d")) != calibrate.circuit_hash(bare)
     assert calibrate.circuit_hash(bare.replace("    e = d;\n", "")) != calibrate.circuit_hash(bare)
+    assert calibrate.circuit_hash(f"// Tools: codesign 0.1.0\n{bare}") == calibrate.circuit_hash(bare)
+    folder = bare.replace(
+        "module a;\n", 'module a;\n  parameter BUNDLE_DIR = "";\n  b #(.BUNDLE_DIR(BUNDLE_DIR))  c (\n'
+    )
+    without = bare.replace("module a;\n", "module a;\n  b  c (\n")
+    assert calibrate.circuit_hash(folder) == calibrate.circuit_hash(without) != calibrate.circuit_hash(bare)
 
 
 def test_cells_are_counted_by_component(tmp_path):

