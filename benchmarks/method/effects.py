@@ -206,6 +206,7 @@ def effect_plots(documents: Documents, folder: Path) -> None:
                 names.append(f"{level} against {first}: {block}")
         axes.axvline(0, color="grey", lw=0.8)
         axes.set_yticks([-place for place in range(len(names))], names, fontsize=8)
+        axes.set_ylim(0.6 - len(names), 0.6)
         axes.set(xlabel=f"points of test accuracy, {100 * CONFIDENCE:g} % interval", title=factor)
         save_figure(figure, folder / f"method-effect-{factor}.png")
 
