@@ -69,10 +69,11 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
         weights = np.zeros((tables["rows", 0]["start"].size, n_slots * step), np.int64)
         constants = {name: np.full(n_slots * step, default) for name, default in (("threshold", 1), ("bias", 0))}
         for lane in range(lanes):
-            rows, synapses = tables["rows", lane], tables["synapses", lane]
+            shared, of = (0, f"{lane}") if entry.lockstep else (lane, "")
+            rows, synapses = tables["rows", shared], tables["synapses", shared]
             for address, (start, count) in enumerate(zip(rows["start"], rows["count"], strict=True)):
                 for k in range(start, start + count):
-                    weights[address, synapses["slot"][k] * step + lane] += synapses["weight"][k]
+                    weights[address, synapses[f"slot{of}"][k] * step + lane] += synapses[f"weight{of}"][k]
             for name, values in tables["parameters", lane].items():
                 constants.setdefault(name, np.zeros(n_slots * step, np.int64))[lane::step] = values
         clip = registers.get(f"clip{entry.index}")
