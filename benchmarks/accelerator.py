@@ -103,9 +103,11 @@ def load(design: DesignPoint, work: Path, given: Path | None) -> tuple[FrozenNet
 
 def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -> HardwareMap:
     from codesign.cost.estimate import source_events
+    from codesign.cost.schedules import choose_schedules
 
     events = source_events(network, calibration)
-    return map_network(network, design.lanes, events, design.choices)
+    choices = choose_schedules(network, design.lanes, design.choices, GOALS["fast"].within, calibration)
+    return map_network(network, design.lanes, events, choices)
 
 
 def information_bound(network: FrozenNetwork) -> float:

@@ -14,6 +14,7 @@ from codesign.machine.capacity import LOAD_ERRORS
 from codesign.machine.plan import MachinePlan
 from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.beats import BeatSplitter
+from rtl_templates.collector import EventCollector
 from rtl_templates.early_exit import ExitCounters
 from rtl_templates.engine import LayerEngine
 from rtl_templates.folded import FoldedEngine
@@ -213,6 +214,15 @@ class Accelerator(wiring.Component):
                 readers[INPUT].append(engine.inputs)
                 continue
             for number, entries in engine.inputs.items():
+                gatherer = engine.plan.collectors[number]
+                for place, entry in enumerate(entries) if gatherer else ():
+                    collector = EventCollector(gatherer, is_free=loader is not None)
+                    name = f"collector{index}_{number}" + (f"_{place}" if streams > 1 else "")
+                    m.submodules[name] = working(collector)
+                    join(m, collector.o, entry)
+                    entries[place] = collector.i
+                    if loader:
+                        m.d.comb += collector.last_timestep.eq(last_timestep)
                 depth, projection = engine.plan.skip_depths[number], engine.plan.projections[number]
                 for place, entry in enumerate(entries) if depth else ():
                     fifo = StreamFifo(entry.payload.shape(), depth)

@@ -22,7 +22,8 @@ class Accumulation:
 
     Operation: the slot's word is read, ``weight`` (times ``value``) is added, shifted where the word is a state, and
     the word is written back: 3 clocks, 2 with a short pipeline. Sums still on their way are forwarded, so that a
-    synapse may come in every clock.
+    synapse may come in every clock. Where a sample is walked at once the word has a sum for each timestep, the first in
+    the lowest bits, and ``value`` is the mask of those to which ``weight`` is added.
 
     Parameters
     ----------
@@ -62,12 +63,14 @@ class Accumulation:
         operand = Signal(accumulator_shape, reset_less=True)
         total = Signal(accumulator_shape)
         last_written = Signal(accumulator_shape, reset_less=True)
-        term: Value = synapse.weight * value if widths.value else synapse.weight
+        multiplies = widths.value > 0 and not plan.collects
+        term: Value = synapse.weight * value if multiplies else synapse.weight
         # Whoever writes the word that is read in the same clock, and whoever reads it.
         forward_far_1 = Signal()
         # What a synapse valid_2 to, by how much, and where to.
         valid_2 = Signal()
         product_2 = Signal(term.shape(), reset_less=True)
+        mask_2 = Signal(widths.value, reset_less=True)
         slot_2 = Signal(slot_shape, reset_less=True)
         self.operand, self._total, self._valid_2, self._slot_2 = operand, total, valid_2, slot_2
         base: Value
@@ -79,6 +82,8 @@ class Accumulation:
         if plan.placement.pipeline == "short":
             # A synapse's word is read in clock 0, added to and written in 1.
             m.d.sync += [valid_2.eq(synapse_valid), slot_2.eq(synapse.slot), product_2.eq(term)]
+            if plan.collects:
+                m.d.sync += mask_2.eq(value)
             base = operand
             m.d.comb += operand.eq(Mux(forward_far_1, last_written, read.data))
         else:
@@ -90,6 +95,9 @@ class Accumulation:
             forward_near_1 = Signal()
             forward_near_2 = Signal()
             m.d.comb += busy.eq(valid_1)
+            if plan.collects:
+                mask_1 = Signal.like(mask_2, reset_less=True)
+                m.d.sync += [mask_1.eq(value), mask_2.eq(mask_1)]
             m.d.sync += [
                 valid_1.eq(synapse_valid),
                 slot_1.eq(synapse.slot),
@@ -105,7 +113,12 @@ class Accumulation:
         shift = 0 if widths.has_sum else plan.frozen[0].fraction_bits + beside_sum
         if beside_sum and widths.rest:
             product_2 = unless(m, base[widths.count : widths.beside], product_2)
-        if shift == 0:
+        if plan.collects:
+            # A sum for each timestep.
+            parts = [base.word_select(step, widths.sum).as_signed() for step in range(widths.sums)]
+            sums = [wrap(part + Mux(mask_2[step], product_2, 0), signed(widths.sum)) for step, part in enumerate(parts)]
+            m.d.comb += total.eq(Cat(sums).as_signed())
+        elif shift == 0:
             m.d.comb += total.eq(wrap(base + product_2, accumulator_shape))
         else:
             # The shifted weight leaves the lowest bits alone.

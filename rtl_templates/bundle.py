@@ -354,6 +354,7 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "encoding": placement.encoding.describe(),
         "pipeline": placement.pipeline,
         "lockstep": layer.lockstep,
+        "schedule": layer.schedule,
         "memories": [
             {
                 "role": memory.role,

@@ -71,8 +71,8 @@ class LayerEngine(wiring.Component):
     :class:`NeuronBank`). When every lane has reached the end of the timestep and the output FIFO has room for a
     whole sweep, all lanes sweep their slots in lock step, one slot a clock; events of the next timestep are
     queued meanwhile. The sweep of a sample's last timestep writes the initial state, and so does a sweep after
-    reset, since memories are not cleared by ``rst``. With coding 'current' one accumulation per sample is
-    followed by T sweeps.
+    reset, since memories are not cleared by ``rst``. Where a sample is walked at once (input currents, and events that
+    an :class:`rtl_templates.collector.EventCollector` has collected) one accumulation is followed by T sweeps.
 
     Events come in R streams, one of each in a clock, and each lane walks the rows of each stream's events apart. The
     sweep waits until all streams have ended, and adds their sums up.
@@ -92,8 +92,8 @@ class LayerEngine(wiring.Component):
     Members
     -------
     i, i1, ... : In(stream of event_layout), one for each projection but the layer's own events, or ``i_0``, ``i_1`` and
-        so on for the streams of each; ``inputs`` lists them. Events and ends of timesteps (of samples for coding
-        'current').
+        so on for the streams of each; ``inputs`` lists them. Events and ends of timesteps (of samples where they are
+        walked at once).
     o : Out(stream of sweep_word_layout); words in slot order, silent ones left out, the last of a timestep marked.
     saturations : Out(range(P + 1)); membranes clipped, a clock after they are probed.
     silence : In(1); ends of timesteps are sent and nothing else. sample_end : Out(1), pulse: the sample's last word
@@ -201,7 +201,9 @@ class LayerEngine(wiring.Component):
             if len(found) == 1:
                 merged.append(found[0])
                 continue
-            m.submodules[f"merge{of}"] = merge = EventMerge(rows, plan.delayed, plan.timesteps)
+            # What comes is ended once for each accumulation.
+            steps = 1 if plan.keeps_sums else plan.timesteps
+            m.submodules[f"merge{of}"] = merge = EventMerge(rows, plan.delayed, steps)
             for sender, receiver in zip(found, merge.inputs, strict=True):
                 join(m, sender, receiver)
             merged.append(merge.o)
@@ -348,8 +350,12 @@ class LayerEngine(wiring.Component):
             ]
             if not has_fifo:
                 m.d.comb += fetcher.hold.eq(~moves)
-        # With coding 'current' a sum serves all timesteps of a sample.
+        # What is walked at once serves all timesteps of a sample.
         clears_last = plan.keeps_sums or not plan.widths.has_sum
+        step = timestep
+        if plan.widths.sums > 1 and placement.pipeline == "deep":
+            step = Signal.like(timestep, name="read_step", reset_less=True)
+            m.d.sync += step.eq(timestep)
         for lane, bank in enumerate(banks):
             of_lane = [walkers[0 if placement.lockstep else lane, of_stream] for of_stream in range(plan.streams)]
             for of_stream, fetcher in enumerate(of_lane):
@@ -371,6 +377,8 @@ class LayerEngine(wiring.Component):
                 bank.write_slot.eq(slot[stages]),
                 bank.write_initial.eq(initial[stages]),
             ]
+            if plan.widths.sums > 1:
+                m.d.comb += bank.step.eq(step)
             if placement.parameter_record.fields:
                 m.d.comb += [
                     bank.parameter_valid.eq(while_moving(valid[bank.parameter_clock])),

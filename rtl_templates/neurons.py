@@ -25,6 +25,7 @@ class NeuronBank(wiring.Component):
 
     Accumulation, one synapse a clock (:class:`Accumulation`): ``weight`` (times ``value``) is added to the slot's word.
     With several streams of events each has a memory of sums, and a synapse a clock; ``sum`` is then theirs together.
+    Where a sample is walked at once there is a sum for each timestep, and ``sum`` is that of the sweep's.
 
     Sweep, one slot a clock, P the word width of the state, W the membrane width, F the fraction bits:
 
@@ -52,10 +53,10 @@ class NeuronBank(wiring.Component):
         state = v                                     if rest > 0 then
 
     A slot read in clock 0 shows s, v, i and ``saturated`` in clock ``fire`` (4; one more for a sum that lies apart, for
-    several of them, and for a synaptic current) and must be written by the caller's ``write_*`` in clock ``stages``
-    (one later). With a short pipeline a synapse takes 2 clocks, and a slot shows and is written in clock 2, and so many
-    more. The slot's sum is cleared by ``clear_*`` in clock 2. Its parameters are read by ``parameter_*`` in clock
-    ``parameter_clock``, just before the first of them is used.
+    several of them, whether of streams or of timesteps, and for a synaptic current) and must be written by the caller's
+    ``write_*`` in clock ``stages`` (one later). With a short pipeline a synapse takes 2 clocks, and a slot shows and is
+    written in clock 2, and so many more. The slot's sum is cleared by ``clear_*`` in clock 2. Its parameters are read
+    by ``parameter_*`` in clock ``parameter_clock``, just before the first of them is used.
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ class NeuronBank(wiring.Component):
     busy : Out(1), a sum has not reached the last stage, which writes it at the end of its clock.
     read_valid, read_slot : In, start of a slot's sweep; no synapse may come in that clock, nor have come in the one
         before. A synapse may read a slot from the clock on in which its sweep is written.
-    clear_valid, clear_slot : In, clear the slot's sum (coding current).
+    step : In, where there are sums of several timesteps: that of the sweep whose slot was read a clock ago (short: is).
+    clear_valid, clear_slot : In, clear the slot's sums, where they lie apart.
     parameter_valid, parameter_slot : In, if slots have parameters of their own.
     write_valid, write_slot, write_initial : In.
     clip : In(W - 1), of a loadable machine's spiking layer: ones from bit W' - 1 up, where W' <= W is the width into
@@ -125,6 +127,7 @@ class NeuronBank(wiring.Component):
                 "busy": Out(1),
                 "read_valid": In(1),
                 "read_slot": In(slot),
+                **({"step": In(index_width(widths.sums))} if widths.sums > 1 else {}),
                 "clear_valid": In(1),
                 "clear_slot": In(slot),
                 **({"parameter_valid": In(1), "parameter_slot": In(parameter)} if record.fields else {}),
@@ -167,6 +170,15 @@ class NeuronBank(wiring.Component):
         m.d.comb += self.busy.eq(busy.any())
         return found
 
+    def _of_step(self, m: Module, words: list[Signal]) -> list[Value]:
+        """Of each of these words the sum of the sweep's timestep."""
+        widths = self._widths
+        if widths.sums == 1:
+            return list(words)
+        swept_step = Signal.like(self.step, name="swept_step", reset_less=True)
+        m.d.sync += swept_step.eq(self.step)
+        return [word.word_select(swept_step, widths.sum).as_signed() for word in words]
+
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         layers, widths, depth = self._layers, self._widths, self._plan.state_depth
@@ -192,10 +204,11 @@ class NeuronBank(wiring.Component):
             else:
                 m.d.sync += state_2.eq(state_read.data)
             arriving: Value = operand
-            if len(accumulations) > 1:
-                # The sums of all streams are added up in a clock of their own.
-                summed = Signal(signed(widths.accumulator), reset_less=True)
-                m.d.sync += summed.eq(wrap(_balanced([part.operand for part in accumulations]), summed.shape()))
+            if len(accumulations) > 1 or self._plan.collects:
+                # The sums of all streams are added up, of the sweep's timestep, in a clock of their own.
+                summed = Signal(signed(widths.sum), reset_less=True)
+                parts = self._of_step(m, [part.operand for part in accumulations])
+                m.d.sync += summed.eq(wrap(_balanced(parts), summed.shape()))
                 arriving = operand = summed
                 state_2 = _delay(m, state_2, 1)
             held = state_2.shift_right(widths.swept - widths.state)
@@ -493,7 +506,7 @@ class NeuronBank(wiring.Component):
         return self._of_layer(numbers, lambda number: Const(number, signed(width)))
 
 
-def _balanced(terms: list[Signal]) -> Value:
+def _balanced(terms: Sequence[Value]) -> Value:
     """Sum by a balanced tree of adders."""
     found: list[Value] = list(terms)
     while len(found) > 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codesign.contract.sidecar import Sidecar, SynapseEncoding, read_sidecar
-from codesign.machine.choices import DEFAULTS, Choices, Shape
+from codesign.machine.choices import DEFAULTS, Choices, Shape, as_chosen
 
 STATE = re.compile(r'\(\* ram_style = "(?P<style>block|distributed)" \*\)\n\s*reg (\[\d+:0\] )?(state|accumulator) ')
 IMAGE = re.compile(
@@ -37,6 +37,7 @@ def described_choices(sidecar: Sidecar) -> Choices:
         queue_depth=depths[0] if depths else DEFAULTS.queue_depth,
         input_words=sidecar.input_words,
         event_streams=sidecar.event_streams,
+        schedule=as_chosen([layer.schedule for layer in layers], is_current=sidecar.coding == "current"),
         input_checks=sidecar.input_checks,
         counters=sidecar.counters,
         synapse_memory="spram" if load is not None and load.boot is not None else "auto",

@@ -233,6 +233,17 @@ class _Checks:
         self.same(f"{where}.lockstep", entry.lockstep, fetchers < lanes, verilog)
         size = entry.picture.size if entry.picture else 1
         self.same(f"{where}.n_slots", entry.n_slots, -(-(slots // size) // entry.lanes) * size, "its neurons and lanes")
+        # What collects events stands before the engine, for each projection and stream.
+        collectors = [
+            path for path in netlist.memories if re.fullmatch(rf"collector{index}_\d+(_\d)?\.masks[01]", path)
+        ]
+        is_current = index == 0 and self.sidecar.coding == "current"
+        collects = len(collectors) > 0
+        schedule = "sample" if is_current or collects else "timestep"
+        self.same(f"{where}.schedule", entry.schedule, schedule, verilog)
+        wanted = 2 * len(entry.projections) * self.sidecar.event_streams if collects else 0
+        self.same(f"{where}.schedule: banks of masks", wanted, len(collectors), verilog)
+        sums_in_word = self.most_timesteps if collects else 1
         accumulator, state = arrays.get(f"{engine}.{first_sum}.accumulator"), arrays.get(f"{engine}.neurons0.state")
         depth = sum_width = state_width = current_width = None
         if accumulator is not None:
@@ -244,10 +255,11 @@ class _Checks:
             counted += _index_width(rest + 1) if rest else 0
             held = accumulator if state is None else state
             state_width = held.width - counted
-            has_sum = self.folded or several or (index == 0 and self.sidecar.coding == "current")
+            has_sum = self.folded or several or schedule == "sample"
             has_current = any(re.fullmatch(rf"{engine}\.probe\d*_{CURRENTS}", path) for path in netlist.signals)
             if state is not None and has_sum:
-                sum_width = accumulator.width
+                sum_width = accumulator.width // sums_in_word
+                self.same(f"{where}.sum_width: sums", accumulator.width, sum_width * sums_in_word, verilog)
             if has_current and has_sum:
                 # Both states lie in one word: one has what the other leaves.
                 current_width, state_width = (
@@ -451,6 +463,8 @@ class _Checks:
         room = load.capacity
         self.same("load.capacity.layers: number", len(room.layers), len(sidecar.layers), "the list of layers")
         self.same("load.capacity.streams", room.streams, sidecar.event_streams, "the list of memories")
+        locked = any(entry.lockstep for entry in sidecar.layers)
+        self.same("load.capacity.lockstep", room.lockstep, locked, "the list of layers")
         self.same("load.fixed.layers: number", len(load.fixed.layers), len(sidecar.layers), "the list of layers")
         if len(room.layers) != len(sidecar.layers):
             return
@@ -496,7 +510,8 @@ class _Checks:
     def _capacity(self, where: str, entry: LayerEntry, layer: LayerRoom) -> None:
         """Capacities that memories show."""
         fields = {field.name: field.width for memory in entry.memories for field in memory.fields}
-        self.same(f"{where}.weight_bits", layer.weight_bits, fields.get("weight"), "the synapse memory")
+        weight = fields.get("weight0" if entry.lockstep else "weight")
+        self.same(f"{where}.weight_bits", layer.weight_bits, weight, "the synapse memory")
         self.same(f"{where}.bias_width", layer.bias_width, fields.get("bias"), "the parameter memory")
         for name in NUMBERS:
             if name == "bias":

@@ -285,6 +285,15 @@ class Phase:
         assert comparison.mismatches == 0, f"{comparison.mismatches} values differ; first: {comparison.first}"
 
 
+def _walks(request: Request, stimulus: Stimulus, expected: golden.Trace) -> list[int]:
+    """Synapses that each layer's lanes walk: a source's row once a sample where all timesteps are walked at once."""
+    found = expected.synaptic_operations.sum(axis=0)
+    at_once = [entry.index for entry in request.sidecar.layers if entry.schedule == "sample"]
+    if at_once:
+        found[at_once] = golden.operations_at_once(request.network, stimulus, expected).sum(axis=0)[at_once]
+    return found.tolist()
+
+
 async def _straight(dut: Any, name: str, *, isolate: bool) -> None:
     phase = Phase(name)
     driver = phase.driver(dut)
@@ -302,6 +311,7 @@ async def _straight(dut: Any, name: str, *, isolate: bool) -> None:
     phase.extra["hardware_decisions"] = [*decided.tolist(), *[-1] * (len(stimulus) - len(decided))]
     phase.extra["saturations"] = int(expected.saturations.sum())
     phase.extra["synaptic_operations"] = expected.synaptic_operations.sum(axis=0).tolist()
+    phase.extra["synapse_walks"] = _walks(phase.request, stimulus, expected)
     phase.extra["spikes"] = expected.spike_counts.sum(axis=0).tolist()
     phase.extra["timesteps"] = int((expected.exits + 1).sum())
     phase.finish()

@@ -58,8 +58,9 @@ class Verification:
     cycles_per_sample : first word to last decision over samples, back to back. latency_cycles : first word
     accepted to decision accepted, one sample at a time, of LATENCY_SAMPLES spread evenly if there are more.
     interval_cycles : between decisions, back to back.
-    layers : per layer accumulate, sweep and idle clocks and lane_use = synaptic operations / (lanes x events a clock x
-        accumulate).
+    layers : per layer accumulate, sweep and idle clocks, the network's synaptic operations, the synapses that lanes
+        walk for them (fewer where all timesteps of a sample are walked at once), and lane_use = walks / (lanes x events
+        a clock x accumulate).
     mean_timesteps : timesteps that counted, per sample; fewer than the network's with early exit.
     sidecar : facts of the sidecar that are not true, a line each; nothing is simulated if there are any, because the
     testbench reads the accelerator by them. They count as mismatches, and ``comparisons["sidecar"]`` counts the facts.
@@ -557,7 +558,10 @@ def _merge(
                     spans.append((int(ends[whole - 1] - starts[0]), whole))
                     intervals.append(np.diff(ends[:whole]))
     clocks = np.sum([np.array(part["clocks"], np.int64) for _, part in straight], axis=0)
-    operations = np.sum([np.array(part["synaptic_operations"], np.int64) for _, part in straight], axis=0)
+    operations, walks = (
+        np.sum([np.array(part[name], np.int64) for _, part in straight], axis=0)
+        for name in ("synaptic_operations", "synapse_walks")
+    )
     count = len(stimulus)
     layers = [
         {
@@ -566,7 +570,8 @@ def _merge(
             "sweep_clocks": int(clocks[index, 2]),
             "clear_clocks": int(clocks[index, 3]),
             "synaptic_operations": int(operations[index]),
-            "lane_use": float(operations[index] / (entry.lanes * entry.streams * clocks[index, 1]))
+            "synapse_walks": int(walks[index]),
+            "lane_use": float(walks[index] / (entry.lanes * entry.streams * clocks[index, 1]))
             if clocks[index, 1]
             else None,
         }

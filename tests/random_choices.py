@@ -8,6 +8,7 @@ import numpy as np
 
 from codesign.contract.network import FrozenNetwork
 from codesign.machine.choices import FEATURES, Choices, problem
+from codesign.machine.schedules import sources_of
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "shape": ("streaming", "folded"),
@@ -26,6 +27,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "block_rom_bits": (0, 100, 512),
     "early_exit": ("off", "certain", 1, 3),
     "loadable": (False, True),
+    "schedule": ("timestep", "sample", "mixed"),
 }
 
 # Another value than the default, of every choice.
@@ -34,6 +36,7 @@ OTHERS: dict[str, Any] = {
     "queue_depth": 4,
     "input_words": 2,
     "event_streams": 2,
+    "schedule": "sample",
     "input_checks": False,
     "counters": False,
     "state_memory": "block",
@@ -63,9 +66,16 @@ def random_choices(rng: np.random.Generator, network: FrozenNetwork, **given: An
     """Half of the choices at their defaults, those ``given`` as they are; drawn again until the machine is built."""
     while True:
         drawn = {name: values[int(rng.integers(len(values)))] for name, values in VALUES.items() if rng.random() < 0.5}
+        if drawn.get("schedule") == "mixed":
+            drawn["schedule"] = tuple("sample" if rng.random() < 0.5 else "timestep" for _ in network.layers)
         choices = Choices(**drawn | given)
         found = problem(
-            choices, readout=network.readout, n_outputs=network.n_outputs, structured=not network.is_plain_chain
+            choices,
+            readout=network.readout,
+            n_outputs=network.n_outputs,
+            structured=not network.is_plain_chain,
+            sources=sources_of(network),
+            is_current=network.coding.is_current,
         )
         if found is None:
             return choices

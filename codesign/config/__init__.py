@@ -44,6 +44,7 @@ from codesign.machine.choices import (
     keys,
 )
 from codesign.machine.goals import GOALS, Goal, expanded
+from codesign.machine.schedules import Schedule, Sources
 
 MAX_TRAINED_SHIFT = 12
 MAX_CONFIG_BYTES = 1 << 20
@@ -305,6 +306,22 @@ class NetworkConfig(Section):
         if self.elsewhere is not None:
             return self.elsewhere.plain
         return all(isinstance(layer, DenseLayer) and not layer.recurrent for layer in self.layer_configs)
+
+    @property
+    def sources(self) -> Sources | None:
+        """What each LIF layer reads, -1 for the input; None of a network from elsewhere."""
+        if self.elsewhere is not None:
+            return None
+        found: list[tuple[int, ...]] = []
+        for layer in self.layer_configs:
+            before, index = len(found) - 1, len(found)
+            if isinstance(layer, ResidualLayer):
+                found += [(before,), (index, before)]
+            elif isinstance(layer, DenseLayer) and layer.recurrent:
+                found.append((before, index))
+            elif not isinstance(layer, PoolLayer):
+                found.append((before,))
+        return (*found, (len(found) - 1,))
 
     @model_validator(mode="after")
     def _one_form(self) -> NetworkConfig:
@@ -670,6 +687,13 @@ class HardwareConfig(Section):
         description="events that each layer takes in a clock: a lane walks the rows of as many at once, out of row "
         "tables and synapse memories of their own; for many lanes, which starve on one event a clock",
     )
+    schedule: Schedule | Literal["auto"] | list[Schedule] = Field(
+        default="timestep",
+        description="how often a layer walks a source's row, one word for all layers or one for each: timestep, in "
+        "every timestep in which the source fires; sample, once a sample for all timesteps, which takes masks, a sum "
+        "for each timestep, and the whole sample before the layer says anything; auto: what the goal makes of the "
+        "calibration samples, layer by layer. Input currents are walked once in any case",
+    )
     input_checks: bool = Field(
         default=True,
         description="false: the host keeps the rules of the input, and what breaks them is undefined; boards need true",
@@ -876,6 +900,7 @@ class Config(Section):
             readout=self.network.readout,
             lanes=lanes if isinstance(lanes, list) else None,
             structured=not self.network.is_plain_chain,
+            sources=self.network.sources,
             consumer="budget" if self.budget.active else None,
         )
         if self.train.loss == "count" and self.network.readout != "spike_count":

@@ -436,6 +436,23 @@ def _recurrent_sums(own: list[list[Any]], dtype: npt.DTypeLike, before: npt.NDAr
     return reduce(np.add, [weighted_sums(before, factors).astype(dtype, order="C") for factors in own])
 
 
+def operations_at_once(network: FrozenNetwork, stimulus: Stimulus, trace: Trace) -> npt.NDArray[np.int64]:
+    """int64 (N, n_layers): synapses and taps that a layer walks if it walks those of each source that fires in a sample
+    once, whatever the number of its spikes. ``trace`` : of these samples, with spikes."""
+    found = np.zeros((len(stimulus), len(network.layers)), np.int64)
+    inputs = stimulus.dense().any(axis=1) if stimulus.values is None else stimulus.values != 0
+    for index, layer in enumerate(network.layers):
+        for projection in layer.projections:
+            if projection.source == INPUT:
+                fired = inputs
+            else:
+                spikes = trace.spikes[projection.source]
+                # Its own events of the last timestep reach nobody.
+                fired = (spikes[:, :-1] if projection.source == index else spikes).any(axis=1)
+            found[:, index] += fired @ fan_out(projection_matrices(projection, network.source_max(index)))
+    return found
+
+
 def _input_events(stimulus: Stimulus) -> Any:
     """Values uint8 (n_samples, n_inputs) of coding 'current', else events (n_samples * timesteps, n_inputs)."""
     if stimulus.values is not None:

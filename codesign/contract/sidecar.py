@@ -43,7 +43,7 @@ from codesign.contract.network.limits import (
 
 SIDECAR = "design.json"
 FORMAT_NAME = "codesign-bundle"
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 
 MAX_BYTES = 8 << 20
 MAX_OBJECTS = 200_000
@@ -279,7 +279,9 @@ class LayerEntry(Part):
     n_in : sources of all projections together. lane, slot : by neuron. picture : if lanes own channels, whose places
     are neighbouring slots. source_address : by source, projection by projection, its address in events. slot_base :
     where the layer's slots begin in the parameter memory. state_width : of what a slot keeps, or of the membrane's part
-    where synaptic currents have one of current_state_width. sum_width : None if the sum lies in a state. current_width,
+    where synaptic currents have one of current_state_width. sum_width : None if the sum lies in a state. schedule : how
+    often a source's row is walked, in each timestep in which it fires or once a sample; of events there is then a sum
+    for each timestep. current_width,
     current_leak : None without a synaptic current; current_state_width : None if no layer of the engine has one.
     refractory : timesteps of rest after a spike; their count lies beside the state, below it.
     fifo_depth : 0 if there is none. threshold, bias, leak_shift, leak_multiplier, current_leak_shift,
@@ -320,6 +322,7 @@ class LayerEntry(Part):
     encoding: SynapseEncoding
     pipeline: Literal["deep", "short"]
     lockstep: bool
+    schedule: Literal["timestep", "sample"]
     memories: tuple[MemoryImage, ...] = _many((1 + 2 * MAX_STREAMS) * MAX_LANES)
     probe: Probe
 
@@ -426,10 +429,12 @@ class Room(Part):
     value_width: Bits
     layers: tuple[LayerRoom, ...] = _many(MAX_LAYERS)
     streams: Literal[1, 2, 4] = 1
+    lockstep: bool = False
 
     @model_serializer(mode="wrap")
-    def _streams_that_there_are(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name != "streams" or value > 1}
+    def _what_there_is(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        absent = {"streams": 1, "lockstep": False}
+        return {name: value for name, value in dump(self).items() if name not in absent or value != absent[name]}
 
 
 class FixedLayer(Part):
@@ -483,7 +488,7 @@ class Sidecar(Part):
     """
 
     format: Literal["codesign-bundle"]
-    version: Literal[8]
+    version: Literal[9]
     name: TopName
     network_hash: Hash
     tools: Annotated[dict[ToolName, ToolVersion], Field(min_length=3)]

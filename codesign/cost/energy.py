@@ -23,14 +23,21 @@ MULTIPLIED_BIT_PJ = 0.2 / 64
 MEMORY_BIT_PJ = 10.0 / 64
 
 
-def energy_estimate(plan: MachinePlan, events: Sequence[float], operations: Sequence[float]) -> dict[str, Any]:
+def energy_estimate(
+    plan: MachinePlan, events: Sequence[float], operations: Sequence[float], collected: Sequence[float]
+) -> dict[str, Any]:
     """Energy of a mean sample.
 
-    events, operations : of each layer, events that reach it, and synapse words that its lanes walk, per sample.
+    events, operations : of each layer, events whose rows it looks up, and synapse words that its lanes walk, per
+        sample. collected : events that come, of which a layer that walks a sample at once looks up fewer.
 
-    Returns ``sample_pj``, ``by_layer`` (pJ of rows, synapses and sweeps of each layer), ``source`` and ``not_counted``.
+    Returns ``sample_pj``, ``by_layer`` (pJ of rows, with masks that are collected, of synapses and of sweeps of each
+    layer), ``source`` and ``not_counted``.
     """
-    layers = [_layer(plan, index, events[index], operations[index]) for index in range(len(plan.network.layers))]
+    layers = [
+        _layer(plan, index, *of_layer)
+        for index, of_layer in enumerate(zip(events, operations, collected, strict=True))
+    ]
     return {
         "sample_pj": float(sum(sum(layer.values()) for layer in layers)),
         "by_layer": layers,
@@ -39,15 +46,20 @@ def energy_estimate(plan: MachinePlan, events: Sequence[float], operations: Sequ
     }
 
 
-def _layer(plan: MachinePlan, index: int, events: float, operations: float) -> dict[str, float]:
+def _layer(plan: MachinePlan, index: int, events: float, operations: float, collected: float) -> dict[str, float]:
     engine = next(engine for engine in plan.engines if any(layer.index == index for layer in engine.layers))
     layer, widths, placement = plan.mapping.layers[index], engine.widths, engine.placement
     weight = next(field.width for field in placement.given_record if field.name.startswith("weight"))
     word = placement.synapse_record.width // (placement.lanes if layer.lockstep else 1)
     # A row word of each table; a synapse's word, its product, and the word that it is added to, read and written.
     rows = events * placement.fetchers * placement.row_record.width * MEMORY_BIT_PJ
+    collectors = [collector for collector in engine.collectors if collector]
+    # Each event reads and writes the word of its mask; each word is read and cleared once a sample.
+    for collector in collectors:
+        words = collected / len(collectors) + engine.streams * collector.depth
+        rows += 2 * words * collector.width * MEMORY_BIT_PJ
     synapse = (word + 2 * widths.accumulator) * MEMORY_BIT_PJ + widths.accumulator * ADDED_BIT_PJ
-    synapse += weight * widths.value * MULTIPLIED_BIT_PJ
+    synapse += 0 if engine.collects else weight * widths.value * MULTIPLIED_BIT_PJ
     # A sweep reads and writes a slot's words and reads its parameters; comparison, leak and bias are an addition each.
     slot = 2 * (widths.accumulator + widths.swept) + placement.parameter_record.width
     sweep = slot * MEMORY_BIT_PJ + 3 * widths.potential * ADDED_BIT_PJ

@@ -21,7 +21,16 @@ from codesign.cost.area import machine_area
 from codesign.cost.energy import energy_estimate
 from codesign.cost.memories import FAMILIES
 from codesign.machine.mapping import HardwareMap, LayerMap
-from codesign.machine.plan import INPUT_CLOCKS, READOUT_CLOCKS, TOKEN_CLOCKS, EnginePlan, MachinePlan
+from codesign.machine.plan import (
+    INPUT_CLOCKS,
+    READOUT_CLOCKS,
+    TOKEN_CLOCKS,
+    CollectorPlan,
+    EnginePlan,
+    MachinePlan,
+)
+from codesign.machine.schedules import collects
+from codesign.machine.streams import address_within
 
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
@@ -34,6 +43,8 @@ UNQUEUED = 2
 # Clocks from the last event of an accumulation to its sweep, and from the sweep to the first row, about.
 TURN_CLOCKS = 4
 STRETCH = 2048
+# Clocks from a sample's last end to the first event that its collector sends.
+COLLECTOR_CLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -41,19 +52,23 @@ class Activity:
     """What reaches a layer in each timestep of N samples.
 
     events : float64 (N, steps, projections); clocks in which the events of each projection come, one of each stream in
-        a clock, and of the input no more than a beat's words.
-    loads : float64 (N, steps, lanes * streams); clocks in which each lane walks the rows of each stream.
-    operations : float64 (N, steps); synaptic operations of all lanes. Fewer than loads where a word holds no synapse,
-    or a tap of a convolution lands beside the picture.
-    clocks : float64 (N, steps); until the last lane is done, if lanes wait for events and for room in each other's
-    queues; at least the fullest lane's load.
-    steps is 1 for coding 'current' (one accumulation per sample), else the timesteps.
+        a clock, and of the input no more than a beat's words. steps is 1 for input currents, else the timesteps.
+    rows : float64 (N, accumulations, projections); events whose rows are walked. accumulations is 1 where a sample is
+        walked at once, else the timesteps.
+    loads : float64 (N, accumulations, lanes * streams); clocks in which each lane walks the rows of each stream.
+    operations : float64 (N, accumulations); synapses that all lanes walk. Fewer than loads where a word holds no
+        synapse, or a tap of a convolution lands beside the picture.
+    clocks : float64 (N, accumulations); until the last lane is done, if lanes wait for events and for room in each
+        other's queues; at least the fullest lane's load.
+    scans : float64 (N,); clocks in which a collector sends a sample that nothing holds up; 0 without one.
     """
 
     events: Float
+    rows: Float
     loads: Float
     operations: Float
     clocks: Float
+    scans: Float
 
 
 def source_rates(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Trace | None = None) -> list[Float]:
@@ -126,21 +141,25 @@ def landing(layer: LayerMap) -> Int:
     return np.concatenate(found)
 
 
-def arrivals(mapping: HardwareMap, index: int) -> Int:
+def arrivals(network: FrozenNetwork, mapping: HardwareMap, index: int) -> Int:
     """int64 (n_in,): the sources of a layer in the order in which their events arrive.
 
-    Inputs come as they are numbered, neurons slot by slot of the sweep before, lane by lane; of several projections
-    those of one are taken to come after those of the other.
+    Inputs come as they are numbered, neurons slot by slot of the sweep before, lane by lane, and what is collected by
+    address; of several projections those of one are taken to come after those of the other.
     """
     found, first = [], 0
     for link in mapping.layers[index].projections:
         sender = None if link.source == INPUT else mapping.layers[link.source]
-        found.append(first + (np.arange(link.n_in) if sender is None else np.lexsort((sender.lane, sender.slot))))
+        if collects(network, index, mapping.layers[index].schedule):
+            order = np.argsort(link.source_address)
+        else:
+            order = np.arange(link.n_in) if sender is None else np.lexsort((sender.lane, sender.slot))
+        found.append(first + order)
         first += link.n_in
     return np.concatenate(found)
 
 
-def walking_clocks(events: Bool, walked: Int, order: Int, held: int, head: int) -> Float:
+def walking_clocks(events: Bool, walked: Int, order: Int, held: int, head: int, words: Int | None = None) -> Float:
     """Clocks from the first event of an accumulation until the last lane has walked its rows.
 
     An event a clock comes to all lanes at once, and only if each has room for its row: a lane that has many taps in a
@@ -148,6 +167,8 @@ def walking_clocks(events: Bool, walked: Int, order: Int, held: int, head: int) 
 
     events : bool (N, steps, n_in). walked : int64 (lanes, n_in); clocks that each lane walks for each source.
     order : int64 (n_in,); sources as they arrive. held : rows that a lane keeps waiting, the one that it walks apart.
+    words : int64 (n_in,); where a collector sends them, the word that holds each source's mask: words of which no mask
+        leaves take a clock each.
     head : clocks for which events have come before lanes may walk, those of the sweep before.
 
     Returns float64 (N, steps). Long accumulations are cut into stretches of ``STRETCH`` events, after each of which all
@@ -167,10 +188,15 @@ def walking_clocks(events: Bool, walked: Int, order: Int, held: int, head: int) 
     part, place = begins[where] + within // STRETCH, within % STRETCH
     padded = np.full((place.max() + 1, parts.sum()), -1)
     padded[place, part] = source
+    # Clocks from the event before, at least.
+    spacing = np.ones_like(padded)
+    if words is not None:
+        word = words[order][source]
+        spacing[place, part] = np.maximum(1, word - np.where(within > 0, np.roll(word, 1), -1))
     # The longest first, so that those still going on are always the first ones.
     sizes = np.count_nonzero(padded >= 0, axis=0)
     longest = np.argsort(-sizes, kind="stable")
-    padded, sizes = padded[:, longest], sizes[longest]
+    padded, spacing, sizes = padded[:, longest], spacing[:, longest], sizes[longest]
     lanes = walked.shape[0]
     taken = np.full(padded.shape[1], -1 - head, np.int64)
     done = np.zeros((padded.shape[1], lanes), np.int64)
@@ -182,7 +208,7 @@ def walking_clocks(events: Bool, walked: Int, order: Int, held: int, head: int) 
         row = lengths[padded[step, :alive]]
         oldest = (count[:alive] % held)[:, :, None]
         room = np.take_along_axis(began[:alive], oldest, 2)[:, :, 0].max(axis=1)
-        taken[:alive] = np.maximum(taken[:alive] + 1, room)
+        taken[:alive] = np.maximum(taken[:alive] + spacing[step, :alive], room)
         walks = row > 0
         begin = np.maximum(done[:alive], taken[:alive, None])
         np.put_along_axis(
@@ -213,14 +239,19 @@ def layer_activity(network: FrozenNetwork, mapping: HardwareMap, index: int, fou
     """Activity of one layer; ``found`` : its events, as of :func:`layer_events`."""
     layer = mapping.layers[index]
     held = UNQUEUED if layer.fetchers == 1 else mapping.choices.queue_depth
-    sweeps = network.timesteps if index == 0 and network.coding.is_current else 1
+    sweeps = network.timesteps if layer.schedule == "sample" else 1
     head = sweeps * layer.n_slots + TURN_CLOCKS
-    events = found.astype(np.float64)
+    masks, arrives = collects(network, index, layer.schedule), _arriving(mapping, layer, found.astype(np.float64))
+    if masks:
+        found = np.logical_or.reduce(found, axis=1, keepdims=True)
+    rows = found.astype(np.float64)
     return Activity(
-        _arriving(mapping, layer, events),
-        events @ _walked_apart(layer).astype(np.float64).T,
-        events @ landing(layer).astype(np.float64),
-        _walking_clocks(mapping, layer, events > 0, held, head),
+        arrives,
+        _arriving(mapping, layer, rows) if masks else arrives,
+        rows @ _walked_apart(layer).astype(np.float64).T,
+        rows @ landing(layer).astype(np.float64),
+        _walking_clocks(network, mapping, layer, found, held, head),
+        _scan_clocks(network, layer, found[:, 0]) if masks else np.zeros(len(found)),
     )
 
 
@@ -248,11 +279,48 @@ def _arriving(mapping: HardwareMap, layer: LayerMap, events: Float) -> Float:
     return np.stack(found, axis=-1)
 
 
-def _walking_clocks(mapping: HardwareMap, layer: LayerMap, events: Bool, held: int, head: int) -> Float:
+def _walking_clocks(
+    network: FrozenNetwork, mapping: HardwareMap, layer: LayerMap, events: Bool, held: int, head: int
+) -> Float:
     """float64 (N, steps): :func:`walking_clocks` of the stream that takes longest."""
-    walked, order = layer.walked(layer.row_lengths), arrivals(mapping, layer.index)
-    found = [walking_clocks(events & own, walked * own, order, held, head) for own in _of_streams(layer)]
+    walked, order = layer.walked(layer.row_lengths), arrivals(network, mapping, layer.index)
+    words = np.concatenate(_mask_words(network, layer)) if collects(network, layer.index, layer.schedule) else None
+    found = [walking_clocks(events & own, walked * own, order, held, head, words) for own in _of_streams(layer)]
     return np.max(found, axis=0)
+
+
+def _collectors(network: FrozenNetwork, layer: LayerMap) -> list[CollectorPlan]:
+    """Those of a layer's projections."""
+    timesteps = layer.capacity.timesteps if layer.capacity else network.timesteps
+    return [CollectorPlan.of(link, timesteps, layer.index) for link in layer.projections]
+
+
+def _mask_words(network: FrozenNetwork, layer: LayerMap) -> list[Int]:
+    """int64 (n_in,) of each projection: the word that holds each source's mask, in the collector of its stream."""
+    return [
+        address_within(link.source_address, link.place_bits, link.streams) >> collector.group_bits
+        for link, collector in zip(layer.projections, _collectors(network, layer), strict=True)
+    ]
+
+
+def _scan_clocks(network: FrozenNetwork, layer: LayerMap, fired: Bool) -> Float:
+    """float64 (N,): clocks in which the collectors of a layer send a sample: a clock for each source that has
+    ``fired``, bool (N, n_in), and for each word without any. Of several projections one event comes in a clock."""
+    found = np.zeros(len(fired))
+    words, collectors = _mask_words(network, layer), _collectors(network, layer)
+    for stream in range(layer.streams):
+        clocks, sent, first = np.zeros(len(fired)), np.zeros(len(fired)), 0
+        for link, word, collector in zip(layer.projections, words, collectors, strict=True):
+            own = fired[:, first : first + link.n_in] & (link.source_stream == stream)
+            first += link.n_in
+            held = np.zeros((len(fired), collector.depth), bool)
+            sample, source = np.nonzero(own)
+            held[sample, word[source]] = True
+            count = own.sum(axis=1)
+            sent += count
+            clocks = np.maximum(clocks, count + collector.depth - held.sum(axis=1))
+        found = np.maximum(found, np.maximum(clocks, sent))
+    return found
 
 
 def _ends(layer: LayerMap) -> list[int]:
@@ -276,17 +344,28 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
     """
     result = []
     for layer, rate in zip(mapping.layers, rates, strict=True):
-        steps = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
-        loads = _walked_apart(layer) @ np.asarray(rate, np.float64)
-        operations = float(landing(layer) @ np.asarray(rate, np.float64))
+        rates_of = np.asarray(rate, np.float64)
+        arriving = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
+        steps, scans, sent = arriving, np.zeros(1), rates_of
+        if collects(network, layer.index, layer.schedule):
+            # Sources that fire at all, if they do so in any timesteps.
+            steps, sent = 1, 1 - (1 - np.minimum(rates_of / arriving, 1)) ** arriving
+            depth = max(collector.depth for collector in _collectors(network, layer))
+            scans = np.maximum(depth, _arriving(mapping, layer, sent).sum(axis=-1, keepdims=True))
+        loads = _walked_apart(layer) @ sent
+        operations = float(landing(layer) @ sent)
+
+        def spread(clocks: Float, steps: int) -> Float:
+            return np.broadcast_to(clocks / steps, (1, steps, clocks.size)).copy()
+
         result.append(
             Activity(
-                np.broadcast_to(
-                    _arriving(mapping, layer, np.asarray(rate, np.float64)) / steps, (1, steps, len(layer.projections))
-                ).copy(),
-                np.broadcast_to(loads / steps, (1, steps, loads.size)).copy(),
+                spread(_arriving(mapping, layer, rates_of), arriving),
+                spread(_arriving(mapping, layer, sent), steps),
+                spread(loads.astype(np.float64), steps),
                 np.full((1, steps), operations / steps),
                 np.full((1, steps), float(loads.max()) / steps),
+                scans,
             )
         )
     return result
@@ -299,7 +378,8 @@ def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[st
     walked its rows, one synapse a clock, and the timestep's end has come; it reads ``n_slots`` slots, one a clock,
     and its events reach the next layer one a clock. A lane walks rows of t + 1 once its sweep of t has passed; until
     then its queue takes as many rows as it holds, and the events behind them wait; so do lanes for each other
-    (:func:`walking_clocks`). With coding 'current' one accumulation is followed by T sweeps. Limited FIFOs are taken
+    (:func:`walking_clocks`). Where a sample is walked at once one accumulation is followed by T sweeps; a collector
+    before it sends when the sample is whole, a word or an event a clock. Limited FIFOs are taken
     as unlimited. Against simulation of 20 samples each, seven networks of :mod:`boards.calibrate` (with which
     ``TURN_CLOCKS`` was chosen): latency within 4 %, interval within 5 %, five of the intervals within 0.5 %. Chains of
     convolutions and pools: of examples/digits-conv.toml, and of the shape of examples/mnist-conv.toml, latency within
@@ -369,7 +449,6 @@ def _decision(
     after = list(free)
     for engine, peak in zip(plan.engines, peaks, strict=True):
         layer, clocks = engine.layers[0], engine.clocks
-        is_current = layer.index == 0 and network.coding.is_current
         fire, stages = clocks.fire, clocks.write
         event_clocks, barrier_clocks = clocks.fetch, clocks.barrier
         # Clocks from the end of a sweep until rows may start.
@@ -379,6 +458,10 @@ def _decision(
         starts: list[float] = []
         heard = [sent[link.source] for link in layer.projections if link.source != layer.index]
         first, last = ([choose(times) for times in zip(*part)] for choose, part in zip((min, max), zip(*heard)))
+        if engine.collects:
+            # Whole samples come in while the ones before are walked; then a sample's events leave as one accumulation.
+            begins = last[-1] + COLLECTOR_CLOCKS
+            first, last = [begins], [begins + activities[layer.index].scans[sample]]
         own = activities[layer.index].events[sample][:, [link.source == layer.index for link in layer.projections]]
         for step in range(len(first)):
             if any(engine.delayed) and step > 0:
@@ -390,12 +473,12 @@ def _decision(
             else:
                 # No row, no walk: sweeps follow each other as soon as slot 0 has been written.
                 start = max(start, swept + (1 if layer.n_slots > stages else stages))
-            sweeps = network.timesteps if is_current else 1
+            sweeps = network.timesteps if engine.keeps_sums else 1
             spacing = layer.n_slots if layer.n_slots > stages else layer.n_slots + stages
             starts += [start + k * spacing for k in range(sweeps)]
             swept = starts[-1] + layer.n_slots
             go = swept + settling
-            if layer.index == 0:
+            if layer.index == 0 and not engine.collects:
                 # Words of the next timestep wait until the lanes have walked those before.
                 pushed = max(0.0, start - barrier_clocks - now)
                 now += pushed if step + 1 == len(first) else 0.0
@@ -497,6 +580,7 @@ def activity_energy(plan: MachinePlan, activities: Sequence[Activity]) -> dict[s
     """Energy of a mean sample of these activities."""
     return energy_estimate(
         plan,
-        [float(part.events.sum(axis=(1, 2)).mean()) for part in activities],
+        [float(part.rows.sum(axis=(1, 2)).mean()) for part in activities],
         [float(part.loads.sum(axis=(1, 2)).mean()) for part in activities],
+        [float(part.events.sum(axis=(1, 2)).mean()) for part in activities],
     )

@@ -7,6 +7,7 @@ from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import source_events
 from codesign.cost.lanes import choose_lanes
+from codesign.cost.schedules import choose_schedules
 from codesign.machine.capacity import CapacityOptions
 from codesign.machine.goals import GOALS
 from codesign.machine.mapping import HardwareMap, map_network
@@ -19,8 +20,8 @@ def map_hardware(
 
     hardware : what the machine is to be (:func:`codesign.hardware_config`, or a configuration's section);
         default: a streaming machine of one lane a layer.
-    calibration : samples whose events the placement balances, and by which lanes are chosen; without them every source
-        counts the same. Test samples have no place here.
+    calibration : samples whose events the placement balances, and by which lanes and schedules are chosen; without them
+        every source counts the same. Test samples have no place here.
 
     Deterministic. Raises InputError for lanes that do not suit the network or need samples, UnsupportedError for
     choices that do not go together and for a network that the accelerator does not cover.
@@ -35,8 +36,15 @@ def map_hardware(
     hardware = hardware or HardwareConfig()
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
+    # Without a goal lanes and schedules are those of a balanced machine.
+    within = GOALS[hardware.goal or "balanced"].within
     if lanes is None:
-        # Without a goal the lanes are those of a balanced machine.
-        lanes = choose_lanes(network, hardware.choices, GOALS[hardware.goal or "balanced"].within, calibration)
-    capacity = CapacityOptions(**hardware.capacity.model_dump()) if hardware.loadable else None
-    return map_network(network, lanes, events, hardware.choices, capacity=capacity)
+        lanes = choose_lanes(network, hardware.choices, within, calibration)
+    capacity = capacity_of(hardware)
+    choices = choose_schedules(network, lanes, hardware.choices, within, calibration, capacity)
+    return map_network(network, lanes, events, choices, capacity=capacity)
+
+
+def capacity_of(hardware: HardwareConfig) -> CapacityOptions | None:
+    """What a loadable machine is to hold; None for others."""
+    return CapacityOptions(**hardware.capacity.model_dump()) if hardware.loadable else None

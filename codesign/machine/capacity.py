@@ -20,7 +20,17 @@ from codesign.basics.errors import CapacityError, InputError, UnsupportedError
 from codesign.contract.network import MAX_TIMESTEPS, MAX_WIDTH, FrozenLayer, FrozenNetwork, Leak, signed_width
 from codesign.contract.network.terms import MAX_LEAK_SHIFT
 from codesign.machine.encoding import PLAIN
-from codesign.machine.layouts import LEAKS, PARAMETERS, Field, Record, index_width, parameter_width, parameter_word
+from codesign.machine.layouts import (
+    LEAKS,
+    PARAMETERS,
+    Field,
+    Record,
+    in_lockstep,
+    index_width,
+    parameter_width,
+    parameter_word,
+)
+from codesign.machine.schedules import Schedule, layer_schedules, sum_is_apart
 from codesign.machine.streams import span_within
 
 FORMAT = 1
@@ -133,13 +143,19 @@ class LoadMemory:
 
 @dataclass(frozen=True)
 class Capacity:
-    """A loadable machine: inputs and timesteps at most, bits of a readout value, its layers, events a clock."""
+    """A loadable machine: inputs and timesteps at most, bits of a readout value, its layers, events a clock, and
+    whether lanes walk in lock step."""
 
     n_inputs: int
     timesteps: int
     value_width: int
     layers: tuple[LayerCapacity, ...]
     streams: int = 1
+    lockstep: bool = False
+
+    def shared(self, index: int) -> bool:
+        """Whether a layer's lanes have one row table and one synapse memory; a single lane has its own."""
+        return self.lockstep and self.layers[index].lanes > 1
 
     def n_addresses(self, index: int) -> int:
         """Rows of each of a layer's row tables."""
@@ -151,8 +167,13 @@ class Capacity:
         if role == "rows":
             return PLAIN.row_record(layer.synapses, layer.n_slots)
         if role == "synapses":
-            return PLAIN.synapse_record(layer.n_slots, layer.weight_bits)
+            return in_lockstep(self.given(index), layer.lanes) if self.shared(index) else self.given(index)
         return parameter_word(layer.parameter_widths)
+
+    def given(self, index: int) -> Record:
+        """Slot and weight of a synapse."""
+        layer = self.layers[index]
+        return PLAIN.synapse_record(layer.n_slots, layer.weight_bits)
 
     @cached_property
     def memories(self) -> tuple[LoadMemory, ...]:
@@ -161,7 +182,7 @@ class Capacity:
         for index, layer in enumerate(self.layers):
             depths = {"rows": self.n_addresses(index), "synapses": layer.synapses, "parameters": layer.n_slots}
             for role in ROLES:
-                for lane in range(layer.lanes):
+                for lane in range(1 if role != "parameters" and self.shared(index) else layer.lanes):
                     for stream in range(1 if role == "parameters" else self.streams):
                         found.append(LoadMemory(index, role, lane, stream, depths[role], self.record(index, role)))
         return tuple(found)
@@ -221,9 +242,8 @@ class Capacity:
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self) | {"layers": [layer.to_json() for layer in self.layers]}
-        if self.streams == 1:
-            del found["streams"]
-        return found
+        absent = {field.name for field in fields(self) if field.default == getattr(self, field.name)}
+        return {name: value for name, value in found.items() if name not in absent}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Capacity:
@@ -236,16 +256,29 @@ class Capacity:
             raise InputError(f"design.json: capacity: {error}; generate the bundle again") from None
         numbers = [capacity.n_inputs, capacity.timesteps, capacity.value_width, capacity.streams]
         numbers += [value for layer in layers for value in asdict(layer).values()]
-        if not layers or not all(type(number) is int and number >= 0 for number in numbers):
+        plain = all(type(number) is int and number >= 0 for number in numbers)
+        if not layers or not plain or type(capacity.lockstep) is not bool:
             raise InputError("design.json: capacity is no list of whole numbers; generate the bundle again")
         return capacity
 
 
-def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: CapacityOptions, streams: int = 1) -> Capacity:
+def plan_capacity(
+    network: FrozenNetwork,
+    lanes: Sequence[int],
+    options: CapacityOptions,
+    streams: int = 1,
+    schedules: Sequence[Schedule] | None = None,
+    *,
+    lockstep: bool = False,
+) -> Capacity:
     """Capacity of a machine that is built with ``network``, whose synapses are not placed yet (``synapses`` 0).
+
+    schedules : of each layer; default: all timestep by timestep.
 
     Raises InputError if the options are less than the network, or out of range.
     """
+    if schedules is None:
+        schedules = layer_schedules("timestep", len(network.layers), is_current=network.coding.is_current)
     hidden = [layer.n_out for layer in network.layers[:-1]]
     neurons = list(hidden if options.neurons is None else options.neurons)
     if len(neurons) != len(hidden):
@@ -272,7 +305,7 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
         leaks = _leak_widths(layer, options.headroom)
         kept, gathered = _leaked(layer.leak, width, leaks, "leak"), _limits(bias_width)
         shift = layer.fraction_bits
-        has_sum = streams > 1 or (index == 0 and network.coding.is_current)
+        has_sum = sum_is_apart(schedules[index], streams)
         sums = (_limits(sum_width)[0] << shift, _limits(sum_width)[1] << shift)
         arriving, of_current = _added(gathered, sums), {}
         if layer.current_leak is not None:
@@ -318,7 +351,9 @@ def plan_capacity(network: FrozenNetwork, lanes: Sequence[int], options: Capacit
                 **of_current,
             )
         )
-    return Capacity(inputs, timesteps, _value_width(network, timesteps, options.headroom), tuple(layers), streams)
+    value_width = _value_width(network, timesteps, options.headroom)
+    several = any(layer.lanes > 1 for layer in layers)
+    return Capacity(inputs, timesteps, value_width, tuple(layers), streams, lockstep and several)
 
 
 def synapse_words(options: CapacityOptions, fullest: Sequence[int]) -> list[int]:

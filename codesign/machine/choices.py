@@ -14,12 +14,14 @@ from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.early_exit import EarlyExit, early_exit_problem
 from codesign.contract.network import FrozenNetwork, ReadoutKind
 from codesign.contract.network.terms import plain_fields
+from codesign.machine.schedules import Schedule, Sources, as_chosen, layer_schedules, schedule_problem, sources_of
 
 Shape = Literal["streaming", "folded"]
 StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
 SynapseMemory = Literal["auto", "spram"]
+ScheduleChoice = Schedule | Literal["auto"] | tuple[Schedule, ...]
 Consumer = Literal["area", "budget", "board"]
 
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
@@ -38,6 +40,9 @@ class Choices:
     queue_depth : rows that a lane may lag behind its layer's other lanes, 2..64.
     input_words : words of an input beat, 1..8.
     event_streams : events that each layer takes in a clock, of different sources: 1, 2 or 4.
+    schedule : how often layers walk a source's row (:mod:`codesign.machine.schedules`): "timestep", "sample" for all at
+        once, a tuple with one of these for each layer, or "auto" for what samples make worth while, which
+        :func:`codesign.cost.schedules.choose_schedules` turns into a tuple.
     input_checks : False trusts the host to keep the rules of the input; ``protocol_error`` stays 0.
     counters : False leaves ``saturation_count`` and ``cycle_count``, and those of early exit, at 0.
     state_memory : what the membranes' memories ask the synthesis tool for.
@@ -59,6 +64,7 @@ class Choices:
     queue_depth: int = 8
     input_words: int = 1
     event_streams: int = 1
+    schedule: ScheduleChoice = "timestep"
     input_checks: bool = True
     counters: bool = True
     state_memory: StateMemory = "auto"
@@ -74,6 +80,8 @@ class Choices:
 
     def __post_init__(self) -> None:
         plain_fields(self, *(field.name for field in fields(self)))
+        if isinstance(self.schedule, list):
+            object.__setattr__(self, "schedule", tuple(self.schedule))
         names = {
             "shape": Shape,
             "state_memory": StateMemory,
@@ -93,6 +101,12 @@ class Choices:
         streams = self.event_streams
         if type(streams) is not int or streams not in EVENT_STREAMS:
             raise InputError(f"hardware.event_streams = {streams!r} is none of {', '.join(map(str, EVENT_STREAMS))}")
+        of_layers = self.schedule if isinstance(self.schedule, tuple) and self.schedule else (self.schedule,)
+        if self.schedule != "auto" and not all(schedule in get_args(Schedule) for schedule in of_layers):
+            raise InputError(
+                f"hardware.schedule = {self.schedule!r} is none of {', '.join(get_args(Schedule))}, auto, and no list "
+                "of the first two"
+            )
         for key in ("input_checks", "counters", "lockstep", "spike_fifos", "output_spikes", "loadable"):
             if not isinstance(getattr(self, key), bool):
                 raise InputError(f"hardware.{key} = {getattr(self, key)!r} is neither true nor false")
@@ -156,13 +170,14 @@ FEATURES: dict[str, Feature] = {
     "input_words": Feature(unknown_to=("board",)),
     # No synthesis of such a machine is among those that the formulas of logic were fitted to.
     "event_streams": Feature(unknown_to=("area", "budget")),
+    "schedule": Feature(excludes=("shape",), unknown_to=("area", "budget")),
     "input_checks": Feature(unknown_to=("board",)),
     "counters": Feature(),
     "state_memory": Feature(),
     "synapse_memory": Feature(needs=("loadable",), unknown_to=_ALL),
     "synapses": Feature(structures=False),
     "pipeline": Feature(),
-    "lockstep": Feature(excludes=("shape", "synapses", "loadable"), structures=False),
+    "lockstep": Feature(excludes=("shape", "synapses"), structures=False),
     "spike_fifos": Feature(),
     "output_spikes": Feature(readout="spike_count"),
     "block_rom_bits": Feature(),
@@ -189,12 +204,15 @@ def problem(
     n_outputs: int | None = None,
     lanes: Sequence[int] | None = None,
     structured: bool = False,
+    sources: Sources | None = None,
+    is_current: bool = False,
     consumer: Consumer | None = None,
 ) -> str | None:
     """Why no such machine is built, in one line; None if it is.
 
     readout, n_outputs, lanes, structured : of the network and its placement, as far as they are known; ``structured``
         says whether it is anything else than a chain of single synapses.
+    sources, is_current : what each layer reads, and whether inputs are currents, for schedules of single layers.
     consumer : who is to deal with the machine; None for its generation and verification, which know every choice.
     """
     given = chosen(choices)
@@ -220,6 +238,10 @@ def problem(
         return f"{_text(choices, 'early_exit')} needs two classes or more, the network has {n_outputs}"
     if choices.folded and lanes is not None and len(set(lanes)) > 1:
         return f"lanes {list(lanes)} differ, but {_text(choices, 'shape')} has one engine; give one number"
+    if sources is not None and choices.schedule != "auto":
+        against = schedule_problem(layer_schedules(choices.schedule, len(sources), is_current=is_current), sources)
+        if against is not None:
+            return against
     if consumer is not None:
         for key in given:
             if consumer in FEATURES[key].unknown_to:
@@ -234,15 +256,23 @@ def check(
     readout: ReadoutKind | None = None,
     lanes: Sequence[int] | None = None,
     structured: bool = False,
+    sources: Sources | None = None,
     consumer: Consumer | None = None,
 ) -> None:
     """Raise UnsupportedError with :func:`problem`'s line if there is one; ``network`` gives all but the lanes."""
     if network is not None:
-        readout = network.readout
+        readout, sources = network.readout, sources_of(network)
     n_outputs = None if network is None else network.n_outputs
     structured = structured if network is None else not network.is_plain_chain
     found = problem(
-        choices, readout=readout, n_outputs=n_outputs, lanes=lanes, structured=structured, consumer=consumer
+        choices,
+        readout=readout,
+        n_outputs=n_outputs,
+        lanes=lanes,
+        structured=structured,
+        sources=sources,
+        is_current=network is not None and network.coding.is_current,
+        consumer=consumer,
     )
     if found is not None:
         raise UnsupportedError(found)
@@ -264,6 +294,8 @@ def _text(choices: Choices, key: str) -> str:
 
 def _text_of(key: str, value: Any) -> str:
     """A choice as it stands in a configuration."""
+    if isinstance(value, tuple):
+        value = list(value)
     return f"hardware.{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
 
 
@@ -280,10 +312,12 @@ __all__ = [
     "Consumer",
     "Feature",
     "Pipeline",
+    "ScheduleChoice",
     "Shape",
     "StateMemory",
     "SynapseMemory",
     "Synapses",
+    "as_chosen",
     "check",
     "chosen",
     "keys",

@@ -34,8 +34,8 @@ GOALS: dict[Goal, Aim] = {
         "lanes for at most twice the clocks that lanes can reach", {"queue_depth": 4, "state_memory": "block"}, 2.0
     ),
     "fast": Aim(
-        "lanes for nearly the fewest clocks, two events a clock, four words an input beat",
-        {"state_memory": "block", "input_words": 4, "event_streams": 2},
+        "lanes and schedules of time for nearly the fewest clocks, two events a clock, four words an input beat",
+        {"state_memory": "block", "input_words": 4, "event_streams": 2, "schedule": "auto"},
         1.05,
     ),
     "tiny": Aim(

@@ -6,7 +6,7 @@ The RTL turns a :class:`Record` into its own layout, the image writer packs with
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,6 +125,11 @@ class Record:
             {"name": field.name, "offset": self.offset(field.name), "width": field.width, "signed": field.signed}
             for field in self.fields
         ]
+
+
+def in_lockstep(own: Record, lanes: int) -> Record:
+    """Word that holds one of ``own`` for every lane, the first in the least significant bits: slot0, weight0, slot1."""
+    return Record(tuple(replace(field, name=f"{field.name}{lane}") for lane in range(lanes) for field in own.fields))
 
 
 def input_word(network: FrozenNetwork, span: int | None = None) -> Record:

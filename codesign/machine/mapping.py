@@ -33,9 +33,18 @@ from codesign.machine.capacity import (
 )
 from codesign.machine.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
 from codesign.machine.encoding import PLAIN, Encoding, smallest
-from codesign.machine.layouts import PARAMETERS, Field, Record, index_width, parameter_width, parameter_word
+from codesign.machine.layouts import (
+    PARAMETERS,
+    Field,
+    Record,
+    in_lockstep,
+    index_width,
+    parameter_width,
+    parameter_word,
+)
 from codesign.machine.pictures import PictureInput, addresses, low_bits
 from codesign.machine.placement import Walks, balance_of, place, whole_events
+from codesign.machine.schedules import Schedule, as_chosen, collects, layer_schedules
 from codesign.machine.streams import address_within, span_within, stream_of
 
 Int = npt.NDArray[np.int64]
@@ -148,6 +157,7 @@ class LayerMap:
         weight for each lane. A lane with fewer synapses in a row than another adds 0 to slot 0 meanwhile.
     streams : events that it takes in a clock. A lane has so many row tables and synapse memories, each with the rows of
         the sources of one stream.
+    schedule : whether a source's row is walked in every timestep in which it fires, or once a sample.
     """
 
     index: int
@@ -174,6 +184,7 @@ class LayerMap:
     capacity: Capacity | None = None
     lockstep: bool = False
     streams: int = 1
+    schedule: Schedule = "timestep"
 
     @property
     def fetchers(self) -> int:
@@ -305,7 +316,7 @@ class LayerMap:
     def given_record(self) -> Record:
         """What a lane's neurons are given for a synapse: {slot, weight}."""
         if self.capacity:
-            return self.synapse_record
+            return self.capacity.given(self.index)
         return PLAIN.synapse_record(self.n_slots, self.weight_bits)
 
     @property
@@ -331,11 +342,7 @@ class LayerMap:
         if self.convolutions:
             _, y, x = self.tag
             own = Record((*own.fields, Field("dy", index_width(y.width)), Field("dx", index_width(x.width))))
-        if not self.lockstep:
-            return own
-        return Record(
-            tuple(replace(field, name=f"{field.name}{lane}") for lane in range(self.lanes) for field in own.fields)
-        )
+        return in_lockstep(own, self.lanes) if self.lockstep else own
 
     @cached_property
     def parameter_record(self) -> Record:
@@ -613,7 +620,7 @@ class HardwareMap:
     """A frozen network on lanes, layer by layer, and what the machine is that it is placed for.
 
     choices : all that is not the network's or the placement's; what a layer has of them in its own fields
-        (``pipeline``, ``lockstep``, ``streams``, ``encoding``) follows from them.
+        (``pipeline``, ``lockstep``, ``streams``, ``schedule``, ``encoding``) follows from them.
     """
 
     network_hash: str
@@ -663,8 +670,9 @@ class HardwareMap:
         """A projection that reads the input: all of them see the same addresses."""
         return next(link for layer in self.layers for link in layer.projections if link.source == INPUT)
 
-    def report(self) -> list[dict[str, float | int | list[int]]]:
-        """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them, balance of the loads."""
+    def report(self) -> list[dict[str, float | int | str | list[int]]]:
+        """Per layer: lanes, slots, padding slots, synapses of each lane, max/mean of them, balance of the loads, and
+        the schedule."""
         return [
             {
                 "lanes": layer.lanes,
@@ -673,6 +681,7 @@ class HardwareMap:
                 "lane_synapses": layer.lane_synapses.tolist(),
                 "imbalance": layer.imbalance,
                 "balance": layer.balance,
+                "schedule": layer.schedule,
             }
             for layer in self.layers
         ]
@@ -692,7 +701,8 @@ def map_network(
 
     events : what the placement is to suit, per layer: (n_steps, n_in), the events that each source sends in single
         accumulations (samples of coding 'current', else timesteps) of calibration data, or only (n_in,), how often
-        each source sends an event (any unit). Without it every source counts the same.
+        each source sends an event (any unit). Without it every source counts the same. Timesteps lie sample by sample;
+        where a sample is walked at once they count as one accumulation.
     choices : with shape 'folded' all layers have the same lanes, and nothing is clamped.
     placed : lane of each neuron, (n_out,), of hidden layers that were placed elsewhere.
     capacity : of a loadable machine, what it is to hold beyond this network; or its capacity, if it is known.
@@ -707,12 +717,25 @@ def map_network(
     check(choices, network, lanes=lanes)
     if capacity is not None and not choices.loadable:
         raise InputError("a capacity is that of a loadable machine; it needs hardware.loadable = true")
+    if choices.schedule == "auto":
+        raise InputError(
+            "hardware.schedule = 'auto' needs calibration samples, which a run has; give 'timestep' or 'sample'"
+        )
+    schedules = layer_schedules(choices.schedule, len(network.layers), is_current=network.coding.is_current)
+    choices = replace(choices, schedule=as_chosen(schedules, is_current=network.coding.is_current))
     room: Capacity | None = None
     if isinstance(capacity, Capacity):
         check_fits(network, capacity)
         room = capacity
     elif choices.loadable:
-        room = plan_capacity(network, lanes, capacity or CapacityOptions(), choices.event_streams)
+        room = plan_capacity(
+            network,
+            lanes,
+            capacity or CapacityOptions(),
+            choices.event_streams,
+            schedules,
+            lockstep=choices.lockstep,
+        )
     if room is not None:
         used_lanes = [layer.lanes for layer in room.layers]
     else:
@@ -724,7 +747,7 @@ def map_network(
             used_lanes[-1] = 1
     placed = placed or {}
     _check_placed(network, used_lanes, placed, room)
-    found = _place_layers(network, used_lanes, events, placed, room, choices)
+    found = _place_layers(network, used_lanes, events, placed, room, choices, schedules)
     if room is not None and not isinstance(capacity, Capacity):
         fullest = [int(layer.table_lengths.sum(axis=2).max()) for layer in found]
         room = room.with_synapses(synapse_words(capacity or CapacityOptions(), fullest))
@@ -782,7 +805,7 @@ def map_loaded(network: FrozenNetwork, capacity: Capacity) -> HardwareMap:
 
     Raises CapacityError if it does not fit, and UnsupportedError if the accelerator does not cover it.
     """
-    choices = replace(LOADABLE, event_streams=capacity.streams)
+    choices = replace(LOADABLE, event_streams=capacity.streams, lockstep=capacity.lockstep)
     return map_network(network, [layer.lanes for layer in capacity.layers], None, choices, capacity=capacity)
 
 
@@ -816,10 +839,11 @@ def _place_layers(
     placed: Mapping[int, npt.NDArray[np.integer]],
     capacity: Capacity | None,
     choices: Choices,
+    schedules: Sequence[Schedule],
 ) -> tuple[LayerMap, ...]:
     """Every layer on exactly ``lanes[l]`` lanes."""
     layers: list[LayerMap] = []
-    for index, layer in enumerate(network.layers):
+    for index in range(len(network.layers)):
         is_last = index == len(network.layers) - 1
         layers.append(
             _map_layer(
@@ -827,7 +851,7 @@ def _place_layers(
                 layers,
                 index,
                 lanes[index],
-                whole_events(None if events is None else events[index], layer.n_sources),
+                _accumulated(network, index, events, schedules[index]),
                 placed.get(index),
                 capacity,
                 is_last=is_last,
@@ -835,9 +859,21 @@ def _place_layers(
                 # A single lane waits for no other.
                 lockstep=choices.lockstep and lanes[index] > 1,
                 streams=choices.event_streams,
+                schedule=schedules[index],
             )
         )
     return tuple(layers)
+
+
+def _accumulated(
+    network: FrozenNetwork, index: int, events: Sequence[npt.NDArray] | None, schedule: Schedule
+) -> npt.NDArray[Any]:
+    """Events of a layer in its accumulations; timesteps of a sample that is walked at once are one."""
+    n_sources = network.layers[index].n_sources
+    found = whole_events(None if events is None else events[index], n_sources)
+    if not collects(network, index, schedule) or len(found) % network.timesteps:
+        return found
+    return found.reshape(-1, network.timesteps, n_sources).max(axis=1)
 
 
 def _picture(network: FrozenNetwork, source: int) -> Shape | None:
@@ -1003,6 +1039,7 @@ def _map_layer(
     spiking: bool,
     lockstep: bool,
     streams: int,
+    schedule: Schedule,
 ) -> LayerMap:
     layer, picture = network.layers[index], _picture(network, index)
     units, size = (picture[0], prod(picture[1:])) if picture else (layer.n_out, 1)
@@ -1072,6 +1109,7 @@ def _map_layer(
         capacity=capacity,
         lockstep=lockstep,
         streams=streams,
+        schedule=schedule,
     )
 
 

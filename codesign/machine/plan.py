@@ -24,6 +24,7 @@ from codesign.machine.encoding import Encoding, row_entry
 from codesign.machine.layouts import Field, Record, index_width, input_word, output_word
 from codesign.machine.mapping import FoldedMap, HardwareMap, LayerMap, ProjectionMap
 from codesign.machine.pictures import low_bits
+from codesign.machine.schedules import collects, sum_is_apart
 from codesign.machine.streams import span_within
 
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
@@ -34,6 +35,8 @@ COUNTER_BITS = 32
 BURST_WORDS = 256
 # Most words of a FIFO for events that skip layers.
 SKIP_WORDS = 1024
+# Most bits of a collector's word that holds the masks of several sources.
+MASK_WORD_BITS = 32
 # Clocks from a word on s_axis to the event at the first layer, from an engine's output to the event at the next, and
 # from the last token to the first readout value.
 INPUT_CLOCKS = 2
@@ -92,11 +95,12 @@ class Widths:
 
     Without a sum of its own the state holds ``leak(v) + bias + (partial sum << F)``, whose bounds are those of u. With
     one, ``sum`` holds the unshifted sum of products and ``state`` holds ``leak(v) + bias``; of several events a clock
-    each stream has a sum, of the same bits, since its bounds are those of any part of the terms. A delayed reset has
+    each stream has a sum, of the same bits, since its bounds are those of any part of the terms, and of several
+    timesteps that are walked at once each timestep has one. A delayed reset has
     been subtracted from what is kept. With a synaptic current ``current_state`` is to i what ``state`` is to v without
     one: the bias and, without a sum of its own, the partial sums are in it. ``state`` is then what is left of v alone.
 
-    sum : of the weighted sum; 0 if it is part of a state.
+    sum : of the weighted sum; 0 if it is part of a state. sums : such sums in a word, one for each timestep; else 1.
     state, potential : of what a slot keeps between timesteps, and of u.
     value : of the value that an event carries; 0 without.
     membrane : of v.
@@ -116,6 +120,7 @@ class Widths:
     current_state: int = 0
     gathered: int = 0
     rest: int = 0
+    sums: int = 1
 
     @property
     def has_sum(self) -> bool:
@@ -134,10 +139,10 @@ class Widths:
 
     @property
     def accumulator(self) -> int:
-        """Bits of the word to which synapses are added: the sum, or the state of what the sum belongs to, with what
+        """Bits of the word to which synapses are added: the sums, or the state of what the sum belongs to, with what
         lies beside it if that is the membrane."""
         if self.has_sum:
-            return self.sum
+            return self.sums * self.sum
         return self.current_state if self.has_current else self.beside + self.state
 
     @property
@@ -245,16 +250,17 @@ class Clocks:
         merges: bool = False,
         taps: bool = False,
         streams: int = 1,
+        collects: bool = False,
     ) -> Clocks:
         """pictures, merges, taps : whether events pass a picture's reader and a merge, and walk taps.
 
         streams : of events; the sums of several are added up in a clock of the sweep, and that all have ended takes a
-        clock to know.
+        clock to know. collects : whether a slot has a sum for each timestep, of which one is chosen in that clock.
         """
         deep = pipeline == "deep"
         grouped = encoding.row_group > 1
         decoded = taps or encoding.gap_bits is not None or encoding.codebook is not None
-        fire = (4 if deep else 2) + has_sum + (streams > 1) + has_current
+        fire = (4 if deep else 2) + has_sum + (streams > 1 or collects) + has_current
         write = fire + deep
         return cls(
             fire=fire,
@@ -313,6 +319,45 @@ class SweepWord:
 
 
 @dataclass(frozen=True)
+class CollectorPlan:
+    """What keeps the masks of one stream's sources until a sample is whole: two banks, of which one is collected in
+    while the other one is walked.
+
+    span : addresses that an event can have. timesteps : bits of a mask. layer : whose it is.
+    """
+
+    span: int
+    timesteps: int
+    layer: int
+
+    @classmethod
+    def of(cls, link: ProjectionMap, timesteps: int, layer: int) -> CollectorPlan:
+        """That of each stream of a projection."""
+        return cls(link.stream_span, timesteps, layer)
+
+    @property
+    def group_bits(self) -> int:
+        """Low bits of an address that say which of a word's masks is the source's."""
+        room = max(1, MASK_WORD_BITS // self.timesteps).bit_length() - 1
+        return min(room, (self.span - 1).bit_length())
+
+    @property
+    def depth(self) -> int:
+        """Words of a bank."""
+        return max(2, -(-self.span >> self.group_bits))
+
+    @property
+    def width(self) -> int:
+        """Bits of a word."""
+        return self.timesteps << self.group_bits
+
+    @property
+    def bank(self) -> Memory:
+        """One of the two memories."""
+        return Memory("queues", self.layer, self.depth, self.width)
+
+
+@dataclass(frozen=True)
 class EnginePlan:
     """One engine: the layers that it serves, one or, in turn, several.
 
@@ -330,6 +375,7 @@ class EnginePlan:
     can_silence : whether it can be told to send nothing but ends, for early exit.
     state_style : what the state memories ask for. spram : whether synapses are in single-port RAM.
     block_rom_bits : memories with an image ask for blocks from so many bits on.
+    collects : whether events are collected into masks of timesteps, which then are their values.
     """
 
     placement: LayerMap | FoldedMap
@@ -349,6 +395,7 @@ class EnginePlan:
     state_style: StateMemory
     spram: bool
     block_rom_bits: int
+    collects: bool = False
 
     @property
     def index(self) -> int:
@@ -371,8 +418,16 @@ class EnginePlan:
 
     @property
     def keeps_sums(self) -> bool:
-        """Whether all sweeps of a sample follow one accumulation, as of input currents."""
-        return self.widths.value > 0
+        """Whether all sweeps of a sample follow one accumulation: of input currents, or of what was collected."""
+        return not isinstance(self.placement, FoldedMap) and self.placement.schedule == "sample"
+
+    @property
+    def collectors(self) -> tuple[CollectorPlan | None, ...]:
+        """Of each projection, what gathers a sample of each of its streams; None where events are walked as they
+        come."""
+        if not self.collects:
+            return (None,) * len(self.projections)
+        return tuple(CollectorPlan.of(link, self.timesteps, self.index) for link in self.projections)
 
     @property
     def loadable(self) -> bool:
@@ -460,6 +515,9 @@ class EnginePlan:
             if depth:
                 word = 1 + index_width(projection.stream_span)
                 found += [Memory("queues", index, depth, word)] * self.streams
+        for collector in self.collectors:
+            if collector:
+                found += [collector.bank] * 2 * self.streams
         return tuple(found)
 
     @property
@@ -551,7 +609,13 @@ class MachinePlan:
             8
             + at_door
             + sum(
-                engine.queue_depth + engine.fifo_depth + sum(engine.skip_depths) + 4 + 2 * len(engine.projections)
+                engine.queue_depth
+                + engine.fifo_depth
+                + sum(engine.skip_depths)
+                + 4
+                + 2 * len(engine.projections)
+                # Two banks, and what is on its way out of one that is empty again.
+                + 3 * engine.collects
                 for engine in self.engines
             )
         )
@@ -607,15 +671,18 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
     frozen = network.layers[index]
     is_last = index == len(network.layers) - 1
     is_current = index == 0 and network.coding.is_current
-    has_sum = is_current or layer.streams > 1
-    value = network.coding.input_bits if is_current else 0
+    has_sum = sum_is_apart(layer.schedule, layer.streams)
+    masks = collects(network, index, layer.schedule)
+    timesteps = capacity.timesteps if capacity else network.timesteps
+    value = network.coding.input_bits if is_current else timesteps if masks else 0
     if capacity:
         room = capacity.layers[index]
         widths = Widths.of_capacity(room, has_sum=has_sum, value=value, refractory=frozen.refractory)
         frozen = replace(frozen, membrane_width=widths.membrane, current_width=widths.current)
     else:
         widths = Widths.of_layer(frozen, network.source_max(index), has_sum=has_sum, value=value)
-    timesteps = capacity.timesteps if capacity else network.timesteps
+    if masks:
+        widths = replace(widths, sums=timesteps)
     counts = is_last and choices.counts
     if counts:
         widths = replace(widths, count=count_bits(timesteps))
@@ -628,6 +695,7 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
         merges=len(layer.projections) > 1,
         taps=bool(layer.tag.fields),
         streams=layer.streams,
+        collects=masks,
     )
     return _engine(
         network,
@@ -639,11 +707,13 @@ def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> Eng
         clocks,
         timesteps,
         counts=counts,
-        fifo_depth=_fifo_depth(layer, clocks, timesteps, is_burst=is_current, is_last=is_last)
+        fifo_depth=_fifo_depth(layer, clocks, timesteps, is_burst=layer.schedule == "sample", is_last=is_last)
         if choices.spike_fifos
         else 0,
         hidden_fifo_depth=0,
-        skip_depths=tuple(_skip_depth(layer, projection, choices) for projection in layer.projections),
+        # A collector takes in whole samples.
+        skip_depths=tuple(0 if masks else _skip_depth(layer, link, choices) for link in layer.projections),
+        collects=masks,
     )
 
 
@@ -686,6 +756,7 @@ def _engine(
     fifo_depth: int,
     hidden_fifo_depth: int,
     skip_depths: tuple[int, ...],
+    collects: bool = False,
 ) -> EnginePlan:
     """What does not depend on the shape."""
     sends_membranes = not layers[-1].spiking
@@ -708,13 +779,14 @@ def _engine(
         state_style=choices.state_memory,
         spram=choices.starts_empty,
         block_rom_bits=choices.block_rom_bits,
+        collects=collects,
     )
 
 
 def _fifo_depth(layer: LayerMap, clocks: Clocks, timesteps: int, *, is_burst: bool, is_last: bool) -> int:
     """Words of a streaming engine's output FIFO: a sweep and what may be on its way.
 
-    Layers that feed another have a quarter of a sweep more. With coding 'current' the sweeps of a sample come in one
+    Layers that feed another have a quarter of a sweep more. Where a sample is walked at once its sweeps come in one
     burst: holding them, within one small block memory, frees the layer for the next sample while the layers behind it
     work through the burst.
     """

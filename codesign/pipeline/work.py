@@ -15,7 +15,7 @@ from codesign.config import HardwareConfig, VerifyConfig
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shortage
-from codesign.cost.mapping import map_hardware
+from codesign.cost.mapping import capacity_of, map_hardware
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.findings import after_freezing, warn_of
@@ -131,11 +131,13 @@ def estimate(context: Context) -> Outcome:
 def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> dict[str, Any]:
     """Estimates (:func:`codesign.cost.estimate.estimate`) of a network on the configured lanes; cycles need samples."""
     from codesign.cost.estimate import estimate as estimate_planned
+    from codesign.cost.schedules import schedule_costs
     from codesign.machine.plan import plan_machine
 
     mapping = map_hardware(network, hardware, calibration)
     document = estimate_planned(plan_machine(network, mapping), stimulus=calibration)
-    return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit}
+    schedules = None if calibration is None else schedule_costs(network, mapping, calibration, capacity_of(hardware))
+    return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit, "schedules": schedules}
 
 
 def fit(context: Context) -> Outcome:
@@ -249,7 +251,7 @@ def verify_delivered(
             "cycles_per_sample": result.cycles_per_sample,
             "timesteps_per_sample": result.mean_timesteps if simulated else None,
             "synaptic_operations_per_verified_sample": (result.synaptic_operations_per_sample if simulated else None),
-            "lane_use": sum(layer["synaptic_operations"] for layer in result.layers) / busy if busy else None,
+            "lane_use": sum(layer["synapse_walks"] for layer in result.layers) / busy if busy else None,
         },
         details={
             "cycles": {"latency": result.latency_cycles, "interval": result.interval_cycles},

@@ -225,6 +225,18 @@ class EstimatedEnergy(_Document):
     not_counted: str
 
 
+class ScheduleCost(_Document):
+    walks: Number
+    clocks: Number
+    memory_bits: Number
+
+
+class LayerSchedules(_Document):
+    schedule: str
+    timestep: ScheduleCost | None
+    sample: ScheduleCost | None
+
+
 class Estimate(_Document):
     """``estimate.json``."""
 
@@ -234,6 +246,7 @@ class Estimate(_Document):
     memory_bits: dict[str, Whole] = {}
     area: dict[str, EstimatedArea]
     energy: EstimatedEnergy | None = None
+    schedules: list[LayerSchedules] | None = None
 
 
 class Build(_Document):

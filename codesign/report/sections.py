@@ -382,6 +382,7 @@ def clock(record: Record) -> Section:
         section.table(["target", "latency, us", "interval, us", "samples per second"], rows)
         section.caption("Mean cycles of the verified samples over the median clock.")
     estimates(section, record)
+    schedules(section, record)
     return section
 
 
@@ -416,6 +417,32 @@ def estimates(section: Section, record: Record) -> None:
             for name, estimated, measured in rows
             if estimated is not None
         ],
+    )
+
+
+def schedules(section: Section, record: Record) -> None:
+    """What walking timestep by timestep and a sample at once costs each layer, where one can have either."""
+    found = (record.estimate or {}).get("schedules") or []
+    if not any(layer["timestep"] and layer["sample"] for layer in found):
+        return
+    rows = [
+        [
+            name,
+            layer["schedule"] if schedule == layer["schedule"] else "",
+            schedule,
+            number(cost["walks"], 0),
+            number(cost["clocks"], 0),
+            number(cost["memory_bits"]),
+        ]
+        for name, layer in zip(record.layer_names, found)
+        for schedule in ("timestep", "sample")
+        if (cost := layer[schedule]) is not None
+    ]
+    section.heading("Schedules of time")
+    section.table(["layer", "has", "schedule", "synapses walked", "clocks", "memory of the engine, bits"], rows)
+    section.caption(
+        "Estimates for a mean calibration sample: a source's row walked in every timestep in which it fires, or once "
+        "for all timesteps. Clocks are those in which the layer accumulates and sweeps."
     )
 
 

@@ -20,6 +20,7 @@ from codesign.contract.network.limits import MAX_REFRACTORY
 from sim.mutants.edits import CONSTANT, Applies, RtlEdit, apply_rtl_edit, driver, to
 from sim.mutants.pictures import picture_edits
 from sim.mutants.scene import Mutant, Row, Scene
+from sim.mutants.schedules import schedule_edits
 from sim.mutants.streams import stream_edits
 
 BACKLOG = 4
@@ -350,8 +351,8 @@ def _collides(distance: int) -> Applies:
 
     Lanes walk the rows of an accumulation's events in order, one word a clock. Within a row there is no bubble, nor
     between the rows of events that follow each other, in the lane that has had the most words, if those are more than
-    there were events: events come one a clock. The neuron's membrane must be one that is neither clipped nor reset to
-    a value, so that it tells the sum, and so must its synaptic current.
+    there were events: events come one a clock, or later where a collector sends them. The neuron's membrane must be one
+    that is neither clipped nor reset to a value, so that it tells the sum, and so must its synaptic current.
     """
 
     def applies(scene: Scene) -> bool:
@@ -374,29 +375,28 @@ def _collides(distance: int) -> Applies:
         rows = {
             place: {row.source: row for row in scene.rows(0, place[0]) if row.stream == place[1]} for place in walkers
         }
-        values = scene.stimulus.values
         for sample in range(len(scene.stimulus)):
-            for timestep in range(1 if values is not None else scene.network.timesteps):
-                walk = np.flatnonzero(values[sample]) if values is not None else scene.stimulus.events(sample, timestep)
-                lines: dict[tuple[int, int], list[tuple[int, int]]] = {place: [] for place in walkers}
+            for walk, timesteps, waits in scene.accumulations(sample):
+                lines: dict[tuple[int, int], list[tuple[int, int, int]]] = {place: [] for place in walkers}
                 last: dict[int, int] = {}
-                for position, source in enumerate(walk.tolist()):
+                for position, (source, timestep) in enumerate(zip(walk.tolist(), timesteps.tolist(), strict=True)):
                     # With several streams nobody counts on when an event comes, but that no clock brings two of one.
                     stream = streams_of[source]
                     before = {place: len(line) for place, line in lines.items()}
                     for place in (place for place in walkers if place[1] == stream):
                         lane, line, row = place[0], lines[place], rows[place][source]
-                        line += zip(np.where(row.holds, row.slots, -1).tolist(), row.weights.tolist())
-                        late = before[place] == max(before.values()) and before[place] > position + BACKLOG
+                        slots, weights = np.where(row.holds, row.slots, -1).tolist(), row.weights.tolist()
+                        line += zip(slots, weights, [timestep] * len(slots))
+                        late = before[place] == max(before.values()) and before[place] > position + waits + BACKLOG
                         follows = stream in last and rows[place][last[stream]].words.size >= distance
                         for at in range(before[place], len(line)):
                             if at - distance < before[place] and not (late and follows):
                                 continue
-                            slot, weight = line[at - distance]
-                            between = [other for other, _ in line[at - distance + 1 : at]]
+                            slot, weight, shown = line[at - distance]
+                            between = [other for other, *_ in line[at - distance + 1 : at]]
                             if line[at][0] != slot or slot < 0 or not weight or slot in between:
                                 continue
-                            if neuron[lane, slot] >= 0 and tells[sample, timestep, neuron[lane, slot]]:
+                            if neuron[lane, slot] >= 0 and tells[sample, shown, neuron[lane, slot]]:
                                 return True
                     last[stream] = source
         return False
@@ -719,7 +719,7 @@ def rtl_mutants(scene: Scene, work: Path) -> list[Mutant]:
     several = scene.choices.event_streams > 1
     places = {"@LAST@": "0" if scene.choices.folded else f"{scene.last}"}
     places |= {"@SUMS@": r"_sum\d" if several else "", "@CHECKS@": r"_check\d" if several else ""}
-    for edit in (*RTL_EDITS, *picture_edits(scene), *stream_edits(scene)):
+    for edit in (*RTL_EDITS, *picture_edits(scene), *stream_edits(scene), *schedule_edits(scene)):
         if not edit.applies(scene):
             continue
         target, error = work / edit.name.replace(" ", "_") / "bundle", None

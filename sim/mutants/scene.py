@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -283,6 +283,52 @@ class Scene:
             return False
         except InputError:
             return True
+
+    # Schedules of time -----------------------------------------------------------------------------
+
+    @property
+    def collecting_layer(self) -> int | None:
+        """The first layer whose events are collected, sample by sample."""
+        is_current = self.network.coding.is_current
+        return self.first(lambda entry: entry.schedule == "sample" and not (entry.index == 0 and is_current))
+
+    def mask_words(self, index: int) -> int:
+        """Words of the largest bank that holds masks for a layer: each has as many masks as fit 32 bits, a power of
+        two, of sources whose addresses in a stream follow each other."""
+        group = 1 << max(1, 32 // self.network.timesteps).bit_length() - 1
+        addresses = self.sidecar.layers[index].addresses
+        return max(max(part) // self.sidecar.event_streams // group + 1 for part in addresses)
+
+    def accumulations(self, sample: int) -> Iterator[tuple[Int, Int, int]]:
+        """Of the first layer, which reads the input, in a sample: its sources in the order in which lanes walk their
+        rows, the first timestep in which each shows, and for how many clocks events may be waited for."""
+        entry, values = self.sidecar.layers[0], self.stimulus.values
+        if values is not None:
+            sources = np.flatnonzero(values[sample])
+            yield sources, np.zeros_like(sources), 0
+        elif entry.schedule == "timestep":
+            for timestep in range(self.network.timesteps):
+                sources = np.asarray(self.stimulus.events(sample, timestep), np.int64)
+                yield sources, np.full(sources.size, timestep), 0
+        else:
+            fired = self.stimulus.take([sample]).dense()[0] != 0
+            sources = np.flatnonzero(fired.any(axis=0))
+            sources = sources[np.argsort(np.asarray(entry.source_address)[sources], kind="stable")]
+            yield sources, fired[:, sources].argmax(axis=0), self.mask_words(0)
+
+    def shows_events(self, index: int, change: Callable[[Bool], Bool]) -> bool:
+        """True if the layer differs in what counts where ``change`` makes others of each projection's events, bool
+        (N, T, n_in)."""
+        layer, found = self.network.layers[index], []
+        for projection in layer.projections:
+            source = projection.source
+            events = change(self.stimulus.dense() != 0 if source == INPUT else self.trace.spikes[source])
+            factors = golden.projection_matrices(projection, self.network.source_max(index))
+            sums = golden.weighted_sums(events.reshape(-1, events.shape[-1]), factors)
+            found.append(np.asarray(sums).reshape(*events.shape[:2], layer.n_out))
+        other = golden.lif_steps(layer, sum(found[1:], found[0].astype(np.int64)), spiking=self.spiking(index))
+        pairs = (other.membranes, self.trace.membranes[index]), (other.spikes, self.trace.spikes[index])
+        return any(bool(((ours != theirs) & self.counts[:, :, None]).any()) for ours, theirs in pairs)
 
     # Pictures --------------------------------------------------------------------------------------
 

@@ -92,7 +92,9 @@ def _late_stream(scene: Scene) -> int | None:
         return None
     values, lanes = scene.stimulus.values, range(scene.sidecar.layers[0].lanes)
     sent = scene.stimulus.dense() & scene.counts[:, :, None] if values is None else (values != 0)[:, None]
-    sent = sent.reshape(-1, sent.shape[-1]).astype(np.int64)
+    collects = scene.collecting_layer == 0
+    sent = np.asarray(sent.any(axis=1) if collects else sent.reshape(-1, sent.shape[-1])).astype(np.int64)
+    waits = scene.mask_words(0) if collects else 0
     loads = np.zeros((scene.choices.event_streams, len(sent)), np.int64)
     busiest = np.zeros_like(loads)
     for lane in lanes:
@@ -101,7 +103,7 @@ def _late_stream(scene: Scene) -> int | None:
         for number in range(len(loads)):
             load = sent @ np.where(stream == number, words, 0)
             loads[number] = np.maximum(loads[number], load)
-            busiest[number] = sent @ (stream == number)
+            busiest[number] = sent @ (stream == number) + waits
     for number in range(len(loads)):
         others = np.delete(np.maximum(loads, busiest), number, axis=0).max(axis=0)
         if (loads[number] > np.maximum(others, busiest[number]) + BACKLOG).any():

@@ -68,11 +68,11 @@ def test_budgets_refuse_what_their_formula_does_not_know(name: str) -> None:
     given = {name: OTHERS[name], **({"loadable": True} if name == "synapse_memory" else {})}
     wanted = problem(Choices(**given), consumer="budget")
     assert line_of(lambda: parse_config({"hardware": given, "budget": {"memory_bits": 10**6}, **SPIKE_COUNT})) == wanted
-    assert (wanted is None) == (name not in ("synapse_memory", "loadable", "early_exit", "event_streams"))
+    assert (wanted is None) == (name not in ("synapse_memory", "loadable", "early_exit", "event_streams", "schedule"))
 
 
-@pytest.mark.parametrize("name", [name for name in OTHERS if name != "event_streams"])
-def test_logic_of_every_choice_but_one_is_estimated(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in OTHERS if name not in ("event_streams", "schedule")])
+def test_logic_of_every_choice_but_two_is_estimated(name: str) -> None:
     from codesign.cost.area import machine_area
 
     given = {name: OTHERS[name], **({"loadable": True} if name == "synapse_memory" else {})}
@@ -80,12 +80,14 @@ def test_logic_of_every_choice_but_one_is_estimated(name: str) -> None:
     assert area["lut"] > 100 and area["ff"] > 100 and area["reason"] is None
 
 
-def test_what_several_events_a_clock_take_is_told_to_be_unknown() -> None:
+@pytest.mark.parametrize("name", ["event_streams", "schedule"])
+def test_what_two_choices_take_is_told_to_be_unknown(name: str) -> None:
     from codesign.cost.area import machine_area
 
-    area = machine_area(plan_machine(small(), map_network(small(), [2, 2], None, Choices(event_streams=2))), "ecp5")
+    choices = Choices(**others(name))
+    area = machine_area(plan_machine(small(), map_network(small(), [2, 2], None, choices)), "ecp5")
     assert area["lut"] is None and area["ff"] is None
-    assert area["reason"] == problem(Choices(event_streams=2), consumer="area") is not None
+    assert area["reason"] == problem(choices, consumer="area") is not None
 
 
 def test_the_refused_pairs_are_these() -> None:
@@ -94,9 +96,8 @@ def test_the_refused_pairs_are_these() -> None:
     assert refused == {
         frozenset(names)
         for names in (
-            *(("lockstep", other) for other in ("shape", "synapses", "loadable")),
-            *(("loadable", other) for other in ("shape", "synapses")),
-            *(("synapse_memory", other) for other in ("shape", "synapses", "lockstep")),
+            *((one, other) for one in ("lockstep", "loadable", "synapse_memory") for other in ("shape", "synapses")),
+            ("schedule", "shape"),
         )
     }
 

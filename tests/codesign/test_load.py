@@ -61,19 +61,24 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
     registers, memories = parts(image, sidecar)
     layers = []
     for entry, frozen in zip(sidecar.layers, network.layers, strict=True):
-        tables: dict[tuple[str, int], dict[str, np.ndarray]] = {
-            (memory.role, memory.lane): unpack(memories[memory.image], memory) for memory in entry.memories
+        tables: dict[tuple[str, int, int], dict[str, np.ndarray]] = {
+            (memory.role, memory.lane, memory.stream): unpack(memories[memory.image], memory)
+            for memory in entry.memories
         }
+        streams = sidecar.event_streams
         lanes, n_slots = entry.lanes, entry.n_slots
         step = 1 << (lanes - 1).bit_length()
-        weights = np.zeros((tables["rows", 0]["start"].size, n_slots * step), np.int64)
+        weights = np.zeros((streams * tables["rows", 0, 0]["start"].size, n_slots * step), np.int64)
         constants = {name: np.full(n_slots * step, default) for name, default in (("threshold", 1), ("bias", 0))}
         for lane in range(lanes):
-            rows, synapses = tables["rows", lane], tables["synapses", lane]
-            for address, (start, count) in enumerate(zip(rows["start"], rows["count"], strict=True)):
-                for k in range(start, start + count):
-                    weights[address, synapses["slot"][k] * step + lane] += synapses["weight"][k]
-            for name, values in tables["parameters", lane].items():
+            shared, of = (0, f"{lane}") if entry.lockstep else (lane, "")
+            for stream in range(streams):
+                rows, synapses = tables["rows", shared, stream], tables["synapses", shared, stream]
+                for address, (start, count) in enumerate(zip(rows["start"], rows["count"], strict=True)):
+                    for k in range(start, start + count):
+                        target = synapses[f"slot{of}"][k] * step + lane
+                        weights[address * streams + stream, target] += synapses[f"weight{of}"][k]
+            for name, values in tables["parameters", lane, 0].items():
                 constants.setdefault(name, np.zeros(n_slots * step, np.int64))[lane::step] = values
         clip = registers.get(f"clip{entry.index}")
         width = entry.membrane_width

@@ -15,10 +15,11 @@ from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, L
 from codesign.machine.choices import Choices, Pipeline
 from codesign.machine.encoding import PLAIN, Encoding
 from codesign.machine.mapping import map_network
-from codesign.machine.plan import Clocks, plan_machine
+from codesign.machine.plan import Clocks, CollectorPlan, plan_machine
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.accumulation import Accumulation
 from rtl_templates.beats import BeatSplitter
+from rtl_templates.collector import EventCollector
 from rtl_templates.engine import LayerEngine
 from rtl_templates.fetcher import SynapseFetcher
 from rtl_templates.folded import FoldedEngine
@@ -27,6 +28,7 @@ from rtl_templates.memories import StreamFifo
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
 
+from .collector import CollectorHarness
 from .defects import Defect, Edit, Narrower
 from .engines import DecisionHarness, EngineHarness
 from .harness import Harness
@@ -481,6 +483,31 @@ def _decision(*, folded: bool, current: bool = False, lean: bool = False) -> Pro
     )
 
 
+def _collector(timesteps: int, span: int, depth: int) -> Proof:
+    plan = CollectorPlan(span, timesteps, 0)
+
+    def harness() -> Harness:
+        return CollectorHarness(plan)
+
+    defects = [
+        Defect("event after another not forwarded", Edit(EventCollector, r"1\.eq\(met\)", "1.eq(0)"), harness),
+        Defect("sent before the last event is in", Edit(EventCollector, r"settled = .*", "settled = 1"), harness),
+    ]
+    # It holds nothing where one word holds all.
+    last = Defect("last word left out", Edit(EventCollector, r"at != plan\.depth", "at != plan.depth - 1"), harness)
+    return Proof(
+        f"collector-{timesteps}",
+        "of any source each sample's mask leaves once, when the sample is whole, and is that of the timesteps in which "
+        "it fired",
+        f"EventCollector, {span} sources, {timesteps} timesteps, {plan.depth} words a bank",
+        "bmc",
+        depth,
+        harness,
+        (*defects, *([last] if plan.span > 1 << plan.group_bits else [])),
+        depth,
+    )
+
+
 def all_proofs() -> list[Proof]:
     """Every proof, the cheap ones first within each kind."""
     fires = [_fire(width, kind, bits) for width in (4, 10) for bits in (0, 2) for kind in LEAKS]
@@ -503,6 +530,8 @@ def all_proofs() -> list[Proof]:
         _engine(34, folded=False, variant="encoded"),
         _engine(28, folded=False, lanes=2, variant="lean"),
         _engine(80, folded=True),
+        _collector(1, 64, 20),
+        _collector(2, 4, 22),
         *_rules(),
         *_progress(),
         *(_decision(folded=folded, current=current) for folded in (False, True) for current in (False, True)),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from codesign.cost.estimate import activity, cycle_estimate, source_events
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import MachinePlan, plan_machine
+from codesign.machine.schedules import collects as masks
+from codesign.machine.schedules import layer_schedules
 from rtl_templates.bundle import write_bundle
 from sim.verify import verify_bundle
 
@@ -30,14 +33,21 @@ pytestmark = pytest.mark.hardware
 WORKERS = 2
 
 
-def equal(seed: int, folder: Path, most_lanes: int = 6, **sizes: int) -> None:
-    """Golden == RTL == reference on one random network of any structure, on a random machine."""
+def equal(seed: int, folder: Path, most_lanes: int = 6, *, collects: bool = False, **sizes: int) -> None:
+    """Golden == RTL == reference on one random network of any structure, on a random machine.
+
+    collects : some of its layers, or all, walk all timesteps of a sample at once.
+    """
     rng = np.random.default_rng(seed)
-    network = random_covered(rng, **sizes)
-    while network.is_plain_chain:
+    while True:
         network = random_covered(rng, **sizes)
-    stimulus = random_stimulus(rng, network, 6)
-    choices = random_choices(rng, network)
+        if network.is_plain_chain or (collects and network.timesteps == 1):
+            continue
+        stimulus = random_stimulus(rng, network, 6)
+        choices = random_choices(rng, network)
+        schedules = layer_schedules(choices.schedule, len(network.layers), is_current=network.coding.is_current)
+        if not collects or any(masks(network, index, found) for index, found in enumerate(schedules)):
+            break
     mapping = map_network(network, random_lanes(rng, network, most_lanes), None, choices)
     write_bundle(network, mapping, folder / "b")
     result = verify_bundle(
@@ -48,7 +58,7 @@ def equal(seed: int, folder: Path, most_lanes: int = 6, **sizes: int) -> None:
     assert_equals_reference(network, stimulus, folder / "net.safetensors")
 
 
-def equal_for_all(seeds: range, folder: Path, **sizes: int) -> None:
+def equal_for_all(seeds: range, folder: Path, **sizes: Any) -> None:
     def one(seed: int) -> None:
         try:
             equal(seed, folder / str(seed), **sizes)
@@ -61,6 +71,17 @@ def equal_for_all(seeds: range, folder: Path, **sizes: int) -> None:
 
 def test_random_structures_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all(range(3), tmp_path, side=9, kernel=5, channels=9)
+
+
+def test_layers_of_both_schedules_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all(range(2), tmp_path, side=6, kernel=4, channels=5, collects=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("block", range(5))
+def test_many_structures_of_both_schedules_equal_their_rtl(block: int, tmp_path: Path) -> None:
+    seeds = range(100 + 20 * block, 120 + 20 * block)
+    equal_for_all(seeds, tmp_path, side=(5, 9)[block % 2], kernel=5, channels=9, most_lanes=16, collects=True)
 
 
 def test_a_last_layer_that_reads_itself_also_counts(tmp_path: Path) -> None:
