@@ -30,11 +30,10 @@ from codesign.contract.network import (
     Synapses,
 )
 from codesign.contract.network.limits import MAX_LAYERS, MAX_TIMESTEPS
-from codesign.interchange.facts import Facts, Findings
+from codesign.interchange.facts import Asked, Facts, Findings
 from codesign.interchange.hdf5 import Tree, read_tree
 from codesign.interchange.nodes import Node, Shape, squeezed
 from codesign.interchange.operators import Unrolled, from_matrix, operator
-from codesign.interchange.sources.common import unneeded
 from codesign.quantise.integers import Change
 
 NAME = "lava"
@@ -69,12 +68,7 @@ def read_net(file: Path, facts: Facts) -> ImportedIntegers:
 
 
 def _network(tree: Tree, facts: Facts) -> ImportedIntegers:
-    unneeded(
-        facts, NAME, dt="--dt", reset="--reset", reset_delay="--reset-delay", compare="--compare",
-        integrator="--integrator", norm_input="--norm-input", spikes="--spikes",
-    )  # fmt: skip
-    if facts.resets or facts.input_bits:
-        raise InputError("--reset and --input-bits mean nothing to --source lava; leave them out")
+    asked = Asked(facts)
     layers = tree.get("layer")
     if not isinstance(layers, dict) or not layers:
         raise InputError("not a lava-dl network (no group 'layer' in it)")
@@ -106,18 +100,19 @@ def _network(tree: Tree, facts: Facts) -> ImportedIntegers:
             raise UnsupportedError(f"{where}: layers of type {kind!r} are not read; input, flatten, conv and dense are")
     if not frozen:
         raise InputError("has no layer with neurons")
-    readout = facts.needed(
+    readout = asked.needed(
         "readout", "the network", "how a decision is read is not in the file", "--readout spike_count"
     )
     if readout != "spike_count":
         raise InputError(f"--readout {readout}: the last layer fires and is reset; --readout spike_count")
-    timesteps = facts.needed(
+    timesteps = asked.needed(
         "timesteps", "the network", "how many timesteps a sample has is not in the file", "--timesteps N"
     )
     if not 1 <= timesteps <= MAX_TIMESTEPS:
         raise InputError(f"--timesteps {timesteps} is outside 1..{MAX_TIMESTEPS}")
     network = FrozenNetwork(tuple(frozen), timesteps, InputCoding("events"), "spike_count")
     network.validate()
+    asked.check(NAME)
     return ImportedIntegers(network, found)
 
 
