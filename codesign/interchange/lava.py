@@ -41,6 +41,7 @@ DECAY_BITS = 12
 STATE_BITS = 6
 # Of Loihi's membrane and current, the sign among them.
 STATE_WIDTH = 24
+THRESHOLD_BITS = 17
 LARGEST_WEIGHT = 127
 MAX_EXPONENT = 8
 NEURON_TYPES = ("LOIHI", "CUBA")
@@ -140,6 +141,8 @@ def _layer(entry: Tree, kind: str, shape: Shape, index: int, where: str, found: 
     if terms and np.any(bias != 0):
         raise UnsupportedError(f"{where}: a bias of the membrane beside a current that outlives its timestep")
     threshold = _number(neuron, "vThMant", at)
+    if not 0 <= threshold < 1 << THRESHOLD_BITS:
+        raise InputError(f"{at}: vThMant = {threshold} is outside 0..{(1 << THRESHOLD_BITS) - 1}")
     layer = FrozenLayer.from_projections(
         [Projection(index - 1, connections)],
         threshold=threshold << STATE_BITS,
