@@ -113,7 +113,7 @@ def fine_tuning(section: Section, found: Mapping[str, Any]) -> None:
             ("accuracy in float of that epoch", share(accuracies[tuned["epoch"]], 2)),
         ]
     )
-    section.caption("Accuracies of the samples that chose the epoch, on which nothing else is reported.")
+    section.caption("Accuracies of the samples that chose the epoch, which are not among the measured.")
 
 
 def pruning(section: Section, found: Mapping[str, Any]) -> None:
