@@ -9,7 +9,8 @@ that what needs no torch imports none. In order:
     freeze_network, freeze_model -> FrozenNetwork, the integers that everything after it takes
     FloatNetwork, run_float      any network before it has integers, and what it does
     quantise_network             -> FrozenNetwork, by rounding alone
-    import_network               a NIR file or lava-dl's; export_network writes NIR (ImportFacts: what files do not say)
+    import_network               a NIR file or lava-dl's; export_network writes NIR (ImportFacts: what files do not say;
+                                 FineTuning: train it further, pruned or not)
     run_golden, predict          what it does, by the arithmetic of the hardware
     hardware_config              what the machine is to be
     map_hardware, plan_machine   neurons on lanes; memories, widths, clocks
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from codesign.quantise.integers import quantise as quantise_network
     from codesign.records.rundir import RunDirectory
     from codesign.train import TrainResult
+    from codesign.train.floating import FineTuning
     from codesign.train.model import SpikingNetwork
     from codesign.train.rewiring import PQRewirer
     from rtl_templates.bundle import write_bundle as generate_bundle
@@ -84,6 +86,7 @@ else:
         "CodesignWarning": "codesign.basics.errors:CodesignWarning",
         "Config": "codesign.config:Config",
         "Dataset": "codesign.data:Dataset",
+        "FineTuning": "codesign.train.floating:FineTuning",
         "FloatNetwork": "codesign.contract.floating:FloatNetwork",
         "FreezeResult": "codesign.quantise.freeze:FreezeResult",
         "FrozenModel": "codesign.quantise.freeze:FrozenModel",
@@ -141,6 +144,7 @@ __all__ = [
     "CodesignWarning",
     "Config",
     "Dataset",
+    "FineTuning",
     "FloatNetwork",
     "FreezeResult",
     "FrozenModel",

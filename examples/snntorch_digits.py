@@ -5,6 +5,8 @@
         --samples runs/snn/data.npz -o runs/snn/run
     codesign generate runs/snn/run && codesign verify runs/snn/run
 
+What it was trained on is in training.npz, for `--density .1 --fine-tune 20 --training runs/snn/training.npz`.
+
 It needs snnTorch. The nodes are written with `nir` itself, as snnTorch's exporter writes them: tau = dt / (1 - beta),
 r = tau / dt with dt = 1e-4.
 """
@@ -75,6 +77,7 @@ def main(folder: Path) -> None:
     nodes = affine(network["fc1"]), lif(network["lif1"], 96), affine(network["fc2"]), lif(network["lif2"], 10)
     nir.write(folder / "net.nir", nir.NIRGraph.from_list(*nodes))
     np.savez(folder / "data.npz", x=events[TRAINED:], y=labels[TRAINED:])
+    np.savez(folder / "training.npz", x=events[:TRAINED], y=labels[:TRAINED])
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ REQUIREMENTS = {
     ),
     "litex": Requirement("LiteX's streams", _package("litex")),
     "nir": Requirement("networks that others made, in $CODESIGN_DATA/nir", _nir),
+    "nirtorch": Requirement("snnTorch's exporter", _package("nirtorch")),
     "no-gpu": Requirement("a machine without a GPU", _no_gpu),
     "no-root": Requirement(
         "a user who may not write everywhere", lambda detail: "root may write everywhere" if os.geteuid() == 0 else None

@@ -422,6 +422,14 @@ def import_network(
     density: Annotated[
         float | None, typer.Option("--density", metavar="FRACTION", help="share of the weights that stays (PQ pruning)")
     ] = None,
+    fine_tune: Annotated[
+        int | None,
+        typer.Option("--fine-tune", metavar="EPOCHS", min=1, help="train so long before the network becomes integers"),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option("--training", metavar="DATA", help="samples to fine-tune with; else a part of --samples"),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -454,6 +462,8 @@ def import_network(
         drop_refractory=drop_refractory,
         max_accuracy_drop=max_accuracy_drop,
         density=density,
+        fine_tune=fine_tune,
+        training=training,
     )
 
 

@@ -44,7 +44,7 @@ def import_network(file: Path, source: str, output: Path, stated: Facts, samples
     options = {name: value for name, value in options.items() if value is not None}
     if "scale" in options and options["scale"] not in get_args(Scale):
         raise InputError(f"--scale {options['scale']!r} is none of {', '.join(get_args(Scale))}")
-    found = import_file(file, source, stated, samples, **options)
+    found = import_file(file, source, stated, samples, progress=console.progress, **_with_tuner(options))
     run = RunDirectory.create(output)
     with working_in(run):
         refuse_training(run)
@@ -56,6 +56,16 @@ def import_network(file: Path, source: str, output: Path, stated: Facts, samples
         again = _again(file, source, stated, samples, **options)
         run.record_files(IMPORT, names, again=again)
     console.finish({"run": str(run.path), **found.document}, _shown(run.path, found))
+
+
+def _with_tuner(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with what trains in the place of its epochs; torch is imported where it is asked for."""
+    if options.get("fine_tune") is None:
+        return options
+    from codesign.train.floating import FineTuning
+
+    console.step("fine-tuning")
+    return {**options, "fine_tune": FineTuning(options["fine_tune"])}
 
 
 def export_network(target: Path, output: Path, dt: float | None) -> None:
@@ -139,7 +149,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 def _choices(document: dict[str, Any]) -> list[str]:
     """How the bits were chosen, or what each number of them costs; what each density costs."""
     lines: list[str] = []
-    chosen, bits, pruning = (document[name] for name in ("bits_chosen", "bit_costs", "pruning"))
+    chosen, bits, pruning, samples = (document[name] for name in ("bits_chosen", "bit_costs", "pruning", "samples"))
     if chosen is not None:
         lines.append(f"bits of the weights by layer: {', '.join(map(str, chosen['bits']))}")
         lines.append(
@@ -149,12 +159,19 @@ def _choices(document: dict[str, Any]) -> list[str]:
     if bits is not None:
         lines.append(f"what bits of the weights cost, on {bits['samples']} samples that are not among the measured")
         lines += _table(_costs("bits", bits["rows"]))
+    if samples is not None and samples["training"]:
+        lines.append(
+            f"of the samples {samples['reported']} are reported on; {samples['training']} others were trained on, "
+            f"{samples['choosing']} chose the epoch"
+        )
     if pruning is not None:
         kept, whole = sum(pruning["kept"]), sum(pruning["weights"])
         lines.append(f"{kept} of {whole} weights stay")
         if pruning["trade_off"] is not None:
             lines.append(f"what density costs, on {pruning['trade_off']['samples']} samples that chose nothing")
             lines += _table(_costs("density", pruning["trade_off"]["rows"]))
+            if pruning["trade_off"]["tuned"] is not None:
+                lines += ["  and fine-tuned", *_table(_costs("density", pruning["trade_off"]["tuned"]))]
     return lines
 
 

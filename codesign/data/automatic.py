@@ -64,7 +64,7 @@ def resolve(config: Config, dataset: Dataset, steps: int = STEPS) -> tuple[Confi
         )
     size = config.train.batch_size
     if size == AUTO:
-        size = chosen["train.batch_size"] = _batch_size(samples)
+        size = chosen["train.batch_size"] = batch_size(samples)
         lines.append(f"train.batch_size: {size} for {samples:,} training samples")
     per_epoch = math.ceil(samples / size)
     epochs = config.train.epochs
@@ -132,7 +132,8 @@ def _without_defaults(config: Config, coding: str) -> Config:
     return parse_config(document, "configuration")
 
 
-def _batch_size(samples: int) -> int:
+def batch_size(samples: int) -> int:
+    """About a 32nd of the training samples, a power of two within limits."""
     size = 1 << max(0, round(math.log2(max(1, samples) / SAMPLES_PER_BATCH)))
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, size))
 

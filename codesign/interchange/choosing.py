@@ -20,8 +20,8 @@ from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 
 BITS = range(8, 1, -1)
-# Of the table, which takes a run for each number of bits.
-MAX_SAMPLES = 256
+# Of the tables, which take a run for each number of bits and each density.
+MAX_SAMPLES, MAX_REPORTED = 256, 1024
 BATCH = 32
 
 # A frozen network of a float one, with these bits for each layer.
@@ -63,14 +63,18 @@ def accuracy(found: npt.NDArray[np.int32], stimulus: Stimulus) -> float | None:
 
 
 def costs(
-    name: str, reference: FloatNetwork, variants: Sequence[tuple[float, FrozenNetwork]], stimulus: Stimulus
+    name: str,
+    reference: FloatNetwork,
+    variants: Sequence[tuple[float, FrozenNetwork]],
+    stimulus: Stimulus,
+    most: int = MAX_SAMPLES,
 ) -> dict[str, Any]:
-    """Each variant beside the float network, on the first :data:`MAX_SAMPLES` samples: a table of the document.
+    """Each variant beside the float network, on the first ``most`` samples: a table of the document.
 
     name : what the number of a variant is, and its key in the rows. Beside it ``synapses``, ``same_decisions`` (0..1)
     and ``accuracy``, None without labels.
     """
-    few = stimulus.take(slice(0, MAX_SAMPLES))
+    few = stimulus.take(slice(0, most))
     exact = decisions(reference, few)
     rows = []
     for number, frozen in variants:
@@ -79,7 +83,7 @@ def costs(
         rows.append(
             {name: number, "synapses": frozen.n_synapses, "same_decisions": same, "accuracy": accuracy(found, few)}
         )
-    return {"samples": len(few), "rows": rows}
+    return {"samples": len(few), "accuracy_float": accuracy(exact, few), "rows": rows}
 
 
 def fewest_bits(

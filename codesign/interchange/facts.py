@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from codesign.basics.errors import InputError
@@ -54,14 +54,41 @@ class Facts:
         if self.dt is not None and not 0 < self.dt < float("inf"):
             raise InputError(f"--dt {self.dt!r} is no length of a timestep; it is positive")
 
+    def stated(self) -> dict[str, Any]:
+        """The facts that are, by name."""
+        found = {each.name: (getattr(self, each.name), each.default) for each in fields(self)}
+        return {name: value for name, (value, default) in found.items() if value != default and value != {}}
+
     @staticmethod
     def _check(option: str, value: Any, choices: tuple[str, ...]) -> None:
         if value is not None and value not in choices:
             raise InputError(f"{option} {value!r} is none of {', '.join(choices)}")
 
+
+class Asked:
+    """Facts as an import asks for them. What is stated and nobody asks for means nothing to the network at hand: it is
+    refused, by :meth:`check`, and not ignored."""
+
+    def __init__(self, stated: Facts) -> None:
+        self._stated = stated
+        self._names: set[str] = set()
+        self._nodes: set[str] = set()
+
+    def get(self, name: str) -> Any:
+        """The fact of that name, None if nothing says it."""
+        self._names.add(name)
+        return getattr(self._stated, name)
+
+    def reset(self, node: str) -> ResetKind | None:
+        """The reset of a node, None if no option says it."""
+        if node in self._stated.resets:
+            self._nodes.add(node)
+            return self._stated.resets[node]
+        return self.get("reset")
+
     def reset_of(self, node: str, source: str, choices: tuple[ResetKind, ...]) -> ResetKind:
         """The reset of a node. Raises InputError if no option says it, or the source does not have it."""
-        found = self.resets.get(node, self.reset)
+        found = self.reset(node)
         if found is None:
             raise InputError(
                 f"{node}: how the neuron is reset is not in the file; add --reset {'|'.join(choices)}, "
@@ -73,10 +100,22 @@ class Facts:
 
     def needed(self, name: str, where: str, why: str, option: str) -> Any:
         """The fact of that name. Raises InputError that names the option if nothing says it."""
-        value = getattr(self, name)
+        value = self.get(name)
         if value is None:
             raise InputError(f"{where}: {why}; add {option}")
         return value
+
+    def check(self, source: str) -> None:
+        """Raise InputError for an option that nothing has asked for."""
+        for node in self._stated.resets:
+            if node not in self._nodes:
+                raise InputError(f"--reset {node}: no neuron of that name takes it; leave it out")
+        for name in self._stated.stated():
+            if name not in self._names and name != "resets":
+                raise InputError(
+                    f"--{name.replace('_', '-')} means nothing to --source {source}, or to no neuron of this network; "
+                    "leave it out"
+                )
 
 
 @dataclass

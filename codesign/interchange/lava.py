@@ -30,11 +30,10 @@ from codesign.contract.network import (
     Synapses,
 )
 from codesign.contract.network.limits import MAX_LAYERS, MAX_TIMESTEPS
-from codesign.interchange.facts import Facts, Findings
+from codesign.interchange.facts import Asked, Facts, Findings
 from codesign.interchange.hdf5 import Tree, read_tree
 from codesign.interchange.nodes import Node, Shape, squeezed
 from codesign.interchange.operators import Unrolled, from_matrix, operator
-from codesign.interchange.sources.common import unneeded
 from codesign.quantise.integers import Change
 
 NAME = "lava"
@@ -42,6 +41,7 @@ DECAY_BITS = 12
 STATE_BITS = 6
 # Of Loihi's membrane and current, the sign among them.
 STATE_WIDTH = 24
+THRESHOLD_BITS = 17
 LARGEST_WEIGHT = 127
 MAX_EXPONENT = 8
 NEURON_TYPES = ("LOIHI", "CUBA")
@@ -69,12 +69,7 @@ def read_net(file: Path, facts: Facts) -> ImportedIntegers:
 
 
 def _network(tree: Tree, facts: Facts) -> ImportedIntegers:
-    unneeded(
-        facts, NAME, dt="--dt", reset="--reset", reset_delay="--reset-delay", compare="--compare",
-        integrator="--integrator", norm_input="--norm-input", spikes="--spikes",
-    )  # fmt: skip
-    if facts.resets or facts.input_bits:
-        raise InputError("--reset and --input-bits mean nothing to --source lava; leave them out")
+    asked = Asked(facts)
     layers = tree.get("layer")
     if not isinstance(layers, dict) or not layers:
         raise InputError("not a lava-dl network (no group 'layer' in it)")
@@ -106,18 +101,19 @@ def _network(tree: Tree, facts: Facts) -> ImportedIntegers:
             raise UnsupportedError(f"{where}: layers of type {kind!r} are not read; input, flatten, conv and dense are")
     if not frozen:
         raise InputError("has no layer with neurons")
-    readout = facts.needed(
+    readout = asked.needed(
         "readout", "the network", "how a decision is read is not in the file", "--readout spike_count"
     )
     if readout != "spike_count":
         raise InputError(f"--readout {readout}: the last layer fires and is reset; --readout spike_count")
-    timesteps = facts.needed(
+    timesteps = asked.needed(
         "timesteps", "the network", "how many timesteps a sample has is not in the file", "--timesteps N"
     )
     if not 1 <= timesteps <= MAX_TIMESTEPS:
         raise InputError(f"--timesteps {timesteps} is outside 1..{MAX_TIMESTEPS}")
     network = FrozenNetwork(tuple(frozen), timesteps, InputCoding("events"), "spike_count")
     network.validate()
+    asked.check(NAME)
     return ImportedIntegers(network, found)
 
 
@@ -145,6 +141,8 @@ def _layer(entry: Tree, kind: str, shape: Shape, index: int, where: str, found: 
     if terms and np.any(bias != 0):
         raise UnsupportedError(f"{where}: a bias of the membrane beside a current that outlives its timestep")
     threshold = _number(neuron, "vThMant", at)
+    if not 0 <= threshold < 1 << THRESHOLD_BITS:
+        raise InputError(f"{at}: vThMant = {threshold} is outside 0..{(1 << THRESHOLD_BITS) - 1}")
     layer = FrozenLayer.from_projections(
         [Projection(index - 1, connections)],
         threshold=threshold << STATE_BITS,

@@ -109,6 +109,13 @@ def measure(network: FloatNetwork, frozen: FrozenNetwork, stimulus: Stimulus, *,
     )
 
 
+def compared(name: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> Agreement:
+    """Agreement of two layers' spikes, each (N, timesteps, n)."""
+    ours, theirs = ours > 0, theirs > 0
+    totals = np.array([np.count_nonzero(ours), np.count_nonzero(theirs)])
+    return _agreement(name, totals, overlaps(ours, theirs, int(totals[0])))
+
+
 def overlaps(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_], total: int) -> npt.NDArray[np.int64]:
     """int64 (LAGS, 3): spikes in both, ours and theirs that have a partner's timestep, with theirs delayed by each lag.
 

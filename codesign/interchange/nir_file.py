@@ -20,7 +20,7 @@ from codesign.contract.floating import FloatLayer, FloatNetwork
 from codesign.contract.network import INPUT, Convolution, InputCoding, Projection, ReadoutKind
 from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
 from codesign.contract.network.terms import rest_text
-from codesign.interchange.facts import Facts, Findings
+from codesign.interchange.facts import Asked, Facts, Findings
 from codesign.interchange.nodes import SILENT, Graph, Node, Shape, read_graph, squeezed
 from codesign.interchange.operators import Operator, Stage, applied, check_size, operator, path
 from codesign.interchange.sources import Terms, terms_of
@@ -45,14 +45,16 @@ def read_nir(file: Path, source: str, facts: Facts) -> Imported:
     Raises InputError, with the file's name in front, for a file that is no whole graph or a fact that nothing says (the
     line names the option), and UnsupportedError for what a float network does not hold.
     """
-    graph = read_graph(file)
+    graph, asked = read_graph(file), Asked(facts)
     try:
-        return build(graph, source, facts)
+        found = build(graph, source, asked)
+        asked.check(source)
     except (InputError, UnsupportedError) as error:
         raise type(error)(f"{file}: {error}") from None
+    return found
 
 
-def build(graph: Graph, source: str, facts: Facts) -> Imported:
+def build(graph: Graph, source: str, facts: Asked) -> Imported:
     """The network of a graph in the meaning of ``source``. Raises as :func:`read_nir`, without a file's name."""
     return _Builder(graph, source, facts).build()
 
@@ -68,7 +70,7 @@ class _Path:
 
 
 class _Builder:
-    def __init__(self, graph: Graph, source: str, facts: Facts) -> None:
+    def __init__(self, graph: Graph, source: str, facts: Asked) -> None:
         self._graph, self._source, self._facts = graph, source, facts
         self._found = Findings()
         self._input = self._port("Input")
@@ -100,7 +102,7 @@ class _Builder:
         if self._graph.repeated_edges:
             text = f"{self._graph.repeated_edges} edges are listed twice and count once"
             self._found.changed.append(Change("graph", "edges", text, float(self._graph.repeated_edges)))
-        bits = self._facts.input_bits
+        bits = self._facts.get("input_bits")
         coding = InputCoding("current", bits) if bits else InputCoding("events")
         said = f"currents of {bits} bits that stand for 0..1" if bits else "events, one a source and timestep at most"
         self._found.supported.insert(0, f"input: {self._shapes[self._input.name]}, {said}")

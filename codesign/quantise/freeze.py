@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from codesign.basics.errors import InputError
-from codesign.basics.progress import News, Progress, silent
+from codesign.basics.progress import Progress, silent
 from codesign.config import Config
 from codesign.contract import golden
 from codesign.contract.deadcode import remove_dead_code
@@ -26,16 +25,13 @@ from codesign.data.plausibility import check_training
 from codesign.data.samples import Dataset
 from codesign.train import checkpoint
 from codesign.train.batches import Augmentation, Batches, input_shape
+from codesign.train.fine_tuning import fine_tune
 from codesign.train.loop import (
     EVALUATION_BATCH,
     TrainResult,
-    class_weights,
     evaluate,
-    learning_rate,
-    make_optimizer,
     prepare,
 )
-from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
 from codesign.train.quantised import CALIBRATION_MARGIN, QuantisedNetwork
 
@@ -189,7 +185,17 @@ def freeze_model(
     quantised = QuantisedNetwork(model, config.freeze, coding).to(device)
     batches = Batches(training, 1.0, augmentation, device)
     _set_widths(quantised, config, batches, CALIBRATION_MARGIN)
-    history = _fine_tune(quantised, config, batches, Batches(validation, device=device), earlier_epochs, progress)
+    history = fine_tune(
+        quantised,
+        config.train,
+        batches,
+        Batches(validation, device=device),
+        rate=config.freeze.learning_rate,
+        epochs=settled(config.freeze.epochs, "freeze.epochs"),
+        earlier_epochs=earlier_epochs,
+        progress=progress,
+        text="quantised, ",
+    )
     whole = quantised.export(_set_widths(quantised, config, batches, FINAL_MARGIN))
     frozen = remove_dead_code(whole)
     removed = _removed(whole, frozen)
@@ -282,63 +288,3 @@ def _set_widths(model: QuantisedNetwork, config: Config, training: Batches, marg
         [width if neuron.spiking else None for width, neuron in zip(widths, model.neurons, strict=True)]
     )
     return widths
-
-
-def _fine_tune(
-    model: QuantisedNetwork,
-    config: Config,
-    training: Batches,
-    validation: Batches,
-    earlier_epochs: int,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Train in integer units; leaves the model with the weights of the best validation accuracy."""
-    options = config.train
-    weights = class_weights(training.stimulus.labels, model.plans[-1].size, options.class_balance, training.device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(options, parameters, config.freeze.learning_rate)
-    batch_size = settled(options.batch_size, "train.batch_size")
-    epochs = settled(config.freeze.epochs, "freeze.epochs")
-    per_epoch = -(-len(training) // batch_size)
-    steps = per_epoch * epochs
-    step, news = 0, News()
-    history: list[dict[str, Any]] = []
-    best: tuple[float, float] | None = None
-    state: dict[str, torch.Tensor] = {}
-    for epoch in range(epochs + 1):
-        if epoch:
-            # Epoch numbers after those of the float network, so that the order of samples is a new one.
-            for batch, (inputs, target) in enumerate(training.epoch(batch_size, options.seed, earlier_epochs + epoch)):
-                if batch and news.due():
-                    progress(epoch - 1 + batch / per_epoch, epochs, f"quantised, epoch {epoch} of {epochs}")
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config.freeze.learning_rate, step, steps)
-                step += 1
-                loss = total_loss(model(inputs), target, options, weights)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                if options.clip_grad_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(parameters, options.clip_grad_norm)
-                optimizer.step()
-        found = evaluate(model, validation.ordered(EVALUATION_BATCH), options, weights)
-        operations = sum(found.operations)
-        history.append(
-            {
-                "epoch": epoch,
-                "validation_accuracy": found.accuracy,
-                "validation_loss": found.loss,
-                "synaptic_operations_per_sample": operations,
-            }
-        )
-        rank = (found.accuracy, -found.loss)
-        if best is None or rank > best:
-            best = rank
-            state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        progress(
-            epoch,
-            epochs,
-            f"quantised, epoch {epoch} of {epochs}, loss {found.loss:.3f}, validation {100 * found.accuracy:.2f} %, "
-            f"operations {operations:,.0f}",
-        )
-    model.load_state_dict(state)
-    return history

@@ -79,7 +79,9 @@ class Variant(_Document):
 
 class Variants(_Document):
     samples: Whole
+    accuracy_float: Share | None = None
     rows: list[Variant]
+    tuned: list[Variant] | None = None
 
 
 class BitsChosen(_Document):
@@ -96,6 +98,19 @@ class Pruning(_Document):
     trade_off: Variants | None
 
 
+class ImportSamples(_Document):
+    training: Whole
+    choosing: Whole
+    calibration: Whole
+    reported: Whole
+
+
+class ImportTuning(_Document):
+    epochs: Whole
+    epoch: Whole
+    history: list[FineTuning]
+
+
 class Imported(_Document):
     """``import.json``."""
 
@@ -105,10 +120,11 @@ class Imported(_Document):
     supported: list[str]
     changed: list[ImportChange]
     unsupported: list[str]
-    samples_that_choose: Whole | None = None
+    samples: ImportSamples | None = None
     measured: ImportMeasured | None = None
     bits_chosen: BitsChosen | None = None
     bit_costs: Variants | None = None
+    fine_tuning: ImportTuning | None = None
     pruning: Pruning | None = None
     note: str | None = None
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from codesign.basics.files import atomic_path
 
@@ -498,28 +498,6 @@ def budget(
         axes.set_ylim(0, 1.12 * max(needed.max(), limit or 0.0, measured or 0.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    return figure
-
-
-def trade_off(rows: Sequence[Mapping[str, Any]], chosen: float) -> Figure:
-    """Decisions as the float network's, and accuracy where it is known, over the density of the weights."""
-    with style():
-        figure = Figure(figsize=(HALF, 2.6), layout="constrained")
-        axes = figure.subplots()
-        for key, name, colour in (("same_decisions", "decisions the same", BLUE), ("accuracy", "accuracy", GREEN)):
-            known = [(row["density"], row[key]) for row in rows if row[key] is not None]
-            if known:
-                axes.plot(*zip(*known, strict=True), "o-", color=colour, markersize=4, label=name)
-        axes.axvline(chosen, color=MUTED, linewidth=1, linestyle=":", label="this network")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(-0.02, 1.02)
-        percent(axes.yaxis)
-        axes.set_xlabel("weights that stay")
-        axes.set_ylabel("of the samples")
-        axes.legend(loc="lower right")
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from codesign.interchange.pruning import prune, shares
 from codesign.quantise.integers import quantise
 from codesign.records.rundir import IMPORT, RunDirectory
 from codesign.report import blocks, write_report
+from codesign.train.floating import FineTuning
 
 FACTS = Facts(dt=1e-3, reset="subtract", readout="spike_count")
 OPTIONS = ["--source", "norse", "--dt", "1e-3", "--reset", "subtract", "--readout", "spike_count"]
@@ -289,3 +291,128 @@ def test_an_import_of_another_network_is_not_shown(tmp_path, monkeypatch):
         opened.save()
         text = words(write_report(run).read_text())
         assert "From the source" not in text and f"import.json: {line}" in text
+
+
+# Fine-tuning -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sorter(monkeypatch):
+    """A network that tells five classes apart, in the place of the random one."""
+
+    def file(folder: Path) -> Path:
+        rng = np.random.default_rng(0)
+        first = np.where(np.arange(24)[:, None] % 5 == np.arange(12) % 5, 3.0, -0.5) + rng.normal(size=(24, 12))
+        second = np.where(np.arange(5)[:, None] == np.arange(24) % 5, 3.0, -0.5) + rng.normal(size=(5, 24))
+        layers = [node("Linear", weight=first), lif(24, tau=0.004), node("Linear", weight=second), lif(5, tau=0.004)]
+        return chain(folder / "net.nir", *layers, n_in=12, n_out=5)
+
+    monkeypatch.setattr(sys.modules[__name__], "network_file", file)
+
+
+def sorted_events(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Events of five classes, each with inputs of its own that are more active, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 5)
+    rates = np.where(np.arange(12) % 5 == labels[:, None], 0.6, 0.15)
+    return rng.random((n, 10, 12)) < rates[:, None], labels
+
+
+def stored(path: Path, x: np.ndarray, y: np.ndarray) -> Path:
+    np.savez(path, x=x.astype(np.uint8), y=y)
+    return path
+
+
+def test_a_pruned_network_is_fine_tuned_on_samples_that_are_not_reported(tmp_path, sorter):
+    x, y = sorted_events(160)
+    data, tuner = stored(tmp_path / "data.npz", x, y), FineTuning(6, learning_rate=0.02)
+    tuned = imported(tmp_path, data, density=0.1, fine_tune=tuner)
+    document, kept = tuned.document, tuned.samples
+    assert document["samples"] == {"training": 60, "choosing": 20, "calibration": 80, "reported": 80}
+    assert kept is not None and tuned.calibration is not None and tuned.measured is not None
+    history, curve = document["fine_tuning"]["history"], document["pruning"]["trade_off"]
+    assert len(history) == 7 and document["fine_tuning"]["epoch"] > 0 and curve["samples"] == 80
+    (change,) = [change for change in tuned.findings.changed if change.what == "fine-tuning"]
+    assert "trained on 60 samples" in change.text and "chosen on 20 others" in change.text
+    # Before and after at each density, on the reported samples; the one that was asked for is the network.
+    densities = [row["density"] for row in curve["rows"]]
+    assert densities == [row["density"] for row in curve["tuned"]] == [1.0, 0.5, 0.25, 0.1, 0.05]
+    before, after = (rows[3] for rows in (curve["rows"], curve["tuned"]))
+    assert after["accuracy"] == accuracy(tuned.frozen, kept) == tuned.measured.accuracy_frozen
+    assert after["synapses"] == tuned.frozen.n_synapses <= round(0.1 * 408)
+    assert after["accuracy"] > before["accuracy"] + 0.05
+    assert curve["tuned"][4]["accuracy"] > curve["rows"][4]["accuracy"]
+    # The pruned network is the one without fine-tuning, and the source's is the same.
+    plain = imported(tmp_path, data, density=0.1)
+    assert plain.document["pruning"]["trade_off"]["rows"] == curve["rows"]
+    assert plain.floating is not None and tuned.floating is not None and plain.floating.hash == tuned.floating.hash
+    assert plain.document["samples"]["training"] == 0 and plain.document["fine_tuning"] is None
+    # Others in the places that are reported on: the same network.
+    x[1::2], y[1::2] = x[1::2][::-1], (y[1::2] + 1) % 5
+    other = imported(tmp_path, stored(tmp_path / "other.npz", x, y), density=0.1, fine_tune=tuner)
+    assert other.frozen.hash == tuned.frozen.hash
+    assert other.measured is not None and other.measured.accuracy_frozen != tuned.measured.accuracy_frozen
+
+
+def test_samples_to_train_with_may_be_a_file_of_their_own(tmp_path, sorter):
+    (x, y), (whole, labels) = sorted_events(40), sorted_events(64, 5)
+    data, more = stored(tmp_path / "data.npz", x, y), stored(tmp_path / "training.npz", whole, labels)
+    asked: list[tuple[Stimulus, Stimulus]] = []
+
+    def tuner(network, training, validation, progress=None, text=""):
+        asked.append((training, validation))
+        return network, 0, [{"epoch": 0, "validation_accuracy": 0.5, "validation_loss": 1.0}]
+
+    found = imported(tmp_path, data, fine_tune=tuner, training=more)
+    assert found.document["samples"] == {"training": 48, "choosing": 16, "calibration": 20, "reported": 20}
+    ((training, validation),) = asked
+    assert np.array_equal(validation.dense(), whole[3::4])
+    assert np.array_equal(training.dense(), np.delete(whole, np.s_[3::4], axis=0))
+    assert found.calibration is not None and np.array_equal(found.calibration.dense(), x[::2])
+    # Bits are chosen where the epoch is.
+    found = imported(tmp_path, data, fine_tune=tuner, training=more, max_accuracy_drop=0.3)
+    assert found.document["bits_chosen"]["samples"] == 16
+
+
+def test_fine_tuning_without_what_it_takes_is_one_line(tmp_path):
+    tuner, data = FineTuning(1), stored(tmp_path / "labelled.npz", *sorted_events(40))
+    with pytest.raises(InputError, match="--fine-tune needs --samples with labels"):
+        imported(tmp_path, None, fine_tune=tuner)
+    with pytest.raises(InputError, match="--training: there is nothing to train; add --fine-tune"):
+        imported(tmp_path, data, training=data)
+    with pytest.raises(InputError, match="needs a label"):
+        imported(tmp_path, samples(tmp_path, events(40), labels=False), fine_tune=tuner)
+    with pytest.raises(InputError, match="6 samples are too few to fine-tune with, 8 at least"):
+        imported(tmp_path, stored(tmp_path / "few.npz", *sorted_events(6)), fine_tune=tuner)
+    np.savez(tmp_path / "other.npz", x=np.zeros((20, 9, 12), np.uint8), y=np.zeros(20, np.int64))
+    with pytest.raises(InputError, match=r"other\.npz has 9 timesteps"):
+        imported(tmp_path, data, fine_tune=tuner, training=tmp_path / "other.npz")
+    # Every second sample of labels that alternate is of one class.
+    alternating = stored(tmp_path / "alternating.npz", events(40), np.arange(40) % 2)
+    with pytest.raises(InputError, match="no sample of class 1 is among those to train on; shuffle"):
+        imported(tmp_path, alternating, fine_tune=tuner)
+
+
+def test_the_command_fine_tunes_and_the_report_shows_it(tmp_path, capsys, monkeypatch, sorter):
+    drawn: list[Any] = []
+    monkeypatch.setattr(blocks, "to_svg", lambda figure, name, description: drawn.append(figure) or "<svg></svg>")
+    data, run = stored(tmp_path / "data.npz", *sorted_events(120)), tmp_path / "run"
+    command = ["import", str(network_file(tmp_path)), *OPTIONS, "--samples", str(data), "-o", str(run)]
+    assert main([*command, "--density", "0.25", "--fine-tune", "2", "--training", str(data)]) == 0
+    shown, document = capsys.readouterr().out, json.loads((run / "import.json").read_text())
+    assert "60 are reported on; 90 others were trained on, 30 chose the epoch" in shown and "and fine-tuned" in shown
+    text = words(write_report(run).read_text())
+    assert "Fine-tuned before it became integers." in text and "30 chose the epoch, 60 decided widths." in text
+    tuned, curve = document["fine_tuning"], document["pruning"]["trade_off"]
+    assert f"|epoch chosen|{tuned['epoch']} of 2|" in text
+    for before, after in zip(curve["rows"], curve["tuned"], strict=True):
+        cells = [f"{row['synapses']}|{row['same_decisions']:.1%}|{row['accuracy']:.2%}" for row in (before, after)]
+        assert f"|{before['density']:g}|{cells[0]}|{cells[1]}|" in text
+    (axes,) = [axes for figure in drawn for axes in figure.axes if axes.get_xlabel() == "weights that stay"]
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert list(lines["fine-tuned"]) == [row["accuracy"] for row in curve["tuned"]]
+    assert list(lines["pruned only"]) == [row["accuracy"] for row in curve["rows"]]
+    (run / "network.safetensors").write_bytes(b"x")
+    assert main(["generate", str(run)]) == 2
+    line = capsys.readouterr().err
+    assert "--fine-tune 2" in line and f"--training {data}" in line

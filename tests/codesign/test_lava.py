@@ -118,6 +118,7 @@ WRONG = {
     "delays": ([dense(W, delay=np.ones((2, 6)))], {}, 3, "delays"),
     "a bias beside a current": ([dense(W, {"iDecay": 100}, bias=np.ones(2))], {}, 3, "a bias of the membrane"),
     "a shape that is not that of the weights": ([dense(W, shape=[3])], {}, 2, "shape is (3,)"),
+    "a threshold below 0": ([dense(W, {"vThMant": -3})], {}, 2, "vThMant = -3 is outside 0..131071"),
     "no threshold": ([{**dense(W), "neuron": NO_THRESHOLD}], {}, 2, "vThMant is missing"),
     "a membrane readout": ([dense(W)], {"readout": "membrane_sum"}, 2, "--readout spike_count"),
     "no readout": ([dense(W)], {"readout": None}, 2, "add --readout"),

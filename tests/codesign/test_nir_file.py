@@ -20,7 +20,7 @@ from codesign.contract.network import INPUT, Convolution, Synapses
 from codesign.contract.stimulus import Stimulus
 from codesign.interchange import hdf5
 from codesign.interchange import nodes as node_reader
-from codesign.interchange.facts import Facts
+from codesign.interchange.facts import Asked, Facts
 from codesign.interchange.nir_file import build, read_nir
 from codesign.interchange.nodes import Node
 from codesign.interchange.operators import Gain, applied, operator, path
@@ -623,7 +623,7 @@ def test_random_graphs_are_networks_or_one_line(block):
         readout = ("spike_count", "membrane_last")[int(rng.integers(2))]
         facts = Facts(dt=0.5, integrator="euler", timesteps=4, readout=readout, reset=("zero", "none")[seed % 2])
         try:
-            network = build(graph, "raw", facts).network
+            network = build(graph, "raw", Asked(facts)).network
         except CodesignError as error:
             assert "\n" not in str(error)
             continue

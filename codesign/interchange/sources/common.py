@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.network.terms import CompareKind, ResetKind
-from codesign.interchange.facts import Facts
 from codesign.interchange.nodes import Node
 
 Float = npt.NDArray[np.float64]
@@ -83,10 +82,3 @@ def one_value(values: Float, relative: float) -> float | None:
 
 def refuse(node: Node, source: str) -> UnsupportedError:
     return UnsupportedError(f"{node.name}: {source} writes no {node.type}; was the file made by another framework?")
-
-
-def unneeded(facts: Facts, source: str, **options: str) -> None:
-    """Raise InputError for an option that means nothing to a source: it would be accepted and ignored."""
-    for name, option in options.items():
-        if getattr(facts, name) is not None:
-            raise InputError(f"{option} means nothing to --source {source}; leave it out")

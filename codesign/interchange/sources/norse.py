@@ -13,19 +13,15 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.basics.errors import UnsupportedError
-from codesign.interchange.facts import Facts
+from codesign.interchange.facts import Asked
 from codesign.interchange.nodes import Node
-from codesign.interchange.sources.common import Terms, euler, hard_reset, positive, refuse, unneeded
+from codesign.interchange.sources.common import Terms, euler, hard_reset, positive, refuse
 
 NAME = "norse"
 
 
-def neuron(node: Node, facts: Facts) -> Terms:
+def neuron(node: Node, facts: Asked) -> Terms:
     """Terms of a LIF, LI or IF node, with v - v_leak for v. Raises InputError naming the option for what is missing."""
-    unneeded(
-        facts, NAME,
-        integrator="--integrator", norm_input="--norm-input", spikes="--spikes", reset_delay="--reset-delay",
-    )  # fmt: skip
     if node.type == "CubaLIF":
         raise UnsupportedError(
             f"{node.name}: Norse's LIFCell has updated its current in another order in different releases; "
@@ -50,8 +46,8 @@ def neuron(node: Node, facts: Facts) -> Terms:
         rest, decay, gain = np.zeros_like(r), 1.0, r
     positive(node, r=r, **{"v_threshold - v_leak": threshold - rest})
     reset = facts.reset_of(node.name, "Norse", ("value", "zero", "subtract", "none"))
-    return hard_reset(node, Terms(decay, gain, threshold, facts.compare or ">", reset), rest, value)
+    return hard_reset(node, Terms(decay, gain, threshold, facts.get("compare") or ">", reset), rest, value)
 
 
-def _dt(node: Node, facts: Facts) -> float:
+def _dt(node: Node, facts: Asked) -> float:
     return facts.needed("dt", node.name, "Norse's timestep is not in the file (its default is 0.001)", "--dt SECONDS")

@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from codesign.basics.errors import UnsupportedError
-from codesign.interchange.facts import Facts
+from codesign.basics.errors import InputError, UnsupportedError
+from codesign.interchange.facts import Asked
 from codesign.interchange.nodes import Node
-from codesign.interchange.sources.common import Float, Terms, euler, hard_reset, positive, unneeded
+from codesign.interchange.sources.common import Float, Terms, euler, hard_reset, positive
 
 NAME = "raw"
 
 
-def neuron(node: Node, facts: Facts) -> Terms:
+def neuron(node: Node, facts: Asked) -> Terms:
     """Terms of any neuron. Raises InputError naming the option for what NIR does not say."""
-    unneeded(facts, NAME, norm_input="--norm-input", spikes="--spikes")
-    compare = facts.compare or ">"
     if node.type == "Threshold":
-        (threshold,) = node.numbers("threshold")
-        positive(node, threshold=threshold)
-        return Terms(0.0, 1.0, threshold, compare)
+        return memoryless(node, facts)
     dt = facts.needed("dt", node.name, "NIR has no timestep", "--dt, in the unit of the file's time constants")
     (r,) = node.numbers("r")
     positive(node, r=r)
@@ -47,17 +43,27 @@ def neuron(node: Node, facts: Facts) -> Terms:
             current_decay, more = _integrated(node, syn, dt, facts)
             gain = gain * more * w_in
     if node.type in ("LI", "CubaLI", "I"):
-        return Terms(decay, gain, None, compare, current_decay=current_decay)
+        return Terms(decay, gain, None, ">", current_decay=current_decay)
     threshold, value, _ = node.numbers("v_threshold", "v_reset", "r")
     positive(node, v_threshold=threshold)
     # NIR says that a neuron is reset to v_reset; an option may say otherwise.
-    reset = facts.resets.get(node.name, facts.reset or "value")
-    late = bool(facts.reset_delay) and reset == "subtract"
+    reset = facts.reset(node.name) or "value"
+    late = bool(facts.get("reset_delay"))
+    if late and reset != "subtract":
+        raise InputError(f"{node.name}: has reset {reset!r}, and --reset-delay goes with --reset subtract")
+    compare = facts.get("compare") or ">"
     terms = Terms(decay, gain, threshold, compare, reset, current_decay=current_decay, reset_delay=late)
     return hard_reset(node, terms, np.zeros_like(value), value)
 
 
-def _integrated(node: Node, tau: Float, dt: float, facts: Facts) -> tuple[Float, Float]:
+def memoryless(node: Node, facts: Asked) -> Terms:
+    """Terms of a Threshold node."""
+    (threshold,) = node.numbers("threshold")
+    positive(node, threshold=threshold)
+    return Terms(0.0, 1.0, threshold, facts.get("compare") or ">")
+
+
+def _integrated(node: Node, tau: Float, dt: float, facts: Asked) -> tuple[Float, Float]:
     """Decay and gain of one equation."""
     kind = facts.needed(
         "integrator", node.name, "NIR's equations are continuous in time", "--integrator euler|exponential"

@@ -13,23 +13,22 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.basics.errors import InputError
-from codesign.interchange.facts import Facts
+from codesign.interchange.facts import Asked
 from codesign.interchange.nodes import Node
-from codesign.interchange.sources.common import Float, Terms, one_value, positive, refuse, unneeded, zero
+from codesign.interchange.sources.common import Float, Terms, one_value, positive, refuse, zero
 
 NAME = "rockpool"
 HALVINGS = 200
 
 
-def neuron(node: Node, facts: Facts) -> Terms:
+def neuron(node: Node, facts: Asked) -> Terms:
     """Terms of a CubaLIF, LIF or LI node. Raises InputError naming the option for what is not in the file."""
-    unneeded(facts, NAME, integrator="--integrator", norm_input="--norm-input", reset_delay="--reset-delay")
     if node.type not in ("CubaLIF", "LIF", "LI"):
         raise refuse(node, "Rockpool")
     zero(node, "Rockpool", "v_leak", "v_reset")
     tau, r = node.numbers("tau_mem" if node.type == "CubaLIF" else "tau", "r")
     positive(node, tau=tau, r=r)
-    dt = facts.dt if facts.dt is not None else _dt(node, tau, r)
+    dt = facts.get("dt") or _dt(node, tau, r)
     decay = np.exp(-dt / tau)
     if node.type == "LI":
         return Terms(decay, decay, None, ">=")
@@ -47,13 +46,13 @@ def neuron(node: Node, facts: Facts) -> Terms:
         "whether neurons fire several times in a timestep (Rockpool's default) is not in the file",
         "--spikes one (max_spikes_per_dt=1), or --spikes several to clamp them to one and see the loss",
     )
-    if facts.resets.get(node.name, facts.reset) not in (None, "subtract"):
+    if facts.reset(node.name) not in (None, "subtract"):
         raise InputError(f"{node.name}: Rockpool always resets by subtraction; leave --reset out")
     return Terms(
         decay,
         gain,
         threshold,
-        facts.compare or ">=",
+        facts.get("compare") or ">=",
         "subtract",
         current_decay=current_decay,
         said=("a bias of the neurons is dropped by Rockpool's exporter: none is taken",),

@@ -12,22 +12,22 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.basics.errors import InputError
-from codesign.interchange.facts import Facts
+from codesign.interchange.facts import Asked
 from codesign.interchange.nodes import Node
-from codesign.interchange.sources.common import Float, Terms, one_value, positive, refuse, unneeded, zero
+from codesign.interchange.sources.common import Float, Terms, one_value, positive, refuse, zero
 
 NAME = "sinabs"
 
 
-def neuron(node: Node, facts: Facts) -> Terms:
+def neuron(node: Node, facts: Asked) -> Terms:
     """Terms of a LIF, IF or LI node. Raises InputError naming the option for what is not in the file."""
-    unneeded(facts, NAME, integrator="--integrator", reset_delay="--reset-delay")
     if node.type not in ("LIF", "IF", "LI"):
         raise refuse(node, "sinabs")
     zero(node, "sinabs", "v_leak", "v_reset")
     (r,) = node.numbers("r")
     if node.type == "IF":
-        decay, gain = 1.0, r if facts.dt is None else r * facts.dt
+        dt = facts.get("dt")
+        decay, gain = 1.0, r if dt is None else r * dt
     else:
         tau, r = node.numbers("tau", "r")
         positive(node, tau=tau, r=r)
@@ -35,7 +35,7 @@ def neuron(node: Node, facts: Facts) -> Terms:
         why = "whether sinabs scales the input by 1 - decay (norm_input, True by default) is not in the file"
         normed = facts.needed("norm_input", node.name, why, "--norm-input or --no-norm-input")
         gain = r * (1 - decay) if normed else r
-    if one_value(r, 1e-6) != 1.0 and facts.dt is None:
+    if one_value(r, 1e-6) != 1.0 and facts.get("dt") is None:
         raise InputError(f"{node.name}: r is not 1, as sinabs writes it; add --dt if the file is scaled otherwise")
     if node.type == "LI":
         return Terms(decay, gain, None, ">=")
@@ -52,15 +52,15 @@ def neuron(node: Node, facts: Facts) -> Terms:
         decay,
         gain,
         threshold,
-        facts.compare or ">=",
+        facts.get("compare") or ">=",
         reset,
         said=("min_v_mem, a floor of the membrane, is not in the file: none is taken",),
     )
 
 
-def _dt(node: Node, tau: Float, facts: Facts) -> float:
-    if facts.dt is not None:
-        return facts.dt
+def _dt(node: Node, tau: Float, facts: Asked) -> float:
+    if (dt := facts.get("dt")) is not None:
+        return dt
     if np.any(tau < 1):
         raise InputError(
             f"{node.name}: tau is {float(tau.min()):g}, sinabs counts it in timesteps; add --dt, in the unit of tau, "

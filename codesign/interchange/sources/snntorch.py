@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.basics.errors import InputError
-from codesign.interchange.facts import Facts
+from codesign.interchange.facts import Asked
 from codesign.interchange.nodes import Node
-from codesign.interchange.sources.common import Float, Terms, euler, one_value, positive, refuse, unneeded, zero
+from codesign.interchange.sources.common import Float, Terms, euler, one_value, positive, refuse, zero
 
 NAME = "snntorch"
 EXPORT_DT = 1e-4
@@ -26,9 +26,8 @@ EXPORT_DT = 1e-4
 ROUNDING = 1e-3
 
 
-def neuron(node: Node, facts: Facts) -> Terms:
+def neuron(node: Node, facts: Asked) -> Terms:
     """Terms of a LIF or CubaLIF node. Raises InputError naming the option for what is not in the file."""
-    unneeded(facts, NAME, integrator="--integrator", norm_input="--norm-input", spikes="--spikes")
     if node.type not in ("LIF", "CubaLIF"):
         raise refuse(node, "snnTorch")
     zero(node, "snnTorch", "v_leak", "v_reset")
@@ -45,7 +44,7 @@ def neuron(node: Node, facts: Facts) -> Terms:
         current_decay, more = _decay(node, syn, w_in, facts, "tau_syn / w_in")
         gain = gain * more
     reset = facts.reset_of(node.name, "snnTorch", ("subtract", "zero", "none"))
-    late = facts.reset_delay is not False
+    late = facts.get("reset_delay") is not False
     said = []
     if reset == "subtract":
         said.append(
@@ -56,7 +55,7 @@ def neuron(node: Node, facts: Facts) -> Terms:
         decay,
         gain,
         threshold,
-        facts.compare or ">",
+        facts.get("compare") or ">",
         reset,
         reset_delay=late and reset == "subtract",
         current_decay=current_decay,
@@ -65,10 +64,10 @@ def neuron(node: Node, facts: Facts) -> Terms:
     )
 
 
-def _decay(node: Node, tau: Float, factor: Float, facts: Facts, what: str) -> tuple[Float, Float]:
+def _decay(node: Node, tau: Float, factor: Float, facts: Asked, what: str) -> tuple[Float, Float]:
     """Decay and gain. Without --dt the exporter's own dt, which has to be in the file: then the gain is 1 exactly."""
-    if facts.dt is not None:
-        return euler(node, tau, facts.dt), factor * facts.dt / tau
+    if (dt := facts.get("dt")) is not None:
+        return euler(node, tau, dt), factor * dt / tau
     found = one_value(tau / factor, ROUNDING)
     if found is None or abs(found / EXPORT_DT - 1) > ROUNDING:
         shown = "differs between neurons" if found is None else f"is {found:g}"

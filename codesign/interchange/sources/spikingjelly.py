@@ -12,19 +12,15 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.basics.errors import InputError, UnsupportedError
-from codesign.interchange.facts import Facts
+from codesign.interchange.facts import Asked
 from codesign.interchange.nodes import Node
-from codesign.interchange.sources.common import Float, Terms, euler, hard_reset, one_value, positive, refuse, unneeded
+from codesign.interchange.sources.common import Float, Terms, euler, hard_reset, one_value, positive, refuse
 
 NAME = "spikingjelly"
 
 
-def neuron(node: Node, facts: Facts) -> Terms:
+def neuron(node: Node, facts: Asked) -> Terms:
     """Terms of a LIF or IF node, with v - v_reset for v. Raises InputError naming the option for what is missing."""
-    unneeded(
-        facts, NAME,
-        integrator="--integrator", norm_input="--norm-input", spikes="--spikes", reset_delay="--reset-delay",
-    )  # fmt: skip
     if node.type not in ("LIF", "IF"):
         raise refuse(node, "SpikingJelly")
     if node.type == "LIF":
@@ -37,18 +33,19 @@ def neuron(node: Node, facts: Facts) -> Terms:
     else:
         r, threshold, value = node.numbers("r", "v_threshold", "v_reset")
         positive(node, r=r)
-        decay, gain = 1.0, np.ones_like(r) if facts.dt is None else r * facts.dt
-        if facts.dt is None and one_value(r, 1e-6) is None:
+        dt = facts.get("dt")
+        decay, gain = 1.0, np.ones_like(r) if dt is None else r * dt
+        if dt is None and one_value(r, 1e-6) is None:
             raise InputError(f"{node.name}: r differs between neurons, SpikingJelly writes 1 / dt there; add --dt")
     positive(node, **{"v_threshold - v_reset": threshold - value})
     reset = facts.reset_of(node.name, "SpikingJelly", ("value", "zero", "subtract", "none"))
-    return hard_reset(node, Terms(decay, gain, threshold, facts.compare or ">=", reset), value, value)
+    return hard_reset(node, Terms(decay, gain, threshold, facts.get("compare") or ">=", reset), value, value)
 
 
-def _dt(node: Node, tau: Float, r: Float, facts: Facts) -> float:
+def _dt(node: Node, tau: Float, r: Float, facts: Asked) -> float:
     """The timestep, in the unit of tau: as given, or what a neuron without decay_input has written."""
-    if facts.dt is not None:
-        return facts.dt
+    if (dt := facts.get("dt")) is not None:
+        return dt
     if np.all(r != 1):
         found = one_value(tau / r, 1e-5)
         if found is not None:
