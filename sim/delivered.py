@@ -13,6 +13,7 @@ from codesign.machine.choices import DEFAULTS, Choices, Shape, as_chosen
 STATE = re.compile(r'\(\* ram_style = "(?P<style>block|distributed)" \*\)\n\s*reg (\[\d+:0\] )?(state|accumulator) ')
 IMAGE = re.compile(
     r"^\s*\S+_r[oa]m(?P<block>_block)? #\(\n"
+    r"(?:\s*\.BUNDLE_DIR\(BUNDLE_DIR\),\n)?"
     r"\s*\.ADDRESS_WIDTH\(32'd\d+\),\n"
     r"\s*\.DEPTH\(32'd(?P<depth>\d+)\),\n"
     r'\s*\.FILE\("[^"]*"\),\n'

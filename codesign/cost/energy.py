@@ -35,8 +35,7 @@ def energy_estimate(
     layer), ``source`` and ``not_counted``.
     """
     layers = [
-        _layer(plan, index, *of_layer)
-        for index, of_layer in enumerate(zip(events, operations, collected, strict=True))
+        _layer(plan, index, *of_layer) for index, of_layer in enumerate(zip(events, operations, collected, strict=True))
     ]
     return {
         "sample_pj": float(sum(sum(layer.values()) for layer in layers)),

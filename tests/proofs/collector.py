@@ -36,8 +36,7 @@ class CollectorHarness(Harness):
         given = dut.i.payload
         with m.If(self.running & dut.i.valid & dut.i.ready):
             with m.If(~given.end):
-                with m.If(given.source == chosen):
-                    m.d.sync += mask.eq(mask | (1 << timestep))
+                m.d.sync += mask.eq(mask | Mux(given.source == chosen, 1 << timestep, 0))
             with m.Elif(timestep == plan.timesteps - 1):
                 m.d.sync += [timestep.eq(0), mask.eq(0), expected[came].eq(mask), came.eq(came + 1)]
             with m.Else():
