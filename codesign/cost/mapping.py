@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
 from codesign.config import HardwareConfig, lanes_per_layer
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
@@ -38,5 +43,16 @@ def map_hardware(
     if lanes is None:
         # Without a goal the lanes are those of a balanced machine.
         lanes = choose_lanes(network, hardware.choices, GOALS[hardware.goal or "balanced"].within, calibration)
+    return place_network(network, hardware, lanes, events)
+
+
+def place_network(
+    network: FrozenNetwork,
+    hardware: HardwareConfig,
+    lanes: Sequence[int],
+    events: Sequence[npt.NDArray[np.bool_]] | None,
+) -> HardwareMap:
+    """Place a network on the lanes of each layer, balanced on ``events`` (of
+    :func:`codesign.cost.estimate.source_events`). Raises as :func:`map_hardware`."""
     capacity = CapacityOptions(**hardware.capacity.model_dump()) if hardware.loadable else None
     return map_network(network, lanes, events, hardware.choices, capacity=capacity)

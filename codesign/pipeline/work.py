@@ -15,6 +15,7 @@ from codesign.config import HardwareConfig, VerifyConfig
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shortage
+from codesign.cost.dense import dense_estimate
 from codesign.cost.mapping import map_hardware
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
@@ -122,8 +123,10 @@ def generate(context: Context) -> Outcome:
 def estimate(context: Context) -> Outcome:
     """Frozen network -> cycles, memory and area without simulation or synthesis."""
     folder = context.run.path
-    network = FrozenNetwork.load(folder / NETWORK)
-    document = estimate_network(network, chosen_hardware(context), load_calibration(folder))
+    network, hardware = FrozenNetwork.load(folder / NETWORK), chosen_hardware(context)
+    calibration = load_calibration(folder)
+    document = estimate_network(network, hardware, calibration)
+    document["dense"] = dense_estimate(network, hardware, document["lanes"], calibration)
     write_json(folder / "estimate.json", document)
     return Outcome(figures={**network_figures(network), "bits_per_synapse": document["bits_per_synapse"]})
 

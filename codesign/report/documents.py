@@ -225,6 +225,29 @@ class EstimatedEnergy(_Document):
     not_counted: str
 
 
+class EstimatedCycles(_Document):
+    latency_cycles: Number
+    interval_cycles: Number | None
+    synaptic_operations: list[Number] = []
+
+
+class DenseMachine(_Document):
+    memory_bits: dict[str, Whole]
+    area: dict[str, EstimatedArea]
+    cycles: EstimatedCycles | None
+    energy: EstimatedEnergy | None
+
+
+class Dense(_Document):
+    """The same network with every connection."""
+
+    synapses: Whole
+    weight_memory_bits: Whole
+    assumed: str
+    estimate: DenseMachine | None
+    reason: str | None
+
+
 class Estimate(_Document):
     """``estimate.json``."""
 
@@ -233,7 +256,9 @@ class Estimate(_Document):
     interval_cycles: Number | None = None
     memory_bits: dict[str, Whole] = {}
     area: dict[str, EstimatedArea]
+    cycles: EstimatedCycles | None = None
     energy: EstimatedEnergy | None = None
+    dense: Dense | None = None
 
 
 class Build(_Document):
