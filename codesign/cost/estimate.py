@@ -390,7 +390,8 @@ def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[st
 
     Returns ``latency_cycles`` (first input word to decision, samples alone), ``interval_cycles`` (between decisions,
     back to back; None for a single sample), ``accumulate_cycles`` and ``sweep_cycles`` per layer and sample,
-    ``lane_use`` per layer (synapses over lanes x streams x accumulate cycles).
+    ``lane_use`` per layer (synapses over lanes x streams x accumulate cycles), ``synaptic_operations`` per layer and
+    sample.
     """
     layers, timesteps = plan.mapping.layers, plan.network.timesteps
     n_samples = len(activities[0].events)
@@ -416,6 +417,7 @@ def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[st
             total / (layer.lanes * layer.streams * clocks) if clocks else None
             for layer, total, clocks in zip(layers, synapses, accumulate, strict=True)
         ],
+        "synaptic_operations": synapses,
     }
 
 

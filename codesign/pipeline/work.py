@@ -15,7 +15,9 @@ from codesign.config import HardwareConfig, VerifyConfig
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shortage
+from codesign.cost.dense import dense_estimate
 from codesign.cost.mapping import capacity_of, map_hardware
+from codesign.machine.mapping import HardwareMap
 from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.findings import after_freezing, warn_of
@@ -122,19 +124,27 @@ def generate(context: Context) -> Outcome:
 def estimate(context: Context) -> Outcome:
     """Frozen network -> cycles, memory and area without simulation or synthesis."""
     folder = context.run.path
-    network = FrozenNetwork.load(folder / NETWORK)
-    document = estimate_network(network, chosen_hardware(context), load_calibration(folder))
+    network, hardware = FrozenNetwork.load(folder / NETWORK), chosen_hardware(context)
+    calibration = load_calibration(folder)
+    mapping = map_hardware(network, hardware, calibration)
+    document = _estimate_mapped(network, hardware, mapping, calibration)
+    document["dense"] = dense_estimate(network, mapping, capacity_of(hardware), calibration)
     write_json(folder / "estimate.json", document)
     return Outcome(figures={**network_figures(network), "bits_per_synapse": document["bits_per_synapse"]})
 
 
 def estimate_network(network: FrozenNetwork, hardware: HardwareConfig, calibration: Stimulus | None) -> dict[str, Any]:
     """Estimates (:func:`codesign.cost.estimate.estimate`) of a network on the configured lanes; cycles need samples."""
+    return _estimate_mapped(network, hardware, map_hardware(network, hardware, calibration), calibration)
+
+
+def _estimate_mapped(
+    network: FrozenNetwork, hardware: HardwareConfig, mapping: HardwareMap, calibration: Stimulus | None
+) -> dict[str, Any]:
     from codesign.cost.estimate import estimate as estimate_planned
     from codesign.cost.schedules import schedule_costs
     from codesign.machine.plan import plan_machine
 
-    mapping = map_hardware(network, hardware, calibration)
     document = estimate_planned(plan_machine(network, mapping), stimulus=calibration)
     schedules = None if calibration is None else schedule_costs(network, mapping, calibration, capacity_of(hardware))
     return {**document, **(document["cycles"] or {}), "early_exit": hardware.early_exit, "schedules": schedules}

@@ -15,6 +15,7 @@ from codesign.report import areas, plots, sections
 from codesign.report.blocks import write_page
 from codesign.report.budget import budget
 from codesign.report.collect import collect
+from codesign.report.dense import dense
 from codesign.report.freezing import freezing
 from codesign.report.headline import headline, subtitle, verdict
 from codesign.report.imported import imported
@@ -48,6 +49,8 @@ def write_report(folder: str | Path) -> Path:
         areas.area(record),
         sections.clock(record),
         sections.cycles(record),
+        dense(record),
+        areas.parts(record),
         sections.weights(record),
         sections.connectivity(record),
         sections.reproduce(record),

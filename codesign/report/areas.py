@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from codesign.report import plots
 from codesign.report.blocks import Section, gap, number
@@ -42,28 +41,33 @@ def area(record: Record) -> Section:
             "Logic in what each family fills its fabric with: TRELLIS_COMB (ecp5), logic cells (ice40), LUT1-6 "
             "(xilinx), LUT and ALU (gowin). Raw LUT cells are not comparable between families."
         )
-    if record.estimate is not None:
-        _estimated_parts(section, record.estimate)
     return section
 
 
-def _estimated_parts(section: Section, estimate: Mapping[str, Any]) -> None:
-    """Where the estimate puts the logic, by layer and component, in the first family that builds the machine."""
+def parts(record: Record) -> Section | None:
+    """Where the estimate puts the logic, by layer and component, in the first family that builds the machine.
+
+    None without an estimate of that.
+    """
+    estimate = record.estimate or {"area": {}}
     family, area = next(((name, area) for name, area in estimate["area"].items() if area["parts"]), (None, None))
     if family is None or area is None:
-        return
+        return None
     found: dict[tuple[str, str], dict[str, float]] = {}
     for part in area["parts"]:
-        layer = "around" if part["layer"] is None else f"layer {part['layer']}"
+        index = part["layer"]
+        named = index is not None and index < len(record.layer_names)
+        layer = "around" if index is None else record.layer_names[index] if named else f"layer {index}"
         name = re.sub(r"engine\d+\.?|\d+$", "", part["component"]) or "control"
         amounts = found.setdefault((layer, name), dict.fromkeys(RESOURCES, 0.0))
         for kind in RESOURCES:
             amounts[kind] += part[kind]
-    section.heading(f"Estimated, by component ({family})")
+    section = Section("parts", f"Estimated area by component ({family})")
+    kinds = [kind for kind in RESOURCES if any(amounts[kind] for amounts in found.values())]
     section.table(
-        ["part", "component", *RESOURCES.values()],
+        ["component", *(RESOURCES[kind] for kind in kinds)],
         [
-            [layer, name, *(amount(round(amounts[kind], 1)) for kind in RESOURCES)]
+            [f"{layer}: {name}", *(amount(round(amounts[kind], 1)) for kind in kinds)]
             for (layer, name), amounts in found.items()
         ],
     )
@@ -73,6 +77,7 @@ def _estimated_parts(section: Section, estimate: Mapping[str, Any]) -> None:
             f"Energy of a sample, estimated: {number(energy['sample_pj'] / 1000, 1, ' nJ')} of memories and arithmetic "
             f"({energy['source']}). Not counted: {energy['not_counted']}."
         )
+    return section
 
 
 def _against(used: Mapping[str, float], budget: Mapping[str, float]) -> list[tuple[str, float, float]]:

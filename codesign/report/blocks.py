@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from codesign.basics.files import write_text
+from codesign.report.interactive import embedded, plotly_packed
 from codesign.report.plots import to_svg
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class Section:
         """Rows of (text of the link, its address, text behind it)."""
         self.blocks.append({"kind": "links", "rows": list(rows)})
 
+    def closer(self, text: str, data: dict[str, Any]) -> None:
+        """A figure that a reader may ask for beside the still ones; ``text`` is on its button.
+
+        data : what ``templates/closer.js.j2`` draws, of the ``kind`` "curves" or "traces".
+        """
+        self.blocks.append({"kind": "closer", "text": text, "data": embedded(data)})
+
     def samples(self, items: Sequence[dict[str, Any]]) -> None:
         self.blocks.append({"kind": "samples", "items_": list(items)})
 
@@ -110,6 +118,7 @@ def write_page(
         tiles=tiles,
         sections=sections,
         footer=footer,
+        plotly=plotly_packed() if any(block["kind"] == "closer" for item in sections for block in item.blocks) else "",
     )
     write_text(path, page)
 

@@ -253,6 +253,29 @@ class LayerSchedules(_Document):
     sample: ScheduleCost | None
 
 
+class EstimatedCycles(_Document):
+    latency_cycles: Number
+    interval_cycles: Number | None
+    synaptic_operations: list[Number] = []
+
+
+class DenseMachine(_Document):
+    memory_bits: dict[str, Whole]
+    area: dict[str, EstimatedArea]
+    cycles: EstimatedCycles | None
+    energy: EstimatedEnergy | None
+
+
+class Dense(_Document):
+    """The same network with every connection."""
+
+    synapses: Whole
+    weight_memory_bits: Whole
+    assumed: str
+    estimate: DenseMachine | None
+    reason: str | None
+
+
 class Estimate(_Document):
     """``estimate.json``."""
 
@@ -261,8 +284,10 @@ class Estimate(_Document):
     interval_cycles: Number | None = None
     memory_bits: dict[str, Whole] = {}
     area: dict[str, EstimatedArea]
+    cycles: EstimatedCycles | None = None
     energy: EstimatedEnergy | None = None
     schedules: list[LayerSchedules] | None = None
+    dense: Dense | None = None
 
 
 class Build(_Document):

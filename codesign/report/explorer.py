@@ -1,21 +1,20 @@
 """The page of an exploration and its picture, from the document that ``explore.json`` holds.
 
-One HTML file that opens offline: Plotly's own bundle and the study's figures are in it.
+One HTML file that opens offline: Plotly and the study's figures are in it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from codesign.basics.files import write_text
 from codesign.report.blocks import TEMPLATES, number, share, tile
+from codesign.report.interactive import embedded, plotly_packed
 from codesign.report.plots import save_figure
 from codesign.report.tradeoff import tradeoff
 
@@ -89,8 +88,8 @@ def write_explorer(folder: Path, document: Mapping[str, Any]) -> Path:
         has_peers=bool(peers),
         peer_rows=[_peer_row(peer) for peer in peers],
         footer="Accuracies are on validation samples; test accuracies are of the front alone, looked at when it stood.",
-        plotly=Markup(_plotly()),
-        data=Markup(_embedded(_data(document, peers))),
+        plotly=plotly_packed(),
+        data=embedded(_data(document, peers)),
     )
     write_text(folder / PAGE, text)
     _picture(folder, document, peers)
@@ -165,13 +164,3 @@ def _data(document: Mapping[str, Any], peers: Sequence[Any]) -> dict[str, Any]:
         "devices": document["devices"],
         "hypervolume": document["hypervolume"],
     }
-
-
-def _embedded(document: Any) -> str:
-    """JSON that ends no element of the page, whatever stands in it."""
-    return json.dumps(document, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _plotly() -> str:
-    """Plotly's program, as the package has it; it has no end of a script in it."""
-    return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")

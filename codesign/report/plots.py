@@ -186,6 +186,8 @@ NETWORK_LINES = {
     "density": (("density", "network", INK),),
 }
 LAYER_LINES = ("density", "firing_rate", "index")
+# Panels whose values are shares, shown as percent.
+SHARES = ("accuracy", "density", "firing_rate")
 
 
 def training_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -199,6 +201,19 @@ def training_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
         )
 
     return [name for name in TRAINING if there(name)]
+
+
+def training_lines(
+    name: str, history: Sequence[Mapping[str, Any]], layer_names: Sequence[str]
+) -> list[tuple[str, str, list[float | None]]]:
+    """Lines of a panel of :data:`TRAINING`: name, colour, and the value of each epoch, None where there is none."""
+    lines = [(label, colour, [row.get(key) for row in history]) for key, label, colour in NETWORK_LINES.get(name, ())]
+    if name in LAYER_LINES:
+        found = [row.get("layers") or [] for row in history]
+        for index, layer in enumerate(layer_names):
+            values = [row[index].get(name) if index < len(row) else None for row in found]
+            lines.append((layer, SERIES[index % len(SERIES)], values))
+    return [line for line in lines if any(value is not None for value in line[2])]
 
 
 def training(
@@ -236,14 +251,10 @@ def draw_training(
             axes.plot(epochs[known], numbers[known], **options)
 
     axes.set_title(TRAINING[name][0])
-    for key, label, colour in NETWORK_LINES.get(name, ()):
-        line([row.get(key) for row in history], color=colour, linewidth=1.8, label=label)
-    if name in LAYER_LINES:
-        for index, layer in enumerate(layer_names):
-            found = [row.get("layers") or [] for row in history]
-            values = [row[index].get(name) if index < len(row) else None for row in found]
-            line(values, color=SERIES[index % len(SERIES)], linewidth=1.2, label=layer)
-    if name in ("accuracy", "density", "firing_rate"):
+    of_network = {label for _, label, _ in NETWORK_LINES.get(name, ())}
+    for label, colour, values in training_lines(name, history, layer_names):
+        line(values, color=colour, linewidth=1.8 if label in of_network else 1.2, label=label)
+    if name in SHARES:
         percent(axes.yaxis)
     if name in ("density", "firing_rate"):
         axes.set_ylim(bottom=0)

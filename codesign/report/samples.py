@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
 from codesign.report import plots, signals
 from codesign.report.blocks import Section, gap, number
 from codesign.report.collect import Record, is_picture
@@ -17,6 +19,8 @@ from codesign.report.collect import Record, is_picture
 MAX_TRACES = 4
 MAX_SAMPLES = 18
 MAX_DRAWN_NEURONS = 1 << 10
+# Values of each kind, over all layers, that a page holds to look at closely.
+MAX_TRACED = 100_000
 # What the values of a readout are, with their unit.
 QUANTITIES = {
     "spike_count": ("output spikes so far", "spikes"),
@@ -253,9 +257,63 @@ def spikes(record: Record) -> Section:
         + (" Dots: v in the hardware." if observed is not None else "")
         + (" The output layer only integrates: it has no threshold." if network.membrane_readout and last else ""),
     )
+    section.closer("Look closely at any neuron", traces(record, trace, places[0]))
+    if left_out := _left_out(record, trace):
+        section.caption(left_out)
     if observed is None:
         gap(section, record, "hardware spikes", "verify")
     return section
+
+
+def _traced(network: FrozenNetwork, spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Neurons of a layer, spikes bool (timesteps, neurons), that an interactive figure can show: all, or those that
+    fire most."""
+    most = max(1, MAX_TRACED // (len(network.layers) * network.timesteps))
+    return np.sort(np.argsort(-spikes.sum(axis=0), kind="stable")[:most])
+
+
+def _left_out(record: Record, trace: golden.Trace) -> str:
+    network = record.network
+    assert network is not None
+    counts = [
+        (name, len(_traced(network, spikes[0])), spikes.shape[2])
+        for name, spikes in zip(record.layer_names, trace.spikes, strict=True)
+    ]
+    parts = [f"{shown:,} of {all_of:,} neurons of {name}" for name, shown, all_of in counts if shown < all_of]
+    return f"To look at closely: {', '.join(parts)}, those that fire most." if parts else ""
+
+
+def traces(record: Record, trace: golden.Trace, chosen: tuple[int, int]) -> dict[str, Any]:
+    """Spikes, potentials and membranes of the shown sample as data of an interactive figure; first shown is the neuron
+    ``chosen`` (layer, neuron). The hardware's membranes are "equal" where they are the software's."""
+    network, observed = record.network, record.observed
+    assert network is not None
+    layers = []
+    for index, name in enumerate(record.layer_names):
+        spikes = trace.spikes[index][0]
+        neurons = _traced(network, spikes)
+        potentials, stored = (found[index][0][:, neurons].T for found in (trace.potentials, trace.membranes))
+        hardware = None if observed is None else observed.membranes[index][:, neurons].T
+        is_last = index == len(network.layers) - 1
+        spiking = network.spiking[index]
+        layers.append(
+            {
+                "name": name,
+                "neurons": neurons.tolist(),
+                "names": [record.class_name(neuron) for neuron in neurons.tolist()] if is_last else None,
+                "spiking": spiking,
+                "u": potentials.tolist(),
+                "v": stored.tolist(),
+                "spikes": [np.flatnonzero(column).tolist() for column in spikes[:, neurons].T],
+                "threshold": network.layers[index].threshold[neurons].tolist() if spiking else None,
+                "hardware": None
+                if hardware is None
+                else "equal"
+                if np.array_equal(hardware, stored)
+                else hardware.tolist(),
+            }
+        )
+    return {"kind": "traces", "time": time_label(record), "chosen": list(chosen), "layers": layers}
 
 
 def _raster_words(layers: list[signals.RasterLayer]) -> str:

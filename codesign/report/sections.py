@@ -140,7 +140,30 @@ def training(record: Record) -> Section | None:
             + work_sentences(record)
         ),
     )
+    section.closer("Look closely at the epochs", curves(names, rows, record.layer_names, quantised))
     return section
+
+
+def curves(
+    names: Sequence[str], rows: Sequence[dict[str, Any]], layer_names: Sequence[str], quantised_from: int | None
+) -> dict[str, Any]:
+    """The panels of the training as data of an interactive figure."""
+    return {
+        "kind": "curves",
+        "quantised_from": quantised_from,
+        "panels": [
+            {
+                "title": plots.TRAINING[name][0],
+                "label": plots.TRAINING[name][1],
+                "percent": name in plots.SHARES,
+                "lines": [
+                    {"name": label, "colour": None if colour == plots.INK else colour, "values": values}
+                    for label, colour, values in plots.training_lines(name, rows, layer_names)
+                ],
+            }
+            for name in names
+        ],
+    }
 
 
 TRAINING_WORDS = {

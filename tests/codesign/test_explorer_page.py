@@ -31,7 +31,7 @@ def study(tmp_path_factory):
 
 def test_the_page_is_self_contained(study):
     text = (study / "explore.html").read_text(encoding="utf-8")
-    own = text[: text.index("<script>")]
+    own = text[: text.index("<script")]
     assert re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', own) == ["data:,"]
     assert "default-src 'none'" in own and "Points" in own
     assert (study / "explore.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (study / "explore.svg").read_text()
@@ -41,7 +41,7 @@ def test_texts_of_a_study_end_no_script(study, tmp_path):
     document = json.loads((study / "explore.json").read_text())
     document["points"][0]["failure"] = document["networks"][0]["error"] = HOSTILE
     text = write_explorer(tmp_path, document).read_text(encoding="utf-8")
-    assert HOSTILE not in text and "\\u003c/script>" in text and text.count("</script>") == 3
+    assert HOSTILE not in text and "\\u003c/script>" in text and text.count("</script>") == 4
 
 
 def test_others_are_of_the_same_data(study):

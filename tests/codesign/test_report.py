@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from html import escape, unescape
 
@@ -30,9 +31,10 @@ from codesign.report import plots, signals, write_figure, write_report
 from codesign.report.collect import collect
 from codesign.report.headline import headline, verdict
 from codesign.report.plots import wilson_interval
-from codesign.report.samples import choose, input_panel, input_words, neuron_panel
+from codesign.report.samples import choose, input_panel, input_words, neuron_panel, traces
 from codesign.report.sections import structure_text
 from rtl_templates.bundle import write_bundle
+from tests.requirements import needs
 
 SAMPLE = 2
 EN_DASH = "\N{EN DASH}"
@@ -281,7 +283,62 @@ def test_the_page_loads_nothing_from_outside(whole_page):
     links = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', whole_page)
     assert links and all(link.startswith(("#", "data:image/png;base64,")) for link in links)
     assert not re.search(r"url\(\s*['\"]?(?!#)", whole_page) and "@import" not in whole_page
-    assert "<script" not in whole_page
+    # Its scripts are its own, and may fetch nothing.
+    assert not re.search(r"<script[^>]+src", whole_page) and "default-src 'none'" in whole_page
+    assert "connect-src" not in whole_page and "unsafe-eval" not in whole_page
+
+
+@needs("chromium")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["desk", "telephone in the dark"])
+def test_any_neuron_and_epoch_can_be_looked_at_closely(opened, tmp_path, whole_page, width, dark):
+    (tmp_path / "report.html").write_text(whole_page, encoding="utf-8")
+    opened.open(tmp_path / "report.html", width=width, height=900, dark=dark)
+    # Nothing is unpacked before it is asked for; the still figures are there.
+    assert opened.value("'Plotly' in window") is False and opened.value(
+        "document.querySelectorAll('svg.figure').length"
+    )
+    opened.value("document.querySelectorAll('.closer button').forEach((button) => button.click())")
+    opened.wait("document.querySelectorAll('.closer.drawn .main-svg').length >= 2")
+    figure = "[...document.querySelectorAll('.chart')].at(-1)"
+    choose = f"(() => {{ const found = {figure}.parentElement.querySelectorAll('select')[%d]; found.value = %d;"
+    opened.value(f"{choose % (1, 7)} found.onchange(); }})()")
+    trace = golden.run(make_network(), make_stimulus(make_network()).take([SAMPLE]), potentials=True)
+    drawn = opened.value(f"Object.fromEntries({figure}.data.map((item) => [item.name, [item.x, item.y]]))")
+    assert drawn["u, before the reset"][1] == trace.potentials[0][0][:, 7].tolist()
+    assert drawn["v in the hardware"][1] == drawn["v, stored"][1] == trace.membranes[0][0][:, 7].tolist()
+    assert set(drawn["threshold"][1]) == {60}
+    assert drawn["spike"][0] == np.flatnonzero(trace.spikes[0][0][:, 7]).tolist()
+    at, who = np.nonzero(trace.spikes[0][0])
+    assert sorted(zip(*drawn["spikes of the layer"], strict=True)) == sorted(
+        zip(at.tolist(), who.tolist(), strict=True)
+    )
+    buttons = opened.value("[...document.querySelectorAll('.modebar-btn')].map((item) => item.dataset.title)")
+    assert bool(buttons) == (width > 640) and not any("hare" in text or "loud" in text for text in buttons)
+    assert opened.value("document.documentElement.scrollWidth") <= width
+    assert (opened.problems, opened.requests) == ([], [])
+
+
+def test_a_difference_reaches_the_page(tmp_path):
+    """Where the hardware holds something else, the page has its values, not the word that they are equal."""
+    record = collect(make_run(tmp_path / "run"))
+    trace, observed = record.shown_trace, record.observed
+    assert trace is not None and observed is not None
+    assert [layer["hardware"] for layer in traces(record, trace, (0, 0))["layers"]] == ["equal", "equal"]
+    observed.membranes[0][3, 7] += 1
+    changed = traces(record, trace, (0, 0))["layers"][0]
+    assert changed["hardware"][7][3] == changed["v"][7][3] + 1
+
+
+def test_a_large_layer_is_shown_by_the_neurons_that_fire_most(tmp_path, wordy, monkeypatch):
+    monkeypatch.setattr(sys.modules["codesign.report.samples"], "MAX_TRACED", 40)
+    record = collect(make_run(tmp_path / "run"))
+    trace = record.shown_trace
+    assert trace is not None
+    layer = traces(record, trace, (0, 0))["layers"][0]
+    fired = trace.spikes[0][0].sum(axis=0)
+    assert len(layer["neurons"]) == 4 and min(fired[layer["neurons"]]) >= sorted(fired)[-4]
+    page = words(write_report(tmp_path / "run").read_text())
+    assert "To look at closely: 4 of 12 neurons of hidden 1, those that fire most." in page
 
 
 def test_figures_have_unique_ids_that_resolve(whole_page):
@@ -393,7 +450,7 @@ def test_text_from_files_is_escaped(tmp_path, wordy):
     run.set_stage(attack, {"status": attack, "seconds": 1.0})
     run.save()
     page = write_report(folder).read_text()
-    assert "<script" not in page and "<b>run" not in page
+    assert attack not in page and "<b>run" not in page
     assert "&lt;script&gt;" in page
 
 
