@@ -71,6 +71,10 @@ def parts(record: Record) -> Section | None:
             for (layer, name), amounts in found.items()
         ],
     )
+    if any(value < 0 for amounts in found.values() for value in amounts.values()):
+        section.caption(
+            "A part below zero: the tools save more around it than it takes. Only sums are meant to be true."
+        )
     energy = estimate.get("energy")
     if energy is not None:
         section.caption(

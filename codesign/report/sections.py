@@ -441,6 +441,8 @@ def estimates(section: Section, record: Record) -> None:
             if estimated is not None
         ],
     )
+    if verified.get("latency_cycles") is not None and found.get("latency_cycles") is not None:
+        section.caption("Cycles: estimated on validation samples, measured on the verified test samples.")
 
 
 def schedules(section: Section, record: Record) -> None:

@@ -143,11 +143,12 @@ def draw_raster(
         return np.stack([across, along] if upright else [along, across], axis=2).astype(float)
 
     height = axes.get_window_extent().height * 72 / axes.figure.dpi if not upright else 0
-    thick = 2.6 if upright else max(1.2, min(14.0, 0.72 * (height or 260) / neurons))
+    # No thicker than the row of a neuron: marks that overlap would look like more spikes than there are.
+    thick = 2.6 if upright else max(0.2, min(14.0, 0.72 * (height or 260) / neurons))
     axes.add_collection(LineCollection(list(marks(software, 0.46)), colors=SOFTWARE, linewidths=thick))
     if hardware is not None:
         axes.add_collection(
-            LineCollection(list(marks(hardware, 0.30)), colors=HARDWARE, linewidths=max(0.7, thick * 0.42))
+            LineCollection(list(marks(hardware, 0.30)), colors=HARDWARE, linewidths=max(min(0.7, thick), thick * 0.42))
         )
         wrong = software != hardware
         if wrong.any():
