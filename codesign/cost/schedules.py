@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign.basics.errors import InputError
+from codesign.basics.errors import CodesignWarning
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import Activity, cycle_estimate, layer_activity, layer_events
@@ -120,7 +121,7 @@ def choose_schedules(
 
     Clocks are the mean of those from the first input to the decision and of those between decisions, by the estimates.
     Of few layers all combinations are looked at, of many those that differ in one layer from the fastest so far, from
-    none and from all of them on. Deterministic. Raises InputError where that needs samples and there are none.
+    none and from all of them on. Deterministic. Without samples all layers walk timestep by timestep, with a warning.
     """
     if choices.schedule != "auto":
         return choices
@@ -128,9 +129,12 @@ def choose_schedules(
     if within is None or choices.folded or network.timesteps == 1:
         return none
     if stimulus is None:
-        raise InputError(
-            "hardware.schedule = 'auto' needs calibration samples, which a run has; give 'timestep' or 'sample'"
+        warnings.warn(
+            "hardware.schedule = 'auto' has no calibration samples to choose by: layers walk timestep by timestep",
+            CodesignWarning,
+            stacklevel=2,
         )
+        return none
     machines, sources = Schedules(network, lanes, none, stimulus, capacity), sources_of(network)
     free = machines.free()
     measured: dict[tuple[Schedule, ...], tuple[float, int]] = {}

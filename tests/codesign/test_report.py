@@ -701,6 +701,25 @@ def cells(**found):
     return {"lut": 120.0, "ff": 80.0, "bram": 2.0, "dsp": 0.0, "lut_cells": 118.0, **found}
 
 
+def test_what_each_schedule_of_time_costs_is_shown(tmp_path, undrawn):
+    folder, network = make_run(tmp_path / "run"), make_network()
+    at_once = {"walks": 11.0, "clocks": 22.5, "memory_bits": 3300}
+    schedules = [
+        {"schedule": "sample", "timestep": None, "sample": {"walks": 7.0, "clocks": 8.0, "memory_bits": 99}},
+        {"schedule": "timestep", "timestep": {"walks": 44.0, "clocks": 55.0, "memory_bits": 66}, "sample": at_once},
+    ]
+    estimate = {"network_hash": network.hash, "area": {}, "schedules": schedules}
+    (folder / "estimate.json").write_text(json.dumps(estimate))
+    text = words(write_report(folder).read_text())
+    assert "Schedules of time" in text
+    assert "|output|timestep|timestep|44|55|66|" in text and "|output|sample|11|22|3,300|" in text
+    # Nothing is told where a layer has no choice.
+    for layer in schedules:
+        layer["sample"] = None
+    (folder / "estimate.json").write_text(json.dumps(estimate))
+    assert "Schedules of time" not in words(write_report(folder).read_text())
+
+
 def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
     folder = make_run(tmp_path / "run")
     digest = make_network().hash

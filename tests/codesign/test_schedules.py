@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
 from codesign.config import hardware_config, parse_config
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak, Projection, Synapses
@@ -252,12 +252,11 @@ def test_what_cannot_be_walked_at_once_is_never_chosen() -> None:
 def test_auto_needs_samples_and_is_what_map_hardware_chooses() -> None:
     network = chain((60, 50, 40, 10), timesteps=8)
     stimulus = samples(network, rate=0.7)
-    for make in (
-        lambda: map_network(network, [1, 1, 1], None, Choices(schedule="auto")),
-        lambda: map_hardware(network, hardware_config(network, lanes=1, schedule="auto")),
-    ):
-        with pytest.raises(InputError, match=r"hardware\.schedule = 'auto' needs calibration samples"):
-            make()
+    with pytest.raises(InputError, match=r"hardware\.schedule = 'auto' needs calibration samples"):
+        map_network(network, [1, 1, 1], None, Choices(schedule="auto"))
+    with pytest.warns(CodesignWarning, match="has no calibration samples to choose by"):
+        without = map_hardware(network, hardware_config(network, goal="fast", lanes=1))
+    assert without.choices.schedule == TIMESTEP
     hardware = hardware_config(network, goal="fast", lanes=1)
     assert hardware.schedule == "auto"
     mapping = map_hardware(network, hardware, stimulus)
