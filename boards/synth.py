@@ -24,6 +24,7 @@ import shutil
 import statistics
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -34,9 +35,11 @@ from typing import Any
 
 import platformdirs
 
+from boards.block_memories import block_memories, mapped_memories, meant_for_block
+from boards.block_memories import problem as block_problem
 from boards.registry import TARGETS, Device
 from boards.tools import KilledError, last_error, run_parallel, run_tool, tool_version
-from codesign.basics.errors import InputError, ToolError
+from codesign.basics.errors import CodesignWarning, InputError, ToolError
 from codesign.basics.files import explain_write_errors, write_json
 from codesign.basics.progress import Progress, silent
 from codesign.config import Family, SynthConfig
@@ -44,7 +47,7 @@ from codesign.contract.sidecar import Sidecar, read_sidecar
 from sim.bundle import check_files
 from sim.facts import check_facts
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 PACK_ONLY = "--pack-only"
 CACHE_LIMIT_BYTES = 512 << 20
 WORKERS = 2
@@ -68,14 +71,17 @@ class Flow:
     ffs: Mapping[str, float]
     brams: Mapping[str, float]
     dsps: Mapping[str, float]
+    # What the names of block RAM begin with where yosys maps memories, before it names the cells.
+    block_maps: tuple[str, ...]
 
 
-_ICE40_CELLS: dict[str, Mapping[str, float]] = {
+_ICE40_CELLS: dict[str, Any] = {
     "luts": {"SB_LUT4": 1},
     "lutrams": {},
     "ffs": {"SB_DFF*": 1},
     "brams": {"SB_RAM40_4K*": 1},
     "dsps": {"SB_MAC16": 1},
+    "block_maps": ("$__ICE40_RAM4K_",),
 }
 FLOWS: dict[str, Flow] = {
     "ice40": Flow("ice40", "synth_ice40", **_ICE40_CELLS),
@@ -88,6 +94,7 @@ FLOWS: dict[str, Flow] = {
         ffs={"TRELLIS_FF": 1},
         brams={"DP16KD": 1, "PDPW16KD": 1},
         dsps={"MULT18X18D": 1},
+        block_maps=("$__DP16KD_", "$__PDPW16KD_"),
     ),
     "xilinx": Flow(
         "xilinx",
@@ -97,6 +104,7 @@ FLOWS: dict[str, Flow] = {
         ffs={"FD*": 1},
         brams={"RAMB36E1": 1, "RAMB18E1": 0.5},
         dsps={"DSP48E1": 1},
+        block_maps=("$__XILINX_BLOCKRAM_",),
     ),
     "gowin": Flow(
         "gowin",
@@ -106,6 +114,7 @@ FLOWS: dict[str, Flow] = {
         ffs={"DFF*": 1},
         brams={"SP": 1, "SPX9": 1, "SDPB": 1, "SDPX9B": 1, "DPB": 1, "DPX9B": 1, "pROM*": 1},
         dsps={"MULT*": 1, "PADD*": 1, "ALU54*": 1},
+        block_maps=("$__GOWIN_SP_", "$__GOWIN_SDP_", "$__GOWIN_DP_"),
     ),
 }
 
@@ -191,10 +200,12 @@ def synth_bundle(
     """All figures that ``config`` asks for, also written to ``work``/synth.json; logs are kept in ``work``, if given.
 
     Returns ``{name, network_hash, sources {path: sha256}, tools {name: version}, area {family: {lut, lut_cells,
-    lutram_cells, ff, bram, dsp}}, cells {family: {cell: count}}, fmax_mhz {target: MHz or None},
+    lutram_cells, ff, bram, dsp}}, block_ram {flow: {meant, elsewhere {memory: cell}}}, cells {family: {cell: count}},
+    fmax_mhz {target: MHz or None},
     placed {target: {device, package, speed_grade, goal_mhz, seeds {seed: MHz}, lut, ff, bram, dsp, wrapper {..},
     budget {..}, reason}}}``. ``fmax_mhz`` is the median of the seeds; None, with ``reason``, if the accelerator
-    does not fit the target.
+    does not fit the target. ``block_ram`` has the memories that ask for block RAM by an attribute, and those that
+    are not there, which are warned of.
 
     Results are cached by what was synthesised, how, and by which tools. Raises ToolError if a tool is missing or
     fails, InputError if the bundle is damaged.
@@ -246,12 +257,20 @@ def _synth(bundle: Path, config: SynthConfig, work: Path, progress: Progress) ->
     for target in config.fmax:
         reports = {seed: next(placed) for seed in config.seeds}
         targets[target] = _placed(target, yosys[_target_flow(TARGETS[target])], reports)
+    meant = meant_for_block(design.folder / design.sidecar.verilog, design.name)
+    block_ram = {
+        flow: block_memories(meant, found["memories"], FLOWS[flow].block_maps) for flow, found in yosys.items()
+    }
+    for flow, found in block_ram.items():
+        if (line := block_problem(flow, found)) is not None:
+            warnings.warn(line, CodesignWarning, stacklevel=3)
     result = {
         "name": design.name,
         "network_hash": design.sidecar.network_hash,
         "sources": design.sources,
         "tools": jobs.tools,
         "area": area,
+        "block_ram": block_ram,
         "cells": {family: yosys[family]["cells"] for family in config.families},
         "fmax_mhz": {target: entry["fmax_mhz"] for target, entry in targets.items()},
         "placed": targets,
@@ -321,6 +340,7 @@ class _Jobs:
                 result = {
                     "cells": _cell_counts(folder / "accelerator_stat.json"),
                     "wrapper_cells": _cell_counts(folder / "wrapper_stat.json"),
+                    "memories": mapped_memories(log.read_text(encoding="utf-8", errors="replace"), self.design.name),
                 }
                 for path in list(folder.iterdir()):
                     if path.is_dir():

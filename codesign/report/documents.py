@@ -209,12 +209,18 @@ class Placed(_Document):
     reason: str | None
 
 
+class BlockMemories(_Document):
+    meant: Whole
+    elsewhere: dict[str, str]
+
+
 class Synthesis(_Document):
     """``synth/synth.json``."""
 
     network_hash: str
     area: dict[str, Cells]
     placed: dict[str, Placed]
+    block_ram: dict[str, BlockMemories] | None = None
 
 
 class EstimatedPart(_Document):

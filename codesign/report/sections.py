@@ -387,6 +387,18 @@ def clock(record: Record) -> Section:
         )
     else:
         gap(section, record, "clock frequency", "synth")
+    for family, found in ((synthesis or {}).get("block_ram") or {}).items():
+        away = found["elsewhere"]
+        lost = ", ".join(f"{path} ({cell})" for path, cell in away.items())
+        section.facts(
+            [
+                (
+                    f"block RAM, {family}",
+                    f"{found['meant'] - len(away)} of {found['meant']} memories that ask for it"
+                    + (f"; elsewhere: {lost}" if lost else ""),
+                )
+            ]
+        )
     for build in record.builds:
         section.facts(
             [
