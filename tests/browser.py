@@ -72,6 +72,9 @@ class Page:
             details = of["exceptionDetails"]
             self.problems.append(details.get("exception", {}).get("description") or details["text"])
         elif what == "Log.entryAdded" and of["entry"]["level"] in ("error", "warning"):
+            # What the browser says of its own drawing: without a graphics card it may be slow.
+            if of["entry"]["source"] == "rendering":
+                return
             self.problems.append(of["entry"]["text"])
         elif what == "Runtime.consoleAPICalled" and of["type"] in ("error", "warning"):
             self.problems.append(" ".join(str(item.get("value", item.get("description"))) for item in of["args"]))

@@ -37,17 +37,16 @@ def problem(command: Command) -> str | None:
         exists = find_spec(where) is not None if first == "-m" else (ROOT / where).is_file()
         return None if exists else f"{where} does not exist"
     if program.endswith("codesign"):
-        group = get_command(app)
-        found = group.commands.get(first)  # type: ignore[attr-defined]
-        if found is None:
-            return f"codesign has no command {first}"
-        if hasattr(found, "commands"):
-            found = found.commands.get(rest.pop(0))
-            if found is None:
-                return f"codesign {first} has no such command"
+        found, named, left = get_command(app), "codesign", [first, *rest]
+        # A word that is no option names a command, or one below it; without one the options are those of codesign.
+        while hasattr(found, "commands") and not left[0].startswith("-"):
+            word = left.pop(0)
+            if word not in found.commands:
+                return f"{named} has no command {word}"
+            found, named = found.commands[word], f"{named} {word}"
         known = {name for parameter in found.params for name in parameter.opts + parameter.secondary_opts}
-        wrong = [word for word in rest if word.startswith("-") and word.split("=")[0] not in known]
-        return f"codesign {first} has no option {wrong}" if wrong else None
+        wrong = [word for word in left if word.startswith("-") and word.split("=")[0] not in known]
+        return f"{named} has no option {wrong}" if wrong else None
     return None
 
 
@@ -61,7 +60,8 @@ def test_documented_commands_exist(command: Command) -> None:
     [
         ("codesign runn x.toml", "codesign has no command runn"),
         ("codesign run x.toml --fast", "codesign run has no option ['--fast']"),
-        ("codesign data fetch mnist", "codesign data has no such command"),
+        ("codesign data fetch mnist", "codesign data has no command fetch"),
+        ("codesign --install-everything", "codesign has no option ['--install-everything']"),
         ("python -m benchmarks.nothing", "benchmarks.nothing does not exist"),
         ("make everything", "make has no target ['everything']"),
     ],

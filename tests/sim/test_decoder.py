@@ -12,6 +12,7 @@ from bundles import random_bundle, sidecar, small_bundle, stamp
 
 from codesign.basics.errors import InputError
 from codesign.contract.network import FrozenNetwork
+from codesign.contract.sidecar import FORMAT_VERSION
 from codesign.contract.stimulus import Stimulus
 from sim.bundle import check_files, read_sidecar
 from sim.decoder import compare_decoded, decode_bundle
@@ -163,7 +164,10 @@ def test_changed_verilog_is_refused(delivered) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "not the sidecar of an accelerator bundle"),
-        ({"version": 9}, "format version 9, this codesign reads 8"),
+        (
+            {"version": FORMAT_VERSION + 1},
+            f"format version {FORMAT_VERSION + 1}, this codesign reads {FORMAT_VERSION};",
+        ),
         ({"layers": None}, "layers: Field required"),
     ],
 )
