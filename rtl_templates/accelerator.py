@@ -111,12 +111,21 @@ class Accelerator(wiring.Component):
 
     @staticmethod
     def _send(
-        m: Module, working: Callable[[Any], Elaboratable], name: str, sources: list[Any], readers: list[list[Any]]
+        m: Module,
+        working: Callable[[Any], Elaboratable],
+        name: str,
+        sources: list[Any],
+        readers: list[list[Any]],
+        *,
+        withdraws: bool = False,
     ) -> None:
-        """Every event of ``sources``, a population's streams, to each of the readers, which have as many."""
+        """Every event of ``sources``, a population's streams, to each of the readers, which have as many.
+
+        withdraws : as of :class:`StreamFork`.
+        """
         for number, source in enumerate(sources):
             if len(readers) > 1:
-                fork = StreamFork(source.payload.shape(), len(readers))
+                fork = StreamFork(source.payload.shape(), len(readers), withdraws=withdraws)
                 m.submodules[f"fork_{name}" + (f"_{number}" if len(sources) > 1 else "")] = working(fork)
                 join(m, source, fork.i)
                 for output, reader in zip(fork.outputs, readers, strict=True):
@@ -232,7 +241,7 @@ class Accelerator(wiring.Component):
                     entries[place] = fifo.i
                 readers[projection.source].append(entries)
         readers[len(self.engines) - 1].append([readout.i])
-        self._send(m, working, "input", doors, readers[INPUT])
+        self._send(m, working, "input", doors, readers[INPUT], withdraws=can_drop)
         for index, engine in enumerate(self.engines):
             m.submodules[f"engine{index}"] = working(engine)
             # The readout takes one token a clock.

@@ -85,9 +85,11 @@ class LeadTracker(wiring.Component):
             with m.Elif((index == second_index) | beats_second):
                 m.d.sync += [second.eq(value), second_index.eq(index)]
 
-        lead = Signal(unsigned(len(value)))
+        # As wide as the margin, too: a comparison that no value reaches would be left out, and the Verilog not say it.
+        margin = 0 if self._early_exit == "certain" else self._early_exit
+        lead = Signal(unsigned(max(len(value), margin.bit_length())))
         wins_tie = Signal()
-        m.d.sync += [lead.eq(wrap(first - second, lead.shape())), wins_tie.eq(first_index < second_index)]
+        m.d.sync += [lead.eq(wrap(first - second, unsigned(len(value)))), wins_tie.eq(first_index < second_index)]
         if self._early_exit == "certain":
             m.d.sync += self.leaves.eq((lead > self.left) | ((lead == self.left) & wins_tie))
         else:

@@ -55,13 +55,19 @@ class StreamFork(wiring.Component):
 
     Latency 0 clocks, throughput one word a clock if all readers are ready.
 
+    Parameters
+    ----------
+    shape : of a word. count : readers.
+    withdraws : whether a word that waits may be withdrawn, for a clock without any (an input guard that drops what is
+        left of a decided sample). Readers that have it keep it; the next word is again for all.
+
     Members
     -------
     i : In(stream); o0, o1, ... : Out(stream), ``outputs`` lists them.
     """
 
-    def __init__(self, shape: ShapeLike, count: int):
-        self._count = count
+    def __init__(self, shape: ShapeLike, count: int, *, withdraws: bool = False):
+        self._count, self._withdraws = count, withdraws
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -90,6 +96,9 @@ class StreamFork(wiring.Component):
             ]
         with m.If(self.i.valid):
             m.d.sync += has.eq(takes & ~moves.replicate(self._count))
+        if self._withdraws:
+            with m.Else():
+                m.d.sync += has.eq(0)
         return m
 
 

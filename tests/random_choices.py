@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,13 @@ def with_needs(*names: str) -> Choices:
     return Choices(**others(*names, *(other for name in names for other in FEATURES[name].needs)))
 
 
-def random_choices(rng: np.random.Generator, network: FrozenNetwork, **given: Any) -> Choices:
-    """Half of the choices at their defaults, those ``given`` as they are; drawn again until the machine is built."""
+def random_choices(
+    rng: np.random.Generator, network: FrozenNetwork, *, lanes: Sequence[int] | None = None, **given: Any
+) -> Choices:
+    """Half of the choices at their defaults, those ``given`` as they are; drawn again until the machine is built.
+
+    lanes : of the layers, if they are known already.
+    """
     while True:
         drawn = {name: values[int(rng.integers(len(values)))] for name, values in VALUES.items() if rng.random() < 0.5}
         if drawn.get("schedule") == "mixed":
@@ -73,6 +79,7 @@ def random_choices(rng: np.random.Generator, network: FrozenNetwork, **given: An
             choices,
             readout=network.readout,
             n_outputs=network.n_outputs,
+            lanes=lanes,
             structured=not network.is_plain_chain,
             sources=sources_of(network),
             is_current=network.coding.is_current,

@@ -3,9 +3,11 @@
 """Forks give every word to every reader; merges lose nothing and keep timesteps apart."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.hdl import Value
 from amaranth.lib import data
 from stream_benches import clocked, drive, record, watch_stability
 
@@ -34,6 +36,32 @@ def test_every_reader_of_a_fork_gets_every_word_in_order(readers: int, stall: fl
     simulator.run()
     assert got == [words] * readers
     assert not problems
+
+
+def test_a_withdrawn_word_leaves_the_next_one_for_every_reader() -> None:
+    """One reader has taken a word that is withdrawn: the word after it is not taken for the one that it has."""
+    dut = StreamFork(EVENT, 2, withdraws=True)
+    got: list[list[int]] = [[], []]
+
+    async def source(context: Any) -> None:
+        async def offer(word: int, valid: int, ready: tuple[int, int]) -> None:
+            context.set(Value.cast(dut.i.payload), word)
+            context.set(dut.i.valid, valid)
+            for number, output in enumerate(dut.outputs):
+                context.set(output.ready, ready[number])
+                if valid and ready[number] and context.get(output.valid):
+                    got[number].append(context.get(Value.cast(output.payload)))
+            await context.tick()
+
+        await offer(event(5), 1, (1, 0))
+        await offer(event(5), 0, (1, 0))
+        await offer(END, 1, (1, 1))
+        await offer(0, 0, (1, 1))
+
+    simulator = clocked(dut)
+    simulator.add_testbench(source)
+    simulator.run()
+    assert got == [[event(5), END], [END]]
 
 
 def streams_of(rng: np.random.Generator, delayed: list[bool], timesteps: int, samples: int) -> list[list[list[int]]]:
