@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.method.plan import FACTORS, GROWTHS, RATIOS, SCHEDULES, SHARED, SHARES
+from benchmarks.method.plan import FACTORS, GROWTHS, RATIOS, RECIPES, SCHEDULES, SHARED, SHARES
 from benchmarks.method.results import Documents, save_figure, spread
 
 # Levels of each factor, the first of which the others are compared with.
@@ -211,6 +211,10 @@ def effect_plots(documents: Documents, folder: Path) -> None:
         save_figure(figure, folder / f"method-effect-{factor}.png")
 
 
+def _reads_index(options: Mapping[str, Any]) -> bool:
+    return options.get("ratio") == "pq" or options.get("share") == "index"
+
+
 def best_text(documents: Documents) -> str:
     """Of each data set and density: the best recipe that reads the index, the best that does not, their difference.
 
@@ -222,7 +226,7 @@ def best_text(documents: Documents) -> str:
         for item in runs:
             by_recipe.setdefault(item["preset"], []).append(item)
         ranked = sorted(by_recipe, key=lambda recipe: -mean(item["accuracy_test"] for item in by_recipe[recipe]))
-        reads = [recipe for recipe in ranked if recipe.startswith(("pq", "index"))]
+        reads = [recipe for recipe in ranked if _reads_index(RECIPES[recipe])]
         others = [recipe for recipe in ranked if recipe not in reads]
         if not reads or not others:
             continue

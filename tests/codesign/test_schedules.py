@@ -21,6 +21,7 @@ from codesign.machine.choices import Choices, problem
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import MASK_WORD_BITS, CollectorPlan, plan_machine
 from codesign.machine.schedules import as_chosen, layer_schedules, schedule_problem
+from codesign.train.architecture import plan_layers
 
 TIMESTEP, SAMPLE = "timestep", "sample"
 
@@ -121,6 +122,23 @@ def test_a_configuration_is_refused_before_anything_is_trained(
 def test_what_is_no_schedule_is_named(schedule: Any) -> None:
     with pytest.raises(InputError, match=r"hardware\.schedule = .* is none of timestep, sample, auto"):
         Choices(schedule=schedule)
+
+
+def test_what_a_configuration_says_layers_read_is_what_they_are_built_to_read() -> None:
+    """It is asked before data and their shapes are known, and so stands apart from the plan of the layers."""
+    kinds: list[dict[str, Any]] = [
+        {"kind": "conv", "channels": 4},
+        {"kind": "pool"},
+        {"kind": "residual", "channels": 4},
+        {"kind": "residual", "channels": 8, "stride": 2},
+        {"kind": "dense", "width": 6, "recurrent": True},
+        {"kind": "dense", "width": 5},
+    ]
+    for first in range(len(kinds)):
+        for last in range(first, len(kinds)):
+            network = parse_config({"network": {"layers": kinds[first : last + 1]}}).network
+            plans = plan_layers(network, (2, 16, 16), 3)
+            assert network.sources == tuple(tuple(link.source for link in plan.projections) for plan in plans)
 
 
 def test_input_currents_have_one_schedule_and_the_shortest_word_is_kept() -> None:
