@@ -268,13 +268,16 @@ class InputGuard(wiring.Component):
         is_event = Signal()
         error = Signal(4)
         passes = is_event & in_range & ~duplicate
+        # A dropped event goes for a clock, and what it causes beside comes then: a reader that has it is not to miss
+        # that.
+        event_first = passes if self._can_drop else sends_event
         m.d.comb += [
             at_last_end.eq(timestep == last_end),
             free.eq(self.o.ready),
             active.eq(valid & ~dropping & ~clearing),
             is_event.eq(active & ~is_end & ~settled),
             sends_event.eq(passes & ~self.drop if self._can_drop else passes),
-            sends_end.eq(active & ~sends_event & (is_end | is_last)),
+            sends_end.eq(active & ~event_first & (is_end | is_last)),
             # A dropped event is marked all the same, so that its repetition is an error.
             marks.eq(passes & (self.drop | free) if self._can_drop else sends_event & free),
             ends.eq(sends_end & free),
@@ -287,8 +290,8 @@ class InputGuard(wiring.Component):
         ]
         if not self._is_current:
             m.d.comb += error[EARLY_LAST].eq(active & is_last & ~settled & ~(is_end & at_last_end))
-        with m.If(sends_event):
-            m.d.comb += consume.eq(free & ~is_last)
+        with m.If(event_first):
+            m.d.comb += consume.eq((marks if self._can_drop else free) & ~is_last)
         with m.Elif(sends_end):
             m.d.comb += consume.eq(free & (at_last_end | ~is_last))
         with m.Else():

@@ -8,8 +8,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from .catalogue import Proof, all_proofs
+from .catalogue import all_proofs
 from .check import Verdict, check
+from .proof import Proof
 
 
 def main(arguments: list[str] | None = None) -> int:

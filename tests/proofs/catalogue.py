@@ -5,19 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from amaranth.hdl import unsigned
 
-from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak
-from codesign.machine.choices import Choices, Pipeline
-from codesign.machine.encoding import PLAIN, Encoding
+from codesign.contract.network import FrozenNetwork, InputCoding, Leak
+from codesign.machine.choices import Choices
+from codesign.machine.encoding import Encoding
 from codesign.machine.mapping import map_network
-from codesign.machine.plan import Clocks, CollectorPlan, plan_machine
+from codesign.machine.plan import CollectorPlan, plan_machine
 from rtl_templates.accelerator import Accelerator
-from rtl_templates.accumulation import Accumulation
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.collector import EventCollector
 from rtl_templates.engine import LayerEngine
@@ -28,162 +26,14 @@ from rtl_templates.memories import StreamFifo
 from rtl_templates.readout import Readout
 from rtl_templates.serializer import SpikeSerializer
 
+from .bank_proofs import bank_proofs
 from .collector import CollectorHarness
 from .defects import Defect, Edit, Narrower
 from .engines import DecisionHarness, EngineHarness
+from .event_proofs import event_proofs
 from .harness import Harness
-from .lif import COMPARES, BankHarness, bank_layer, every_mode
+from .proof import Proof
 from .streams import PortRuleHarness, ProgressHarness, RuleHarness
-
-
-@dataclass(frozen=True)
-class Proof:
-    """One proof.
-
-    name : as `python -m tests.proofs NAME` takes it.
-    states : the property. of : component and widths.
-    mode : `prove` (k-induction: at every time) or `bmc` (within ``depth`` clocks of the start).
-    start : `reset` (from registers and memories that held anything) or `any state`.
-    harness : makes the harness. defects : what must break it.
-    cover_depth : clocks within which every cover is reached.
-    fast : part of the default tests.
-    """
-
-    name: str
-    states: str
-    of: str
-    mode: str
-    depth: int
-    harness: Callable[[], Harness]
-    defects: tuple[Defect, ...]
-    cover_depth: int
-    start: str = "reset"
-    fast: bool = False
-
-
-_SUFFIX: dict[Pipeline, str] = {"deep": "", "short": "-short"}
-_REMARK: dict[Pipeline, str] = {"deep": "", "short": ", short pipeline"}
-FLIP = {">=": ">", ">": ">="}
-LEAKS = {
-    "none": (Leak(), Leak("shift", 1)),
-    "shift": (Leak("shift", 2), Leak("shift", 3)),
-    "multiply": (Leak("multiply", 3, 5), Leak("multiply", 3, 6)),
-}
-# By membrane width. 16 bits and 8-bit weights are what a trained network has.
-SIZES: dict[int, dict[str, Any]] = {
-    4: {"weights": [3, -4, 3, -3], "threshold": [5, 9], "bias": [0, -3], "reset_value": -2, "fraction_bits": 1},
-    10: {
-        "weights": [31, -31, 31, -31],
-        "threshold": [150, 77],
-        "bias": [5, -40],
-        "reset_value": -37,
-        "fraction_bits": 2,
-    },
-    16: {"weights": [127, -127], "threshold": [9000, 15], "bias": [7, -300], "reset_value": 99, "fraction_bits": 6},
-}
-
-
-def _bank_depth(n_slots: int, window: int, is_current: bool, pipeline: Pipeline = "deep") -> int:
-    """Clocks of reset, sweeps, window and waiting."""
-    sweep = n_slots + Clocks.of(pipeline, PLAIN, has_sum=is_current).write
-    return 1 + sweep + window + 4 + sweep * (2 if is_current else 1)
-
-
-def _modes(width: int, leak: Leak) -> list[FrozenLayer]:
-    return every_mode(leak, n_out=2, membrane_width=width, **SIZES[width])
-
-
-def _fire(
-    width: int,
-    kind: str,
-    input_bits: int,
-    *,
-    modes: slice = slice(None),
-    fast: bool = False,
-    pipeline: Pipeline = "deep",
-) -> Proof:
-    leak, other = LEAKS[kind]
-    coding = "current" if input_bits else "events"
-    # As many synapses as reach the bounds of the sum.
-    window = len(SIZES[width]["weights"]) // 2
-    layers = _modes(width, leak)[modes]
-
-    def harness(**seeded) -> Harness:
-        return BankHarness(layers, input_bits=input_bits, window=window, pipeline=pipeline, **seeded)
-
-    def built(name: str, change: Callable[[FrozenLayer], FrozenLayer]) -> Defect:
-        return Defect(name, harness=lambda: harness(built=[change(layer) for layer in layers]))
-
-    resets = {"subtract": "zero", "zero": "subtract", "value": "none", "none": "value"}
-    defects = {
-        "none": built("compare flipped", lambda layer: replace(layer, compare=FLIP[layer.compare])),
-        "shift": built("another leak", lambda layer: replace(layer, leak=other)),
-        "multiply": built("another reset", lambda layer: replace(layer, reset=resets[layer.reset])),
-    }
-    depth = _bank_depth(2, window, input_bits > 0, pipeline)
-    names = "all resets and compares" if modes == slice(None) else ", ".join(f"{x.reset} {x.compare}" for x in layers)
-    return Proof(
-        f"fire-{coding}-{kind}-{width}" + ("" if modes == slice(None) else f"-{len(layers)}") + _SUFFIX[pipeline],
-        "a sweep is sum, leak, bias, compare, reset and saturation, exactly",
-        f"NeuronBank, W = {width}, {coding}, leak {kind}, {names}" + _REMARK[pipeline],
-        "bmc",
-        depth,
-        harness,
-        tuple(defects.values()) if fast else (defects[kind],),
-        depth,
-        fast=fast,
-    )
-
-
-def _integrator() -> Proof:
-    layer = bank_layer(n_out=2, membrane_width=10, leak=Leak("shift", 2), reset="none", **SIZES[10])
-
-    def harness(**seeded) -> Harness:
-        return BankHarness([layer], window=2, readout="membrane_last", **seeded)
-
-    depth = _bank_depth(2, 2, False)
-    return Proof(
-        "fire-integrator",
-        "a layer of a membrane readout shows u and never fires",
-        "NeuronBank, W = 10, events, leak shift",
-        "bmc",
-        depth,
-        harness,
-        (Defect("another leak", harness=lambda: harness(built=[replace(layer, leak=Leak("shift", 1))])),),
-        depth,
-    )
-
-
-def _forwarding(input_bits: int, pipeline: Pipeline = "deep") -> Proof:
-    coding = "current" if input_bits else "events"
-    window = 5
-    # Narrow numbers: what is forwarded to whom does not depend on their width.
-    layer = bank_layer(n_out=2, membrane_width=4, weights=[1, -1] * 3, threshold=[2, 1], bias=[0, 1])
-
-    def harness(**seeded) -> Harness:
-        return BankHarness([layer], input_bits=input_bits, window=window, pipeline=pipeline, **seeded)
-
-    def dropped(which: str) -> Defect:
-        return Defect(
-            f"{which} synapse not forwarded",
-            Edit(Accumulation, rf"forward_{which}_1\.eq\(", f"forward_{which}_1.eq(0 & ", "__init__"),
-            harness,
-        )
-
-    depth = _bank_depth(2, window, input_bits > 0, pipeline)
-    # A short pipeline has nothing between the synapse that reads and the one that writes.
-    pairs = (dropped("near"), dropped("far")) if pipeline == "deep" else (dropped("far"),)
-    return Proof(
-        f"forwarding-{coding}{_SUFFIX[pipeline]}",
-        "synapses of any slots in any clocks add up as in a memory that is written at once",
-        f"NeuronBank, {coding}, every pattern of {window} clocks on 2 slots{_REMARK[pipeline]}",
-        "bmc",
-        depth,
-        harness,
-        (*pairs, Defect("sum one bit narrower", harness=lambda: harness(narrower=1))),
-        depth,
-        fast=not input_bits,
-    )
 
 
 def _network(
@@ -510,18 +360,8 @@ def _collector(timesteps: int, span: int, depth: int) -> Proof:
 
 def all_proofs() -> list[Proof]:
     """Every proof, the cheap ones first within each kind."""
-    fires = [_fire(width, kind, bits) for width in (4, 10) for bits in (0, 2) for kind in LEAKS]
     return [
-        _fire(4, "multiply", 0, modes=slice(0, None, 5), fast=True),
-        *fires,
-        *(_fire(16, kind, 0) for kind in ("none", "shift")),
-        _integrator(),
-        *(
-            _fire(width, kind, bits, pipeline="short")
-            for width, kind, bits in ((4, "multiply", 0), (10, "shift", 0), (4, "shift", 2))
-        ),
-        *(_forwarding(bits) for bits in (0, 2)),
-        *(_forwarding(bits, "short") for bits in (0, 2)),
+        *bank_proofs(),
         _engine(30, folded=False),
         _engine(36, folded=False, current=True),
         _engine(30, folded=False, lanes=2),
@@ -532,6 +372,7 @@ def all_proofs() -> list[Proof]:
         _engine(80, folded=True),
         _collector(1, 64, 20),
         _collector(2, 4, 22),
+        *event_proofs(_network(timesteps=2)),
         *_rules(),
         *_progress(),
         *(_decision(folded=folded, current=current) for folded in (False, True) for current in (False, True)),
@@ -539,4 +380,4 @@ def all_proofs() -> list[Proof]:
     ]
 
 
-__all__ = ["COMPARES", "Proof", "all_proofs"]
+__all__ = ["Proof", "all_proofs"]

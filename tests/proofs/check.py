@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import sby
-from .catalogue import Proof
 from .defects import Defect
 from .harness import Harness, emit
+from .proof import Proof
 
 # A defect is in a component's class while its harness is emitted: one at a time.
 EMITTING = threading.Lock()

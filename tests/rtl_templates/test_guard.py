@@ -4,6 +4,7 @@
 
 import numpy as np
 import pytest
+from amaranth.hdl import Value
 from guard_model import guarded
 from stream_benches import clocked, drive, record, watch_stability
 
@@ -154,3 +155,37 @@ def test_a_clean_stream_passes_a_word_a_clock():
     simulator.add_testbench(bench)
     simulator.run()
     assert sum(got) == len(words) - 2
+
+
+def test_an_event_that_is_dropped_goes_for_a_clock_before_the_ends_that_its_sample_lacks():
+    """An event with ``tlast`` (an error) waits and is dropped: the end after it is another word, for every reader."""
+    network = network_of(2, timesteps=1)
+    dut = InputGuard(network, can_drop=True)
+    layout = input_word(network)
+    word = int(layout.pack(dict(zip([field.name for field in layout], (1, EVENT), strict=True)))[0])
+    seen = []
+
+    async def bench(ctx):
+        async def clock():
+            seen.append((ctx.get(dut.o.valid), ctx.get(dut.o.payload.end)))
+            await ctx.tick()
+
+        await ctx.tick().until(dut.i.ready)
+        ctx.set(Value.cast(dut.i.payload), word | 1 << layout.width)
+        ctx.set(dut.i.valid, 1)
+        await ctx.tick()
+        ctx.set(dut.i.valid, 0)
+        while not ctx.get(dut.o.valid):
+            await ctx.tick()
+        await clock()
+        ctx.set(dut.drop, 1)
+        await clock()
+        await clock()
+        ctx.set(dut.o.ready, 1)
+        await clock()
+        await clock()
+
+    simulator = clocked(dut)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert seen == [(1, 0), (0, 0), (1, 1), (1, 1), (0, 0)]
