@@ -58,7 +58,7 @@ WAYS = (
     Way(r"pip install \.", "python -m pip install --no-deps --no-build-isolation --target site .", "beside, not over"),
     Way(r"pip install", "python -m pip install --help", "no whole command"),
     Way(r"pip install dask-jobqueue", None, "a package for clusters, which codesign itself does not need"),
-    Way(r"codesign --install-completion", "HOME=$PWD/home SHELL=/bin/bash {}", "into a home of its own"),
+    Way(r"codesign --install-completion", "HOME=$PWD/home {} && grep -q codesign home/.bashrc", "into a home of its own"),
     Way(r"codesign data get (<set>|mnist)", None, "downloads a data set, which this machine need not reach"),
     # Runs: the reader's own first.
     Way(r"codesign run mine\.toml -o runs/mine --set data\.set=npz .*", f"{{}} {SHORT}", SHORTER),

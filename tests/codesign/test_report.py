@@ -32,7 +32,7 @@ from codesign.report.collect import collect
 from codesign.report.headline import headline, verdict
 from codesign.report.plots import wilson_interval
 from codesign.report.samples import choose, input_panel, input_words, neuron_panel, traces
-from codesign.report.sections import structure_text
+from codesign.report.training import structure_text
 from rtl_templates.bundle import write_bundle
 from tests.requirements import needs
 
