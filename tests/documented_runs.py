@@ -203,7 +203,9 @@ def plan(command: Command) -> Planned:
 def plans() -> list[Planned]:
     """Every documented command, each line once; those of the quick start first, as a reader comes to them."""
     first: dict[str, Command] = {}
-    for command in sorted(COMMANDS, key=lambda command: command.page not in (ROOT / "README.md", ROOT / "docs/start.md")):
+    for command in sorted(
+        COMMANDS, key=lambda command: command.page not in (ROOT / "README.md", ROOT / "docs/start.md")
+    ):
         first.setdefault(line_of(command), command)
     return [plan(command) for command in first.values()]
 

@@ -53,13 +53,14 @@ def write_report(folder: str | Path) -> Path:
         verification(record),
         layers(record),
         pictures(record),
+        connectivity(record),
+        # Cards of half the width, two and two.
+        weights(record),
+        cycles(record),
         areas.area(record),
         clock(record),
-        cycles(record),
         dense(record),
         areas.parts(record),
-        weights(record),
-        connectivity(record),
         reproduce(record),
     ]
     path = Path(folder) / REPORT
@@ -71,7 +72,7 @@ def write_report(folder: str | Path) -> Path:
         tiles=headline(record),
         sections=[section for section in parts if section is not None],
         footer=f"Written by codesign {record.run.manifest.get('versions', {}).get('codesign', '')}. "
-        "Accuracies are on the test set; training and choices saw training and validation samples alone.",
+        "Accuracies are on the test set; training and choices saw only training and validation samples.",
     )
     return path
 

@@ -80,8 +80,11 @@ def classes(record: Record) -> Section | None:
                 share(found / decided if decided else None), most,
             ]
         )  # fmt: skip
-    section.table(["class", "test samples", "of them found", "decisions that are right", "most often taken for"], rows)
-    section.caption("In brackets how many samples. Frozen network on the test set.")
+    section.table(["class", "test samples", "recall", "precision", "most often taken for"], rows)
+    section.caption(
+        "Frozen network on the test set. Recall: the share of a class's samples that are recognised. Precision: the "
+        "share of the decisions for a class that are right. In brackets: the number of samples."
+    )
     return section
 
 

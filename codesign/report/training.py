@@ -30,6 +30,7 @@ def training(record: Record) -> Section | None:
             ([structure_text(record.config.train.rewiring)] if record.config is not None else [])
             + (["Shaded: fine-tuning in integers, connections fixed."] if quantised is not None else [])
             + [TRAINING_WORDS[name] for name in names if name in TRAINING_WORDS]
+            + integrating_words(record, names)
             + work_sentences(record)
         ),
     )
@@ -64,6 +65,13 @@ TRAINING_WORDS = {
     "validation: at the end of the epoch, on samples that no weight has learnt from.",
     "firing_rate": "Firing rate: on the validation samples.",
 }
+
+
+def integrating_words(record: Record, names: Sequence[str]) -> list[str]:
+    """Why a line of the firing rates lies at zero."""
+    if "firing_rate" not in names or record.network is None or not record.network.membrane_readout:
+        return []
+    return ["The output layer only integrates and never fires."]
 
 
 def work_sentences(record: Record) -> list[str]:
