@@ -1,7 +1,7 @@
 """`python -m tests.documented_runs -o FOLDER [--only TEXT ...]`: the commands of README and documentation, run.
 
-They run in order, as a reader's shell would take them, in a copy of the repository in which the reader's own files lie.
-What a page shortens is filled in, and what would take hours is made short by the command's own options: `WAYS` says how.
+They run in order, as a reader's shell would take them, in a copy of the repository, beside the reader's own files. What
+a page shortens is filled in, and what would take hours is made short by the command's own options: `WAYS` says how.
 What cannot run here is named there with the reason. Nothing else is left out.
 """
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,14 @@ COPIED = ("codesign", "rtl_templates", "sim", "boards", "tests", "examples", "be
 SECONDS = 1800
 # What makes a training of minutes one of seconds; accuracy is not what is looked at.
 SHORT = "--set train.epochs=4 --set freeze.epochs=1 --set verify.samples=4"
-SHORTEST = "--set train.epochs=1 --set freeze.epochs=1 --set verify.samples=1"
+SHORTEST = (
+    "--set train.epochs=2 --set train.rewiring.epochs_per_iteration=1 --set freeze.epochs=1 --set verify.samples=1"
+)
+# A search of few networks. Its options change the configuration of the networks, not the search.
+FEW = (
+    "sed 's/^networks = .*/networks = 2/; s/^most = .*/most = 1/' \\1.toml > \\1-few.toml && "
+    f"codesign explore \\1-few.toml \\2 {SHORTEST}"
+)
 IMPORT = "--source snntorch --reset subtract --readout spike_count"
 
 
@@ -37,8 +44,8 @@ IMPORT = "--source snntorch --reset subtract --readout spike_count"
 class Way:
     """How commands run whose whole line is ``line``, a pattern.
 
-    run : what runs in their place; `{}` is the line itself. None: nothing. why : the reason why it is not the line as it
-    stands. where : the folder, below the copy of the repository. needs : of tests/requirements.py.
+    run : what runs in their place; `{}` is the line itself. None: nothing. why : the reason why it is not the line
+    itself. where : the folder, below the copy of the repository. needs : of tests/requirements.py.
     """
 
     line: str
@@ -53,12 +60,12 @@ FILLED = "what the page leaves to the reader is filled in"
 SUITE = "a suite of tests, which runs by itself: the target is resolved"
 WAYS = (
     Way(r"make (test|test-deep|quick|prove|deep|stale)", "make -n \\1 >/dev/null", SUITE),
-    Way(r"make (venv|demo)", "make -n \\1 >/dev/null", "installs; the target is resolved, and codesign demo runs below"),
+    Way(r"make (venv|demo)", "make -n \\1 >/dev/null", "installs; codesign demo runs below"),
     Way(r"python -m tests\.deep", "{} --stale", "the suite of deep tests: lists what is stale"),
     Way(r"pip install \.", "python -m pip install --no-deps --no-build-isolation --target site .", "beside, not over"),
     Way(r"pip install", "python -m pip install --help", "no whole command"),
     Way(r"pip install dask-jobqueue", None, "a package for clusters, which codesign itself does not need"),
-    Way(r"codesign --install-completion", "HOME=$PWD/home {} && grep -q codesign home/.bashrc", "into a home of its own"),
+    Way(r"codesign --install-completion", "HOME=$PWD/home {} && test -s home/.bashrc", "in its own home"),
     Way(r"codesign data get (<set>|mnist)", None, "downloads a data set, which this machine need not reach"),
     # Runs: the reader's own first.
     Way(r"codesign run mine\.toml -o runs/mine --set data\.set=npz .*", f"{{}} {SHORT}", SHORTER),
@@ -72,12 +79,11 @@ WAYS = (
     Way(r"codesign run examples/digits-icebreaker\.toml", f"{{}} -o runs/icebreaker {SHORT}", SHORTER),
     Way(r"codesign run examples/mnist-up5k\.toml", f"{{}} -o runs/up5k {SHORTEST}", SHORTER, needs="data mnist"),
     Way(r"codesign run examples/digits\.toml -o runs/exit .*", f"{{}} {SHORT}", SHORTER),
-    Way(r"codesign explore examples/explore\.toml -o runs/explore",
-        f"{{}} {SHORTEST} --set budget.networks=2 --set front.most=1", SHORTER),
-    Way(r"codesign explore examples/explore-mnist\.toml -o runs/mnist",
-        f"{{}} {SHORTEST} --set budget.networks=2 --set front.most=1 --set base.data.train_limit=1000", SHORTER,
-        needs="data mnist"),
-    Way(r"codesign explore SPACE -o DIR", "codesign explore examples/explore.toml -o runs/explore", FILLED),
+    Way(r"codesign explore (examples/explore)\.toml (-o runs/explore)", FEW, SHORTER),
+    Way(r"codesign explore (examples/explore-mnist)\.toml (-o runs/mnist)", f"{FEW} --set data.train_limit=1000",
+        SHORTER, needs="data mnist"),
+    Way(r"codesign explore SPACE -o DIR", FEW.replace("\\1", "examples/explore").replace("\\2", "-o runs/explore"),
+        FILLED),
     # Commands of a run, in the table of all commands.
     Way(r"codesign (freeze|generate|estimate|verify|synth|report) DIR", "codesign \\1 runs/mine", FILLED),
     Way(r"codesign verify DIR --mutants", "codesign verify runs/mine --mutants", FILLED),
@@ -100,21 +106,22 @@ WAYS = (
     Way(r"codesign import net\.nir \.\.\. (.*) --fine-tune 20 (.*)",
         f"codesign import net.nir {IMPORT} \\1 --fine-tune 2 \\2 -o runs/tuned", FILLED),
     # A name and an option within a sentence are no whole command.
-    Way(r"codesign (estimate --device artix7-100t|predict --allow-dropped|verify --mutants)", "{} --help", "no whole command"),
+    Way(r"codesign (estimate --device artix7-100t|predict --allow-dropped|verify --mutants)", "{} --help",
+        "no whole command"),
     Way(r"fusesoc .*", "{}", "", needs="fusesoc"),
     Way(r"iverilog -g2005 .*", "{}", "", "runs/mine/bundle", "iverilog"),
     Way(r"verilator --binary .*", "{}", "", "runs/mine/bundle"),
     Way(r"iverilog -P'snn\.BUNDLE_DIR=\"/path/bundle\"'",
-        "iverilog -g2005 -Psnn.BUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" -s snn -o snn.vvp runs/mine/bundle/snn.v", FILLED,
-        needs="iverilog"),
+        "iverilog -g2005 -Psnn.BUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" -s snn -o snn.vvp runs/mine/bundle/snn.v",
+        FILLED, needs="iverilog"),
     Way(r"verilator -GBUNDLE_DIR='\"/path/bundle\"'",
-        "verilator -GBUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" --lint-only -Wno-lint --top-module snn runs/mine/bundle/snn.v",
-        FILLED),
+        "verilator -GBUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" --lint-only -Wno-lint --top-module snn "
+        "runs/mine/bundle/snn.v", FILLED),
     # Measurements: each with the options that make it short.
     Way(r"python benchmarks/accelerator\.py( --design .*)?",
         "python benchmarks/accelerator.py --design events-small --samples 2 --seeds 1", SHORTER),
     Way(r"python -m benchmarks accelerator", "{} --design events-small --releases releases", SHORTER),
-    Way(r"python -m benchmarks\.loads --epochs 3", "python -m benchmarks.loads --epochs 1 --samples 1", SHORTER,
+    Way(r"python -m benchmarks\.loads --epochs 3", "{} --samples 1", SHORTER,
         needs="data mnist"),
     Way(r"python -m benchmarks\.tuning", "{} --design events-small --place 1 --seeds 1", SHORTER),
     Way(r"python -m benchmarks\.defaults .*", "{} --steps 20 --sets digits --readouts membrane_last", SHORTER),
@@ -274,11 +281,26 @@ FIRST = (
 )
 
 
-def outcomes(folder: Path, only: Sequence[str] = ()) -> Iterator[Outcome]:
-    """All commands, or those whose line holds one of the words."""
-    for planned in plans():
+def outcomes(folder: Path, only: Sequence[str] = (), after: str = "") -> Iterator[Outcome]:
+    """All commands, or those whose line holds one of the words, or those after the first whose line holds ``after``.
+
+    Where pages shorten commands to the same one, it runs once.
+    """
+    done: dict[tuple[str, str], Outcome] = {}
+    found = plans()
+    first = next((index + 1 for index, item in enumerate(found) if after and after in str(item.command)), 0)
+    for planned in found[first:]:
         if not only or any(word in planned.command.line for word in only):
-            yield outcome(planned, folder)
+            key = (planned.run or str(planned.command), planned.where)
+            if key in done:
+                yield replace(done[key], planned=planned, seconds=0.0)
+            else:
+                done[key] = outcome(planned, folder)
+                yield done[key]
+
+
+def say(text: object) -> None:
+    print(text, flush=True)  # noqa: T201
 
 
 def summary(found: Sequence[Outcome]) -> str:
@@ -290,11 +312,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.documented_runs", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; one that is there is taken as it is")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="commands whose line holds it")
+    parser.add_argument(
+        "--after", default="", metavar="TEXT", help="commands after the first whose `PAGE: LINE` holds it"
+    )
     parser.add_argument("--list", action="store_true", help="say how each would run, and end")
     options = parser.parse_args()
     if options.list:
         for planned in plans():
-            print(f"{planned.command}\n    {planned.run}  [{planned.why} {planned.needs}]")
+            say(f"{planned.command}\n    {planned.run}  [{planned.why} {planned.needs}]")
         return
     folder = options.output.resolve()
     if not folder.exists():
@@ -302,12 +327,12 @@ def main() -> None:
         prepare(folder)
         for line in FIRST:
             found = shell(line, folder)
-            print(f"{line}: {found.returncode}\n{found.stdout[-500:] if found.returncode else ''}", flush=True)
+            say(f"{line}: {found.returncode}\n{found.stdout[-500:] if found.returncode else ''}")
     seen = []
-    for item in outcomes(folder, options.only):
-        print(item, flush=True)
+    for item in outcomes(folder, options.only, options.after):
+        say(item)
         seen.append(item)
-    print(summary(seen))
+    say(summary(seen))
     sys.exit(any(item.word == "failed" for item in seen))
 
 

@@ -25,7 +25,7 @@ from codesign.report.layers import layers, pictures
 from codesign.report.samples import raster_layers, samples, spikes
 from codesign.report.side_by_side import write_comparison
 from codesign.report.summary import summary
-from codesign.report.timing import clock, cycles
+from codesign.report.timing import clock, cycles, schedules
 from codesign.report.training import training, training_rows
 from codesign.report.verification import verification
 from codesign.report.whole import reproduce, warned
@@ -59,6 +59,7 @@ def write_report(folder: str | Path) -> Path:
         cycles(record),
         areas.area(record),
         clock(record),
+        schedules(record),
         dense(record),
         areas.parts(record),
         reproduce(record),

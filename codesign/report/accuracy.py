@@ -73,7 +73,7 @@ def classes(record: Record) -> Section | None:
     for index, found in enumerate(np.diagonal(matrix)):
         labelled, decided = int(matrix[index].sum()), int(matrix[:, index].sum())
         mistaken = np.where(np.arange(len(matrix)) == index, 0, matrix[index])
-        most = f"{record.class_name(int(mistaken.argmax()))} ({int(mistaken.max())})" if mistaken.any() else ""
+        most = f"{record.class_name(int(mistaken.argmax()))} ({int(mistaken.max()):,})" if mistaken.any() else ""
         rows.append(
             [
                 record.class_name(index), number(labelled), share(found / labelled if labelled else None),

@@ -44,9 +44,10 @@ def connectivity(record: Record) -> Section | None:
             [
                 (plots.kernel_taps(name, dense), f"taps and kernels of {name}"),
                 (plots.kernels(dense, MAX_FIELDS), f"fullest kernels of {name}"),
-            ],
-            SIGNS,
+            ]
         )
+    if folded:
+        section.caption(SIGNS)
     if len(folded) > MAX_CONVOLUTIONS:
         section.caption(f"The first {MAX_CONVOLUTIONS} of {len(folded)} convolutions.")
     if not layer.is_plain:

@@ -130,9 +130,9 @@ def pictures(record: Record) -> Section | None:
     section.caption(
         "Channels x height x width. A tap is stored once; unrolled: the single synapses that it stands for, and the "
         "bits that those would take for each tap, row tables left out. Events that reach the layer, its synaptic "
-        "operations over its lanes, and the clocks in which it accumulates, per verified sample. What is between the "
-        "last two, of all projections of a layer together, are taps that fall off the border, lanes that wait for the "
-        "fullest, and filling and draining."
+        "operations over its lanes, and the clocks in which it accumulates, per verified sample. The clocks "
+        "exceed the operations over the lanes, for all projections of a layer together, by taps that fall off the "
+        "border, by lanes that wait for the fullest, and by filling and draining."
     )
     return section
 

@@ -49,7 +49,6 @@ def clock(record: Record) -> Section:
         section.table(["target", "latency, us", "interval, us", "samples per second"], rows)
         section.caption("Mean cycles of the verified samples over the median clock.")
     estimates(section, record)
-    schedules(section, record)
     return section
 
 
@@ -89,16 +88,16 @@ def estimates(section: Section, record: Record) -> None:
         section.caption("Cycles: estimated on validation samples, measured on the verified test samples.")
 
 
-def schedules(section: Section, record: Record) -> None:
+def schedules(record: Record) -> Section | None:
     """What walking timestep by timestep and a sample at once costs each layer, where one can have either."""
     found = (record.estimate or {}).get("schedules") or []
     if not any(layer["timestep"] and layer["sample"] for layer in found):
-        return
+        return None
     rows = [
         [
             name,
-            layer["schedule"] if schedule == layer["schedule"] else "",
             schedule,
+            "yes" if schedule == layer["schedule"] else "",
             number(cost["walks"], 0),
             number(cost["clocks"], 0),
             number(cost["memory_bits"]),
@@ -107,12 +106,14 @@ def schedules(section: Section, record: Record) -> None:
         for schedule in ("timestep", "sample")
         if (cost := layer[schedule]) is not None
     ]
-    section.heading("Schedules of time")
-    section.table(["layer", "has", "schedule", "synapses walked", "clocks", "memory of the engine, bits"], rows)
+    section = Section("schedules", "Schedules of time")
+    section.table(["layer", "schedule", "in use", "synapses walked", "clocks", "memory of the engine, bits"], rows)
     section.caption(
-        "Estimates for a mean calibration sample: a source's row walked in every timestep in which it fires, or once "
-        "for all timesteps. Clocks are those in which the layer accumulates and sweeps."
+        "Estimates for a mean calibration sample. Schedule timestep: a source's row is walked in every timestep in "
+        "which it fires. Schedule sample: it is walked once for all timesteps. Clocks are those in which the layer "
+        "accumulates and sweeps."
     )
+    return section
 
 
 def cycles(record: Record) -> Section:
