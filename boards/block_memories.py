@@ -39,23 +39,18 @@ def mapped_memories(log: str, top: str) -> dict[str, str]:
 
 
 def block_memories(meant: Sequence[str], mapped: Mapping[str, str], block_cells: Iterable[str]) -> dict[str, Any]:
-    """``meant``, how many memories ask for block RAM, and ``elsewhere``, what those became that are not there, by path.
+    """``meant``, how many memories ask for block RAM, ``elsewhere``, what those became that are not there, by path, and
+    ``summary``, both as text.
 
     block_cells : what names of a family's block RAM begin with.
     """
     cells = tuple(block_cells)
     found = {path: mapped.get(path, LOGIC) for path in meant}
+    elsewhere = {path: cell for path, cell in found.items() if not cell.startswith(cells)}
+    named = ", ".join(f"{path} ({cell})" for path, cell in elsewhere.items())
     return {
         "meant": len(meant),
-        "elsewhere": {path: cell for path, cell in found.items() if not cell.startswith(cells)},
+        "elsewhere": elsewhere,
+        "summary": f"{len(meant) - len(elsewhere)} of {len(meant)} memories that ask for it"
+        + (f"; elsewhere: {named}" if named else ""),
     }
-
-
-def problem(family: str, found: Mapping[str, Any]) -> str | None:
-    """A line that names the memories that are not where they are meant to be; None if all are."""
-    if not found["elsewhere"]:
-        return None
-    named = ", ".join(f"{path} ({cell})" for path, cell in found["elsewhere"].items())
-    return (
-        f"{family}: {len(found['elsewhere'])} of {found['meant']} memories meant for block RAM are elsewhere: {named}"
-    )

@@ -36,7 +36,6 @@ from typing import Any
 import platformdirs
 
 from boards.block_memories import block_memories, mapped_memories, meant_for_block
-from boards.block_memories import problem as block_problem
 from boards.registry import TARGETS, Device
 from boards.tools import KilledError, last_error, run_parallel, run_tool, tool_version
 from codesign.basics.errors import CodesignWarning, InputError, ToolError
@@ -200,8 +199,8 @@ def synth_bundle(
     """All figures that ``config`` asks for, also written to ``work``/synth.json; logs are kept in ``work``, if given.
 
     Returns ``{name, network_hash, sources {path: sha256}, tools {name: version}, area {family: {lut, lut_cells,
-    lutram_cells, ff, bram, dsp}}, block_ram {flow: {meant, elsewhere {memory: cell}}}, cells {family: {cell: count}},
-    fmax_mhz {target: MHz or None},
+    lutram_cells, ff, bram, dsp}}, block_ram {flow: {meant, elsewhere {memory: cell}, summary}},
+    cells {family: {cell: count}}, fmax_mhz {target: MHz or None},
     placed {target: {device, package, speed_grade, goal_mhz, seeds {seed: MHz}, lut, ff, bram, dsp, wrapper {..},
     budget {..}, reason}}}``. ``fmax_mhz`` is the median of the seeds; None, with ``reason``, if the accelerator
     does not fit the target. ``block_ram`` has the memories that ask for block RAM by an attribute, and those that
@@ -262,8 +261,8 @@ def _synth(bundle: Path, config: SynthConfig, work: Path, progress: Progress) ->
         flow: block_memories(meant, found["memories"], FLOWS[flow].block_maps) for flow, found in yosys.items()
     }
     for flow, found in block_ram.items():
-        if (line := block_problem(flow, found)) is not None:
-            warnings.warn(line, CodesignWarning, stacklevel=3)
+        if found["elsewhere"]:
+            warnings.warn(f"{flow}: block RAM holds {found['summary']}", CodesignWarning, stacklevel=3)
     result = {
         "name": design.name,
         "network_hash": design.sidecar.network_hash,

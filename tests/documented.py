@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
-PROGRAMS = ("codesign", ".venv/bin/codesign", "python", "make", "pip", "iverilog", "verilator")
+PROGRAMS = ("codesign", ".venv/bin/codesign", "python", "make", "pip", "iverilog", "verilator", "fusesoc")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def run(
     force: bool,
 ) -> None:
     if process_count() > 1:
-        raise UnsupportedError("torchrun starts several processes of `codesign train` alone; run the rest after it")
+        raise UnsupportedError("torchrun is only for `codesign train`; run the other commands after it")
     directory, config = open_run(target, output, overrides, seed)
     try:
         execute(directory, config, stages_of(directory, config, synth=synth), force=force, device=device)

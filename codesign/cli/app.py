@@ -10,7 +10,23 @@ from typer.core import TyperGroup
 
 from codesign.cli.console import console
 from codesign.cli.kinds import expect
-from codesign.cli.options import Compute, Debug, Force, Json, Output, Overrides, Seed, argument, arguments
+from codesign.cli.options import (
+    Compute,
+    Debug,
+    Force,
+    Fpga,
+    Json,
+    Output,
+    Overrides,
+    Seed,
+    among,
+    argument,
+    arguments,
+    board_names,
+    data_set_names,
+    example_names,
+    target_names,
+)
 
 USAGE = 2
 # Characters of a sentence in a list of commands: as many as it has.
@@ -157,7 +173,7 @@ def generate(
     network: Annotated[Path, argument("run", "network", help="run directory or frozen network")],
     output: Output = None,
     overrides: Overrides = None,
-    device: Annotated[str | None, typer.Option("--device", help="refuse what does not fit this FPGA")] = None,
+    device: Fpga = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -204,7 +220,7 @@ def verify(
 def estimate(
     network: Annotated[Path, argument("run", "network", help="run directory or frozen network")],
     overrides: Overrides = None,
-    device: Annotated[str | None, typer.Option("--device", help="refuse what does not fit this FPGA")] = None,
+    device: Fpga = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -215,7 +231,15 @@ def estimate(
 @app.command(epilog="Example: codesign tune runs/digits --target icebreaker --minimise area --within latency_us=100")
 def tune(
     network: Annotated[Path, argument("run", "network", help="run directory or frozen network")],
-    target: Annotated[str, typer.Option("--target", metavar="NAME", help="board, device or part of `codesign boards`")],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="board, device or part of `codesign boards`",
+            autocompletion=among(target_names),
+        ),
+    ],
     minimise: Annotated[str, typer.Option("--minimise", help="latency, area or energy")] = "latency",
     within: Annotated[
         list[str] | None,
@@ -273,7 +297,9 @@ def synth(
 @app.command(epilog="Example: codesign build runs/digits --board icebreaker")
 def build(
     bundle: Annotated[Path, argument("run", "bundle", help="run directory or bundle")],
-    board: Annotated[str, typer.Option("--board", help="one of `codesign boards`")],
+    board: Annotated[
+        str, typer.Option("--board", metavar="NAME", help="one of `codesign boards`", autocompletion=among(board_names))
+    ],
     output: Output = None,
     json: Json = False,
     debug: Debug = False,
@@ -353,7 +379,13 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="configuration to write")] = Path("codesign.toml"),
     example: Annotated[
-        str | None, typer.Option("--example", metavar="NAME", help="start from one that comes with codesign")
+        str | None,
+        typer.Option(
+            "--example",
+            metavar="NAME",
+            help="start from one that comes with codesign, such as mnist",
+            autocompletion=among(example_names),
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace the file")] = False,
     json: Json = False,
@@ -389,7 +421,7 @@ def import_network(
         str | None, typer.Option("--readout", help="spike_count, membrane_last, membrane_sum or membrane_max")
     ] = None,
     timesteps: Annotated[
-        int | None, typer.Option("--timesteps", help="of a sample; the samples' own otherwise")
+        int | None, typer.Option("--timesteps", help="of a sample; default: the samples' own")
     ] = None,
     input_bits: Annotated[
         int, typer.Option("--input-bits", min=0, max=8, help="input currents of so many bits, for 0..1; 0: events")
@@ -487,7 +519,9 @@ def data_list(json: Json = False, debug: Debug = False) -> None:
 
 @data_app.command("get", epilog="Example: codesign data get mnist")
 def data_get(
-    name: Annotated[str, typer.Argument(metavar="SET", help="one of `codesign data list`")],
+    name: Annotated[
+        str, typer.Argument(metavar="SET", help="one of `codesign data list`", autocompletion=among(data_set_names))
+    ],
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -88,7 +88,7 @@ def _fpga_tools() -> list[Check]:
             entry["name"],
             entry["ok"],
             f"{entry['version']}" if entry["ok"] else "-",
-            "" if entry["ok"] else f"{entry['purpose']}: {entry['message']}",
+            "" if entry["ok"] else entry["message"],
             needed=False,
         )
         for entry in tool_report()

@@ -76,7 +76,7 @@ def export_network(target: Path, output: Path, dt: float | None) -> None:
     found = write_nir(network, output) if dt is None else write_nir(network, output, dt)
     document = {"file": str(output), "nodes": found.nodes, "network_hash": network.hash, "unsaid": list(found.unsaid)}
     lines = [f"{output}: {found.nodes} nodes; `codesign import {output} --source codesign` has the network back"]
-    lines += ["what NIR does not say, so that other readers do not learn it:", *(f"  {line}" for line in found.unsaid)]
+    lines += ["what NIR cannot say, so other readers will not see it:", *(f"  {line}" for line in found.unsaid)]
     console.finish(document, "\n".join(lines))
 
 

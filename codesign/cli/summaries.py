@@ -80,10 +80,13 @@ def removed_line(record: Record) -> str:
 def run_summary(run: RunDirectory) -> Lines:
     """A run in a few lines, with what its stages warned of."""
     figures, freezing = run.figures, run.stage("freeze")
+    test, verified = freezing.get("test", {}), figures["samples_verified"]
+    # Of a part of the test samples, the accuracy of the hardware would be that of other samples.
+    part = verified is not None and figures["accuracy_hardware"] is None
     lines = [
-        f"accuracy     {share(figures['accuracy_float'])} float, {share(figures['accuracy_frozen'])} frozen, "
-        f"{share(figures['accuracy_hardware'])} hardware"
-        + (f" (test; guessing {share(freezing['test']['guess'])})" if "test" in freezing else ""),
+        f"accuracy     {share(figures['accuracy_float'])} float, {share(figures['accuracy_frozen'])} frozen"
+        + ("" if part else f", {share(figures['accuracy_hardware'])} hardware")
+        + (f" (test; guessing {share(test['guess'])})" if test else ""),
     ]
     if "accuracy_validation_float" in freezing:
         lines.append(
@@ -95,8 +98,9 @@ def run_summary(run: RunDirectory) -> Lines:
     if "neurons" in freezing:
         lines.append(removed_line(freezing))
     lines += event_lines(freezing)
-    if figures["samples_verified"] is not None:
-        lines.append(f"verified     {figures['samples_verified']} samples, {figures['mismatches']} mismatches")
+    if verified is not None:
+        count = f"{verified:,} of {test['samples']:,}" if part and test else f"{verified:,}"
+        lines.append(f"verified     {count} samples, {figures['mismatches']} mismatches")
     lines += budget_lines(run.manifest.get("budget", {}))
     if figures["cycles_per_sample"] is not None:
         lines.append(f"cycles       {figures['cycles_per_sample']:.0f} per sample")

@@ -41,9 +41,15 @@ def init(path: Path, example: str | None, *, force: bool) -> None:
 
         text = examples.example(example).read_text(encoding="utf-8")
     write_text(path, text)
-    # Spaces of a search have axes.
-    verb = "explore" if "axes" in tomllib.loads(text) else "run"
-    console.finish({"config": str(path)}, f"{path}: edit it, then `codesign {verb} {path}`")
+    document = tomllib.loads(text)
+    # Spaces of a search have axes, and a configuration of their networks.
+    space = "axes" in document
+    name = (document["base"] if space else document)["data"]["set"]
+    console.finish(
+        {"config": str(path)},
+        f"{path} is ready: `codesign {'explore' if space else 'run'} {path}`\n"
+        f"It takes the data set {name}. For data of your own, set data.set to npz and data.path to your file.",
+    )
 
 
 def doctor() -> None:

@@ -112,7 +112,7 @@ def announcer(titles: dict[str, str]) -> Callable[[int, int, Stage, str], None]:
 
 
 TITLES = {
-    "train": "data and sparse training",
+    "train": "sparse training",
     "freeze": "into integers",
     "generate": "Verilog",
     "estimate": "cycles, memory, area",
@@ -140,4 +140,6 @@ def execute(
         if network is not None:
             import_network(run, network)
         context = Context(run, config, progress=console.progress, device=device, note=console.note, options=options)
-        run_stages(context, names, force=force, announce=announcer(TITLES), stages=stages)
+        # Which data are trained on is what a newcomer's first configuration leaves to its default.
+        titles = {**TITLES, "train": f"{TITLES['train']}, data set {config.data.set}"}
+        run_stages(context, names, force=force, announce=announcer(titles), stages=stages)

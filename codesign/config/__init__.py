@@ -459,7 +459,7 @@ class RewiringConfig(Section):
     lane_balance: Annotated[int, Field(ge=2, le=32)] | None = Field(
         default=None,
         description="P: every source keeps as many connections to each of P banks of neurons (index modulo P) of a "
-        "dense layer, give or take one, so that P lanes have as much to do; a divisor of P unites banks; layers of "
+        "dense layer, give or take one, so P lanes have equal work; a divisor of P unites banks; layers of "
         "fewer than 2 P neurons stay free",
     )
     layer_target: dict[str, Fraction] = Field(
@@ -554,7 +554,7 @@ class TrainConfig(Section):
     compile: bool = Field(
         default=False,
         description="torch.compile what lies between the neurons (convolutions, normalisation, pooling): for GPUs; "
-        "takes a minute or two before the first step and rounds otherwise",
+        "takes a minute or two before the first step and rounds differently",
     )
     surrogate: Literal["rectangular", "atan", "fast_sigmoid"] = "atan"
     surrogate_width: float = Field(default=1.0, gt=0, description="in thresholds; the smaller, the steeper")

@@ -42,7 +42,7 @@ def early_exit_problem(readout: ReadoutKind, early_exit: EarlyExit) -> str | Non
     if early_exit != "certain" and not (is_margin and 1 <= early_exit <= MAX_MARGIN):
         return f"early_exit = {early_exit!r} is neither 'off', 'certain' nor a margin of 1..{MAX_MARGIN}"
     if readout == "membrane_last":
-        return f"early_exit = {early_exit!r}: readout 'membrane_last' looks at the last timestep alone; use another"
+        return f"early_exit = {early_exit!r}: readout 'membrane_last' looks only at the last timestep; use another"
     if early_exit == "certain" and readout != "spike_count":
         return f"early_exit = 'certain' needs readout 'spike_count'; for {readout!r} give a margin"
     return None

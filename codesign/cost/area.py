@@ -74,7 +74,7 @@ def block_ram_of_others(plan: MachinePlan, family: str) -> dict[str, dict[str, f
 def no_such_machine(plan: MachinePlan, family: str) -> str | None:
     """Why the tools of a family do not build this machine, in a line; None if they do."""
     if plan.choices.starts_empty and family != "ice40":
-        return "single-port RAM is of iCE40 UP5K alone"
+        return "only the iCE40 UP5K has single-port RAM"
     if plan.choices.state_memory == "distributed" and family == "ice40":
         return "iCE40 has no distributed RAM"
     return None

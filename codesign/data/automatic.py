@@ -59,7 +59,7 @@ def resolve(config: Config, dataset: Dataset, steps: int = STEPS) -> tuple[Confi
         step, longest = _step_ms(dataset, timesteps)
         chosen["data.step_ms"] = step
         lines.append(
-            f"data.step_ms: {step:g}, so that {timesteps} timesteps last {step * timesteps:g} ms; "
+            f"data.step_ms: {step:g}, so {timesteps} timesteps last {step * timesteps:g} ms; "
             f"{COVERED:.0%} of the training samples end by {longest:g} ms"
         )
     size = config.train.batch_size

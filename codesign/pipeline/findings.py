@@ -93,7 +93,7 @@ def _silent(config: Config, names: list[str], spikes: list[float], samples: str)
     for name, count in list(zip(names, spikes, strict=True))[:fires]:
         if not np.any(count):
             yield (
-                f"layer {name} never fires on the {samples} samples, so that its output is the same for every input; "
+                f"layer {name} never fires on the {samples} samples, so its output is the same for every input; "
                 "check that the inputs use their scale (`range` of the file, data.step_ms of events), lower "
                 "train.learning_rate or raise train.rewiring.target_density"
             )

@@ -11,17 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from codesign.basics.errors import InputError
-from codesign.report import areas, plots, sections
+from codesign.report import areas, plots
+from codesign.report.accuracy import accuracy, classes, confusion, confusion_matrix
 from codesign.report.blocks import write_page
 from codesign.report.budget import budget
 from codesign.report.collect import collect
+from codesign.report.connections import connectivity, weights
 from codesign.report.dense import dense
 from codesign.report.freezing import freezing
 from codesign.report.headline import headline, subtitle, verdict
 from codesign.report.imported import imported
+from codesign.report.layers import layers, pictures
 from codesign.report.samples import raster_layers, samples, spikes
 from codesign.report.side_by_side import write_comparison
 from codesign.report.summary import summary
+from codesign.report.timing import clock, cycles, schedules
+from codesign.report.training import training, training_rows
+from codesign.report.verification import verification
+from codesign.report.whole import reproduce, warned
 
 REPORT = "report.html"
 
@@ -33,27 +40,29 @@ def write_report(folder: str | Path) -> Path:
     """
     record = collect(Path(folder))
     parts = [
-        sections.warned(record),
-        sections.accuracy(record),
-        sections.confusion(record),
-        sections.classes(record),
+        warned(record),
+        accuracy(record),
+        confusion(record),
+        classes(record),
         samples(record),
-        sections.training(record),
+        training(record),
         freezing(record),
         imported(record),
         spikes(record),
         budget(record),
-        sections.verification(record),
-        sections.layers(record),
-        sections.pictures(record),
+        verification(record),
+        layers(record),
+        pictures(record),
+        connectivity(record),
+        # Cards of half the width, two and two.
+        weights(record),
+        cycles(record),
         areas.area(record),
-        sections.clock(record),
-        sections.cycles(record),
+        clock(record),
+        schedules(record),
         dense(record),
         areas.parts(record),
-        sections.weights(record),
-        sections.connectivity(record),
-        sections.reproduce(record),
+        reproduce(record),
     ]
     path = Path(folder) / REPORT
     write_page(
@@ -64,7 +73,7 @@ def write_report(folder: str | Path) -> Path:
         tiles=headline(record),
         sections=[section for section in parts if section is not None],
         footer=f"Written by codesign {record.run.manifest.get('versions', {}).get('codesign', '')}. "
-        "Accuracies are on the test set; training and choices saw training and validation samples alone.",
+        "Accuracies are on the test set; training and choices saw only training and validation samples.",
     )
     return path
 
@@ -85,19 +94,19 @@ def write_figure(folder: str | Path, path: str | Path) -> Path:
     Raises InputError unless the run is trained, frozen and verified.
     """
     record = collect(Path(folder))
-    stimulus, matrix = record.stimulus, sections.confusion_matrix(record)
+    stimulus, matrix = record.stimulus, confusion_matrix(record)
     if stimulus is None or matrix is None or record.observed is None or not record.history:
         raise InputError(f"{folder}: not trained, frozen and verified yet; run: codesign run {folder}")
     if Path(path).suffix not in (".png", ".svg"):
         raise InputError(f"{path}: the picture's name must end in .png or .svg")
-    rows, quantised = sections.training_rows(record)
+    rows, quantised = training_rows(record)
     names = [record.class_name(index) for index in range(len(matrix))]
-    layers = raster_layers(record)
+    rasters = raster_layers(record)
     shape, chosen, picture = record.image_shape, stimulus.take([record.shown_sample]), None
     if chosen.values is None:
-        layers = [("input", chosen.dense()[0].astype(bool), None), *layers]
+        rasters = [("input", chosen.dense()[0].astype(bool), None), *rasters]
     elif shape is not None:
         picture = chosen.values[0].reshape(shape)
-    figure = summary(layers, picture, rows, record.layer_names, quantised, matrix, names)
+    figure = summary(rasters, picture, rows, record.layer_names, quantised, matrix, names)
     plots.save_figure(figure, Path(path))
     return Path(path)

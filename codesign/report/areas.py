@@ -22,6 +22,7 @@ def area(record: Record) -> Section:
     ]
     if synthesis is None:
         gap(section, record, "area", "synth")
+        estimated(section, record)
     else:
         from boards.registry import TARGETS
 
@@ -42,6 +43,19 @@ def area(record: Record) -> Section:
             "(xilinx), LUT and ALU (gowin). Raw LUT cells are not comparable between families."
         )
     return section
+
+
+def estimated(section: Section, record: Record) -> None:
+    """What the estimate says of each family that can build the machine, in place of what synthesis has not counted."""
+    found = (record.estimate or {}).get("area", {})
+    rows = [
+        [family, *(amount(cells[kind]) for kind in RESOURCES)]
+        for family, cells in found.items()
+        if cells["lut"] is not None
+    ]
+    if rows:
+        section.table(["family", *RESOURCES.values()], rows)
+        section.caption("Estimated, without synthesis.")
 
 
 def parts(record: Record) -> Section | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
+UNMEASURED = "not measured"
 Width = Literal["full", "half", "third", "two-thirds"]
 Mood = Literal["good", "bad", "open"]
 Block = dict[str, Any]
@@ -63,7 +64,7 @@ class Section:
     def alert(self, mood: Mood, title: str, text: str) -> None:
         self.blocks.append({"kind": "alert", "mood": mood, "title": title, "text": text})
 
-    def missing(self, what: str, command: str = "", state: str = "not measured") -> None:
+    def missing(self, what: str, command: str = "", state: str = UNMEASURED) -> None:
         self.blocks.append({"kind": "missing", "what": what, "command": command, "state": state})
 
     def facts(self, rows: Sequence[tuple[str, object]]) -> None:
@@ -87,11 +88,17 @@ class Section:
         self.blocks.append({"kind": "samples", "items_": list(items)})
 
 
+def state_of(record: Record, verb: str) -> str:
+    """Why a stage has left nothing that counts."""
+    status = str(record.run.stage(verb).get("status"))
+    return {"done": "out of date", "failed": "failed", "interrupted": "interrupted"}.get(status, UNMEASURED)
+
+
 def gap(section: Section, record: Record, what: str, verb: str) -> None:
     """Say that something is missing, why, and which command makes it."""
-    status = str(record.run.stage(verb).get("status"))
-    state = {"done": "out of date", "failed": f"`{verb}` failed", "interrupted": f"`{verb}` was interrupted"}
-    section.missing(what, f"codesign {verb} {record.name}", state.get(status, "not measured"))
+    state = {"failed": f"`{verb}` failed", "interrupted": f"`{verb}` was interrupted"}
+    found = state_of(record, verb)
+    section.missing(what, f"codesign {verb} {record.name}", state.get(found, found))
 
 
 def tile(name: str, value: str, note: str = "", *, bad: bool = False) -> dict[str, Any]:

@@ -193,7 +193,10 @@ class Record:
     def hardware_accuracy(self) -> float | None:
         """Of the samples that were simulated: all test samples, or their first ones."""
         found = self.figures.get("accuracy_hardware")
-        return found if found is not None else (self.verification or {}).get("accuracy_hardware")
+        # Without a count of samples, what the verification left is of an earlier network or failed.
+        if found is None and self.figures.get("samples_verified") is not None:
+            return (self.verification or {}).get("accuracy_hardware")
+        return found
 
     def of_test_samples(self, count: int) -> str:
         """'all 360 test samples', '120 of 360 test samples'."""

@@ -14,7 +14,7 @@ def dense(record: Record) -> Section | None:
     """Synapses, memory, operations, clocks, logic and energy of both. None without a network."""
     if record.network is None:
         return None
-    section = Section("dense", "Compared with dense", "half")
+    section = Section("dense", "Compared with dense")
     sparse, network = record.estimate, record.network
     if sparse is None or sparse.get("dense") is None:
         gap(section, record, "comparison with the dense network", "estimate")
@@ -62,7 +62,7 @@ def _figures(sparse: Mapping[str, Any]) -> list[tuple[str, Callable[[Mapping[str
     rows: list[tuple[str, Callable[[Mapping[str, Any]], float | None]]] = [
         ("memory, bits", lambda found: sum(found["memory_bits"].values())),
         (
-            "of it row tables and synapses",
+            "of which row tables and synapses",
             lambda found: sum(found["memory_bits"].get(k, 0) for k in ("rows", "synapses")),
         ),
         ("synaptic operations per sample", of_cycles("synaptic_operations")),

@@ -210,8 +210,7 @@ class Placed(_Document):
 
 
 class BlockMemories(_Document):
-    meant: Whole
-    elsewhere: dict[str, str]
+    summary: str
 
 
 class Synthesis(_Document):

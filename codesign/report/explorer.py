@@ -87,7 +87,7 @@ def write_explorer(folder: Path, document: Mapping[str, Any]) -> Path:
         facts=_facts(document),
         has_peers=bool(peers),
         peer_rows=[_peer_row(peer) for peer in peers],
-        footer="Accuracies are on validation samples; test accuracies are of the front alone, looked at when it stood.",
+        footer="Accuracies are on validation samples; only the front has test accuracies, measured at the end.",
         plotly=plotly_packed(),
         data=embedded(_data(document, peers)),
     )

@@ -21,26 +21,26 @@ def freezing(record: Record) -> Section | None:
     section.text(
         "Training works with floating-point weights, hardware with integers. Freezing rounds the weights"
         + (f" to {bits} bits" if bits else "")
-        + ", trains on with the rounded weights at fixed connections, and leaves out what can no longer matter. "
-        "Leaving out changes no decision."
+        + ", fine-tunes them with the connections fixed, and removes what can no longer matter. The removal changes no "
+        "decision."
     )
     section.table(["step", "synapses", "neurons", "validation accuracy", "test accuracy"], steps(record))
     section.caption(
-        "Validation samples chose the epoch that was kept. Test samples were used once, at the end, so that steps in "
-        "between have no test accuracy."
+        "Validation samples chose the epoch that was kept. Test samples were used once, at the end: steps in between "
+        "have no test accuracy."
     )
-    section.heading("What was left out, by layer")
+    section.heading("What was removed, by layer")
     section.table(
         [
-            "layer", "connections trained", "rounded to 0", "of removed neurons", "synapses left",
-            "neurons trained", "without a path on", "never fire", "neurons left",
+            "layer", "connections trained", "rounded to 0", "gone with neurons", "synapses left",
+            "neurons trained", "no path to the output", "never fire", "neurons left",
         ],
         by_layer(record),
     )  # fmt: skip
     section.caption(
-        "Rounded to 0: a weight so small that its integer is 0, which is no synapse. Without a path on: no synapses "
-        "lead from the neuron to the output. Never fire: nothing that fires reaches the neuron, and its bias alone "
-        "does not make it fire. A synapse of a removed neuron goes with it."
+        "Rounded to 0: the weight is so small that its integer is 0, which is no synapse. Gone with neurons: synapses "
+        "to and from removed neurons. No path to the output: no synapses lead from the neuron to the output. Never "
+        "fire: nothing that fires reaches the neuron, and its bias is not enough to make it fire."
     )
     return section
 
@@ -67,7 +67,7 @@ def steps(record: Record) -> list[list[str]]:
         rows.append(("rounded to integers", trained, neurons, tuned[0].get("validation_accuracy"), None))
         best = _kept(tuned)
         if len(tuned) > 1:
-            name = f"trained on in integers, epoch {best['epoch']} of {len(tuned) - 1} kept"
+            name = f"fine-tuned in integers, epoch {best['epoch']} of {len(tuned) - 1} kept"
             rows.append((name, trained, neurons, best.get("validation_accuracy"), None))
     rows += [
         ("without weights that are 0", whole, neurons, None, None),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from codesign.report.blocks import Mood, number, share, tile
+from codesign.report.blocks import UNMEASURED, Mood, number, share, state_of, tile
 from codesign.report.collect import Record
 
 
@@ -55,6 +55,8 @@ def verdict(record: Record) -> tuple[Mood, str, str]:
         return "bad", "The network has not learnt.", " ".join(part for part in (sentence, missing) if part)
     if problem is not None:
         return "open", "No hardware yet.", f"{capitalised(problem)}."
+    if found is not None:
+        return "open", "Verified before something changed.", f"Run again: codesign verify {record.name}"
     return "open", "Not verified.", f"Run: codesign verify {record.name}"
 
 
@@ -69,10 +71,10 @@ def headline(record: Record) -> list[dict[str, object]]:
         tile(
             "accuracy, hardware",
             share(record.hardware_accuracy, 2),
-            f"on {record.of_test_samples(verified)}, simulated" if verified else "not simulated yet",
+            f"on {record.of_test_samples(verified)}, simulated" if verified else _not_simulated(record),
             bad=guessing,
         ),
-        *([tile("guessing", share(found.guess, 2), "commonest class, or any")] if found is not None else []),
+        *([tile("guessing", share(found.guess, 2), "always the same class")] if found is not None else []),
         tile(
             "synapses",
             number(None if network is None else network.n_synapses),
@@ -85,10 +87,15 @@ def headline(record: Record) -> list[dict[str, object]]:
             record.of_test_samples(verified).removesuffix(" test samples") if verified else number(None),
             f"test samples, every spike and membrane; {number(mismatches)} values differ"
             if verified
-            else "hardware is not simulated yet",
+            else f"hardware: {_not_simulated(record)}",
             bad=bool(mismatches),
         ),
     ]
+
+
+def _not_simulated(record: Record) -> str:
+    state = state_of(record, "verify")
+    return "not simulated yet" if state == UNMEASURED else f"simulation {state}"
 
 
 def _speed(record: Record) -> list[dict[str, object]]:

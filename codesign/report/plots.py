@@ -343,8 +343,8 @@ def kernel_taps(name: str, dense: npt.NDArray[np.int64]) -> Figure:
         axes = figure.subplots()
         counts = axes.imshow(taps, cmap=DENSITY_MAP, vmin=0, vmax=dense.shape[2] * dense.shape[3], aspect="auto")
         axes.set_title(f"{name}: taps of each kernel")
-        axes.set_xlabel("channel read")
-        axes.set_ylabel("channel given")
+        axes.set_xlabel("input channel")
+        axes.set_ylabel("output channel")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.grid(False)
@@ -359,7 +359,7 @@ def kernels(dense: npt.NDArray[np.int64], shown: int) -> Figure:
     places = [divmod(int(place), n_in) for place in order]
     return small_pictures(
         [(f"{read} \N{RIGHTWARDS ARROW} {given}", dense[given, read]) for given, read in places],
-        "fullest kernels, channel read \N{RIGHTWARDS ARROW} channel given",
+        "fullest kernels, input channel \N{RIGHTWARDS ARROW} output channel",
     )
 
 

@@ -72,9 +72,9 @@ def samples(record: Record) -> Section | None:
     section = Section("samples", "From input to decision")
     quantity, unit = QUANTITIES[network.readout]
     section.text(
-        "Test samples chosen to differ, in the integers of the frozen network: of the right decisions the one with the "
-        "widest margin and the one with the narrowest, and of the wrong ones, if there are any, that with the widest. "
-        f"Margin: how far the class decided for is ahead of the next best at the end, in {unit}."
+        "Test samples as the frozen network computes them, in integers: the right decision with the widest margin, the "
+        "right decision with the narrowest margin, and the wrong decision with the widest, if there is one. The margin "
+        f"says how far the class decided for is ahead of the next best at the end, in {unit}."
     )
     running = golden.readout_values(network, trace.spikes[-1], trace.potentials[-1])
     for row, item in enumerate(found):
@@ -232,7 +232,7 @@ def spikes(record: Record) -> Section:
         f"Sample {sample}"
         + (f", label {record.class_name(label)}" if label >= 0 else "")
         + f", decided {record.class_name(int(trace.decisions[0]))}"
-        + (". The testbench recorded this sample whole." if observed is not None else ".")
+        + (". The testbench recorded everything in this sample." if observed is not None else ".")
     )
     layers = raster_layers(record)
     if max((item[1].shape[1] for item in layers), default=0) > MAX_DRAWN_NEURONS:
@@ -319,8 +319,8 @@ def traces(record: Record, trace: golden.Trace, chosen: tuple[int, int]) -> dict
 def _raster_words(layers: list[signals.RasterLayer]) -> str:
     compared = [(software, hardware) for _, software, hardware in layers if hardware is not None]
     if not compared:
-        return "Pale marks: spikes in software (golden model)."
-    words = "Wide pale marks: software (golden model). Narrow dark marks inside: hardware (RTL simulation)."
+        return "Blue marks: spikes in software (golden model)."
+    words = "Wide blue marks: software (golden model). Narrow orange marks inside them: hardware (RTL simulation)."
     if any(np.any(software != hardware) for software, hardware in compared):
         words += " Red crosses: they differ."
     return words

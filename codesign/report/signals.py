@@ -131,7 +131,7 @@ def draw_raster(
     hardware: npt.NDArray[np.bool_] | None,
     called: str = "spikes",
 ) -> None:
-    """Spikes of one layer: wide pale marks are the software's, narrow dark ones the hardware's."""
+    """Spikes of one layer: wide blue marks are the software's, narrow orange ones inside them the hardware's."""
     timesteps, neurons = software.shape
     axes.set_title(f"{name}: {int(software.sum()):,} {called}", fontsize=8.5)
     upright = timesteps > FEW_TIMESTEPS
@@ -148,7 +148,11 @@ def draw_raster(
     axes.add_collection(LineCollection(list(marks(software, 0.46)), colors=SOFTWARE, linewidths=thick))
     if hardware is not None:
         axes.add_collection(
-            LineCollection(list(marks(hardware, 0.30)), colors=HARDWARE, linewidths=max(min(0.7, thick), thick * 0.42))
+            LineCollection(
+                list(marks(hardware, 0.46 if upright else 0.30)),
+                colors=HARDWARE,
+                linewidths=max(min(0.7, thick), thick * 0.42),
+            )
         )
         wrong = software != hardware
         if wrong.any():

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.accelerator import event_network
 from boards import synth
-from boards.block_memories import LOGIC, block_memories, mapped_memories, meant_for_block, problem
+from boards.block_memories import LOGIC, block_memories, mapped_memories, meant_for_block
 from boards.synth import FLOWS, synth_bundle
 from codesign.basics.errors import CodesignWarning
 from codesign.config import SynthConfig
@@ -47,12 +47,10 @@ def test_what_is_elsewhere_is_named():
     assert found == {
         "meant": 3,
         "elsewhere": {"second.words": "$__TRELLIS_DPR16X4_", "third.words": LOGIC},
+        "summary": "1 of 3 memories that ask for it; elsewhere: second.words ($__TRELLIS_DPR16X4_), third.words (logic)",
     }
-    line = problem("ecp5", found)
-    assert line is not None and line.startswith(
-        "ecp5: 2 of 3 memories meant for block RAM are elsewhere: second.words ("
-    )
-    assert problem("ecp5", {"meant": 3, "elsewhere": {}}) is None
+    found = block_memories(["first.words"], mapped, FLOWS["ecp5"].block_maps)
+    assert found["summary"] == "1 of 1 memories that ask for it"
 
 
 def test_synthesis_says_where_the_memories_are(tiny, tmp_path, monkeypatch):
@@ -61,7 +59,7 @@ def test_synthesis_says_where_the_memories_are(tiny, tmp_path, monkeypatch):
     assert found["meant"] > 0 and not found["elsewhere"]
     monkeypatch.setattr(synth, "mapped_memories", lambda log, top: {})
     monkeypatch.setenv("CODESIGN_CACHE", str(tmp_path / "cache"))
-    with pytest.warns(CodesignWarning, match=r"ecp5: (\d+) of \1 memories meant for block RAM are elsewhere"):
+    with pytest.warns(CodesignWarning, match=r"ecp5: block RAM holds 0 of \d+ memories that ask for it; elsewhere: "):
         synth_bundle(tiny.bundle, config, tmp_path)
 
 

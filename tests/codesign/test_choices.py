@@ -107,7 +107,7 @@ def test_the_refused_pairs_are_these() -> None:
     [
         ({"output_spikes": False}, "membrane_sum", "output_spikes = false needs readout 'spike_count'"),
         ({"early_exit": "certain"}, "membrane_sum", "early_exit = 'certain' needs readout 'spike_count'"),
-        ({"early_exit": 3}, "membrane_last", "looks at the last timestep alone"),
+        ({"early_exit": 3}, "membrane_last", "looks only at the last timestep"),
     ],
 )
 def test_what_the_readout_does_not_allow_is_refused_by_all(given: dict[str, Any], readout: str, words: str) -> None:

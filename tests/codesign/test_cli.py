@@ -252,7 +252,9 @@ def test_init_starts_from_an_example(call, tmp_path):
     assert call("init", tmp_path / "mine.toml", "--example", "digits")[0] == 0
     assert (tmp_path / "mine.toml").read_bytes() == (examples / "digits.toml").read_bytes()
     said = call("init", tmp_path / "space.toml", "--example", "explore")[1]
-    assert "then `codesign explore" in " ".join(said.split())
+    assert "space.toml is ready: `codesign explore" in " ".join(said.split())
+    assert "data set digits" in said
+    assert "data set mnist" in call("init", tmp_path / "m.toml", "--example", "mnist")[1]
     code, _, err = call("init", tmp_path / "other.toml", "--example", "../examples/digits")
     assert code == 2 and err.startswith("codesign: --example ../examples/digits: there is none; known are cifar10,")
     assert not (tmp_path / "other.toml").exists()
@@ -268,11 +270,21 @@ def test_demo_is_the_example_of_digits(monkeypatch, call, tmp_path):
     assert given == [((digits, tmp_path / "d", None, 3, "cpu"), {"synth": False, "force": False})]
 
 
-def test_the_shell_completes_commands(tmp_path):
-    words = {"_CODESIGN_COMPLETE": "complete_bash", "COMP_WORDS": "codesign ver", "COMP_CWORD": "1"}
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("codesign ver", ["verify"]),
+        ("codesign init --example mnist-c", ["mnist-conv", "mnist-conv-fast"]),
+        ("codesign build runs/x --board ulx", ["ulx3s-25f"]),
+        ("codesign tune runs/x --target artix7-3", ["artix7-35t"]),
+        ("codesign data get mn", ["mnist"]),
+    ],
+)
+def test_the_shell_completes_commands_and_names(tmp_path, words, offered):
+    asked = {"_CODESIGN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     program = [sys.executable, "-c", "from codesign.cli import main; raise SystemExit(main())"]
-    found = subprocess.run(program, env=os.environ | words, capture_output=True, text=True, cwd=tmp_path)
-    assert (found.returncode, found.stdout.split()) == (0, ["verify"])
+    found = subprocess.run(program, env=os.environ | asked, capture_output=True, text=True, cwd=tmp_path)
+    assert (found.returncode, found.stdout.split()) == (0, offered)
 
 
 def test_data_list_knows_what_was_found(call):
@@ -811,7 +823,7 @@ def test_whole_run_is_verified_resumes_and_reports(call, trained):
     code, out, err = call("run", trained)
     assert code == 0
     assert err.count("unchanged") == 6
-    assert "4 samples, 0 mismatches" in out
+    assert "verified     4 of 360 samples, 0 mismatches" in out
     assert "report.html" in out
 
 

@@ -103,8 +103,8 @@ def test_counts_of_a_trace_are_those_of_the_timesteps_that_count(seed):
 @pytest.mark.parametrize(
     ("readout", "rule", "message"),
     [
-        ("membrane_last", "certain", "looks at the last timestep alone"),
-        ("membrane_last", 5, "looks at the last timestep alone"),
+        ("membrane_last", "certain", "looks only at the last timestep"),
+        ("membrane_last", 5, "looks only at the last timestep"),
         ("membrane_sum", "certain", "needs readout 'spike_count'"),
         ("membrane_max", "certain", "needs readout 'spike_count'"),
         ("spike_count", 0, "neither 'off', 'certain' nor a margin of 1"),
@@ -133,7 +133,7 @@ def test_the_configuration_refuses_what_cannot_be():
     for document, message in (
         ({**base, "hardware": {"early_exit": 0}}, "early_exit"),
         ({"network": {"readout": "membrane_sum"}, "hardware": {"early_exit": "certain"}}, "hardware.early_exit = 'cer"),
-        ({"network": {"readout": "membrane_last"}, "hardware": {"early_exit": 2}}, "looks at the last timestep alone"),
+        ({"network": {"readout": "membrane_last"}, "hardware": {"early_exit": 2}}, "looks only at the last timestep"),
         ({**base, "hardware": {"early_exit": 2}, "budget": {"lut": 900, "target": "ecp5-25f"}}, "budget"),
     ):  # fmt: skip
         with pytest.raises((InputError, UnsupportedError), match=message):

@@ -32,7 +32,7 @@ from codesign.report.collect import collect
 from codesign.report.headline import headline, verdict
 from codesign.report.plots import wilson_interval
 from codesign.report.samples import choose, input_panel, input_words, neuron_panel, traces
-from codesign.report.sections import structure_text
+from codesign.report.training import structure_text
 from rtl_templates.bundle import write_bundle
 from tests.requirements import needs
 
@@ -621,6 +621,19 @@ def test_a_part_of_the_test_set_is_said_to_be_one(tmp_path, wordy):
     assert "|All 8 test samples simulated in RTL" in words(write_report(make_run(tmp_path / "other")).read_text())
 
 
+def test_a_verification_of_what_has_changed_since_does_not_count(tmp_path, wordy):
+    folder = make_run(tmp_path / "run")
+    run = RunDirectory.open(folder)
+    run.set_figures({**run.figures, "samples_verified": None, "mismatches": None, "accuracy_hardware": None})
+    run.set_stage("verify", {"status": "done"})
+    run.save()
+    document = json.loads((folder / "verify" / "verification.json").read_text())
+    (folder / "verify" / "verification.json").write_text(json.dumps({**document, "accuracy_hardware": 2 / 3}))
+    text = words(write_report(folder).read_text())
+    assert "|Verified before something changed.|" in text and "codesign verify run" in text
+    assert "simulation out of date" in text and "66.67%" not in text and "not simulated yet" not in text
+
+
 def test_samples_that_differ_are_chosen(tmp_path):
     folder = make_run(tmp_path / "run", verified=False)
     decisions = np.array([0, 1, 2, 0, 1, 0, 1, 1], np.int32)
@@ -680,7 +693,7 @@ def test_what_freezing_changed_is_told_step_by_step(tmp_path, wordy):
     for row in (
         f"trained, floating point|{whole + 9}|18|93.00%|87.50%",
         f"rounded to integers|{whole + 9}|18|80.00%|{dash}",
-        f"trained on in integers, epoch 1 of 1 kept|{whole + 9}|18|90.00%|{dash}",
+        f"fine-tuned in integers, epoch 1 of 1 kept|{whole + 9}|18|90.00%|{dash}",
         f"without weights that are 0|{whole}|18|{dash}|{dash}",
         f"without dead neurons: the frozen network|{rest}|15|91.00%|75.00%",
         f"hardware, all 8 test samples simulated|{rest}|15|{dash}|75.00%",

@@ -120,8 +120,8 @@ def test_the_pattern_finds_what_the_parser_finds():
     [
         ("from codesign.machine.mapping import (\n    map_network,\n)\n", {"codesign.machine.mapping"}),
         (
-            "def f():\n    from codesign.report import sections, plots as p\n",
-            {"codesign.report", "codesign.report.sections", "codesign.report.plots"},
+            "def f():\n    from codesign.report import layers, plots as p\n",
+            {"codesign.report", "codesign.report.layers", "codesign.report.plots"},
         ),
         ("import codesign.basics.files, sim.bundle as b\n", {"codesign.basics.files", "sim.bundle"}),
         ('run([sys.executable, "-m", "sim.launch"])\n', {"sim.launch"}),
@@ -146,7 +146,7 @@ def test_stages_depend_on_what_they_use_and_not_on_what_they_do_not():
     verify = stage_sources("verify")
     assert {"sim/testbench.py", "sim/launch.py", "sim/tb/main.cpp", "codesign/machine/mapping.py"} <= verify
     assert {"boards/tools.py", "codesign/cost/estimate.py"} <= stage_sources("build") | stage_sources("budget")
-    page = {"codesign/report/plots.py", "codesign/report/sections.py", "codesign/report/templates/report.html.j2"}
+    page = {"codesign/report/plots.py", "codesign/report/layers.py", "codesign/report/templates/report.html.j2"}
     assert page <= stage_sources("report")
     for name in ("train", "freeze", "generate", "estimate", "verify", "synth", "build", "budget"):
         assert not page & stage_sources(name), name
@@ -194,7 +194,7 @@ def test_a_changed_source_changes_the_hash_of_what_depends_on_it(monkeypatch):
 
     before = hashes()
     assert changed_by("codesign/machine/encoding.py") >= {"generate", "estimate", "verify"}
-    assert changed_by("codesign/report/sections.py") == {"report"}
+    assert changed_by("codesign/report/layers.py") == {"report"}
     assert changed_by("codesign/train/losses.py") == {"train", "freeze"}
     assert changed_by("sim/tb/stream_sink.sv") >= {"verify"}
     assert "verify" not in changed_by("rtl_templates/engine.py")

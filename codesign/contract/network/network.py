@@ -191,7 +191,7 @@ class FrozenNetwork:
             f"{what} (layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))})"
             for what, layers in missing.items()
         ]
-        return f"the accelerator does not cover {' and '.join(parts)} yet; the frozen network runs in software alone"
+        return f"the accelerator does not cover {' and '.join(parts)} yet; the frozen network runs only in software"
 
     def require_hardware(self) -> None:
         """Raise UnsupportedError with the line of :meth:`hardware_support` if there is one."""

@@ -175,7 +175,7 @@ class InputCoding:
         if self.is_current and (type(self.input_bits) is not int or not 1 <= self.input_bits <= MAX_INPUT_BITS):
             raise InputError(f"{where}: input_bits = {self.input_bits!r} is outside 1..{MAX_INPUT_BITS}")
         if not self.is_current and (type(self.input_bits) is not int or self.input_bits != 0):
-            raise InputError(f"{where}: input_bits belongs to the coding 'current' alone, and is 0 otherwise")
+            raise InputError(f"{where}: input_bits is only for the coding 'current'; with other codings it is 0")
         if not isinstance(self.parameters, Mapping) or len(self.parameters) > MAX_PARAMETERS:
             raise InputError(f"{where}: coding.parameters is no table of at most {MAX_PARAMETERS} entries")
         for name, value in self.parameters.items():

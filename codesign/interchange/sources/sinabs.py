@@ -36,7 +36,7 @@ def neuron(node: Node, facts: Asked) -> Terms:
         normed = facts.needed("norm_input", node.name, why, "--norm-input or --no-norm-input")
         gain = r * (1 - decay) if normed else r
     if one_value(r, 1e-6) != 1.0 and facts.get("dt") is None:
-        raise InputError(f"{node.name}: r is not 1, as sinabs writes it; add --dt if the file is scaled otherwise")
+        raise InputError(f"{node.name}: r is not 1, as sinabs writes it; add --dt if the file is scaled differently")
     if node.type == "LI":
         return Terms(decay, gain, None, ">=")
     threshold, _ = node.numbers("v_threshold", "r")
@@ -64,6 +64,6 @@ def _dt(node: Node, tau: Float, facts: Asked) -> float:
     if np.any(tau < 1):
         raise InputError(
             f"{node.name}: tau is {float(tau.min()):g}, sinabs counts it in timesteps; add --dt, in the unit of tau, "
-            "if the file is scaled otherwise"
+            "if the file is scaled differently"
         )
     return 1.0

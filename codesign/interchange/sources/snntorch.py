@@ -73,6 +73,6 @@ def _decay(node: Node, tau: Float, factor: Float, facts: Asked, what: str) -> tu
         shown = "differs between neurons" if found is None else f"is {found:g}"
         raise InputError(
             f"{node.name}: {what} {shown}, snnTorch writes its timestep there, {EXPORT_DT:g}; add --dt, in the unit of "
-            "tau, if the file is scaled otherwise"
+            "tau, if the file is scaled differently"
         )
     return np.maximum(1 - 1 / factor, 0.0), np.ones_like(tau)

@@ -1,0 +1,43 @@
+"""The first and the last card: what the stages warned of, and how to make the run again."""
+
+from __future__ import annotations
+
+from codesign.report.blocks import Section, number
+from codesign.report.collect import Record
+
+
+def warned(record: Record) -> Section | None:
+    """What the stages warned of; no card where there is nothing."""
+    if not record.run.warnings:
+        return None
+    section = Section("warnings", "Warnings")
+    for stage, text in record.run.warnings:
+        section.alert("open", f"{stage}:", text)
+    return section
+
+
+def reproduce(record: Record) -> Section:
+    section = Section("reproduce", "Reproduce")
+    manifest = record.run.manifest
+    section.code(f"codesign run config.toml -o {record.name}-again")
+    section.caption("config.toml lies in the run directory, with every default spelled out.")
+    facts: list[tuple[str, object]] = []
+    if record.network is not None:
+        facts.append(("network hash", record.network.hash))
+    if isinstance(manifest.get("seeds"), dict):
+        facts.append(("seeds", ", ".join(f"{name} {value}" for name, value in manifest["seeds"].items())))
+    if isinstance(manifest.get("versions"), dict):
+        facts.append(("versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())))
+    section.facts(facts)
+    stages = manifest["stages"]
+    if stages:
+        rows, bad = [], []
+        # The report's own stage ends after this page is written: what could be said of it here is not so yet.
+        for row, (name, stage) in enumerate((name, stage) for name, stage in stages.items() if name != "report"):
+            rows.append([name, stage.get("status", "unknown"), number(stage.get("seconds"), 1)])
+            if stage.get("status") == "failed":
+                bad.append(row)
+        section.table(["stage", "status", "seconds"], rows, bad)
+    for line in record.damaged:
+        section.alert("bad", "Unreadable.", line)
+    return section
