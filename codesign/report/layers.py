@@ -128,11 +128,11 @@ def pictures(record: Record) -> Section | None:
         rows,
     )  # fmt: skip
     section.caption(
-        "Sizes: channels, height, width. A tap is stored once. Unrolled: the single synapses that it stands for, and the "
-        "bits that those would take for each tap, row tables left out. Per verified sample: events that reach the "
+        "Sizes: channels, height, width. A tap is stored once. Unrolled: the single synapses that it stands for, and "
+        "the bits that those would take for each tap, row tables left out. Per verified sample: events that reach the "
         "layer, its synaptic operations over its lanes, and the clocks in which it accumulates. These clocks exceed "
-        "the operations over the lanes, for all projections of a layer together, by taps that fall off the "
-        "border, by lanes that wait for the fullest, and by filling and draining."
+        "the operations over the lanes, for all projections of a layer together, by taps that fall off the border, by "
+        "lanes that wait for the fullest, and by filling and draining."
     )
     return section
 

@@ -372,8 +372,9 @@ def test_convolutions_are_shown_by_taps_and_kernels(tmp_path, undrawn):
     convolution = layers[0].projections[0].connections
     # A tap holds a slot of 32, the weight, and three steps each along y and x.
     bits = 5 + layers[0].weight_bits + 2 + 2
-    assert f"|1×4×4|3×3|3×4×4|{convolution.n_weights}|{convolution.n_operations}|{bits}|" in text
-    assert "|3×4×4|2×2|single synapses|3|" in text
+    text = text.replace("\N{MULTIPLICATION SIGN}", "x")
+    assert f"|1x4x4|3x3|3x4x4|{convolution.n_weights}|{convolution.n_operations}|{bits}|" in text
+    assert "|3x4x4|2x2|single synapses|3|" in text
     assert "1x4x4-3x4x4-3 spiking network" in page
     assert "taps and kernels of hidden 1" in page and "picture of the first layer" not in page
     assert "does not cover" not in page and "No hardware" not in page
@@ -391,8 +392,9 @@ def test_every_projection_of_a_layer_has_its_row(tmp_path, wordy):
     network = FrozenNetwork((first, last.resolved(1)), 5, InputCoding("events"), "spike_count")
     page = write_report(make_run(tmp_path / "run", network=network)).read_text()
     text = words(page)
-    assert f"|1×4×4|3×3|2×4×4|{first.projections[0].connections.n_weights}|" in text
-    assert "|hidden 1, also from hidden 1|2×4×4|1×1|2×4×4|4|" in text
+    text = text.replace("\N{MULTIPLICATION SIGN}", "x")
+    assert f"|1x4x4|3x3|2x4x4|{first.projections[0].connections.n_weights}|" in text
+    assert "|hidden 1, also from hidden 1|2x4x4|1x1|2x4x4|4|" in text
 
 
 def test_missing_parts_are_named_with_their_command(tmp_path, wordy):
