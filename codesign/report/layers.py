@@ -102,12 +102,12 @@ def pictures(record: Record) -> Section | None:
         kernel = "single synapses"
         if isinstance(connections, Convolution):
             height, across = connections.kernel
-            kernel = f"{height} x {across}" + (f", stride {connections.stride}" if connections.stride > 1 else "")
+            kernel = size_of((height, across)) + (f", stride {connections.stride}" if connections.stride > 1 else "")
         rows.append(
             [
                 name,
                 size_of(projection.source_shape) if projection.source_shape else number(projection.n_sources),
-                f"{pool.size} x {pool.size}" if pool is not None and pool.size > 1 else "",
+                size_of((pool.size, pool.size)) if pool is not None and pool.size > 1 else "",
                 kernel,
                 size_of(layer.shape) if layer.shape else number(layer.n_out),
                 number(taps),
@@ -128,18 +128,18 @@ def pictures(record: Record) -> Section | None:
         rows,
     )  # fmt: skip
     section.caption(
-        "Channels x height x width. A tap is stored once; unrolled: the single synapses that it stands for, and the "
-        "bits that those would take for each tap, row tables left out. Events that reach the layer, its synaptic "
-        "operations over its lanes, and the clocks in which it accumulates, per verified sample. The clocks "
-        "exceed the operations over the lanes, for all projections of a layer together, by taps that fall off the "
-        "border, by lanes that wait for the fullest, and by filling and draining."
+        "Sizes: channels, height, width. A tap is stored once. Unrolled: the single synapses that it stands for, and "
+        "the bits that those would take for each tap, row tables left out. Per verified sample: events that reach the "
+        "layer, its synaptic operations over its lanes, and the clocks in which it accumulates. These clocks exceed "
+        "the operations over the lanes, for all projections of a layer together, by taps that fall off the border, by "
+        "lanes that wait for the fullest, and by filling and draining."
     )
     return section
 
 
 def size_of(shape: Sequence[int]) -> str:
-    """Channels x height x width."""
-    return " x ".join(map(str, shape))
+    """Channels, height and width; without a space, so that no line breaks in it."""
+    return "\N{MULTIPLICATION SIGN}".join(map(str, shape))
 
 
 def source_events(record: Record) -> list[float | None]:

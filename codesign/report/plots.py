@@ -363,17 +363,17 @@ def kernels(dense: npt.NDArray[np.int64], shown: int) -> Figure:
     )
 
 
-def connectivity_matrix(dense: npt.NDArray[np.int64]) -> Figure:
-    """First layer as a matrix of weights, int (n_in, n_out); large ones are binned to densities."""
+def connectivity_matrix(dense: npt.NDArray[np.int64], source: str, target: str) -> Figure:
+    """Weights from a source to a layer as a matrix, int (n_in, n_out)."""
     with style():
         figure = Figure(figsize=(FULL, 3.2), layout="constrained")
         axes = figure.subplots()
         limit = max(1, int(np.abs(dense).max(initial=1)))
         shown = np.where(dense == 0, np.nan, dense).T
         axes.imshow(shown, cmap=DIVERGING_STRONG, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
-        axes.set_title("first layer's synapses (blue +, red \N{MINUS SIGN}, blank: none)")
-        axes.set_xlabel("input")
-        axes.set_ylabel("neuron")
+        axes.set_title(f"{source} \N{RIGHTWARDS ARROW} {target}")
+        axes.set_xlabel(f"neuron of {source}" if source != "input" else source)
+        axes.set_ylabel(f"neuron of {target}")
         axes.grid(False)
     return figure
 
@@ -530,9 +530,11 @@ def cycle_bars(layers: Sequence[tuple[str, Mapping[str, float]]], total: float |
             left = 0.0
             for phase, cycles in phases.items():
                 axes.barh(row, cycles, left=left, height=0.62, color=colours.get(phase, TEAL), linewidth=0)
-                if cycles > 0.07 * max(sum(item.values()) for _, item in layers):
+                written = f"{cycles:,.0f}"
+                # Where the number has room: a digit takes some 1.8 % of the width.
+                if cycles > (0.025 + 0.018 * len(written)) * max(sum(item.values()) for _, item in layers):
                     axes.text(
-                        left + cycles / 2, row, f"{cycles:,.0f}", ha="center", va="center", fontsize=8,
+                        left + cycles / 2, row, written, ha="center", va="center", fontsize=8,
                         color=INK if phase == "idle" else "#ffffff",
                     )  # fmt: skip
                 left += cycles
