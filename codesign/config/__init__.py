@@ -878,9 +878,7 @@ class Config(Section):
         if hardware.goal is None:
             return {}
         given = {key: getattr(hardware, key) for key in keys() if key in hardware.model_fields_set}
-        consumers: list[Consumer] = ["budget"] if self.budget.active else []
-        if self.budget.board is not None:
-            consumers.append("board")
+        consumers: list[Consumer] = [] if self.budget.board is None else ["board"]
         found = expanded(
             hardware.goal,
             given,
@@ -901,7 +899,6 @@ class Config(Section):
             lanes=lanes if isinstance(lanes, list) else None,
             structured=not self.network.is_plain_chain,
             sources=self.network.sources,
-            consumer="budget" if self.budget.active else None,
         )
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")
