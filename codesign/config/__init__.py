@@ -774,7 +774,10 @@ class BudgetConfig(Section):
     lut: Limit | None = Field(default=None, description="logic: ICESTORM_LC (iCE40) or TRELLIS_COMB (ECP5)")
     bram: Limit | None = Field(default=None, description="native memory blocks: 4 Kbit (iCE40) or 18 Kbit (ECP5)")
     memory_bits: Limit | None = Field(default=None, description="bits of all memories, whatever they are built from")
-    cycles: Limit | None = Field(default=None, description="mean clocks from the first input to the decision")
+    cycles: Limit | None = Field(
+        default=None,
+        description="mean clocks from the first input to the decision; with early exit as if samples were whole",
+    )
     latency_us: float | None = Field(
         default=None, gt=0, description="the same as a time, at the clock of the board or at clock_mhz"
     )
