@@ -47,7 +47,8 @@ def test_what_is_elsewhere_is_named():
     assert found == {
         "meant": 3,
         "elsewhere": {"second.words": "$__TRELLIS_DPR16X4_", "third.words": LOGIC},
-        "summary": "1 of 3 memories that ask for it; elsewhere: second.words ($__TRELLIS_DPR16X4_), third.words (logic)",
+        "summary": "1 of 3 memories that ask for it; elsewhere: second.words ($__TRELLIS_DPR16X4_), "
+        "third.words (logic)",
     }
     found = block_memories(["first.words"], mapped, FLOWS["ecp5"].block_maps)
     assert found["summary"] == "1 of 1 memories that ask for it"
