@@ -421,9 +421,7 @@ def import_network(
     readout: Annotated[
         str | None, typer.Option("--readout", help="spike_count, membrane_last, membrane_sum or membrane_max")
     ] = None,
-    timesteps: Annotated[
-        int | None, typer.Option("--timesteps", help="of a sample; default: the samples' own")
-    ] = None,
+    timesteps: Annotated[int | None, typer.Option("--timesteps", help="of a sample; default: the samples' own")] = None,
     input_bits: Annotated[
         int, typer.Option("--input-bits", min=0, max=8, help="input currents of so many bits, for 0..1; 0: events")
     ] = 0,

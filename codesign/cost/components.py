@@ -73,12 +73,13 @@ class _Parts:
         for name, value in terms.items():
             self.terms[name] += self.copies * value
 
-    def multiply(self, first: int, second: int, kept: int, factor: int | None = None) -> None:
+    def multiply(self, first: int, second: int, kept: int, factor: int | None = None, used: int | None = None) -> None:
         """A product of two signed numbers, in a DSP block or in logic; ``kept`` : bits of registers around it, which a
-        block may have inside. factor : the second number, if it is a constant."""
+        block may have inside. factor : the second number, if it is a constant. used : bits of the product that count,
+        if not all."""
         if factor is not None and factor & (factor - 1) == 0:
             return
-        blocks = multiplier_blocks(first, second, self.family)
+        blocks = multiplier_blocks(first, second, self.family, used)
         if blocks:
             self.dsps += self.copies * blocks
             self.add(absorbed=kept)
@@ -443,7 +444,7 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
     if not short:
         parts.add(sums * (slot + term + 3 + accumulator), muxed=sums * accumulator)
     for _ in range(sums if multiplies else 0):
-        parts.multiply(weight, widths.value + 1, term)
+        parts.multiply(weight, widths.value + 1, term, used=accumulator - shift)
     if engine.collects:
         # Of each stream one of the timesteps' sums is what the sweep adds.
         parts.add(index_width(widths.sums), masked=sums * accumulator, steps=sums * accumulator)

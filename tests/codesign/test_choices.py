@@ -99,7 +99,7 @@ def test_what_a_choice_takes_is_in_a_budget(name: str) -> None:
         machine_area(plan_machine(small(), map_network(small(), [2, 2], None, choices)), "ecp5")
         for choices in (Choices(), with_needs(name))
     )
-    assert other["lut"] > 1.1 * plain["lut"] and other["ff"] > 1.1 * plain["ff"]
+    assert other["lut"] > plain["lut"] and other["ff"] > plain["ff"]
 
 
 def test_a_budget_chooses_schedules_by_its_samples() -> None:
