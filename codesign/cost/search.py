@@ -30,7 +30,16 @@ from codesign.cost.estimate import (
     layer_events,
 )
 from codesign.cost.lanes import layer_work
-from codesign.machine.choices import BLOCK_ROM_BITS, DEFAULTS, EVENT_STREAMS, MAX_LANES, Choices, chosen, problem
+from codesign.machine.choices import (
+    BLOCK_ROM_BITS,
+    DEFAULTS,
+    EVENT_STREAMS,
+    MAX_LANES,
+    Choices,
+    ScheduleChoice,
+    chosen,
+    problem,
+)
 from codesign.machine.mapping import HardwareMap, encoded, map_network
 from codesign.machine.plan import MachinePlan, plan_machine
 from codesign.machine.schedules import as_chosen, free_layers, layer_schedules, sources_of
@@ -338,7 +347,7 @@ def _wide(network: FrozenNetwork) -> Iterator[Choices]:
     free = free_layers(network)
     sizes = range(len(free) + 1) if len(free) <= MOST_SCHEDULED else (0, len(free))
     fixed = layer_schedules("timestep", len(network.layers), is_current=network.coding.is_current)
-    schedules = [
+    schedules: list[ScheduleChoice] = [
         as_chosen(
             ["sample" if index in taken else found for index, found in enumerate(fixed)],
             is_current=network.coding.is_current,
