@@ -29,6 +29,7 @@ from codesign.contract.network import (
 from codesign.machine.choices import Choices, problem
 from codesign.machine.goals import GOALS, expanded
 from codesign.machine.mapping import HardwareMap, map_network
+from codesign.machine.schedules import Schedule, sources_of
 
 Shape = tuple[int, int, int]
 
@@ -51,13 +52,19 @@ DRAWN: dict[str, tuple[Any, ...]] = {
     "early_exit": ("certain", 2),
     "loadable": (True,),
 }
+# Machines from this number on have several events a clock, or samples that are walked at once, or both.
+SECOND = 100
+# A slot has as many sums: with more timesteps a machine takes minutes to synthesise.
+MOST_COLLECTED = 16
+SCHEDULES: tuple[Schedule, ...] = ("timestep", "sample")
+DRAWN_FROM_SECOND: dict[str, tuple[Any, ...]] = {"event_streams": (2, 4), "schedule": ("sample",)}
 
 
 def random_machine(number: int) -> tuple[FrozenNetwork, HardwareMap]:
     """The network and placement of a number; the same for all time while this module stays as it is."""
     rng = np.random.default_rng([2026, number])
     network = _network(rng)
-    choices = _choices(rng, network)
+    choices = _choices(rng, network, is_second=number >= SECOND)
     lanes = _lanes(rng, len(network.layers), choices)
     return network, map_network(network, lanes, None, choices)
 
@@ -189,23 +196,43 @@ def _layer(
     return layer
 
 
-def _choices(rng: np.random.Generator, network: FrozenNetwork) -> Choices:
+def _choices(rng: np.random.Generator, network: FrozenNetwork, *, is_second: bool) -> Choices:
     """Those of a goal that estimates know, or any that go together, drawn until they suit the network."""
     structured = not network.is_plain_chain
+    known = DRAWN | DRAWN_FROM_SECOND if is_second else DRAWN
     while True:
         if rng.random() < 0.4:
             goal = list(GOALS)[rng.integers(len(GOALS))]
-            drawn = expanded(goal, {}, readout=network.readout, structured=structured, consumers=["area"])
+            drawn = expanded(goal, {}, readout=network.readout, structured=structured)
+            drawn = {name: value for name, value in drawn.items() if name in known}
         else:
-            drawn = {name: values[rng.integers(len(values))] for name, values in DRAWN.items() if rng.random() < 0.22}
+            drawn = {
+                name: values[rng.integers(len(values))]
+                for name, values in known.items()
+                if rng.random() < (0.22 if name in DRAWN else 0.5)
+            }
             if "synapse_memory" in drawn:
                 drawn["loadable"] = True
-        if drawn.get("lockstep") and drawn.get("loadable"):
-            # The committed table has none of these, which were not built when it was made.
+        if _is_newer(drawn, structured=structured) or (is_second and drawn.keys().isdisjoint(DRAWN_FROM_SECOND)):
             continue
+        if "schedule" in drawn:
+            if network.timesteps > MOST_COLLECTED:
+                continue
+            # Layer by layer, also where the goal leaves it to the samples, of which there are none.
+            drawn["schedule"] = [SCHEDULES[rng.integers(2)] for _ in network.layers]
+            if network.coding.is_current:
+                drawn["schedule"][0] = "sample"
         choices = Choices(**drawn)
-        if problem(choices, readout=network.readout, n_outputs=network.n_outputs, structured=structured) is None:
+        of_network = {"readout": network.readout, "n_outputs": network.n_outputs, "structured": structured}
+        of_layers = {"sources": sources_of(network), "is_current": network.coding.is_current}
+        if problem(choices, **of_network, **of_layers) is None:
             return choices
+
+
+def _is_newer(drawn: dict[str, Any], *, structured: bool) -> bool:
+    """Whether machines could not have these choices together when the table was made."""
+    alone = [name for name in ("shape", "synapses", "lockstep", "loadable") if name in drawn]
+    return (structured and bool(alone)) or ("lockstep" in alone and "loadable" in alone)
 
 
 def _lanes(rng: np.random.Generator, layers: int, choices: Choices) -> list[int]:

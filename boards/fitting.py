@@ -63,7 +63,7 @@ def machines(table: Mapping[int, Mapping[str, Any]], family: str) -> list[Machin
 
 def part_of(name: str) -> str:
     """The part of a machine to which a component's cells are counted."""
-    engine = re.match(r"(?:engine|serializer|skip|fork_)(\d+)", name)
+    engine = re.match(r"(?:engine|serializer|skip|collector|fork_)(\d+)", name)
     if engine:
         return f"engine{engine[1]}"
     # A loader's registers are called as the ports are that show them.

@@ -16,8 +16,11 @@ from typing import Any
 Counts = dict[str, dict[str, int]]
 
 FLIP_FLOPS = ("SB_DFF", "TRELLIS_FF", "FD", "DFF")
-# What a component's lanes and groups are numbered by: their counts are added up.
-LANES = re.compile(r"\b(fetcher|neurons)\d+")
+# What the copies of a component are numbered by, lanes and streams: their counts are added up.
+COPIES = re.compile(
+    r"\b(fetcher|neurons|check|buffer)\d+(?:_\d+)?"
+    r"|\b((?:own_|hidden_)?serializer\d*|merge|reader\d*|own_fork|fork_(?:\d+|input)|(?:skip|collector)\d+_\d+)_\d+"
+)
 INSTANCE = re.compile(r"\.rom$")
 
 
@@ -43,7 +46,7 @@ def _component(name: str, scopes: set[str]) -> str:
     parts = name.split(".")
     while parts and ".".join(parts) not in scopes:
         parts.pop()
-    return INSTANCE.sub("", LANES.sub(r"\1", ".".join(parts)))
+    return INSTANCE.sub("", COPIES.sub(r"\1\2", ".".join(parts)))
 
 
 class _Ports:

@@ -1,4 +1,4 @@
-"""Narrowing and records: the only places where a value loses bits or a word is taken apart."""
+"""Narrowing, sums and records: the only places where a value loses bits or a word is taken apart."""
 
 from __future__ import annotations
 
@@ -54,9 +54,20 @@ def saturate_within(value: Value, width: int, clip: Value) -> tuple[Value, Value
     return Mux(clipped, limit, value[:width]).as_signed(), clipped
 
 
+def balanced_sum(terms: Sequence[Value]) -> Value:
+    """Sum by a balanced tree of adders."""
+    found = list(terms)
+    while len(found) > 1:
+        found = [found[i] + found[i + 1] if i + 1 < len(found) else found[i] for i in range(0, len(found), 2)]
+    return found[0]
+
+
 def popcount(bits: Sequence[Value]) -> Value:
-    """Number of ones, by a balanced tree of adders."""
-    terms: list[Value] = list(bits)
-    while len(terms) > 1:
-        terms = [terms[i] + terms[i + 1] if i + 1 < len(terms) else terms[i] for i in range(0, len(terms), 2)]
-    return terms[0]
+    """Number of ones."""
+    return balanced_sum(bits)
+
+
+def times(value: Value, factor: int) -> Value:
+    """``value`` (unsigned) times a positive constant, by shifts and additions: for a product tools take a multiplier
+    block, however small it is."""
+    return balanced_sum([value.shift_left(k) for k in range(factor.bit_length()) if factor >> k & 1])

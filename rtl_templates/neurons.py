@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,7 @@ from codesign.contract.network.terms import NO_LEAK
 from codesign.machine.layouts import LEAKS, index_width
 from codesign.machine.plan import EnginePlan
 from rtl_templates.accumulation import Accumulation, unless
-from rtl_templates.arithmetic import record_layout, saturate, saturate_within, wrap
+from rtl_templates.arithmetic import balanced_sum, record_layout, saturate, saturate_within, wrap
 from rtl_templates.memories import Rom, load_bus, load_place
 
 Key = TypeVar("Key")
@@ -177,7 +177,9 @@ class NeuronBank(wiring.Component):
             return list(words)
         swept_step = Signal.like(self.step, name="swept_step", reset_less=True)
         m.d.sync += swept_step.eq(self.step)
-        return [word.word_select(swept_step, widths.sum).as_signed() for word in words]
+        # Chosen one by one: for an offset tools would multiply the timestep with the sum's bits.
+        sums = [[word.word_select(step, widths.sum).as_signed() for step in range(widths.sums)] for word in words]
+        return [Array(of_steps)[swept_step] for of_steps in sums]
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -208,7 +210,7 @@ class NeuronBank(wiring.Component):
                 # The sums of all streams are added up, of the sweep's timestep, in a clock of their own.
                 summed = Signal(signed(widths.sum), reset_less=True)
                 parts = self._of_step(m, [part.operand for part in accumulations])
-                m.d.sync += summed.eq(wrap(_balanced(parts), summed.shape()))
+                m.d.sync += summed.eq(wrap(balanced_sum(parts), summed.shape()))
                 arriving = operand = summed
                 state_2 = _delay(m, state_2, 1)
             held = state_2.shift_right(widths.swept - widths.state)
@@ -504,14 +506,6 @@ class NeuronBank(wiring.Component):
             return numbers[0]
         width = max(signed_width(number, number) for number in numbers)
         return self._of_layer(numbers, lambda number: Const(number, signed(width)))
-
-
-def _balanced(terms: Sequence[Value]) -> Value:
-    """Sum by a balanced tree of adders."""
-    found: list[Value] = list(terms)
-    while len(found) > 1:
-        found = [one + other for one, other in zip(found[::2], found[1::2], strict=True)]
-    return found[0]
 
 
 def _compare(difference: Signal, compare: str | None) -> Value:

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from codesign.machine.layouts import DECISION, SPIKE, VALUE, index_width
 from codesign.machine.pictures import side_bits
 from codesign.machine.plan import MachinePlan, SweepWord
-from rtl_templates.arithmetic import record_layout, wrap
+from rtl_templates.arithmetic import record_layout, times, wrap
 from rtl_templates.early_exit import LeadTracker
 from rtl_templates.serializer import token_layout
 
@@ -82,12 +82,12 @@ class Readout(wiring.Component):
         source, bits, place = self.i.payload.source, sender.lane_bits, sender.place_bits
         unit: Value = source[place:]
         if sender.lanes != 1 << bits:
-            unit = source[place + bits :] * sender.lanes + source[place : place + bits]
+            unit = times(source[place + bits :], sender.lanes) + source[place : place + bits]
         if self._picture is None:
             return unit
         _, height, width = self._picture
         x_bits = side_bits(width)
-        return (unit * height + source[x_bits:place]) * width + source[:x_bits]
+        return times(times(unit, height) + source[x_bits:place], width) + source[:x_bits]
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()

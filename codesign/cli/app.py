@@ -254,7 +254,8 @@ def tune(
         typer.Option(
             "--allow",
             metavar="CHOICE",
-            help="what a machine may leave out: input_checks, counters, output_spikes; several with commas",
+            help="what a host has to agree to: input_checks, counters or output_spikes left out, four input_words a "
+            "beat; several with commas",
         ),
     ] = None,
     clock_mhz: Annotated[

@@ -774,7 +774,10 @@ class BudgetConfig(Section):
     lut: Limit | None = Field(default=None, description="logic: ICESTORM_LC (iCE40) or TRELLIS_COMB (ECP5)")
     bram: Limit | None = Field(default=None, description="native memory blocks: 4 Kbit (iCE40) or 18 Kbit (ECP5)")
     memory_bits: Limit | None = Field(default=None, description="bits of all memories, whatever they are built from")
-    cycles: Limit | None = Field(default=None, description="mean clocks from the first input to the decision")
+    cycles: Limit | None = Field(
+        default=None,
+        description="mean clocks from the first input to the decision; with early exit as if samples were whole",
+    )
     latency_us: float | None = Field(
         default=None, gt=0, description="the same as a time, at the clock of the board or at clock_mhz"
     )
@@ -878,9 +881,7 @@ class Config(Section):
         if hardware.goal is None:
             return {}
         given = {key: getattr(hardware, key) for key in keys() if key in hardware.model_fields_set}
-        consumers: list[Consumer] = ["budget"] if self.budget.active else []
-        if self.budget.board is not None:
-            consumers.append("board")
+        consumers: list[Consumer] = [] if self.budget.board is None else ["board"]
         found = expanded(
             hardware.goal,
             given,
@@ -901,7 +902,6 @@ class Config(Section):
             lanes=lanes if isinstance(lanes, list) else None,
             structured=not self.network.is_plain_chain,
             sources=self.network.sources,
-            consumer="budget" if self.budget.active else None,
         )
         if self.train.loss == "count" and self.network.readout != "spike_count":
             raise ValueError("train.loss = 'count' needs network.readout = 'spike_count'")

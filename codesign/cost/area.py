@@ -8,17 +8,14 @@ Memories and multipliers are computed by the tools' rules (:mod:`codesign.cost.m
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from codesign.basics.errors import CodesignWarning
 from codesign.cost.area_model import AreaModel, ff_terms, lut_terms
 from codesign.cost.coefficients import MODELS
 from codesign.cost.components import Component, components
 from codesign.cost.memories import Built, built
-from codesign.machine.choices import problem
 from codesign.machine.plan import MachinePlan, Memory
 
 # Parts of the density for which the estimate says what memories would take.
@@ -103,8 +100,8 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
     ``lut``, ``ff``, ``bram``, ``spram``, ``dsp``; ``error`` : ``{figure: {low, high}}``, by how much of the truth lut
     and ff may be too little and too much (:class:`codesign.cost.area_model.Figure`); ``parts`` : the same figures by
     component, ``[{"component", "layer", ...}]``, whose sums they are; ``bram_by_bits`` and ``bram_by_density`` : see
-    :func:`block_ram_of_others`; ``reason`` : why figures are missing. If the family builds no such machine these are
-    all; if the table of choices says that its logic is not known, all but those of its memories.
+    :func:`block_ram_of_others`; ``reason`` : why figures are missing, all of them, if the family builds no such
+    machine.
     """
     reason, model = no_such_machine(plan, family), MODELS[family]
     kinds = ("lut", "ff", "bram", "spram", "dsp")
@@ -112,9 +109,6 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
     unknown = {**dict.fromkeys(kinds), **others, "error": None, "parts": []}
     if reason is not None:
         return {**unknown, "reason": reason}
-    reason = problem(plan.choices, consumer="area")
-    if reason is not None:
-        return {**unknown, **_of_memories([built(memory, family) for memory in plan.memories]), "reason": reason}
     found = components(plan, family)
     total = figures(found, model)
     return {
@@ -136,32 +130,29 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
 
 
 def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
-    """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does.
-
-    Warns of figures that are not known and so cannot be compared.
-    """
+    """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does."""
     area = result["area"][device.family]
-    names = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
-    known = [kind for kind in names if area[kind] is not None]
-    if not known:
-        return [f"{name}: {area['reason']}"]
+    names = {
+        "lut": "logic cells",
+        "ff": "flip-flops",
+        "bram": "block RAMs",
+        "dsp": "DSP blocks",
+        "spram": "single-port RAMs",
+    }
     if area["reason"] is not None:
-        warnings.warn(
-            f"{name}: {area['reason']}; only its memories are compared with the device, `codesign synth` measures it",
-            CodesignWarning,
-            stacklevel=2,
-        )
+        return [f"{name}: {area['reason']}"]
     cures = {
         "lut": "use fewer lanes",
         "ff": "use fewer lanes",
         "bram": _memory_cure(area, device.budget["bram"]),
         "dsp": "use fewer lanes in the first layer",
+        "spram": "use fewer lanes",
     }
     return [
         f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
         f"({area[kind] - device.budget[kind]:g} too many, {area[kind] / device.budget[kind]:.0%}); {cures[kind]}"
         for kind, title in names.items()
-        if kind in known and area[kind] > device.budget[kind]
+        if kind in device.budget and area[kind] > device.budget[kind]
     ]
 
 

@@ -21,6 +21,8 @@ from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.coefficients import MODELS
 from codesign.cost.estimate import MAX_SAMPLES, estimate, source_rates
+from codesign.cost.schedules import choose_schedules
+from codesign.machine.capacity import CapacityOptions
 from codesign.machine.choices import DEFAULTS, Choices
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
@@ -30,6 +32,7 @@ UNITS = {
     "ff": "flip-flops",
     "bram": "block RAMs",
     "dsp": "DSP blocks",
+    "spram": "single-port RAMs",
     "memory_bits": "bits of memory",
     "cycles": "cycles",
 }
@@ -38,6 +41,7 @@ CURES = {
     "ff": "fewer lanes in budget.lanes",
     "bram": "a lower train.rewiring.target_density, fewer neurons or fewer bits in budget.weight_bits",
     "dsp": "fewer lanes in budget.lanes",
+    "spram": "fewer lanes in budget.lanes, or hardware.synapse_memory = 'auto'",
     "memory_bits": "a lower train.rewiring.target_density, fewer neurons or fewer bits in budget.weight_bits",
     "cycles": "more lanes in budget.lanes, fewer timesteps or a lower train.rewiring.target_density",
 }
@@ -56,11 +60,12 @@ class Budget:
 
     name : of the board or target, for messages; 'the budget' without one.
     family : whose area model is used; None without a device, where logic and block RAM are not limited.
-    limits : most of each kind: lut, ff, bram, dsp, memory_bits, cycles; a kind that is absent is not limited.
+    limits : most of each kind: lut, ff, bram, dsp, spram, memory_bits, cycles; a kind that is absent is not limited.
     overhead : what comes on top of the accelerator, by kind: the link of a board.
     clock_mhz : clock that place and route must reach, None without.
     weight_bits, lanes : choices, ascending; lanes are the same for every layer, clamped to its width.
-    choices : of the machine.
+    choices : of the machine. capacity : of a loadable one.
+    within : as of :func:`codesign.cost.schedules.choose_schedules`, for a schedule that the samples choose.
     """
 
     name: str
@@ -71,6 +76,8 @@ class Budget:
     weight_bits: tuple[int, ...]
     lanes: tuple[int, ...]
     choices: Choices = DEFAULTS
+    capacity: CapacityOptions | None = None
+    within: float | None = None
 
     @property
     def margins(self) -> dict[str, float]:
@@ -150,14 +157,16 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
     rates = source_rates(network, chosen, trace)
     found = []
     for lanes in budget.lanes:
-        mapping = map_network(network, [lanes] * len(network.layers), rates, budget.choices)
+        of_layers = [lanes] * len(network.layers)
+        choices = choose_schedules(network, of_layers, budget.choices, budget.within, chosen, budget.capacity)
+        mapping = map_network(network, of_layers, rates, choices, capacity=budget.capacity)
         document = estimate(plan_machine(network, mapping), stimulus=chosen, trace=trace)
         figures = {"memory_bits": sum(document["memory_bits"].values()), "cycles": document["cycles"]["latency_cycles"]}
         if budget.family is not None:
             area = document["area"][budget.family]
             if area["reason"] is not None:
                 raise UnsupportedError(f"{budget.name}: {area['reason']}")
-            figures |= {kind: area[kind] for kind in ("lut", "ff", "bram", "dsp")}
+            figures |= {kind: area[kind] for kind in ("lut", "ff", "bram", "dsp", "spram")}
         estimated = {kind: float(figures[kind]) + budget.overhead.get(kind, 0.0) for kind in UNITS if kind in figures}
         margins = budget.margins
         needed = {kind: value * (1 + margins.get(kind, 0.0)) for kind, value in estimated.items()}

@@ -73,12 +73,13 @@ class _Parts:
         for name, value in terms.items():
             self.terms[name] += self.copies * value
 
-    def multiply(self, first: int, second: int, kept: int, factor: int | None = None) -> None:
+    def multiply(self, first: int, second: int, kept: int, factor: int | None = None, used: int | None = None) -> None:
         """A product of two signed numbers, in a DSP block or in logic; ``kept`` : bits of registers around it, which a
-        block may have inside. factor : the second number, if it is a constant."""
+        block may have inside. factor : the second number, if it is a constant. used : bits of the product that count,
+        if not all."""
         if factor is not None and factor & (factor - 1) == 0:
             return
-        blocks = multiplier_blocks(first, second, self.family)
+        blocks = multiplier_blocks(first, second, self.family, used)
         if blocks:
             self.dsps += self.copies * blocks
             self.add(absorbed=kept)
@@ -124,15 +125,19 @@ def of_engine(plan: MachinePlan, number: int, family: str) -> list[Component]:
     """Components of an engine, what waits before it and what makes events of its sweeps; the network's other layers
     matter only as far as they send events to it."""
     engine = plan.engines[number]
-    serializer = _serializer(f"serializer{number}", engine.sweep_word, engine.index, family)
-    return [*_engine(plan, engine, number, family), *_skips(engine, number, family), serializer]
+    # The readout takes one token a clock.
+    sent = engine.streams if number + 1 < len(plan.engines) else 1
+    return [
+        *_engine(plan, engine, number, family),
+        *_skips(engine, number, family),
+        *_collectors(engine, number, family),
+        *_serialized(f"serializer{number}", engine.sweep_word, sent, engine.index, family),
+    ]
 
 
 def around(plan: MachinePlan, family: str) -> list[Component]:
     """Components of no engine: the door, the readout, counters, the loader."""
-    found = [_top(plan, family), _door(plan, family)]
-    if plan.choices.input_words > 1:
-        found.append(_splitter(plan, family))
+    found = [_top(plan, family), *_door(plan, family)]
     found += _forks(plan, family)
     found += _readout(plan, family)
     if plan.choices.exits and plan.choices.counters:
@@ -161,8 +166,13 @@ def _top(plan: MachinePlan, family: str) -> Component:
     return parts.of("", "top", None)
 
 
-def _door(plan: MachinePlan, family: str) -> Component:
-    """The input guard, or what is in its place."""
+def _door(plan: MachinePlan, family: str) -> Iterator[Component]:
+    """The input guard, or what is in its place, with what takes beats apart."""
+    if plan.choices.event_streams > 1:
+        yield from _parallel_door(plan, family)
+        return
+    if plan.choices.input_words > 1:
+        yield _splitter(plan, family)
     network, parts = plan.network, _Parts(family)
     is_current = network.coding.is_current
     span = plan.mapping.input_span
@@ -170,7 +180,8 @@ def _door(plan: MachinePlan, family: str) -> Component:
     value = network.coding.input_bits
     if not plan.choices.input_checks:
         parts.add(1 + is_current, drop=plan.choices.exits)
-        return parts.of("guard", "trusted", None)
+        yield parts.of("guard", "trusted", None)
+        return
     timestep = 0 if is_current else index_width(plan.engines[0].timesteps)
     word = source + (value if is_current else 1) + 1
     # Beside the word twice: state, the age and the address that clears, the protocol's errors, comparisons in parts.
@@ -185,8 +196,57 @@ def _door(plan: MachinePlan, family: str) -> Component:
         parts.add(picture=1)
     if plan.mapping.capacity is not None:
         parts.add(loader=1)
-    parts.ram(next(memory for memory in plan.memories if memory.role == "state" and memory.width == AGE_BITS))
-    return parts.of("guard", "guard", None)
+    parts.ram(plan.seen)
+    yield parts.of("guard", "guard", None)
+
+
+def _parallel_door(plan: MachinePlan, family: str) -> Iterator[Component]:
+    """The door for several events a clock: a beat's words, whose turn it is, and of each stream a check and a
+    buffer."""
+    choices, network = plan.choices, plan.network
+    is_current, streams, words = network.coding.is_current, choices.event_streams, choices.input_words
+    value = network.coding.input_bits
+    word = index_width(plan.mapping.input_span) + (value if is_current else 1)
+    event = 1 + index_width(plan.input_stream_span) + value
+    timestep = 0 if is_current else index_width(plan.engines[0].timesteps)
+    parts = _Parts(family)
+    parts.add(
+        # A beat's words and which of them wait, its end, streams that have theirs, the timestep, inside a sample.
+        words * (word + 1) + 1 + streams + timestep + 1,
+        words=words,
+        streams=streams,
+        chosen=streams * (words - 1) * (event - 1),
+        turns=streams * words,
+        added=timestep,
+        drop=choices.exits,
+    )
+    if choices.input_checks:
+        # Dropping, and the protocol's errors.
+        parts.add(1 + 4)
+    if plan.mapping.capacity is not None:
+        parts.add(loader=1)
+    yield parts.of("guard", "parallel_guard", None)
+    buffers = _Parts(family, streams)
+    buffers.add(2 * event + 2, chosen=event)
+    yield buffers.of("guard.buffer", "buffer", None)
+    if not choices.input_checks:
+        return
+    checks = _Parts(family, streams)
+    address = index_width(plan.seen.depth)
+    checks.add(
+        # The event twice, with marks; the age and the address that clears; what is known of the one that is looked up.
+        2 * event + 3 + AGE_BITS + address + AGE_BITS // 2 + 5,
+        source=address,
+        added=AGE_BITS + address,
+        drop=choices.exits,
+    )
+    if plan.input_picture is not None:
+        checks.add(picture=1)
+    if plan.mapping.capacity is not None:
+        checks.add(loader=1)
+    for _ in range(streams):
+        checks.ram(plan.seen)
+    yield checks.of("guard.check", "check", None)
 
 
 def _splitter(plan: MachinePlan, family: str) -> Component:
@@ -214,22 +274,23 @@ def _engine(plan: MachinePlan, engine: EnginePlan, number: int, family: str) -> 
     for word, memory in zip(names, fifos):
         yield _fifo(f"{name}.{word}", memory, engine.index, family)
     if engine.hidden_fifo_depth:
-        yield _serializer(f"{name}.hidden_serializer", engine.hidden_sweep_word, engine.index, family)
+        hidden = f"{name}.hidden_serializer"
+        yield from _serialized(hidden, engine.hidden_sweep_word, engine.streams, engine.index, family)
     layer = engine.layers[0]
     if isinstance(engine.placement, FoldedMap):
         return
     value = engine.widths.value
     event = 1 + index_width(layer.n_addresses) + value + layer.tag.width
     if any(engine.delayed):
-        yield _serializer(f"{name}.own_serializer", engine.own_word, engine.index, family)
+        yield from _serialized(f"{name}.own_serializer", engine.own_word, engine.streams, engine.index, family)
         if sum(engine.delayed) > 1:
-            yield _fork(f"{name}.own_fork", sum(engine.delayed), engine.index, family)
+            yield _fork(f"{name}.own_fork", sum(engine.delayed), engine.index, family, engine.streams)
     for place, projection in enumerate(engine.projections):
         if projection.reads is not None:
             yield _reader(f"{name}.reader{place or ''}", projection.reads, engine, projection.row_base, family)
     if len(engine.projections) > 1:
-        parts = _Parts(family)
-        timestep = index_width(engine.timesteps)
+        parts = _Parts(family, engine.streams)
+        timestep = index_width(1 if engine.keeps_sums else engine.timesteps)
         senders = len(engine.projections)
         parts.add(1 + event + senders + timestep, chosen=(senders - 1) * event, added=timestep, senders=senders)
         yield parts.of(f"{name}.merge", "merge", engine.index)
@@ -259,6 +320,11 @@ def _control(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> C
         parts.add(room=engine.fifo_depth.bit_length())
     else:
         parts.add(held=1)
+    if engine.streams > 1:
+        # Whether streams have room, and whether they have ended, are known a clock late.
+        parts.add((1 + (engine.queue_depth > 0)) * engine.streams, streams=engine.streams)
+    if engine.collects and placement.pipeline == "deep":
+        parts.add(timestep)
     if engine.value_width:
         parts.add(values=lanes)
     if engine.can_silence:
@@ -275,14 +341,14 @@ def _control(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> C
 
 
 def _fetcher(engine: EnginePlan, name: str, family: str) -> Iterator[Component]:
-    placement, copies = engine.placement, engine.placement.fetchers
+    placement, copies = engine.placement, len(engine.walkers)
     encoding, short = placement.encoding, placement.pipeline == "short"
     parts = _Parts(family, copies)
     # A value that no event carries is a constant.
     tag = engine.layers[0].tag.width + engine.widths.value
     row, word = engine.row.width, placement.synapse_record.width
     count = next(item.width for item in engine.row if item.name == "count")
-    address = index_width(max(placement.synapse_depth(lane) for lane in range(copies)))
+    address = index_width(max(placement.synapse_depth(lane, stream) for lane, stream in engine.walkers))
     given = placement.fetched_record.width
     group = encoding.row_group.bit_length() - 1
     parts.add(2 + tag, row=row, address=address, count=count, tag=tag)
@@ -352,7 +418,7 @@ def _built_image(engine: EnginePlan, memory: Memory, family: str) -> Built:
     found = built(memory, family)
     if not memory.read_only or found.blocks == built(replace(memory, width=max(1, memory.width - 1)), family).blocks:
         return found
-    words = [int(word) for word in engine.placement.words(cast("Role", memory.role), memory.lane)]
+    words = [int(word) for word in engine.placement.words(cast("Role", memory.role), memory.lane, memory.stream)]
     differing = reduce(or_, (word ^ words[0] for word in words), 0)
     return built(replace(memory, width=max(1, differing.bit_count())), family)
 
@@ -364,16 +430,27 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
     fire, stages = engine.clocks.fire, engine.clocks.write
     slot, accumulator = index_width(placement.n_slots), widths.accumulator
     weight = next(item.width for item in placement.given_record if item.name == "weight")
+    # What is added: a product, or a weight and the mask of the timesteps to which it belongs.
     term = weight + widths.value
+    multiplies = widths.value > 0 and not engine.collects
+    sums = engine.streams
     shift = 0 if widths.has_sum else engine.frozen[0].fraction_bits
     layers = engine.layers
     spiking = any(layer.spiking for layer in layers)
     # Accumulation: what was written last, the product and its slot; deep: both twice, and the word that was read.
-    parts.add(1 + accumulator + 1 + slot + term, added=accumulator - shift, muxed=accumulator, slot=slot)
+    # Of several streams each has its own.
+    parts.add(sums * (1 + accumulator + 1 + slot + term), added=sums * (accumulator - shift))
+    parts.add(muxed=sums * accumulator, slot=sums * slot)
     if not short:
-        parts.add(slot + term + 3 + accumulator, muxed=accumulator)
-    if widths.value:
-        parts.multiply(weight, widths.value + 1, term)
+        parts.add(sums * (slot + term + 3 + accumulator), muxed=sums * accumulator)
+    for _ in range(sums if multiplies else 0):
+        parts.multiply(weight, widths.value + 1, term, used=accumulator - shift)
+    if engine.collects:
+        # Of each stream one of the timesteps' sums is what the sweep adds.
+        parts.add(index_width(widths.sums), masked=sums * accumulator, steps=sums * accumulator)
+    if sums > 1 or engine.collects:
+        # The sum of all, and what waits for it.
+        parts.add(widths.sum + widths.swept, added=(sums - 1) * widths.sum)
     # What a sweep reads, the potential, the comparison.
     if widths.swept:
         parts.add(0 if short else widths.swept)
@@ -476,31 +553,37 @@ def _digits(number: int) -> int:
     return count
 
 
-def _fifo(name: str, memory: Memory, layer: int | None, family: str) -> Component:
-    parts = _Parts(family)
+def _fifo(name: str, memory: Memory, layer: int | None, family: str, copies: int = 1) -> Component:
+    parts = _Parts(family, copies)
     counter = memory.depth.bit_length()
     parts.add(2 * counter + 1, added=2 * counter)
-    parts.ram(memory)
+    for _ in range(copies):
+        parts.ram(memory)
     return parts.of(name, "fifo", layer)
 
 
-def _serializer(name: str, word: SweepWord, layer: int, family: str) -> Component:
-    parts = _Parts(family)
-    if word.lanes == 1:
+def _serialized(name: str, word: SweepWord, streams: int, layer: int, family: str) -> Iterator[Component]:
+    """What makes a layer's sweep words to events of so many streams."""
+    parts = _Parts(family, streams)
+    if word.lanes == 1 and streams == 1:
         parts.add(1)
-        return parts.of(name, "serializer1", layer)
+        yield parts.of(name, "serializer1", layer)
+        return
+    if streams > 1:
+        yield _fork(f"{name}_fork", streams, layer, family)
+        parts.add(owned=word.lanes)
     parts.add(1 + word.width, lanes=word.lanes, chosen=word.lanes * word.value_width, slot=word.slot_width)
-    return parts.of(name, "serializer", layer)
+    yield parts.of(name, "serializer", layer)
 
 
-def _fork(name: str, readers: int, layer: int | None, family: str) -> Component:
-    parts = _Parts(family)
+def _fork(name: str, readers: int, layer: int | None, family: str, streams: int = 1) -> Component:
+    parts = _Parts(family, streams)
     parts.add(readers, readers=readers)
     return parts.of(name, "fork", layer)
 
 
 def _reader(name: str, reads: PictureInput, engine: EnginePlan, row_base: int, family: str) -> Component:
-    layer, parts = engine.layers[0], _Parts(family)
+    layer, parts = engine.layers[0], _Parts(family, engine.streams)
     out = 1 + 1 + index_width(layer.n_addresses) + engine.widths.value + layer.tag.width
     sides = [(reads.y, side_bits(reads.shape[1])), (reads.x, side_bits(reads.shape[2]))]
     tables = sum(
@@ -526,8 +609,30 @@ def _skips(engine: EnginePlan, number: int, family: str) -> Iterator[Component]:
     """FIFOs of projections that skip layers."""
     for place, (depth, projection) in enumerate(zip(engine.skip_depths, engine.projections, strict=True)):
         if depth:
-            memory = Memory("queues", engine.index, depth, 1 + index_width(projection.span))
-            yield _fifo(f"skip{number}_{place}", memory, engine.index, family)
+            memory = Memory("queues", engine.index, depth, 1 + index_width(projection.stream_span))
+            yield _fifo(f"skip{number}_{place}", memory, engine.index, family, engine.streams)
+
+
+def _collectors(engine: EnginePlan, number: int, family: str) -> Iterator[Component]:
+    """What keeps masks of timesteps until a sample is whole."""
+    for place, collector in enumerate(engine.collectors):
+        if collector is None:
+            continue
+        parts = _Parts(family, engine.streams)
+        address, timestep = index_width(collector.depth), index_width(collector.timesteps)
+        group, word = 1 << collector.group_bits, collector.width
+        parts.add(
+            # Clearing, the banks and whose turn it is; an event on its way into a mask; a word on its way out of one.
+            address + 1 + 4 + timestep,
+            added=address + timestep,
+        )
+        parts.add(7 + 2 * address + collector.group_bits + timestep + 3 * word, muxed=3 * word, decoded=word)
+        parts.add(address + 1 + 1 + address + word + address + group, masks=word, members=group, added=address + 1)
+        if engine.loadable:
+            parts.add(loader=1)
+        for _ in range(2 * engine.streams):
+            parts.ram(collector.bank)
+        yield parts.of(f"collector{number}_{place}", "collector", engine.index)
 
 
 def _forks(plan: MachinePlan, family: str) -> Iterator[Component]:
@@ -539,7 +644,8 @@ def _forks(plan: MachinePlan, family: str) -> Iterator[Component]:
         readers.update(projection.source for projection in engine.projections if projection.source != engine.index)
     for source, count in sorted(readers.items()):
         if count > 1:
-            yield _fork("fork_input" if source < 0 else f"fork_{source}", count, None, family)
+            name = "fork_input" if source < 0 else f"fork_{source}"
+            yield _fork(name, count, None, family, plan.choices.event_streams)
 
 
 def _readout(plan: MachinePlan, family: str) -> Iterator[Component]:

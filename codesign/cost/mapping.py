@@ -36,13 +36,17 @@ def map_hardware(
     hardware = hardware or HardwareConfig()
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
-    # Without a goal lanes and schedules are those of a balanced machine.
-    within = GOALS[hardware.goal or "balanced"].within
+    within = goal_factor(hardware)
     if lanes is None:
         lanes = choose_lanes(network, hardware.choices, within, calibration)
     capacity = capacity_of(hardware)
     choices = choose_schedules(network, lanes, hardware.choices, within, calibration, capacity)
     return map_network(network, lanes, events, choices, capacity=capacity)
+
+
+def goal_factor(hardware: HardwareConfig) -> float | None:
+    """How many times the fewest clocks a machine may take, by its goal; without one that of a balanced machine."""
+    return GOALS[hardware.goal or "balanced"].within
 
 
 def capacity_of(hardware: HardwareConfig) -> CapacityOptions | None:

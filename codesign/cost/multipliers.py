@@ -39,12 +39,16 @@ MULTIPLIERS: dict[str, tuple[Multiplier, ...]] = {
 SHARING = ("ecp5", "ice40", "gowin")
 
 
-def multiplier_blocks(first: int, second: int, family: str) -> int:
-    """DSP blocks of a product of two signed numbers of so many bits; 0 if it is built from logic."""
+def multiplier_blocks(first: int, second: int, family: str, used: int | None = None) -> int:
+    """DSP blocks of a product of two signed numbers of so many bits; 0 if it is built from logic.
+
+    used : bits of the product that anything reads, if not all.
+    """
     wide, narrow = max(first, second), min(first, second)
+    product = min(first + second, used or first + second)
     counts = [
         kind.blocks(wide, narrow)
         for kind in MULTIPLIERS[family]
-        if narrow >= kind.narrowest and first + second >= kind.product
+        if narrow >= kind.narrowest and product >= kind.product
     ]
     return min(counts, default=0)

@@ -18,7 +18,7 @@ from codesign.machine.capacity import CapacityOptions
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import HardwareMap, map_network
 from codesign.machine.plan import MachinePlan, plan_machine
-from codesign.machine.schedules import Schedule, as_chosen, layer_schedules, schedule_problem, sources_of
+from codesign.machine.schedules import Schedule, as_chosen, free_layers, layer_schedules, schedule_problem, sources_of
 
 # Samples by whose events schedules are chosen.
 SAMPLES = 32
@@ -73,13 +73,6 @@ class Schedules:
             return map_network(self.network, self._lanes, None, choices, placed=placed, capacity=self._capacity)
         layers = [replace(layer, schedule=found) for layer, found in zip(base.layers, schedules, strict=True)]
         return replace(base, layers=tuple(layers), choices=choices)
-
-    def free(self) -> list[int]:
-        """Layers that could have either schedule, others as they must be."""
-        sources = sources_of(self.network)
-        return [
-            index for index, read in enumerate(sources) if index not in read and not (index == 0 and self._is_current)
-        ]
 
     def of(self, chosen: Sequence[int]) -> tuple[Schedule, ...]:
         """Schedules with those layers walked at once."""
@@ -136,7 +129,7 @@ def choose_schedules(
         )
         return none
     machines, sources = Schedules(network, lanes, none, stimulus, capacity), sources_of(network)
-    free = machines.free()
+    free = free_layers(network)
     measured: dict[tuple[Schedule, ...], tuple[float, int]] = {}
 
     def clocks(chosen: Sequence[int]) -> float:
@@ -172,7 +165,7 @@ def schedule_costs(
     A machine that walks its layers in one engine has one schedule, and the other is not built.
     """
     machines = Schedules(network, mapping.lanes, replace(mapping.choices, schedule="timestep"), stimulus, capacity)
-    free = machines.free() if not mapping.choices.folded else []
+    free = free_layers(network) if not mapping.choices.folded else []
     costs: list[dict[Schedule, ScheduleCost]] = [{} for _ in network.layers]
     for chosen in ([], free):
         plan = machines.plan(machines.of(chosen))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -30,9 +30,19 @@ from codesign.cost.estimate import (
     layer_events,
 )
 from codesign.cost.lanes import layer_work
-from codesign.machine.choices import BLOCK_ROM_BITS, DEFAULTS, MAX_LANES, Choices, chosen, problem
+from codesign.machine.choices import (
+    BLOCK_ROM_BITS,
+    DEFAULTS,
+    EVENT_STREAMS,
+    MAX_LANES,
+    Choices,
+    ScheduleChoice,
+    chosen,
+    problem,
+)
 from codesign.machine.mapping import HardwareMap, encoded, map_network
 from codesign.machine.plan import MachinePlan, plan_machine
+from codesign.machine.schedules import as_chosen, free_layers, layer_schedules, sources_of
 
 Objective = Literal["latency", "area", "energy"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -55,7 +65,7 @@ LIMITS: dict[str, str] = {
     "clock_mhz": "MHz",
 }
 # Choices that a host, or who reads the counters, has to agree to, and what they then are.
-AGREED: dict[str, Any] = {"input_checks": False, "counters": False, "output_spikes": False}
+AGREED: dict[str, Any] = {"input_checks": False, "counters": False, "output_spikes": False, "input_words": 4}
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 # Most combinations of lanes; more layers than these allow get the lanes of one greedy path.
 MOST_LANES = 120
@@ -65,6 +75,8 @@ CYCLE_ERROR = 0.05
 # Read-only memories up to here may be better off in logic.
 MOST_ROM_BITS = 2048
 MOST_THRESHOLDS = 3
+# Most layers of which every combination of schedules is looked at; of more none and all.
+MOST_SCHEDULED = 2
 AREA = ("lut", "ff", "bram", "dsp")
 
 
@@ -96,6 +108,12 @@ class Wish:
         for key in self.allowed:
             if key not in AGREED:
                 raise InputError(f"allowed {key!r} is none of {', '.join(AGREED)}")
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether clocks count."""
+        counted = {*MEASURES[self.minimise][:1], *(self.within or {})}
+        return not counted.isdisjoint(("latency_us", "interval_us", "cycles"))
 
     @property
     def limits(self) -> dict[str, float]:
@@ -152,7 +170,7 @@ class Machines:
 
     def mapping(self, lanes: tuple[int, ...], choices: Choices) -> HardwareMap:
         """The network on these lanes of a machine with these choices."""
-        walk = (lanes, choices.shape, choices.lockstep, choices.counts)
+        walk = (lanes, choices.shape, choices.lockstep, choices.counts, choices.event_streams, choices.schedule)
         base = self._once(("placed", *walk), lambda: self._placed(lanes, choices))
 
         def varied() -> HardwareMap:
@@ -163,8 +181,12 @@ class Machines:
         return replace(found, choices=choices)
 
     def _placed(self, lanes: tuple[int, ...], choices: Choices) -> HardwareMap:
-        plain = Choices(shape=choices.shape, lockstep=choices.lockstep, output_spikes=choices.output_spikes)
-        keys = {index: ("lane", index, lanes[index], choices.lockstep) for index in range(len(lanes) - 1)}
+        plain = Choices(
+            shape=choices.shape, lockstep=choices.lockstep, output_spikes=choices.output_spikes,
+            event_streams=choices.event_streams, schedule=choices.schedule,
+        )  # fmt: skip
+        how = (choices.lockstep, choices.event_streams, choices.schedule)
+        keys = {index: ("lane", index, lanes[index], *how) for index in range(len(lanes) - 1)}
         known = {index: self._known[key] for index, key in keys.items() if key in self._known}
         # A folded machine's lanes are not clamped to a layer's neurons.
         placed = None if choices.folded else known
@@ -185,12 +207,12 @@ class Machines:
             sizes = {memory.bits for memory in plan.memories if memory.read_only and memory.bits >= BLOCK_ROM_BITS}
             return [BLOCK_ROM_BITS, *(size + 1 for size in sorted(sizes) if size < MOST_ROM_BITS)][:MOST_THRESHOLDS]
 
-        key = ("thresholds", lanes, choices.shape, choices.lockstep, choices.synapses)
+        key = ("thresholds", lanes, *_walked(choices))
         return self._once(key, found)
 
     def cycles(self, lanes: tuple[int, ...], choices: Choices) -> dict[str, float]:
         """Clocks from the first input to the decision and between decisions, and nJ of a mean sample."""
-        how = (choices.shape, choices.lockstep, choices.synapses)
+        how = (*_walked(choices), choices.input_words)
 
         def found() -> dict[str, float]:
             plan = self.plan(lanes, choices)
@@ -254,6 +276,11 @@ class Machines:
         return _path(ladders, work)
 
 
+def _walked(choices: Choices) -> tuple[Any, ...]:
+    """What decides which words a lane walks for an event."""
+    return (choices.shape, choices.lockstep, choices.synapses, choices.event_streams, choices.schedule)
+
+
 def _path(ladders: list[list[int]], work: Sequence[Any]) -> list[tuple[int, ...]]:
     """Lanes as the slowest layer gets more, again and again, and beside each the last step of every other layer."""
     place = [0] * len(ladders)
@@ -275,36 +302,66 @@ def variants(wish: Wish, network: FrozenNetwork, lanes: tuple[int, ...]) -> Iter
     if network.membrane_readout:
         agreed.pop("output_spikes", None)
     several = max(lanes) > 1
+    sources, is_current = sources_of(network), network.coding.is_current
+    for choices in (*_narrow(several), *(_wide(network) if wish.is_timed else ())):
+        given = replace(choices, **agreed)
+        # Without several lanes nobody waits, in step or with a queue; with folded layers lanes are one number.
+        waits = several or choices.event_streams > 1
+        if choices.queue_depth != DEFAULTS.queue_depth and (choices.lockstep or not waits):
+            continue
+        if choices.folded and len(set(lanes)) > 1:
+            continue
+        against = problem(
+            given,
+            readout=network.readout,
+            n_outputs=network.n_outputs,
+            lanes=lanes,
+            structured=not network.is_plain_chain,
+            sources=sources,
+            is_current=is_current,
+            consumer="board" if wish.board else None,
+        )
+        if against is None:
+            yield given
+
+
+def _narrow(several: bool) -> Iterator[Choices]:
+    """Machines that take an event a clock, timestep by timestep; ``several`` : on several lanes."""
     for shape, synapses, pipeline, lockstep, state, fifos, queue in product(
         ("streaming", "folded"),
         ("plain", "compact"),
         ("deep", "short"),
-        (False, True),
+        (False, True) if several else (False,),
         ("auto", "block"),
         (True, False),
         (4, 8),
     ):
-        # Without several lanes nobody waits, in step or with a queue; with folded layers lanes are one number.
-        if (lockstep and not several) or (queue != DEFAULTS.queue_depth and (lockstep or not several)):
-            continue
-        if shape == "folded" and len(set(lanes)) > 1:
-            continue
-        choices = Choices(
+        yield Choices(
             shape=shape, synapses=synapses, pipeline=pipeline, lockstep=lockstep, state_memory=state, spike_fifos=fifos,
-            queue_depth=queue, **agreed,
+            queue_depth=queue,
         )  # fmt: skip
-        if (
-            problem(
-                choices,
-                readout=network.readout,
-                n_outputs=network.n_outputs,
-                lanes=lanes,
-                structured=not network.is_plain_chain,
-                consumer="board" if wish.board else None,
+
+
+def _wide(network: FrozenNetwork) -> Iterator[Choices]:
+    """Machines that take several events a clock, or walk samples at once: faster, and larger."""
+    free = free_layers(network)
+    sizes = range(len(free) + 1) if len(free) <= MOST_SCHEDULED else (0, len(free))
+    fixed = layer_schedules("timestep", len(network.layers), is_current=network.coding.is_current)
+    schedules: list[ScheduleChoice] = [
+        as_chosen(
+            ["sample" if index in taken else found for index, found in enumerate(fixed)],
+            is_current=network.coding.is_current,
+        )
+        for size in sizes
+        for taken in combinations(free, size)
+    ]
+    for streams, schedule, pipeline, state, queue in product(
+        EVENT_STREAMS, schedules, ("deep", "short"), ("auto", "block"), (4, 8)
+    ):
+        if streams > 1 or schedule != DEFAULTS.schedule:
+            yield Choices(
+                event_streams=streams, schedule=schedule, pipeline=pipeline, state_memory=state, queue_depth=queue
             )
-            is None
-        ):
-            yield choices
 
 
 def rank(rows: list[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:

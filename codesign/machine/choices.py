@@ -22,7 +22,7 @@ Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
 SynapseMemory = Literal["auto", "spram"]
 ScheduleChoice = Schedule | Literal["auto"] | tuple[Schedule, ...]
-Consumer = Literal["area", "budget", "board"]
+Consumer = Literal["board"]
 
 # Read-only memories of as many bits ask for block memory: left to themselves, tools build twice as much from logic.
 BLOCK_ROM_BITS = 512
@@ -161,35 +161,27 @@ class Feature:
     unknown_to: tuple[Consumer, ...] = ()
 
 
-_ALL: tuple[Consumer, ...] = ("budget", "board")
-
 # Early exit depends on the network's readout in more than one way: see early_exit.early_exit_problem.
 FEATURES: dict[str, Feature] = {
     "shape": Feature(structures=False),
     "queue_depth": Feature(),
     "input_words": Feature(unknown_to=("board",)),
-    # No synthesis of such a machine is among those that the formulas of logic were fitted to.
-    "event_streams": Feature(unknown_to=("area", "budget")),
-    "schedule": Feature(excludes=("shape",), unknown_to=("area", "budget")),
+    "event_streams": Feature(),
+    "schedule": Feature(excludes=("shape",)),
     "input_checks": Feature(unknown_to=("board",)),
     "counters": Feature(),
     "state_memory": Feature(),
-    "synapse_memory": Feature(needs=("loadable",), unknown_to=_ALL),
+    "synapse_memory": Feature(needs=("loadable",), unknown_to=("board",)),
     "synapses": Feature(structures=False),
     "pipeline": Feature(),
     "lockstep": Feature(excludes=("shape", "synapses"), structures=False),
     "spike_fifos": Feature(),
     "output_spikes": Feature(readout="spike_count"),
     "block_rom_bits": Feature(),
-    "early_exit": Feature(unknown_to=_ALL),
-    # A budget's formula does not know what capacity is asked for.
-    "loadable": Feature(excludes=("shape", "synapses"), structures=False, unknown_to=("budget",)),
+    "early_exit": Feature(unknown_to=("board",)),
+    "loadable": Feature(excludes=("shape", "synapses"), structures=False),
 }
-CONSUMERS: dict[Consumer, str] = {
-    "area": "the estimate of logic",
-    "budget": "[budget]",
-    "board": "a board's link",
-}
+CONSUMERS: dict[Consumer, str] = {"board": "a board's link"}
 
 
 def chosen(choices: Choices) -> tuple[str, ...]:

@@ -575,15 +575,23 @@ class MachinePlan:
         """Words of the readout's memory, two or more as of all memories that are written."""
         return max(2, self.network.n_outputs)
 
+    @property
+    def input_stream_span(self) -> int:
+        """Addresses that an event of the input can have within its stream."""
+        place_bits = low_bits(self.input_picture) if self.input_picture else 0
+        return span_within(self.mapping.input_span, place_bits, self.choices.event_streams)
+
+    @property
+    def seen(self) -> Memory:
+        """The memory of ages by which the input guard knows the sources of one stream that it has seen."""
+        return Memory("state", 0, guard_depth(self.input_stream_span), AGE_BITS)
+
     @cached_property
     def memories(self) -> tuple[Memory, ...]:
         """Every memory of the machine: the guard's, those of the engines, the readout's."""
         found: list[Memory] = []
         if self.choices.input_checks:
-            streams = self.choices.event_streams
-            place_bits = low_bits(self.input_picture) if self.input_picture else 0
-            depth = guard_depth(span_within(self.mapping.input_span, place_bits, streams))
-            found += [Memory("state", 0, depth, AGE_BITS)] * streams
+            found += [self.seen] * self.choices.event_streams
         for engine in self.engines:
             found += engine.memories
         if self.keeps_values:

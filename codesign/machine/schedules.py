@@ -21,6 +21,14 @@ def sources_of(network: FrozenNetwork) -> Sources:
     return tuple(tuple(projection.source for projection in layer.projections) for layer in network.layers)
 
 
+def free_layers(network: FrozenNetwork) -> list[int]:
+    """Layers that could have either schedule; the others are as they must be."""
+    is_current = network.coding.is_current
+    return [
+        index for index, read in enumerate(sources_of(network)) if index not in read and not (index == 0 and is_current)
+    ]
+
+
 def layer_schedules(chosen: str | Sequence[Schedule], n_layers: int, *, is_current: bool) -> tuple[Schedule, ...]:
     """Schedule of each layer. chosen : one for all, or one for each; is_current : whether inputs are currents."""
     one: Schedule = "sample" if chosen == "sample" else "timestep"

@@ -19,13 +19,14 @@ from codesign.config import Config, HardwareConfig
 from codesign.config.text import plain
 from codesign.contract.sidecar import read_sidecar
 from codesign.cost.budget import UNITS, Budget, Demand, nearest, preferred, relative_errors
+from codesign.cost.mapping import capacity_of, goal_factor
 from codesign.pipeline.stage import Context
 
 T = TypeVar("T")
 
 SEED = 1
 # Kinds that place and route measures; the others are known from the mapping.
-PLACED = ("lut", "ff", "bram", "dsp")
+PLACED = ("lut", "ff", "bram", "dsp", "spram")
 
 
 def resolve_budget(config: Config) -> Budget | None:
@@ -64,6 +65,8 @@ def resolve_budget(config: Config) -> Budget | None:
         weight_bits=tuple(sorted(set(given.weight_bits))),
         lanes=tuple(sorted(set(given.lanes))),
         choices=config.hardware.choices,
+        capacity=capacity_of(config.hardware),
+        within=goal_factor(config.hardware),
     )
 
 

@@ -78,7 +78,8 @@ def tune(
     target : a board, device or part (:func:`codesign.boards_table`).
     minimise : "latency", "area" (logic cells) or "energy". within : limits, any of latency_us, interval_us, cycles,
         lut, ff, bram, dsp, energy_nj, and clock_mhz, which placed machines have to reach.
-    allow : of input_checks, counters and output_spikes, those that a machine may leave out.
+    allow : what a host agrees to, of input_checks, counters and output_spikes, which a machine may leave out, and
+        input_words, four a beat.
     clock_mhz : for times before a machine is placed; by default a board's, or what is typical of the device.
     place : how many of the best are placed and routed, 0 for none; ``seeds`` of place and route.
     output : folder for logs and reports of the tools.

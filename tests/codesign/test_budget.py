@@ -89,7 +89,7 @@ def test_limits_come_from_the_board_and_what_narrows_it():
     config = parse_config({"budget": {"board": "icebreaker", "lut": 4000, "bram": 99, "latency_us": 100.0}})
     found = resolve_budget(config)
     assert found is not None
-    assert found.limits == {"lut": 4000, "bram": 30, "dsp": 8, "cycles": 1200}
+    assert found.limits == {"lut": 4000, "bram": 30, "dsp": 8, "spram": 4, "cycles": 1200}
     assert (found.family, found.clock_mhz, found.weight_bits, found.lanes) == ("ice40", 12, (4, 5, 6), (1, 2, 4, 8))
     assert found.overhead["lut"] > 0
     # The formula times 1 + margin reaches what it may be off by.

@@ -14,6 +14,8 @@ from random_choices import OTHERS, others, with_needs
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.config import HardwareConfig, parse_config
 from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.machine.capacity import CapacityOptions
 from codesign.machine.choices import CONSUMERS, DEFAULTS, FEATURES, Choices, check, chosen, keys, problem
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
@@ -28,6 +30,11 @@ def small(readout: str = "spike_count") -> FrozenNetwork:
     weights = [np.array([[1, 0, 2], [0, 3, 1]]), np.array([[1, 0], [2, 1], [0, 1]])]
     resets = {"reset": "none"} if readout != "spike_count" else {}
     return FrozenNetwork.from_arrays(weights, threshold=1, timesteps=2, readout=readout, **resets)  # type: ignore[arg-type]
+
+
+def events() -> Stimulus:
+    """Two samples of the small network."""
+    return Stimulus.from_dense(np.array([[[1, 0], [1, 1]], [[0, 1], [0, 0]]], np.uint8))
 
 
 def line_of(make: Callable[[], object]) -> str | None:
@@ -64,30 +71,46 @@ def test_every_pair_is_refused_by_all_with_the_same_line_or_by_none(pair_of: tup
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_budgets_refuse_what_their_formula_does_not_know(name: str) -> None:
-    given = {name: OTHERS[name], **({"loadable": True} if name == "synapse_memory" else {})}
-    wanted = problem(Choices(**given), consumer="budget")
-    assert line_of(lambda: parse_config({"hardware": given, "budget": {"memory_bits": 10**6}, **SPIKE_COUNT})) == wanted
-    assert (wanted is None) == (name not in ("synapse_memory", "loadable", "early_exit", "event_streams", "schedule"))
-
-
-@pytest.mark.parametrize("name", [name for name in OTHERS if name not in ("event_streams", "schedule")])
-def test_logic_of_every_choice_but_two_is_estimated(name: str) -> None:
+def test_logic_of_every_choice_is_estimated_and_budgets_take_it(name: str) -> None:
     from codesign.cost.area import machine_area
+    from codesign.cost.budget import Budget, demands
 
-    given = {name: OTHERS[name], **({"loadable": True} if name == "synapse_memory" else {})}
-    area = machine_area(plan_machine(small(), map_network(small(), [2, 2], None, Choices(**given))), "ice40")
+    given = with_needs(name)
+    family = "ecp5" if name == "state_memory" else "ice40"
+    area = machine_area(plan_machine(small(), map_network(small(), [2, 2], None, given)), family)
     assert area["lut"] > 100 and area["ff"] > 100 and area["reason"] is None
+    document = {"hardware": {name: OTHERS[name]}, "budget": {"memory_bits": 10**6}, **SPIKE_COUNT}
+    if name == "synapse_memory":
+        document["hardware"]["loadable"] = True
+    config = parse_config(document)
+    assert getattr(config.hardware.choices, name) == OTHERS[name]
+    capacity = CapacityOptions() if given.loadable else None
+    budget = Budget("it", family, {"lut": 9e9, "cycles": 9e9}, {}, None, (4,), (2,), given, capacity)
+    (found,) = demands(small(), budget, events(), 4)
+    assert found.estimated["lut"] == area["lut"] and found.estimated["cycles"] > 10 and found.fits
 
 
-@pytest.mark.parametrize("name", ["event_streams", "schedule"])
-def test_what_two_choices_take_is_told_to_be_unknown(name: str) -> None:
+@pytest.mark.parametrize("name", ["event_streams", "schedule", "loadable", "early_exit"])
+def test_what_a_choice_takes_is_in_a_budget(name: str) -> None:
+    """Logic of a machine with the choice is more than without it."""
     from codesign.cost.area import machine_area
 
-    choices = Choices(**others(name))
-    area = machine_area(plan_machine(small(), map_network(small(), [2, 2], None, choices)), "ecp5")
-    assert area["lut"] is None and area["ff"] is None
-    assert area["reason"] == problem(choices, consumer="area") is not None
+    plain, other = (
+        machine_area(plan_machine(small(), map_network(small(), [2, 2], None, choices)), "ecp5")
+        for choices in (Choices(), with_needs(name))
+    )
+    assert other["lut"] > plain["lut"] and other["ff"] > plain["ff"]
+
+
+def test_a_budget_chooses_schedules_by_its_samples() -> None:
+    from codesign.cost.budget import Budget, demands
+
+    def memory(schedule: str, within: float | None) -> float:
+        choices = Choices(schedule=schedule)  # type: ignore[arg-type]
+        budget = Budget("it", None, {"memory_bits": 9e9}, {}, None, (4,), (2,), choices, within=within)
+        return demands(small(), budget, events(), 4)[0].estimated["memory_bits"]
+
+    assert memory("auto", None) == memory("timestep", 1.0) < memory("sample", 1.0)
 
 
 def test_the_refused_pairs_are_these() -> None:

@@ -10,7 +10,6 @@ import pytest
 from random_networks import random_stimulus as random_picture_stimulus
 from random_structures import random_structure
 
-from codesign.basics.errors import CodesignWarning
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
@@ -304,19 +303,13 @@ def test_a_machine_that_a_family_has_not_has_no_figures_there():
     assert fits(result, "tiny", device) == ["tiny: iCE40 has no distributed RAM"]
 
 
-def test_memories_are_compared_with_a_device_where_logic_is_not_known():
-    network = random_network((400, 300, 10), density=0.5)
-    plan = plan_machine(network, map_network(network, [1, 1], None, Choices(event_streams=2)))
-    result = estimate(plan)
-    for family in FAMILIES:
-        assert result["area"][family]["bram"] == block_ram(plan.memories, family) > 20
-        assert result["area"][family]["lut"] is result["area"][family]["dsp"] is None
-    budget = {"lut": 1, "ff": 1, "bram": 30, "dsp": 0}
-    with pytest.warns(CodesignWarning, match="only its memories are compared with the device"):
-        (line,) = fits(result, "small", SimpleNamespace(family="ice40", budget=budget))
-    assert "of 30 block RAMs" in line
-    with pytest.warns(CodesignWarning, match="the estimate of logic does not know hardware.event_streams = 2"):
-        assert fits(result, "large", SimpleNamespace(family="ice40", budget={**budget, "bram": 10**6})) == []
+def test_a_device_without_a_resource_is_not_compared_in_it_and_single_port_ram_is():
+    result = {"area": {"ice40": {"reason": None, "lut": 10, "ff": 10, "bram": 2, "dsp": 0, "spram": 6}}}
+    result["area"]["ice40"] |= {"bram_by_bits": {}, "bram_by_density": {"0.5": 1}}
+    device = SimpleNamespace(family="ice40", budget={"lut": 20, "bram": 4, "spram": 4})
+    assert fits(result, "it", device) == ["it: about 6 of 4 single-port RAMs (2 too many, 150%); use fewer lanes"]
+    del device.budget["spram"]
+    assert fits(result, "it", device) == []
 
 
 def test_late_resets_take_no_state_of_their_own_and_synaptic_currents_one():

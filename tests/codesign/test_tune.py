@@ -38,7 +38,17 @@ def wish(**given) -> Wish:
     return Wish(**{"family": "ecp5", "budget": ROOMY, "clock_mhz": 50.0, **given})
 
 
-@pytest.mark.parametrize("choices", [Choices(), Choices(lockstep=True, pipeline="short"), Choices(synapses="compact")])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        Choices(),
+        Choices(lockstep=True, pipeline="short"),
+        Choices(synapses="compact"),
+        Choices(event_streams=2, input_words=4),
+        Choices(event_streams=4, schedule="sample", pipeline="short"),
+        Choices(schedule="sample"),
+    ],
+)
 def test_shared_work_gives_the_figures_of_a_whole_estimate(network, samples, choices):
     """Parts that are made once for several machines are those of each."""
     machines = Machines(network, samples, "ecp5")
@@ -60,6 +70,28 @@ def test_objectives_find_what_they_ask_for(network, samples):
     assert frugal["estimated"]["energy_nj"] <= min(row["estimated"]["energy_nj"] for row in (fast, small))
 
 
+def test_where_clocks_count_several_events_a_clock_and_whole_samples_are_looked_at(network, samples):
+    fast, small = (list(variants(wish(minimise=what), network, (3, 2))) for what in ("latency", "area"))
+    assert {choices.event_streams for choices in fast} == {1, 2, 4}
+    assert {choices.schedule for choices in fast} == {"timestep", "sample"}
+    assert {(choices.event_streams, choices.schedule) for choices in small} == {(1, "timestep")}
+    limited = list(variants(wish(minimise="area", within={"cycles": 100}), network, (3, 2)))
+    assert len(limited) == len(fast)
+
+
+def test_many_inputs_on_many_lanes_are_fastest_with_several_events_a_clock():
+    rng = np.random.default_rng(6)
+    weights = [rng.integers(-7, 8, shape) * (rng.random(shape) < 0.1) for shape in ((300, 32), (32, 3))]
+    wide = FrozenNetwork.from_arrays(weights, threshold=[30, 12], timesteps=4)
+    events = Stimulus.from_dense(rng.random((6, 4, 300)) < 0.3)
+    machines = Machines(wide, events, "ecp5")
+    asked = wish(allowed=("input_words",))
+    clocks = {choices: machines.cycles((12, 1), choices)["cycles"] for choices in variants(asked, wide, (12, 1))}
+    best = min(clocks, key=lambda choices: clocks[choices])
+    one = min(found for choices, found in clocks.items() if choices.event_streams == 1)
+    assert best.event_streams == 4 and clocks[best] < 0.7 * one
+
+
 def test_limits_exclude_and_say_by_how_much(network, samples):
     rows = search(network, samples, wish(minimise="area", within={"latency_us": 1.2}))
     assert rows[0]["excluded"] is None and rows[0]["estimated"]["latency_us"] <= 1.2
@@ -79,6 +111,8 @@ def test_what_a_host_has_to_agree_to_is_left_out_where_it_is_allowed_alone(netwo
     assert all(choices.input_checks and choices.counters and choices.output_spikes for choices in plain)
     lean = list(variants(wish(allowed=("input_checks", "counters", "output_spikes")), network, (2, 1)))
     assert not any(choices.input_checks or choices.counters or choices.output_spikes for choices in lean)
+    assert {choices.input_words for choices in plain + lean} == {1}
+    assert {choices.input_words for choices in variants(wish(allowed=("input_words",)), network, (2, 1))} == {4}
     assert all(not choices.loadable and choices.early_exit == "off" for choices in plain + lean)
 
 

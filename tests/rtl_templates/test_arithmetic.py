@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.machine.layouts import Field, Record
-from rtl_templates.arithmetic import popcount, record_layout, saturate, wrap
+from rtl_templates.arithmetic import popcount, record_layout, saturate, times, wrap
 
 
 def evaluate(*expressions):
@@ -52,6 +52,13 @@ def test_wrap_keeps_what_fits_and_is_modular_otherwise(width, is_signed, target,
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=33))
 def test_popcount_counts(bits):
     assert evaluate(popcount([Const(bit, 1) for bit in bits])) == [sum(bits)]
+
+
+def test_times_multiplies_without_a_multiplier():
+    for factor in range(1, 33):
+        values = [0, 1, 5, 127]
+        assert evaluate(*(times(Const(value, unsigned(7)), factor) for value in values)) == [v * factor for v in values]
+        assert "*" not in repr(times(Signal(7), factor))
 
 
 def test_layout_and_record_agree_on_every_bit():
