@@ -91,7 +91,7 @@ WAYS = (
     Way(r"codesign report runs/mine runs/other -o both\.html", "codesign report runs/mine runs/sparser -o both.html",
         FILLED),
     Way(r"codesign budget DIR", "codesign budget runs/icebreaker", FILLED),
-    Way(r"codesign export DIR", "codesign export runs/mine", FILLED),
+    Way(r"codesign export DIR -o FILE", "codesign export runs/mine -o runs/mine.nir", FILLED),
     Way(r"codesign build DIR --board icebreaker", "codesign build runs/icebreaker --board icebreaker", FILLED),
     Way(r"codesign build runs/demo --board \.\.\.", "codesign build runs/demo --board ulx3s-25f", FILLED),
     Way(r"codesign tune DIR --target icebreaker", "codesign tune runs/mine --target icebreaker --place 0", FILLED),
