@@ -24,6 +24,7 @@ from typer.main import get_command
 from tests.documented import COMMANDS, ROOT, Command
 from tests.nir_files import chain, lif, node
 from tests.requirements import REQUIREMENTS
+from tests.verilator_command import put_verilator
 
 COPIED = ("codesign", "rtl_templates", "sim", "boards", "tests", "examples", "benchmarks", "docs")
 SECONDS = 1800
@@ -227,9 +228,7 @@ def prepare(folder: Path) -> None:
             shutil.copy2(path, folder)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "home").mkdir()
-    programs = folder / "programs"
-    programs.mkdir()
-    (programs / "verilator").symlink_to(Path(sys.executable).parent / "verilator-cli")
+    put_verilator(folder / "programs")
     rng = np.random.default_rng(0)
     classes = np.arange(240) % 3
     centres = rng.random((3, 64))
