@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from codesign.report.explorer import read_peers
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASES = ROOT / "benchmarks" / "releases"
-PAGES = (ROOT / "docs" / "accelerator.md", ROOT / "docs" / "results.md", ROOT / "docs" / "peers.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "accelerator.md", ROOT / "docs" / "results.md", ROOT / "docs" / "peers.md")
 MARKED = re.compile(r"(?s)(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)")
 
 
@@ -96,6 +97,67 @@ def designs(network: str, columns: Sequence[str], goals: bool = False) -> Callab
     return table
 
 
+def _range(values: Sequence[float], form: str) -> str:
+    """One value, or the least and the greatest of the seeds."""
+    low, high = min(values), max(values)
+    return f"{low:{form}}" + (f" to {high:{form}}" if high > low else "")
+
+
+def _accuracy(figures: Mapping[str, Any], *, each: bool) -> str:
+    """Mean and standard deviation over the seeds, in %; ``each``: and every seed's."""
+    values, form = figures["accuracy"], f".{figures['decimals']}f"
+    if len(values) == 1:
+        return f"{values[0]:{form}} %" + figures.get("accuracy_note", "") * each
+    seeds = ", ".join(f"{value:{form}}" for value in values)
+    told = f" ({seeds}; seeds 0 to {len(values) - 1})" if each else f" ({len(values)} seeds)"
+    text = f"{statistics.mean(values):{form}} % ± {statistics.stdev(values):{form}}{told}"
+    return text + figures.get("accuracy_note", "") * each
+
+
+def _lanes(lanes: Sequence[int]) -> str:
+    return f"{', '.join(map(str, lanes))} lane{'s' * (list(lanes) != [1])}"
+
+
+def examples(kept: Mapping[str, Any]) -> str:
+    """What became of every example that was run to its end."""
+    rows = []
+    for name, figures in kept["examples"].items():
+        density = f"{_range(figures['density'], '.1f')} % ({_range(figures['synapses'], ',')})"
+        if work := figures.get("synaptic_operations"):
+            counted = _range(work, ",") if max(work) < 1e6 else f"{max(work) / 1e6:.2f} million"
+            density += f", {counted} synaptic operations"
+        verified = f"{figures['verified']:,} of {figures['test']:,}{figures.get('of', '')}, {figures['differing']}"
+        if compared := figures.get("spikes_and_membranes"):
+            verified += f" ({compared:,} spikes and membranes)"
+        cycles = _range(figures["cycles"], ",")
+        if interval := figures.get("interval"):
+            cycles += f", a decision every {interval:,}"
+        cycles += f" ({'folded, ' * figures.get('folded', False)}{_lanes(figures['lanes'])})"
+        accuracy = _accuracy(figures, each=True)
+        rows.append((f"`{name}`", figures["network"], accuracy, density, verified, cycles, figures["whole_run"]))
+    titles = ("example", "network, timesteps", "accuracy", "density (synapses)", "verified in RTL, differing values",
+              "cycles per sample", "whole run")  # fmt: skip
+    return _table(titles, rows)
+
+
+def chosen_examples(kept: Mapping[str, Any]) -> str:
+    """The README's: those with a ``short`` description."""
+    rows = [
+        (
+            f"`{name}`",
+            figures["short"],
+            _accuracy(figures, each=False),
+            _range(figures["synapses"], ","),
+            f"{figures['verified']:,} of {figures['test']:,}, {figures['differing']}",
+            f"{_range(figures['cycles'], ',')} on {_lanes([sum(figures['lanes'])])}",
+        )
+        for name, figures in kept["examples"].items()
+        if "short" in figures
+    ]
+    titles = ("example", "network", "accuracy", "synapses", "simulated in RTL, values that differ", "clocks per sample")
+    return _table(titles, rows)
+
+
 def peers(kept: Mapping[str, Any]) -> str:
     """Others' figures, each with its source."""
     document = read_peers()
@@ -132,6 +194,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mnist-points": designs("mnist", ("point", "device", *PLACED, "us per image"), goals=True),
     "event-designs": designs("events", ("point", "machine", "device", *PLACED, "clocks per timestep", "revision")),
     "peers": peers,
+    "examples": examples,
+    "chosen-examples": chosen_examples,
 }
 
 

@@ -24,6 +24,7 @@ from typer.main import get_command
 from tests.documented import COMMANDS, ROOT, Command
 from tests.nir_files import chain, lif, node
 from tests.requirements import REQUIREMENTS
+from tests.verilator_command import put_verilator
 
 COPIED = ("codesign", "rtl_templates", "sim", "boards", "tests", "examples", "benchmarks", "docs")
 SECONDS = 1800
@@ -91,7 +92,7 @@ WAYS = (
     Way(r"codesign report runs/mine runs/other -o both\.html", "codesign report runs/mine runs/sparser -o both.html",
         FILLED),
     Way(r"codesign budget DIR", "codesign budget runs/icebreaker", FILLED),
-    Way(r"codesign export DIR", "codesign export runs/mine", FILLED),
+    Way(r"codesign export DIR -o FILE", "codesign export runs/mine -o runs/mine.nir", FILLED),
     Way(r"codesign build DIR --board icebreaker", "codesign build runs/icebreaker --board icebreaker", FILLED),
     Way(r"codesign build runs/demo --board \.\.\.", "codesign build runs/demo --board ulx3s-25f", FILLED),
     Way(r"codesign tune DIR --target icebreaker", "codesign tune runs/mine --target icebreaker --place 0", FILLED),
@@ -227,9 +228,7 @@ def prepare(folder: Path) -> None:
             shutil.copy2(path, folder)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "home").mkdir()
-    programs = folder / "programs"
-    programs.mkdir()
-    (programs / "verilator").symlink_to(Path(sys.executable).parent / "verilator-cli")
+    put_verilator(folder / "programs")
     rng = np.random.default_rng(0)
     classes = np.arange(240) % 3
     centres = rng.random((3, 64))

@@ -37,6 +37,13 @@ def problem(command: Command) -> str | None:
             found, named = found.commands[word], f"{named} {word}"
         known = {name for parameter in found.params for name in parameter.opts + parameter.secondary_opts}
         wrong = [word for word in left if word.startswith("-") and word.split("=")[0] not in known]
+        needed = [
+            parameter for parameter in found.params if parameter.required and parameter.param_type_name == "option"
+        ]
+        missing = [parameter.opts[0] for parameter in needed if not {*parameter.opts} & {*left}]
+        # A name only, or a command that is shortened, says none of them.
+        if missing and left and "..." not in left:
+            return f"{named} needs {', '.join(missing)}"
         return f"{named} has no option {wrong}" if wrong else None
     return None
 
@@ -51,6 +58,7 @@ def test_documented_commands_exist(command: Command) -> None:
     [
         ("codesign runn x.toml", "codesign has no command runn"),
         ("codesign run x.toml --fast", "codesign run has no option ['--fast']"),
+        ("codesign export runs/mine", "codesign export needs -o"),
         ("codesign data fetch mnist", "codesign data has no command fetch"),
         ("codesign --install-everything", "codesign has no option ['--install-everything']"),
         ("python -m benchmarks.nothing", "benchmarks.nothing does not exist"),

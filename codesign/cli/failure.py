@@ -37,7 +37,10 @@ def explain(error: BaseException, arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code, arguments)
     usage = getattr(error, "format_message", None)
     if usage is not None:
-        return _fail(f"{_one_line(usage())} (see `codesign --help`)", USAGE, arguments)
+        context = getattr(error, "ctx", None)
+        # The program may be called by another name, such as that of a module.
+        named = ["codesign", *(context.command_path.split()[1:] if context is not None else [])]
+        return _fail(f"{_one_line(usage())} (see `{' '.join(named)} --help`)", USAGE, arguments)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(where + UNWRITABLE[error.errno], OutputError.exit_code, arguments)

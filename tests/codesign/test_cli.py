@@ -271,6 +271,20 @@ def test_demo_is_the_example_of_digits(monkeypatch, call, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["export", "."], "codesign export --help"),
+        (["data", "gett"], "codesign data --help"),
+        (["runn"], "codesign --help"),
+    ],
+)
+def test_wrong_usage_names_the_help_to_read(call, trained, monkeypatch, arguments, hint):
+    monkeypatch.chdir(trained)
+    code, _, err = call(*arguments)
+    assert code == 2 and f"(see `{hint}`)" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
     ("words", "offered"),
     [
         ("codesign ver", ["verify"]),

