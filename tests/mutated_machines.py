@@ -12,6 +12,7 @@ from random_networks import random_stimulus
 
 from codesign.contract import golden
 from codesign.contract.network import (
+    INPUT,
     Convolution,
     FrozenLayer,
     FrozenNetwork,
@@ -73,6 +74,8 @@ MACHINES: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {
     "certain exit": ({}, {"early_exit": "certain"}),
     "exit by margin": ({"readout": "membrane_sum"}, {"early_exit": 40, "counters": False}),
     "folded, exit": ({}, {"shape": "folded", "early_exit": "certain", "input_checks": False}),
+    # Both layers read the input, and many events are left when a sample is decided.
+    "fork, exit": ({"lanes": 1, "skips": True}, {"early_exit": 1}),
     "exit, current": ({"coding": "current"}, {"early_exit": 3, "pipeline": "short"}),
     "loadable": ({}, {"loadable": True}),
     "loadable, exit, no fifos": (
@@ -124,10 +127,11 @@ def network_of(
     leaks: str | None = None,
     terms: bool = False,
     rest: bool = False,
+    skips: bool = False,
 ) -> FrozenNetwork:
     """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate. With ``leaks`` of a kind each leaks by its
     own numbers; with ``terms`` through synaptic currents that saturate too, and resets are a timestep late; with
-    ``rest`` neurons rest after a spike instead."""
+    ``rest`` neurons rest after a spike instead; with ``skips`` the last layer reads the input, too."""
     rng = np.random.default_rng(seed)
     if pictures is not None:
         found = picture_network(rng, pictures, coding, readout)
@@ -136,7 +140,18 @@ def network_of(
     if leaks is not None:
         found = with_leaks(np.random.default_rng([seed, 1]), found, leaks)
     found = with_terms(found) if terms else found
+    found = with_skip(np.random.default_rng([seed, 2]), found) if skips else found
     return with_rest(found) if rest else found
+
+
+def with_skip(rng: np.random.Generator, network: FrozenNetwork) -> FrozenNetwork:
+    """The network with synapses from the input to its last layer."""
+    *layers, last = network.layers
+    weights = rng.integers(-9, 16, (network.n_inputs, last.n_out)) * (rng.random((network.n_inputs, last.n_out)) < 0.5)
+    skip = Projection(INPUT, Synapses.from_dense(weights))
+    found = network.with_layers([*layers, replace(last, projections=(*last.projections, skip))])
+    found.validate()
+    return found
 
 
 def with_rest(network: FrozenNetwork) -> FrozenNetwork:
@@ -275,6 +290,10 @@ def machine(name: str, folder: Path, samples: int = 6) -> tuple[FrozenNetwork, S
         spiking = len(network.layers) - (not readout_counts(network))
         lively, last = all(spikes.any() for spikes in trace.spikes[:spiking]), network.timesteps - 1
         varied = np.unique(trace.exits).size >= 3 and (trace.exits == last).any() if choices.exits else True
+        if options.get("skips"):
+            # What is left of decided samples is withdrawn.
+            left = stimulus.dense() & (np.arange(network.timesteps) > trace.exits[:, None])[:, :, None]
+            varied &= (left.sum(axis=(1, 2)) >= 10).sum() >= 3
         if lively and varied and np.unique(trace.decisions).size > 1 and (ties > 1).any() == readout_counts(network):
             break
     else:

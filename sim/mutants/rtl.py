@@ -24,6 +24,8 @@ from sim.mutants.schedules import schedule_edits
 from sim.mutants.streams import stream_edits
 
 BACKLOG = 4
+# Samples that are decided with so many events left: in one of them an event waits for one of its readers alone.
+DECIDED, LEFT = 3, 8
 
 
 def _previous(match: re.Match[str]) -> str:
@@ -463,6 +465,18 @@ def _exits_early(scene: Scene) -> bool:
     return scene.choices.exits and bool((~scene.counts[:, -1]).any())
 
 
+def _withdraws(scene: Scene) -> bool:
+    """Several projections read what the guard may withdraw, and samples that are decided have much left to withdraw."""
+    readers = sum(part.source == INPUT for layer in scene.network.layers for part in layer.projections)
+    if readers < 2 or not _exits_early(scene) or scene.stimulus.is_current:
+        return False
+    # Several streams are buffered, so that nothing is withdrawn; who collects masks hardly ever keeps others waiting.
+    if scene.choices.event_streams > 1 or scene.choices.schedule != "timestep":
+        return False
+    left = (scene.stimulus.dense() & ~scene.counts[:, :, None]).sum(axis=(1, 2))
+    return bool((left >= LEFT).sum() >= DECIDED)
+
+
 def _exits_late(scene: Scene) -> bool:
     return scene.choices.exits and bool((scene.trace.exits > 0).any())
 
@@ -685,6 +699,10 @@ RTL_EDITS = (
         "exits not counted", "early exit", "exit_counters", r"exit_count \+ [^;]+;", "exit_count;",
         "some sample exits before its last timestep",
         applies=lambda scene: scene.choices.counters and _exits_early(scene),
+    ),
+    RtlEdit(
+        "withdrawn event not forgotten", "fork", "fork_input", r"(?P<head>end else begin\s+\S+\s*= )\d+'h0;",
+        r"\g<head>has;", "a reader that has it misses the word after it", applies=_withdraws,
     ),
     RtlEdit(
         "words loaded beside their place", "loader", "loader", r"(?P<head>\\\$\d+ \[\d+:\d+\] = )address;",

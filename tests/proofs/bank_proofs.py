@@ -121,7 +121,7 @@ def _fire(
 
 def _integrator(*, has_current: bool = False) -> Proof:
     sizes = {**SIZES[10], "reset_value": 0}
-    current = {"current_leak": Leak("multiply", 3, 5), "current_width": 9} if has_current else {}
+    current = {"current_leak": Leak("multiply", 3, 5), "current_width": 10} if has_current else {}
     layer = bank_layer(n_out=2, membrane_width=10, leak=Leak("shift", 2), reset="none", **sizes, **current)
 
     def harness(**seeded) -> Harness:
@@ -133,7 +133,7 @@ def _integrator(*, has_current: bool = False) -> Proof:
     return Proof(
         "fire-integrator" + ("-synaptic" if has_current else ""),
         "a layer of a membrane readout shows u and never fires",
-        "NeuronBank, W = 10, events, leak shift" + (", synaptic current of 9 bits" if has_current else ""),
+        "NeuronBank, W = 10, events, leak shift" + (", synaptic current of 10 bits" if has_current else ""),
         "bmc",
         depth,
         harness,

@@ -32,6 +32,7 @@ from .defects import Defect, Edit, Narrower
 from .engines import DecisionHarness, EngineHarness
 from .event_proofs import event_proofs
 from .harness import Harness
+from .pictures import picture_proofs
 from .proof import Proof
 from .streams import PortRuleHarness, ProgressHarness, RuleHarness
 
@@ -373,6 +374,7 @@ def all_proofs() -> list[Proof]:
         _collector(1, 64, 20),
         _collector(2, 4, 22),
         *event_proofs(_network(timesteps=2)),
+        *picture_proofs(),
         *_rules(),
         *_progress(),
         *(_decision(folded=folded, current=current) for folded in (False, True) for current in (False, True)),

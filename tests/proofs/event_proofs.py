@@ -198,10 +198,10 @@ def _progress() -> list[Proof]:
             _seeded(
                 serializer,
                 (
-                    "waits for a word of its own",
+                    "takes nothing when it is empty",
                     SpikeSerializer,
                     r"~valid \| \(self\.o\.ready & last\)",
-                    "(~valid & own.any()) | (self.o.ready & last)",
+                    "valid & self.o.ready & last",
                 ),
                 ("word never ends", SpikeSerializer, r"self\.o\.ready & last", "0"),
             ),

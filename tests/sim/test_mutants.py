@@ -60,6 +60,7 @@ def components(name: str) -> set[str]:
         *(["streams"] if choices.event_streams > 1 else []),
         *(["collector"] if choices.schedule != "timestep" else []),
         *(["early exit"] if choices.exits else []),
+        *(["fork"] if name == "fork, exit" else []),
         *(["loader"] if choices.loadable else []),
         *(["counters"] if choices.counters else []),
         *(["picture", "taps"] if name in PICTURES else []),

@@ -19,7 +19,9 @@ from random_networks import random_lanes, random_stimulus
 from random_structures import random_covered, random_structure
 
 from codesign.contract import golden
-from codesign.contract.network import Synapses
+from codesign.contract.early_exit import early_exit_problem
+from codesign.contract.network import INPUT, FrozenNetwork, Synapses
+from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import activity, cycle_estimate, source_events
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
@@ -33,10 +35,13 @@ pytestmark = pytest.mark.hardware
 WORKERS = 2
 
 
-def equal(seed: int, folder: Path, most_lanes: int = 6, *, collects: bool = False, **sizes: int) -> None:
+def equal(
+    seed: int, folder: Path, most_lanes: int = 6, *, collects: bool = False, exits: bool = False, **sizes: int
+) -> None:
     """Golden == RTL == reference on one random network of any structure, on a random machine.
 
     collects : some of its layers, or all, walk all timesteps of a sample at once.
+    exits : several projections read events of the input, and samples are decided while it still says something.
     """
     rng = np.random.default_rng(seed)
     while True:
@@ -44,7 +49,12 @@ def equal(seed: int, folder: Path, most_lanes: int = 6, *, collects: bool = Fals
         if network.is_plain_chain or (collects and network.timesteps == 1):
             continue
         stimulus = random_stimulus(rng, network, 6)
-        choices = random_choices(rng, network)
+        given: dict[str, Any] = {}
+        if exits:
+            given = {"early_exit": int(rng.integers(1, 4)), "event_streams": 1}
+            if not leaves_events(network, stimulus, given["early_exit"]):
+                continue
+        choices = random_choices(rng, network, **given)
         schedules = layer_schedules(choices.schedule, len(network.layers), is_current=network.coding.is_current)
         if not collects or any(masks(network, index, found) for index, found in enumerate(schedules)):
             break
@@ -56,6 +66,17 @@ def equal(seed: int, folder: Path, most_lanes: int = 6, *, collects: bool = Fals
     assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
     assert result.mismatches == 0 and result.samples == len(stimulus)
     assert_equals_reference(network, stimulus, folder / "net.safetensors")
+
+
+def leaves_events(network: FrozenNetwork, stimulus: Stimulus, margin: int) -> bool:
+    """Whether several projections read the input's events, and samples that are decided leave some of them."""
+    readers = sum(part.source == INPUT for layer in network.layers for part in layer.projections)
+    decides = early_exit_problem(network.readout, margin) is None and network.n_outputs > 1
+    if readers < 2 or not decides or stimulus.is_current:
+        return False
+    exits = golden.run(network, stimulus, early_exit=margin).exits
+    left = stimulus.dense() & (np.arange(network.timesteps) > exits[:, None])[:, :, None]
+    return int(left.any(axis=(1, 2)).sum()) >= 2
 
 
 def equal_for_all(seeds: range, folder: Path, **sizes: Any) -> None:
@@ -75,6 +96,13 @@ def test_random_structures_equal_their_rtl(tmp_path: Path) -> None:
 
 def test_layers_of_both_schedules_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all(range(2), tmp_path, side=6, kernel=4, channels=5, collects=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("block", range(4))
+def test_many_structures_withdraw_from_several_readers(block: int, tmp_path: Path) -> None:
+    """Seeds 0, 1 and 2 fail with a fork that does not forget what is withdrawn."""
+    equal_for_all(range(15 * block, 15 * block + 15), tmp_path, side=(5, 9)[block % 2], channels=3, exits=True)
 
 
 @pytest.mark.deep
