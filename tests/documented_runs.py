@@ -73,6 +73,8 @@ WAYS = (
     Way(r"codesign run mine\.toml -o runs/mine --set data\.set=npz .*", f"{{}} {SHORT}", SHORTER),
     Way(r"codesign run runs/mine --set hardware\.goal=balanced", f"{{}} {SHORT}", SHORTER),
     Way(r"codesign run runs/mine", f"{{}} {SHORT}", SHORTER),
+    # By itself it would replace the run of the reader's own data, which later commands need.
+    Way(r"codesign run mine\.toml", f"{{}} -o runs/alone {SHORT}", SHORTER),
     Way(r"codesign run runs/mine/config\.toml .*", f"{{}} {SHORT}", SHORTER),
     Way(r"codesign run CONFIG -o DIR", f"codesign run examples/digits.toml -o runs/digits {SHORT}", FILLED),
     Way(r"codesign train CONFIG -o DIR", f"codesign train mine.toml -o runs/trained {SHORT}", FILLED),
