@@ -139,7 +139,7 @@ WAYS = (
         "python -m benchmarks.scale --sizes --mnist runs/mine/network.safetensors runs/mine/stimulus.npz", FILLED),
     Way(r"python -m benchmarks\.density --plot docs/images/density\.png", "{} --densities 0.1 --samples 2", SHORTER,
         needs="data mnist"),
-    Way(r"python benchmarks/training\.py( .*)?", "{} --rounds 1", SHORTER),
+    Way(r"python benchmarks/training\.py( .*)?", "{} --rounds 3", SHORTER),
     Way(r"python -m benchmarks\.method --jobs 2",
         "{} --sets fsdd-spikes --presets dense --densities 0.1 --seeds 0 --set train.epochs=1", SHORTER,
         needs="data fsdd-spikes"),
