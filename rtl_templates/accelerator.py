@@ -16,8 +16,7 @@ from rtl_templates.arithmetic import popcount, wrap
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.collector import EventCollector
 from rtl_templates.early_exit import ExitCounters
-from rtl_templates.engine import LayerEngine
-from rtl_templates.folded import FoldedEngine
+from rtl_templates.engine import Engine
 from rtl_templates.guard import InputGuard, TrustedInput
 from rtl_templates.loader import NetworkLoader
 from rtl_templates.memories import StreamFifo
@@ -97,11 +96,7 @@ class Accelerator(wiring.Component):
         self.plan = plan
         self.choices = choices = plan.choices
         self.network = plan.network
-        self.engines: list[LayerEngine | FoldedEngine] = (
-            [FoldedEngine(plan.network, plan.engines[0])]
-            if choices.folded
-            else [LayerEngine(engine) for engine in plan.engines]
-        )
+        self.engines = [Engine(engine) for engine in plan.engines]
         self.capacity = plan.mapping.capacity
         self.loader = (
             NetworkLoader(plan.network, self.capacity, starts_empty=choices.starts_empty) if self.capacity else None
@@ -219,9 +214,6 @@ class Accelerator(wiring.Component):
         # Who reads each population's events, the input's being INPUT's.
         readers: dict[int, list[list[Any]]] = {index: [] for index in range(INPUT, len(self.engines))}
         for index, engine in enumerate(self.engines):
-            if isinstance(engine, FoldedEngine):
-                readers[INPUT].append(engine.inputs)
-                continue
             for number, entries in engine.inputs.items():
                 gatherer = engine.plan.collectors[number]
                 for place, entry in enumerate(entries) if gatherer else ():

@@ -22,13 +22,14 @@ from codesign.contract.network.connections import Shape as PictureShape
 from codesign.contract.sidecar import FORMAT_NAME, FORMAT_VERSION, SIDECAR, Sidecar, write_sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.capacity import FORMAT, LOAD_ERRORS, MAGIC, Capacity, fixed_terms
+from codesign.machine.layer_map import LayerMap
 from codesign.machine.layouts import INPUT_KINDS, OUTPUT_KINDS, PARAMETERS, PROTOCOL_ERRORS
 from codesign.machine.load import load_image
-from codesign.machine.mapping import HardwareMap, LayerMap
+from codesign.machine.mapping import HardwareMap
 from codesign.machine.pictures import PictureInput, side_bits
 from codesign.machine.plan import EnginePlan, MachinePlan, plan_machine
 from rtl_templates.accelerator import Accelerator, port_members
-from rtl_templates.engine import CURRENTS, PROBES
+from rtl_templates.departures import CURRENTS, PROBES
 from rtl_templates.memories import BundlePlatform
 from rtl_templates.timing import timing_diagram
 from rtl_templates.vectors import Vectors, write_vectors
@@ -288,7 +289,7 @@ def _load_entry(
         "boot": BOOT if starts_empty else None,
         "registers": capacity.registers.describe(),
         "memories": [
-            mapping.layers[memory.layer].image(memory.lane, memory.role, memory.stream) for memory in capacity.memories
+            mapping.engines[memory.layer].image(memory.lane, memory.role, memory.stream) for memory in capacity.memories
         ],
         "capacity": capacity.to_json(),
         "fixed": fixed_terms(network, capacity),
@@ -310,10 +311,10 @@ def _reads(reads: PictureInput | None) -> dict[str, Any] | None:
 
 
 def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, network: FrozenNetwork) -> dict[str, Any]:
-    frozen, folded, index = network.layers[layer.index], mapping.folded, layer.index
-    placement = engine.placement
-    row_base, slot_base = (folded.row_base[index], folded.slot_base[index]) if folded else (0, 0)
-    probe = f"engine0.probe{index}" if folded else f"engine{index}.probe"
+    frozen, placement = network.layers[layer.index], engine.placement
+    number = placement.layers.index(layer)
+    row_base = placement.row_base[number]
+    probe = f"engine{engine.index}.probe{layer.index if placement.is_shared else ''}"
     constants = {
         name: None if placement.parameter_record.has(name) else layer.constants.get(name) for name in PARAMETERS
     }
@@ -336,7 +337,9 @@ def _layer_entry(mapping: HardwareMap, layer: LayerMap, engine: EnginePlan, netw
         "lane": layer.lane.tolist(),
         "slot": layer.slot.tolist(),
         "source_address": layer.source_address.tolist(),
-        "slot_base": slot_base,
+        "slot_base": placement.slot_base[number],
+        "parameter_base": placement.parameter_base[number],
+        "channel_parameters": layer.parameters_per_channel,
         "spiking": layer.spiking,
         "weight_bits": frozen.weight_bits,
         "fraction_bits": frozen.fraction_bits,

@@ -79,7 +79,7 @@ class SynapseFetcher(wiring.Component):
         super().__init__(
             {
                 "broadcast_valid": In(1),
-                "broadcast": In(event_layout(layer.n_addresses, value_bits, plan.layers[0].tag)),
+                "broadcast": In(event_layout(layer.n_addresses, value_bits, plan.placement.tag)),
                 "room": Out(1),
                 "go": In(1),
                 "resume": In(1),
@@ -243,7 +243,7 @@ class SynapseFetcher(wiring.Component):
         m.d.sync += [reading.eq(active), read_tag.eq(walk_tag)]
         word, word_valid, word_tag = Value.cast(synapses.data), reading, read_tag
         decoding = Const(0)
-        lands = bool(self._plan.layers[0].tag.fields)
+        lands = bool(self._plan.placement.tag.fields)
         if encoding.gap_bits is not None or encoding.codebook is not None or lands:
             # Block memory is slow to answer: its word is taken first, and decoded in the clock after.
             decoding = Signal()

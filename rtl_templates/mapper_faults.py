@@ -150,7 +150,7 @@ def _rotate_leaks(layer: LayerMap, rng: np.random.Generator) -> LayerMap | None:
 
 def _rotate(layer: LayerMap, names: Sequence[str], rng: np.random.Generator) -> LayerMap | None:
     by = layer.n_slots // layer.parameter_depth
-    if layer.parameter_depth < 2 or not any(layer.parameter_record.has(name) for name in names):
+    if layer.parameter_depth < 2 or all(layer.parameters[name].constant is not None for name in names):
         return None
     lane = int(rng.integers(layer.lanes))
     parts = {name: layer.parameters[name] for name in names}
@@ -240,7 +240,6 @@ def _with_taps(layer: LayerMap, change: Callable[[_Taps], _Taps], *, phases: boo
         step_x, phase_x = np.divmod(taps.kx, reads.stride)
         row = (taps.channel << reads.row_bits) | (phase_y * reads.phases[1] + phase_x) * phases
         slot = taps.rank * (picture[1] * picture[2]) - step_y * picture[2] - step_x
-        slot &= (1 << index_width(layer.n_slots)) - 1
         order = np.argsort(row, kind="stable")
         counts[lane] = np.bincount(row, minlength=layer.n_addresses)
         slots.append(slot[order])

@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 
 from codesign.machine.capacity import Capacity, Role
 from codesign.machine.choices import BLOCK_ROM_BITS
+from codesign.machine.engine_map import EngineMap
 from codesign.machine.layouts import index_width
-from codesign.machine.mapping import FoldedMap, LayerMap
 from rtl_templates.arithmetic import wrap
 
 
@@ -51,12 +51,10 @@ def load_bus(capacity: Capacity) -> data.StructLayout:
     )
 
 
-def load_place(
-    placement: LayerMap | FoldedMap, role: Role, lane: int, stream: int = 0
-) -> tuple[int, data.StructLayout] | None:
+def load_place(placement: EngineMap, role: Role, lane: int, stream: int = 0) -> tuple[int, data.StructLayout] | None:
     """Number of a memory on the load bus, and the bus; None if the machine is not loadable."""
     capacity = placement.capacity
-    if not isinstance(placement, LayerMap) or capacity is None:
+    if capacity is None:
         return None
     return capacity.number(placement.index, role, lane, stream), load_bus(capacity)
 

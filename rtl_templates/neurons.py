@@ -437,7 +437,7 @@ class NeuronBank(wiring.Component):
             numbers: list[int | None] = []
             for name in ("shift", "multiplier"):
                 constants = self._placement.constants.get(f"{which}_{name}")
-                numbers.append(constants[number] if isinstance(constants, list) else constants)
+                numbers.append(None if constants is None else constants[number])
             leak = layer.leaks.get(which, NO_LEAK)
             found.append((leak.kind, *numbers))
         return found
@@ -498,10 +498,8 @@ class NeuronBank(wiring.Component):
             found = Mux(chosen, build(key), found)
         return found
 
-    def _constant(self, numbers: int | Sequence[int]) -> Value | int:
+    def _constant(self, numbers: Sequence[int]) -> Value | int:
         """A constant of the layer at work."""
-        if isinstance(numbers, int):
-            return numbers
         if len(set(numbers)) == 1:
             return numbers[0]
         width = max(signed_width(number, number) for number in numbers)

@@ -21,6 +21,11 @@ def join(m: Module, sender: Any, receiver: Any) -> None:
     ]
 
 
+def stream_suffixes(streams: int) -> list[str]:
+    """What names of a stream's parts end in."""
+    return [f"_{stream}" for stream in range(streams)] if streams > 1 else [""]
+
+
 class StreamBuffer(wiring.Component):
     """Two words of a stream in registers, so that neither ``valid`` nor ``ready`` has a way through it.
 

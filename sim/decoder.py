@@ -163,11 +163,12 @@ def _decode_layer(bundle: Path, layer: LayerEntry, rows_of: dict[str, list[Int]]
         if stream:
             continue
         for name, values in tables.get(("parameters", lane, 0), {}).items():
-            if layer.picture is not None and values.size * layer.picture.size == n_slots:
-                # One word serves a channel.
-                values = np.repeat(values, layer.picture.size)
             held = neuron[lane] >= 0
-            numbers[name][neuron[lane][held]] = values[layer.slot_base :][:n_slots][held]
+            slots = np.flatnonzero(held)
+            if layer.channel_parameters and layer.picture is not None:
+                # One word serves a channel.
+                slots //= layer.picture.size
+            numbers[name][neuron[lane][held]] = values[layer.parameter_base + slots]
     return DecodedLayer(weights, stored, numbers, tuple(stray))
 
 

@@ -278,6 +278,7 @@ class _Checks:
         self.same(f"{where}.queue_depth", entry.queue_depth, queue.depth if queue else 0, verilog)
         self.same(f"{where}.fifo_depth", entry.fifo_depth, fifo.depth if fifo else 0, verilog)
         self.same(f"{where}.slot_base", entry.slot_base, first, "the layers before it")
+        self.same(f"{where}.parameter_base", entry.parameter_base, self._parameter_base(index), "the layers before it")
         self._placement(entry, base)
         self._memories(entry, engine)
 
@@ -291,6 +292,14 @@ class _Checks:
             if entry.index < index:
                 slot, row = slot + entry.n_slots, row + rows
         return slot, row
+
+    def _parameter_base(self, index: int) -> int:
+        """First word of a layer's parameters, as :meth:`_bases`."""
+        base = 0
+        for entry in self.sidecar.layers[: index + 1] if self.folded else ():
+            base = _aligned(base, _parameter_words(entry))
+            base += _parameter_words(entry) if entry.index < index else 0
+        return base
 
     def _rows(self, index: int) -> int:
         """Rows of a layer in a row table: one for each hardware index of the layer before, or those of its channels."""
@@ -387,7 +396,12 @@ class _Checks:
             names = ["start", *(["count"] if group == 1 else [f"count{k}" for k in range(group)])]
         elif memory.role == "synapses":
             one = ["slot" if encoding.gap_bits is None else "gap", "weight" if encoding.codebook is None else "code"]
-            if any(part.reads is not None and part.reads.convolution is not None for part in entry.projections):
+            served = self.sidecar.layers if self.folded else [entry]
+            if any(
+                part.reads is not None and part.reads.convolution is not None
+                for other in served
+                for part in other.projections
+            ):
                 one += ["dy", "dx"]
             names = [f"{name}{lane}" for lane in range(entry.lanes) for name in one] if entry.lockstep else one
         else:
@@ -561,8 +575,16 @@ class _Checks:
             self.same(f"{where}.refractory", entry.refractory, layer.refractory, source)
             if room is None:
                 self.same(f"{where}.current_width", entry.current_width, layer.current_width or None, source)
+            used = _used(spiking, layer.leak.kind, current_leak)
+            placed = _placed_picture(network, entry.index)
+            alike = placed is not None and all(
+                bool(np.all(numbers == numbers[:, :1]))
+                for numbers in (layer.numbers[name].reshape(placed[0], -1) for name in used)
+            )
+            # A loadable machine has no pictures.
+            self.same(f"{where}.channel_parameters", entry.channel_parameters, alike, source)
             for name in NUMBERS:
-                known = name in _used(spiking, layer.leak.kind, current_leak) - held - layer.varying
+                known = name in used - held - layer.varying
                 constant = int(layer.numbers[name][0]) if known else None
                 self.same(f"{where}.{name}", getattr(entry, name), constant, source)
         if sidecar.load is not None:
@@ -615,6 +637,11 @@ def _used(spiking: bool, leak: LeakKind, current_leak: LeakKind | None) -> set[s
         *(f"leak_{name}" for name in LEAK_NUMBERS[leak]),
         *(f"current_leak_{name}" for name in of_current),
     }
+
+
+def _parameter_words(entry: LayerEntry) -> int:
+    """Words of a layer's parameters in a lane."""
+    return entry.n_slots // (entry.picture.size if entry.channel_parameters and entry.picture else 1)
 
 
 def _aligned(place: int, size: int) -> int:

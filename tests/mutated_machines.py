@@ -54,6 +54,8 @@ MACHINES: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {
     "folded, no fifos": ({}, {"shape": "folded", "spike_fifos": False, "output_spikes": False}),
     "folded, current": ({"coding": "current"}, {"shape": "folded", "pipeline": "short"}),
     "folded, compact": ({}, {"shape": "folded", "synapses": "compact", "input_words": 2}),
+    "folded, turns": ({"turns": True}, {"shape": "folded"}),
+    "folded, pictures": ({"pictures": "padded", "lanes": 1}, {"shape": "folded"}),
     "wide beats": ({}, {"input_words": 4, "state_memory": "block", "block_rom_bits": 0}),
     "streams": ({"lanes": 3}, {"event_streams": 2}),
     "streams, one lane": ({"lanes": 1}, {"event_streams": 2, "input_words": 2}),
@@ -124,6 +126,7 @@ def network_of(
     readout: str = "spike_count",
     seed: int = 5,
     pictures: str | None = None,
+    turns: bool = False,
     leaks: str | None = None,
     terms: bool = False,
     rest: bool = False,
@@ -131,10 +134,13 @@ def network_of(
 ) -> FrozenNetwork:
     """12-9-4 in 5 timesteps: neurons fire, leak, go negative and saturate. With ``leaks`` of a kind each leaks by its
     own numbers; with ``terms`` through synaptic currents that saturate too, and resets are a timestep late; with
-    ``rest`` neurons rest after a spike instead; with ``skips`` the last layer reads the input, too."""
+    ``rest`` neurons rest after a spike instead; with ``skips`` the last layer reads the input, too. With
+    ``turns`` there are three layers, which read what is kept for a later turn of one engine."""
     rng = np.random.default_rng(seed)
     if pictures is not None:
         found = picture_network(rng, pictures, coding, readout)
+    elif turns:
+        found = turn_network(rng, coding, readout)
     else:
         found = chain_network(rng, coding, readout)
     if leaks is not None:
@@ -185,6 +191,29 @@ def with_leaks(rng: np.random.Generator, network: FrozenNetwork, kind: str) -> F
         shift, multiplier = (np.repeat(numbers, layer.n_out // units) for numbers in (shift, multiplier))
         layers.append(replace(layer, leak=Leak(kind, shift, multiplier if kind == "multiply" else 0)))  # type: ignore[arg-type]
     found = network.with_layers(layers)
+    found.validate()
+    return found
+
+
+def turn_network(rng: np.random.Generator, coding: str, readout: str) -> FrozenNetwork:
+    """12-9-6-4 in 5 timesteps; the first layer reads itself too, the last one the input and the first one."""
+    sizes = {-1: 12, 0: 9, 1: 6, 2: 4}
+
+    def read(source: int, n_out: int) -> Projection:
+        return Projection(source, Synapses.from_dense(rng.integers(-6, 12, (sizes[source], n_out))))
+
+    layers = [
+        FrozenLayer.from_projections(
+            [read(source, sizes[index]) for source in sources],
+            threshold=rng.integers(20, 60, sizes[index]),
+            leak=Leak("shift", 2),
+            reset="subtract",
+            fraction_bits=2,
+            membrane_width=9,
+        )
+        for index, sources in enumerate([(-1, 0), (0,), (1, 0, -1)])
+    ]
+    found = FrozenNetwork(tuple(layers), 5, InputCoding(coding), readout)  # type: ignore[arg-type]
     found.validate()
     return found
 

@@ -190,7 +190,7 @@ def random_lean(rng: np.random.Generator, network: FrozenNetwork, choices: Choic
 
 
 def random_variant(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMap:
-    """The mapping with any pipeline and encoding in each layer, or one for all of a folded engine."""
+    """The mapping with any pipeline and encoding in each engine."""
 
     def variant(layers: tuple[LayerMap, ...]) -> tuple[LayerMap, ...]:
         held = np.unique(np.concatenate([weights for layer in layers for weights in layer.synapse_weight]))
@@ -200,6 +200,4 @@ def random_variant(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMa
         pipeline: Pipeline = "short" if rng.random() < 0.6 else "deep"
         return tuple(replace(layer, encoding=encoding, pipeline=pipeline) for layer in layers)
 
-    if mapping.folded:
-        return replace(mapping, layers=variant(mapping.layers))
-    return replace(mapping, layers=tuple(one for layer in mapping.layers for one in variant((layer,))))
+    return replace(mapping, layers=tuple(layer for engine in mapping.engines for layer in variant(engine.layers)))

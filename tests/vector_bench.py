@@ -87,11 +87,7 @@ def simulate(
     simulator = Simulator(ResetInserter(reset)(dut))
     simulator.add_clock(1e-6)
     names = ("valid", "slot", "spikes", "membranes")
-    if mapping.folded:
-        (engine,) = dut.engines
-        probes = [[getattr(engine, f"probe{layer.index}_{name}") for name in names] for layer in mapping.layers]
-    else:
-        probes = [[getattr(engine, f"probe_{name}") for name in names] for engine in dut.engines]
+    probes = [[probe[name] for name in names] for engine in dut.engines for probe in engine.probes]
 
     async def bench(ctx):
         position, done, restart = 0, 0, reset_at

@@ -278,7 +278,9 @@ class LayerEntry(Part):
 
     n_in : sources of all projections together. lane, slot : by neuron. picture : if lanes own channels, whose places
     are neighbouring slots. source_address : by source, projection by projection, its address in events. slot_base :
-    where the layer's slots begin in the parameter memory. state_width : of what a slot keeps, or of the membrane's part
+    where the layer's slots begin in the state memories; parameter_base : where its words begin in the parameter memory,
+    one for each slot, or with channel_parameters one for each channel of a lane.
+    state_width : of what a slot keeps, or of the membrane's part
     where synaptic currents have one of current_state_width. sum_width : None if the sum lies in a state. schedule : how
     often a source's row is walked, in each timestep in which it fires or once a sample; of events there is then a sum
     for each timestep. current_width,
@@ -300,6 +302,8 @@ class LayerEntry(Part):
     slot: tuple[Annotated[int, Field(ge=0, lt=MAX_WIDTH)], ...] = _many(MAX_WIDTH)
     source_address: tuple[Annotated[int, Field(ge=0, lt=MAX_DEPTH)], ...] = _many(MAX_PROJECTIONS * MAX_WIDTH)
     slot_base: Annotated[int, Field(ge=0, lt=MAX_DEPTH)]
+    parameter_base: Annotated[int, Field(ge=0, lt=MAX_DEPTH)]
+    channel_parameters: bool
     spiking: bool
     weight_bits: Bits
     fraction_bits: Annotated[int, Field(ge=0, le=64)]
@@ -356,6 +360,8 @@ class LayerEntry(Part):
             raise ValueError(f"the picture does not have {self.n_out} neurons, or {self.n_slots} slots are no channels")
         if any(convolutions) and self.picture is None:
             raise ValueError("a convolution gives no picture")
+        if self.channel_parameters and self.picture is None:
+            raise ValueError("parameters are those of channels, but the layer is no picture")
         for part in self.projections:
             if self.picture is not None and part.reads is not None and part.reads.convolution is not None:
                 taps = part.reads.picture.channels * part.reads.convolution.size

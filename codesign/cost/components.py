@@ -21,8 +21,8 @@ from typing import cast
 from codesign.cost.memories import Built, built
 from codesign.cost.multipliers import SHARING, multiplier_blocks
 from codesign.machine.capacity import HASH_BYTES, Capacity, Role
+from codesign.machine.layer_map import LayerMap
 from codesign.machine.layouts import index_width
-from codesign.machine.mapping import FoldedMap
 from codesign.machine.pictures import PictureInput, side_bits
 from codesign.machine.plan import (
     AGE_BITS,
@@ -262,43 +262,53 @@ def _engine(plan: MachinePlan, engine: EnginePlan, number: int, family: str) -> 
     yield from _fetcher(engine, name, family)
     yield from _bank(plan, engine, name, family)
     fifos = [memory for memory in engine.memories if memory.role == "queues" and memory.clocked]
-    names = [
-        word
-        for word, depth in (
-            ("hidden_fifo", engine.hidden_fifo_depth),
-            ("own", engine.own_fifo_depth),
-            ("fifo", engine.fifo_depth),
-        )
-        if depth
+    names = [("hidden_fifo", 1)] * (engine.hidden_fifo_depth > 0)
+    names += [
+        (f"{link.way}{link.name}", engine.streams if link.way == "copy" else 1) for link in engine.links if link.depth
     ]
-    for word, memory in zip(names, fifos):
-        yield _fifo(f"{name}.{word}", memory, engine.index, family)
-    if engine.hidden_fifo_depth:
+    names += [(word, 1) for word, depth in (("own", engine.own_fifo_depth), ("fifo", engine.fifo_depth)) if depth]
+    for word, copies in names:
+        yield _fifo(f"{name}.{word}", fifos[0], engine.index, family, copies)
+        fifos = fifos[copies:]
+    if engine.senders:
         hidden = f"{name}.hidden_serializer"
         yield from _serialized(hidden, engine.hidden_sweep_word, engine.streams, engine.index, family)
-    layer = engine.layers[0]
-    if isinstance(engine.placement, FoldedMap):
+    for link in engine.links:
+        if link.projection.reads is not None:
+            target = engine.layers[link.layer]
+            yield _reader(f"{name}.reader{link.name}", link.projection.reads, engine, target, 0, family)
+    yield from _places(engine, name, family)
+    if engine.is_shared:
         return
-    value = engine.widths.value
-    event = 1 + index_width(layer.n_addresses) + value + layer.tag.width
+    layer, value = engine.layers[0], engine.widths.value
+    event = 1 + index_width(layer.n_addresses) + value + engine.placement.tag.width
     if any(engine.delayed):
         yield from _serialized(f"{name}.own_serializer", engine.own_word, engine.streams, engine.index, family)
         if sum(engine.delayed) > 1:
             yield _fork(f"{name}.own_fork", sum(engine.delayed), engine.index, family, engine.streams)
     for place, projection in enumerate(engine.projections):
         if projection.reads is not None:
-            yield _reader(f"{name}.reader{place or ''}", projection.reads, engine, projection.row_base, family)
+            yield _reader(f"{name}.reader{place or ''}", projection.reads, engine, layer, projection.row_base, family)
     if len(engine.projections) > 1:
         parts = _Parts(family, engine.streams)
         timestep = index_width(1 if engine.keeps_sums else engine.timesteps)
         senders = len(engine.projections)
         parts.add(1 + event + senders + timestep, chosen=(senders - 1) * event, added=timestep, senders=senders)
         yield parts.of(f"{name}.merge", "merge", engine.index)
-    if layer.picture is not None:
-        ranks, height, width = layer.n_ranks, *layer.picture[1:]
-        yield _place(f"{name}.place", (width, height, ranks), engine.index, family)
-        if layer.parameters_per_channel and layer.parameter_record.fields:
-            yield _place(f"{name}.parameter_place", (height * width, ranks), engine.index, family)
+
+
+def _places(engine: EnginePlan, name: str, family: str) -> Iterator[Component]:
+    """Counters through the slots of pictures, as wide as the largest needs."""
+    layers = engine.layers
+    if all(layer.picture is None for layer in layers):
+        return
+    shapes = [layer.picture or (1, 1, 1) for layer in layers]
+    ranks, height, width = max(layer.n_ranks for layer in layers), *(max(x[axis] for x in shapes) for axis in (1, 2))
+    yield _place(f"{name}.place", (width, height, ranks), engine.index, family)
+    if any(layer.parameters_per_channel for layer in layers) and engine.placement.parameter_record.fields:
+        sizes = max(layer.n_slots // layer.parameter_depth for layer in layers)
+        words = max(layer.parameter_depth for layer in layers)
+        yield _place(f"{name}.parameter_place", (sizes, words), engine.index, family)
 
 
 def _control(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Component:
@@ -307,7 +317,7 @@ def _control(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> C
     placement, lanes = engine.placement, engine.lanes
     slot, stages = index_width(placement.n_slots), engine.clocks.write
     timestep, saturations = index_width(engine.timesteps), lanes.bit_length()
-    is_folded = isinstance(placement, FoldedMap)
+    is_folded = engine.is_shared
     parts.add(
         # The slot, its marks: valid, initial, silent until it is shown, the last one.
         slot + (stages) * (slot + 3) + engine.clocks.fire + timestep + saturations + 3,
@@ -337,6 +347,11 @@ def _control(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> C
         address = index_width(placement.n_addresses)
         parts.add(layer + 2 + (address - index_width(max(1, engine.layers[0].n_in)) if layers > 1 else 0))
         parts.add(layers=layers, event=address + engine.widths.value, bases=lanes * slot)
+        if not engine.is_chain:
+            # The stage that tells links apart, and whose turn it is among them.
+            links, words = len(engine.links), sum(link.way in ("passed", "kept") for link in engine.links)
+            event = 1 + address + engine.widths.value + placement.tag.width
+            parts.add(2 + event + index_width(links) + index_width(max(2, words)), chosen=(links - 1) * event)
     return parts.of(name, "folded" if is_folded else "control", engine.index)
 
 
@@ -345,7 +360,7 @@ def _fetcher(engine: EnginePlan, name: str, family: str) -> Iterator[Component]:
     encoding, short = placement.encoding, placement.pipeline == "short"
     parts = _Parts(family, copies)
     # A value that no event carries is a constant.
-    tag = engine.layers[0].tag.width + engine.widths.value
+    tag = engine.placement.tag.width + engine.widths.value
     row, word = engine.row.width, placement.synapse_record.width
     count = next(item.width for item in engine.row if item.name == "count")
     address = index_width(max(placement.synapse_depth(lane, stream) for lane, stream in engine.walkers))
@@ -384,7 +399,7 @@ def _fetcher(engine: EnginePlan, name: str, family: str) -> Iterator[Component]:
 
 
 def _taps(engine: EnginePlan) -> int:
-    return engine.layers[0].tag.width
+    return engine.placement.tag.width
 
 
 def _images(engine: EnginePlan, name: str, role: str, family: str) -> Component:
@@ -468,8 +483,7 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
         parts.add(kept + (2 if short else 3) * synaptic + 2, saturated=synaptic, added=widths.gathered)
         parts.add(*([widths.state] if widths.has_sum else []))
     if spiking:
-        constant = placement.constants.get("threshold")
-        is_constant = isinstance(constant, int)
+        is_constant = not engine.is_shared and placement.constants.get("threshold") is not None
         parts.add(0 if short else 2 * widths.potential + 1)
         parts.add(**{"threshold_constant" if is_constant else "threshold": widths.potential})
         for kind in {(layer.reset, layer.reset_value) for layer in engine.frozen}:
@@ -485,7 +499,7 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
         parts.add(0 if short else widths.current)
     if any(layer.reset_delay for layer in engine.frozen):
         parts.add(0 if short else widths.potential, added=widths.potential)
-    if placement.constants.get("bias") != 0:
+    if engine.is_shared or placement.constants.get("bias") != [0]:
         parts.add(added=widths.state if not widths.has_current else widths.current_state)
     if widths.count:
         delay = fire - (1 if short else 2) + stages - fire
@@ -582,9 +596,16 @@ def _fork(name: str, readers: int, layer: int | None, family: str, streams: int 
     return parts.of(name, "fork", layer)
 
 
-def _reader(name: str, reads: PictureInput, engine: EnginePlan, row_base: int, family: str) -> Component:
-    layer, parts = engine.layers[0], _Parts(family, engine.streams)
-    out = 1 + 1 + index_width(layer.n_addresses) + engine.widths.value + layer.tag.width
+def _reader(
+    name: str, reads: PictureInput, engine: EnginePlan, layer: LayerMap, row_base: int, family: str
+) -> Component:
+    """What reads a picture for a layer; where layers have turns what it finds is registered behind all of them."""
+    parts = _Parts(family, engine.streams)
+    out = (
+        0
+        if engine.is_shared
+        else 1 + 1 + index_width(layer.n_addresses) + engine.widths.value + engine.placement.tag.width
+    )
     sides = [(reads.y, side_bits(reads.shape[1])), (reads.x, side_bits(reads.shape[2]))]
     tables = sum(
         max(1, int(max(column.max(initial=0), 0)).bit_length()) * max(1, (1 << bits) // (1 << LUT_INPUTS[family]))
@@ -639,7 +660,7 @@ def _forks(plan: MachinePlan, family: str) -> Iterator[Component]:
     """Forks where several layers read one population."""
     readers: Counter[int] = Counter({len(plan.mapping.layers) - 1: 1})
     for engine in plan.engines:
-        if isinstance(engine.placement, FoldedMap):
+        if engine.is_shared:
             return
         readers.update(projection.source for projection in engine.projections if projection.source != engine.index)
     for source, count in sorted(readers.items()):

@@ -509,22 +509,42 @@ def _folded_decision(
     clocks = engine.clocks
     fire, stages = clocks.fire, clocks.write
     event_clocks, barrier_clocks = clocks.fetch, clocks.barrier
-    token = now
+    # First event of the sweep before, and its begin, from which on events of the next turn are taken.
+    token = begin = now
     for t in range(network.timesteps):
         for layer, peak in zip(engine.layers, peaks, strict=True):
             if layer.index > 0 or t == 0 or not is_current:
-                if layer.index == 0:
-                    count = float(activities[0].events[sample, t, 0]) + (0 if is_current else 1)
-                    first, last = now + INPUT_CLOCKS, now + INPUT_CLOCKS + count
-                else:
-                    tokens = float(activities[layer.index].events[sample, t, 0])
-                    first = token
-                    last = max(now - 1, first + tokens)
+                first, last = _taken(engine, activities[layer.index], layer.index, sample, t, begin, token, now)
                 walked = max(now + 1, first + event_clocks) + peak[t]
-                now = max(walked + barrier_clocks, last + event_clocks)
+                now = begin = max(walked + barrier_clocks, last + event_clocks)
             token = now + fire + TOKEN_CLOCKS
             now += layer.n_slots + stages
     return now + TOKEN_CLOCKS + READOUT_CLOCKS + network.n_outputs, now
+
+
+def _taken(
+    engine: EnginePlan, activity: Activity, layer: int, sample: int, t: int, begin: float, token: float, now: float
+) -> tuple[float, float]:
+    """Clocks of the first event and of the end that come to a layer, link by link, one event of each stream a clock.
+
+    begin : when what is kept may come. token : when the sweep before sends its first event. now : when that is over.
+    """
+    starts, end = [], begin
+    for link in engine.links:
+        if link.layer != layer:
+            continue
+        events = float(activity.events[sample, t, link.number])
+        if link.way == "port":
+            start = max(now + INPUT_CLOCKS, end)
+            end = start + events + (0 if engine.widths.value else 1)
+        elif link.way == "passed":
+            start = max(token, end)
+            end = max(now - 1, start + events)
+        else:
+            start = end + 1
+            end = start + events
+        starts.append(start if events else end)
+    return min(starts), end
 
 
 def estimate(

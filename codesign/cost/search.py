@@ -309,7 +309,8 @@ def variants(wish: Wish, network: FrozenNetwork, lanes: tuple[int, ...]) -> Iter
         waits = several or choices.event_streams > 1
         if choices.queue_depth != DEFAULTS.queue_depth and (choices.lockstep or not waits):
             continue
-        if choices.folded and len(set(lanes)) > 1:
+        # A single layer has one engine in any case.
+        if choices.folded and (len(set(lanes)) > 1 or len(lanes) == 1):
             continue
         against = problem(
             given,

@@ -163,7 +163,7 @@ class Feature:
 
 # Early exit depends on the network's readout in more than one way: see early_exit.early_exit_problem.
 FEATURES: dict[str, Feature] = {
-    "shape": Feature(structures=False),
+    "shape": Feature(),
     "queue_depth": Feature(),
     "input_words": Feature(unknown_to=("board",)),
     "event_streams": Feature(),

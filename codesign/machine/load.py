@@ -70,7 +70,7 @@ def _registers(network: FrozenNetwork, capacity: Capacity) -> bytes:
 
 
 def _contents(mapping: HardwareMap, memory: LoadMemory) -> bytes:
-    found = mapping.layers[memory.layer].words(memory.role, memory.lane, memory.stream)
+    found = mapping.engines[memory.layer].words(memory.role, memory.lane, memory.stream)
     if memory.word_bytes <= 8:
         return found.astype("<u8").view(np.uint8).reshape(-1, 8)[:, : memory.word_bytes].tobytes()
     return b"".join(int(word).to_bytes(memory.word_bytes, "little") for word in found)

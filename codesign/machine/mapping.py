@@ -1,4 +1,4 @@
-"""Placement of a frozen network on lanes: which neuron sits where, and what every memory holds.
+"""Placement of a frozen network on lanes: which neuron sits where.
 
 Each layer has P lanes; a lane owns some neurons (its slots), their incoming synapses and a row table of its
 own, so lanes never wait for each other within a timestep. The placement decides nothing but speed: sums are
@@ -25,594 +25,24 @@ from codesign.machine.capacity import (
     Capacity,
     CapacityOptions,
     LayerCapacity,
-    Role,
     check_fits,
     plan_capacity,
     stored_thresholds,
     synapse_words,
 )
-from codesign.machine.choices import DEFAULTS, MAX_LANES, Choices, Pipeline, check
-from codesign.machine.encoding import PLAIN, Encoding, smallest
-from codesign.machine.layouts import (
-    PARAMETERS,
-    Field,
-    Record,
-    in_lockstep,
-    index_width,
-    parameter_width,
-    parameter_word,
-)
+from codesign.machine.choices import DEFAULTS, MAX_LANES, Choices, check
+from codesign.machine.encoding import smallest
+from codesign.machine.engine_map import EngineMap
+from codesign.machine.layer_map import LayerMap, Parameter, ProjectionMap, own_addresses
+from codesign.machine.layouts import index_width
 from codesign.machine.pictures import PictureInput, addresses, low_bits
 from codesign.machine.placement import Walks, balance_of, place, whole_events
 from codesign.machine.schedules import Schedule, as_chosen, collects, layer_schedules
-from codesign.machine.streams import address_within, span_within, stream_of
+from codesign.machine.streams import span_within
 
 Int = npt.NDArray[np.int64]
 
 LOADABLE = Choices(loadable=True)
-
-
-@dataclass(frozen=True, eq=False)
-class ProjectionMap:
-    """What one projection brings to a layer: events of a source, each of which leads to one of the layer's rows.
-
-    source : INPUT, an earlier layer, or the layer itself, whose events are those of the timestep before.
-    source_address : int64 (n_in,); address of each source in events. span : addresses that an event can have.
-    reads : how events of a picture find rows and slots; None if an event's address is a row's.
-    row_base, n_rows : first of its rows in the row table of each stream of events, and how many there are.
-    streams, table_rows : streams of events, and rows of each one's tables, those of all projections.
-    """
-
-    source: int
-    source_address: Int
-    span: int
-    reads: PictureInput | None
-    row_base: int
-    n_rows: int
-    streams: int = 1
-    table_rows: int = 0
-
-    @property
-    def n_in(self) -> int:
-        return int(self.source_address.size)
-
-    @property
-    def place_bits(self) -> int:
-        """Low bits of an address that say where in its channel a neuron is; 0 unless it is a picture's."""
-        return 0 if self.reads is None else low_bits(self.reads.shape)
-
-    @property
-    def stream_span(self) -> int:
-        """Addresses that an event can have in its stream."""
-        return span_within(self.span, self.place_bits, self.streams)
-
-    @cached_property
-    def source_stream(self) -> Int:
-        """int64 (n_in,): stream in which each source's events come."""
-        return stream_of(self.source_address, self.place_bits, self.streams)
-
-    @cached_property
-    def source_row(self) -> Int:
-        """int64 (n_in,): row that each source's event leads to, the tables of streams one after the other; -1 if it is
-        dropped."""
-        row = address_within(self.source_address, self.place_bits, self.streams)
-        row = row if self.reads is None else self.reads.rows(row)
-        return np.where(row >= 0, self.source_stream * self.table_rows + self.row_base + row, -1)
-
-    def unit_row(self, unit: Int, bits: int = 0, within: Int | int = 0) -> Int:
-        """Row of a unit (an address, or a channel) and of a number of ``bits`` bits within it."""
-        row = (address_within(unit, 0, self.streams) << bits) | within
-        return stream_of(unit, 0, self.streams) * self.table_rows + self.row_base + row
-
-
-@dataclass(frozen=True, eq=False)
-class Parameter:
-    """A number that each slot has (:data:`codesign.machine.layouts.PARAMETERS`).
-
-    slots : int64 (lanes, n_slots); what each slot uses, padding included.
-    constant : the layer-wide number, or None if every slot has its own.
-    """
-
-    slots: Int
-    constant: int | None
-
-    @property
-    def range(self) -> tuple[int, int]:
-        """The least and the greatest."""
-        return int(self.slots.min()), int(self.slots.max())
-
-    def with_slots(self, lane: int, slots: Int) -> Parameter:
-        """With other numbers in a lane."""
-        changed = self.slots.copy()
-        changed[lane] = slots
-        return replace(self, slots=changed)
-
-
-@dataclass(frozen=True, eq=False)
-class LayerMap:
-    """One layer on its lanes.
-
-    index : position of the layer in the network.
-    projections : where its events come from.
-    n_out, lanes, n_slots : neurons, lanes P, slots of every lane.
-    lane, slot : int64 (n_out,); place of each neuron. Of a picture, lanes own whole channels: the slot of (c, y, x) is
-        ``(rank * H + y) * W + x``, rank being the channel's place among those of its lane.
-    row_start, row_count : int64 (lanes, n_rows); a lane's synapses, or taps, of each row; rows of a stream of events
-        one after the other.
-    synapse_slot, synapse_weight : one int64 array per lane, ordered by row, then slot. Of a tap, ``synapse_slot`` is
-        what an event's base is added to, modulo a power of two.
-    synapse_step : of taps, one int64 (2, n) array per lane: steps along y and x; else None.
-    synapse_source, synapse_target : as above, the frozen network's indices, of channels for taps (for reports; not in
-        hardware).
-    picture : (channels, height, width) if the neurons are placed as a picture, else None.
-    parameters : of the slots, by name, those that the layer uses: a threshold if it spikes, a bias, the leak's numbers.
-    spiking : False for the last layer of a membrane readout, whose thresholds are not used.
-    weight_bits : bits of one weight.
-    balance : mean over greatest load of the lanes, summed over the accumulations that guided the placement; the lane
-        use that no overhead would leave. 1 is perfect.
-    encoding : how rows and synapses lie in memory.
-    pipeline : how many registers cut the lanes' datapath.
-    capacity : of a loadable machine, from which slots, addresses, words and depths follow; else None.
-    lockstep : whether all lanes walk a row at once: one row table and one synapse memory, whose words hold a slot and a
-        weight for each lane. A lane with fewer synapses in a row than another adds 0 to slot 0 meanwhile.
-    streams : events that it takes in a clock. A lane has so many row tables and synapse memories, each with the rows of
-        the sources of one stream.
-    schedule : whether a source's row is walked in every timestep in which it fires, or once a sample.
-    """
-
-    index: int
-    projections: tuple[ProjectionMap, ...]
-    n_out: int
-    lanes: int
-    n_slots: int
-    lane: Int
-    slot: Int
-    row_start: Int
-    row_count: Int
-    synapse_slot: tuple[Int, ...]
-    synapse_weight: tuple[Int, ...]
-    synapse_source: tuple[Int, ...]
-    synapse_target: tuple[Int, ...]
-    synapse_step: tuple[Int, ...] | None
-    picture: Shape | None
-    parameters: dict[str, Parameter]
-    spiking: bool
-    weight_bits: int
-    balance: float
-    encoding: Encoding = PLAIN
-    pipeline: Pipeline = "deep"
-    capacity: Capacity | None = None
-    lockstep: bool = False
-    streams: int = 1
-    schedule: Schedule = "timestep"
-
-    @property
-    def fetchers(self) -> int:
-        """Row tables and synapse memories of each stream, each with a fetcher: one per lane, or one for all in lock
-        step."""
-        return 1 if self.lockstep else self.lanes
-
-    @property
-    def lane_bits(self) -> int:
-        """Bits of a lane's number within a hardware index; 0 for one lane."""
-        return (self.lanes - 1).bit_length()
-
-    @property
-    def place_bits(self) -> int:
-        """Low bits of an event's address that say where in its channel a neuron is; 0 unless it is a picture's."""
-        return low_bits(self.picture) if self.picture else 0
-
-    @property
-    def n_ranks(self) -> int:
-        """Channels of every lane of a picture; slots otherwise."""
-        return self.n_slots // prod(self.picture[1:]) if self.picture else self.n_slots
-
-    @cached_property
-    def hardware_index(self) -> Int:
-        """int64 (n_out,): address of each neuron in events, rank << lane_bits | lane above the place in the channel."""
-        size = prod(self.picture[1:]) if self.picture else 1
-        return _own_addresses(self.picture, self.slot[::size] // size, self.lane[::size], self.lane_bits)
-
-    @property
-    def index_span(self) -> int:
-        """Addresses that an event of this layer can have."""
-        return self.n_ranks << (self.lane_bits + self.place_bits)
-
-    @property
-    def n_in(self) -> int:
-        """Sources of all projections together."""
-        return sum(projection.n_in for projection in self.projections)
-
-    @cached_property
-    def source_address(self) -> Int:
-        """int64 (n_in,): address of each source in events, projection by projection."""
-        return np.concatenate([projection.source_address for projection in self.projections])
-
-    @cached_property
-    def source_row(self) -> Int:
-        """int64 (n_in,): row that each source's event leads to; -1 if it is dropped."""
-        return np.concatenate([projection.source_row for projection in self.projections])
-
-    @property
-    def convolutions(self) -> list[PictureInput]:
-        """How the projections that are convolutions read."""
-        found = (projection.reads for projection in self.projections)
-        return [reads for reads in found if reads is not None and reads.is_convolution]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of a lane, of all streams together."""
-        return int(self.row_start.shape[1])
-
-    @property
-    def n_addresses(self) -> int:
-        """Rows of each row table."""
-        return self.n_rows // self.streams
-
-    @cached_property
-    def source_stream(self) -> Int:
-        """int64 (n_in,): stream in which each source's events come."""
-        return np.concatenate([projection.source_stream for projection in self.projections])
-
-    def walked(self, of_rows: Int) -> Int:
-        """int64 (lanes, n_in): what an event of each source walks, of ``row_lengths`` or ``row_count``."""
-        return np.where(self.source_row >= 0, of_rows[:, self.source_row], 0)
-
-    @property
-    def padding_slots(self) -> int:
-        """Slots that hold no neuron."""
-        return self.lanes * self.n_slots - self.n_out
-
-    @property
-    def lane_synapses(self) -> Int:
-        """int64 (lanes,): synapses of each lane."""
-        return np.array([weights.size for weights in self.synapse_weight], np.int64)
-
-    @property
-    def imbalance(self) -> float:
-        """Synapses of the fullest lane over the mean; 1 is perfect, also for a layer without synapses."""
-        synapses = self.lane_synapses
-        return float(synapses.max() / synapses.mean()) if synapses.any() else 1.0
-
-    @cached_property
-    def _columns(self) -> list[tuple[dict[str, Int], Int]]:
-        """Of each lane: the fields of its synapse words, and the words of each row."""
-        found = [
-            self.encoding.synapse_columns(count, slot, weight)
-            for count, slot, weight in zip(self.row_count, self.synapse_slot, self.synapse_weight, strict=True)
-        ]
-        for (columns, _), step in zip(found, self.synapse_step or (), strict=bool(self.synapse_step)):
-            columns |= {"dy": step[0], "dx": step[1]}
-        if not self.lockstep:
-            return found
-        longest = np.max([words for _, words in found], axis=0)
-        return [
-            ({name: _spread(column, words, longest) for name, column in columns.items()}, longest)
-            for columns, words in found
-        ]
-
-    @cached_property
-    def row_lengths(self) -> Int:
-        """int64 (lanes, n_rows): words of each row, escapes included; the clocks that it is walked in."""
-        return np.array([words for _, words in self._columns])
-
-    @cached_property
-    def table_lengths(self) -> Int:
-        """int64 (lanes, streams, n_addresses): the same by row table."""
-        return self.row_lengths.reshape(self.lanes, self.streams, self.n_addresses)
-
-    @cached_property
-    def row_record(self) -> Record:
-        if self.capacity:
-            return self.capacity.record(self.index, "rows")
-        return self.encoding.row_record(int(self.table_lengths.sum(axis=2).max()), int(self.row_lengths.max()))
-
-    @property
-    def row_depth(self) -> int:
-        """Words of each row table."""
-        return -(-self.n_addresses // self.encoding.row_group)
-
-    @property
-    def given_record(self) -> Record:
-        """What a lane's neurons are given for a synapse: {slot, weight}."""
-        if self.capacity:
-            return self.capacity.given(self.index)
-        return PLAIN.synapse_record(self.n_slots, self.weight_bits)
-
-    @property
-    def tag(self) -> Record:
-        """What an event hands on to the synapses of its row beside its value: no fields, or of a convolution the base
-        of its slots and which steps of a tap land."""
-        if not self.convolutions:
-            return Record(())
-        y, x = (max(reads.steps[axis] for reads in self.convolutions) for axis in (0, 1))
-        base = Field("base", index_width(self.n_slots))
-        return Record((base, Field("reach_y", y), Field("reach_x", x)))
-
-    @property
-    def fetched_record(self) -> Record:
-        """What a fetcher gives: {slot, weight} for its lane, or {slot0, weight0, slot1, ...} for all in lock step."""
-        return self.synapse_record if self.lockstep else self.given_record
-
-    @property
-    def synapse_record(self) -> Record:
-        if self.capacity:
-            return self.capacity.record(self.index, "synapses")
-        own = self.encoding.synapse_record(self.n_slots, self.weight_bits)
-        if self.convolutions:
-            _, y, x = self.tag
-            own = Record((*own.fields, Field("dy", index_width(y.width)), Field("dx", index_width(x.width))))
-        return in_lockstep(own, self.lanes) if self.lockstep else own
-
-    @cached_property
-    def parameter_record(self) -> Record:
-        """Word of a slot's parameters; no fields if all are constants."""
-        if self.capacity:
-            return self.capacity.record(self.index, "parameters")
-        stored = {name: part.range for name, part in self.parameters.items() if part.constant is None}
-        return parameter_word({name: parameter_width(name, *limits) for name, limits in stored.items()})
-
-    @property
-    def constants(self) -> dict[str, int | None]:
-        """The layer-wide number of each parameter, or None if it is in memory."""
-        return {name: part.constant for name, part in self.parameters.items()}
-
-    def image(self, lane: int, role: str, stream: int = 0) -> str:
-        """Path of a memory's image in the bundle; rows and synapses in lock step are of no lane."""
-        if role == "parameters":
-            return f"images/l{self.index}_p{lane}_{role}.mem"
-        of_lane = "" if self.lockstep else f"_p{lane}"
-        return f"images/l{self.index}{of_lane}{_of_stream(stream, self.streams)}_{role}.mem"
-
-    def words(self, role: Role, lane: int, stream: int = 0) -> npt.NDArray[Any]:
-        """Contents of one memory."""
-        if role == "parameters":
-            return self.parameter_words(lane)
-        return (self.row_words if role == "rows" else self.synapse_words)(lane, stream)
-
-    def row_words(self, lane: int, stream: int = 0) -> npt.NDArray[Any]:
-        """Contents of one of a lane's row tables."""
-        lengths = self.table_lengths[lane, stream]
-        return self.row_record.pack(self.encoding.row_columns(_starts(lengths), lengths))
-
-    def synapse_depth(self, lane: int, stream: int = 0) -> int:
-        """Words of one of a lane's synapse memories."""
-        if self.capacity:
-            return self.capacity.layers[self.index].synapses
-        return max(1, int(self.table_lengths[lane, stream].sum()))
-
-    def synapse_columns(self, lane: int, stream: int) -> dict[str, Int]:
-        """Fields of the words of one of a lane's synapse memories."""
-        ends = np.cumsum(self.table_lengths[lane].sum(axis=1))
-        part = slice(int(ends[stream] - self.table_lengths[lane, stream].sum()), int(ends[stream]))
-        return {name: column[part] for name, column in self._columns[lane][0].items()}
-
-    def synapse_words(self, lane: int, stream: int = 0) -> npt.NDArray[np.int64]:
-        """Contents of one of a lane's synapse memories, zeros behind the synapses; they are never read."""
-        columns = self.synapse_columns(lane, stream)
-        if self.lockstep:
-            columns = {
-                f"{name}{p}": column
-                for p in range(self.lanes)
-                for name, column in self.synapse_columns(p, stream).items()
-            }
-        words = self.synapse_record.pack(columns)
-        return np.pad(words, (0, self.synapse_depth(lane, stream) - words.size))
-
-    @cached_property
-    def parameters_per_channel(self) -> bool:
-        """Whether one word of parameters serves a whole channel of a picture."""
-        if self.picture is None:
-            return False
-        size = prod(self.picture[1:])
-        of_channels = (part.slots.reshape(-1, size) for part in self.parameters.values())
-        return all(bool(np.all(part == part[:, :1])) for part in of_channels)
-
-    @property
-    def parameter_depth(self) -> int:
-        """Words of each parameter memory, if there are any."""
-        return self.n_ranks if self.parameters_per_channel else self.n_slots
-
-    def parameter_words(self, lane: int) -> npt.NDArray[Any]:
-        """Contents of a lane's parameter memory; empty if there is none."""
-        record = self.parameter_record
-        if not record.fields:
-            return np.zeros(0, np.int64)
-        step = self.n_slots // self.parameter_depth
-        return record.pack({field.name: self.parameters[field.name].slots[lane][::step] for field in record})
-
-
-@dataclass(frozen=True, eq=False)
-class FoldedMap:
-    """All layers in the memories of one engine (shape 'folded'): each lane has one row table and one synapse memory for
-    each stream of events, one parameter memory, and its slots in one state memory. Layers begin at bases whose low bits
-    are free, so that an address is ``base | index``.
-
-    layers : the layers, all of the same lanes.
-    row_base, slot_base : of each layer, in every lane.
-    """
-
-    layers: tuple[LayerMap, ...]
-    capacity = None
-
-    @property
-    def lanes(self) -> int:
-        return self.layers[0].lanes
-
-    @cached_property
-    def row_base(self) -> list[int]:
-        return _aligned([layer.n_addresses for layer in self.layers])
-
-    @cached_property
-    def slot_base(self) -> list[int]:
-        return _aligned([layer.n_slots for layer in self.layers])
-
-    @property
-    def n_addresses(self) -> int:
-        """Rows of each row table, unused ones between the layers included."""
-        return self.row_base[-1] + self.layers[-1].n_addresses
-
-    @property
-    def n_slots(self) -> int:
-        """Slots of each lane, unused ones between the layers included."""
-        return self.slot_base[-1] + self.layers[-1].n_slots
-
-    @property
-    def parameter_depth(self) -> int:
-        """Words of each parameter memory, if there are any."""
-        return self.n_slots
-
-    @cached_property
-    def lane_synapses(self) -> Int:
-        """int64 (lanes,): synapses of each lane."""
-        return np.sum([layer.lane_synapses for layer in self.layers], axis=0)
-
-    @property
-    def fetchers(self) -> int:
-        """Row tables and synapse memories of each stream, one of each per lane."""
-        return self.lanes
-
-    @property
-    def streams(self) -> int:
-        """Events that it takes in a clock."""
-        return self.layers[0].streams
-
-    @property
-    def encoding(self) -> Encoding:
-        """That of all layers."""
-        return self.layers[0].encoding
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """That of all layers."""
-        return self.layers[0].pipeline
-
-    @cached_property
-    def table_lengths(self) -> Int:
-        """int64 (lanes, streams, n_addresses): words of each row, escapes included; 0 between the layers."""
-        words = np.zeros((self.lanes, self.streams, self.n_addresses), np.int64)
-        for base, layer in zip(self.row_base, self.layers, strict=True):
-            words[:, :, base : base + layer.n_addresses] = layer.table_lengths
-        return words
-
-    @cached_property
-    def row_record(self) -> Record:
-        return self.encoding.row_record(int(self.table_lengths.sum(axis=2).max()), int(self.table_lengths.max()))
-
-    @property
-    def row_depth(self) -> int:
-        """Words of each row table."""
-        return -(-self.n_addresses // self.encoding.row_group)
-
-    @property
-    def _widest(self) -> tuple[int, int]:
-        """Slots of the largest layer, and bits of the widest weight."""
-        return max(layer.n_slots for layer in self.layers), max(layer.weight_bits for layer in self.layers)
-
-    @property
-    def given_record(self) -> Record:
-        """What a lane's neurons are given for a synapse: {slot within the layer, weight}."""
-        return PLAIN.synapse_record(*self._widest)
-
-    @property
-    def fetched_record(self) -> Record:
-        """What a fetcher gives for its lane."""
-        return self.given_record
-
-    @property
-    def synapse_record(self) -> Record:
-        return self.encoding.synapse_record(*self._widest)
-
-    @property
-    def constants(self) -> dict[str, list[int] | None]:
-        """Each parameter's number by layer, 0 where it is not used; None if a layer has it in memory, which then all
-        have."""
-        found: dict[str, list[int] | None] = {}
-        for name in PARAMETERS:
-            parts = [layer.parameters.get(name) for layer in self.layers]
-            if any(parts):
-                numbers = [0 if part is None else part.constant for part in parts]
-                known = [number for number in numbers if number is not None]
-                found[name] = known if len(known) == len(numbers) else None
-        return found
-
-    @cached_property
-    def parameter_record(self) -> Record:
-        """Word of a slot's parameters; no fields if all are constants of the layers."""
-        widths = {}
-        for name in (name for name, numbers in self.constants.items() if numbers is None):
-            ranges = [layer.parameters[name].range for layer in self.layers if name in layer.parameters]
-            # Words between the layers are 0.
-            low, high = min(0, *(low for low, _ in ranges)), max(high for _, high in ranges)
-            widths[name] = parameter_width(name, low, high)
-        return parameter_word(widths)
-
-    def image(self, lane: int, role: str, stream: int = 0) -> str:
-        """Path of a memory's image in the bundle."""
-        of_stream = "" if role == "parameters" else _of_stream(stream, self.streams)
-        return f"images/p{lane}{of_stream}_{role}.mem"
-
-    def words(self, role: Role, lane: int, stream: int = 0) -> npt.NDArray[Any]:
-        """Contents of one memory."""
-        if role == "parameters":
-            return self.parameter_words(lane)
-        return (self.row_words if role == "rows" else self.synapse_words)(lane, stream)
-
-    def row_words(self, lane: int, stream: int = 0) -> npt.NDArray[Any]:
-        """Contents of one of a lane's row tables; starts count from the begin of the shared synapse memory."""
-        words = self.table_lengths[lane, stream]
-        return self.row_record.pack(self.encoding.row_columns(_starts(words), words))
-
-    def synapse_depth(self, lane: int, stream: int = 0) -> int:
-        """Words of one of a lane's synapse memories."""
-        return max(1, int(self.table_lengths[lane, stream].sum()))
-
-    def synapse_words(self, lane: int, stream: int = 0) -> npt.NDArray[np.int64]:
-        """Contents of one of a lane's synapse memories; one without synapses has one word, 0, that is never read."""
-        columns = [layer.synapse_columns(lane, stream) for layer in self.layers]
-        words = self.synapse_record.pack(
-            {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-        )
-        return np.pad(words, (0, self.synapse_depth(lane, stream) - words.size))
-
-    def parameter_words(self, lane: int) -> npt.NDArray[Any]:
-        """Contents of a lane's parameter memory, zeros between the layers; empty if there is none."""
-        record = self.parameter_record
-        if not record.fields:
-            return np.zeros(0, np.int64)
-        columns = {field.name: np.zeros(self.n_slots, np.int64) for field in record}
-        for base, layer in zip(self.slot_base, self.layers, strict=True):
-            for name in columns.keys() & layer.parameters.keys():
-                columns[name][base : base + layer.n_slots] = layer.parameters[name].slots[lane]
-        return record.pack(columns)
-
-
-def _spread(column: Int, words: Int, wanted: Int) -> Int:
-    """A lane's words, row by row, with zeros behind each row up to ``wanted`` words."""
-    place = np.arange(column.size) + np.repeat(np.cumsum(wanted - words) - (wanted - words), words)
-    found = np.zeros(int(wanted.sum()), np.int64)
-    found[place] = column
-    return found
-
-
-def _of_stream(stream: int, streams: int) -> str:
-    """Part of an image's name."""
-    return f"_s{stream}" if streams > 1 else ""
-
-
-def _starts(lengths: Int) -> Int:
-    """First word of each row of rows that lie one after the other; 0 of empty ones."""
-    return np.where(lengths > 0, np.cumsum(lengths) - lengths, 0)
-
-
-def _aligned(sizes: Sequence[int]) -> list[int]:
-    """Begin of each block, a multiple of the power of two that its size fits in."""
-    bases, end = [], 0
-    for size in sizes:
-        step = 1 << (size - 1).bit_length()
-        bases.append(-(-end // step) * step)
-        end = bases[-1] + size
-    return bases
 
 
 @dataclass(frozen=True, eq=False)
@@ -632,9 +62,10 @@ class HardwareMap:
             raise ValueError("a loadable machine has a capacity, others have none")
 
     @cached_property
-    def folded(self) -> FoldedMap | None:
-        """The layers' shared memories in shape 'folded'; None if each layer has its own."""
-        return FoldedMap(self.layers) if self.choices.folded else None
+    def engines(self) -> tuple[EngineMap, ...]:
+        """The memories of each engine: one for all layers in shape 'folded', else one for each."""
+        served = [self.layers] if self.choices.folded else [(layer,) for layer in self.layers]
+        return tuple(EngineMap(layers) for layers in served)
 
     @property
     def lanes(self) -> list[int]:
@@ -723,6 +154,9 @@ def map_network(
         )
     schedules = layer_schedules(choices.schedule, len(network.layers), is_current=network.coding.is_current)
     choices = replace(choices, schedule=as_chosen(schedules, is_current=network.coding.is_current))
+    if len(network.layers) == 1:
+        # One engine for the only layer is what every machine of it has.
+        choices = replace(choices, shape="streaming")
     room: Capacity | None = None
     if isinstance(capacity, Capacity):
         check_fits(network, capacity)
@@ -744,7 +178,7 @@ def map_network(
         ]
         # Values that pass the readout by leave as the sweep makes them: of a picture in order on one lane alone.
         if _picture(network, len(network.layers) - 1) and (choices.counts or network.readout == "membrane_last"):
-            used_lanes[-1] = 1
+            used_lanes = [1] * len(used_lanes) if choices.folded else [*used_lanes[:-1], 1]
     placed = placed or {}
     _check_placed(network, used_lanes, placed, room)
     found = _place_layers(network, used_lanes, events, placed, room, choices, schedules)
@@ -761,7 +195,7 @@ def encoded(mapping: HardwareMap) -> HardwareMap:
     """The mapping with the encodings of the fewest bits, if such are chosen."""
     if mapping.choices.synapses == "plain":
         return mapping
-    return replace(mapping, layers=tuple(_compact(mapping.layers, mapping.choices.folded)))
+    return replace(mapping, layers=tuple(layer for engine in mapping.engines for layer in _compact(engine.layers)))
 
 
 def _check_placed(
@@ -892,13 +326,8 @@ def _units(network: FrozenNetwork, index: int) -> int:
     return picture[0] if picture else network.layers[index].n_out
 
 
-def _compact(layers: Sequence[LayerMap], folded: bool) -> list[LayerMap]:
-    """The layers with the encodings of the fewest bits."""
-    if not folded:
-        return [
-            replace(layer, encoding=smallest(_of_walkers([layer]), layer.n_slots, layer.weight_bits))
-            for layer in layers
-        ]
+def _compact(layers: Sequence[LayerMap]) -> list[LayerMap]:
+    """The layers of an engine with the encoding of the fewest bits."""
     widest = max(layer.n_slots for layer in layers), max(layer.weight_bits for layer in layers)
     encoding = smallest(_of_walkers(layers), *widest)
     return [replace(layer, encoding=encoding) for layer in layers]
@@ -1020,12 +449,6 @@ def _ranks(of_unit: Int) -> Int:
     return rank
 
 
-def _own_addresses(picture: Shape | None, rank: Int, lane: Int, lane_bits: int) -> Int:
-    """int64 (n_out,): rank << lane_bits | lane of each unit, above the place in the channel of a picture."""
-    unit = (rank << lane_bits) | lane
-    return unit if picture is None else addresses(picture, unit)
-
-
 def _map_layer(
     network: FrozenNetwork,
     before: Sequence[LayerMap],
@@ -1049,7 +472,7 @@ def _map_layer(
     units_of = np.arange(units, dtype=np.int64) % lanes if placed is None else np.asarray(placed, np.int64)[::size]
 
     def linked(of_unit: Int, rank: Int) -> tuple[list[ProjectionMap], _Stored]:
-        own = _own_addresses(picture, rank, of_unit, lane_bits), span
+        own = own_addresses(picture, rank, of_unit, lane_bits), span
         links = _links(network, before, index, own, capacity, streams)
         return links, _Stored.joined(
             [_stored(projection, link, picture) for projection, link in zip(layer.projections, links, strict=True)]
@@ -1070,9 +493,8 @@ def _map_layer(
     lane, slot = np.repeat(of_unit, size), (rank[:, None] * size + np.arange(size)).reshape(-1)
     taps = any(link.reads is not None and link.reads.is_convolution for link in links)
 
-    # What a tap adds to an event's base may be negative: it counts modulo the slots' power of two.
-    slot_of = (rank[stored.unit] * size + stored.place) & ((1 << index_width(n_slots)) - 1)
-    order = np.lexsort((slot_of, stored.row, of_unit[stored.unit]))
+    slot_of = rank[stored.unit] * size + stored.place
+    order = np.lexsort((slot_of & ((1 << index_width(n_slots)) - 1), stored.row, of_unit[stored.unit]))
     synapse_lane = of_unit[stored.unit][order]
     row_count = (
         np.bincount(synapse_lane * n_rows + stored.row[order], minlength=lanes * n_rows)

@@ -10,22 +10,26 @@ it. The golden model, the testbench and the image decoder never read it: they ar
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Literal
 
 from codesign.basics.errors import InputError
-from codesign.contract.network import FrozenLayer, FrozenNetwork, Int, signed_width
+from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork
 from codesign.contract.network.connections import Shape
-from codesign.machine.capacity import ROLES, LayerCapacity, Role
-from codesign.machine.choices import Choices, Pipeline, StateMemory, check
-from codesign.machine.encoding import Encoding, row_entry
+from codesign.machine.capacity import ROLES, Role
+from codesign.machine.choices import Choices, StateMemory, check
+from codesign.machine.datapath import Clocks, SweepWord, Widths, count_bits
+from codesign.machine.encoding import row_entry
+from codesign.machine.engine_map import EngineMap
+from codesign.machine.layer_map import LayerMap, ProjectionMap
 from codesign.machine.layouts import Field, Record, index_width, input_word, output_word
-from codesign.machine.mapping import FoldedMap, HardwareMap, LayerMap, ProjectionMap
-from codesign.machine.pictures import low_bits
+from codesign.machine.mapping import HardwareMap
+from codesign.machine.pictures import low_bits, side_bits
 from codesign.machine.schedules import collects, sum_is_apart
-from codesign.machine.streams import span_within
+from codesign.machine.streams import span_within, stream_bits
 
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
@@ -90,235 +94,6 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Widths:
-    """Bits of a datapath, wide enough that no sum can overflow.
-
-    Without a sum of its own the state holds ``leak(v) + bias + (partial sum << F)``, whose bounds are those of u. With
-    one, ``sum`` holds the unshifted sum of products and ``state`` holds ``leak(v) + bias``; of several events a clock
-    each stream has a sum, of the same bits, since its bounds are those of any part of the terms, and of several
-    timesteps that are walked at once each timestep has one. A delayed reset has
-    been subtracted from what is kept. With a synaptic current ``current_state`` is to i what ``state`` is to v without
-    one: the bias and, without a sum of its own, the partial sums are in it. ``state`` is then what is left of v alone.
-
-    sum : of the weighted sum; 0 if it is part of a state. sums : such sums in a word, one for each timestep; else 1.
-    state, potential : of what a slot keeps between timesteps, and of u.
-    value : of the value that an event carries; 0 without.
-    membrane : of v.
-    count : of a count of the sample's spikes that lies beside the state; 0 without.
-    current, current_state : of i, and of what a slot keeps of it; 0 without.
-    gathered : of what arrives at the membrane in a timestep before it is clipped into i, or of acc without i.
-    rest : of the timesteps that a neuron still rests, beside the state; 0 without. What has come to it then is dropped.
-    """
-
-    sum: int
-    state: int
-    potential: int
-    value: int
-    membrane: int
-    count: int = 0
-    current: int = 0
-    current_state: int = 0
-    gathered: int = 0
-    rest: int = 0
-    sums: int = 1
-
-    @property
-    def has_sum(self) -> bool:
-        """Whether the weighted sum lies in a memory of its own."""
-        return self.sum > 0
-
-    @property
-    def has_current(self) -> bool:
-        """Whether there is a synaptic current."""
-        return self.current > 0
-
-    @property
-    def beside(self) -> int:
-        """Bits below the membrane's state in its word: the count, then the rest."""
-        return self.count + self.rest
-
-    @property
-    def accumulator(self) -> int:
-        """Bits of the word to which synapses are added: the sums, or the state of what the sum belongs to, with what
-        lies beside it if that is the membrane."""
-        if self.has_sum:
-            return self.sums * self.sum
-        return self.current_state if self.has_current else self.beside + self.state
-
-    @property
-    def swept(self) -> int:
-        """Bits of the word that sweeps alone read and write; 0 if the accumulator's is the only one."""
-        if self.has_sum:
-            return self.beside + self.current_state + self.state
-        return self.beside + self.state if self.has_current else 0
-
-    @classmethod
-    def of_layer(cls, layer: FrozenLayer, source_max: int, *, has_sum: bool, value: int = 0) -> Widths:
-        """What a layer's weights, biases and leak make necessary; ``source_max`` : the greatest value of a source."""
-        sums, kept = layer.sum_range(source_max), layer.kept_range()
-        # A shifted sum has two bits or more above the shift.
-        least = layer.fraction_bits + 2
-        potential = max(signed_width(*layer.potential_range(source_max)), least)
-        current_state, gathered = 0, _width(layer.step_range(source_max))
-        if layer.has_current:
-            state = _width(kept)
-            gathered = max(_width(layer.current_range(source_max)), least)
-            current_state = _width(layer.current_kept_range()) if has_sum else gathered
-        else:
-            low, high = kept
-            state = _width((low + layer.bias, high + layer.bias)) if has_sum else potential
-        rest = rest_bits(layer.refractory)
-        return cls(
-            sum=_width(sums) if has_sum else 0,
-            # A neuron that rests keeps v.
-            state=max(state, layer.membrane_width if rest else 0),
-            potential=potential,
-            value=value,
-            membrane=layer.membrane_width,
-            current=layer.current_width,
-            current_state=current_state,
-            gathered=gathered,
-            rest=rest,
-        )
-
-    @classmethod
-    def of_capacity(cls, room: LayerCapacity, *, has_sum: bool, value: int, refractory: int) -> Widths:
-        """What a layer of a loadable machine has room for."""
-        return cls(
-            sum=room.sum_width if has_sum else 0,
-            state=room.state_width,
-            potential=room.potential_width,
-            value=value,
-            membrane=room.membrane_width,
-            current=room.current_width,
-            current_state=room.current_state_width,
-            gathered=room.gathered_width,
-            rest=rest_bits(refractory),
-        )
-
-    @classmethod
-    def joined(cls, parts: list[Widths], value: int) -> Widths:
-        """The widest of each, for an engine that serves several layers."""
-        return cls(
-            sum=max(part.sum for part in parts),
-            state=max(part.state for part in parts),
-            potential=max(part.potential for part in parts),
-            value=value,
-            membrane=max(part.membrane for part in parts),
-            current=max(part.current for part in parts),
-            current_state=max(part.current_state for part in parts),
-            gathered=max(part.gathered for part in parts),
-            rest=max(part.rest for part in parts),
-        )
-
-
-def _width(bounds: tuple[Int, Int]) -> int:
-    """Bits that hold every neuron's ``bounds``, two int64 (n_out,)."""
-    low, high = bounds
-    return signed_width(int(low.min()), int(high.max()))
-
-
-@dataclass(frozen=True)
-class Clocks:
-    """Clocks of an engine's pipelines.
-
-    fire : of the sweep, from reading a slot to its spike and membrane. Short: potential, comparison, reset and
-        saturation in one clock, after the sum is added (if it lies apart) and the synaptic current (if there is one).
-    write : from reading a slot to writing its next state; deep: the leak has a clock of its own.
-    settling : from a sweep's last read to the first that may start a row, whose membrane is read 3 clocks later, or 2
-        with a short pipeline. Sums of several streams are cleared 2 clocks after a sweep has read them, so that rows
-        may start with the last read.
-    fetch : from an event to its first synapse.
-    barrier : from the last synapse to the sweep.
-    """
-
-    fire: int
-    write: int
-    settling: int
-    fetch: int
-    barrier: int
-
-    @classmethod
-    def of(
-        cls,
-        pipeline: Pipeline,
-        encoding: Encoding,
-        *,
-        has_sum: bool,
-        has_current: bool = False,
-        pictures: bool = False,
-        merges: bool = False,
-        taps: bool = False,
-        streams: int = 1,
-        collects: bool = False,
-    ) -> Clocks:
-        """pictures, merges, taps : whether events pass a picture's reader and a merge, and walk taps.
-
-        streams : of events; the sums of several are added up in a clock of the sweep, and that all have ended takes a
-        clock to know. collects : whether a slot has a sum for each timestep, of which one is chosen in that clock.
-        """
-        deep = pipeline == "deep"
-        grouped = encoding.row_group > 1
-        decoded = taps or encoding.gap_bits is not None or encoding.codebook is not None
-        fire = (4 if deep else 2) + has_sum + (streams > 1 or collects) + has_current
-        write = fire + deep
-        return cls(
-            fire=fire,
-            write=write,
-            settling=write - (3 if deep else 2) if streams == 1 else 0,
-            fetch=3 + 2 * deep + grouped + decoded + pictures + merges,
-            barrier=3 + deep + decoded + (streams > 1),
-        )
-
-    @property
-    def fill(self) -> int:
-        """Clocks in which lanes count as accumulating beside one per synapse, per timestep with events."""
-        return self.fetch + self.barrier - 3
-
-    @property
-    def fifo_margin(self) -> int:
-        """Words that may still be on their way into the output FIFO when a sweep of a streaming engine is to start."""
-        return self.fire + 2
-
-
-@dataclass(frozen=True)
-class SweepWord:
-    """One slot of a sweep: whether the timestep ends with it, the slot, a bit for each lane that has something to say,
-    and with ``value_width`` each lane's value (membranes that are read out, or counts).
-
-    Of a picture the slot is given as {rank of the channel, y, x}, the last two in ``place_bits``; n_slots is the number
-    of such addresses. A lane's number comes between the rank and the place in the channel.
-    """
-
-    lanes: int
-    n_slots: int
-    value_width: int = 0
-    place_bits: int = 0
-
-    @property
-    def slot_width(self) -> int:
-        return index_width(self.n_slots)
-
-    @property
-    def lane_bits(self) -> int:
-        """Bits of a lane's number within a hardware index; 0 for one lane."""
-        return (self.lanes - 1).bit_length()
-
-    @property
-    def n_addresses(self) -> int:
-        """Hardware indices, ``rank << lane_bits | lane`` above the place."""
-        return self.n_slots << self.lane_bits
-
-    def stream_span(self, streams: int) -> int:
-        """Hardware indices within one of several streams of events."""
-        return span_within(self.n_addresses, self.place_bits, streams)
-
-    @property
-    def width(self) -> int:
-        return 1 + self.slot_width + self.lanes * (1 + self.value_width)
-
-
-@dataclass(frozen=True)
 class CollectorPlan:
     """What keeps the masks of one stream's sources until a sample is whole: two banks, of which one is collected in
     while the other one is walked.
@@ -357,18 +132,77 @@ class CollectorPlan:
         return Memory("queues", self.layer, self.depth, self.width)
 
 
+LinkWay = Literal["port", "copy", "passed", "kept"]
+
+
+@dataclass(frozen=True)
+class LinkPlan:
+    """How the events of a projection come to an engine whose layers have turns.
+
+    layer : number in the engine of the layer that reads them; ``number`` : of the projection in its layer.
+    source : INPUT, or the layer that sends them. projection : the projection.
+    way : "port", from the port that comes in; "copy", what has come in there, kept in a FIFO until a later turn;
+        "passed", sweep words of the layer before, in the FIFO that all such links share; "kept", sweep words of another
+        layer, or of the layer itself in the timestep before, in a FIFO of their own.
+    depth : words of that FIFO of its own, which holds a whole timestep; 0 without.
+    """
+
+    layer: int
+    number: int
+    source: int
+    projection: ProjectionMap
+    way: LinkWay
+    depth: int = 0
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it carries events of the timestep before."""
+        return self.source == self.layer
+
+    @property
+    def name(self) -> str:
+        return f"{self.layer}_{self.number}"
+
+    @classmethod
+    def of_layers(cls, layers: Sequence[LayerMap]) -> tuple[LinkPlan, ...]:
+        """Those of an engine of all layers of a network, in the order in which their events are taken: layer by layer,
+        what is kept before what is still on its way."""
+        found: list[LinkPlan] = []
+        port_read = False
+        for layer in layers:
+            kept, passing = [], []
+            for number, projection in enumerate(layer.projections):
+                source = projection.source
+                link = cls(layer.index, number, source, projection, "kept")
+                if source == INPUT and not port_read:
+                    passing.append(replace(link, way="port"))
+                    port_read = True
+                elif source == INPUT:
+                    # The events of each source and the end.
+                    copy = replace(link, way="copy", depth=_power_of_two(projection.stream_span + 1))
+                    # What comes in in this turn is copied in it.
+                    (passing if layer.index == 0 else kept).append(copy)
+                elif source == layer.index - 1 and not any(other.way == "passed" for other in passing):
+                    passing.append(replace(link, way="passed"))
+                else:
+                    kept.append(replace(link, depth=_power_of_two(layers[source].n_slots)))
+            found += [*kept, *passing]
+        return tuple(found)
+
+
 @dataclass(frozen=True)
 class EnginePlan:
     """One engine: the layers that it serves, one or, in turn, several.
 
-    placement : who sits where in its memories.
-    layers : placements of its layers; ``frozen`` : the layers themselves, with the machine's membrane widths.
+    placement : its layers in its memories.
+    frozen : the layers themselves, with the machine's membrane widths.
     widths, clocks : of its datapath.
     timesteps : of a sample, at most.
     queue_depth : rows that a lane may lag behind; 0 for a single fetcher, which has no other to wait for and no queue.
     fifo_depth : words of the output FIFO, a power of two; 0 without.
     skip_depths : of each projection, words of the FIFO in which events wait that skip layers; 0 without.
-    hidden_fifo_depth : words of the FIFO in which the sweeps of all but the last layer wait; 0 without.
+    links : of several layers, how the events of each projection come, in the order in which they are taken.
+    hidden_fifo_depth : words of the FIFO in which sweeps wait for the layer that is next; 0 without.
     counts : whether the last layer's spikes are counted beside the membranes.
     last_only : whether the last layer's values leave with the last timestep alone.
     value_width : of the values in words of the last layer's sweep; 0 for spikes.
@@ -378,8 +212,7 @@ class EnginePlan:
     collects : whether events are collected into masks of timesteps, which then are their values.
     """
 
-    placement: LayerMap | FoldedMap
-    layers: tuple[LayerMap, ...]
+    placement: EngineMap
     frozen: tuple[FrozenLayer, ...]
     widths: Widths
     clocks: Clocks
@@ -388,6 +221,7 @@ class EnginePlan:
     fifo_depth: int
     hidden_fifo_depth: int
     skip_depths: tuple[int, ...]
+    links: tuple[LinkPlan, ...]
     counts: bool
     last_only: bool
     value_width: int
@@ -398,9 +232,19 @@ class EnginePlan:
     collects: bool = False
 
     @property
+    def layers(self) -> tuple[LayerMap, ...]:
+        """Placements of its layers."""
+        return self.placement.layers
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several layers have their turns."""
+        return self.placement.is_shared
+
+    @property
     def index(self) -> int:
         """Of its first layer."""
-        return self.layers[0].index
+        return self.placement.index
 
     @property
     def lanes(self) -> int:
@@ -419,7 +263,7 @@ class EnginePlan:
     @property
     def keeps_sums(self) -> bool:
         """Whether all sweeps of a sample follow one accumulation: of input currents, or of what was collected."""
-        return not isinstance(self.placement, FoldedMap) and self.placement.schedule == "sample"
+        return not self.is_shared and self.layers[0].schedule == "sample"
 
     @property
     def collectors(self) -> tuple[CollectorPlan | None, ...]:
@@ -446,7 +290,7 @@ class EnginePlan:
     @property
     def tag(self) -> Record:
         """What a row brings to its synapses: the event's value, and of a convolution where its taps land."""
-        return Record((Field("value", max(1, self.widths.value)), *self.layers[0].tag))
+        return Record((Field("value", max(1, self.widths.value)), *self.placement.tag))
 
     @property
     def projections(self) -> tuple[ProjectionMap, ...]:
@@ -466,8 +310,8 @@ class EnginePlan:
 
     @property
     def own_fifo_depth(self) -> int:
-        """Words of the FIFO in which a layer's own events wait, a sweep's; 0 without."""
-        return _power_of_two(self.layers[0].n_slots) if any(self.delayed) else 0
+        """Words of the FIFO in which a layer's own events wait, a sweep's; 0 without, and where layers have turns."""
+        return _power_of_two(self.layers[0].n_slots) if any(self.delayed) and not self.is_shared else 0
 
     @property
     def sweep_word(self) -> SweepWord:
@@ -476,9 +320,31 @@ class EnginePlan:
         return SweepWord(last.lanes, last.n_ranks << last.place_bits, self.value_width, last.place_bits)
 
     @property
+    def is_chain(self) -> bool:
+        """Whether each of its layers reads the one before and nothing else, by single synapses from no picture."""
+        return all(link.way in ("port", "passed") and link.projection.reads is None for link in self.links)
+
+    @property
+    def senders(self) -> tuple[LayerMap, ...]:
+        """Of several layers those whose sweeps come back as events."""
+        sources = {link.source for link in self.links}
+        return tuple(layer for layer in self.layers if layer.index in sources)
+
+    @property
+    def back_bits(self) -> tuple[int, int, int]:
+        """Of several layers: bits of rank, x and y, from the lowest, in the slot of words that come back. The bits that
+        tell an event's stream are always the lowest, whoever sends it."""
+        pictures = [layer.picture for layer in self.senders if layer.picture is not None]
+        rank = max((side_bits(layer.n_ranks) for layer in self.senders), default=0)
+        y, x = (max((side_bits(picture[axis]) for picture in pictures), default=0) for axis in (1, 2))
+        return max(rank, stream_bits(self.streams) - self.placement.lane_bits), x, y
+
+    @property
     def hidden_sweep_word(self) -> SweepWord:
         """Words that come back as events."""
-        return SweepWord(self.lanes, max((layer.n_slots for layer in self.layers[:-1]), default=1))
+        if self.is_chain:
+            return SweepWord(self.lanes, max(layer.n_slots for layer in self.layers[:-1]))
+        return SweepWord(self.lanes, 1 << sum(self.back_bits))
 
     @property
     def state_depth(self) -> int:
@@ -504,11 +370,15 @@ class EnginePlan:
             if self.queue_depth:
                 queue = Memory("queues", index, self.queue_depth, self.queue_word.width, clocked=False)
                 found += [queue] * len(streams)
-        for depth, word in (
-            (self.hidden_fifo_depth, self.hidden_sweep_word),
-            (self.own_fifo_depth, self.own_word),
-            (self.fifo_depth, self.sweep_word),
-        ):
+        if self.hidden_fifo_depth:
+            found.append(Memory("queues", index, self.hidden_fifo_depth, self.hidden_sweep_word.width))
+        for link in self.links:
+            if link.way == "kept":
+                found.append(Memory("queues", index, link.depth, self.hidden_sweep_word.width))
+            elif link.way == "copy":
+                word = 1 + index_width(link.projection.stream_span)
+                found += [Memory("queues", index, link.depth, word)] * self.streams
+        for depth, word in ((self.own_fifo_depth, self.own_word), (self.fifo_depth, self.sweep_word)):
             if depth:
                 found.append(Memory("queues", index, depth, word.width))
         for depth, projection in zip(self.skip_depths, self.projections, strict=True):
@@ -634,16 +504,6 @@ def guard_depth(n_inputs: int) -> int:
     return max(2, n_inputs)
 
 
-def rest_bits(refractory: int) -> int:
-    """Bits of the timesteps of rest that are left; 0 without."""
-    return index_width(refractory + 1) if refractory else 0
-
-
-def count_bits(timesteps: int) -> int:
-    """Bits of a count of a neuron's spikes in one sample."""
-    return index_width(timesteps + 1)
-
-
 def plan_machine(network: FrozenNetwork, mapping: HardwareMap) -> MachinePlan:
     """The machine of a network and its placement.
 
@@ -660,10 +520,7 @@ def plan_machine(network: FrozenNetwork, mapping: HardwareMap) -> MachinePlan:
         raise InputError("the mapping is of another network; map this network again")
     choices = mapping.choices
     check(choices, network, lanes=mapping.lanes)
-    if mapping.folded:
-        engines: tuple[EnginePlan, ...] = (_folded(network, mapping.folded, choices),)
-    else:
-        engines = tuple(_streaming(network, layer, choices) for layer in mapping.layers)
+    engines = tuple(_engine(network, placement, choices) for placement in mapping.engines)
     return MachinePlan(
         network,
         mapping,
@@ -673,112 +530,67 @@ def plan_machine(network: FrozenNetwork, mapping: HardwareMap) -> MachinePlan:
     )
 
 
-def _streaming(network: FrozenNetwork, layer: LayerMap, choices: Choices) -> EnginePlan:
-    """An engine of one layer."""
-    index, capacity = layer.index, layer.capacity
-    frozen = network.layers[index]
-    is_last = index == len(network.layers) - 1
-    is_current = index == 0 and network.coding.is_current
-    has_sum = sum_is_apart(layer.schedule, layer.streams)
-    masks = collects(network, index, layer.schedule)
+def _engine(network: FrozenNetwork, placement: EngineMap, choices: Choices) -> EnginePlan:
+    """The engine of these layers. Of several every sum lies apart: other layers have their turns between its synapses
+    and its sweep."""
+    layers, shared, capacity = placement.layers, placement.is_shared, placement.capacity
+    first, last = layers[0], layers[-1]
     timesteps = capacity.timesteps if capacity else network.timesteps
+    is_last = last.index == len(network.layers) - 1
+    is_current = first.index == 0 and network.coding.is_current
+    has_sum = shared or sum_is_apart(first.schedule, placement.streams)
+    masks = not shared and collects(network, first.index, first.schedule)
+    counts = is_last and choices.counts
     value = network.coding.input_bits if is_current else timesteps if masks else 0
-    if capacity:
-        room = capacity.layers[index]
-        widths = Widths.of_capacity(room, has_sum=has_sum, value=value, refractory=frozen.refractory)
-        frozen = replace(frozen, membrane_width=widths.membrane, current_width=widths.current)
-    else:
-        widths = Widths.of_layer(frozen, network.source_max(index), has_sum=has_sum, value=value)
+    frozen, parts = [], []
+    for layer in layers:
+        own = network.layers[layer.index]
+        if capacity:
+            room = capacity.layers[layer.index]
+            found = Widths.of_capacity(room, has_sum=has_sum, value=value, refractory=own.refractory)
+            own = replace(own, membrane_width=found.membrane, current_width=found.current)
+        else:
+            found = Widths.of_layer(own, network.source_max(layer.index), has_sum=has_sum, value=value)
+        frozen.append(own)
+        parts.append(found)
+    widths = Widths.joined(parts, value)
     if masks:
         widths = replace(widths, sums=timesteps)
-    counts = is_last and choices.counts
     if counts:
         widths = replace(widths, count=count_bits(timesteps))
+    projections = [projection for layer in layers for projection in layer.projections]
+    links = LinkPlan.of_layers(layers) if shared else ()
     clocks = Clocks.of(
-        layer.pipeline,
-        layer.encoding,
+        placement.pipeline,
+        placement.encoding,
         has_sum=has_sum,
         has_current=widths.has_current,
-        pictures=any(projection.reads is not None for projection in layer.projections),
-        merges=len(layer.projections) > 1,
-        taps=bool(layer.tag.fields),
-        streams=layer.streams,
+        # Where layers have turns one stage reads pictures and tells projections apart.
+        pictures=any(projection.reads is not None for projection in projections)
+        or any(link.way in ("copy", "kept") for link in links),
+        merges=not shared and len(projections) > 1,
+        taps=bool(placement.tag.fields),
+        streams=placement.streams,
         collects=masks,
     )
-    return _engine(
-        network,
-        choices,
-        layer,
-        (layer,),
-        (frozen,),
-        widths,
-        clocks,
-        timesteps,
-        counts=counts,
-        fifo_depth=_fifo_depth(layer, clocks, timesteps, is_burst=layer.schedule == "sample", is_last=is_last)
-        if choices.spike_fifos
-        else 0,
-        hidden_fifo_depth=0,
-        # A collector takes in whole samples.
-        skip_depths=tuple(0 if masks else _skip_depth(layer, link, choices) for link in layer.projections),
-        collects=masks,
-    )
-
-
-def _folded(network: FrozenNetwork, folded: FoldedMap, choices: Choices) -> EnginePlan:
-    """One engine of all layers, in which every layer's sum lies apart."""
-    parts = [
-        Widths.of_layer(layer, network.source_max(index), has_sum=True) for index, layer in enumerate(network.layers)
-    ]
-    widths = Widths.joined(parts, network.coding.input_bits if network.coding.is_current else 0)
-    hidden = folded.layers[:-1]
-    return _engine(
-        network,
-        choices,
-        folded,
-        folded.layers,
-        network.layers,
-        widths,
-        Clocks.of(
-            folded.pipeline, folded.encoding, has_sum=True, has_current=widths.has_current, streams=folded.streams
-        ),
-        network.timesteps,
-        counts=False,
-        fifo_depth=_power_of_two(folded.layers[-1].n_slots) if choices.spike_fifos else 0,
-        hidden_fifo_depth=_power_of_two(max(layer.n_slots for layer in hidden)) if hidden else 0,
-        skip_depths=(0,),
-    )
-
-
-def _engine(
-    network: FrozenNetwork,
-    choices: Choices,
-    placement: LayerMap | FoldedMap,
-    layers: tuple[LayerMap, ...],
-    frozen: tuple[FrozenLayer, ...],
-    widths: Widths,
-    clocks: Clocks,
-    timesteps: int,
-    *,
-    counts: bool,
-    fifo_depth: int,
-    hidden_fifo_depth: int,
-    skip_depths: tuple[int, ...],
-    collects: bool = False,
-) -> EnginePlan:
-    """What does not depend on the shape."""
-    sends_membranes = not layers[-1].spiking
+    sends_membranes = not last.spiking
+    fifo_depth = 0
+    if choices.spike_fifos and shared:
+        fifo_depth = _power_of_two(last.n_slots)
+    elif choices.spike_fifos:
+        fifo_depth = _fifo_depth(last, clocks, timesteps, is_burst=last.schedule == "sample", is_last=is_last)
     return EnginePlan(
         placement=placement,
-        layers=layers,
-        frozen=frozen,
+        frozen=tuple(frozen),
         widths=widths,
         clocks=clocks,
         timesteps=timesteps,
         queue_depth=0 if placement.fetchers == 1 else choices.queue_depth,
         fifo_depth=fifo_depth,
-        hidden_fifo_depth=hidden_fifo_depth,
-        skip_depths=skip_depths,
+        hidden_fifo_depth=_passed_depth(layers, links),
+        # A collector takes in whole samples.
+        skip_depths=tuple(0 if masks or shared else _skip_depth(first, link, choices) for link in first.projections),
+        links=links,
         counts=counts,
         last_only=counts or (sends_membranes and network.readout == "membrane_last"),
         # A count is not negative, the field is signed.
@@ -787,7 +599,7 @@ def _engine(
         state_style=choices.state_memory,
         spram=choices.starts_empty,
         block_rom_bits=choices.block_rom_bits,
-        collects=collects,
+        collects=masks,
     )
 
 
@@ -802,6 +614,13 @@ def _fifo_depth(layer: LayerMap, clocks: Clocks, timesteps: int, *, is_burst: bo
     if is_burst:
         words = max(words, min(timesteps * layer.n_slots + clocks.fifo_margin, BURST_WORDS))
     return _power_of_two(words)
+
+
+def _passed_depth(layers: Sequence[LayerMap], links: Sequence[LinkPlan]) -> int:
+    """Words of the FIFO for sweeps that the next layer reads: the longest one, which is read before that layer sweeps;
+    0 if there are none."""
+    passed = [layers[link.source].n_slots for link in links if link.way == "passed"]
+    return _power_of_two(max(passed)) if passed else 0
 
 
 def _skip_depth(layer: LayerMap, projection: ProjectionMap, choices: Choices) -> int:

@@ -85,7 +85,7 @@ class TableFault:
             return f"{match['head']}{int(column[int(match['key'], 16)]):x};"
 
         return RtlEdit(
-            self.name, PICTURE, rf"engine{index}_reader{number or ''}(?:_\d)?", ENTRY, entered, self.reason, every=True
+            self.name, PICTURE, rf"{scene.reader(index, number)}(?:_\d)?", ENTRY, entered, self.reason, every=True
         )
 
 
@@ -170,7 +170,10 @@ TABLES = (
 
 def _landings(scene: Scene, index: int) -> Iterator[tuple[RtlEdit, Callable[[], bool]]]:
     """Faults of the landing in every fetcher of a convolution, and whether each shows."""
-    fetchers = rf"engine{index}_fetcher\d+(?:_\d)?"
+    fetchers = rf"{scene.engine(index)}_fetcher\d+(?:_\d)?"
+
+    # Layers that share an engine share its fetchers.
+    layers = [layer for layer in scene.same_engine(index) if scene.has_taps(layer)]
 
     def checks(left: str) -> tuple[str, str]:
         """Pattern and replacement of the checks of a tap, x, then y."""
@@ -180,7 +183,7 @@ def _landings(scene: Scene, index: int) -> Iterator[tuple[RtlEdit, Callable[[], 
         return RtlEdit(name, TAPS, fetchers, *what, reason)
 
     def shown(land: Land) -> Callable[[], bool]:
-        return lambda: scene.shows_reading(index, 0, land=land)
+        return lambda: scene.shows_walking(layers, land=land)
 
     yield (
         edit("taps land beyond every border", checks("= decoding;"), "the golden model without borders differs"),
@@ -213,10 +216,7 @@ def _landings(scene: Scene, index: int) -> Iterator[tuple[RtlEdit, Callable[[], 
     )
 
     def without_base() -> bool:
-        events = scene.events(index, {}, {})
-        layers = list(scene.network.layers)
-        layers[index] = scene.with_reached(index, scene.reached(index, replace(events, base=0 * events.base)))
-        return scene.shows(scene.network.with_layers(layers))
+        return scene.shows_walking(layers, lambda events: replace(events, base=0 * events.base))
 
     yield (
         edit(
@@ -264,7 +264,7 @@ def _addresses(scene: Scene) -> Iterator[RtlEdit]:
         return entry.lanes > 1 and entry.n_slots > picture.size
 
     index = scene.first(has_parts)
-    if index is None or scene.choices.event_streams > 1:
+    if index is None or scene.choices.event_streams > 1 or scene.choices.folded:
         return
     entry = scene.sidecar.layers[index]
     assert entry.picture is not None
@@ -291,7 +291,7 @@ def _counters(scene: Scene) -> Iterator[RtlEdit]:
         return _sent_on(scene, entry.index) and width & (width - 1) > 0
 
     index = scene.first(is_odd)
-    if index is None or not _misplaced_shows(scene, index):
+    if index is None or scene.choices.folded or not _misplaced_shows(scene, index):
         return
     yield RtlEdit(
         "x does not wrap at the width",
@@ -342,7 +342,7 @@ def _misplaced_shows(scene: Scene, index: int) -> bool:
 
 def _parameters(scene: Scene) -> Iterator[RtlEdit]:
     """The counter of the channels' parameters steps with every slot."""
-    for index, entry in enumerate(scene.sidecar.layers):
+    for index, entry in enumerate(scene.sidecar.layers if not scene.choices.folded else ()):
         try:
             depth = scene.memory(index, "parameters", 0).depth
         except Absent:

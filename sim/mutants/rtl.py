@@ -22,6 +22,7 @@ from sim.mutants.pictures import picture_edits
 from sim.mutants.scene import Mutant, Row, Scene
 from sim.mutants.schedules import schedule_edits
 from sim.mutants.streams import stream_edits
+from sim.mutants.turns import turn_edits
 
 BACKLOG = 4
 # Samples that are decided with so many events left: in one of them an event waits for one of its readers alone.
@@ -598,7 +599,7 @@ RTL_EDITS = (
         "the next sample starts from this one's membranes", every=True, applies=_state_left,
     ),
     RtlEdit(
-        "sums never written", "neurons", SUMS, r"= valid_2 \| (?P<other>write_valid|clear_valid);", r"= \g<other>;",
+        "sums never written", "neurons", SUMS, r"= valid_2 \| (?P<other>\w+);", r"= \g<other>;",
         "the golden model without weights differs", applies=_without_weights,
     ),
     RtlEdit(
@@ -737,7 +738,7 @@ def rtl_mutants(scene: Scene, work: Path) -> list[Mutant]:
     several = scene.choices.event_streams > 1
     places = {"@LAST@": "0" if scene.choices.folded else f"{scene.last}"}
     places |= {"@SUMS@": r"_sum\d" if several else "", "@CHECKS@": r"_check\d" if several else ""}
-    for edit in (*RTL_EDITS, *picture_edits(scene), *stream_edits(scene), *schedule_edits(scene)):
+    for edit in (*RTL_EDITS, *picture_edits(scene), *stream_edits(scene), *schedule_edits(scene), *turn_edits(scene)):
         if not edit.applies(scene):
             continue
         target, error = work / edit.name.replace(" ", "_") / "bundle", None

@@ -116,6 +116,18 @@ class Scene:
         """Layers of the first engine: all of a folded one."""
         return list(range(self.last + 1)) if self.choices.folded else [0]
 
+    def same_engine(self, index: int) -> list[int]:
+        """Layers of a layer's engine, itself among them."""
+        return self.engine_layers() if self.choices.folded else [index]
+
+    def engine(self, index: int) -> str:
+        """Name of a layer's engine."""
+        return "engine0" if self.choices.folded else f"engine{index}"
+
+    def reader(self, index: int, number: int) -> str:
+        """Name of what reads a picture for a projection."""
+        return f"engine0_reader{index}_{number}" if self.choices.folded else f"engine{index}_reader{number or ''}"
+
     def spikes(self, layer: int) -> Bool:
         """bool (N, T, n_out): spikes that count."""
         return self.trace.spikes[layer] & self.counts[:, :, None]
@@ -284,6 +296,22 @@ class Scene:
         except InputError:
             return True
 
+    def shows_walking(
+        self, layers: Sequence[int], change: Callable[[Events], Events] = lambda events: events, land: Land = lands
+    ) -> bool:
+        """True if it shows when events lead these layers elsewhere, or other taps of theirs land."""
+        changed = list(self.network.layers)
+        try:
+            for index in layers:
+                events = change(self.events(index, {}, {}))
+                changed[index] = self.with_reached(index, self.reached(index, events, land))
+            return self.shows(self.network.with_layers(changed))
+        except IndexError:
+            # Beyond a memory nobody knows what is read.
+            return False
+        except InputError:
+            return True
+
     # Schedules of time -----------------------------------------------------------------------------
 
     @property
@@ -339,7 +367,12 @@ class Scene:
     @property
     def tap_layer(self) -> int | None:
         """The first layer that is a convolution."""
-        return self.first(lambda entry: any(part.reads and part.reads.convolution for part in entry.projections))
+        return self.first(lambda entry: self.has_taps(entry.index))
+
+    def has_taps(self, index: int) -> bool:
+        """Whether a layer is a convolution."""
+        projections = self.sidecar.layers[index].projections
+        return any(part.reads is not None and part.reads.convolution is not None for part in projections)
 
     def is_plain(self, index: int) -> bool:
         """Whether a layer has one projection, whose events have the addresses of rows."""
@@ -358,8 +391,9 @@ class Scene:
         return np.asarray(self.sidecar.layers[index].addresses[number], np.int64)
 
     def slot_bits(self, index: int) -> int:
-        """Bits of a slot."""
-        return max(1, (self.sidecar.layers[index].n_slots - 1).bit_length())
+        """Bits of a slot, as wide as the largest layer of its engine needs."""
+        most = max(self.sidecar.layers[layer].n_slots for layer in self.same_engine(index))
+        return max(1, (most - 1).bit_length())
 
     def neurons(self, index: int) -> Int:
         """int64 (lanes, 2**slot_bits): the neuron of each slot, -1 of those without one."""
@@ -432,10 +466,8 @@ class Scene:
     def parameter_address(self, layer: int, neuron: int) -> int:
         """Word of a neuron's parameters: its slot's, or its channel's."""
         entry = self.sidecar.layers[layer]
-        depth = self.memory(layer, "parameters", entry.lane[neuron]).depth
-        if entry.picture is not None and depth * entry.picture.size == entry.n_slots:
-            return entry.slot[neuron] // entry.picture.size
-        return entry.slot_base + entry.slot[neuron]
+        size = entry.picture.size if entry.channel_parameters and entry.picture is not None else 1
+        return entry.parameter_base + entry.slot[neuron] // size
 
     def part(self, layer: int, name: str, lane: int) -> str:
         """Name of a lane's field in a synapse word."""

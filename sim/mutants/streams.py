@@ -74,8 +74,15 @@ def _hidden_shows(scene: Scene) -> bool:
         for number, part in enumerate(entry.projections)
         if part.source == 0 and entry.index > 0
     ]
-    # In one engine all hidden layers' spikes pass there.
-    if reads != [(1, 0)] or (scene.choices.folded and scene.last > 1):
+    if scene.choices.folded:
+        # In one engine all spikes that are read pass there.
+        reads = [
+            (entry.index, number)
+            for entry in scene.sidecar.layers
+            for number, part in enumerate(entry.projections)
+            if part.source != INPUT
+        ]
+    if reads != [(1, 0)]:
         return False
     if scene.is_plain(1):
         return scene.shows_rows(lambda rows: [row for row in rows if row.stream != 1], [1])

@@ -60,7 +60,7 @@ def test_what_is_given_against_a_goal_stays_and_is_told() -> None:
 
 
 def test_a_goal_takes_what_goes_with_the_network_and_the_board() -> None:
-    assert expanded("small", {}, readout="spike_count", structured=True) == {}
+    assert expanded("small", {}, readout="spike_count", structured=True) == {"shape": "folded"}
     without = {key: value for key, value in GOALS["tiny"].choices.items() if key != "output_spikes"}
     assert expanded("tiny", {}, readout="membrane_sum", structured=False) == without
     assert "event_streams" not in expanded("fast", {}, readout="spike_count", structured=False, consumers=["budget"])
@@ -120,7 +120,8 @@ def test_auto_needs_samples() -> None:
 def test_a_goal_for_a_network_without_configuration_goes_as_far_as_the_network_does() -> None:
     plain, structured = network_and_samples()[0], picture_network(pooled=False)
     assert hardware_config(plain, goal="small").shape == "folded"
-    assert hardware_config(structured, goal="small").shape == "streaming"
+    assert hardware_config(structured, goal="small").shape == "folded"
+    assert hardware_config(structured, goal="tiny").lockstep is False
     assert (
         hardware_config(plain, goal="fast").lanes == "auto" and hardware_config(plain, goal="fast", lanes=2).lanes == 2
     )

@@ -41,8 +41,9 @@ def test_words_in_lock_step_hold_a_synapse_of_each_lane_or_add_nothing(seed):
     mapping = map_network(network, random_lanes(rng, network), None, Choices(lockstep=True))
     for layer, frozen in zip(mapping.layers, network.layers, strict=True):
         assert layer.lockstep == (layer.lanes > 1) and layer.fetchers == 1
-        rows = layer.row_record.unpack(layer.row_words(0))
-        words = layer.synapse_record.unpack(layer.synapse_words(0))
+        memories = mapping.engines[layer.index]
+        rows = memories.row_record.unpack(memories.row_words(0))
+        words = memories.synapse_record.unpack(memories.synapse_words(0))
         dense = np.zeros((layer.n_in, layer.lanes, layer.n_slots), np.int64)
         for source, address in enumerate(layer.source_address):
             first, count = int(rows["start"][address]), int(rows["count"][address])
@@ -76,10 +77,11 @@ def test_every_synapse_and_parameter_is_in_its_place(seed):
                 assert np.unique(frozen.numbers[name]).size > 1
         assert int(layer.lane_synapses.sum()) == frozen.n_synapses
         for lane in range(layer.lanes):
-            unpacked = layer.row_record.unpack(layer.row_words(lane))
+            memories = mapping.engines[layer.index]
+            unpacked = memories.row_record.unpack(memories.row_words(lane))
             np.testing.assert_array_equal(unpacked["start"], layer.row_start[lane])
             np.testing.assert_array_equal(unpacked["count"], layer.row_count[lane])
-            assert layer.synapse_words(lane).size == max(1, layer.synapse_weight[lane].size)
+            assert memories.synapse_words(lane).size == max(1, layer.synapse_weight[lane].size)
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -132,8 +134,8 @@ def test_mapping_is_deterministic():
 def test_a_constant_that_would_wake_padding_goes_to_memory():
     silent = network_of([np.ones((3, 5), int)], threshold=0)
     assert map_network(silent, [1]).layers[0].constants["threshold"] == 0
-    padded = map_network(silent, [2]).layers[0]
-    assert padded.constants["threshold"] is None and padded.parameter_record.has("threshold")
+    padded = map_network(silent, [2])
+    assert padded.layers[0].constants["threshold"] is None and padded.engines[0].parameter_record.has("threshold")
     biased = network_of([np.ones((3, 5), int)], bias=7)
     assert map_network(biased, [5]).layers[0].constants["bias"] == 7
     assert map_network(biased, [2]).layers[0].constants["bias"] is None
@@ -153,7 +155,7 @@ def test_only_leaks_that_differ_are_in_memory():
         network = network_of([np.ones((3, 5), int)], leak=leak)
         for choices, lanes in ((Choices(), 2), (Choices(shape="folded"), 2), (Choices(), 5)):
             mapping = map_network(network, [lanes], None, choices)
-            record = (mapping.folded or mapping.layers[0]).parameter_record
+            record = mapping.engines[0].parameter_record
             words.setdefault(name, []).append([(field.name, field.width, field.signed) for field in record])
     shift, multiplier = ("leak_shift", 4, False), ("leak_multiplier", 4, False)
     assert words == {
@@ -169,7 +171,7 @@ def test_layers_of_a_folded_engine_have_all_leaks_in_memory_if_one_has():
         [np.ones((3, 4), int), np.ones((4, 4), int), np.ones((4, 2), int)],
         leak=[Leak("shift", np.array([1, 2, 3, 6])), Leak(), Leak("multiply", 9, 2)],
     )
-    folded = map_network(network, [2] * 3, None, Choices(shape="folded")).folded
+    (folded,) = map_network(network, [2] * 3, None, Choices(shape="folded")).engines
     assert folded.constants == {
         "threshold": [1, 1, 1],
         "bias": [0, 0, 0],
@@ -181,8 +183,9 @@ def test_layers_of_a_folded_engine_have_all_leaks_in_memory_if_one_has():
 
 
 def test_a_layer_without_synapses_has_one_unused_word():
-    layer = map_network(network_of([np.zeros((4, 3), int)]), [2]).layers[0]
-    assert [layer.synapse_words(lane).tolist() for lane in range(2)] == [[0], [0]]
+    mapping = map_network(network_of([np.zeros((4, 3), int)]), [2])
+    layer = mapping.layers[0]
+    assert [mapping.engines[0].synapse_words(lane).tolist() for lane in range(2)] == [[0], [0]]
     assert layer.imbalance == 1.0 and not layer.row_count.any()
 
 
@@ -214,9 +217,11 @@ def test_wrong_arguments_are_named(lanes, events, message):
 def test_layers_of_a_folded_engine_have_rows_and_slots_of_their_own(seed):
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=20)
+    while len(network.layers) == 1:
+        network = random_network(rng, max_width=20)
     lanes = int(rng.integers(1, 6))
     mapping = map_network(network, [lanes] * len(network.layers), None, Choices(shape="folded"))
-    folded = mapping.folded
+    (folded,) = mapping.engines
     assert mapping.lanes == [lanes] * len(network.layers)
     for lane in range(lanes):
         rows, synapses = (
@@ -246,6 +251,12 @@ def test_layers_of_a_folded_engine_have_rows_and_slots_of_their_own(seed):
         assert sum(rows["count"]) == folded.lane_synapses[lane] and max(slots) == folded.n_slots - 1
 
 
+def test_the_only_layer_has_one_engine_in_every_shape():
+    network = network_of([np.ones((4, 3), int)])
+    streaming, folded = (map_network(network, [2], None, Choices(shape=shape)) for shape in ("streaming", "folded"))
+    assert folded.choices == streaming.choices and not folded.engines[0].is_shared
+
+
 def test_a_folded_engine_has_one_number_of_lanes():
     network = network_of([np.ones((4, 3), int), np.ones((3, 2), int)])
     with pytest.raises(UnsupportedError, match="has one engine; give one number"):
@@ -267,5 +278,5 @@ def test_a_million_synapses_are_placed_in_seconds():
     network = FrozenNetwork((layer, FrozenLayer.from_dense(np.ones((n_out, 2), int))), 1, InputCoding("events"))
     mapping = map_network(network, [16, 2])
     for lane in range(16):
-        mapping.layers[0].synapse_words(lane)
+        mapping.engines[0].synapse_words(lane)
     assert mapping.layers[0].imbalance < 1.01

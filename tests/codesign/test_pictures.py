@@ -136,9 +136,7 @@ def test_a_large_kernel_in_large_steps_is_built() -> None:
     assert map_network(wide(9, 12, 2), [1]).layers[0].n_slots == 4
 
 
-@pytest.mark.parametrize(
-    "key, value", [("shape", "folded"), ("synapses", "compact"), ("lockstep", True), ("loadable", True)]
-)
+@pytest.mark.parametrize("key, value", [("synapses", "compact"), ("lockstep", True), ("loadable", True)])
 def test_choices_that_do_not_know_pictures_say_so(key: str, value: object) -> None:
     with pytest.raises(UnsupportedError, match=f"hardware.{key} = .* is built for chains of single synapses alone"):
         map_network(wide(3, 6), [1], None, Choices(**{key: value}))
@@ -156,10 +154,10 @@ def picture_layers(rng: np.random.Generator, channels: int, threshold: np.ndarra
 def test_a_channel_shares_one_word_of_parameters() -> None:
     rng = np.random.default_rng(0)
     mapping = map_network(picture_layers(rng, 5, np.arange(1, 6)), [2, 1])
-    layer = mapping.layers[0]
-    assert layer.parameters_per_channel and layer.parameter_depth == 3 and layer.parameter_words(0).size == 3
-    own = map_network(picture_layers(rng, 5, np.arange(1, 181)), [2, 1]).layers[0]
-    assert not own.parameters_per_channel and own.parameter_words(0).size == own.n_slots == 108
+    layer, memories = mapping.layers[0], mapping.engines[0]
+    assert layer.parameters_per_channel and layer.parameter_depth == 3 and memories.parameter_words(0).size == 3
+    own = map_network(picture_layers(rng, 5, np.arange(1, 181)), [2, 1]).engines[0]
+    assert not own.layers[0].parameters_per_channel and own.parameter_words(0).size == own.n_slots == 108
 
 
 def test_lanes_own_whole_channels_and_no_more_than_there_are() -> None:

@@ -299,7 +299,8 @@ def test_choices_of_hardware_reach_the_mapping():
     network = FrozenNetwork.from_arrays([weights], threshold=1, timesteps=1)
     plain = map_hardware(network, HardwareConfig(lanes=2), None)
     chosen = map_hardware(network, HardwareConfig(lanes=2, synapses="compact", pipeline="short"), None)
-    folded = map_hardware(network, HardwareConfig(shape="folded"), None)
-    assert (plain.layers[0].pipeline, plain.layers[0].encoding.is_plain, plain.folded) == ("deep", True, None)
+    two = FrozenNetwork.from_arrays([weights, np.ones((24, 3), int)], threshold=1, timesteps=1)
+    folded = map_hardware(two, HardwareConfig(shape="folded"), None)
+    assert (plain.layers[0].pipeline, plain.layers[0].encoding.is_plain) == ("deep", True)
     assert (chosen.layers[0].pipeline, chosen.layers[0].encoding.is_plain) == ("short", False)
-    assert folded.folded is not None
+    assert len(folded.engines) == 1

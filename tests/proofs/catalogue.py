@@ -18,9 +18,8 @@ from codesign.machine.plan import CollectorPlan, plan_machine
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.beats import BeatSplitter
 from rtl_templates.collector import EventCollector
-from rtl_templates.engine import LayerEngine
+from rtl_templates.engine import Engine
 from rtl_templates.fetcher import SynapseFetcher
-from rtl_templates.folded import FoldedEngine
 from rtl_templates.guard import InputGuard
 from rtl_templates.memories import StreamFifo
 from rtl_templates.readout import Readout
@@ -74,7 +73,6 @@ def _engine(
         layers = tuple(replace(layer, encoding=Encoding(2, 1, (-4, 3))) for layer in mapping.layers)
         mapping = replace(mapping, layers=layers)
     shape, coding = "folded" if folded else "streaming", "current" if current else "events"
-    name = "FoldedEngine" if folded else "LayerEngine"
     layers, of_lanes = "2 layers" if folded else "1 layer", "1 lane" if lanes == 1 else f"{lanes} lanes"
 
     def harness() -> Harness:
@@ -87,12 +85,12 @@ def _engine(
         "encoded": ", rows in groups, gaps, codes",
         "lean": ", lock step, no FIFO, counts, short pipeline",
     }[variant]
-    moving = Defect("moves on while it stands still", Edit(LayerEngine, r"EnableInserter\(moves\)\(m\)", "m"), harness)
+    moving = Defect("moves on while it stands still", Edit(Engine, r"EnableInserter\(moves\)\(m\)", "m"), harness)
     return Proof(
         f"engine-{shape}-{coding}" + (f"-{lanes}" if lanes > 1 else "") + (variant and f"-{variant}"),
         "every membrane and spike of two timesteps is the arithmetic's: with the emitted weights no sum overflows, and "
         "none is missed",
-        f"{name}, 2 inputs, {layers} of 2, {of_lanes}, {coding}" + (", input without gaps" if folded else "") + remark,
+        f"Engine, 2 inputs, {layers} of 2, {of_lanes}, {coding}" + (", input without gaps" if folded else "") + remark,
         "bmc",
         depth,
         harness,
@@ -182,33 +180,33 @@ def _rules() -> list[Proof]:
         ),
         (
             "engine-streaming",
-            "LayerEngine.o, 2 lanes",
-            lambda: RuleHarness(LayerEngine(plan_machine(two, streaming).engines[0])),
+            "Engine.o, 1 layer, 2 lanes",
+            lambda: RuleHarness(Engine(plan_machine(two, streaming).engines[0])),
             fifo,
             26,
             False,
         ),
         (
             "engine-lean",
-            "LayerEngine.o, 2 lanes in lock step, no FIFO",
-            lambda: RuleHarness(LayerEngine(plan_machine(two, lean).engines[0])),
-            Defect("word overwritten", Edit(LayerEngine, rf"(?<=moves\.eq\(){full}", "1")),
+            "Engine.o, 1 layer, 2 lanes in lock step, no FIFO",
+            lambda: RuleHarness(Engine(plan_machine(two, lean).engines[0])),
+            Defect("word overwritten", Edit(Engine, rf"(?<=moves\.eq\(){full}", "1")),
             26,
             False,
         ),
         (
             "engine-folded",
-            "FoldedEngine.o, 2 lanes",
-            lambda: RuleHarness(FoldedEngine(two, plan_machine(two, folded).engines[0])),
+            "Engine.o, 2 layers, 2 lanes",
+            lambda: RuleHarness(Engine(plan_machine(two, folded).engines[0])),
             Defect("word withdrawn", Edit(StreamFifo, r"m\.Elif\(self\.o\.ready\)", "m.Else()")),
             66,
             False,
         ),
         (
             "engine-folded-lean",
-            "FoldedEngine.o, 2 lanes, no FIFO",
-            lambda: RuleHarness(FoldedEngine(two, plan_machine(two, folded_lean).engines[0])),
-            Defect("word overwritten", Edit(FoldedEngine, r"(?<=moves\.eq\()~leaves \| self\.o\.ready", "1")),
+            "Engine.o, 2 layers, 2 lanes, no FIFO",
+            lambda: RuleHarness(Engine(plan_machine(two, folded_lean).engines[0])),
+            Defect("word overwritten", Edit(Engine, rf"(?<=moves\.eq\(){full}", "1")),
             66,
             False,
         ),

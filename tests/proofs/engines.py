@@ -11,8 +11,7 @@ from codesign.machine.layouts import END, EVENT
 from codesign.machine.mapping import HardwareMap
 from codesign.machine.plan import plan_machine
 from rtl_templates.accelerator import Accelerator
-from rtl_templates.engine import LayerEngine
-from rtl_templates.folded import FoldedEngine
+from rtl_templates.engine import Engine
 
 from .harness import Harness
 from .lif import fire_of, leak_of
@@ -38,9 +37,7 @@ class EngineHarness(Harness):
         super().__init__()
         self.network, self.mapping, self.ends, self.gaps = network, mapping, ends, gaps
         plan = plan_machine(network, mapping)
-        self.dut: LayerEngine | FoldedEngine = (
-            FoldedEngine(network, plan.engines[0]) if mapping.folded else LayerEngine(plan.engines[0])
-        )
+        self.dut = Engine(plan.engines[0])
 
     def build(self) -> None:
         m, dut, network = self.m, self.dut, self.network
@@ -89,7 +86,7 @@ class EngineHarness(Harness):
         self.cover(*(Cat(sums[t][j] == bound for t in range(self.ends)).all() for j, bound in enumerate(extremes)))
 
         # What must be shown. `turn` counts the first layer's sweeps; the others follow it within the timestep.
-        layers = network.layers if isinstance(dut, FoldedEngine) else network.layers[:1]
+        layers = dut.plan.frozen
         turn = Signal(range(self.ends * network.timesteps + 1))
         step = Signal(range(max(2, network.timesteps)))
         acc: list[Value] = [
@@ -98,9 +95,8 @@ class EngineHarness(Harness):
         ]
         for index, layer in enumerate(layers):
             place = self.mapping.layers[index]
-            prefix = f"probe{index}_" if isinstance(dut, FoldedEngine) else "probe_"
             valid, slot, spikes, membranes = (
-                getattr(dut, prefix + name) for name in ("valid", "slot", "spikes", "membranes")
+                dut.probes[index][name] for name in ("valid", "slot", "spikes", "membranes")
             )
             last = Signal(name=f"last{index}")
             m.d.comb += last.eq(valid & (slot == place.n_slots - 1))

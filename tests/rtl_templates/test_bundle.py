@@ -71,7 +71,7 @@ def test_every_file_is_hashed_and_none_is_missing(bundle):
 
 def test_images_have_the_stated_depth_and_contents(bundle):
     _, mapping, folder, sidecar = bundle
-    for entry, layer in zip(sidecar["layers"], mapping.layers, strict=True):
+    for entry, layer in zip(sidecar["layers"], mapping.engines, strict=True):
         contents = {
             "rows": layer.row_words,
             "synapses": layer.synapse_words,

@@ -45,7 +45,7 @@ def row(layer, lane, source):
 @pytest.mark.parametrize("pipeline", ["deep", "short"])
 def test_rows_leave_in_order_and_stop_at_the_end(density, depth, encoding, pipeline):
     plan, lane = plan_of(density, depth, 3, encoding=encoding, pipeline=pipeline), 1
-    layer, dut = plan.placement, SynapseFetcher(plan, lane)
+    layer, dut = plan.layers[0], SynapseFetcher(plan, lane)
     rng = np.random.default_rng(depth)
     sources = [rng.permutation(24)[: rng.integers(0, 20)].tolist() for _ in range(4)]
     values = {source: source % 8 for source in range(24)}
@@ -90,7 +90,7 @@ def test_rows_leave_in_order_and_stop_at_the_end(density, depth, encoding, pipel
 @pytest.mark.parametrize("pipeline", ["deep", "short"])
 def test_no_bubble_between_rows(encoding, pipeline):
     plan = plan_of(0.4, encoding=encoding, pipeline=pipeline)
-    layer = plan.placement
+    layer = plan.layers[0]
     assert (layer.row_count[0] == 1).any() and (layer.row_count[0] > 2).any()
     dut = SynapseFetcher(plan, 0)
     valid = []

@@ -142,7 +142,7 @@ def test_every_neuron_has_an_address_that_is_read() -> None:
     ("ranks", "height", "width"), [(1, 1, 5), (3, 1, 1), (2, 4, 3), (3, 5, 4), (5, 1, 12), (1, 7, 2)]
 )
 def test_places_count_through_every_slot_and_begin_again(ranks, height, width) -> None:
-    dut, seen = PicturePlace(ranks, height, width), []
+    dut, seen = PicturePlace((ranks, height, width)), []
     rng = np.random.default_rng(3)
     parts = {name: getattr(dut, name) for name in ("x", "y", "rank")}
 

@@ -63,7 +63,7 @@ def test_a_changed_synapse_is_found(delivered) -> None:
     ("layer", "change", "message"),
     [
         (1, {"row_base": 0}, "a row of no source holds synapses"),
-        (0, {"slot_base": 1}, "threshold"),
+        (0, {"parameter_base": 1}, "threshold"),
     ],
 )
 def test_layers_of_a_folded_engine_that_overlap_are_found(tmp_path: Path, layer, change, message) -> None:

@@ -54,7 +54,7 @@ def equal(seed: int, folder: Path, choices: Choices | None, *, pictures: bool = 
     choices = choices or random_choices(rng, network)
     lanes = random_lanes(rng, network, 5)
     mapping = map_network(network, [lanes[0]] * len(lanes) if choices.folded else lanes, None, choices)
-    records = [mapping.folded.parameter_record] if mapping.folded else [x.parameter_record for x in mapping.layers]
+    records = [engine.parameter_record for engine in mapping.engines]
     assert any(record.has(name) for record in records for name in LEAKS)
     equals_rtl(rng, network, mapping, folder, seed)
 

@@ -64,6 +64,7 @@ def components(name: str) -> set[str]:
         *(["loader"] if choices.loadable else []),
         *(["counters"] if choices.counters else []),
         *(["picture", "taps"] if name in PICTURES else []),
+        *(["turns"] if name == "folded, turns" else []),
     }
 
 
@@ -71,6 +72,7 @@ def components(name: str) -> set[str]:
 FEW = (
     "tiny",
     "folded, compact",
+    "folded, turns",
     "loadable, empty",
     "certain exit",
     "streams, one lane",

@@ -36,20 +36,27 @@ WORKERS = 2
 
 
 def equal(
-    seed: int, folder: Path, most_lanes: int = 6, *, collects: bool = False, exits: bool = False, **sizes: int
+    seed: int,
+    folder: Path,
+    most_lanes: int = 6,
+    *,
+    collects: bool = False,
+    exits: bool = False,
+    folded: bool = False,
+    **sizes: int,
 ) -> None:
     """Golden == RTL == reference on one random network of any structure, on a random machine.
 
-    collects : some of its layers, or all, walk all timesteps of a sample at once.
+    collects : some of its layers, or all, walk all timesteps of a sample at once. folded : one engine serves all.
     exits : several projections read events of the input, and samples are decided while it still says something.
     """
     rng = np.random.default_rng(seed)
     while True:
         network = random_covered(rng, **sizes)
-        if network.is_plain_chain or (collects and network.timesteps == 1):
+        if network.is_plain_chain or (collects and network.timesteps == 1) or (folded and len(network.layers) == 1):
             continue
         stimulus = random_stimulus(rng, network, 6)
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = {"shape": "folded", "schedule": "timestep"} if folded else {}
         if exits:
             given = {"early_exit": int(rng.integers(1, 4)), "event_streams": 1}
             if not leaves_events(network, stimulus, given["early_exit"]):
@@ -58,7 +65,8 @@ def equal(
         schedules = layer_schedules(choices.schedule, len(network.layers), is_current=network.coding.is_current)
         if not collects or any(masks(network, index, found) for index, found in enumerate(schedules)):
             break
-    mapping = map_network(network, random_lanes(rng, network, most_lanes), None, choices)
+    lanes = random_lanes(rng, network, most_lanes)
+    mapping = map_network(network, lanes[:1] * len(lanes) if choices.folded else lanes, None, choices)
     write_bundle(network, mapping, folder / "b")
     result = verify_bundle(
         folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed + 1, workers=1, latency=False
@@ -96,6 +104,17 @@ def test_random_structures_equal_their_rtl(tmp_path: Path) -> None:
 
 def test_layers_of_both_schedules_equal_their_rtl(tmp_path: Path) -> None:
     equal_for_all(range(2), tmp_path, side=6, kernel=4, channels=5, collects=True)
+
+
+def test_random_structures_in_one_engine_equal_their_rtl(tmp_path: Path) -> None:
+    equal_for_all(range(2), tmp_path, side=6, kernel=4, channels=5, folded=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("block", range(10))
+def test_many_structures_in_one_engine_equal_their_rtl(block: int, tmp_path: Path) -> None:
+    seeds = range(100 + 20 * block, 120 + 20 * block)
+    equal_for_all(seeds, tmp_path, side=(5, 9, 16)[block % 3], kernel=5, channels=17, most_lanes=16, folded=True)
 
 
 @pytest.mark.deep
