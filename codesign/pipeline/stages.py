@@ -13,7 +13,9 @@ from codesign.pipeline.work import build, estimate, fit, freeze, generate, repor
 from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
 # What is used only where the configuration has a [budget].
-BUDGET_MODULES = frozenset({"codesign.cost.budget", "codesign.train.fitting", "boards.registry"})
+BUDGET_MODULES = frozenset(
+    {"codesign.cost.budget", "codesign.cost.mapping", "codesign.train.fitting", "boards.registry"}
+)
 
 
 def _sections(*names: str) -> Any:
@@ -37,8 +39,13 @@ def _formula(context: Context) -> dict[str, Any]:
     """What the formula of the budget reads; nothing without a budget."""
     if not context.config.budget.active:
         return {}
-    choices = asdict(context.config.hardware.choices)
-    return _sections("budget")(context) | {"quantising": quantising(context.config.freeze), "choices": choices}
+    hardware = context.config.hardware
+    found = {"quantising": quantising(context.config.freeze), "choices": asdict(hardware.choices)}
+    if hardware.loadable:
+        found["capacity"] = plain(hardware.capacity)
+    if hardware.schedule == "auto":
+        found["goal"] = hardware.goal
+    return _sections("budget")(context) | found
 
 
 def _hardware(context: Context) -> dict[str, Any]:

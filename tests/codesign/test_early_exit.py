@@ -130,11 +130,12 @@ def test_the_configuration_refuses_what_cannot_be():
     base = {"network": {"readout": "spike_count"}}
     assert parse_config({**base, "hardware": {"early_exit": 3}}).hardware.early_exit == 3
     assert parse_config(base).hardware.early_exit == "off"
+    budgeted = {**base, "hardware": {"early_exit": 2}, "budget": {"lut": 900, "target": "ecp5-25f"}}
+    assert parse_config(budgeted).hardware.early_exit == 2
     for document, message in (
         ({**base, "hardware": {"early_exit": 0}}, "early_exit"),
         ({"network": {"readout": "membrane_sum"}, "hardware": {"early_exit": "certain"}}, "hardware.early_exit = 'cer"),
         ({"network": {"readout": "membrane_last"}, "hardware": {"early_exit": 2}}, "looks only at the last timestep"),
-        ({**base, "hardware": {"early_exit": 2}, "budget": {"lut": 900, "target": "ecp5-25f"}}, "budget"),
     ):  # fmt: skip
         with pytest.raises((InputError, UnsupportedError), match=message):
             parse_config(document)

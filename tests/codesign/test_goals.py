@@ -63,7 +63,7 @@ def test_a_goal_takes_what_goes_with_the_network_and_the_board() -> None:
     assert expanded("small", {}, readout="spike_count", structured=True) == {"shape": "folded"}
     without = {key: value for key, value in GOALS["tiny"].choices.items() if key != "output_spikes"}
     assert expanded("tiny", {}, readout="membrane_sum", structured=False) == without
-    assert "event_streams" not in expanded("fast", {}, readout="spike_count", structured=False, consumers=["budget"])
+    assert expanded("fast", {}, readout="spike_count", structured=True) == GOALS["fast"].choices
     assert "input_words" not in expanded("fast", {}, readout="spike_count", structured=False, consumers=["board"])
 
 

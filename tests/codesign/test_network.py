@@ -233,7 +233,10 @@ def test_damaged_tensors_are_refused(path: Path, tensors: dict[str, Any], messag
         ({"readout": "votes"}, "readout 'votes' is none of"),
         ({"coding": {"kind": "morse", "input_bits": 0, "parameters": {}}}, "input coding 'morse' is none of"),
         ({"coding": {"kind": "current", "input_bits": 9, "parameters": {}}}, "input_bits = 9 is outside 1..8"),
-        ({"coding": {"kind": "rate", "input_bits": 4, "parameters": {}}}, "input_bits belongs to the coding 'current'"),
+        (
+            {"coding": {"kind": "rate", "input_bits": 4, "parameters": {}}},
+            "input_bits is only for the coding 'current'",
+        ),
         ({"readout": "membrane_sum"}, "needs reset 'none' in the last layer"),
         ({"timesteps": True}, "timesteps = True is outside"),
         ({"timesteps": 10**12}, "timesteps = 1000000000000 is outside"),

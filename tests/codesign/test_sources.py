@@ -174,6 +174,14 @@ def test_budget_and_choices_of_memories_reach_training_and_freezing_alike(tmp_pa
         keys = {name: {STAGES[name].key(Context(run, parse_config({**budget, "hardware": {"queue_depth": depth}})), {})
                        for depth in (4, 8)} for name in ("train", "freeze")}  # fmt: skip
         assert {len(found) for found in keys.values()} == {2 if budget else 1}
+        # What a loadable machine is to hold, and by how much slower a goal's machine may be.
+        for one, other in (
+            ({"loadable": True}, {"loadable": True, "capacity": {"headroom": 3}}),
+            ({"schedule": "auto", "goal": "small"}, {"schedule": "auto", "goal": "tiny"}),
+        ):
+            keys = {name: {STAGES[name].key(Context(run, parse_config({**budget, "hardware": given})), {})
+                           for given in (one, other)} for name in ("train", "freeze")}  # fmt: skip
+            assert {len(found) for found in keys.values()} == {2 if budget else 1}
 
 
 def test_a_changed_source_changes_the_hash_of_what_depends_on_it(monkeypatch):
