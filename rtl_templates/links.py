@@ -52,7 +52,7 @@ class LinkIntake:
 
     Parameters
     ----------
-    m, plan, lanes, inputs, while_moving, turns : as of :class:`rtl_templates.intake.TurnIntake`.
+    m, plan, lanes, inputs, while_moving, turns : as of :class:`rtl_templates.intake.ChainIntake`.
 
     Members
     -------

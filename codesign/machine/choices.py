@@ -220,7 +220,7 @@ def problem(
             return f"{_text(choices, key)} needs readout {feature.readout!r}, the network has {readout!r}"
         if structured and not feature.structures:
             return (
-                f"{_text(choices, key)} is built for chains of single synapses alone, without convolutions, pools, "
+                f"{_text(choices, key)} is built only for chains of single synapses, without convolutions, pools, "
                 "recurrence and skips; leave it out"
             )
     against = None if readout is None else early_exit_problem(readout, choices.early_exit)

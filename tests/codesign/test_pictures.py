@@ -138,7 +138,7 @@ def test_a_large_kernel_in_large_steps_is_built() -> None:
 
 @pytest.mark.parametrize("key, value", [("synapses", "compact"), ("lockstep", True), ("loadable", True)])
 def test_choices_that_do_not_know_pictures_say_so(key: str, value: object) -> None:
-    with pytest.raises(UnsupportedError, match=f"hardware.{key} = .* is built for chains of single synapses alone"):
+    with pytest.raises(UnsupportedError, match=f"hardware.{key} = .* is built only for chains of single synapses"):
         map_network(wide(3, 6), [1], None, Choices(**{key: value}))
 
 

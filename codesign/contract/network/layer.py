@@ -38,7 +38,7 @@ class FrozenLayer:
 
     A layer whose only projection is of single synapses, without pool, is *plain*. Its synapses can be read from the
     layer itself (``n_in``, ``indptr``, ``targets``, ``weights``, ``sources``, ``dense()``); on any other layer
-    these raise UnsupportedError, so that nothing that knows plain layers alone overlooks a projection.
+    these raise UnsupportedError, so nothing that knows only plain layers overlooks a projection.
 
     Parameters
     ----------
