@@ -244,7 +244,7 @@ def test_networks_say_whether_they_are_plain_chains(layers, is_plain):
 
 
 def test_machines_that_do_not_know_pictures_are_refused_before_training():
-    with pytest.raises(UnsupportedError, match=r"hardware\.loadable = true is built for chains of single"):
+    with pytest.raises(UnsupportedError, match=r"hardware\.loadable = true is built only for chains of single"):
         parse_config({"network": {"layers": [{"kind": "conv", "channels": 2}]}, "hardware": {"loadable": True}})
 
 

@@ -40,9 +40,8 @@ def expected_writes(network):
     """(memory, address, data) of a whole load, in order."""
     mapping, found = map_loaded(network, CAPACITY), []
     for number, memory in enumerate(CAPACITY.memories):
-        layer = mapping.layers[memory.layer]
-        words = getattr(layer, f"{memory.role.removesuffix('s')}_words")
-        found += [(number, address, int(word)) for address, word in enumerate(words(memory.lane))]
+        words = mapping.engines[memory.layer].words(memory.role, memory.lane)
+        found += [(number, address, int(word)) for address, word in enumerate(words)]
     return found
 
 
