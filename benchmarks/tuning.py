@@ -34,6 +34,8 @@ QUESTIONS = {
     "events-small": Question("ice40-hx8k", "area"),
     "events-fast": Question("ice40-hx8k", "latency", ("lut", "bram")),
     "small": Question("ecp5-25f", "area"),
+    "balanced": Question("ecp5-25f", "latency", ("lut", "bram", "dsp")),
+    "fast": Question("ecp5-85f", "latency", ("lut", "bram", "dsp")),
 }
 
 
