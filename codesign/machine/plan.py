@@ -376,7 +376,7 @@ class EnginePlan:
             if link.way == "kept":
                 found.append(Memory("queues", index, link.depth, self.hidden_sweep_word.width))
             elif link.way == "copy":
-                word = 1 + index_width(link.projection.stream_span)
+                word = 1 + index_width(link.projection.stream_span) + widths.value
                 found += [Memory("queues", index, link.depth, word)] * self.streams
         for depth, word in ((self.own_fifo_depth, self.own_word), (self.fifo_depth, self.sweep_word)):
             if depth:

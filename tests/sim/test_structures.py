@@ -20,7 +20,8 @@ from random_structures import random_covered, random_structure
 
 from codesign.contract import golden
 from codesign.contract.early_exit import early_exit_problem
-from codesign.contract.network import INPUT, FrozenNetwork, Synapses
+from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
+from codesign.contract.sidecar import read_sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import activity, cycle_estimate, source_events
 from codesign.machine.choices import Choices
@@ -29,6 +30,7 @@ from codesign.machine.plan import MachinePlan, plan_machine
 from codesign.machine.schedules import collects as masks
 from codesign.machine.schedules import layer_schedules
 from rtl_templates.bundle import write_bundle
+from sim.facts import check_facts
 from sim.verify import verify_bundle
 
 pytestmark = pytest.mark.hardware
@@ -207,3 +209,24 @@ def test_the_example_of_digits_reaches_verified_hardware(tmp_path: Path) -> None
     assert estimated["latency_cycles"] == pytest.approx(measured["latency"], rel=0.06)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Hardware equals software." in page and "Convolutions and pools" in page
+
+
+def test_what_a_second_reader_of_input_currents_waits_for_is_counted_whole(tmp_path: Path) -> None:
+    """Values wait with their sources: one engine for all layers keeps a copy for the second projection of a layer."""
+    weights = [np.array([[3, 0, -2], [1, 4, 0], [0, -1, 2], [2, 0, 1]]), np.array([[2, 1], [-1, 3], [1, 0]])]
+    both = [Projection(INPUT, Synapses.from_dense(matrix)) for matrix in (weights[0], weights[0][::-1])]
+    layers = (
+        FrozenLayer.from_projections(both, threshold=6),
+        FrozenLayer.from_projections([Projection(0, Synapses.from_dense(weights[1]))], threshold=2),
+    )
+    network = FrozenNetwork(layers, 3, InputCoding("current", 4), "spike_count")
+    mapping = map_network(network, [2, 2], None, Choices(shape="folded"))
+    (copy,) = [link for link in plan_machine(network, mapping).engines[0].links if link.way == "copy"]
+    assert copy.layer == 0 and copy.depth == 8
+    write_bundle(network, mapping, tmp_path / "b")
+    check_facts(tmp_path / "b", read_sidecar(tmp_path / "b"), network)
+    stimulus = random_stimulus(np.random.default_rng(1), network, 4)
+    result = verify_bundle(
+        tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=2, workers=1, latency=False
+    )
+    assert result.passed
