@@ -40,7 +40,10 @@ def _formula(context: Context) -> dict[str, Any]:
     if not context.config.budget.active:
         return {}
     hardware = context.config.hardware
-    found = {"quantising": quantising(context.config.freeze), "choices": asdict(hardware.choices)}
+    found: dict[str, Any] = {
+        "quantising": quantising(context.config.freeze),
+        "choices": asdict(hardware.choices),
+    }
     if hardware.loadable:
         found["capacity"] = plain(hardware.capacity)
     if hardware.schedule == "auto":
