@@ -630,7 +630,7 @@ def _skips(engine: EnginePlan, number: int, family: str) -> Iterator[Component]:
     """FIFOs of projections that skip layers."""
     for place, (depth, projection) in enumerate(zip(engine.skip_depths, engine.projections, strict=True)):
         if depth:
-            memory = Memory("queues", engine.index, depth, 1 + index_width(projection.stream_span))
+            memory = engine.waiting(depth, projection)
             yield _fifo(f"skip{number}_{place}", memory, engine.index, family, engine.streams)
 
 

@@ -346,6 +346,11 @@ class EnginePlan:
             return SweepWord(self.lanes, max(layer.n_slots for layer in self.layers[:-1]))
         return SweepWord(self.lanes, 1 << sum(self.back_bits))
 
+    def waiting(self, depth: int, projection: ProjectionMap) -> Memory:
+        """The memory of a FIFO in which so many of a projection's events wait, of one stream: whether it is an end, the
+        address, the value."""
+        return Memory("queues", self.index, depth, 1 + index_width(projection.stream_span) + self.widths.value)
+
     @property
     def state_depth(self) -> int:
         """Words of a lane's state memories; never a single one, which would have an address of no bits."""
@@ -376,15 +381,13 @@ class EnginePlan:
             if link.way == "kept":
                 found.append(Memory("queues", index, link.depth, self.hidden_sweep_word.width))
             elif link.way == "copy":
-                word = 1 + index_width(link.projection.stream_span) + widths.value
-                found += [Memory("queues", index, link.depth, word)] * self.streams
+                found += [self.waiting(link.depth, link.projection)] * self.streams
         for depth, word in ((self.own_fifo_depth, self.own_word), (self.fifo_depth, self.sweep_word)):
             if depth:
                 found.append(Memory("queues", index, depth, word.width))
         for depth, projection in zip(self.skip_depths, self.projections, strict=True):
             if depth:
-                word = 1 + index_width(projection.stream_span)
-                found += [Memory("queues", index, depth, word)] * self.streams
+                found += [self.waiting(depth, projection)] * self.streams
         for collector in self.collectors:
             if collector:
                 found += [collector.bank] * 2 * self.streams
