@@ -140,17 +140,23 @@ def simulated(network: FrozenNetwork, mapping: HardwareMap, samples: Stimulus) -
     }
 
 
+def clocks(count: float | None) -> str:
+    """A single sample has no clocks between decisions."""
+    return "unknown" if count is None else f"{count:,.0f}"
+
+
 def line(row: dict[str, Any]) -> str:
     text = (
         f"{row['schedule']:14} {' '.join(row['layers'])}: {row['synapses_walked']:,.0f} synapses walked, "
-        f"{row['latency_cycles']:,.0f} clocks alone, {row['interval_cycles']:,.0f} back to back, "
+        f"{clocks(row['latency_cycles'])} clocks alone, {clocks(row['interval_cycles'])} back to back, "
         f"{row['all_bits']:,} bits of memory"
     )
     found = row.get("simulated")
     if found:
         text += (
-            f"; simulated {found['samples']}, {found['mismatches']} mismatches: {found['latency_cycles']:,.0f} alone, "
-            f"{found['interval_cycles']:,.0f} back to back"
+            f"; simulated {found['samples']}, {found['mismatches']} mismatches: "
+            f"{clocks(found['latency_cycles'])} alone, "
+            f"{clocks(found['interval_cycles'])} back to back"
         )
     return text
 

@@ -59,3 +59,12 @@ class CodesignWarning(UserWarning):
 
 # Said before a configuration is looked for, and by what reads it.
 NO_CONFIGURATION = "no such configuration; `codesign init` writes one"
+
+
+def entries_for(name: str, given: int, wanted: int, noun: str = "layer") -> str:
+    """What is wrong with a list of ``given`` entries where there are ``wanted`` of ``noun``, in words.
+
+    >>> entries_for("hardware.lanes", 1, 2)
+    'hardware.lanes has 1 entry for 2 layers'
+    """
+    return f"{name} has {given} entr{'y' if given == 1 else 'ies'} for {wanted} {noun}{'s' * (wanted != 1)}"

@@ -10,7 +10,15 @@ import typer
 
 from codesign.cli.kinds import Kind, expect
 
-Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="folder that the results go to")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="folder of the results; of a configuration runs/NAME, of a run the run itself",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="change one key of the configuration, e.g. train.epochs=5"),

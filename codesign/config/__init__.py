@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codesign.basics.errors import NO_CONFIGURATION, CodesignWarning, InputError
+from codesign.basics.errors import NO_CONFIGURATION, CodesignWarning, InputError, entries_for
 from codesign.basics.files import read_text
 from codesign.contract.binning import TimeUnit
 from codesign.contract.early_exit import MAX_MARGIN
@@ -329,7 +329,7 @@ class NetworkConfig(Section):
             if self.layers is not None and name in self.model_fields_set:
                 raise ValueError(f"{name} and layers exclude each other")
         if isinstance(self.recurrent, list) and len(self.recurrent) != len(self.hidden):
-            raise ValueError(f"recurrent has {len(self.recurrent)} entries for {len(self.hidden)} hidden layers")
+            raise ValueError(entries_for("recurrent", len(self.recurrent), len(self.hidden), "hidden layer"))
         recurs = any(isinstance(layer, DenseLayer) and layer.recurrent for layer in self.layer_configs)
         if "recurrent_scale" in self.model_fields_set and not recurs:
             raise ValueError("recurrent_scale needs a recurrent layer")
@@ -895,7 +895,7 @@ class Config(Section):
     def _lanes_fit(self) -> Config:
         lanes, count = self.hardware.lanes, self.network.n_layers
         if isinstance(lanes, list) and len(lanes) != count:
-            raise ValueError(f"hardware.lanes has {len(lanes)} entries for {count} layers")
+            raise ValueError(entries_for("hardware.lanes", len(lanes), count))
         check(
             self.hardware.choices,
             readout=self.network.readout,
@@ -965,7 +965,7 @@ def hardware_config(network: FrozenNetwork, **options: Any) -> HardwareConfig:
         hardware = parse_section(HardwareConfig, {"lanes": AUTO, **decided, **options}, "hardware")
     count = len(network.layers)
     if isinstance(hardware.lanes, list) and len(hardware.lanes) != count:
-        raise InputError(f"hardware.lanes has {len(hardware.lanes)} entries for {count} layers")
+        raise InputError(entries_for("hardware.lanes", len(hardware.lanes), count))
     check(hardware.choices, network, lanes=lanes_per_layer(hardware, count))
     return hardware
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from codesign.basics.errors import CapacityError, InputError, UnsupportedError
+from codesign.basics.errors import CapacityError, InputError, UnsupportedError, entries_for
 from codesign.contract.network import MAX_TIMESTEPS, MAX_WIDTH, FrozenLayer, FrozenNetwork, Leak, signed_width
 from codesign.contract.network.terms import MAX_LEAK_SHIFT
 from codesign.machine.encoding import PLAIN
@@ -282,7 +282,7 @@ def plan_capacity(
     hidden = [layer.n_out for layer in network.layers[:-1]]
     neurons = list(hidden if options.neurons is None else options.neurons)
     if len(neurons) != len(hidden):
-        raise InputError(f"hardware.capacity.neurons has {len(neurons)} entries for {len(hidden)} hidden layers")
+        raise InputError(entries_for("hardware.capacity.neurons", len(neurons), len(hidden), "hidden layer"))
     inputs = _at_least("inputs", options.inputs, network.n_inputs, MAX_WIDTH)
     timesteps = _at_least("timesteps", options.timesteps, network.timesteps, MAX_TIMESTEPS)
     for wanted, needed in zip(neurons, hidden, strict=True):
@@ -364,7 +364,7 @@ def synapse_words(options: CapacityOptions, fullest: Sequence[int]) -> list[int]
     wanted = options.synapses
     given = [wanted] * len(fullest) if wanted is None or isinstance(wanted, int) else list(wanted)
     if len(given) != len(fullest):
-        raise InputError(f"hardware.capacity.synapses has {len(given)} entries for {len(fullest)} layers")
+        raise InputError(entries_for("hardware.capacity.synapses", len(given), len(fullest)))
     return [
         1 << max(0, needed - 1).bit_length() if count is None else _at_least("synapses", count, max(1, needed), 1 << 24)
         for count, needed in zip(given, fullest, strict=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.basics.errors import CapacityError, InputError, UnsupportedError
+from codesign.basics.errors import CapacityError, InputError, UnsupportedError, entries_for
 from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection
 from codesign.contract.network.connections import Shape, is_whole
 from codesign.contract.network.terms import plain_number
@@ -248,13 +248,13 @@ def _check_arguments(network: FrozenNetwork, lanes: Sequence[int], events: Seque
     network.validate()
     network.require_hardware()
     if len(lanes) != len(network.layers):
-        raise InputError(f"lanes has {len(lanes)} entries for {len(network.layers)} layers")
+        raise InputError(entries_for("lanes", len(lanes), len(network.layers)))
     for index, count in enumerate(lanes):
         if not is_whole(count, 1, MAX_LANES):
             raise InputError(f"lanes of layer {index} = {count!r} is outside 1..{MAX_LANES}")
     if events is not None:
         if len(events) != len(network.layers):
-            raise InputError(f"events has {len(events)} entries for {len(network.layers)} layers")
+            raise InputError(entries_for("events", len(events), len(network.layers)))
         for index, (found, layer) in enumerate(zip(events, network.layers, strict=True)):
             array = np.asarray(found)
             numbers = array.dtype.kind in "biuf" and bool(np.all(np.isfinite(array)) and np.all(array >= 0))

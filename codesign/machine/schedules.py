@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from codesign.basics.errors import entries_for
 from codesign.contract.network import INPUT, FrozenNetwork
 
 Schedule = Literal["timestep", "sample"]
@@ -63,7 +64,7 @@ def schedule_problem(schedules: Sequence[Schedule], sources: Sources) -> str | N
     of them wait for whole samples of what the others say at once, that would have to be kept somewhere.
     """
     if len(schedules) != len(sources):
-        return f"hardware.schedule has {len(schedules)} entries for {len(sources)} layers"
+        return entries_for("hardware.schedule", len(schedules), len(sources))
     # Behind how many layers that wait for whole samples a population is.
     behind = {INPUT: 0}
     for index, (schedule, read) in enumerate(zip(schedules, sources, strict=True)):

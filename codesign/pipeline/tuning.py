@@ -112,7 +112,7 @@ def tune(
     placing = _worth_placing(rows, place, wish)
     for number, row in enumerate(placing):
         progress(number, len(placing), f"place and route, lanes {', '.join(map(str, row['lanes']))}")
-        row |= _placed(
+        row |= place_machine(
             network, samples, row, found, seeds, None if output is None else Path(output) / f"placed{number}"
         )
         row["missed"] = _missed(row, wish)
@@ -155,7 +155,7 @@ def _worth_placing(rows: list[dict[str, Any]], count: int, wish: Wish) -> list[d
     return [row for turn in zip_longest(*groups.values()) for row in turn if row is not None][:count]
 
 
-def _placed(
+def place_machine(
     network: FrozenNetwork,
     samples: Stimulus,
     row: Mapping[str, Any],
@@ -163,6 +163,10 @@ def _placed(
     seeds: Sequence[int],
     folder: Path | None,
 ) -> dict[str, Any]:
+    """``placed_lut`` and so on of a row's machine, ``placed_mhz``, None if it does not fit, and times at that clock.
+
+    folder : for the bundle, logs and reports of the tools; None keeps none.
+    """
     from boards.synth import synth_bundle
     from codesign.config import SynthConfig
     from rtl_templates.bundle import write_bundle

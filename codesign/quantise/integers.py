@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.errors import InputError, UnsupportedError, entries_for
 from codesign.contract import golden
 from codesign.contract.floating import FloatLayer, FloatNetwork
 from codesign.contract.network import (
@@ -106,7 +106,7 @@ def quantise(
     network.validate()
     bits = [weight_bits] * len(network.layers) if isinstance(weight_bits, int) else list(weight_bits)
     if len(bits) != len(network.layers):
-        raise InputError(f"weight_bits has {len(bits)} entries for {len(network.layers)} layers")
+        raise InputError(entries_for("weight_bits", len(bits), len(network.layers)))
     for wrong in (found for found in bits if type(found) is not int or not 2 <= found <= 8):
         raise InputError(f"weight_bits = {wrong!r} is outside 2..8")
     changes: list[Change] = []

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks import accelerator, tables
-from benchmarks.tuning import QUESTIONS, agreement
+from benchmarks.tuning import QUESTIONS, agreement, spread
 from codesign.cost.search import LIMITS, OBJECTIVES
 from codesign.machine.choices import DEFAULTS, keys
 
@@ -10,7 +10,7 @@ def test_questions_are_of_kept_points():
     kept = tables.newest()["accelerator"]
     for name, question in QUESTIONS.items():
         assert name in accelerator.DESIGNS and question.minimise in OBJECTIVES
-        assert set(question.within) <= set(LIMITS) & set(kept[name]["area"][question.target])
+        assert set(question.within) <= set(LIMITS) & {"cycles", *kept[name]["area"][question.target]}
 
 
 def test_agreement_counts_every_machine_once_and_devices_apart():
@@ -30,3 +30,13 @@ def test_agreement_counts_every_machine_once_and_devices_apart():
     )
     assert found["ice40-hx8k"] == {"machines": 3, "lut": pytest.approx(1 / 3), "latency_us": pytest.approx(-1)}
     assert found["ecp5-25f"]["lut"] == pytest.approx(1)
+
+
+def test_a_spread_takes_even_steps_of_what_was_not_placed():
+    def row(lut, **given):
+        return {"lut": lut, "ff": 1, "bram": 1, "cycles": 1, "excluded": None, **given}
+
+    rows = [row(0, placed_mhz=9.0), *(row(lut) for lut in (1, 2, 2, 3, 4, 5, 6)), row(7, excluded="too large")]
+    assert [found["lut"] for found in spread(rows, 3)] == [2, 4, 6]
+    assert [found["lut"] for found in spread(rows, 9)] == [1, 2, 3, 4, 5, 6]
+    assert spread(rows, 0) == []

@@ -7,15 +7,14 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 
+from benchmarks.explore import disturbed
 from codesign.basics.errors import InputError, OutputError, ToolError
 from codesign.cli import main
 from codesign.config import parse_config
@@ -224,35 +223,13 @@ def test_points_of_the_front_are_verified_and_placed(tmp_path):
 
 @pytest.mark.deep
 def test_two_workers_one_killed_again_and_again_lose_nothing(tmp_path):
-    """A worker is killed every ten seconds; the points are those of one process, and no network is trained twice."""
+    """A worker is killed every ten seconds, and the command once; the points are those of one process."""
     budget = {"networks": 24}
     whole = explore(tmp_path / "whole", budget=budget)
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom tests.codesign.test_explore_jobs import explore\n"
-        "if __name__ == '__main__':\n    explore(Path(sys.argv[1]), 2, budget={'networks': 24})\n"
-    )
-    (tmp_path / "program.py").write_text(program)
-    study = subprocess.Popen([sys.executable, str(tmp_path / "program.py"), str(tmp_path / "study")])
-    killed = 0
-    while study.poll() is None:
-        time.sleep(10)
-        found = _workers_of(study.pid)
-        if found:
-            os.kill(found[killed % len(found)], signal.SIGKILL)
-            killed += 1
-    assert study.returncode == 0 and killed > 0
+    (tmp_path / "space.toml").write_text(tomlkit.dumps({**TINY, "budget": budget}))
+    found = disturbed(tmp_path / "space.toml", tmp_path / "study", 10)
+    assert found["workers_killed"] > 0 and found["commands_killed"] == 1
     document = table(tmp_path / "study")
     assert essence(document) == essence(whole)
     assert len({network["folder"] for network in document["networks"]}) == 24
     assert len(rows_of(document)) == len(rows_of(whole))
-
-
-def _workers_of(pid: int) -> list[int]:
-    """Worker processes of a study: children of its nannies."""
-    import psutil
-
-    try:
-        found = psutil.Process(pid).children(recursive=True)
-        return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline()) and child.num_threads() > 3]
-    except psutil.NoSuchProcess:
-        return []

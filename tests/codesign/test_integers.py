@@ -183,6 +183,6 @@ def test_widths_hold_the_samples_of_every_batch(monkeypatch):
 
 def test_numbers_of_bits_are_checked():
     network = network_of([[1.0]])
-    for bits, line in ((9, "weight_bits = 9"), (1, "weight_bits = 1"), ([8, 8], "2 entries for 1 layers")):
+    for bits, line in ((9, "weight_bits = 9"), (1, "weight_bits = 1"), ([8, 8], "2 entries for 1 layer")):
         with pytest.raises(InputError, match=line):
             quantise(network, weight_bits=bits)

@@ -192,7 +192,7 @@ def test_a_layer_without_synapses_has_one_unused_word():
 @pytest.mark.parametrize(
     ("lanes", "events", "message"),
     [
-        ([1, 1], None, "2 entries for 1 layers"),
+        ([1, 1], None, "2 entries for 1 layer"),
         ([0], None, r"lanes of layer 0 = 0 is outside 1\.\.32"),
         ([33], None, r"lanes of layer 0 = 33 is outside"),
         (["x"], None, r"lanes of layer 0 = 'x' is outside"),

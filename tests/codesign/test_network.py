@@ -491,7 +491,7 @@ def test_membrane_readout_that_could_saturate_is_refused() -> None:
 
 
 def test_one_entry_per_layer_is_demanded() -> None:
-    with pytest.raises(InputError, match="threshold has 3 entries for 1 layers"):
+    with pytest.raises(InputError, match="threshold has 3 entries for 1 layer"):
         FrozenNetwork.from_arrays([np.ones((1, 1), int)], threshold=[1, 2, 3], timesteps=1)
 
 

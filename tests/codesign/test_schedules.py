@@ -67,7 +67,7 @@ def recurrent() -> FrozenNetwork:
         ([SAMPLE, TIMESTEP], ((-1,), (0,)), None),
         ([TIMESTEP, SAMPLE], ((-1,), (0,)), None),
         ([SAMPLE, SAMPLE], ((-1,), (0, 1)), "layer 1 reads its own events"),
-        ([TIMESTEP], ((-1,), (0,)), "has 1 entries for 2 layers"),
+        ([TIMESTEP], ((-1,), (0,)), "has 1 entry for 2 layers"),
         # A skip around a layer that waits for whole samples.
         ([SAMPLE, TIMESTEP], ((-1,), (0, -1)), "of what it reads layer 0 waits for whole samples longer"),
         ([SAMPLE, SAMPLE], ((-1,), (0, -1)), None),
@@ -101,7 +101,7 @@ def test_a_layer_that_reads_itself_is_refused_by_all_who_are_asked() -> None:
     ("network", "schedule", "words"),
     [
         ({"hidden": [8, 8], "recurrent": [False, True]}, "sample", "layer 1 reads its own events"),
-        ({"hidden": [8]}, ["sample"], "has 1 entries for 2 layers"),
+        ({"hidden": [8]}, ["sample"], "has 1 entry for 2 layers"),
         (
             {"layers": [{"kind": "conv", "channels": 2}, {"kind": "residual", "channels": 2}]},
             ["sample", "sample", "timestep", "timestep"],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Protocol, get_args
 
-from codesign.basics.errors import InputError
+from codesign.basics.errors import InputError, entries_for
 from codesign.contract.network.connections import Projection, Shape, Synapses, check_shape, is_whole
 from codesign.contract.network.limits import (
     INPUT,
@@ -135,7 +135,7 @@ def by_layer(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     """
     for name, value in columns.items():
         if isinstance(value, list | tuple) and len(value) != count:
-            raise InputError(f"{name} has {len(value)} entries for {count} layers")
+            raise InputError(entries_for(name, len(value), count))
     return [
         {name: value[index] if isinstance(value, list | tuple) else value for name, value in columns.items()}
         for index in range(count)
