@@ -133,8 +133,11 @@ def compare_workers(given: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def compare_killed(given: argparse.Namespace, work: Path) -> dict[str, Any]:
     space = shortened(given.space, work, given.networks)
-    whole = study(space, 2, work / "whole")
-    say(given, f"undisturbed: {len(whole['points'])} points in {whole['seconds']:.1f} s")
+    if given.whole is None:
+        whole = study(space, 2, work / "whole")
+        say(given, f"undisturbed: {len(whole['points'])} points in {whole['seconds']:.1f} s")
+    else:
+        whole = {"points": points(given.whole), "seconds": None}
     found = disturbed(space, work / "killed", given.every)
     say(
         given,
@@ -191,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=3, help="workers: studies with one and with two")
     parser.add_argument("--every", type=float, default=60, help="killed: seconds from one killed worker to the next")
+    parser.add_argument("--whole", type=Path, help="killed: a finished study to compare with; default: it is made")
     parser.add_argument("--seeds", type=int, default=3, help="samplers: studies of each")
     parser.add_argument("--work", type=Path, help="folder where the studies stay; default: none stays")
     parser.add_argument("--json", action="store_true")

@@ -82,6 +82,7 @@ def headline(record: Record) -> list[dict[str, object]]:
         ),
         *_speed(record),
         *_resources(record),
+        *_energy(record),
         tile(
             "verified",
             record.of_test_samples(verified).removesuffix(" test samples") if verified else number(None),
@@ -129,6 +130,15 @@ def _resources(record: Record) -> list[dict[str, object]]:
         for kind, name in (("lut", "logic cells"), ("bram", "block RAMs"))
         if cells.get(kind) is not None
     ]
+
+
+def _energy(record: Record) -> list[dict[str, object]]:
+    """What a mean sample's memories and arithmetic take by published energies: an estimate, whatever was measured."""
+    energy = (record.estimate or {}).get("energy")
+    if energy is None:
+        return []
+    note = "estimated: memories and arithmetic at 45 nm, not the supply current"
+    return [tile("energy per sample", number(energy["sample_pj"] / 1000, 1, " nJ"), note)]
 
 
 def _cells(record: Record) -> tuple[Mapping[str, Any], str]:

@@ -756,6 +756,9 @@ def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
     (folder / "estimate.json").write_text(json.dumps(estimate))
     assert "|clocks per sample|140|estimated, samples back to back|" in tiles()
     assert "|logic cells|90|ice40, estimated|block RAMs|3|ice40, estimated|" in tiles()
+    energy = {"sample_pj": 1234.0, "by_layer": [], "source": "published", "not_counted": "wires"}
+    (folder / "estimate.json").write_text(json.dumps({**estimate, "energy": energy}))
+    assert "|energy per sample|1.2 nJ|estimated: memories and arithmetic at 45 nm, not the supply current|" in tiles()
 
     run = RunDirectory.open(folder)
     run.set_figures({**run.figures, "cycles_per_sample": 131.5, "fmax_mhz": {"a": None, "ecp5-25f": 50.0}})
