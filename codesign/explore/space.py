@@ -568,11 +568,14 @@ def _check_steps(space: Space, timesteps: int) -> None:
 
 
 def differences(present: Mapping[str, Any], kept: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """What differs between two spaces' documents, ``key is A there and B here``."""
+    """What differs between two spaces' documents, ``key is A there and B here``; the order of axes counts, since what
+    is sampled and how machines are numbered follow from it."""
     for key in dict.fromkeys((*present, *kept)):
         ours, theirs = present.get(key), kept.get(key)
         name = f"{place}{key}"
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
             yield from differences(ours, theirs, f"{name}.")
+            if name == "axes" and ours.keys() == theirs.keys() and list(ours) != list(theirs):
+                yield f"axes are in the order {', '.join(theirs)} there and {', '.join(ours)} here"
         elif ours != theirs:
             yield f"{name} is {json.dumps(theirs)} there and {json.dumps(ours)} here"

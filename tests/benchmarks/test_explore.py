@@ -62,7 +62,7 @@ def test_a_shorter_space_keeps_the_axes_and_the_base(tmp_path):
     path = explore.shortened(explore.EXAMPLE, tmp_path, 3, sampler="random", seed=2)
     written, given = tomllib.loads(path.read_text()), tomllib.loads(explore.EXAMPLE.read_text())
     assert (written["sampler"], written["seed"], written["budget"]) == ("random", 2, {"networks": 3})
-    assert written["axes"] == given["axes"] and written["front"] == {"most": 0}
+    assert list(written["axes"].items()) == list(given["axes"].items()) and written["front"] == {"most": 0}
     assert load_space(path).document["base"] == load_space(explore.EXAMPLE).document["base"]
 
 

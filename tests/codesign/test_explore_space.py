@@ -162,6 +162,11 @@ def test_what_differs_is_said():
     found = list(differences(ours.document, theirs.document))
     assert found == ["seed is 3 there and 0 here", "axes.hardware.lanes is [1, 4] there and [1, 2] here"]
     assert not list(differences(ours.document, parse_space(space(budget={"minutes": 3})).document))
+    back = dict(reversed(ours.document["axes"].items()))
+    turned = {**ours.document, "axes": back}
+    assert [line.partition(" there")[0] for line in differences(ours.document, turned)] == [
+        f"axes are in the order {', '.join(back)}"
+    ]
 
 
 def test_every_metric_is_documented():
