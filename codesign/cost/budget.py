@@ -160,7 +160,7 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
         of_layers = [lanes] * len(network.layers)
         choices = choose_schedules(network, of_layers, budget.choices, budget.within, chosen, budget.capacity)
         mapping = map_network(network, of_layers, rates, choices, capacity=budget.capacity)
-        document = estimate(plan_machine(network, mapping), stimulus=chosen, trace=trace)
+        document = estimate(plan_machine(network, mapping), stimulus=chosen, trace=trace, exact=False)
         figures = {"memory_bits": sum(document["memory_bits"].values()), "cycles": document["cycles"]["latency_cycles"]}
         if budget.family is not None:
             area = document["area"][budget.family]

@@ -1,7 +1,8 @@
 """Cost of a mapped network without simulation or synthesis: memory, cycles, area.
 
-Memory bits follow from the mapping and are exact. Cycles come from a max-plus recurrence over the engines (see
-:func:`cycle_estimate`) fed with the events of real samples, or with mean rates. Area is :mod:`codesign.cost.area`'s,
+Memory bits follow from the mapping and are exact. So are the cycles of real samples (:mod:`codesign.cost.clocks`). What
+looks at thousands of machines, or has mean rates alone, takes a max-plus recurrence over the engines instead
+(:func:`cycle_estimate`), which is near. Area is :mod:`codesign.cost.area`'s,
 energy :mod:`codesign.cost.energy`'s.
 """
 
@@ -18,6 +19,7 @@ from codesign.contract import golden
 from codesign.contract.network import INPUT, FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area import machine_area
+from codesign.cost.clocks import exact_cycles
 from codesign.cost.energy import energy_estimate
 from codesign.cost.memories import FAMILIES
 from codesign.machine.mapping import HardwareMap, LayerMap
@@ -554,6 +556,8 @@ def estimate(
     rates: Sequence[npt.NDArray] | None = None,
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
+    exits: Int | None = None,
+    exact: bool = True,
 ) -> dict[str, Any]:
     """Everything that can be said before simulation and synthesis.
 
@@ -561,10 +565,13 @@ def estimate(
         source of every layer); without both there are no cycles.
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
+    exits : of these samples, as of :func:`codesign.cost.clocks.machine_clocks`.
+    exact : whether the clocks of samples are to be those of simulation; False saves their time.
 
     Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``placement``
     (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles``
-    (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
+    (see :func:`cycle_estimate`, or None; ``exact`` in it says whether latency and interval are those that simulation
+    has), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
     (:func:`codesign.cost.area.machine_area`), ``energy`` of a mean sample
     (:func:`codesign.cost.energy.energy_estimate`; None without events).
 
@@ -578,11 +585,17 @@ def estimate(
     """
     network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
     activities: list[Activity] | None = None
+    clocks: dict[str, float | None] | None = None
     if stimulus is not None and len(stimulus):
-        activities = activity(network, mapping, stimulus.take(slice(0, MAX_SAMPLES)), trace)
+        chosen = stimulus.take(slice(0, MAX_SAMPLES))
+        trace = trace or golden.run(network, chosen, membranes=False)
+        activities = activity(network, mapping, chosen, trace)
+        clocks = exact_cycles(plan, chosen, trace, exits) if exact else None
     elif rates is not None:
         activities = mean_activity(network, mapping, rates)
-    cycles = None if activities is None else cycle_estimate(plan, activities)
+    cycles = None if activities is None else {**cycle_estimate(plan, activities), "exact": clocks is not None}
+    if cycles is not None and clocks is not None:
+        cycles |= clocks
     return {
         "network_hash": network.hash,
         "lanes": mapping.lanes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from codesign.report import plots
@@ -85,7 +86,21 @@ def estimates(section: Section, record: Record) -> None:
         ],
     )
     if verified.get("latency_cycles") is not None and found.get("latency_cycles") is not None:
-        section.caption("Cycles: estimated on validation samples, measured on the verified test samples.")
+        how = "as simulation has them" if (found.get("cycles") or {}).get("exact") else "estimated"
+        section.caption(f"Cycles: {how} on validation samples, measured on the verified test samples.")
+    told = verified.get("told_clocks")
+    if told is not None:
+        section.caption(told_clocks(told))
+
+
+def told_clocks(told: Mapping[str, Any]) -> str:
+    """Whether the clocks of the samples that were simulated could be told before."""
+    if told["equal"] == told["compared"]:
+        return f"The clocks of all {told['compared']:,} samples compared, told without simulation, are equal to it."
+    return (
+        f"Of {told['compared']:,} samples compared, the clocks told without simulation are equal to it for "
+        f"{told['equal']:,}; {told['first']}."
+    )
 
 
 def schedules(record: Record) -> Section | None:
