@@ -43,7 +43,7 @@ def build(
             plan = _run([*command, "-###", "-x", "c++", "-E", "-"])
             texts = [path.read_bytes() for path in (*sources, *headers)]
             key = hashlib.sha256(b"\0".join([*texts, plan.encode()])).hexdigest()[:32]
-            path = Path(platformdirs.user_cache_dir("codesign")) / "kernels" / f"{name}-{key}.so"
+            path = Path(platformdirs.user_cache_dir("codesign")) / "libraries" / f"{name}-{key}.so"
             if not path.is_file():
                 with atomic_path(path) as temporary:
                     _run([*command, *map(str, sources), "-o", str(temporary)])

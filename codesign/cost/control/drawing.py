@@ -230,9 +230,9 @@ class Drawing:
         if not engine.is_shared:
             self._merged(engine, number, entries, word)
         elif engine.is_chain:
-            self._chain(engine, number, *entries.values(), word)
+            self._chain(engine, number, next(iter(entries.values())), word)
         else:
-            self._links(engine, number, *entries.values(), word)
+            self._links(engine, number, next(iter(entries.values())), word)
         if engine.fifo_depth:
             word = self._passed(Kind.FIFO, [engine.fifo_depth], word)
         streams = 1 if is_last else self._streams
