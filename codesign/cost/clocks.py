@@ -25,8 +25,6 @@ import numpy.typing as npt
 
 from codesign.basics import native
 from codesign.contract import golden
-from codesign.contract.early_exit import EarlyExit
-from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.control.drawing import Drawing, input_words
 from codesign.machine.plan import MachinePlan
@@ -99,13 +97,11 @@ def machine_clocks(
     *,
     alone: bool,
     trace: golden.Trace | None = None,
-    exits: Int | None = None,
 ) -> SampleClocks | None:
     """The clocks of every sample, after a reset, in the order of the stimulus; None if there is no compiler.
 
     alone : each sample waits until nothing of the one before is left inside; else they come back to back.
-    trace : the golden model's on these samples, with spikes, if there is one. exits : int64 (N,); the last timestep of
-        each sample that counts, by default the golden model's.
+    trace : the golden model's on these samples, with spikes and without early exit, if there is one.
     """
     found = library()
     if found is None:
@@ -113,10 +109,9 @@ def machine_clocks(
     network, count = plan.network, len(stimulus)
     if trace is None or not trace.spikes:
         trace = golden.run(network, stimulus, membranes=False)
-    if exits is None:
-        early_exit = plan.choices.early_exit
-        whole = np.full(count, network.timesteps - 1, np.int64)
-        exits = golden_exits(network, stimulus, early_exit) if plan.choices.exits else whole
+    exits = trace.exits
+    if plan.choices.exits:
+        exits = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=plan.choices.early_exit).exits
     netlist, tables = Drawing(plan).finished()
     words, begins = input_words(plan, stimulus)
     spikes = [np.ascontiguousarray(part).view(np.uint8) for part in trace.spikes]
@@ -138,11 +133,6 @@ def machine_clocks(
     if code:
         raise RuntimeError(f"the clocks of the machine cannot be told: {('', 'it stands still', 'no netlist')[code]}")
     return SampleClocks(starts, decisions)
-
-
-def golden_exits(network: FrozenNetwork, stimulus: Stimulus, early_exit: EarlyExit) -> Int:
-    """int64 (N,): the last timestep of each sample that counts."""
-    return golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit).exits
 
 
 @dataclass(frozen=True)
@@ -186,15 +176,15 @@ def check_clocks(plan: MachinePlan, stimulus: Stimulus, runs: Iterable[Run]) -> 
 
 
 def exact_cycles(
-    plan: MachinePlan, stimulus: Stimulus, trace: golden.Trace | None = None, exits: Int | None = None
+    plan: MachinePlan, stimulus: Stimulus, trace: golden.Trace | None = None
 ) -> dict[str, float | None] | None:
     """``latency_cycles``, the mean of samples alone, and ``interval_cycles``, between decisions back to back (None for
     a single sample), as simulation has them; None if there is no compiler. Arguments: of :func:`machine_clocks`."""
-    given = {"trace": trace, "exits": exits}
-    alone = machine_clocks(plan, stimulus, alone=True, **given)
+    trace = trace or golden.run(plan.network, stimulus, membranes=False)
+    alone = machine_clocks(plan, stimulus, alone=True, trace=trace)
     if alone is None:
         return None
-    together = machine_clocks(plan, stimulus, alone=False, **given) if len(stimulus) > 1 else None
+    together = machine_clocks(plan, stimulus, alone=False, trace=trace) if len(stimulus) > 1 else None
     return {
         "latency_cycles": float(alone.latencies.mean()),
         "interval_cycles": None if together is None else float(together.intervals.mean()),

@@ -9,7 +9,7 @@ energy :mod:`codesign.cost.energy`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,9 @@ Float = npt.NDArray[np.float64]
 
 
 MAX_SAMPLES = 100
+# Steps of parts, most of them fetchers, in which exact clocks are told: seconds.
+MOST_STEPS = 100_000_000
+OTHER_PARTS = 10
 # Rows inside a fetcher without a queue.
 UNQUEUED = 2
 # Clocks from the last event of an accumulation to its sweep, and from the sweep to the first row, about.
@@ -556,7 +559,6 @@ def estimate(
     rates: Sequence[npt.NDArray] | None = None,
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
-    exits: Int | None = None,
     exact: bool = True,
 ) -> dict[str, Any]:
     """Everything that can be said before simulation and synthesis.
@@ -565,14 +567,13 @@ def estimate(
         source of every layer); without both there are no cycles.
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
-    exits : of these samples, as of :func:`codesign.cost.clocks.machine_clocks`.
     exact : whether the clocks of samples are to be those of simulation; False saves their time.
 
     Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``placement``
-    (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles``
-    (see :func:`cycle_estimate`, or None; ``exact`` in it says whether latency and interval are those that simulation
-    has), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
-    (:func:`codesign.cost.area.machine_area`), ``energy`` of a mean sample
+    (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles`` (see
+    :func:`cycle_estimate`, or None; ``exact`` in it says whether latency and interval are those that simulation has, of
+    the first ``samples``, fewer than given where they take long), ``latency_us`` and ``interval_us`` at ``clock_mhz``,
+    ``area`` by family (:func:`codesign.cost.area.machine_area`), ``energy`` of a mean sample
     (:func:`codesign.cost.energy.energy_estimate`; None without events).
 
     >>> import codesign, numpy as np
@@ -585,17 +586,17 @@ def estimate(
     """
     network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
     activities: list[Activity] | None = None
-    clocks: dict[str, float | None] | None = None
+    cycles: dict[str, Any] | None = None
     if stimulus is not None and len(stimulus):
         chosen = stimulus.take(slice(0, MAX_SAMPLES))
         trace = trace or golden.run(network, chosen, membranes=False)
         activities = activity(network, mapping, chosen, trace)
-        clocks = exact_cycles(plan, chosen, trace, exits) if exact else None
+        cycles = {**cycle_estimate(plan, activities), "exact": False, "samples": len(chosen)}
+        if exact:
+            cycles |= _exact(plan, chosen, trace, cycles["latency_cycles"] + (cycles["interval_cycles"] or 0))
     elif rates is not None:
         activities = mean_activity(network, mapping, rates)
-    cycles = None if activities is None else {**cycle_estimate(plan, activities), "exact": clocks is not None}
-    if cycles is not None and clocks is not None:
-        cycles |= clocks
+        cycles = {**cycle_estimate(plan, activities), "exact": False, "samples": 0}
     return {
         "network_hash": network.hash,
         "lanes": mapping.lanes,
@@ -609,6 +610,17 @@ def estimate(
         "area": {family: machine_area(plan, family) for family in FAMILIES},
         "energy": None if activities is None else activity_energy(plan, activities),
     }
+
+
+def _exact(plan: MachinePlan, stimulus: Stimulus, trace: golden.Trace, clocks: float) -> dict[str, Any]:
+    """Exact clocks in place of near ones, of the first samples; nothing without a compiler. clocks : of a sample, alone
+    and back to back, about."""
+    parts = OTHER_PARTS + sum(len(engine.walkers) for engine in plan.engines)
+    count = min(len(stimulus), max(2, int(MOST_STEPS / (clocks * parts))))
+    few = slice(0, count)
+    spikes = [part[few] for part in trace.spikes]
+    found = exact_cycles(plan, stimulus.take(few), replace(trace, spikes=spikes, exits=trace.exits[few]))
+    return {} if found is None else {**found, "exact": True, "samples": count}
 
 
 def activity_energy(plan: MachinePlan, activities: Sequence[Activity]) -> dict[str, Any]:

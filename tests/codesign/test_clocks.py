@@ -44,13 +44,18 @@ def test_the_recurrence_is_near(number: int) -> None:
         assert near[name] == pytest.approx(value, rel=0.06, abs=10), name
 
 
-def test_estimates_say_that_their_clocks_are_exact() -> None:
+def test_estimates_say_that_their_clocks_are_exact(monkeypatch) -> None:
     plan, stimulus = machine(3)
     found = estimate(plan, stimulus=stimulus)["cycles"]
     assert found["exact"] and {name: found[name] for name in ("latency_cycles", "interval_cycles")} == exact_cycles(
         plan, stimulus
     )
     assert not estimate(plan, stimulus=stimulus, exact=False)["cycles"]["exact"]
+    assert found["samples"] == len(stimulus)
+    monkeypatch.setattr("codesign.cost.estimate.MOST_STEPS", 1)
+    few = estimate(plan, stimulus=stimulus)["cycles"]
+    assert few["exact"] and few["samples"] == 2
+    assert few["latency_cycles"] == exact_cycles(plan, stimulus.take([0, 1]))["latency_cycles"]
     one = exact_cycles(plan, stimulus.take([0]))
     assert one is not None and one["interval_cycles"] is None
 
@@ -64,7 +69,7 @@ def test_without_a_compiler_estimates_say_that_they_are_near(monkeypatch, tmp_pa
         found = estimate(plan, stimulus=stimulus)["cycles"]
         assert not found["exact"]
         near = cycle_estimate(plan, activity(plan.network, plan.mapping, stimulus))
-        assert found == {**near, "exact": False}
+        assert found == {**near, "exact": False, "samples": len(stimulus)}
         assert check_clocks(plan, stimulus, [SampleTimes("back_to_back", *[np.zeros(1, np.int64)] * 3)]) is None
     finally:
         clocks.library.cache_clear()

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "part.hpp"
@@ -22,9 +23,11 @@ struct Fetcher {
     bool freed = false, active = false, is_final = false, lands = true;
     bool reading = false, read_lands = true, decoding = false, decoded_lands = true, synapse = false;
     // Of this clock.
-    Row entering, first;
+    const Row *entering = nullptr, *first = nullptr;
     bool discard = false, held = false, occupied = false, load = false, pop = false, moves_on = true, moves_up = true;
     bool moves_in = true, room = false, waiting = false, word = false;
+
+    bool looks_up() const { return looking.valid || grouped.valid || found.valid; }
 };
 
 // engine.Engine: lanes, sweeps, departures, and what comes in where layers have turns.
@@ -65,8 +68,12 @@ struct Engine : Part {
     std::vector<Return> returns;
     size_t copies = 0;
 
+    static constexpr size_t LINE = 16;
+
     std::vector<Fetcher> fetchers;
+    // The slots that sweeps have read, a ring that moves on in every clock.
     std::vector<Step> line;
+    size_t newest = 0;
     std::vector<bool> had_room, waited, fed, done, held;
     std::vector<size_t> link;
     std::vector<Item> event;
@@ -130,7 +137,8 @@ struct Engine : Part {
         const auto count = static_cast<size_t>(streams);
         fetchers.resize(static_cast<size_t>(walkers) * count);
         for (Fetcher &fetcher : fetchers) fetcher.queue.resize(static_cast<size_t>(std::max<int64_t>(1, depth)));
-        line.resize(static_cast<size_t>(write) + 1);
+        if (write >= static_cast<int64_t>(LINE)) throw std::runtime_error("a pipeline of too many clocks");
+        line.resize(LINE);
         for (auto *flags : {&had_room, &waited, &fed, &done, &held, &has_room, &accept, &link_moves}) flags->resize(count);
         link.resize(count);
         event.resize(count);
@@ -143,15 +151,18 @@ struct Engine : Part {
         return fetchers[static_cast<size_t>(walker * streams) + stream];
     }
 
+    // The slot that was read so many clocks ago.
+    const Step &at(int64_t clocks) const { return line[(newest + static_cast<size_t>(clocks)) % LINE]; }
+
     bool passing(int64_t from, int64_t to) const {
         for (int64_t k = from; k < to; k++)
-            if (line[static_cast<size_t>(k)].valid) return true;
+            if (at(k).valid) return true;
         return false;
     }
 
     bool is_last_timestep() const { return timestep == samples.timesteps - 1; }
     bool is_last() const { return layer + 1 == layers.size(); }
-    const Link &at(size_t stream) const { return links[link[stream]]; }
+    const Link &link_of(size_t stream) const { return links[link[stream]]; }
 
     void offer() override {
         sweep();
@@ -162,7 +173,7 @@ struct Engine : Part {
 
     // sweeps.SweepControl: the slot that is read in this clock.
     void sweep() {
-        Step &now = line[0];
+        Step &now = line[newest];
         const bool clears = is_shared ? clearing : state == CLEAR;
         now.valid = state == SWEEP || state == CLEAR;
         now.silent = clears;
@@ -187,7 +198,7 @@ struct Engine : Part {
 
     // departures.Departures
     void depart() {
-        const Step &step = line[static_cast<size_t>(fire)];
+        const Step &step = at(fire);
         const bool shown = step.valid && !step.silent;
         const bool of_last = step.layer + 1 == layers.size();
         const bool is_read = step.valid && (!step.silent || is_shared);
@@ -226,22 +237,22 @@ struct Engine : Part {
     // fetcher.SynapseFetcher, what follows from its registers alone.
     void look() {
         for (Fetcher &one : fetchers) {
-            const Fetcher::Row &ahead = is_grouped ? one.grouped : one.looking;
-            one.entering = is_short ? ahead : one.found;
-            one.discard = one.entering.valid && !one.entering.end && one.entering.count == 0;
-            one.held = one.entering.valid && !one.discard;
+            const Fetcher::Row &entering = !is_short ? one.found : is_grouped ? one.grouped : one.looking;
+            one.entering = &entering;
+            one.discard = entering.valid && !entering.end && entering.count == 0;
+            one.held = entering.valid && !one.discard;
             if (depth) {
-                one.first = one.queue[static_cast<size_t>(one.head)];
+                one.first = &one.queue[static_cast<size_t>(one.head)];
                 one.occupied = one.level > 0;
                 one.room = streams == 1 ? one.reserved != depth : one.reserved < depth - 1;
             } else {
-                one.first = one.entering;
+                one.first = &entering;
                 one.occupied = one.held;
             }
             one.word = is_decoded ? one.decoding && one.decoded_lands : one.reading;
             const bool given_now = is_short ? one.word : one.synapse;
             const bool walking = one.active || one.reading || one.decoding || given_now;
-            one.waiting = one.occupied && one.first.end && !walking;
+            one.waiting = one.occupied && one.first->end && !walking;
         }
     }
 
@@ -261,11 +272,11 @@ struct Engine : Part {
         } else {
             is_drained = layers[0].slots > write || !passing(1, write);
             go = state == ACCUMULATE && !passing(1, settling);
-            if (state == SWEEP && line[0].is_end && settling == 0) go = keeps_sums ? is_last_timestep() : true;
+            if (state == SWEEP && at(0).is_end && settling == 0) go = keeps_sums ? is_last_timestep() : true;
             resume = state == ACCUMULATE && at_barrier && is_drained && room;
         }
         for (Fetcher &one : fetchers) {
-            one.load = go && one.occupied && !one.first.end && (!one.active || one.is_final);
+            one.load = go && one.occupied && !one.first->end && (!one.active || one.is_final);
             one.pop = one.load || resume;
             if (depth) continue;
             one.moves_on = is_short ? one.pop || one.discard : !one.held || one.pop;
@@ -320,7 +331,7 @@ struct Engine : Part {
 
     // links.LinkIntake
     void take_links(size_t stream, bool has) {
-        const Link &now = at(stream);
+        const Link &now = link_of(stream);
         Channel &port = in(input(stream, 0));
         for (size_t number = 0; number < 2 + copies; number++) in(input(stream, number)).ready = false;
         const bool moves = !held[stream] || has, wanted = moves && !done[stream] && !frozen;
@@ -341,7 +352,7 @@ struct Engine : Part {
 
     void follow_link(size_t stream) {
         if (!link_moves[stream]) return;
-        const Link &now = at(stream);
+        const Link &now = link_of(stream);
         const bool takes = senders[stream]->moves();
         const Item &item = senders[stream]->item;
         const bool is_last_link = link[stream] + 1 == links.size() || links[link[stream] + 1].layer != now.layer;
@@ -377,7 +388,7 @@ struct Engine : Part {
                 follow_link(stream);
             }
         }
-        for (size_t k = line.size() - 1; k > 0; k--) line[k] = line[k - 1];
+        newest = (newest + LINE - 1) % LINE;
         if (is_shared)
             turn();
         else
@@ -385,18 +396,14 @@ struct Engine : Part {
     }
 
     void walk(Fetcher &one, int64_t walker, bool accepts, const Item &item) {
-        Fetcher::Row row;
-        row.valid = accepts;
-        row.end = item.end;
-        if (accepts && !item.end) {
-            row.count = lengths[walker * sources + item.source];
-            row.lands = !landing || landing[walker * sources + item.source];
-        }
-        const Fetcher::Row ahead = is_grouped ? one.grouped : one.looking;
+        const Fetcher::Row first = *one.first;
         if (depth) {
             const bool frees = is_short ? one.freed : one.discard;
-            if (one.held) one.queue[static_cast<size_t>((one.head + one.level) % depth)] = one.entering;
-            if (one.pop) one.head = (one.head + 1) % depth;
+            if (one.held) {
+                const int64_t tail = one.head + one.level;
+                one.queue[static_cast<size_t>(tail < depth ? tail : tail - depth)] = *one.entering;
+            }
+            if (one.pop) one.head = one.head + 1 == depth ? 0 : one.head + 1;
             one.level += one.held - one.pop;
             one.reserved += accepts - one.pop - frees;
             one.freed = one.discard;
@@ -409,9 +416,9 @@ struct Engine : Part {
         one.read_lands = !one.is_final || one.lands;
         if (one.load) {
             one.active = true;
-            one.is_final = one.first.count == 1;
-            one.remaining = one.first.count;
-            one.lands = one.first.lands;
+            one.is_final = first.count == 1;
+            one.remaining = first.count;
+            one.lands = first.lands;
         } else if (one.active) {
             one.active = !one.is_final;
             one.is_final = one.remaining == 2;
@@ -419,10 +426,19 @@ struct Engine : Part {
         }
         if (!is_decoded) one.decoding = false;
         if (is_short) one.synapse = false;
-        // The look-up.
-        if (one.moves_on) one.found = ahead;
+        if (accepts || one.looks_up()) look_up(one, walker, accepts, item);
+    }
+
+    void look_up(Fetcher &one, int64_t walker, bool accepts, const Item &item) {
+        if (one.moves_on) one.found = is_grouped ? one.grouped : one.looking;
         if (one.moves_up) one.grouped = one.looking;
-        if (one.moves_in) one.looking = row;
+        if (!one.moves_in) return;
+        one.looking = Fetcher::Row{};
+        one.looking.valid = accepts;
+        one.looking.end = item.end;
+        if (!accepts || item.end) return;
+        one.looking.count = lengths[walker * sources + item.source];
+        one.looking.lands = !landing || landing[walker * sources + item.source];
     }
 
     void next_timestep() {
