@@ -88,18 +88,16 @@ def estimates(section: Section, record: Record) -> None:
     if verified.get("latency_cycles") is not None and found.get("latency_cycles") is not None:
         how = "as simulation has them" if (found.get("cycles") or {}).get("exact") else "estimated"
         section.caption(f"Cycles: {how} on validation samples, measured on the verified test samples.")
-    told = verified.get("told_clocks")
-    if told is not None:
-        section.caption(told_clocks(told))
 
 
 def told_clocks(told: Mapping[str, Any]) -> str:
     """Whether the clocks of the samples that were simulated could be told before."""
-    if told["equal"] == told["compared"]:
-        return f"The clocks of all {told['compared']:,} samples compared, told without simulation, are equal to it."
+    compared, equal = f"{told['compared']:,}", f"{told['equal']:,}"
+    if equal == compared:
+        return f"The clocks of all {compared} samples, alone and back to back, could be told without simulation."
     return (
-        f"Of {told['compared']:,} samples compared, the clocks told without simulation are equal to it for "
-        f"{told['equal']:,}; {told['first']}."
+        f"The clocks of {equal} of {compared} samples, alone and back to back, told without simulation, are those that "
+        f"simulation has; {told['first']}."
     )
 
 
@@ -161,4 +159,7 @@ def cycles(record: Record) -> Section:
             ("latency of a sample alone, cycles", number(verification.get("latency_cycles"), 1)),
         ]
     )
+    told = verification.get("told_clocks")
+    if told is not None:
+        section.caption(told_clocks(told))
     return section
