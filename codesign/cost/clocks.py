@@ -35,6 +35,11 @@ CONTROL = Path(__file__).with_name("control")
 FLAGS = ("-std=c++17", "-O2")
 # Clocks in which nothing comes in or goes out, beyond several times the longest work of a sample.
 QUIET_CLOCKS = 10_000
+FOREVER = (1 << 63) - 1
+# Steps of parts, most of them fetchers, in which the clocks of a verification are told: seconds.
+MOST_CHECKED = 500_000_000
+OTHER_PARTS = 10
+STUCK = {-1: "it stands still", -2: "no netlist"}
 # The phase of verification in which samples wait for each other.
 ALONE = "one_at_a_time"
 
@@ -84,9 +89,9 @@ def library() -> ctypes.CDLL | None:
     except OSError:
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    found.codesign_clocks.restype = ctypes.c_int
+    found.codesign_clocks.restype = integer
     found.codesign_clocks.argtypes = [
-        *[pointer] * 2, *[integer] * 2, *[pointer] * 5, ctypes.c_int, integer, *[pointer] * 2,
+        *[pointer] * 2, *[integer] * 2, *[pointer] * 5, ctypes.c_int, *[integer] * 2, *[pointer] * 2,
     ]  # fmt: skip
     return found
 
@@ -97,11 +102,13 @@ def machine_clocks(
     *,
     alone: bool,
     trace: golden.Trace | None = None,
+    most: int = FOREVER,
 ) -> SampleClocks | None:
     """The clocks of every sample, after a reset, in the order of the stimulus; None if there is no compiler.
 
     alone : each sample waits until nothing of the one before is left inside; else they come back to back.
     trace : the golden model's on these samples, with spikes and without early exit, if there is one.
+    most : clocks; samples that are not decided by then are left out.
     """
     found = library()
     if found is None:
@@ -119,28 +126,29 @@ def machine_clocks(
     widths = np.array([layer.n_out for layer in network.layers], np.int64)
     starts, decisions = np.zeros(count, np.int64), np.zeros(count, np.int64)
     arrays = (words, begins, addresses, widths, exits.astype(np.int64))
-    code = found.codesign_clocks(
+    made = found.codesign_clocks(
         netlist.ctypes.data,
         tables.ctypes.data,
         count,
         network.timesteps,
         *(array.ctypes.data for array in arrays),
         int(alone),
+        most,
         _most_quiet(plan),
         starts.ctypes.data,
         decisions.ctypes.data,
     )
-    if code:
-        raise RuntimeError(f"the clocks of the machine cannot be told: {('', 'it stands still', 'no netlist')[code]}")
-    return SampleClocks(starts, decisions)
+    if made < 0:
+        raise RuntimeError(f"the clocks of the machine cannot be told: {STUCK[made]}")
+    return SampleClocks(starts[:made], decisions[:made])
 
 
 @dataclass(frozen=True)
 class ClockCheck:
     """Clocks of samples that were simulated against those that were told.
 
-    compared : samples, of both ways together. equal : those whose start and decision are the same. first : the first
-    that differs, in words.
+    compared : samples, of both ways together, as far as they could be told in seconds. equal : those whose start and
+        decision are the same. first : the first that differs, in words.
     """
 
     compared: int
@@ -156,21 +164,23 @@ def check_clocks(plan: MachinePlan, stimulus: Stimulus, runs: Iterable[Run]) -> 
     """Compare runs of the simulation, each after a reset, with :func:`machine_clocks`; None if there is no compiler."""
     compared = equal = 0
     first: str | None = None
+    runs = [*runs]
+    most = MOST_CHECKED // (parts(plan) * max(1, len(runs)))
     for run in runs:
-        told = machine_clocks(plan, stimulus.take(run.samples), alone=run.phase == ALONE)
+        told = machine_clocks(plan, stimulus.take(run.samples), alone=run.phase == ALONE, most=most)
         if told is None:
             return None
         # The simulation counts from another clock.
         origin = run.starts[:1] - told.starts[:1]
-        same = (run.starts - origin == told.starts) & (run.decisions - origin == told.decisions)
+        starts, decisions = (part[: told.starts.size] - origin for part in (run.starts, run.decisions))
+        same = (starts == told.starts) & (decisions == told.decisions)
         compared += same.size
         equal += int(same.sum())
         if first is None and not same.all():
             at = int(np.argmin(same))
-            simulated = (int(part[at] - origin[0]) for part in (run.starts, run.decisions))
             first = (
                 f"{run.phase}, sample {run.samples[at]}: begins and is decided in clocks "
-                f"{told.starts[at]} and {told.decisions[at]}, simulated {' and '.join(map(str, simulated))}"
+                f"{told.starts[at]} and {told.decisions[at]}, simulated {starts[at]} and {decisions[at]}"
             )
     return ClockCheck(compared, equal, first)
 
@@ -189,6 +199,11 @@ def exact_cycles(
         "latency_cycles": float(alone.latencies.mean()),
         "interval_cycles": None if together is None else float(together.intervals.mean()),
     }
+
+
+def parts(plan: MachinePlan) -> int:
+    """Parts that work in a clock, about: what a clock takes to be told goes with them."""
+    return OTHER_PARTS + sum(len(engine.walkers) for engine in plan.engines)
 
 
 def _most_quiet(plan: MachinePlan) -> int:

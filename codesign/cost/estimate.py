@@ -19,7 +19,7 @@ from codesign.contract import golden
 from codesign.contract.network import INPUT, FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area import machine_area
-from codesign.cost.clocks import exact_cycles
+from codesign.cost.clocks import exact_cycles, parts
 from codesign.cost.energy import energy_estimate
 from codesign.cost.memories import FAMILIES
 from codesign.machine.mapping import HardwareMap, LayerMap
@@ -42,7 +42,6 @@ Float = npt.NDArray[np.float64]
 MAX_SAMPLES = 100
 # Steps of parts, most of them fetchers, in which exact clocks are told: seconds.
 MOST_STEPS = 100_000_000
-OTHER_PARTS = 10
 # Rows inside a fetcher without a queue.
 UNQUEUED = 2
 # Clocks from the last event of an accumulation to its sweep, and from the sweep to the first row, about.
@@ -615,8 +614,7 @@ def estimate(
 def _exact(plan: MachinePlan, stimulus: Stimulus, trace: golden.Trace, clocks: float) -> dict[str, Any]:
     """Exact clocks in place of near ones, of the first samples; nothing without a compiler. clocks : of a sample, alone
     and back to back, about."""
-    parts = OTHER_PARTS + sum(len(engine.walkers) for engine in plan.engines)
-    count = min(len(stimulus), max(2, int(MOST_STEPS / (clocks * parts))))
+    count = min(len(stimulus), max(2, int(MOST_STEPS / (clocks * parts(plan)))))
     few = slice(0, count)
     spikes = [part[few] for part in trace.spikes]
     found = exact_cycles(plan, stimulus.take(few), replace(trace, spikes=spikes, exits=trace.exits[few]))

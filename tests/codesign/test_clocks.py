@@ -82,6 +82,18 @@ def test_a_machine_that_stands_still_is_no_figure(monkeypatch) -> None:
         machine_clocks(plan, stimulus, alone=True)
 
 
+def test_of_what_takes_long_the_first_are_told(monkeypatch) -> None:
+    plan, stimulus = machine(3)
+    whole = machine_clocks(plan, stimulus, alone=False)
+    assert whole is not None
+    most = int(whole.decisions[4]) + 1
+    part = machine_clocks(plan, stimulus, alone=False, most=most)
+    assert part is not None and np.array_equal(part.decisions, whole.decisions[:5])
+    run = SampleTimes("back_to_back", np.arange(len(stimulus)), whole.starts, whole.decisions)
+    monkeypatch.setattr(clocks, "MOST_CHECKED", most * clocks.parts(plan))
+    assert check_clocks(plan, stimulus, [run]) == ClockCheck(5, 5, None)
+
+
 def test_what_differs_is_counted_and_the_first_is_named() -> None:
     network = FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
     plan = plan_machine(network, map_network(network, [1]))

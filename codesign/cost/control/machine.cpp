@@ -115,9 +115,10 @@ struct Machine {
     // A part within an engine that stands still does so too.
     bool is_frozen(const Part &part) const { return part.group >= 0 && engines[static_cast<size_t>(part.group)]->frozen; }
 
-    bool run(int64_t count, int64_t limit, int64_t *decisions) {
+    // The decisions that were made within so many clocks; -1 if the machine stands still.
+    int64_t run(int64_t count, int64_t most, int64_t limit, int64_t *decisions) {
         int64_t made = 0, quiet = 0;
-        for (int64_t now = 0; made < count; now++) {
+        for (int64_t now = 0; made < count && now < most; now++) {
             const bool decided = readout->decided();
             door->drop = door->can_drop && readout->exited && in_flight == 0;
             for (Engine *engine : engines) engine->silence = readout->exited && engine->ahead == 0;
@@ -130,7 +131,7 @@ struct Machine {
             const bool busy = door->in_progress || in_flight != 0 || (readout->exits && readout->is_busy);
             const bool through = readout->exits ? readout->closed : decided;
             quiet = decided || host->out().moves() ? 0 : quiet + 1;
-            if (quiet > limit) return false;
+            if (quiet > limit) return -1;
             host->follow(now, made == host->started && !busy);
             if (admission) admission->follow(decided);
             for (auto &part : parts)
@@ -139,22 +140,23 @@ struct Machine {
             in_flight += door->finished - through;
             if (decided) decisions[made++] = now;
         }
-        return true;
+        return made;
     }
 };
 
 }  // namespace clocks
 
-// 0, 1 if the machine stands still for `limit` clocks, 2 if the netlist is none.
-extern "C" int codesign_clocks(
+// How many samples were decided within `most` clocks; -1 if the machine stands still for `limit` clocks, -2 if the
+// netlist is none.
+extern "C" int64_t codesign_clocks(
     const int64_t *netlist, const int32_t *tables, int64_t count, int64_t timesteps, const int32_t *words,
     const int64_t *begins, const uint8_t *const *spikes, const int64_t *widths, const int64_t *exits, int alone,
-    int64_t limit, int64_t *starts, int64_t *decisions
+    int64_t most, int64_t limit, int64_t *starts, int64_t *decisions
 ) {
     const clocks::Samples samples{count, timesteps, words, begins, spikes, widths, exits};
     try {
-        return clocks::Machine(netlist, tables, samples, alone != 0, starts).run(count, limit, decisions) ? 0 : 1;
+        return clocks::Machine(netlist, tables, samples, alone != 0, starts).run(count, most, limit, decisions);
     } catch (const std::exception &) {
-        return 2;
+        return -2;
     }
 }
