@@ -45,8 +45,8 @@ CURES = {
     "memory_bits": "a lower train.rewiring.target_density, fewer neurons or fewer bits in budget.weight_bits",
     "cycles": "more lanes in budget.lanes, fewer timesteps or a lower train.rewiring.target_density",
 }
-# What the recurrence of cycles (codesign.cost.estimate.cycle_estimate) is taken to be off by; of small machines it is more
-# in the worst case (docs/estimates.md), and simulation has the last word.
+# What the recurrence of cycles (codesign.cost.estimate.cycle_estimate) is taken to be off by; of small machines it is
+# more in the worst case (docs/estimates.md), and simulation has the last word.
 CYCLE_ERROR = 0.05
 
 

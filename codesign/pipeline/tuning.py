@@ -14,7 +14,7 @@ from codesign.basics.errors import CapacityError, InputError, MismatchError
 from codesign.basics.progress import Progress, silent
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
-from codesign.cost.clocks import exact_cycles
+from codesign.cost.clocks import check_clocks, exact_cycles
 from codesign.cost.estimate import source_events
 from codesign.cost.search import LIMITS, MEASURES, Objective, Wish, exclusion, rank, search
 from codesign.machine.choices import DEFAULTS, Choices, chosen, keys
@@ -278,23 +278,27 @@ def build_winner(
 ) -> dict[str, Any]:
     """Generate a row's bundle in ``folder``/bundle and simulate it; exact, or MismatchError.
 
-    Returns samples, comparisons and mismatches, and what the simulation took: latency_cycles and interval_cycles.
+    Returns samples, comparisons and mismatches, what the simulation took, latency_cycles and interval_cycles, and
+    told_clocks (:func:`codesign.cost.clocks.check_clocks`; None without a compiler).
     """
     from rtl_templates.bundle import write_bundle
     from sim.verify import verify_bundle
 
-    write_bundle(network, mapped(network, samples, row), folder / "bundle", name=name)
+    mapping = mapped(network, samples, row)
+    write_bundle(network, mapping, folder / "bundle", name=name)
     found = verify_bundle(
         folder / "bundle", network, _simulated(samples), folder / "verify", waves=False, progress=progress
     )
     if not found.passed:
         raise MismatchError(f"{folder / 'bundle'}: hardware differs from software: {found.first_difference}")
+    told = check_clocks(plan_machine(network, mapping), _simulated(samples), found.times)
     return {
         "samples": found.samples,
         "comparisons": sum(found.comparisons.values()),
         "mismatches": found.mismatches,
         "latency_cycles": found.latency_cycles,
         "interval_cycles": found.interval_cycles,
+        "told_clocks": None if told is None else told.document(),
     }
 
 
