@@ -34,6 +34,7 @@ from codesign.contract.network import (
     Synapses,
 )
 from codesign.contract.stimulus import Stimulus
+from codesign.cost.clocks import exact_cycles
 from codesign.cost.estimate import activity, cycle_estimate, source_events
 from codesign.cost.schedules import choose_schedules, schedule_costs
 from codesign.data.encoders import encode
@@ -102,7 +103,7 @@ def rows(network: FrozenNetwork, calibration: Stimulus, samples: Stimulus, lanes
         mapping = map_network(network, lanes, events, choices)
         plan = plan_machine(network, mapping)
         part = activity(network, mapping, samples)
-        cycles = cycle_estimate(plan, part)
+        cycles = exact_cycles(plan, samples) or cycle_estimate(plan, part)
         found: dict[str, Any] = {
             "schedule": name,
             "layers": [layer.schedule for layer in mapping.layers],

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from codesign.contract.early_exit import EarlyExit
 from codesign.machine.layouts import index_width
-from codesign.machine.plan import STARTS_DEPTH
+from codesign.machine.plan import LEAD_CLOCKS, STARTS_DEPTH
 from rtl_templates.arithmetic import wrap
 from rtl_templates.memories import StreamFifo
 
@@ -41,7 +41,7 @@ class LeadTracker(wiring.Component):
     ValueError for fewer than two classes, or ``early_exit`` "off".
     """
 
-    LATENCY = 4
+    LATENCY = LEAD_CLOCKS
 
     def __init__(self, value_shape: Shape, n_outputs: int, timesteps: int, early_exit: EarlyExit):
         if n_outputs < 2:

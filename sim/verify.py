@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +49,20 @@ POLL_SECONDS = 0.05
 OBSERVED = "observed.npz"
 
 
+@dataclass(frozen=True, eq=False)
+class SampleTimes:
+    """When the samples of one run began and were decided.
+
+    phase : "back_to_back" or "one_at_a_time". samples : int64 (n,); their numbers in the stimulus, as they were sent
+    after a reset. starts, decisions : int64 (n,); clocks, of any origin, in which first words and decisions were taken.
+    """
+
+    phase: str
+    samples: np.ndarray
+    starts: np.ndarray
+    decisions: np.ndarray
+
+
 @dataclass(frozen=True)
 class Verification:
     """Result of :func:`verify_bundle`; cycles are means over samples, clocks are sums over the back-to-back run.
@@ -66,6 +80,7 @@ class Verification:
     testbench reads the accelerator by them. They count as mismatches, and ``comparisons["sidecar"]`` counts the facts.
     altered : files of the bundle that are not those that its sidecar describes; they are simulated as they are.
     decoder : equality of the images with the frozen network (:func:`sim.decoder.compare_decoded`).
+    times : the clocks of every sample of the two phases that are timed; not part of the document.
     """
 
     samples: int
@@ -89,6 +104,7 @@ class Verification:
     altered: list[str]
     sidecar: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    times: list[SampleTimes] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -107,8 +123,10 @@ class Verification:
         return [layer["lane_use"] for layer in self.layers]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON document of every field, ``passed`` and ``lane_use`` included."""
-        return {**asdict(self), "passed": self.passed, "lane_use": self.lane_use}
+        """Plain JSON document of every field but the times, ``passed`` and ``lane_use`` included."""
+        document = asdict(replace(self, times=[]))
+        del document["times"]
+        return {**document, "passed": self.passed, "lane_use": self.lane_use}
 
 
 @dataclass
@@ -498,8 +516,6 @@ def _record_waveform(
     seed: int,
 ) -> Divergence:
     """Simulate the diverging sample again with a trace, alone or after its predecessor, and keep the VCD."""
-    from dataclasses import replace
-
     sample = first.sample if first.sample is not None else 0
     simulator = build_simulator(bundle, sidecar, trace=True, log=work / "build.log", optimise="-O0")
     runner = _Runner(bundle, network, work, simulator, seed)
@@ -545,18 +561,11 @@ def _merge(
     straight = [(job, part["back_to_back"]) for job, part in zip(jobs, phases, strict=True) if "back_to_back" in part]
     decisions = np.concatenate([np.array(part["hardware_decisions"], np.int64) for _, part in straight])
     labelled = stimulus.labels >= 0
-    spans, intervals, latencies = [], [], []
-    for job, part in zip(jobs, phases, strict=True):
-        for name in STRAIGHT:
-            if name in part:
-                with np.load(job.folder / f"timing_{name}.npz") as timing:
-                    starts, ends = timing["starts"], timing["decisions"]
-                whole = min(len(starts), len(ends))
-                if name == "one_at_a_time":
-                    latencies.append(ends[:whole] - starts[:whole])
-                elif whole:
-                    spans.append((int(ends[whole - 1] - starts[0]), whole))
-                    intervals.append(np.diff(ends[:whole]))
+    times = [_times(job, name) for job, part in zip(jobs, phases, strict=True) for name in STRAIGHT if name in part]
+    latencies = [run.decisions - run.starts for run in times if run.phase == STRAIGHT[1]]
+    straight_runs = [run for run in times if run.phase == STRAIGHT[0] and run.starts.size]
+    spans = [(int(run.decisions[-1] - run.starts[0]), run.starts.size) for run in straight_runs]
+    intervals = [np.diff(run.decisions) for run in straight_runs]
     clocks = np.sum([np.array(part["clocks"], np.int64) for _, part in straight], axis=0)
     operations, walks = (
         np.sum([np.array(part[name], np.int64) for _, part in straight], axis=0)
@@ -607,7 +616,17 @@ def _merge(
         simulated_cycles=sum(int(result.get("simulated_cycles", 0)) for part in phases for result in part.values()),
         mean_timesteps=sum(int(part["timesteps"]) for _, part in straight) / count,
         altered=altered,
+        times=times,
     )
+
+
+def _times(job: Job, phase: str) -> SampleTimes:
+    """Of the samples of a phase that were decided."""
+    with np.load(job.folder / f"timing_{phase}.npz") as timing:
+        starts, decisions = timing["starts"], timing["decisions"]
+    whole = min(len(starts), len(decisions))
+    samples = np.array(job.phases[phase][:whole], np.int64) + job.first_sample
+    return SampleTimes(phase, samples, starts[:whole], decisions[:whole])
 
 
 def _mean(arrays: Sequence[np.ndarray]) -> float | None:

@@ -29,8 +29,8 @@ def random_bundle(
     folded: bool = False,
     varied: bool = False,
     lean: bool = False,
-) -> tuple[FrozenNetwork, Stimulus]:
-    """Bundle of a random network in ``folder``, the network, and a stimulus."""
+) -> tuple[FrozenNetwork, HardwareMap, Stimulus]:
+    """Bundle of a random network in ``folder``, the network, its placement, and a stimulus."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, max_width=max_width)
     lanes = random_lanes(rng, network, most_lanes)
@@ -46,7 +46,7 @@ def random_bundle(
     if varied:
         mapping = random_variant(rng, mapping)
     write_bundle(network, mapping, folder)
-    return network, random_stimulus(rng, network, samples)
+    return network, mapping, random_stimulus(rng, network, samples)
 
 
 def small_network(coding: str = "current") -> FrozenNetwork:

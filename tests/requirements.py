@@ -60,7 +60,7 @@ def _no_gpu(detail: str) -> str | None:
 
 REQUIREMENTS = {
     "chromium": Requirement("a browser for pages that draw themselves", _browser),
-    "compiler": Requirement("a C++ compiler for the training kernels", _compiler),
+    "compiler": Requirement("a C++ compiler for the training kernels and exact clocks", _compiler),
     "data": Requirement("real data sets in $CODESIGN_DATA", _data),
     "fusesoc": Requirement("a description of cores' reader", _package("fusesoc")),
     "iverilog": Requirement(

@@ -191,8 +191,10 @@ def estimate_table(document: Mapping[str, Any]) -> Table:
     parts = [f"{sum(document['memory_bits'].values())} bits of memory"]
     parts.append(f"{document['bits_per_synapse']:.1f} bits per synapse")
     if document["cycles"]:
+        cycles = document["cycles"]
         whole = "" if document.get("early_exit", "off") == "off" else ", of a whole sample, without early exit"
-        parts.append(f"{document['latency_cycles']:.0f} cycles from first input to decision{whole}")
+        how = "" if cycles["exact"] else f", near{whole}"
+        parts.append(f"{cycles['latency_cycles']:.0f} cycles from first input to decision{how}")
     if document["energy"]:
         parts.append(f"{document['energy']['sample_pj'] / 1000:.1f} nJ ({document['energy']['source']})")
     table.caption = ", ".join(parts)

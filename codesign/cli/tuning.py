@@ -16,11 +16,10 @@ from codesign.config.text import config_toml
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.search import Objective
-from codesign.pipeline.tuning import build_winner, find_target, hardware_keys, tune, winner
+from codesign.pipeline.tuning import SHOWN, build_winner, find_target, hardware_keys, tune, winner
 from codesign.records.names import NETWORK
 from codesign.records.rundir import RunDirectory
 
-SHOWN = 10
 RESULT = "tune.json"
 
 

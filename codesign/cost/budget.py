@@ -45,7 +45,8 @@ CURES = {
     "memory_bits": "a lower train.rewiring.target_density, fewer neurons or fewer bits in budget.weight_bits",
     "cycles": "more lanes in budget.lanes, fewer timesteps or a lower train.rewiring.target_density",
 }
-# What the recurrence of cycles is off by at most (see codesign.cost.estimate.cycle_estimate), rounded up.
+# What the recurrence of cycles (codesign.cost.estimate.cycle_estimate) is taken to be off by; of small machines it is
+# more in the worst case (docs/estimates.md), and simulation has the last word.
 CYCLE_ERROR = 0.05
 
 
@@ -160,7 +161,7 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
         of_layers = [lanes] * len(network.layers)
         choices = choose_schedules(network, of_layers, budget.choices, budget.within, chosen, budget.capacity)
         mapping = map_network(network, of_layers, rates, choices, capacity=budget.capacity)
-        document = estimate(plan_machine(network, mapping), stimulus=chosen, trace=trace)
+        document = estimate(plan_machine(network, mapping), stimulus=chosen, trace=trace, exact=False)
         figures = {"memory_bits": sum(document["memory_bits"].values()), "cycles": document["cycles"]["latency_cycles"]}
         if budget.family is not None:
             area = document["area"][budget.family]

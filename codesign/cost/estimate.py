@@ -1,14 +1,15 @@
 """Cost of a mapped network without simulation or synthesis: memory, cycles, area.
 
-Memory bits follow from the mapping and are exact. Cycles come from a max-plus recurrence over the engines (see
-:func:`cycle_estimate`) fed with the events of real samples, or with mean rates. Area is :mod:`codesign.cost.area`'s,
+Memory bits follow from the mapping and are exact. So are the cycles of real samples (:mod:`codesign.cost.clocks`). What
+looks at thousands of machines, or has mean rates alone, takes a max-plus recurrence over the engines instead
+(:func:`cycle_estimate`), which is near. Area is :mod:`codesign.cost.area`'s,
 energy :mod:`codesign.cost.energy`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from codesign.contract import golden
 from codesign.contract.network import INPUT, FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area import machine_area
+from codesign.cost.clocks import exact_cycles, parts
 from codesign.cost.energy import energy_estimate
 from codesign.cost.memories import FAMILIES
 from codesign.machine.mapping import HardwareMap, LayerMap
@@ -38,6 +40,8 @@ Float = npt.NDArray[np.float64]
 
 
 MAX_SAMPLES = 100
+# Steps of parts, most of them fetchers, in which exact clocks are told: seconds.
+MOST_STEPS = 100_000_000
 # Rows inside a fetcher without a queue.
 UNQUEUED = 2
 # Clocks from the last event of an accumulation to its sweep, and from the sweep to the first row, about.
@@ -554,6 +558,7 @@ def estimate(
     rates: Sequence[npt.NDArray] | None = None,
     clock_mhz: float = 50.0,
     trace: golden.Trace | None = None,
+    exact: bool = True,
 ) -> dict[str, Any]:
     """Everything that can be said before simulation and synthesis.
 
@@ -561,11 +566,13 @@ def estimate(
         source of every layer); without both there are no cycles.
     clock_mhz : clock that the latency assumes.
     trace : the golden model's on ``stimulus``, at most 100 samples, if it ran already.
+    exact : whether the clocks of samples are to be those of simulation; False saves their time.
 
     Returns ``memory_bits`` by kind (rows, synapses, parameters, state, queues), ``bits_per_synapse``, ``placement``
-    (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles``
-    (see :func:`cycle_estimate`, or None), ``latency_us`` and ``interval_us`` at ``clock_mhz``, ``area`` by family
-    (:func:`codesign.cost.area.machine_area`), ``energy`` of a mean sample
+    (padding and balance by layer, see :meth:`codesign.machine.mapping.HardwareMap.report`), ``cycles`` (see
+    :func:`cycle_estimate`, or None; ``exact`` in it says whether latency and interval are those that simulation has, of
+    the first ``samples``, fewer than given where they take long), ``latency_us`` and ``interval_us`` at ``clock_mhz``,
+    ``area`` by family (:func:`codesign.cost.area.machine_area`), ``energy`` of a mean sample
     (:func:`codesign.cost.energy.energy_estimate`; None without events).
 
     >>> import codesign, numpy as np
@@ -578,11 +585,17 @@ def estimate(
     """
     network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
     activities: list[Activity] | None = None
+    cycles: dict[str, Any] | None = None
     if stimulus is not None and len(stimulus):
-        activities = activity(network, mapping, stimulus.take(slice(0, MAX_SAMPLES)), trace)
+        chosen = stimulus.take(slice(0, MAX_SAMPLES))
+        trace = trace or golden.run(network, chosen, membranes=False)
+        activities = activity(network, mapping, chosen, trace)
+        cycles = {**cycle_estimate(plan, activities), "exact": False, "samples": len(chosen)}
+        if exact:
+            cycles |= _exact(plan, chosen, trace, cycles["latency_cycles"] + (cycles["interval_cycles"] or 0))
     elif rates is not None:
         activities = mean_activity(network, mapping, rates)
-    cycles = None if activities is None else cycle_estimate(plan, activities)
+        cycles = {**cycle_estimate(plan, activities), "exact": False, "samples": 0}
     return {
         "network_hash": network.hash,
         "lanes": mapping.lanes,
@@ -596,6 +609,16 @@ def estimate(
         "area": {family: machine_area(plan, family) for family in FAMILIES},
         "energy": None if activities is None else activity_energy(plan, activities),
     }
+
+
+def _exact(plan: MachinePlan, stimulus: Stimulus, trace: golden.Trace, clocks: float) -> dict[str, Any]:
+    """Exact clocks in place of near ones, of the first samples; nothing without a compiler. clocks : of a sample, alone
+    and back to back, about."""
+    count = min(len(stimulus), max(2, int(MOST_STEPS / (clocks * parts(plan)))))
+    few = slice(0, count)
+    spikes = [part[few] for part in trace.spikes]
+    found = exact_cycles(plan, stimulus.take(few), replace(trace, spikes=spikes, exits=trace.exits[few]))
+    return {} if found is None else {**found, "exact": True, "samples": count}
 
 
 def activity_energy(plan: MachinePlan, activities: Sequence[Activity]) -> dict[str, Any]:

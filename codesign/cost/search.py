@@ -70,7 +70,7 @@ LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 # Most combinations of lanes; more layers than these allow get the lanes of one greedy path.
 MOST_LANES = 120
 SAMPLES = 10
-# What cycles are off by at most.
+# What cycles are taken to be off by, unless they are exact; the worst of small machines are further off.
 CYCLE_ERROR = 0.05
 # Read-only memories up to here may be better off in logic.
 MOST_ROM_BITS = 2048
@@ -123,11 +123,13 @@ class Wish:
             found[kind] = min(value, found.get(kind, value))
         return found
 
-    def least(self, kind: str, estimated: float) -> float:
-        """The least that an estimated figure may be in truth."""
+    def least(self, kind: str, estimated: Mapping[str, Any]) -> float:
+        """The least that one of a machine's estimated figures may be in truth."""
+        value = estimated[kind]
         if kind in ("lut", "ff"):
-            return getattr(MODELS[self.family], kind).band(estimated)[0]
-        return estimated * (1 - CYCLE_ERROR) if kind in ("cycles", "latency_us", "interval_us") else estimated
+            return getattr(MODELS[self.family], kind).band(value)[0]
+        is_near = kind in ("cycles", "latency_us", "interval_us") and not estimated["exact"]
+        return value * (1 - CYCLE_ERROR) if is_near else value
 
     def over(self, estimated: Mapping[str, Any]) -> float:
         """By how much the estimate itself is beyond a limit, relative to it, at most; 0 or less if it keeps all."""
@@ -136,13 +138,13 @@ class Wish:
             (estimated[kind] / limit - 1 for kind, limit in limits.items() if kind in estimated and limit), default=0.0
         )
 
-    def excess(self, estimated: Mapping[str, float | None]) -> dict[str, float]:
+    def excess(self, estimated: Mapping[str, Any]) -> dict[str, float]:
         """By limit, how far a candidate is beyond it even if the estimate gave too much, relative to the limit."""
         found = {}
         for kind, limit in self.limits.items():
             value = estimated.get(kind)
-            if value is not None and self.least(kind, value) > limit:
-                found[kind] = self.least(kind, value) / limit - 1 if limit else float("inf")
+            if value is not None and self.least(kind, estimated) > limit:
+                found[kind] = self.least(kind, estimated) / limit - 1 if limit else float("inf")
         return found
 
 
@@ -255,8 +257,8 @@ class Machines:
     def _figures(self, parts: list[Component]) -> dict[str, float]:
         return figures(parts, MODELS[self.family])
 
-    def all(self, lanes: tuple[int, ...], choices: Choices, clock_mhz: float) -> dict[str, float]:
-        """Every figure of a machine, times at a clock."""
+    def all(self, lanes: tuple[int, ...], choices: Choices, clock_mhz: float) -> dict[str, Any]:
+        """Every figure of a machine, times at a clock; ``exact`` : whether its clocks are those of simulation."""
         cycles = self.cycles(lanes, choices)
         return {
             **{kind: round(value, 1) for kind, value in self.area(lanes, choices).items()},
@@ -264,6 +266,7 @@ class Machines:
             "latency_us": cycles["cycles"] / clock_mhz,
             "interval_us": cycles["interval_cycles"] / clock_mhz,
             "energy_nj": cycles["energy_nj"],
+            "exact": False,
         }
 
     def lanes(self) -> list[tuple[int, ...]]:
@@ -413,17 +416,19 @@ def search(network: FrozenNetwork, stimulus: Stimulus, wish: Wish, progress: Pro
 
 def _row(wish: Wish, machines: Machines, lanes: tuple[int, ...], choices: Choices) -> dict[str, Any]:
     estimated = machines.all(lanes, choices, wish.clock_mhz)
-    excess = wish.excess(estimated)
     return {
         "lanes": list(lanes),
         "choices": {key: getattr(choices, key) for key in chosen(choices)},
         "estimated": estimated,
-        "excluded": exclusion(wish, estimated, excess) if excess else None,
+        "excluded": exclusion(wish, estimated),
     }
 
 
-def exclusion(wish: Wish, found: Mapping[str, float], excess: Mapping[str, float]) -> str:
-    """What is too much, in words."""
+def exclusion(wish: Wish, found: Mapping[str, Any]) -> str | None:
+    """What is too much, in words; None if nothing is."""
+    excess = wish.excess(found)
+    if not excess:
+        return None
     return ", ".join(
-        f"at least {wish.least(kind, found[kind]):.4g} of {wish.limits[kind]:g} {LIMITS[kind]}" for kind in excess
+        f"at least {wish.least(kind, found):.4g} of {wish.limits[kind]:g} {LIMITS[kind]}" for kind in excess
     )

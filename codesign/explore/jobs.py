@@ -209,8 +209,9 @@ def estimate_machines(
 ) -> list[dict[str, Any]]:
     """Estimates of machines of one network, in the order of ``machines``.
 
-    Each is ``{"lanes", "memory_bits", "cycles", "interval_cycles", "energy_nj", "area": {family: {lut, ff, bram,
-    dsp}}}``, figures that are not known null, or ``{"refused": reason}``.
+    Each is ``{"lanes", "memory_bits", "cycles", "interval_cycles", "exact_cycles" (whether both are those that
+    simulation has), "energy_nj", "area": {family: {lut, ff, bram, dsp}}}``, figures that are not known null, or
+    ``{"refused": reason}``.
     """
     found = []
     for machine in machines:
@@ -226,6 +227,7 @@ def estimate_machines(
                 "memory_bits": sum(document["memory_bits"].values()),
                 "cycles": cycles.get("latency_cycles"),
                 "interval_cycles": cycles.get("interval_cycles"),
+                "exact_cycles": cycles.get("exact"),
                 "energy_nj": None if energy is None else energy["sample_pj"] / 1000,
                 "area": {family: {kind: document["area"][family][kind] for kind in AREA} for family in FAMILIES},
             }

@@ -36,6 +36,8 @@ AGE_BITS = 8
 # Samples inside a machine with early exit, whose first clocks wait for their decision.
 STARTS_DEPTH = 8
 COUNTER_BITS = 32
+# Clocks from the last value of a timestep until it is known whether the sample may be decided.
+LEAD_CLOCKS = 4
 BURST_WORDS = 256
 # Most words of a FIFO for events that skip layers.
 SKIP_WORDS = 1024

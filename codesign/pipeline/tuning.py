@@ -14,14 +14,18 @@ from codesign.basics.errors import CapacityError, InputError, MismatchError
 from codesign.basics.progress import Progress, silent
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
+from codesign.cost.clocks import check_clocks, exact_cycles
 from codesign.cost.estimate import source_events
-from codesign.cost.search import LIMITS, MEASURES, Objective, Wish, search
+from codesign.cost.search import LIMITS, MEASURES, Objective, Wish, exclusion, rank, search
 from codesign.machine.choices import DEFAULTS, Choices, chosen, keys
 from codesign.machine.mapping import HardwareMap, map_network
+from codesign.machine.plan import plan_machine
 
 PLACED = ("lut", "ff", "bram", "dsp")
 # Samples that the winner is simulated with.
 VERIFIED_SAMPLES = 50
+# Rows that are shown: the best, whose clocks are exact.
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,12 @@ def tune(
     place : how many of the best are placed and routed, 0 for none; ``seeds`` of place and route.
     output : folder for logs and reports of the tools.
 
-    Of each row: ``lanes``, every choice of hardware, the estimated figures, ``excluded`` (why it cannot be within the
-    limits, or None), and where it was placed ``placed_lut`` and so on, ``placed_mhz``, ``placed_latency_us`` and
-    ``missed`` (the limits that it does not keep, in words, "" if it keeps all). Placed rows that keep the limits come
-    first. Raises InputError for what there is none of, CapacityError if no machine can be within the limits.
+    Of each row: ``lanes``, every choice of hardware, the estimated figures, ``exact`` (whether clocks and times are
+    those that simulation has, of the first 50 samples; so for the best ten and for what is placed), ``excluded`` (why
+    it cannot be within the limits, or None), and where it was placed ``placed_lut`` and so on, ``placed_mhz``,
+    ``placed_latency_us`` and ``missed`` (the limits that it does not keep, in words, "" if it keeps all). Placed rows
+    that keep the limits come first. Raises InputError for what there is none of, CapacityError if no machine can be
+    within the limits.
 
     >>> import codesign, numpy as np
     >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
@@ -103,7 +109,7 @@ def tune(
         raise InputError("tune needs samples whose events it counts; there are none")
     if place and found.place is None:
         raise InputError(f"{target}: there is no place and route for it here; use place = 0 (--place 0)")
-    rows = [_flat(row) for row in search(network, samples, wish, progress)]
+    rows = [_flat(row) for row in _told(network, samples, search(network, samples, wish, progress), wish)]
     if rows[0]["excluded"] is not None:
         raise CapacityError(
             f"{target}: no machine of this network is within the limits; the nearest, lanes "
@@ -112,11 +118,52 @@ def tune(
     placing = _worth_placing(rows, place, wish)
     for number, row in enumerate(placing):
         progress(number, len(placing), f"place and route, lanes {', '.join(map(str, row['lanes']))}")
+        _tell(network, samples, row, row, wish)
         row |= place_machine(
             network, samples, row, found, seeds, None if output is None else Path(output) / f"placed{number}"
         )
         row["missed"] = _missed(row, wish)
     return _best_first(rows, wish)
+
+
+def _told(network: FrozenNetwork, samples: Stimulus, rows: list[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:
+    """The rows with exact clocks of those that are shown, in the order that they then have."""
+    while True:
+        near = [row for row in rows[:SHOWN] if row["estimated"] is not None and not row["estimated"]["exact"]]
+        if not near:
+            return rows
+        for row in near:
+            if not _tell(network, samples, row["estimated"], _flat(row), wish):
+                return rows
+            row["excluded"] = exclusion(wish, row["estimated"])
+        rows = rank(rows, wish)
+
+
+def _tell(
+    network: FrozenNetwork, samples: Stimulus, figures: dict[str, Any], row: Mapping[str, Any], wish: Wish
+) -> bool:
+    """Replace the clocks in ``figures`` by those of simulation, of the samples that a winner is simulated with; False
+    if there is no compiler. row : of the machine, flat."""
+    if figures["exact"]:
+        return True
+    plan = plan_machine(network, mapped(network, samples, row))
+    clocks = exact_cycles(plan, _simulated(samples))
+    if clocks is None:
+        return False
+    latency, interval = clocks["latency_cycles"], clocks["interval_cycles"] or clocks["latency_cycles"]
+    assert latency is not None and interval is not None
+    figures |= {
+        "cycles": latency,
+        "latency_us": latency / wish.clock_mhz,
+        "interval_us": interval / wish.clock_mhz,
+        "exact": True,
+    }
+    return True
+
+
+def _simulated(samples: Stimulus) -> Stimulus:
+    """What a winner is simulated with."""
+    return samples.take(slice(0, min(VERIFIED_SAMPLES, len(samples))))
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,22 +278,27 @@ def build_winner(
 ) -> dict[str, Any]:
     """Generate a row's bundle in ``folder``/bundle and simulate it; exact, or MismatchError.
 
-    Returns samples, comparisons and mismatches, and what the simulation took: latency_cycles and interval_cycles.
+    Returns samples, comparisons and mismatches, what the simulation took, latency_cycles and interval_cycles, and
+    told_clocks (:func:`codesign.cost.clocks.check_clocks`; None without a compiler).
     """
     from rtl_templates.bundle import write_bundle
     from sim.verify import verify_bundle
 
-    write_bundle(network, mapped(network, samples, row), folder / "bundle", name=name)
-    chosen_samples = samples.take(slice(0, min(VERIFIED_SAMPLES, len(samples))))
-    found = verify_bundle(folder / "bundle", network, chosen_samples, folder / "verify", waves=False, progress=progress)
+    mapping = mapped(network, samples, row)
+    write_bundle(network, mapping, folder / "bundle", name=name)
+    found = verify_bundle(
+        folder / "bundle", network, _simulated(samples), folder / "verify", waves=False, progress=progress
+    )
     if not found.passed:
         raise MismatchError(f"{folder / 'bundle'}: hardware differs from software: {found.first_difference}")
+    told = check_clocks(plan_machine(network, mapping), _simulated(samples), found.times)
     return {
         "samples": found.samples,
         "comparisons": sum(found.comparisons.values()),
         "mismatches": found.mismatches,
         "latency_cycles": found.latency_cycles,
         "interval_cycles": found.interval_cycles,
+        "told_clocks": None if told is None else told.document(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from codesign.pipeline.steps import (
 from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
 if TYPE_CHECKING:
+    from codesign.machine.plan import MachinePlan
     from codesign.quantise.freeze import FreezeResult
 
 VECTOR_SAMPLES = 4
@@ -184,12 +186,11 @@ def fit(context: Context) -> Outcome:
 
 def verify(context: Context) -> Outcome:
     """Bundle == frozen network on the stimulus, exactly; a difference is the outcome's failure."""
-    folder = context.run.path
+    folder, hardware = context.run.path, chosen_hardware(context)
     outcome = verify_delivered(
         folder / "bundle", folder / NETWORK, folder / STIMULUS, folder / "verify", context.config.verify,
-        waves=True, progress=context.progress,
+        waves=True, progress=context.progress, planned=lambda: planned_machine(folder, hardware),
     )  # fmt: skip
-    hardware = chosen_hardware(context)
     if hardware.early_exit != "off" and outcome.failure is None:
         saved = saved_cycles(folder, hardware, context.config.verify, outcome.details["cycles"]["latency"])
         outcome = replace(outcome, figures={**outcome.figures, "saved_cycles": saved})
@@ -203,28 +204,44 @@ def verify(context: Context) -> Outcome:
 
 
 def saved_cycles(folder: Path, hardware: HardwareConfig, config: VerifyConfig, latency: float) -> float:
-    """Clocks by which early exit shortens the mean latency: the cycle estimate of whole samples less the simulated one.
+    """Clocks by which early exit shortens the mean latency: that of the machine without it, less the simulated one.
 
-    The estimate is of the first hundred samples that are verified; :mod:`codesign.cost.estimate` says how near it is.
+    The former is told of the first hundred samples that are verified, exactly if the estimates can.
     """
     from codesign.cost.estimate import estimate as estimate_planned
-    from codesign.machine.plan import plan_machine
 
     chosen = Stimulus.load(folder / STIMULUS).take(slice(0, config.samples))
+    whole = planned_machine(folder, hardware.model_copy(update={"early_exit": "off"}))
+    return estimate_planned(whole, stimulus=chosen)["cycles"]["latency_cycles"] - latency
+
+
+def planned_machine(folder: Path, hardware: HardwareConfig) -> MachinePlan:
+    """The machine of a run's network that the stage `generate` makes."""
+    from codesign.machine.plan import plan_machine
+
     network = FrozenNetwork.load(folder / NETWORK)
-    mapping = map_hardware(network, hardware, load_calibration(folder))
-    whole = estimate_planned(plan_machine(network, mapping), stimulus=chosen)
-    return whole["cycles"]["latency_cycles"] - latency
+    return plan_machine(network, map_hardware(network, hardware, load_calibration(folder)))
 
 
 def verify_delivered(
-    bundle: Path, network: Path, samples: Path, work: Path, config: VerifyConfig, *, waves: bool, progress: Progress
+    bundle: Path,
+    network: Path,
+    samples: Path,
+    work: Path,
+    config: VerifyConfig,
+    *,
+    waves: bool,
+    progress: Progress,
+    planned: Callable[[], MachinePlan] | None = None,
 ) -> Outcome:
     """Simulate a delivered bundle and compare it with a frozen network; ``work/verification.json`` has all of it.
 
-    Reads the three paths and nothing else. The outcome's failure is a MismatchError that names the first difference.
+    Reads the three paths and nothing else, but for ``planned``: it plans the machine, whose clocks are then told
+    without simulation and compared. A clock that differs is recorded; it is no failure. The outcome's failure is a
+    MismatchError that names the first difference.
     """
     from codesign.contract.sidecar import read_sidecar
+    from codesign.cost.clocks import check_clocks
     from sim.verify import verify_bundle
 
     frozen = FrozenNetwork.load(network)
@@ -234,7 +251,9 @@ def verify_delivered(
         bundle, frozen, stimulus, work,
         stress_samples=config.stress_samples, seed=config.seed, waves=waves, progress=progress,
     )  # fmt: skip
-    write_json(work / "verification.json", result.to_json())
+    clocks = None if planned is None or not result.passed else check_clocks(planned(), stimulus, result.times)
+    told = None if clocks is None else clocks.document()
+    write_json(work / "verification.json", {**result.to_json(), "told_clocks": told})
     (work / NETWORK).unlink(missing_ok=True)
     busy = sum(
         layer.lanes * clocks["accumulate_clocks"] for layer, clocks in zip(read_sidecar(bundle).layers, result.layers)
@@ -268,6 +287,7 @@ def verify_delivered(
             "comparisons": result.comparisons,
             "files_hash": result.files_hash,
             "accuracy_of_verified_samples": result.accuracy_hardware,
+            "told_clocks": told,
         },
         failure=failure,
     )

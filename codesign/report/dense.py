@@ -39,9 +39,9 @@ def dense(record: Record) -> Section | None:
     if machine is None:
         section.missing("the dense network's machine", state=f"not estimated: {other['reason']}")
     section.caption(
-        f"{other['assumed']} All but synapses and weights is estimated, for both alike. Nothing is trained or "
-        "simulated for the dense network. This machine stores the target beside every weight, and row tables; a "
-        "machine made for dense networks needs neither."
+        f"{other['assumed']} All but synapses and weights is estimated, for both alike; the dense network's clocks are "
+        "near ones. Nothing is trained or simulated for the dense network. This machine stores the target beside every "
+        "weight, and row tables; a machine made for dense networks needs neither."
     )
     return section
 

@@ -150,6 +150,14 @@ class Decoder(_Document):
     first: Any = None
 
 
+class ToldClocks(_Document):
+    """Samples whose clocks were told without simulation: how many were compared, and how many are equal."""
+
+    compared: Whole
+    equal: Whole
+    first: str | None
+
+
 class Verification(_Document):
     """``verify/verification.json``."""
 
@@ -169,6 +177,7 @@ class Verification(_Document):
     decoder: Decoder
     phases: dict[str, Phase]
     layers: list[LayerClocks]
+    told_clocks: ToldClocks | None = None
 
 
 class Mutant(_Document):
@@ -261,6 +270,7 @@ class LayerSchedules(_Document):
 class EstimatedCycles(_Document):
     latency_cycles: Number
     interval_cycles: Number | None
+    exact: bool = False
     synaptic_operations: list[Number] = []
 
 

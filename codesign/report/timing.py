@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from codesign.report import plots
@@ -85,7 +86,19 @@ def estimates(section: Section, record: Record) -> None:
         ],
     )
     if verified.get("latency_cycles") is not None and found.get("latency_cycles") is not None:
-        section.caption("Cycles: estimated on validation samples, measured on the verified test samples.")
+        how = "as simulation has them" if (found.get("cycles") or {}).get("exact") else "estimated"
+        section.caption(f"Cycles: {how} on validation samples, measured on the verified test samples.")
+
+
+def told_clocks(told: Mapping[str, Any]) -> str:
+    """Whether the clocks of the samples that were simulated could be told before."""
+    compared, equal = f"{told['compared']:,}", f"{told['equal']:,}"
+    if equal == compared:
+        return f"The clocks of all {compared} samples, alone and back to back, could be told without simulation."
+    return (
+        f"The clocks of {equal} of {compared} samples, alone and back to back, told without simulation, are those that "
+        f"simulation has; {told['first']}."
+    )
 
 
 def schedules(record: Record) -> Section | None:
@@ -146,4 +159,7 @@ def cycles(record: Record) -> Section:
             ("latency of a sample alone, cycles", number(verification.get("latency_cycles"), 1)),
         ]
     )
+    told = verification.get("told_clocks")
+    if told is not None:
+        section.caption(told_clocks(told))
     return section

@@ -32,6 +32,7 @@ from codesign.report.collect import collect
 from codesign.report.headline import headline, verdict
 from codesign.report.plots import wilson_interval
 from codesign.report.samples import choose, input_panel, input_words, neuron_panel, traces
+from codesign.report.timing import told_clocks
 from codesign.report.training import structure_text
 from rtl_templates.bundle import write_bundle
 from tests.requirements import needs
@@ -438,6 +439,19 @@ def test_mutants_are_counted_and_an_escaped_one_is_told(tmp_path, wordy):
     assert "codesign verify run --mutants" not in page
     assert re.search(r"rtl</td>\s*<td[^>]*>7</td>\s*<td[^>]*>6</td>", page), page[page.index("injected") :][:600]
     assert "control does NOT pass" in page
+
+
+def test_clocks_that_were_told_wrongly_are_said(tmp_path):
+    folder = make_run(tmp_path / "run")
+    path = folder / "verify" / "verification.json"
+    first = "back_to_back, sample 3: begins and is decided in clocks 1 and 2, simulated 1 and 3"
+    told = {"compared": 16, "equal": 15, "first": first}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "told_clocks": told}))
+    page = write_report(folder).read_text()
+    assert "The clocks of 15 of 16 samples" in page and f"simulation has; {first}." in page
+    assert told_clocks({**told, "equal": 16}) == (
+        "The clocks of all 16 samples, alone and back to back, could be told without simulation."
+    )
 
 
 def test_text_from_files_is_escaped(tmp_path, wordy):

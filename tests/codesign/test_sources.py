@@ -143,6 +143,7 @@ def test_stages_depend_on_what_they_use_and_not_on_what_they_do_not():
     } <= generate
     assert {"rtl_templates/templates/rom.v", "rtl_templates/neurons.py"} <= generate
     assert {"codesign/machine/encoding.py", "codesign/machine/capacity.py", "codesign/machine/mapping.py"} <= estimate
+    assert {"codesign/cost/control/machine.cpp", "codesign/cost/control/engine.hpp"} <= estimate
     verify = stage_sources("verify")
     assert {"sim/testbench.py", "sim/launch.py", "sim/tb/main.cpp", "codesign/machine/mapping.py"} <= verify
     assert {"boards/tools.py", "codesign/cost/estimate.py"} <= stage_sources("build") | stage_sources("budget")

@@ -24,7 +24,7 @@ KINDS = [(folded, varied, False) for folded in (False, True) for varied in (Fals
 @pytest.mark.parametrize(("folded", "varied", "lean"), KINDS)
 def test_random_bundles_decode_to_their_networks(folded: bool, varied: bool, lean: bool, tmp_path: Path) -> None:
     """Every verification decodes its bundle too."""
-    network, _ = random_bundle(1, tmp_path / "b", most_lanes=16, folded=folded, varied=varied, lean=lean)
+    network, *_ = random_bundle(1, tmp_path / "b", most_lanes=16, folded=folded, varied=varied, lean=lean)
     for decoded, layer in zip(decode_bundle(tmp_path / "b"), network.layers, strict=True):
         assert np.array_equal(decoded.weights[0], layer.dense())
         for name, numbers in layer.numbers.items():
@@ -67,7 +67,7 @@ def test_a_changed_synapse_is_found(delivered) -> None:
     ],
 )
 def test_layers_of_a_folded_engine_that_overlap_are_found(tmp_path: Path, layer, change, message) -> None:
-    network, _ = random_bundle(8, tmp_path / "b", max_width=12, folded=True)
+    network, *_ = random_bundle(8, tmp_path / "b", max_width=12, folded=True)
     document = sidecar(tmp_path / "b")
     assert len(document["layers"]) > 1 and compare_decoded(tmp_path / "b", network)["equal"]
     chosen = document["layers"][layer]

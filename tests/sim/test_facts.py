@@ -77,7 +77,7 @@ def test_a_mutant_that_escapes_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("seed", range(40))
 def test_the_sidecars_of_random_machines_are_true(seed: int, tmp_path: Path) -> None:
     kinds = ({}, {"folded": True}, {"varied": True}, {"lean": True})
-    network, _ = random_bundle(seed, tmp_path / "b", **kinds[seed % 4])
+    network, *_ = random_bundle(seed, tmp_path / "b", **kinds[seed % 4])
     assert not compare_facts(tmp_path / "b", read_sidecar(tmp_path / "b"), network).differences
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from bundles import small_network
+from clock_checks import assert_clocks_told
 from loadable import ROOM, load_step, samples_of, small_variant
 from random_choices import OTHERS, with_needs
 
@@ -34,11 +35,13 @@ def exact(names: tuple[str, ...], coding: str, folder: Path) -> None:
     choices, network = with_needs(*names), small_network(coding)
     lanes = [2, 2] if choices.folded else [3, 2]
     room = ROOM if choices.loadable else None
-    sidecar = write_bundle(network, map_network(network, lanes, None, choices, capacity=room), folder / "b")
+    mapping = map_network(network, lanes, None, choices, capacity=room)
+    sidecar = write_bundle(network, mapping, folder / "b")
     stimulus = samples_of(network, 3, 6)
     result = verify_bundle(folder / "b", network, stimulus, folder / "work", stress_samples=3, workers=1, waves=False)
     assert result.passed, result.first_divergence or result.first_difference
     assert result.samples == 6
+    assert_clocks_told(network, mapping, stimulus, result)
     if room is not None:
         others = [
             small_variant(1, coding, n_in=9, hidden=5, timesteps=3, width=8),

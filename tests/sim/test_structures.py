@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clock_checks import assert_clocks_told
 from golden_checks import assert_equals_reference
 from random_choices import random_choices
 from random_networks import random_lanes, random_stimulus
@@ -23,10 +25,11 @@ from codesign.contract.early_exit import early_exit_problem
 from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
 from codesign.contract.sidecar import read_sidecar
 from codesign.contract.stimulus import Stimulus
-from codesign.cost.estimate import activity, cycle_estimate, source_events
+from codesign.cost.clocks import check_clocks, exact_cycles
+from codesign.cost.estimate import source_events
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
-from codesign.machine.plan import MachinePlan, plan_machine
+from codesign.machine.plan import plan_machine
 from codesign.machine.schedules import collects as masks
 from codesign.machine.schedules import layer_schedules
 from rtl_templates.bundle import write_bundle
@@ -75,6 +78,7 @@ def equal(
     )
     assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
     assert result.mismatches == 0 and result.samples == len(stimulus)
+    assert_clocks_told(network, mapping, stimulus, result)
     assert_equals_reference(network, stimulus, folder / "net.safetensors")
 
 
@@ -152,6 +156,7 @@ def test_a_last_layer_that_reads_itself_also_counts(tmp_path: Path) -> None:
         tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=2, seed=1, workers=1, latency=False
     )
     assert result.passed, result.first_divergence
+    assert_clocks_told(network, mapping, stimulus, result)
 
 
 @pytest.mark.deep
@@ -167,31 +172,28 @@ def test_many_random_structures_equal_their_rtl(block: int, tmp_path: Path) -> N
     )
 
 
-def sweeps_find_room(plan: MachinePlan) -> bool:
-    """Whether each layer's sweeps of a sample fit its FIFO at once: the formula takes FIFOs as unlimited."""
-    return all(
-        engine.fifo_depth >= engine.timesteps * engine.layers[0].n_slots + engine.clocks.fifo_margin
-        for engine in plan.engines
-    )
-
-
-@pytest.mark.parametrize("seed", [2, 4])
-def test_clocks_of_pictures_are_as_estimated(seed: int, tmp_path: Path) -> None:
-    """Convolutions before other layers, whose sweeps do not wait for room behind them."""
-    rng = np.random.default_rng(seed)
+def test_clocks_of_pictures_are_told_and_a_wrong_one_is_seen(tmp_path: Path) -> None:
+    """Convolutions before other layers, alone and back to back."""
+    rng = np.random.default_rng(2)
     while True:
         network = random_structure(rng, chain=True, side=16, kernel=5, channels=12)
-        stimulus = random_stimulus(rng, network, 12)
-        mapping = map_network(network, random_lanes(rng, network, 6), source_events(network, stimulus))
         large = len(network.layers) > 1 and sum(layer.n_out for layer in network.layers) > 100
-        if large and not network.is_plain_chain and sweeps_find_room(plan_machine(network, mapping)):
+        if large and not network.is_plain_chain:
             break
+    stimulus = random_stimulus(rng, network, 12)
+    mapping = map_network(network, random_lanes(rng, network, 6), source_events(network, stimulus))
     write_bundle(network, mapping, tmp_path / "b")
     found = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=1, seed=1, workers=1)
     assert found.passed
-    estimated = cycle_estimate(plan_machine(network, mapping), activity(network, mapping, stimulus))
-    assert estimated["latency_cycles"] == pytest.approx(found.latency_cycles, rel=0.03, abs=15)
-    assert estimated["interval_cycles"] == pytest.approx(found.interval_cycles, rel=0.05)
+    assert_clocks_told(network, mapping, stimulus, found)
+    plan = plan_machine(network, mapping)
+    told = exact_cycles(plan, stimulus)
+    assert told == {"latency_cycles": found.latency_cycles, "interval_cycles": found.interval_cycles}
+    first = plan.engines[0]
+    late = replace(first, clocks=replace(first.clocks, fire=first.clocks.fire + 1, write=first.clocks.write + 1))
+    wrong = check_clocks(replace(plan, engines=(late, *plan.engines[1:])), stimulus, found.times)
+    assert wrong is not None and wrong.equal < wrong.compared == 24
+    assert wrong.first is not None and wrong.first.startswith("back_to_back, sample 0: begins and is decided in clocks")
 
 
 @pytest.mark.deep

@@ -14,6 +14,7 @@ import cocotb_tools.config
 import numpy as np
 import pytest
 from bundles import random_bundle, small_bundle
+from clock_checks import assert_clocks_told
 from golden_checks import assert_equals_reference
 from hypothesis import find, settings
 from hypothesis import strategies as st
@@ -37,12 +38,13 @@ WORKERS = 2
 
 def equal(seed: int, folder: Path, **options) -> bool:
     """Golden == RTL == reference on one random network; returns whether a membrane saturated."""
-    network, stimulus = random_bundle(seed, folder / "b", **options)
+    network, mapping, stimulus = random_bundle(seed, folder / "b", **options)
     result = verify_bundle(
         folder / "b", network, stimulus, folder / "work", stress_samples=2, seed=seed + 1, workers=1, latency=False
     )
     assert result.passed, f"seed {seed}: {result.first_divergence or result.decoder['first']}"
     assert result.mismatches == 0 and result.samples == len(stimulus)
+    assert_clocks_told(network, mapping, stimulus, result)
     assert_equals_reference(network, stimulus, folder / "net.safetensors")
     return result.saturations > 0
 
@@ -288,7 +290,9 @@ def test_a_784_wide_layer_on_200_real_images(tmp_path: Path) -> None:
     )
     trace = golden.run(network, stimulus)
     assert trace.spikes[0].mean() > 0.02 and trace.spikes[1].any()
-    write_bundle(network, map_network(network, [4, 1]), tmp_path / "b")
+    mapping = map_network(network, [4, 1])
+    write_bundle(network, mapping, tmp_path / "b")
     result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=2, latency=False)
     assert result.passed, str(result.first_divergence)
+    assert_clocks_told(network, mapping, stimulus, result)
     assert result.phases["back_to_back"]["comparisons"]["membranes"] == 200 * 8 * 74

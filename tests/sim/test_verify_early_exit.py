@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import sidecar
+from clock_checks import assert_clocks_told
 from exiting_networks import exiting_network
 
 from codesign.contract import golden
@@ -38,12 +39,14 @@ def bundle(folder: Path, seed: int, folded: bool, *, lean: bool = False, **optio
         input_checks=not lean,
         counters=not lean,
     )
-    write_bundle(network, map_network(network, lanes, None, choices), folder, vectors=stimulus.take([0, 1]))
-    return network, stimulus, golden.run(network, stimulus, early_exit=rule)
+    mapping = map_network(network, lanes, None, choices)
+    write_bundle(network, mapping, folder, vectors=stimulus.take([0, 1]))
+    return mapping, network, stimulus, golden.run(network, stimulus, early_exit=rule)
 
 
-def check(result: Verification, network, trace) -> None:
+def check(result: Verification, mapping, network, stimulus, trace) -> None:
     assert result.passed, result.first_divergence
+    assert_clocks_told(network, mapping, stimulus, result)
     assert result.mean_timesteps == pytest.approx((trace.exits + 1).mean())
     assert result.mean_timesteps < network.timesteps
     back = result.phases["back_to_back"]["comparisons"]
@@ -56,9 +59,9 @@ def check(result: Verification, network, trace) -> None:
 @pytest.mark.parametrize("case", [pytest.param(0, marks=pytest.mark.deep), 2])
 def test_every_phase_passes(case: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, folded = CASES[case]
-    network, stimulus, trace = bundle(tmp_path / "b", case, folded, **options)
+    mapping, network, stimulus, trace = bundle(tmp_path / "b", case, folded, **options)
     result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "w", stress_samples=3, workers=1)
-    check(result, network, trace)
+    check(result, mapping, network, stimulus, trace)
     assert set(result.phases) >= {"backpressure", "reset_mid_sample", "protocol_errors"}
     document = sidecar(tmp_path / "b")
     ports = {port["name"] for port in document["ports"]}
@@ -81,5 +84,6 @@ def test_every_phase_passes(case: int, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("seed", range(200, 260))
 def test_many_networks_with_early_exit_equal_their_rtl(seed: int, tmp_path: Path) -> None:
     options, folded = CASES[seed % len(CASES)]
-    network, stimulus, trace = bundle(tmp_path / "b", seed, folded, lean=seed % 4 == 0, **options)
-    check(verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "w", stress_samples=2, workers=1), network, trace)
+    mapping, network, stimulus, trace = bundle(tmp_path / "b", seed, folded, lean=seed % 4 == 0, **options)
+    result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "w", stress_samples=2, workers=1)
+    check(result, mapping, network, stimulus, trace)

@@ -9,30 +9,21 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import math
 import os
-import shlex
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from torch import Tensor
 
-from codesign.basics import children
-from codesign.basics.errors import OutputError
-from codesign.basics.files import atomic_path
+from codesign.basics import native
 from codesign.train.kernels.dynamics import Dynamics
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("lif.cpp", "events.cpp"))
 HEADERS = (Path(__file__).with_name("threads.hpp"),)
-COMPILERS = ("c++", "g++", "clang++")
 # No contraction and no fast-math: each operation is rounded on its own. Comparisons are quiet, so that they vectorise.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-COMPILE_SECONDS = 120
 SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
 LEAKS = {"none": 0, "decay": 1, "shift": 2, "floor": 3}
 RESETS = {"none": 0, "subtract": 1, "zero": 2}
@@ -84,34 +75,7 @@ def library() -> ctypes.CDLL | None:
 
 def build() -> Path | None:
     """Compile the sources, unless the cache has them; None if there is no compiler that can."""
-    compiler = (
-        shlex.split(os.environ.get("CXX", ""))
-        or [path for path in map(shutil.which, COMPILERS) if path is not None][:1]
-    )
-    if not compiler:
-        return None
-    for flags in ((*FLAGS, "-fopenmp"), FLAGS):
-        command = [*compiler, *flags, "-fPIC", "-shared"]
-        try:
-            # What the compiler says it would do names its version and the processor that -march=native stands for.
-            plan = _run([*command, "-###", "-x", "c++", "-E", "-"])
-            texts = [path.read_bytes() for path in (*SOURCES, *HEADERS)]
-            key = hashlib.sha256(b"\0".join([*texts, plan.encode()])).hexdigest()[:32]
-            path = Path(platformdirs.user_cache_dir("codesign")) / "kernels" / f"kernels-{key}.so"
-            if not path.is_file():
-                with atomic_path(path) as temporary:
-                    _run([*command, *map(str, SOURCES), "-o", str(temporary)])
-            return path
-        except (OSError, OutputError, subprocess.SubprocessError):
-            continue
-    return None
-
-
-def _run(command: list[str]) -> str:
-    code, text = children.run(command, COMPILE_SECONDS)
-    if code:
-        raise subprocess.CalledProcessError(code, command, text)
-    return text
+    return native.build("kernels", SOURCES, ((*FLAGS, "-fopenmp"), FLAGS), HEADERS)
 
 
 def advance(
