@@ -9,9 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from codesign.basics.errors import InputError
+
+if TYPE_CHECKING:
+    from codesign.machine.choices import Pipeline
 
 NextpnrFamily = Literal["ice40", "ecp5"]
 
@@ -85,9 +88,14 @@ TARGETS: dict[str, Device] = {
     "ice40-up5k": UP5K,
 }
 
-# Clocks that machines reach on them, for times before one is placed: those of the design points in docs/accelerator.md,
-# rounded down.
-TYPICAL_MHZ: dict[str, float] = {"ecp5-25f": 85.0, "ecp5-85f": 100.0, "ice40-hx8k": 95.0, "ice40-up5k": 28.0}
+# Clocks that machines of each pipeline reach on them, for times before one is placed: medians of what
+# `python -m benchmarks.tuning` has placed, rounded down.
+TYPICAL_MHZ: dict[str, dict[Pipeline, float]] = {
+    "ecp5-25f": {"deep": 95.0, "short": 68.0},
+    "ecp5-85f": {"deep": 78.0, "short": 65.0},
+    "ice40-hx8k": {"deep": 93.0, "short": 97.0},
+    "ice40-up5k": {"deep": 28.0, "short": 28.0},
+}
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def run(
         "network_hash": network.hash,
         "minimise": minimise,
         "within": limits,
-        "clock_mhz": found.clock_mhz,
+        "clock_mhz": dict(found.clocks),
         "clock_assumed": found.assumed,
         "candidates": len(rows),
         "excluded": sum(row["excluded"] is not None for row in rows),
@@ -139,10 +139,16 @@ def _table(document: Mapping[str, Any], folder: Path) -> Table:
     assumed = ", assumed" if document["clock_assumed"] else ""
     table.caption = (
         f"{document['candidates']} machines, {document['excluded']} beyond the limits; times at "
-        f"{document['clock_mhz']:g} MHz{assumed}. The first is in {folder}: config.toml, bundle, {RESULT}; "
+        f"{_clocks(document['clock_mhz'])}{assumed}. The first is in {folder}: config.toml, bundle, {RESULT}; "
         f"{document['verified']['comparisons']} values compared, {document['verified']['mismatches']} different"
     )
     return table
+
+
+def _clocks(clocks: Mapping[str, float]) -> str:
+    if len(set(clocks.values())) == 1:
+        return f"{next(iter(clocks.values())):g} MHz"
+    return " and ".join(f"{mhz:g} MHz ({pipeline})" for pipeline, mhz in clocks.items())
 
 
 def _word(value: Any) -> str:

@@ -36,6 +36,7 @@ from codesign.machine.choices import (
     EVENT_STREAMS,
     MAX_LANES,
     Choices,
+    Pipeline,
     ScheduleChoice,
     chosen,
     problem,
@@ -84,14 +85,15 @@ AREA = ("lut", "ff", "bram", "dsp")
 class Wish:
     """What is asked of a machine.
 
-    family : of the device. budget : what it has, by kind. clock_mhz : for times, until it is placed.
+    family : of the device. budget : what it has, by kind. clocks : MHz of each pipeline,
+    for times until it is placed.
     minimise : see :data:`MEASURES`. within : limits by :data:`LIMITS`. allowed : of :data:`AGREED`. board : a board's
     link is to reach the machine.
     """
 
     family: str
     budget: Mapping[str, float]
-    clock_mhz: float
+    clocks: Mapping[Pipeline, float]
     minimise: Objective = "latency"
     within: Mapping[str, float] | None = None
     allowed: Sequence[str] = ()
@@ -415,7 +417,7 @@ def search(network: FrozenNetwork, stimulus: Stimulus, wish: Wish, progress: Pro
 
 
 def _row(wish: Wish, machines: Machines, lanes: tuple[int, ...], choices: Choices) -> dict[str, Any]:
-    estimated = machines.all(lanes, choices, wish.clock_mhz)
+    estimated = machines.all(lanes, choices, wish.clocks[choices.pipeline])
     return {
         "lanes": list(lanes),
         "choices": {key: getattr(choices, key) for key in chosen(choices)},

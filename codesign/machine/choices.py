@@ -20,6 +20,7 @@ Shape = Literal["streaming", "folded"]
 StateMemory = Literal["auto", "block", "distributed"]
 Synapses = Literal["plain", "compact"]
 Pipeline = Literal["deep", "short"]
+PIPELINES: tuple[Pipeline, ...] = get_args(Pipeline)
 SynapseMemory = Literal["auto", "spram"]
 ScheduleChoice = Schedule | Literal["auto"] | tuple[Schedule, ...]
 Consumer = Literal["board"]

@@ -17,7 +17,7 @@ from codesign.contract.stimulus import Stimulus
 from codesign.cost.clocks import check_clocks, exact_cycles
 from codesign.cost.estimate import source_events
 from codesign.cost.search import LIMITS, MEASURES, Objective, Wish, exclusion, rank, search
-from codesign.machine.choices import DEFAULTS, Choices, chosen, keys
+from codesign.machine.choices import DEFAULTS, PIPELINES, Choices, Pipeline, chosen, keys
 from codesign.machine.mapping import HardwareMap, map_network
 from codesign.machine.plan import plan_machine
 
@@ -33,15 +33,15 @@ class Target:
     """What a machine is to run on.
 
     name : as asked. family, budget : of the device, without a board's link. place : its name for place and route, None
-    if there are no tools for it here. clock_mhz : that times are taken at, ``assumed`` unless it was given or is a
-    board's. board : whether a board's link is to reach the machine.
+    if there are no tools for it here. clocks : MHz that times are taken at, of each pipeline, ``assumed`` unless given
+    or a board's. board : whether a board's link is to reach the machine.
     """
 
     name: str
     family: str
     budget: Mapping[str, float]
     place: str | None
-    clock_mhz: float
+    clocks: Mapping[Pipeline, float]
     assumed: bool
     board: bool
 
@@ -56,10 +56,11 @@ def find_target(name: str, clock_mhz: float | None = None) -> Target:
     budget: dict[str, float] = dict(device.budget)
     if board is not None:
         budget = {kind: count - board.link.get(kind, 0) for kind, count in budget.items()}
-    clock = clock_mhz or (board.clock_hz / 1e6 if board else TYPICAL_MHZ.get(name))
-    if clock is None:
+    clock = clock_mhz or (board.clock_hz / 1e6 if board else None)
+    clocks = TYPICAL_MHZ.get(name) if clock is None else dict.fromkeys(PIPELINES, clock)
+    if clocks is None:
         raise InputError(f"{name}: nothing is known of its clock; give one with --clock-mhz")
-    return Target(name, device.family, budget, place, clock, clock_mhz is None and board is None, board is not None)
+    return Target(name, device.family, budget, place, clocks, clock_mhz is None and board is None, board is not None)
 
 
 def tune(
@@ -84,7 +85,8 @@ def tune(
         lut, ff, bram, dsp, energy_nj, and clock_mhz, which placed machines have to reach.
     allow : what a host agrees to, of input_checks, counters and output_spikes, which a machine may leave out, and
         input_words, four a beat.
-    clock_mhz : for times before a machine is placed; by default a board's, or what is typical of the device.
+    clock_mhz : for times before a machine is placed; by default a board's, or what is typical of the
+        device and the pipeline.
     place : how many of the best are placed and routed, 0 for none; ``seeds`` of place and route.
     output : folder for logs and reports of the tools.
 
@@ -103,7 +105,7 @@ def tune(
     ([1], None)
     """
     found = find_target(target, clock_mhz)
-    wish = Wish(found.family, found.budget, found.clock_mhz, minimise, dict(within or {}), tuple(allow), found.board)
+    wish = Wish(found.family, found.budget, found.clocks, minimise, dict(within or {}), tuple(allow), found.board)
     network.require_hardware()
     if not len(samples):
         raise InputError("tune needs samples whose events it counts; there are none")
@@ -154,8 +156,8 @@ def _tell(
     assert latency is not None and interval is not None
     figures |= {
         "cycles": latency,
-        "latency_us": latency / wish.clock_mhz,
-        "interval_us": interval / wish.clock_mhz,
+        "latency_us": latency / wish.clocks[row["pipeline"]],
+        "interval_us": interval / wish.clocks[row["pipeline"]],
         "exact": True,
     }
     return True
@@ -225,9 +227,10 @@ def place_machine(
         entry = synth_bundle(work / "bundle", config, work / "synth")["placed"][target.place]
     mhz = entry["fmax_mhz"]
     # A board's clock is what it is.
-    clock = min(mhz, target.clock_mhz) if mhz and target.board else mhz
+    assumed = target.clocks[row["pipeline"]]
+    clock = min(mhz, assumed) if mhz and target.board else mhz
     times = {
-        f"placed_{kind}": row["cycles"] / clock if kind == "latency_us" else row[kind] * target.clock_mhz / clock
+        f"placed_{kind}": row["cycles"] / clock if kind == "latency_us" else row[kind] * assumed / clock
         for kind in ("latency_us", "interval_us")
         if clock
     }
@@ -238,7 +241,7 @@ def _missed(row: Mapping[str, Any], wish: Wish) -> str:
     """What of the limits a placed machine does not keep."""
     found = []
     limits = dict(wish.limits)
-    clock = limits.pop("clock_mhz", wish.clock_mhz if wish.board else None)
+    clock = limits.pop("clock_mhz", wish.clocks[row["pipeline"]] if wish.board else None)
     if row["placed_mhz"] is None:
         return "does not fit the device"
     if clock is not None and row["placed_mhz"] < clock:

@@ -12,7 +12,7 @@ from codesign.cost.area import machine_area
 from codesign.cost.clocks import exact_cycles
 from codesign.cost.estimate import estimate
 from codesign.cost.search import Machines, Wish, rank, search, variants
-from codesign.machine.choices import Choices
+from codesign.machine.choices import PIPELINES, Choices
 from codesign.machine.plan import plan_machine
 from codesign.pipeline.tuning import (
     VERIFIED_SAMPLES,
@@ -44,7 +44,7 @@ def samples() -> Stimulus:
 
 
 def wish(**given) -> Wish:
-    return Wish(**{"family": "ecp5", "budget": ROOMY, "clock_mhz": 50.0, **given})
+    return Wish(**{"family": "ecp5", "budget": ROOMY, "clocks": dict.fromkeys(PIPELINES, 50.0), **given})
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_limits_that_nobody_keeps_name_the_nearest(network, samples):
 
 def test_boards_have_their_clock_and_room_for_their_link(network):
     board = find_target("icebreaker")
-    assert (board.clock_mhz, board.assumed, board.place) == (12, False, "ice40-up5k")
+    assert (set(board.clocks.values()), board.assumed, board.place) == ({12}, False, "ice40-up5k")
     assert board.budget["lut"] < find_target("ice40-up5k").budget["lut"]
     assert find_target("ice40-up5k").assumed
-    of_board = Wish(board.family, board.budget, board.clock_mhz, allowed=("input_checks",), board=True)
+    of_board = Wish(board.family, board.budget, board.clocks, allowed=("input_checks",), board=True)
     assert list(variants(of_board, network, (1, 1))) == []
 
 
