@@ -18,6 +18,8 @@ from typing import Any
 from benchmarks import accelerator, tables
 from codesign.basics.errors import CodesignError, ToolError
 from codesign.basics.files import write_json
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
 from codesign.cost.clocks import exact_cycles
 from codesign.cost.search import AGREED, Objective
 from codesign.machine.plan import plan_machine
@@ -46,20 +48,18 @@ def answer(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of a point's question that were placed, best first."""
     question, design = QUESTIONS[name], accelerator.DESIGNS[name]
     network, _, calibration = accelerator.load(design, given.work, given.network)
-    published = {**tables.newest()["accelerator"][name]["area"][question.target]}
-    if "cycles" in question.within:
-        # Of the samples by which the search goes; the kept figure is that of test samples.
-        plan = plan_machine(network, accelerator.mapped(network, design, calibration))
-        told = exact_cycles(plan, calibration.take(slice(0, VERIFIED_SAMPLES)))
-        if told is None:
-            raise ToolError("the clocks of a point need a C++ compiler; `codesign doctor` says how to get one")
-        published |= {"cycles": told["latency_cycles"]}
+    point = the_point(name, network, calibration)
+    print(
+        f"{name:13} the point: {point['lut']} lut {point['bram']:g} bram, {point['cycles']:.0f} clocks, "
+        f"{point['mhz']:.1f} MHz, {point['cycles'] / point['mhz']:.2f} us",
+        flush=True,
+    )
     rows = tune(
         network,
         calibration,
         question.target,
         minimise=question.minimise,
-        within={kind: published[kind] for kind in question.within},
+        within={kind: point[kind] for kind in question.within},
         # What the point itself leaves out.
         allow=[key for key, value in AGREED.items() if getattr(design.choices, key) == value],
         place=given.place,
@@ -70,6 +70,18 @@ def answer(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
         folder = given.work / "tune" / name / f"spread{number}"
         row |= place_machine(network, calibration, row, find_target(question.target), given.seeds, folder)
     return [{"question": name, "target": question.target, **row} for row in rows if "placed_mhz" in row]
+
+
+def the_point(name: str, network: FrozenNetwork, calibration: Stimulus) -> dict[str, Any]:
+    """Kept cells and ``mhz`` of a point, and ``cycles`` of the samples that the search goes by, exact."""
+    question = QUESTIONS[name]
+    kept = tables.newest()["accelerator"][name]
+    plan = plan_machine(network, accelerator.mapped(network, accelerator.DESIGNS[name], calibration))
+    told = exact_cycles(plan, calibration.take(slice(0, VERIFIED_SAMPLES)))
+    if told is None:
+        raise ToolError("the clocks of a point need a C++ compiler; `codesign doctor` says how to get one")
+    clocks = {"cycles": told["latency_cycles"], "mhz": kept["fmax_mhz"][question.target]}
+    return {**kept["area"][question.target], **clocks}
 
 
 def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -96,6 +108,8 @@ def agreement(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         }
         machines = list(chosen.values())
         found[target] = {"machines": float(len(machines))}
+        if len(machines) < 2:
+            continue
         for kind in ("lut", "latency_us"):
             estimated, placed = ([row[key] for row in machines] for key in (kind, f"placed_{kind}"))
             tau: Any = kendalltau(estimated, placed)
@@ -135,7 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ranked = agreement(rows)
     write_json(given.work / "tune.json", {"rows": rows, "agreement": ranked})
     for target, tau in ranked.items():
-        print(f"{target}: tau of {tau['machines']:g} machines: lut {tau['lut']:.2f}, latency {tau['latency_us']:.2f}")
+        if "lut" in tau:
+            print(
+                f"{target}: tau of {tau['machines']:g} machines: lut {tau['lut']:.2f}, latency {tau['latency_us']:.2f}"
+            )
 
 
 if __name__ == "__main__":
