@@ -149,11 +149,12 @@ def _peer_row(peer: Mapping[str, Any]) -> list[str]:
 
 def _data(document: Mapping[str, Any], peers: Sequence[Any]) -> dict[str, Any]:
     """What the page's program reads."""
-    axes = {key: [] for key in document["space"]["axes"]}
-    for point in document["points"]:
-        for key, value in point["choices"].items():
-            if value not in axes[key]:
-                axes[key].append(value)
+    axes: dict[str, list[Any]] = {}
+    for key, axis in document["space"]["axes"].items():
+        found = {json.dumps(point["choices"][key]): point["choices"][key] for point in document["points"]}
+        # Values that were listed come in their order, others as they were sampled.
+        ordered = [json.dumps(value) for value in axis] if isinstance(axis, list) else found
+        axes[key] = [found[text] for text in ordered if text in found]
     return {
         "points": [{**point, "feasible": not point["broken"]} for point in document["points"]],
         "metrics": document["metrics"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -85,6 +86,26 @@ def test_labels_of_others_cover_neither_each_other_nor_points(study):
     assert all(box.x1 <= axes.get_window_extent().x1 + 1 for box in boxes)
 
 
+def frames(opened: Page, points: list[dict[str, Any]], name: str) -> bool:
+    """Whether the plot's height is that of a figure of these points, with some room."""
+    kind, ends = opened.value("(({type, range}) => [type, range])(document.getElementById('scatter').layout.yaxis)")
+    values = [point["metrics"][name] for point in points]
+    found = [math.log10(value) for value in values] if kind == "log" else values
+    room = 0.07 * (max(found) - min(found))
+    return ends == pytest.approx([min(found) - room, max(found) + room])
+
+
+def test_listed_values_come_in_their_order(study, tmp_path):
+    document = json.loads((study / "explore.json").read_text())
+    document["points"] = document["points"][::-1]
+    text = write_explorer(tmp_path, document).read_text(encoding="utf-8")
+    for key, axis in document["space"]["axes"].items():
+        if isinstance(axis, list):
+            assert f"{json.dumps(key)}:{json.dumps(axis, separators=(',', ':'))}" in text.replace(": ", ":").replace(
+                ", ", ","
+            )
+
+
 def is_drawn(opened: Page, document: dict[str, Any]) -> None:
     feasible = [point for point in document["points"] if not point["broken"]]
     peers = [peer for peer in peers_of(document) if {"lut", "accuracy"} <= set(peer["metrics"])]
@@ -141,8 +162,12 @@ def axes_are_chosen_and_constraints_can_be_let_go(opened: Page, document: dict[s
     opened.value("document.getElementById('reset').click()")
     opened.value("(() => { const x = document.getElementById('x'); x.value = 'memory_bits'; x.onchange(); })()")
     opened.wait("document.querySelector('#scatter .xtitle').textContent === 'memory, bits'")
+    opened.value("(() => { const y = document.getElementById('y'); y.value = 'cycles'; y.onchange(); })()")
+    kept = [point for point in document["points"] if not point["broken"]]
+    assert frames(opened, kept, "cycles") and not frames(opened, document["points"], "cycles")
     opened.value("document.getElementById('feasible').click()")
     opened.wait(f"document.body.dataset.points === '{len(document['points'])}'")
+    assert frames(opened, document["points"], "cycles")
     opened.value("document.getElementById('front').click()")
     front = sum(point["front"] for point in document["points"])
     opened.wait(f"document.body.dataset.points === '{front}'")
