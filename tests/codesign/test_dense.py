@@ -32,7 +32,7 @@ def test_a_dense_network_is_its_own_counterpart():
     mapping = map_hardware(network, hardware, stimulus)
     found = dense_estimate(network, mapping, stimulus=stimulus)
     assert found["synapses"] == network.n_synapses == 20 * 16 + 16 * 4
-    assert found["estimate"] == estimate(plan_machine(network, mapping), stimulus=stimulus)
+    assert found["estimate"] == estimate(plan_machine(network, mapping), stimulus=stimulus, exact=False)
 
 
 def test_operations_are_events_of_the_sparse_network_times_all_neurons():
