@@ -5,6 +5,7 @@ They are plain C behind ctypes: nobody's headers are needed, and who has no comp
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shlex
@@ -51,6 +52,14 @@ def build(
         except (OSError, OutputError, subprocess.SubprocessError):
             continue
     return None
+
+
+def opened(path: Path | None) -> ctypes.CDLL | None:
+    """A library that was built; None if it was not, or if this machine cannot load it."""
+    try:
+        return None if path is None else ctypes.CDLL(str(path))
+    except OSError:
+        return None
 
 
 def _run(command: list[str]) -> str:

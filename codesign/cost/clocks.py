@@ -81,12 +81,8 @@ class SampleClocks:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled control; None where it cannot be compiled."""
-    path = native.build("clocks", (CONTROL / "machine.cpp",), (FLAGS,), sorted(CONTROL.glob("*.hpp")))
-    if path is None:
-        return None
-    try:
-        found = ctypes.CDLL(str(path))
-    except OSError:
+    found = native.opened(native.build("clocks", (CONTROL / "machine.cpp",), (FLAGS,), sorted(CONTROL.glob("*.hpp"))))
+    if found is None:
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     found.codesign_clocks.restype = integer

@@ -47,12 +47,8 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernel; None where it is switched off (CODESIGN_KERNELS=plain) or cannot be compiled."""
     if os.environ.get("CODESIGN_KERNELS") == "plain":
         return None
-    path = build()
-    if path is None:
-        return None
-    try:
-        found = ctypes.CDLL(str(path))
-    except OSError:
+    found = native.opened(build())
+    if found is None:
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     for suffix in SUFFIX.values():
