@@ -5,6 +5,9 @@ layer; and the network of the shape of examples/mnist-conv.toml of :mod:`benchma
 start and the decision of every sample, alone and back to back, are those of the simulated Verilog; the seconds that it
 takes to tell them, to simulate (built already, every value compared) and to run the recurrence that stands in without a
 compiler; and by how much that one is off.
+
+`--recurrence N` simulates nothing: by how much the recurrence is off, in the median and in the worst, over the first N
+random machines of :mod:`boards.designs` that have no early exit, which it does not count.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks import schedules
+from boards.designs import random_machine
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
@@ -53,6 +57,36 @@ def machines(count: int) -> Iterator[tuple[str, FrozenNetwork, HardwareMap, Stim
     for lanes in (1, 8):
         yield f"784-128-10, {lanes} lanes", small, map_network(small, [lanes, lanes]), samples
     yield "shape of mnist-conv, lanes 2, 8, 16, 1", convolutions, map_network(convolutions, [2, 8, 16, 1]), samples
+
+
+def random_samples(network: FrozenNetwork, seed: int, count: int) -> Stimulus:
+    """Between 2 and 60 % of the inputs of a sample come, of each timestep if they are events."""
+    rng = np.random.default_rng(seed)
+    rates = rng.uniform(0.02, 0.6, (count, 1))
+    if not network.coding.is_current:
+        return Stimulus.from_dense(rng.random((count, network.timesteps, network.n_inputs)) < rates[:, :, None])
+    values = rng.integers(1, network.source_max(0) + 1, (count, network.n_inputs))
+    values *= rng.random(values.shape) < rates
+    labels = np.full(count, -1, np.int32)
+    return Stimulus(network.n_inputs, network.timesteps, labels, values=values.astype(np.uint8))
+
+
+def off(numbers: int, samples: int) -> dict[str, Any]:
+    """By how much the recurrence is off: ``machines``, and of latency and interval the median and both ends."""
+    found: dict[str, list[float]] = {"latency_cycles": [], "interval_cycles": []}
+    for number in range(numbers):
+        network, mapping = random_machine(number)
+        if mapping.choices.exits:
+            continue
+        plan, stimulus = plan_machine(network, mapping), random_samples(network, number, samples)
+        exact = exact_cycles(plan, stimulus)
+        if exact is None:
+            raise SystemExit("there is no C++ compiler")
+        near = cycle_estimate(plan, activity(network, mapping, stimulus))
+        for kind, errors in found.items():
+            errors.append(near[kind] / exact[kind] - 1)
+    ends = {kind: (float(np.median(np.abs(part))), min(part), max(part)) for kind, part in found.items()}
+    return {"machines": len(found["latency_cycles"]), **ends}
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -94,8 +128,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.clocks", description="told clocks against simulation")
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--recurrence", type=int, metavar="N", help="how near the recurrence is, of N random machines")
     options = parser.parse_args(arguments)
     library()
+    if options.recurrence is not None:
+        found = off(options.recurrence, options.samples)
+        if options.json:
+            print(json.dumps(found))
+            return
+        for kind in ("latency_cycles", "interval_cycles"):
+            median, low, high = found[kind]
+            print(f"{kind} of {found['machines']} machines: median {median:.1%}, {low:+.1%} to {high:+.1%}")
+        return
     rows = []
     for machine in machines(options.samples):
         rows.append(row(*machine))

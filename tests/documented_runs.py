@@ -127,6 +127,7 @@ WAYS = (
     Way(r"python -m benchmarks accelerator", "{} --design events-small --releases releases", SHORTER),
     Way(r"python -m benchmarks\.loads --epochs 3", "{} --samples 1", SHORTER,
         needs="data mnist"),
+    Way(r"python -m benchmarks\.clocks --recurrence 84", "python -m benchmarks.clocks --recurrence 4", SHORTER),
     Way(r"python -m benchmarks\.explore (workers|killed|samplers)",
         "{} --networks 2 --pairs 1 --seeds 1 --every 20", SHORTER),
     Way(r"python -m benchmarks\.tuning", "{} --design events-small --place 1 --seeds 1", SHORTER),
