@@ -103,7 +103,9 @@ def run_summary(run: RunDirectory) -> Lines:
         lines.append(f"verified     {count} samples, {figures['mismatches']} mismatches")
         told = run.stage("verify").get("told_clocks")
         if told is not None:
-            lines.append(f"clocks       {told['equal']:,} of {told['compared']:,} samples as told without simulation")
+            lines.append(
+                f"clocks       {told['equal']:,} of {told['compared']:,} runs of samples as told without simulation"
+            )
     lines += budget_lines(run.manifest.get("budget", {}))
     if figures["cycles_per_sample"] is not None:
         lines.append(f"cycles       {figures['cycles_per_sample']:.0f} per sample")

@@ -91,13 +91,12 @@ def estimates(section: Section, record: Record) -> None:
 
 
 def told_clocks(told: Mapping[str, Any]) -> str:
-    """Whether the clocks of the samples that were simulated could be told before."""
-    compared, equal = f"{told['compared']:,}", f"{told['equal']:,}"
-    if equal == compared:
-        return f"The clocks of all {compared} samples, alone and back to back, could be told without simulation."
+    """Whether the clocks of what was simulated could be told before; of very many samples the first are compared."""
+    is_equal = told["equal"] == told["compared"]
+    count = f"All {told['compared']:,}" if is_equal else f"{told['equal']:,} of {told['compared']:,}"
     return (
-        f"The clocks of {equal} of {compared} samples, alone and back to back, told without simulation, are those that "
-        f"simulation has; {told['first']}."
+        f"{count} runs of samples that were compared, alone or back to back, take the clocks that are told without "
+        f"simulation{'' if is_equal else '; ' + told['first']}."
     )
 
 

@@ -838,7 +838,7 @@ def test_whole_run_is_verified_resumes_and_reports(call, trained):
     assert code == 0
     assert err.count("unchanged") == 6
     assert "verified     4 of 360 samples, 0 mismatches" in out
-    assert "clocks       8 of 8 samples as told without simulation" in out
+    assert "clocks       8 of 8 runs of samples as told without simulation" in out
     told = json.loads((trained / "verify" / "verification.json").read_text())["told_clocks"]
     assert told == {"compared": 8, "equal": 8, "first": None}
     assert "report.html" in out

@@ -448,9 +448,10 @@ def test_clocks_that_were_told_wrongly_are_said(tmp_path):
     told = {"compared": 16, "equal": 15, "first": first}
     path.write_text(json.dumps({**json.loads(path.read_text()), "told_clocks": told}))
     page = write_report(folder).read_text()
-    assert "The clocks of 15 of 16 samples" in page and f"simulation has; {first}." in page
+    assert "15 of 16 runs of samples" in page and f"without simulation; {first}." in page
     assert told_clocks({**told, "equal": 16}) == (
-        "The clocks of all 16 samples, alone and back to back, could be told without simulation."
+        "All 16 runs of samples that were compared, alone or back to back, take the clocks that are told without "
+        "simulation."
     )
 
 

@@ -130,14 +130,34 @@ struct SeenSources {
     }
 };
 
+// The word that is looked up and the one before it, on whose answer it waits.
+struct Lookahead {
+    bool looking = false, valid = false;
+    Item looked, held;
+
+    void shift(bool moves, bool consume, const Channel &in) {
+        if (moves) {
+            valid = true;
+            held = looked;
+        } else if (consume) {
+            valid = false;
+        }
+        if (in.moves()) {
+            looking = true;
+            looked = in.item;
+        } else if (moves) {
+            looking = false;
+        }
+    }
+};
+
 // guard.InputGuard, for samples that keep the rules.
-struct Guard : Door {
+struct Guard : Door, Lookahead {
     const Samples &samples;
     bool is_current;
     int64_t last_end, timestep = 0;
     SeenSources seen;
-    bool looking = false, valid = false, settled = false, in_sample = false;
-    Item looked, held;
+    bool settled = false, in_sample = false;
     bool passes = false, event_first = false, sends_event = false, sends_end = false, consume = false, moves = false;
 
     Guard(Description &given, const Samples &samples)
@@ -181,18 +201,7 @@ struct Guard : Door {
             in_sample = false;
         else if (active)
             in_sample = true;
-        if (moves) {
-            valid = true;
-            held = looked;
-        } else if (consume) {
-            valid = false;
-        }
-        if (in().moves()) {
-            looking = true;
-            looked = in().item;
-        } else if (moves) {
-            looking = false;
-        }
+        shift(moves, consume, in());
         if (ends) timestep = timestep == last_end ? 0 : timestep + 1;
         settled = !consume && (settled || marks || ends);
         seen.follow(ends);
@@ -307,11 +316,10 @@ struct ParallelGuard : Door {
 };
 
 // parallel_guard.StreamCheck, for events that keep the rules.
-struct StreamCheck : Part {
-    bool looking = false, valid = false, moves = false, consume = false, ends = false;
+struct StreamCheck : Part, Lookahead {
+    bool moves = false, consume = false, ends = false;
     const Door *door = nullptr;
     SeenSources seen;
-    Item looked, held;
 
     explicit StreamCheck(Description &given) : Part(given) {
         seen.depth = given.next();
@@ -332,18 +340,7 @@ struct StreamCheck : Part {
     }
 
     void clock() override {
-        if (moves) {
-            valid = true;
-            held = looked;
-        } else if (consume) {
-            valid = false;
-        }
-        if (in().moves()) {
-            looking = true;
-            looked = in().item;
-        } else if (moves) {
-            looking = false;
-        }
+        shift(moves, consume, in());
         seen.follow(ends);
     }
 };
