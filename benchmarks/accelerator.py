@@ -1,5 +1,6 @@
 """Design points of the accelerator: `python benchmarks/accelerator.py --design small|balanced|fast [--json]`.
 
+A point is a network, a device, what there is to be least of, and limits: the machine is what `codesign tune` finds.
 small, balanced and fast are one frozen network, `examples/mnist-small.toml` (MNIST 784-128-10), trained on the first
 use and kept below ``--work``, or that of the run folder given with ``--network``. events-fast and events-small are a
 seeded random network of 64-32-10 at 10 % density with 4-bit weights, on seeded binary events at a mean rate of 10 %.
@@ -15,8 +16,8 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ from codesign.basics.files import write_json
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, Leak
 from codesign.contract.stimulus import Stimulus
-from codesign.machine.choices import DEFAULTS, Choices
-from codesign.machine.goals import GOALS
-from codesign.machine.mapping import HardwareMap, map_network
+from codesign.cost.search import Objective
+from codesign.pipeline.tuning import hardware_keys, mapped, tune, winner
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "mnist-small.toml"
 SEEDS = (1, 2, 3)
@@ -41,23 +41,27 @@ EVENT_SAMPLES = 100
 
 @dataclass(frozen=True)
 class DesignPoint:
-    """A network, the shape of its accelerator, and the devices on which it is placed."""
+    """What is asked of a machine.
+
+    minimise, within, allow : as of :func:`codesign.tune`. also : further devices on which what is found is placed.
+    """
 
     network: str
-    targets: tuple[str, ...]
-    lanes: tuple[int, ...]
-    choices: Choices = DEFAULTS
+    target: str
+    minimise: Objective
+    within: Mapping[str, float]
+    allow: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
-TINY = Choices(**GOALS["tiny"].choices)
+SILENT = ("input_checks", "counters", "output_spikes")
+# Limits are what machines took that were chosen by hand before there was a search, rounded up.
 DESIGNS = {
-    "small": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(**GOALS["small"].choices)),
-    "balanced": DesignPoint("mnist", ("ecp5-25f",), (3, 1), Choices(**GOALS["balanced"].choices)),
-    "fast": DesignPoint("mnist", ("ecp5-85f",), (12, 5), Choices(**{**GOALS["fast"].choices, "event_streams": 4})),
-    "compact": DesignPoint("mnist", ("ecp5-25f", "ice40-up5k"), (1, 1), Choices(synapses="compact")),
-    # Its first row table has 576 bits and goes into logic; words of three lanes take two blocks.
-    "events-fast": DesignPoint("events", ("ice40-hx8k",), (3, 1), replace(TINY, lockstep=True, block_rom_bits=600)),
-    "events-small": DesignPoint("events", ("ice40-hx8k",), (1, 1), TINY),
+    "small": DesignPoint("mnist", "ecp5-25f", "area", {"bram": 9, "cycles": 2250}, also=("ice40-up5k",)),
+    "balanced": DesignPoint("mnist", "ecp5-25f", "latency", {"lut": 1900, "bram": 17, "dsp": 3}),
+    "fast": DesignPoint("mnist", "ecp5-85f", "latency", {"lut": 16000, "bram": 185, "dsp": 48}, ("input_words",)),
+    "events-fast": DesignPoint("events", "ice40-hx8k", "latency", {"lut": 930, "bram": 6}, SILENT),
+    "events-small": DesignPoint("events", "ice40-hx8k", "area", {"bram": 4, "cycles": 2900}, SILENT),
 }
 
 
@@ -101,13 +105,24 @@ def load(design: DesignPoint, work: Path, given: Path | None) -> tuple[FrozenNet
     return network, Stimulus.load(folder / "stimulus.npz"), Stimulus.load(folder / "calibration.npz")
 
 
-def mapped(network: FrozenNetwork, design: DesignPoint, calibration: Stimulus) -> HardwareMap:
-    from codesign.cost.estimate import source_events
-    from codesign.cost.schedules import choose_schedules
+def machine(
+    network: FrozenNetwork, design: DesignPoint, calibration: Stimulus, work: Path, seed: int
+) -> dict[str, Any]:
+    """The row of :func:`codesign.tune` that wins, of as many machines as it places by default, with one seed.
 
-    events = source_events(network, calibration)
-    choices = choose_schedules(network, design.lanes, design.choices, GOALS["fast"].within, calibration)
-    return map_network(network, design.lanes, events, choices)
+    Raises CapacityError if no machine is within the limits.
+    """
+    rows = tune(
+        network,
+        calibration,
+        design.target,
+        minimise=design.minimise,
+        within=design.within,
+        allow=design.allow,
+        seeds=(seed,),
+        output=work,
+    )
+    return dict(winner(rows, design.target))
 
 
 def information_bound(network: FrozenNetwork) -> float:
@@ -144,13 +159,14 @@ def measure(
     network, stimulus, calibration = load(design, work, given)
     if samples is not None:
         stimulus = stimulus.take(slice(0, samples))
-    mapping = mapped(network, design, calibration)
+    row = machine(network, design, calibration, work / name / "tune", seeds[0])
+    mapping, targets = mapped(network, calibration, row), (design.target, *design.also)
     bundle = work / name / "bundle"
     sidecar = write_bundle(network, mapping, bundle)
     found = verify_bundle(bundle, network, stimulus, work / name / "verify", waves=False)
     if not found.passed:
         raise SystemExit(f"{name}: hardware differs from software: {found.first_divergence}")
-    config = SynthConfig.model_validate({"families": FAMILIES, "fmax": list(design.targets), "seeds": list(seeds)})
+    config = SynthConfig.model_validate({"families": FAMILIES, "fmax": list(targets), "seeds": list(seeds)})
     synthesised = synth_bundle(bundle, config, work / name / "synth")
     placed = synthesised["placed"]
     bits = sidecar.memory_bits.model_dump()
@@ -159,9 +175,10 @@ def measure(
     return {
         "design": name,
         **network_figures(network),
-        "shape": design.choices.shape,
+        "shape": row["shape"],
+        "hardware": hardware_keys(row),
         "lanes": mapping.lanes,
-        "event_streams": design.choices.event_streams,
+        "event_streams": row["event_streams"],
         "input_bits_per_clock": sidecar.port_width("s_axis_tdata"),
         "accuracy_frozen": accuracy(network, stimulus),
         "accuracy_hardware": found.accuracy_hardware,

@@ -75,12 +75,12 @@ def study(space: Path, workers: int, folder: Path) -> dict[str, Any]:
 
 
 def worker_processes(pid: int) -> list[int]:
-    """Worker processes of a study's process: children of its nannies."""
+    """Worker processes of a study's process: children of the process from which they are forked."""
     import psutil
 
     try:
-        found = psutil.Process(pid).children(recursive=True)
-        return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline()) and child.num_threads() > 3]
+        servers = [child for child in psutil.Process(pid).children() if "forkserver" in " ".join(child.cmdline())]
+        return [worker.pid for server in servers for worker in server.children() if worker.num_threads() > 3]
     except psutil.NoSuchProcess:
         return []
 

@@ -1,9 +1,8 @@
 """What `codesign tune` finds beside the design points: `python -m benchmarks.tuning [--design NAME] [--place 3]`.
 
-Each point of :mod:`benchmarks.accelerator` that stands here is a question: the least logic, or the least latency, in no
-more than the point takes of the rest. The machines that the search prefers are placed and routed, and stand beside the
-point's kept figures. ``--spread`` places more of them, at even steps of the whole ranking. Over all machines that were
-placed for a device, Kendall's tau says how well estimates rank them.
+Each point of :mod:`benchmarks.accelerator` is asked for again. The machines that the search prefers are placed and
+routed, and stand beside the point's kept figures. ``--spread`` places more of them, at even steps of the whole ranking.
+Over all machines that were placed for a device, Kendall's tau says how well estimates rank them.
 """
 
 from __future__ import annotations
@@ -11,77 +10,41 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import accelerator, tables
-from codesign.basics.errors import CodesignError, ToolError
+from codesign.basics.errors import CodesignError
 from codesign.basics.files import write_json
-from codesign.contract.network import FrozenNetwork
-from codesign.contract.stimulus import Stimulus
-from codesign.cost.clocks import exact_cycles
-from codesign.cost.search import AGREED, Objective
-from codesign.machine.plan import plan_machine
-from codesign.pipeline.tuning import VERIFIED_SAMPLES, choices_of, find_target, hardware_keys, place_machine, tune
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a point is to be found again with: limited to what it takes of each of ``within``."""
-
-    target: str
-    minimise: Objective
-    within: tuple[str, ...] = ()
-
-
-QUESTIONS = {
-    "events-small": Question("ice40-hx8k", "area", ("bram", "cycles")),
-    "events-fast": Question("ice40-hx8k", "latency", ("lut", "bram")),
-    "small": Question("ecp5-25f", "area", ("bram", "cycles")),
-    "balanced": Question("ecp5-25f", "latency", ("lut", "bram", "dsp")),
-    "fast": Question("ecp5-85f", "latency", ("lut", "bram", "dsp")),
-}
+from codesign.pipeline.tuning import choices_of, find_target, hardware_keys, place_machine, tune
 
 
 def answer(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of a point's question that were placed, best first."""
-    question, design = QUESTIONS[name], accelerator.DESIGNS[name]
+    """The rows of a point's machines that were placed, best first."""
+    design = accelerator.DESIGNS[name]
     network, _, calibration = accelerator.load(design, given.work, given.network)
-    point = the_point(name, network, calibration)
+    kept = tables.newest()["accelerator"][name]
+    area, mhz = kept["area"][design.target], kept["fmax_mhz"][design.target]
     print(
-        f"{name:13} the point: {point['lut']} lut {point['bram']:g} bram, {point['cycles']:.0f} clocks, "
-        f"{point['mhz']:.1f} MHz, {point['cycles'] / point['mhz']:.2f} us",
+        f"{name:13} kept: {area['lut']} lut {area['bram']:g} bram, {kept['latency_cycles']:.0f} clocks, "
+        f"{mhz:.1f} MHz, {kept['latency_us'][design.target]:.2f} us",
         flush=True,
     )
     rows = tune(
         network,
         calibration,
-        question.target,
-        minimise=question.minimise,
-        within={kind: point[kind] for kind in question.within},
-        # What the point itself leaves out.
-        allow=[key for key, value in AGREED.items() if getattr(design.choices, key) == value],
+        design.target,
+        minimise=design.minimise,
+        within=design.within,
+        allow=design.allow,
         place=given.place,
         seeds=given.seeds,
         output=given.work / "tune" / name,
     )
     for number, row in enumerate(spread(rows, given.spread)):
         folder = given.work / "tune" / name / f"spread{number}"
-        row |= place_machine(network, calibration, row, find_target(question.target), given.seeds, folder)
-    return [{"question": name, "target": question.target, **row} for row in rows if "placed_mhz" in row]
-
-
-def the_point(name: str, network: FrozenNetwork, calibration: Stimulus) -> dict[str, Any]:
-    """Kept cells and ``mhz`` of a point, and ``cycles`` of the samples that the search goes by, exact."""
-    question = QUESTIONS[name]
-    kept = tables.newest()["accelerator"][name]
-    plan = plan_machine(network, accelerator.mapped(network, accelerator.DESIGNS[name], calibration))
-    told = exact_cycles(plan, calibration.take(slice(0, VERIFIED_SAMPLES)))
-    if told is None:
-        raise ToolError("the clocks of a point need a C++ compiler; `codesign doctor` says how to get one")
-    clocks = {"cycles": told["latency_cycles"], "mhz": kept["fmax_mhz"][question.target]}
-    return {**kept["area"][question.target], **clocks}
+        row |= place_machine(network, calibration, row, find_target(design.target), given.seeds, folder)
+    return [{"design": name, "target": design.target, **row} for row in rows if "placed_mhz" in row]
 
 
 def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -102,7 +65,7 @@ def agreement(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     found = {}
     for target in dict.fromkeys(row["target"] for row in rows):
         chosen = {
-            (accelerator.DESIGNS[row["question"]].network, tuple(row["lanes"]), choices_of(row)): row
+            (accelerator.DESIGNS[row["design"]].network, tuple(row["lanes"]), choices_of(row)): row
             for row in rows
             if row["target"] == target and row["placed_mhz"]
         }
@@ -120,7 +83,7 @@ def agreement(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def line(row: dict[str, Any]) -> str:
     """A machine: estimated, placed."""
     return (
-        f"{row['question']:13} {hardware_keys(row)} estimated {row['lut']:.0f} lut {row['bram']:g} bram "
+        f"{row['design']:13} {hardware_keys(row)} estimated {row['lut']:.0f} lut {row['bram']:g} bram "
         f"{row['cycles']:.0f} clocks; placed {row['placed_lut']} lut {row['placed_bram']:g} bram, "
         f"{row['placed_mhz'] or 0:.1f} MHz, {row.get('placed_latency_us', 0):.2f} us, "
         f"{row.get('placed_interval_us', 0):.2f} us back to back {row.get('missed', '(spread)')}"
@@ -132,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tuning", description="what a search for a machine finds, beside the design points"
     )
-    parser.add_argument("--design", choices=QUESTIONS, action="append", help="default: all")
+    parser.add_argument("--design", choices=accelerator.DESIGNS, action="append", help="default: all")
     parser.add_argument("--network", type=Path, help="run folder whose network the MNIST point takes")
     parser.add_argument("--work", type=Path, default=Path("runs/accelerator"), help="where everything is kept")
     parser.add_argument("--place", type=int, default=3, help="machines to place and route")
@@ -141,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     rows = []
     try:
-        for name in given.design or QUESTIONS:
+        for name in given.design or accelerator.DESIGNS:
             rows += (found := answer(name, given))
             print("\n".join(map(line, found)), flush=True)
     except CodesignError as error:

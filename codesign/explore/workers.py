@@ -7,11 +7,13 @@ that nothing here has to be kept.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +25,8 @@ from codesign.explore.jobs import check_worker
 TIMEOUT = 10
 # Workers that may die at one job before it is given up.
 DEATHS = 20
+# What every worker of this machine needs is imported once, by the process from which they are forked.
+IMPORTED = ("distributed", "codesign.explore.jobs", "codesign.train.loop", "codesign.quantise.freeze", "torch")
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,12 @@ def _local(count: int) -> Iterator[Any]:
     import dask.config
     from distributed import Client, LocalCluster
 
-    settings: Mapping[str, Any] = {"distributed.scheduler.allowed-failures": DEATHS}
+    settings: dict[str, Any] = {"distributed.scheduler.allowed-failures": DEATHS}
+    if forks := "forkserver" in multiprocessing.get_all_start_methods():
+        settings["distributed.worker.multiprocessing-method"] = "forkserver"
     with (
         dask.config.set(settings),
+        _fork_server() if forks else nullcontext(),
         LocalCluster(
             n_workers=count,
             threads_per_worker=1,
@@ -167,6 +174,32 @@ def _local(count: int) -> Iterator[Any]:
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextmanager
+def _fork_server() -> Iterator[None]:
+    """With a process that has imported what workers need, and has the environment that Dask gives them.
+
+    A worker that takes the place of a dead one is then there at once.
+    """
+    import dask.config
+    from distributed.utils import get_mp_context
+
+    environment = {key: str(value) for key, value in dask.config.get("distributed.nanny.pre-spawn-environ").items()}
+    before = {key: os.environ.get(key) for key in environment}
+    # It also names what is to be imported: ours has the last word.
+    context = get_mp_context()
+    context.set_forkserver_preload(list(IMPORTED))
+    os.environ.update(environment)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+    yield
 
 
 @contextmanager

@@ -223,11 +223,11 @@ def test_points_of_the_front_are_verified_and_placed(tmp_path):
 
 @pytest.mark.deep
 def test_two_workers_one_killed_again_and_again_lose_nothing(tmp_path):
-    """A worker is killed every ten seconds, and the command once; the points are those of one process."""
+    """A worker is killed every five seconds, and the command once; the points are those of one process."""
     budget = {"networks": 24}
     whole = explore(tmp_path / "whole", budget=budget)
     (tmp_path / "space.toml").write_text(tomlkit.dumps({**TINY, "budget": budget}))
-    found = disturbed(tmp_path / "space.toml", tmp_path / "study", 10)
+    found = disturbed(tmp_path / "space.toml", tmp_path / "study", 5)
     assert found["workers_killed"] > 0 and found["commands_killed"] == 1
     document = table(tmp_path / "study")
     assert essence(document) == essence(whole)
