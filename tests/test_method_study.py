@@ -8,9 +8,19 @@ import pytest
 
 from benchmarks.method import plan
 from benchmarks.method.__main__ import main
-from benchmarks.method.effects import LEVELS, Model, best_text, difference, effect_plots, factors_text, shares_text
+from benchmarks.method.effects import (
+    LEVELS,
+    Model,
+    as_accurate,
+    best_text,
+    effect_plots,
+    factors_text,
+    grid_text,
+    shares_text,
+    stop_text,
+)
 from benchmarks.method.kept import keep, kept
-from benchmarks.method.plan import FACTORS, GROUPS, LANDING, PRESETS, RECIPES, SETS, SHARED, Run, planned
+from benchmarks.method.plan import FACTORS, GRID, GROUPS, LANDING, PRESETS, RECIPES, SETS, SHARED, Run, planned
 from benchmarks.method.results import spread, update_page
 
 DIGITS = {
@@ -97,14 +107,56 @@ def test_too_few_runs_give_no_effect():
     assert "| pq, momentum, steady | 81.00 ± 1.00 (3) |" in text and " against " not in text
 
 
-def test_difference_of_two_groups():
-    assert difference("x", [{"accuracy_test": 0.5}], [{"accuracy_test": 0.4}] * 2) is None
-    ours = [{"accuracy_test": value} for value in (0.50, 0.52, 0.54)]
-    theirs = [{"accuracy_test": value} for value in (0.40, 0.42, 0.44)]
-    effect = difference("x", ours, theirs)
-    assert effect is not None and effect.points == pytest.approx(10)
-    # Equal spreads: the textbook's error of a difference, and its 4 degrees of freedom.
-    assert effect.error == pytest.approx(2 * np.sqrt(2 / 3)) and effect.half == pytest.approx(2.776445 * effect.error)
+def test_difference_of_two_recipes():
+    with pytest.raises(ValueError, match="do not tell"):
+        Model.of_recipes([{"preset": "a", "seed": 0, "accuracy_test": 0.5}])
+    values = {"a": (0.51, 0.51, 0.54), "b": (0.40, 0.42, 0.44)}
+    found = Model.of_recipes(
+        [
+            {"preset": name, "seed": seed, "accuracy_test": value}
+            for name, of_seed in values.items()
+            for seed, value in enumerate(of_seed)
+        ]
+    )
+    effect = found.effect("a", "b")
+    # The textbook's paired differences: 11, 9 and 10 points, and their 2 degrees of freedom.
+    assert effect.points == pytest.approx(10) and effect.error == pytest.approx(1 / np.sqrt(3))
+    assert effect.half == pytest.approx(4.302653 * effect.error)
+    assert found.effect("b", "a").points == pytest.approx(-10)
+
+
+def test_options_of_the_index_change_one_thing_each():
+    for name in GRID:
+        run = Run("mnist", name, 0.05, 0).config().train.rewiring
+        base = Run("mnist", "pq+momentum+falling", 0.05, 0).config().train.rewiring
+        changed = {key for key, value in run.model_dump().items() if value != base.model_dump()[key]}
+        assert len(changed - {"landing"}) == (name != "scope-layer") or changed == {"p", "q"}, name
+    base = cells(noise=0.1)
+    better = [
+        {**item, "preset": "eta-0", "accuracy_test": item["accuracy_test"] + 0.02}
+        for item in base
+        if item["preset"] == "pq+momentum+falling"
+    ]
+    text = grid_text([*base, *better])
+    rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
+    assert "+2.00 ±" in rows["| eta-0"] and rows["| gamma-2"].endswith("| - |") and text.count("| scope-layer |") == 1
+
+
+def test_the_turning_point_is_held_against_the_target_of_the_same_accuracy():
+    def run(preset, density, accuracy, seed=0):
+        return {"set": "mnist", "preset": preset, "seed": seed, "density": density, "target_density": density,
+                "accuracy_validation": accuracy, "accuracy_test": accuracy}  # fmt: skip
+
+    steps = [run("pq+momentum+falling", density, accuracy) for density, accuracy in ((0.04, 0.8), (0.01, 0.6))]
+    assert as_accurate(steps, 0.7) == pytest.approx(0.02)
+    assert (as_accurate(steps, 0.5), as_accurate(steps, 0.9)) == (0.01, 0.04)
+    dips = [*steps, run("pq+momentum+falling", 0.16, 0.7)]
+    assert as_accurate(dips, 0.7) == pytest.approx(0.02) and as_accurate(dips, 0.75) == pytest.approx(0.04 * 0.25**0.25)
+    text = stop_text([*steps, run("turning", 0.06, 0.7)])
+    assert "| mnist | 6.00 (1) | 70.00 (1) | 3.00 | - |" in text and stop_text(steps) == ""
+    # What is only for that comparison makes no columns of the other tables.
+    assert "20 %" not in factors_text([*cells(), run("pq+momentum+falling", 0.2, 0.9)], "images")
+    assert len(planned(["mnist"], GROUPS["stop"], None, (0,))) == 1 + 2 * 4
 
 
 def test_shares_are_compared_with_the_same_schedule(tmp_path):

@@ -16,9 +16,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method.effects import best_text, effect_plots, factors_text, shares_text
+from benchmarks.method.effects import best_text, effect_plots, factors_text, grid_text, shares_text, stop_text
 from benchmarks.method.kept import KEPT, keep, kept
-from benchmarks.method.plan import FACTORS, GROUPS, RECIPES, SEEDS, SETS, SHARED, Run, planned
+from benchmarks.method.plan import FACTORS, GRID, GROUPS, RECIPES, SEEDS, SETS, SHARED, TURNING, Run, planned
 from benchmarks.method.results import markdown, plots, update_page, write_text
 from benchmarks.method.runs import end_with_the_study, execute
 from codesign.config import apply_override
@@ -97,6 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts["factors"] = factors_text(documents, images)
     if any(run.preset in SHARED for run in runs):
         parts["shares"] = f"{shares_text(documents)}\n{best_text(documents)}"
+    if any(run.preset in GRID for run in runs):
+        parts["grid"] = grid_text(documents)
+    if any(run.preset == TURNING for run in runs):
+        parts["stop"] = stop_text(documents)
     write_text(options.output / "study.md", "\n".join(parts.values()))
     for part, text in parts.items() if options.docs else ():
         update_page(PAGE, text, part)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -12,7 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.method.plan import FACTORS, GROWTHS, RATIOS, RECIPES, SCHEDULES, SHARED, SHARES
+from benchmarks.method.plan import (
+    FACTORS,
+    GRID,
+    GRID_BASE,
+    GROWTHS,
+    LADDER,
+    RATIOS,
+    RECIPES,
+    SCHEDULES,
+    SHARED,
+    SHARES,
+    TURNING,
+)
 from benchmarks.method.results import Documents, save_figure, spread
 
 # Levels of each factor, the first of which the others are compared with.
@@ -39,10 +52,9 @@ class Effect:
 
 @dataclass(frozen=True)
 class Model:
-    """Test accuracy, in per cent, as a sum of what seed, ratio, growth and density schedule give (least squares).
+    """Test accuracy, in per cent, as a sum of what a run's columns give (least squares).
 
-    Each factor has an effect for every level but its first. Raises ValueError if the runs do not tell the effects
-    apart.
+    Runs vary alike, whatever their recipe: ``residual`` is the standard deviation of one, of ``freedom`` degrees.
     """
 
     columns: tuple[str, ...]
@@ -52,13 +64,13 @@ class Model:
     residual: float
 
     @classmethod
-    def fitted(cls, documents: Documents) -> Model:
+    def _of(cls, documents: Documents, columns: Sequence[str], parts: Callable[[Mapping[str, Any]], set[str]]) -> Model:
+        """``parts`` : which columns are of a run; its seed's always is."""
         seeds = sorted({item["seed"] for item in documents})
-        columns = ["mean", *(f"seed {seed}" for seed in seeds[1:])]
-        columns += [level for levels in LEVELS.values() for level in levels[1:]]
+        columns = [*columns, *(f"seed {seed}" for seed in seeds[1:])]
         rows = []
         for item in documents:
-            chosen = {f"seed {item['seed']}", "mean", *item["preset"].split("+")}
+            chosen = {f"seed {item['seed']}", *parts(item)}
             rows.append([float(column in chosen) for column in columns])
         x, y = np.array(rows), np.array([100 * item["accuracy_test"] for item in documents])
         freedom = len(y) - len(columns)
@@ -69,30 +81,31 @@ class Model:
         residual = float(np.sum((y - x @ estimates) ** 2) / freedom)
         return cls(tuple(columns), estimates, residual * inverse, freedom, math.sqrt(residual))
 
-    def effect(self, level: str) -> Effect:
-        """Of a level against the first one of its factor."""
+    @classmethod
+    def fitted(cls, documents: Documents) -> Model:
+        """What ratio, growth and density schedule give, an effect for every level but the first of each.
+
+        Raises ValueError if the runs do not tell the effects apart.
+        """
+        columns = ["mean", *(level for levels in LEVELS.values() for level in levels[1:])]
+        return cls._of(documents, columns, lambda item: {"mean", *item["preset"].split("+")})
+
+    @classmethod
+    def of_recipes(cls, documents: Documents) -> Model:
+        """What each recipe gives. Raises ValueError if there is one run of each."""
+        return cls._of(documents, sorted({item["preset"] for item in documents}), lambda item: {item["preset"]})
+
+    def effect(self, level: str, against: str | None = None) -> Effect:
+        """Of a column against another; against the first level of its factor, where that has none."""
         from scipy.stats import t
 
-        place = self.columns.index(level)
-        error = math.sqrt(float(self.covariance[place, place]))
+        weights = np.zeros(len(self.columns))
+        weights[self.columns.index(level)] += 1
+        if against is not None:
+            weights[self.columns.index(against)] -= 1
+        error = math.sqrt(float(weights @ self.covariance @ weights))
         half = float(t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * error
-        return Effect(level, float(self.estimates[place]), error, half)
-
-
-def difference(name: str, ours: Documents, theirs: Documents) -> Effect | None:
-    """Of two groups of runs (Welch's interval); None where one has fewer than two runs."""
-    from scipy.stats import t
-
-    values = [np.array([100 * item["accuracy_test"] for item in group]) for group in (ours, theirs)]
-    if any(len(value) < 2 for value in values):
-        return None
-    parts = [float(np.var(value, ddof=1)) / len(value) for value in values]
-    error = math.sqrt(sum(parts))
-    if error == 0:
-        return Effect(name, float(values[0].mean() - values[1].mean()), 0.0, 0.0)
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, values, strict=True))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    return Effect(name, float(values[0].mean() - values[1].mean()), error, half)
+        return Effect(level, float(weights @ self.estimates), error, half)
 
 
 def blocks(documents: Documents) -> dict[tuple[str, float], list[Mapping[str, Any]]]:
@@ -101,6 +114,17 @@ def blocks(documents: Documents) -> dict[tuple[str, float], list[Mapping[str, An
     for item in sorted(documents, key=lambda item: (item["set"], -item["target_density"])):
         found.setdefault((item["set"], item["target_density"]), []).append(item)
     return found
+
+
+def _crossed(documents: Documents) -> list[Mapping[str, Any]]:
+    """Runs of the sets and densities where more was done than what the turning point is held against."""
+    grouped = blocks(documents)
+    return [
+        item
+        for runs in grouped.values()
+        for item in runs
+        if {found["preset"] for found in runs} - {TURNING, *LADDER} or item["preset"] not in LADDER
+    ]
 
 
 def models(documents: Documents) -> dict[str, Model]:
@@ -116,7 +140,7 @@ def models(documents: Documents) -> dict[str, Model]:
 
 def factors_text(documents: Documents, images: str) -> str:
     """Tables of the factors: the effect of each level, then every cell."""
-    documents = [item for item in documents if item["preset"] in FACTORS]
+    documents = [item for item in _crossed(documents) if item["preset"] in FACTORS]
     found = models(documents)
     counts = {key: len(runs) for key, runs in blocks(documents).items()}
     parts = _table_of_effects(found, images) if found else []
@@ -143,36 +167,62 @@ def _table_of_effects(found: Mapping[str, Model], images: str) -> list[str]:
 
 def shares_text(documents: Documents) -> str:
     """Tables of the shares: every cell, and its difference from the Erdos-Renyi share of the same schedule."""
-    found = [item for item in documents if item["preset"] in SHARED or item["preset"] in _bases()]
-    grouped = blocks(found)
-    keys = [key for key, runs in grouped.items() if any(item["preset"] in SHARED for item in runs)]
+    head = "Points of test accuracy more than with the Erdős-Rényi share of the same schedule, fixed ratio and momentum"
+    return _compared(documents, tuple(SHARED), _base, head, "share, density")
+
+
+def grid_text(documents: Documents) -> str:
+    """Tables of the options of the index: every cell, and its difference from the recipe that it changes."""
+    head = f"Points of test accuracy more than {GRID_BASE.replace('+', ', ')}; of the scopes more than scope-layer"
+    return _compared(documents, tuple(GRID), _grid_base, head, "one change")
+
+
+def _compared(documents: Documents, recipes: Sequence[str], base: Callable[[str], str], head: str, column: str) -> str:
+    """The difference of each recipe from its base, in every data set and density, then the cells themselves."""
+    bases = tuple(dict.fromkeys(base(recipe) for recipe in recipes))
+    listed = tuple(dict.fromkeys((*bases, *recipes)))
+    grouped = blocks([item for item in documents if item["preset"] in listed])
+    keys = [key for key, runs in grouped.items() if any(item["preset"] in recipes for item in runs)]
     parts = [
-        "Points of test accuracy more than with the Erdős-Rényi share of the same schedule (fixed ratio, growth by "
-        f"momentum), with {100 * CONFIDENCE:g} % intervals (Welch).",
+        f"{head}, with {100 * CONFIDENCE:g} % intervals; least squares over the runs of a column, seeds taken out.",
         "",
-        "| share, density | " + " | ".join(f"{name}, {100 * density:g} %" for name, density in keys) + " |",
+        f"| {column} | " + " | ".join(f"{name}, {100 * density:g} %" for name, density in keys) + " |",
         "|---" * (len(keys) + 1) + "|",
     ]
-    for recipe in SHARED:
-        cells = []
-        for key in keys:
-            runs = [[item for item in grouped[key] if item["preset"] == name] for name in (recipe, _base(recipe))]
-            effect = difference(recipe, *runs)
-            cells.append("-" if effect is None else str(effect))
-        parts.append(f"| {recipe} | " + " | ".join(cells) + " |")
+    fitted = {key: _of_recipes(grouped[key]) for key in keys}
+    for recipe in recipes:
+        cells = " | ".join(_difference(fitted[key], recipe, base(recipe)) for key in keys)
+        parts += [f"| {recipe} | {cells} |"] * (recipe != base(recipe))
+    deviations = " | ".join("-" if (model := fitted[key]) is None else f"{model.residual:.2f}" for key in keys)
+    parts += [f"| one run, standard deviation | {deviations} |"]
     counts = {key: len(grouped[key]) for key in keys}
-    parts += ["", *_cells(found, counts, [*_bases(), *SHARED], "share, density")]
+    found = [item for runs in grouped.values() for item in runs]
+    parts += ["", *_cells(found, counts, listed, column)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _bases() -> tuple[str, ...]:
-    return tuple(f"fixed+momentum+{schedule}" for schedule in SCHEDULES)
+def _of_recipes(documents: Documents) -> Model | None:
+    try:
+        return Model.of_recipes(documents)
+    except ValueError:
+        return None
+
+
+def _difference(model: Model | None, ours: str, theirs: str) -> str:
+    if model is None or not {ours, theirs} <= set(model.columns):
+        return "-"
+    return str(model.effect(ours, theirs))
 
 
 def _base(recipe: str) -> str:
     """What a share is compared with."""
     share, _, schedule = recipe.partition("+")
     return f"fixed+momentum+{schedule if share in SHARES else 'falling'}"
+
+
+def _grid_base(recipe: str) -> str:
+    """What a change of one option is compared with."""
+    return "scope-layer" if recipe.startswith("scope-") else GRID_BASE
 
 
 def _cells(documents: Documents, keys: Mapping[tuple[str, float], int], recipes: Sequence[str], head: str) -> list[str]:
@@ -221,7 +271,7 @@ def best_text(documents: Documents) -> str:
     Both are chosen by what they are compared by, so that the interval is too narrow; said in the text.
     """
     lines = []
-    for (name, density), runs in blocks(documents).items():
+    for (name, density), runs in blocks([item for item in _crossed(documents) if item["preset"] != TURNING]).items():
         by_recipe: dict[str, list[Mapping[str, Any]]] = {}
         for item in runs:
             by_recipe.setdefault(item["preset"], []).append(item)
@@ -230,16 +280,74 @@ def best_text(documents: Documents) -> str:
         others = [recipe for recipe in ranked if recipe not in reads]
         if not reads or not others:
             continue
-        effect = difference(reads[0], by_recipe[reads[0]], by_recipe[others[0]])
         lines.append(
             f"| {name}, {100 * density:g} % | {reads[0].replace('+', ', ')} | {others[0].replace('+', ', ')} | "
-            f"{'-' if effect is None else effect} |"
+            f"{_difference(_of_recipes(runs), reads[0], others[0])} |"
         )
     head = [
-        "The best recipe that reads the index against the best that does not. Each is the best of many, and the "
-        "interval does not know that.",
+        f"The best recipe that reads the index against the best that does not, with {100 * CONFIDENCE:g} % intervals. "
+        "Each is the best of many, and the interval does not know that.",
         "",
         "| set, density | best with the index | best without | difference, points |",
         "|---|---|---|---|",
     ]
     return "\n".join([*head, *lines]) + "\n" if lines else ""
+
+
+def stop_text(documents: Documents) -> str:
+    """Where the turning point ends, and the density at which a fixed target has the same validation accuracy."""
+    lines = []
+    for name in dict.fromkeys(item["set"] for item in documents if item["preset"] == TURNING):
+        turned = [item for item in documents if item["set"] == name and item["preset"] == TURNING]
+        cells = [name, spread([item["density"] for item in turned]), spread([i["accuracy_validation"] for i in turned])]
+        for recipe in LADDER:
+            ratios = []
+            for item in turned:
+                steps = [
+                    run for run in documents
+                    if (run["set"], run["preset"], run["seed"]) == (name, recipe, item["seed"])
+                ]  # fmt: skip
+                if len(steps) > 1:
+                    ratios.append(item["density"] / as_accurate(steps, item["accuracy_validation"]))
+            cells.append(_ratio(ratios))
+        lines.append(f"| {' | '.join(cells)} |")
+    head = [
+        "Density and validation accuracy in %, and the density over the one at which a fixed target has that accuracy: "
+        f"geometric mean, {100 * CONFIDENCE:g} % interval over the seeds. Above 1 the fixed target is sparser.",
+        "",
+        "| set | density | validation accuracy | against "
+        + " | against ".join(r.replace("+", ", ") for r in LADDER)
+        + " |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *lines]) + "\n" if lines else ""
+
+
+def as_accurate(steps: Documents, accuracy: float) -> float:
+    """The least density at which runs to fixed targets have a validation accuracy, between them by its logarithm.
+
+    Beyond the runs that there are it is that of the nearest.
+    """
+    ordered = sorted(steps, key=lambda run: run["density"])
+    for low, high in pairwise(ordered):
+        below, above = low["accuracy_validation"], high["accuracy_validation"]
+        if accuracy <= below:
+            return low["density"]
+        if accuracy <= above:
+            part = (accuracy - below) / (above - below)
+            return float(low["density"] * (high["density"] / low["density"]) ** part)
+    return ordered[-1]["density"]
+
+
+def _ratio(values: Sequence[float]) -> str:
+    """Geometric mean and interval."""
+    from scipy.stats import t
+
+    if not values:
+        return "-"
+    logs = np.log(values)
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * float(np.std(logs, ddof=1)) / math.sqrt(len(values))
+    centre = float(np.mean(logs))
+    return f"{math.exp(centre):.2f} ({math.exp(centre - half):.2f} to {math.exp(centre + half):.2f})"

@@ -63,14 +63,34 @@ def _shares() -> dict[str, dict[str, Any]]:
 
 FACTORS = _factors()
 SHARED = _shares()
+# What the paper leaves unsaid, one change at a time of this recipe. Scopes land otherwise: they change scope-layer.
+GRID_BASE = "pq+momentum+falling"
+_CHANGES: dict[str, dict[str, Any]] = {
+    "p-0.25-q-1": {"p": 0.25},
+    "p-1-q-2": {"p": 1.0, "q": 2.0},
+    "eta-0": {"eta": 0.0},
+    "eta-0.1": {"eta": 0.1},
+    "gamma-0.5": {"gamma": 0.5},
+    "gamma-2": {"gamma": 2.0},
+    "scope-layer": {"landing": "pace"},
+    "scope-neuron": {"landing": "pace", "scope": "neuron"},
+    "scope-global": {"landing": "pace", "scope": "global"},
+}
+GRID = {name: FACTORS[GRID_BASE] | chosen for name, chosen in _CHANGES.items()}
+# The paper's preset, which ends where the index turns, at FLOOR at the latest; and those that end at a given density.
+TURNING, FLOOR = "turning", 0.02
+LADDER = ("pq+momentum+falling", "fixed+momentum+falling")
 # Options of [train.rewiring] by the name of a recipe.
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"preset": name} for name in PRESETS},
     **{name: {"preset": preset, "landing": "distribution"} for name, preset in LANDING.items()},
     **FACTORS,
     **SHARED,
+    **GRID,
+    TURNING: {"preset": "adaptive", "stop_at": "turning-point"},
 }
 GROUPS = {"presets": (*PRESETS, *LANDING), "factors": tuple(FACTORS), "shares": tuple(SHARED)}
+GROUPS |= {"grid": tuple(GRID), "stop": (TURNING, *LADDER)}
 DENSITIES = (0.2, 0.1, 0.05, 0.02)
 SEEDS = (0, 1, 2)
 START_DENSITY = 0.5
@@ -143,7 +163,7 @@ class Run:
             rewiring |= {"target_density": self.density, "min_fan_in": 0}
         if RewiringConfig(**rewiring).rules.falls:
             rewiring["start_density"] = max(START_DENSITY, self.density)
-        if self.preset in ("adaptive", "sap"):
+        if self.preset in ("adaptive", "sap", TURNING):
             falls = len(fall_epochs(document["train"]["epochs"], RewiringConfig()))
             needed = 1 - (self.density / rewiring["start_density"]) ** (1 / max(1, falls))
             rewiring["gamma"] = round(max(1.0, needed / TYPICAL_RATIO), 3)
@@ -164,6 +184,7 @@ def planned(
     for seed in seeds:
         for name in sets:
             for preset in presets or DEFAULT_PRESETS.get(name, (*PRESETS, *LANDING)):
-                levels = (1.0,) if preset == "dense" else densities or DEFAULT_DENSITIES.get(name, DENSITIES)
+                only = {"dense": (1.0,), TURNING: (FLOOR,)}.get(preset)
+                levels = only or densities or DEFAULT_DENSITIES.get(name, DENSITIES)
                 found += [Run(name, preset, density, seed) for density in levels]
     return found
