@@ -118,7 +118,8 @@ def _telling(
     trace: golden.Trace, row: int, timesteps: int, *, hidden: int, output: int | None
 ) -> list[tuple[int, int]]:
     """(layer, neuron) of hidden neurons that fire in about a third of the timesteps, first and last layer in turn, and
-    of the last layer ``output`` if there is one."""
+    of the last layer ``output`` if there is one. Of equals those whose potential varies most: neurons that see nothing
+    but their bias look alike in every sample."""
     last = len(trace.spikes) - 1
     layers = [0, last - 1] if last > 1 else [0]
     chosen: list[tuple[int, int]] = []
@@ -126,7 +127,8 @@ def _telling(
         for turn in range(hidden):
             layer = layers[turn % len(layers)]
             fired = trace.spikes[layer][row].sum(axis=0)
-            order = np.argsort(np.abs(fired - timesteps / 3), kind="stable")
+            varied = np.ptp(trace.potentials[layer][row], axis=0)
+            order = np.lexsort((-varied, np.abs(fired - timesteps / 3)))
             position = turn // len(layers)
             if position < order.size:
                 chosen.append((layer, int(order[position])))
