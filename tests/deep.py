@@ -1,8 +1,8 @@
 """`python -m tests.deep`: deep tests and proofs in parts, those first that have not run on the present sources.
 
 A part is a file of deep tests, or a proof. tests/deep.json remembers for each the sources that it ran on (a hash of
-every file that it can reach by imports), and what came of it. It is written after each part, so that a run that was
-stopped goes on where it was.
+every file that it can reach by imports), what came of it, and of a file which of its tests have passed on these
+sources. It is written after each part, also of one that was stopped, and the next run does only what is left.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ LEDGER = ROOT / "tests" / "deep.json"
 PACKAGES = ("codesign", "rtl_templates", "sim", "boards", "benchmarks", "examples")
 # What every part depends on, whatever it imports.
 COMMON = ("pyproject.toml", "requirements.lock", "requirements-deep.lock", "tests/conftest.py")
-PART_SECONDS = 2 * 3600
+PART_SECONDS = 4 * 3600
+PLUGIN = "tests.deep_plugin"
+FACADE = ROOT / "codesign" / "__init__.py"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def parts(jobs: int = 1) -> list[Part]:
         if any(isinstance(node, ast.Attribute) and node.attr == "deep" for node in tree):
             name = str(path.relative_to(ROOT))
             workers = ("-n", str(jobs)) if jobs > 1 else ()
-            found.append(Part(name, path, ("pytest", "-q", "-m", "deep", *workers, name)))
+            found.append(Part(name, path, ("pytest", "-q", "-m", "deep", "-p", PLUGIN, *workers, name)))
     program = ROOT / "tests" / "proofs" / "__main__.py"
     found += [
         Part(f"proof {proof.name}", program, ("tests.proofs", proof.name, "--jobs", str(jobs)))
@@ -102,10 +106,10 @@ def _reached_from(path: Path) -> tuple[Path, ...]:
 
 
 def _imported(path: Path) -> set[str]:
-    """Names of modules, or of what is in them, that a file imports or names."""
+    """Names of modules, or of what is in them, that a file imports or names, for type checking apart."""
     here = path.relative_to(ROOT).parent.parts
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _run(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -114,9 +118,33 @@ def _imported(path: Path) -> set[str]:
             names.add(module)
             names.update(f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # Also within programs that tests hand to another interpreter.
-            names.update(re.findall(rf"\b(?:{'|'.join(PACKAGES)}|tests)(?:\.\w+)+", node.value))
+            # Also within programs that tests hand to another interpreter. What the package looks up when it is asked
+            # for it has a colon behind it.
+            names.update(re.findall(rf"\b(?:{'|'.join(PACKAGES)}|tests)(?:\.\w+)+\b(?![\w.]*:)", node.value))
+        elif isinstance(node, (ast.List, ast.Tuple, ast.Call)):
+            words = [item.value for item in _items(node) if isinstance(item, ast.Constant)]
+            names.update(f"{name}.__main__" for flag, name in pairwise(words) if flag == "-m" and name in PACKAGES)
+    # Who imports the package may use anything that it offers.
+    if "codesign" in names and path != FACADE and FACADE.is_file():
+        names.update(re.findall(r"\b(codesign(?:\.\w+)+):", FACADE.read_text(encoding="utf-8")))
     return names
+
+
+def _run(node: ast.AST) -> Iterator[ast.AST]:
+    """A tree's nodes without those that only a type checker sees, and without docstrings."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return
+    yield node
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        children = iter(node.orelse)
+    else:
+        children = ast.iter_child_nodes(node)
+    for child in children:
+        yield from _run(child)
+
+
+def _items(node: ast.List | ast.Tuple | ast.Call) -> list[ast.expr]:
+    return node.args if isinstance(node, ast.Call) else node.elts
 
 
 def _files_of(name: str, folder: Path) -> Iterator[Path]:
@@ -159,9 +187,9 @@ def why_stale(entry: dict[str, Any] | None, now: str) -> str | None:
     if entry is None:
         return "has never run"
     when = f"at {entry['revision']} on {entry['date']}"
-    if entry["outcome"] != "passed":
-        return f"{entry['outcome']} {when}: {entry['detail']}"
-    return None if entry["sources"] == now else f"sources changed since it passed {when}"
+    if entry["sources"] != now:
+        return f"sources changed since it ran {when}: {entry['detail']}"
+    return None if entry["outcome"] == "passed" else f"{entry['outcome']} {when}: {entry['detail']}"
 
 
 def stalest_first(stale: Iterable[Part], ledger: dict[str, dict[str, Any]]) -> list[Part]:
@@ -169,25 +197,66 @@ def stalest_first(stale: Iterable[Part], ledger: dict[str, dict[str, Any]]) -> l
     return sorted(stale, key=lambda part: (ledger.get(part.name, {}).get("date", ""), part.name))
 
 
-def run_part(part: Part) -> tuple[str, str, float]:
-    """Outcome (passed, failed, skipped or timeout), its last line, and seconds."""
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a part: passed, part (what ran has passed, and more is left), failed, skipped or timeout.
+
+    passed : tests of a file, by their names in it, that have passed on the present sources, now or before; empty for a
+        proof.
+    """
+
+    word: str
+    detail: str
+    seconds: float
+    passed: tuple[str, ...] = ()
+
+
+def run_part(part: Part, passed: Iterable[str] = (), until: float = float("inf")) -> Outcome:
+    """Run a part; of a file without the tests that have ``passed``, and without beginning one after ``until``."""
     begin = time.monotonic()
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    try:
-        code, output = children.run(
-            [sys.executable, "-m", *part.command], PART_SECONDS, ROOT, os.environ | {"PYTHONPATH": path}
-        )
-        outcome = "passed" if code == 0 else "failed"
-    except subprocess.TimeoutExpired:
-        output, outcome = "", "timeout"
-    lines = [line.strip("= ") for line in output.splitlines() if line.strip("= ")]
-    detail = re.sub(r" in [\d.]+s.*", "", lines[-1]) if lines else ""
-    # A file whose tests were all skipped has shown nothing.
-    if outcome == "passed" and part.command[0] == "pytest" and " passed" not in f" {detail}":
-        outcome = "skipped"
-    if outcome == "failed":
+    is_file = part.command[0] == "pytest"
+    before = set(passed)
+    with tempfile.TemporaryDirectory() as folder:
+        known, outcomes = Path(folder) / "passed.json", Path(folder) / "outcomes.jsonl"
+        known.write_text(json.dumps([f"{part.name}::{test}" for test in sorted(before)]))
+        outcomes.touch()
+        noted = ("--deep-passed", known, "--deep-outcomes", outcomes, f"--deep-until={until}") if is_file else ()
+        try:
+            code, output = children.run(
+                [sys.executable, "-m", *part.command, *map(str, noted)],
+                PART_SECONDS,
+                ROOT,
+                os.environ | {"PYTHONPATH": path},
+            )
+            word = "passed" if code == 0 else "failed"
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+            code, output, word = 0, "", "timeout"
+            if isinstance(error, KeyboardInterrupt):
+                word = "part"
+                if not is_file:
+                    raise
+        lines = [json.loads(line) for line in outcomes.read_text(encoding="utf-8").splitlines()]
+    seconds = time.monotonic() - begin
+    told = [line.strip("= ") for line in output.splitlines() if line.strip("= ")]
+    detail = re.sub(r" in [\d.]+s.*", "", told[-1])[:200] if told else ""
+    if word == "failed":
         sys.stdout.write(output)
-    return outcome, detail[:200], time.monotonic() - begin
+    if not is_file:
+        return Outcome(word, detail, seconds)
+    collected = sum(line.get("collected", 0) for line in lines)
+    by_word: dict[str, list[str]] = {}
+    for line in lines:
+        if "test" in line:
+            by_word.setdefault(line["outcome"], []).append(line["test"].partition("::")[2])
+    all_passed = tuple(sorted(before | set(by_word.get("passed", ()))))
+    counts = [f"{len(all_passed)} of {collected} passed"]
+    counts += [f"{len(tests)} {name}" for name, tests in by_word.items() if name != "passed"]
+    if word == "passed":
+        # A file whose tests were all skipped has shown nothing.
+        left = collected - len(all_passed) - len(by_word.get("skipped", ()))
+        word = "part" if left else "passed" if all_passed else "skipped"
+    return Outcome(word, ", ".join(counts), seconds, all_passed)
 
 
 def revision() -> str:
@@ -230,27 +299,31 @@ def main(
     failed = left = 0
     todo = stalest_first(chosen, entries) if options.names else stale
     for number, part in enumerate(todo, 1):
-        if clock() + entries.get(part.name, {}).get("seconds", 0) > end:
+        entry = entries.get(part.name, {})
+        is_file = part.command[0] == "pytest"
+        if clock() + (0 if is_file else entry.get("seconds", 0)) >= end:
             left += 1
             continue
         for cached in (_data_files, _reached_from, _file_hash, fingerprint):
             cached.cache_clear()
         before = fingerprint(part.file)
-        outcome, detail, seconds = run_part(part)
+        known = entry.get("passed", ()) if entry.get("sources") == before and reasons[part.name] else ()
+        found = run_part(part, known, time.time() + end - clock())
         # Other runs may have written meanwhile.
         entries = read_ledger(ledger)
         entries[part.name] = {
             "sources": before,
             "revision": revision(),
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
-            "seconds": round(seconds),
-            "outcome": outcome,
-            "detail": detail,
-        }
-        known = {each.name for each in every}
-        write_ledger({name: entry for name, entry in entries.items() if name in known}, ledger)
-        failed += outcome != "passed"
-        _say(f"[{number}/{len(todo)}] {outcome:8} {part.name:45} {seconds:6.0f} s  {detail}")
+            "seconds": round(found.seconds),
+            "outcome": found.word,
+            "detail": found.detail,
+        } | ({"passed": list(found.passed)} if found.word != "passed" and found.passed else {})
+        known_parts = {each.name for each in every}
+        write_ledger({name: item for name, item in entries.items() if name in known_parts}, ledger)
+        failed += found.word not in ("passed", "part")
+        left += found.word == "part"
+        _say(f"[{number}/{len(todo)}] {found.word:8} {part.name:45} {found.seconds:6.0f} s  {found.detail}")
     _say(f"{failed} did not pass, {left} left for want of time" if failed or left else "all passed")
     return 1 if failed else 0
 

@@ -29,12 +29,14 @@ def tree(tmp_path, monkeypatch):
         "tests/test_b.py": PASSES.format(expected="2"),
         **dict.fromkeys(deep.COMMON, ""),
         "pytest.ini": "[pytest]\n",
+        "tests/deep_plugin.py": Path(deep.__file__).with_name("deep_plugin.py").read_text(),
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(deep, "ROOT", tmp_path)
     # Parts run in this process unless a test says otherwise: a pytest of its own for each would take seconds.
-    monkeypatch.setattr(deep, "run_part", lambda part: ("passed", "1 passed", 1.0))
+    monkeypatch.setattr(deep, "run_part", lambda part, *_: deep.Outcome("passed", "1 passed", 1.0))
+    monkeypatch.setattr(deep, "FACADE", tmp_path / "codesign/__init__.py")
     forget()
     yield tmp_path
     forget()
@@ -49,7 +51,7 @@ def run(tree, *arguments, capsys=None, **options):
     def find(jobs):
         return [
             deep.Part(f"tests/test_{name}.py", tree / f"tests/test_{name}.py",
-                      ("pytest", "-q", "-p", "no:cacheprovider", f"tests/test_{name}.py"))
+                      ("pytest", "-q", "-p", deep.PLUGIN, "-p", "no:cacheprovider", f"tests/test_{name}.py"))
             for name in "ab"
         ]  # fmt: skip
 
@@ -81,7 +83,7 @@ def test_a_part_is_stale_once_a_file_that_it_reaches_changes(tree, capsys, name,
     with (tree / name).open("a") as file:
         file.write("\n")
     out = run(tree, "--stale", capsys=capsys)[1]
-    assert re.findall(r"test_(\w)\.py +sources changed since it passed at", out) == list(stale)
+    assert re.findall(r"test_(\w)\.py +sources changed since it ran at", out) == list(stale)
 
 
 def test_a_part_that_fails_is_recorded_and_stays_stale(tree, capsys, monkeypatch):
@@ -90,22 +92,85 @@ def test_a_part_that_fails_is_recorded_and_stays_stale(tree, capsys, monkeypatch
     code, out = run(tree, capsys=capsys)
     assert code == 1 and "assert 3 == 2" in out and "1 did not pass" in out
     out = run(tree, "--stale", capsys=capsys)[1]
-    assert re.search(r"test_a\.py +failed at .*: 1 failed", out) and "1 of 2 parts" in out
+    assert re.search(r"test_a\.py +failed at .*: 0 of 1 passed, 1 failed", out) and "1 of 2 parts" in out
 
 
 def test_a_file_whose_tests_are_all_skipped_has_not_passed(tree):
     (tree / "tests/test_a.py").write_text("import pytest\n\n@pytest.mark.skip\ndef test_it(): pass\n")
-    part = deep.Part("tests/test_a.py", tree / "tests/test_a.py", ("pytest", "-q", "tests/test_a.py"))
-    assert REAL(part)[:2] == ("skipped", "1 skipped")
+    found = REAL(part_a(tree))
+    assert (found.word, found.detail) == ("skipped", "0 of 1 passed, 1 skipped")
+
+
+def part_a(tree):
+    return deep.Part(
+        "tests/test_a.py", tree / "tests/test_a.py", ("pytest", "-q", "-p", deep.PLUGIN, "tests/test_a.py")
+    )
+
+
+SEVERAL = """
+import pytest, time
+@pytest.mark.parametrize("number", range(4))
+def test_it(number):
+    open("ran", "a").write(str(number))
+    if number == {late}: time.time = lambda: 1e12
+"""
+
+
+def test_a_file_goes_on_behind_the_tests_that_have_passed(tree):
+    """Time ends while the second runs; it is finished, the others are left, and the next run does only these."""
+    (tree / "tests/test_a.py").write_text(SEVERAL.format(late=1))
+    found = REAL(part_a(tree), (), 1e11)
+    assert (found.word, found.detail) == ("part", "2 of 4 passed") and found.passed == ("test_it[0]", "test_it[1]")
+    assert (tree / "ran").read_text() == "01"
+    found = REAL(part_a(tree), found.passed)
+    assert (found.word, found.detail) == ("passed", "4 of 4 passed") and (tree / "ran").read_text() == "0123"
+
+
+def test_the_ledger_says_what_of_a_file_has_passed_and_forgets_it_with_its_sources(tree, capsys, monkeypatch):
+    known = []
+
+    def half(part, passed, until):
+        known.append(tuple(passed))
+        return deep.Outcome("part", "1 of 2 passed", 1.0, ("test_it[0]",))
+
+    monkeypatch.setattr(deep, "run_part", half)
+    for _ in range(2):
+        code, out = run(tree, capsys=capsys)
+        assert code == 0 and "0 did not pass, 2 left" in out
+    assert "part at" in run(tree, "--stale", capsys=capsys)[1]
+    (tree / "codesign/core.py").write_text("VALUE = 3\n")
+    run(tree, capsys=capsys)
+    # Of each call a and b; in the last the sources of a are others.
+    assert sorted(known[:2]) == [(), ()] and known[2:4] == [("test_it[0]",)] * 2 and sorted(known[4:]) == [
+        (), ("test_it[0]",)
+    ]  # fmt: skip
+
+
+def test_what_is_only_for_type_checking_or_looked_up_later_is_not_reached(tree):
+    (tree / "codesign/__init__.py").write_text('LAZY = {"core": "codesign.core:VALUE"}\n')
+    (tree / "codesign/other.py").write_text("")
+    (tree / "codesign/__main__.py").write_text("from codesign import other\n")
+
+    def reached(text):
+        forget()
+        (tree / "tests/test_a.py").write_text(text)
+        return {path.name for path in deep.sources(tree / "tests/test_a.py") if path.parent.name == "codesign"}
+
+    assert "other.py" not in reached("if TYPE_CHECKING:\n    import codesign.other\nelse:\n    import codesign.core\n")
+    assert "core.py" not in reached('"""See codesign.core."""\nimport codesign.other\n') and "core.py" in reached(
+        "import codesign\n"
+    )
+    assert "core.py" in reached("from codesign import VALUE\n")
+    assert "other.py" in reached('run([sys.executable, "-m", "codesign", "run"])\n')
 
 
 def test_a_run_that_is_stopped_goes_on_where_it_was(tree, capsys, monkeypatch):
     real = deep.run_part
 
-    def stop_at_b(part):
+    def stop_at_b(part, *given):
         if "test_b" in part.name:
             raise KeyboardInterrupt
-        return real(part)
+        return real(part, *given)
 
     monkeypatch.setattr(deep, "run_part", stop_at_b)
     with pytest.raises(KeyboardInterrupt):
@@ -118,11 +183,15 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tree, capsys, monkeypatch):
 
 def test_the_time_that_is_given_is_kept_by_what_parts_took_before(tree, capsys):
     times = {"outcome": "passed", "sources": "x", "revision": "r", "date": "2026-01-01 00:00", "detail": ""}
-    deep.write_ledger(
-        {"tests/test_a.py": times | {"seconds": 90}, "tests/test_b.py": times | {"seconds": 5}}, tree / "ledger.json"
-    )
-    out = run(tree, "--minutes", "1", capsys=capsys, clock=lambda: 0.0)[1]
-    assert "test_b" in out and "test_a" not in out and "0 did not pass, 1 left for want of time" in out
+    deep.write_ledger({"proof a": times | {"seconds": 90}, "proof b": times | {"seconds": 5}}, tree / "ledger.json")
+
+    def find(jobs):
+        return [deep.Part(f"proof {name}", tree / f"tests/test_{name}.py", ("tests.proofs", name)) for name in "ab"]
+
+    forget()
+    assert deep.main(["--minutes", "1"], ledger=tree / "ledger.json", find=find, clock=lambda: 0.0) == 0
+    out = capsys.readouterr().out
+    assert "proof b" in out and "proof a" not in out and "0 did not pass, 1 left for want of time" in out
 
 
 def test_what_never_ran_comes_first_then_what_ran_longest_ago(tree):

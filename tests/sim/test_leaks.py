@@ -12,13 +12,10 @@ from random_choices import random_choices
 from random_networks import random_lanes, random_network
 from random_structures import random_covered
 
-from codesign.cli import main
 from codesign.contract.network import FrozenNetwork
-from codesign.contract.sidecar import read_sidecar
 from codesign.machine.choices import Choices
 from codesign.machine.layouts import LEAKS
 from codesign.machine.mapping import map_network
-from codesign.records.rundir import RunDirectory
 from sim.mutants import run_mutants
 from sim.mutants.data import _edits
 from sim.mutants.rtl import RTL_EDITS
@@ -89,35 +86,3 @@ def test_wrong_leaks_are_found(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert found >= {"leak forgotten", "leak shift in memory off by one", "leak shift plus one in the first layer"}
     assert result["errors"] == 0 and [entry["name"] for entry in result["mutants"] if not entry["caught"]] == []
     assert result["control"]["caught"] is False and result["control"]["error"] is None
-
-
-LAYERS = {
-    "neurons": "hidden = [12]\n",
-    "channels": '[[network.layers]]\nkind = "conv"\nchannels = 3\n[[network.layers]]\nkind = "pool"\n',
-}
-
-
-@pytest.mark.parametrize("units", [pytest.param("channels", marks=pytest.mark.deep), "neurons"])
-def test_leaks_that_are_trained_become_verified_hardware(units: str, tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text(
-        '[data]\nset = "digits"\ncoding = "current"\ntrain_limit = 256\ntest_limit = 20\nvalidation = 60\n'
-        "[train]\nthreads = 1\nepochs = 8\nbatch_size = 32\nlearning_rate = 5e-2\n"
-        "[train.rewiring]\ntarget_density = 0.3\nepochs_per_iteration = 2\n[freeze]\nepochs = 1\n"
-        '[network]\ntimesteps = 4\nlearn_leak = "neuron"\n' + LAYERS[units],
-        encoding="utf-8",
-    )
-    folder = tmp_path / "run"
-    assert main(["run", str(tmp_path / "config.toml"), "-o", str(folder)]) == 0
-    network = FrozenNetwork.load(folder / "network.safetensors")
-    varying = [layer for layer in network.layers if "leak_shift" in layer.varying]
-    assert varying and network.hardware_support() is None
-    sidecar = read_sidecar(folder / "bundle")
-    held = [{field.name for memory in entry.memories for field in memory.fields} for entry in sidecar.layers]
-    assert ["leak_shift" in names for names in held] == ["leak_shift" in layer.varying for layer in network.layers]
-    if units == "channels":
-        depths = {memory.depth for memory in sidecar.layers[0].memories if memory.role == "parameters"}
-        assert "leak_shift" in held[0] and max(depths) <= 3
-    figures = RunDirectory.open(folder).figures
-    assert figures["mismatches"] == 0 and figures["samples_verified"] == 20
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "shift by neuron" in page and "No hardware" not in page

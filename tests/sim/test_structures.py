@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -194,23 +190,6 @@ def test_clocks_of_pictures_are_told_and_a_wrong_one_is_seen(tmp_path: Path) -> 
     wrong = check_clocks(replace(plan, engines=(late, *plan.engines[1:])), stimulus, found.times)
     assert wrong is not None and wrong.equal < wrong.compared == 24
     assert wrong.first is not None and wrong.first.startswith("back_to_back, sample 0: begins and is decided in clocks")
-
-
-@pytest.mark.deep
-def test_the_example_of_digits_reaches_verified_hardware(tmp_path: Path) -> None:
-    example = Path(__file__).resolve().parents[2] / "examples" / "digits-conv.toml"
-    command = [sys.executable, "-m", "codesign", "run", example, "-o", tmp_path / "run", "--json"]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    figures, estimated = manifest["figures"], json.loads((tmp_path / "run" / "estimate.json").read_text())
-    assert (figures["samples_verified"], figures["mismatches"]) == (360, 0)
-    assert figures["accuracy_hardware"] == figures["accuracy_frozen"] >= 0.96
-    measured = manifest["stages"]["verify"]["cycles"]
-    # The estimate counts other samples, of the validation set.
-    assert estimated["latency_cycles"] == pytest.approx(measured["latency"], rel=0.06)
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "Hardware equals software." in page and "Convolutions and pools" in page
 
 
 def test_what_a_second_reader_of_input_currents_waits_for_is_counted_whole(tmp_path: Path) -> None:
