@@ -41,8 +41,10 @@ def _table(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 def _machine(figures: Mapping[str, Any]) -> str:
     lanes = ", ".join(map(str, figures["lanes"][:1] if len(set(figures["lanes"])) == 1 else figures["lanes"]))
     streams = figures.get("event_streams", 1)
-    parallel = f", {streams} events a clock" if streams > 1 else ""
-    return f"{figures['shape']}, lanes {lanes}{parallel}, {figures['input_bits_per_clock']} bits a beat"
+    hardware = figures.get("hardware", {})
+    more = f", {streams} events a clock" if streams > 1 else ""
+    more += ", in lock step" * hardware.get("lockstep", False) + ", no FIFOs" * (not hardware.get("spike_fifos", True))
+    return f"{figures['shape']}, lanes {lanes}{more}, {figures['input_bits_per_clock']} bits a beat"
 
 
 Column = Callable[[str, Mapping[str, Any], str], str]

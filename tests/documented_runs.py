@@ -130,7 +130,7 @@ WAYS = (
     Way(r"python -m benchmarks\.clocks --recurrence 84", "python -m benchmarks.clocks --recurrence 4", SHORTER),
     Way(r"python -m benchmarks\.explore (workers|killed|samplers)",
         "{} --networks 2 --pairs 1 --seeds 1 --every 20", SHORTER),
-    Way(r"python -m benchmarks\.tuning", "{} --design events-small --place 1 --seeds 1", SHORTER),
+    Way(r"python -m benchmarks\.tuning --spread 5", "{} --design events-small --place 1 --seeds 1", SHORTER),
     Way(r"python -m benchmarks\.defaults .*", "{} --steps 20 --sets digits --readouts membrane_last", SHORTER),
     Way(r"python -m benchmarks\.newcomer", "{} --sets wine", SHORTER),
     Way(r"python -m benchmarks\.lanes( .*)?", "{} --sets fsdd-spikes --epochs 1 --seeds 1 --samples 2 --lanes 2",
