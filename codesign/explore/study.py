@@ -108,13 +108,17 @@ class Study:
 
     def _take(self, workers: Workers, batch: Sequence[Trial], trials: Trials) -> None:
         """Train, freeze and estimate networks as far as it is not done, and tell the sampler."""
-        jobs, of_key = [], {}
+        jobs, of_key, found = [], {}, []
         for trial in batch:
             machines, refused = self.space.machines(trial.choices)
             self.refused |= {entry["machine"]: entry for entry in refused}
             config = self.space.config({**trial.choices, **machines[0].choices})
             network = Network(trial, config, NetworkJob(self.shared, without_machine(config), self.device))
             self.networks[trial.number] = network
+            found.append((network, machines))
+        # The longest first: what is left at the end of a batch keeps one worker busy and the others waiting.
+        for network, machines in sorted(found, key=lambda item: -_work(item[0].config)):
+            trial = network.trial
             key = f"train {network.job.trained.name}"
             if all(job.key != key for job in jobs):
                 jobs.append(Job(key, train_network, (stamp(), network.job)))
@@ -291,6 +295,14 @@ class Study:
         """The table of a large study takes seconds, in which no worker gets a job: a part of the time at most."""
         if time.monotonic() >= self._next_write:
             self.write()
+
+
+def _work(config: Config) -> float:
+    """What a training takes beside others on the same data, roughly: its epochs, timesteps and neurons or channels."""
+    layers = config.network.layer_configs
+    wide = sum(getattr(layer, "width", 0) + getattr(layer, "channels", 0) for layer in layers)
+    epochs = config.train.epochs
+    return wide * config.network.timesteps * (epochs if isinstance(epochs, int) else 1)
 
 
 def devices_of(family: str | None) -> list[dict[str, Any]]:

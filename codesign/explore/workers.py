@@ -157,7 +157,11 @@ def _local(count: int) -> Iterator[Any]:
     import dask.config
     from distributed import Client, LocalCluster
 
-    settings: dict[str, Any] = {"distributed.scheduler.allowed-failures": DEATHS}
+    settings: dict[str, Any] = {
+        "distributed.scheduler.allowed-failures": DEATHS,
+        # No job waits for a worker while another is free.
+        "distributed.scheduler.worker-saturation": 1.0,
+    }
     if forks := "forkserver" in multiprocessing.get_all_start_methods():
         settings["distributed.worker.multiprocessing-method"] = "forkserver"
     with (

@@ -94,6 +94,20 @@ def test_networks_are_trained_once_and_machines_enumerated(tmp_path, fakes):
     assert document["complete"]
 
 
+def test_the_longest_training_of_a_batch_begins_first(tmp_path, fakes):
+    axes = {"network.hidden": [[4], [8], [16], [24], [32], [64]], "train.epochs": [20, 40], **SPACE["axes"]}
+    document = explore(tmp_path / "study", axes=axes, batch=4, budget={"networks": 4})
+    work = {
+        Path(network["folder"]).name.split("-")[0]: network["choices"]["network.hidden"][0]
+        * network["choices"]["train.epochs"]
+        for network in document["networks"]
+    }
+    begun = [work[name] for what, name in fakes.done if what == "train"]
+    assert begun == sorted(begun, reverse=True) and begun != [
+        work[Path(network["folder"]).name.split("-")[0]] for network in document["networks"]
+    ]
+
+
 def test_points_that_break_a_constraint_are_on_no_front(whole):
     document = whole()
     broken = [point for point in document["points"] if point["metrics"]["cycles"] > 4500]
