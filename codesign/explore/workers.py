@@ -161,6 +161,10 @@ def _local(count: int) -> Iterator[Any]:
         "distributed.scheduler.allowed-failures": DEATHS,
         # No job waits for a worker while another is free.
         "distributed.scheduler.worker-saturation": 1.0,
+        # A job is one long call: looking into it, and often at the process, takes time from it.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "10s",
     }
     if forks := "forkserver" in multiprocessing.get_all_start_methods():
         settings["distributed.worker.multiprocessing-method"] = "forkserver"
