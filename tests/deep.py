@@ -202,20 +202,21 @@ class Outcome:
     """What came of a part: passed, part (what ran has passed, and more is left), failed, skipped or timeout.
 
     passed : tests of a file, by their names in it, that have passed on the present sources, now or before; empty for a
-        proof.
+        proof. interrupted : whether the user did not want to wait.
     """
 
     word: str
     detail: str
     seconds: float
     passed: tuple[str, ...] = ()
+    interrupted: bool = False
 
 
 def run_part(part: Part, passed: Iterable[str] = (), until: float = float("inf")) -> Outcome:
     """Run a part; of a file without the tests that have ``passed``, and without beginning one after ``until``."""
     begin = time.monotonic()
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    is_file = part.command[0] == "pytest"
+    is_file, interrupted = part.command[0] == "pytest", False
     before = set(passed)
     with tempfile.TemporaryDirectory() as folder:
         known, outcomes = Path(folder) / "passed.json", Path(folder) / "outcomes.jsonl"
@@ -230,12 +231,12 @@ def run_part(part: Part, passed: Iterable[str] = (), until: float = float("inf")
                 os.environ | {"PYTHONPATH": path},
             )
             word = "passed" if code == 0 else "failed"
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
-            code, output, word = 0, "", "timeout"
-            if isinstance(error, KeyboardInterrupt):
-                word = "part"
-                if not is_file:
-                    raise
+        except subprocess.TimeoutExpired:
+            output, word = "", "timeout"
+        except KeyboardInterrupt:
+            if not is_file:
+                raise
+            output, word, interrupted = "", "part", True
         lines = [json.loads(line) for line in outcomes.read_text(encoding="utf-8").splitlines()]
     seconds = time.monotonic() - begin
     told = [line.strip("= ") for line in output.splitlines() if line.strip("= ")]
@@ -256,7 +257,7 @@ def run_part(part: Part, passed: Iterable[str] = (), until: float = float("inf")
         # A file whose tests were all skipped has shown nothing.
         left = collected - len(all_passed) - len(by_word.get("skipped", ()))
         word = "part" if left else "passed" if all_passed else "skipped"
-    return Outcome(word, ", ".join(counts), seconds, all_passed)
+    return Outcome(word, ", ".join(counts), seconds, all_passed, interrupted=interrupted)
 
 
 def revision() -> str:
@@ -321,6 +322,8 @@ def main(
         } | ({"passed": list(found.passed)} if found.word != "passed" and found.passed else {})
         known_parts = {each.name for each in every}
         write_ledger({name: item for name, item in entries.items() if name in known_parts}, ledger)
+        if found.interrupted:
+            raise KeyboardInterrupt
         failed += found.word not in ("passed", "part")
         left += found.word == "part"
         _say(f"[{number}/{len(todo)}] {found.word:8} {part.name:45} {found.seconds:6.0f} s  {found.detail}")

@@ -146,6 +146,23 @@ def test_the_ledger_says_what_of_a_file_has_passed_and_forgets_it_with_its_sourc
     ]  # fmt: skip
 
 
+def test_what_has_passed_in_a_file_that_is_interrupted_is_kept(tree, capsys, monkeypatch):
+    found = deep.Outcome("part", "1 of 2 passed", 1.0, ("test_it[0]",), interrupted=True)
+    monkeypatch.setattr(deep, "run_part", lambda *_: found)
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, capsys=capsys)
+    (entry,) = deep.read_ledger(tree / "ledger.json").values()
+    assert (entry["outcome"], entry["passed"]) == ("part", ["test_it[0]"])
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deep.children, "run", stopped)
+    assert REAL(part_a(tree), ("test_it[0]",)).interrupted
+    with pytest.raises(KeyboardInterrupt):
+        REAL(deep.Part("proof a", tree / "tests/test_a.py", ("tests.proofs", "a")))
+
+
 def test_what_is_only_for_type_checking_or_looked_up_later_is_not_reached(tree):
     (tree / "codesign/__init__.py").write_text('LAZY = {"core": "codesign.core:VALUE"}\n')
     (tree / "codesign/other.py").write_text("")
