@@ -1,7 +1,7 @@
 """Plugin of pytest for :mod:`tests.deep`: leaves out what has passed, and notes what becomes of each of the others.
 
 A line of JSON each: first ``{"collected": N}``, then ``{"test", "outcome", "seconds"}`` as a test ends, so that a run
-that is stopped loses only the test that it was at. Tests that would begin too late are skipped and not noted.
+that is stopped loses only the test that it was at. Tests that would begin too late do not run, and are not noted.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-LATE = "no time left"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,8 +29,9 @@ class Outcomes:
         given: Any = config.getoption
         self._passed = set(json.loads(given("--deep-passed").read_text()))
         self._until = given("--deep-until")
-        # Workers of a run in several processes report to the one that started them.
-        self._file = None if hasattr(config, "workerinput") else given("--deep-outcomes")
+        self._file = given("--deep-outcomes")
+        # Workers of a run in several processes collect; the one that started them is told what becomes of the tests.
+        self._is_worker = hasattr(config, "workerinput")
         self._found: dict[str, tuple[str, float]] = {}
 
     # After pytest's own, which leaves out what is not deep.
@@ -43,21 +42,18 @@ class Outcomes:
         items[:] = [item for item in items if item.nodeid not in self._passed]
         config.hook.pytest_deselected(items=left_out)
 
-    def pytest_runtest_setup(self) -> None:
-        if time.time() > self._until:
-            pytest.skip(LATE)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self) -> bool | None:
+        return True if time.time() > self._until else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome, seconds = self._found.pop(report.nodeid, ("passed", 0.0))
-        if report.skipped and LATE in str(report.longrepr):
-            outcome = "late"
-        elif outcome == "passed":
+        if outcome == "passed":
             outcome = report.outcome
         self._found[report.nodeid] = (outcome, seconds + report.duration)
-        if report.when == "teardown" and outcome != "late":
+        if report.when == "teardown" and not self._is_worker:
             self._note({"test": report.nodeid, "outcome": outcome, "seconds": round(seconds + report.duration, 1)})
 
     def _note(self, line: dict[str, Any]) -> None:
-        if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(f"{json.dumps(line)}\n")
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(line)}\n")

@@ -126,6 +126,15 @@ def test_a_file_goes_on_behind_the_tests_that_have_passed(tree):
     assert (found.word, found.detail) == ("passed", "4 of 4 passed") and (tree / "ran").read_text() == "0123"
 
 
+def test_several_processes_note_what_one_would(tree):
+    (tree / "tests/test_a.py").write_text(SEVERAL.format(late=9))
+    part = part_a(tree)
+    several = deep.Part(part.name, part.file, (*part.command[:-1], "-n", "2", part.name))
+    found = REAL(several, ("test_it[2]",))
+    assert (found.word, found.detail, len(found.passed)) == ("passed", "4 of 4 passed", 4)
+    assert sorted((tree / "ran").read_text()) == ["0", "1", "3"]
+
+
 def test_the_ledger_says_what_of_a_file_has_passed_and_forgets_it_with_its_sources(tree, capsys, monkeypatch):
     known = []
 
