@@ -44,14 +44,20 @@ def shortened(path: Path, folder: Path, networks: int, **search: Any) -> Path:
     """
     space = {**tomllib.loads(path.read_text(encoding="utf-8")), "front": {"most": 0}, "budget": {"networks": networks}}
     space |= {"base": dict(load_space(path).base), **search}
-    # In line, ranges stay in their place: the order of the axes decides what is sampled.
-    for key, axis in space["axes"].items():
-        if isinstance(axis, dict):
-            space["axes"][key] = tomlkit.inline_table()
-            space["axes"][key].update(axis)
     written = folder / f"space-{'-'.join(map(str, search.values()))}.toml"
-    written.write_text(tomlkit.dumps(space), encoding="utf-8")
+    written.write_text(space_text(space), encoding="utf-8")
     return written
+
+
+def space_text(space: dict[str, Any]) -> str:
+    """A space as a file has it. In line, ranges stay in their place: the order of the axes decides what is sampled."""
+    axes = {}
+    for key, axis in space["axes"].items():
+        axes[key] = axis
+        if isinstance(axis, dict):
+            axes[key] = tomlkit.inline_table()
+            axes[key].update(axis)
+    return tomlkit.dumps({**space, "axes": axes})
 
 
 def command(space: Path, folder: Path, workers: int) -> list[str]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 
-from benchmarks.explore import disturbed
+from benchmarks.explore import disturbed, space_text
 from codesign.basics.errors import InputError, OutputError, ToolError
 from codesign.cli import main
 from codesign.config import parse_config
@@ -226,7 +225,7 @@ def test_two_workers_one_killed_again_and_again_lose_nothing(tmp_path):
     """A worker is killed every five seconds, and the command once; the points are those of one process."""
     budget = {"networks": 24}
     whole = explore(tmp_path / "whole", budget=budget)
-    (tmp_path / "space.toml").write_text(tomlkit.dumps({**TINY, "budget": budget}))
+    (tmp_path / "space.toml").write_text(space_text({**TINY, "budget": budget}))
     found = disturbed(tmp_path / "space.toml", tmp_path / "study", 5)
     assert found["workers_killed"] > 0 and found["commands_killed"] == 1
     document = table(tmp_path / "study")
