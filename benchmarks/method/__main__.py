@@ -84,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.keep:
         # The plots of the presets need the course of training, which is not kept.
         keep(item for item in documents if item["preset"] not in GROUPS["presets"])
+    # Tables of factors, shares and options are of all runs that there are, whatever was asked for; of trials, of these.
+    every = (
+        documents if overrides else list({**known, **{run.name: found[run] for run in found if found[run]}}.values())
+    )
     drawn = PAGE.parent / "images" if options.docs else options.output
     images = "images" if options.docs else "."
     # What there is to say of presets, factors and shares, each a part of the page of its own.
@@ -93,14 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plots(chosen, drawn)
         parts["measured"] = markdown(chosen, [run for run in missing if run.preset in GROUPS["presets"]], images)
     if any(run.preset in FACTORS for run in runs):
-        effect_plots(documents, drawn)
-        parts["factors"] = factors_text(documents, images)
+        effect_plots(every, drawn)
+        parts["factors"] = factors_text(every, images)
     if any(run.preset in SHARED for run in runs):
-        parts["shares"] = f"{shares_text(documents)}\n{best_text(documents)}"
+        parts["shares"] = f"{shares_text(every)}\n{best_text(every)}"
     if any(run.preset in GRID for run in runs):
-        parts["grid"] = grid_text(documents)
+        parts["grid"] = grid_text(every)
     if any(run.preset == TURNING for run in runs):
-        parts["stop"] = stop_text(documents)
+        parts["stop"] = stop_text(every)
     write_text(options.output / "study.md", "\n".join(parts.values()))
     for part, text in parts.items() if options.docs else ():
         update_page(PAGE, text, part)
