@@ -105,24 +105,26 @@ def load(design: DesignPoint, work: Path, given: Path | None) -> tuple[FrozenNet
     return network, Stimulus.load(folder / "stimulus.npz"), Stimulus.load(folder / "calibration.npz")
 
 
-def machine(
-    network: FrozenNetwork, design: DesignPoint, calibration: Stimulus, work: Path, seed: int
-) -> dict[str, Any]:
-    """The row of :func:`codesign.tune` that wins, of as many machines as it places by default, with one seed.
-
-    Raises CapacityError if no machine is within the limits.
-    """
-    rows = tune(
+def searched(
+    network: FrozenNetwork,
+    design: DesignPoint,
+    calibration: Stimulus,
+    work: Path,
+    seeds: Sequence[int],
+    place: int = 3,
+) -> list[dict[str, Any]]:
+    """The rows of :func:`codesign.tune` for a point. Raises CapacityError if no machine is within the limits."""
+    return tune(
         network,
         calibration,
         design.target,
         minimise=design.minimise,
         within=design.within,
         allow=design.allow,
-        seeds=(seed,),
+        place=place,
+        seeds=seeds,
         output=work,
     )
-    return dict(winner(rows, design.target))
 
 
 def information_bound(network: FrozenNetwork) -> float:
@@ -159,7 +161,7 @@ def measure(
     network, stimulus, calibration = load(design, work, given)
     if samples is not None:
         stimulus = stimulus.take(slice(0, samples))
-    row = machine(network, design, calibration, work / name / "tune", seeds[0])
+    row = winner(searched(network, design, calibration, work / name / "tune", seeds[:1]), design.target)
     mapping, targets = mapped(network, calibration, row), (design.target, *design.also)
     bundle = work / name / "bundle"
     sidecar = write_bundle(network, mapping, bundle)

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import accelerator, tables
 from codesign.basics.errors import CodesignError
 from codesign.basics.files import write_json
-from codesign.pipeline.tuning import choices_of, find_target, hardware_keys, place_machine, tune
+from codesign.pipeline.tuning import choices_of, find_target, hardware_keys, place_machine
 
 
 def answer(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -30,20 +30,11 @@ def answer(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
         f"{mhz:.1f} MHz, {kept['latency_us'][design.target]:.2f} us",
         flush=True,
     )
-    rows = tune(
-        network,
-        calibration,
-        design.target,
-        minimise=design.minimise,
-        within=design.within,
-        allow=design.allow,
-        place=given.place,
-        seeds=given.seeds,
-        output=given.work / "tune" / name,
-    )
+    work = given.work / "tune" / name
+    rows = accelerator.searched(network, design, calibration, work, given.seeds, given.place)
     for number, row in enumerate(spread(rows, given.spread)):
-        folder = given.work / "tune" / name / f"spread{number}"
-        row |= place_machine(network, calibration, row, find_target(design.target), given.seeds, folder)
+        target = find_target(design.target)
+        row |= place_machine(network, calibration, row, target, given.seeds, work / f"spread{number}")
     return [{"design": name, "target": design.target, **row} for row in rows if "placed_mhz" in row]
 
 

@@ -23,10 +23,10 @@ def test_points_ask_for_what_there_is_and_are_kept():
 def test_a_point_is_what_the_search_finds(tmp_path):
     design = replace(accelerator.DESIGNS["events-small"], within={"bram": 4, "cycles": 2900})
     network, _, calibration = accelerator.load(design, tmp_path, None)
-    row = accelerator.machine(network, design, calibration, tmp_path / "tune", 1)
+    row = accelerator.searched(network, design, calibration, tmp_path / "tune", [1])[0]
     assert row["exact"] and row["cycles"] <= 2900 and row["placed_bram"] <= 4 and row["missed"] == ""
     with pytest.raises(CapacityError, match="no machine of this network is within the limits"):
-        accelerator.machine(network, replace(design, within={"cycles": 90}), calibration, tmp_path / "tune", 1)
+        accelerator.searched(network, replace(design, within={"cycles": 90}), calibration, tmp_path / "tune", [1])
 
 
 def test_agreement_counts_every_machine_once_and_devices_apart():
