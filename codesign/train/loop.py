@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -330,6 +331,9 @@ class _Run:
         bits = self.check.budget.weight_bits
         return [demand for item in bits for demand in self.check.demands(self.network, masks, item)]
 
+    def _connected(self, *, every_gradient: bool) -> AbstractContextManager[None]:
+        return self.network.connected(self.rewirer.masks, every_gradient=every_gradient)
+
     def _train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
         """Means of loss, accuracy and gradient norm, and the last learning rate. Tells of itself where it takes long.
 
@@ -352,7 +356,7 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             inputs, target, factor = self.group.part(*whole, self.class_weights)
-            with self.autocast:
+            with self.autocast, self._connected(every_gradient=self.rewirer.reads_absent_gradients):
                 output = self.parallel(inputs)
             loss = total_loss(output, target, options, self.class_weights)
             self.optimizer.zero_grad(set_to_none=True)
@@ -380,7 +384,9 @@ class _Run:
 
     def _validate(self, epoch: int, measured: dict[str, float]) -> dict[str, Any]:
         self.group.share_buffers(self.network)
-        found = evaluate(self.network, self.validation.ordered(EVALUATION_BATCH), self.config.train, self.class_weights)
+        validation = self.validation.ordered(EVALUATION_BATCH)
+        with self._connected(every_gradient=False):
+            found = evaluate(self.network, validation, self.config.train, self.class_weights)
         layers = self._layers()
         plans = self.network.plans
         for layer, plan, spikes, operations in zip(layers, plans, found.spikes, found.operations, strict=True):

@@ -7,7 +7,8 @@ business of :mod:`codesign.train.rewiring`, not of the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +20,7 @@ from codesign.config import NetworkConfig, TrainConfig
 from codesign.contract.network import Leak
 from codesign.train.architecture import LayerPlan, ProjectionPlan, Shape, plan_layers
 from codesign.train.lif import Neuron, lif, recurrent_lif
-from codesign.train.products import linear
+from codesign.train.products import Connections, conv2d, linear
 
 # Spikes of a layer per neuron and timestep that the initial weights are scaled to.
 INITIAL_RATE = 0.15
@@ -97,10 +98,18 @@ def output_of(readout: str, spikes: list[Tensor], potentials: Tensor, activity: 
     return Output(scores, potentials, spikes, potentials, activity)
 
 
-def weighted_sums(plan: ProjectionPlan, signal: Tensor, weight: Tensor | None) -> Tensor:
+def weighted_sums(
+    plan: ProjectionPlan,
+    signal: Tensor,
+    weight: Tensor | None,
+    connections: Connections | None = None,
+    *,
+    every_gradient: bool = True,
+) -> Tensor:
     """Sums of a projection: (N, *source shape) -> (N, *shape), without norm; pooling sums, or averages, first.
 
-    ``weight`` as :meth:`ProjectionPlan.weight_shape`, None for the identity.
+    ``weight`` as :meth:`ProjectionPlan.weight_shape`, None for the identity. ``connections`` says which weights there
+    are, if that is known; the others are 0, and so is their gradient unless ``every_gradient``.
     """
     if plan.pool > 1:
         signal = F.avg_pool2d(signal, plan.pool, divisor_override=None if plan.average else 1)
@@ -108,7 +117,7 @@ def weighted_sums(plan: ProjectionPlan, signal: Tensor, weight: Tensor | None) -
         return signal
     if plan.kind == "dense":
         return linear(signal.flatten(1), weight)
-    sums = F.conv2d(signal, weight, stride=plan.stride, padding=plan.padding)
+    sums = conv2d(signal, weight, plan.stride, plan.padding, connections, every_gradient=every_gradient)
     # As the neurons lie in memory: batch normalisation is several times slower where its gradient lies otherwise.
     return sums.contiguous(memory_format=torch.channels_last)
 
@@ -145,10 +154,19 @@ class Projection(nn.Module):
         self.norm: nn.BatchNorm1d | nn.BatchNorm2d | None = None
         if plan.norm:
             self.norm = (nn.BatchNorm1d if len(out_shape) == 1 else nn.BatchNorm2d)(out_shape[0])
+        self.connect(None)
+        self._known: Connections | None = None
+
+    def connect(self, mask: Tensor | None, *, every_gradient: bool = True) -> None:
+        """Say which weights of a convolution there are, None for nothing known (:meth:`SpikingNetwork.connected`)."""
+        self.every_gradient = every_gradient
+        self.connections: Connections | None = None
+        if mask is not None:
+            self.connections = self._known = Connections.of(mask, self._known)
 
     def forward(self, signal: Tensor) -> Tensor:
         """Currents (N, *shape) of spikes or values (N, *source shape)."""
-        sums = weighted_sums(self.plan, signal, self.weight)
+        sums = weighted_sums(self.plan, signal, self.weight, self.connections, every_gradient=self.every_gradient)
         return sums if self.norm is None else self.norm(sums)
 
     @torch.no_grad()
@@ -274,6 +292,23 @@ class SpikingNetwork(nn.Module):
     def sparse_parameters(self) -> dict[str, nn.Parameter]:
         """The connections: every parameter with more than one dimension, (targets, sources, ...), by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.dim() > 1}
+
+    @contextmanager
+    def connected(self, masks: Mapping[str, Tensor], *, every_gradient: bool) -> Iterator[None]:
+        """Within, weights that ``masks``, by names of :meth:`sparse_parameters`, exclude are taken for the zeros they are.
+
+        That makes convolutions of few connections quicker. Gradients of excluded weights may be 0 then, unless
+        ``every_gradient``.
+        """
+        chosen = [(self.get_submodule(name.rpartition(".")[0]), mask) for name, mask in masks.items()]
+        projections = [(module, mask) for module, mask in chosen if isinstance(module, Projection) and mask.dim() == 4]
+        for projection, mask in projections:
+            projection.connect(mask, every_gradient=every_gradient)
+        try:
+            yield
+        finally:
+            for projection, _ in projections:
+                projection.connect(None)
 
     def compile_projections(self) -> None:
         """Have torch compile what lies between the neurons; at the first call, for each size of input."""

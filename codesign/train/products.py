@@ -1,7 +1,8 @@
 """Products of signals and weights that pass over what is zero, where that is quicker than a dense product.
 
 A large layer whose input is events (0 and 1, few of them 1) adds up the weights of the events alone, and so does the
-gradient of its weights. Whether it does depends on the sizes and the data alone; what torch.compile is given is dense.
+gradient of its weights. A large convolution of few connections goes over these alone, and so do its gradients. Whether
+they do depends on the sizes and the data alone; what torch.compile is given is dense.
 The sums are rounded in another order than those of a dense product; on whole numbers, which a dense product sums
 exactly, both are equal.
 """
@@ -13,16 +14,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.nn.grad
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from codesign.train.kernels import native
 from codesign.train.kernels.events import Events, find_events
+from codesign.train.kernels.taps import PACKED_BYTES, Geometry, Taps, pack
 
 # Multiplications of a dense product from which it pays to look for events.
 LEAST_PRODUCTS = 1 << 26
 # Density of events up to which their own product is quicker (docs/training-speed.md).
 MOST_EVENTS = 0.2
+# Density of taps up to which a convolution over them is quicker than a dense one, in float32 and beside bfloat16.
+MOST_TAPS, MOST_TAPS_BFLOAT16 = 0.4, 0.2
 
 
 def linear(signal: Tensor, weight: Tensor) -> Tensor:
@@ -56,3 +61,117 @@ class _EventLinear(torch.autograd.Function):
         # Laid out as the weights are: optimisers are slow where it is otherwise.
         of_weight = ctx.events.turned().times(gradient).t().contiguous() if ctx.needs_input_grad[1] else None
         return of_signal, of_weight, None
+
+
+class Connections:
+    """Which weights of a convolution there are, for :func:`conv2d`.
+
+    mask : bool (targets, sources, kernel, kernel), as it is now; one that changes needs another object (:meth:`of`).
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask.detach().clone()
+        self.count = int(self.mask.sum())
+        self._made_of = mask, mask._version
+        self._taps: dict[tuple[Geometry, bool], Taps] = {}
+
+    @classmethod
+    def of(cls, mask: Tensor, known: Connections | None) -> Connections:
+        """Those of a mask as it is now: the ``known`` ones if they are of this mask and it was not written since."""
+        if known is not None and known._made_of[0] is mask and known._made_of[1] == mask._version:
+            return known
+        return cls(mask)
+
+    def taps(self, geometry: Geometry, *, turned: bool = False) -> Taps:
+        """The taps in the order in which tiles of this geometry go over them."""
+        key = geometry, turned
+        if key not in self._taps:
+            self._taps[key] = Taps.of(self.mask, geometry, self.count, turned=turned)
+        return self._taps[key]
+
+
+def conv2d(
+    signal: Tensor,
+    weight: Tensor,
+    stride: int = 1,
+    padding: int = 0,
+    connections: Connections | None = None,
+    *,
+    every_gradient: bool = True,
+) -> Tensor:
+    """F.conv2d of a signal (N, channels, height, width), over the taps alone where that is quicker.
+
+    connections : the weights that there are; all others are 0, and their gradient is 0 too unless ``every_gradient``.
+    """
+    if connections is None or not _pays(signal, weight, stride, padding, connections):
+        return F.conv2d(signal, weight, stride=stride, padding=padding)
+    return _TapConv.apply(signal, weight, padding, connections, every_gradient)  # type: ignore[no-any-return]
+
+
+def _pays(signal: Tensor, weight: Tensor, stride: int, padding: int, connections: Connections) -> bool:
+    """True if the product over the taps takes less time than the dense one: by sizes and density alone."""
+    kernel = weight.shape[-1]
+    if (
+        stride != 1
+        or padding >= kernel
+        or weight.shape[-2] != kernel
+        or min(signal.shape[2:]) + 2 * padding < kernel
+        or signal.dtype != weight.dtype
+        or not native.usable(signal)
+        or torch.compiler.is_compiling()
+    ):
+        return False
+    places = math.prod(size + 2 * padding - kernel + 1 for size in signal.shape[2:])
+    if len(signal) * places * weight.numel() < LEAST_PRODUCTS:
+        return False
+    geometry = Geometry.of(signal, kernel, padding)
+    # Vectors and tiles that are not full take their time all the same.
+    filled = len(signal) / (-(-len(signal) // geometry.lanes) * geometry.lanes) * places / geometry.places
+    most = MOST_TAPS_BFLOAT16 if torch.is_autocast_enabled(signal.device.type) else MOST_TAPS
+    return connections.count <= most * filled * weight.numel()
+
+
+class _TapConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, signal: Tensor, weight: Tensor, padding: int, connections: Connections, every_gradient: bool
+    ) -> Tensor:
+        kernel = weight.shape[-1]
+        geometry = Geometry.of(signal, kernel, padding)
+        taps = connections.taps(geometry)
+        height, width = (size + 2 * padding - kernel + 1 for size in signal.shape[2:])
+        ctx.options = padding, connections, every_gradient, geometry
+        if any(ctx.needs_input_grad[:2]):
+            packed = pack(signal, geometry, padding)
+            ctx.save_for_backward(packed, weight, signal if every_gradient else None)
+            ctx.shape = signal.shape
+            return taps.convolve(packed, weight, len(signal), height, width)
+        block = signal.element_size() * signal.shape[1] * geometry.height * geometry.width * geometry.lanes
+        parts = signal.split(max(1, PACKED_BYTES // block) * geometry.lanes)
+        sums = [taps.convolve(pack(part, geometry, padding), weight, len(part), height, width) for part in parts]
+        return sums[0] if len(sums) == 1 else torch.cat(sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name ctx
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        packed, weight, signal = ctx.saved_tensors
+        padding, connections, every_gradient, geometry = ctx.options
+        kernel = weight.shape[-1]
+        top = kernel - 1 - padding
+        samples, _, height, width = gradient.shape
+        # Whole tiles of the sums, for the gradient of the weights.
+        least = geometry.height - kernel + 1 + top, geometry.width - kernel + 1 + top
+        back = Geometry.of(gradient, kernel, top, least)
+        upstream = pack(gradient, back, top)
+        of_signal = of_weight = None
+        if ctx.needs_input_grad[0]:
+            taps = connections.taps(back, turned=True)
+            of_signal = taps.convolve(upstream, weight, samples, *ctx.shape[2:])
+        if ctx.needs_input_grad[1] and every_gradient:
+            of_weight = torch.nn.grad.conv2d_weight(signal, weight.shape, gradient, padding=padding)
+        elif ctx.needs_input_grad[1]:
+            taps = connections.taps(geometry)
+            of_weight = taps.gradients(packed, upstream, top, samples, height, width, weight)
+        return of_signal, of_weight, None, None, None

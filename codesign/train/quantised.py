@@ -44,6 +44,7 @@ from codesign.train.model import (
     shaped,
     weighted_sums,
 )
+from codesign.train.products import Connections
 
 CALIBRATION_MARGIN = 1.5
 
@@ -111,6 +112,15 @@ class QuantisedProjection(nn.Module):
         self.plan, self.gain = replace(plan, average=False), gain
         self.weight = None if weight is None else nn.Parameter(weight)
         self.register_buffer("mask", None if weight is None else weight != 0)
+        self._known: Connections | None = None
+
+    @property
+    def connections(self) -> Connections | None:
+        """Of a convolution."""
+        mask = self.get_buffer("mask")
+        if mask.dim() == 4:
+            self._known = Connections.of(mask, self._known)
+        return self._known
 
     def integer_weight(self, scale: LayerScale, dtype: torch.dtype) -> Tensor:
         """Whole numbers in +-limit, zero where there is no connection; of the identity, (channels, 1, 1, 1)."""
@@ -209,7 +219,9 @@ class QuantisedLayer(nn.Module):
             if projection.weight is None:
                 sums = weighted_sums(plan, over_time(signal, once), None) * weight.reshape(-1, 1, 1)
             else:
-                sums = weighted_sums(plan, over_time(signal, once), weight)
+                sums = weighted_sums(
+                    plan, over_time(signal, once), weight, projection.connections, every_gradient=False
+                )
                 sums = sums if sums.device.type == "cpu" else round_through(sums)
             sums = neurons_last(sums)
             if not once:

@@ -9,24 +9,9 @@
 #include <cstring>
 
 #include "threads.hpp"
-
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
+#include "vectors.hpp"
 
 namespace {
-
-template <typename T> struct Vector;
-template <> struct Vector<float> {
-    typedef float type __attribute__((vector_size(VECTOR_BYTES)));
-};
-template <> struct Vector<double> {
-    typedef double type __attribute__((vector_size(VECTOR_BYTES)));
-};
 
 constexpr int SUMS = 8;  // registers of a strip
 template <typename T> constexpr int64_t STRIP = SUMS * VECTOR_BYTES / static_cast<int64_t>(sizeof(T));

@@ -20,8 +20,8 @@ from torch import Tensor
 from codesign.basics import native
 from codesign.train.kernels.dynamics import Dynamics
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("lif.cpp", "events.cpp"))
-HEADERS = (Path(__file__).with_name("threads.hpp"),)
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("lif.cpp", "events.cpp", "taps.cpp"))
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("threads.hpp", "vectors.hpp"))
 # No contraction and no fast-math: each operation is rounded on its own. Comparisons are quiet, so that they vectorise.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
@@ -35,6 +35,17 @@ class _Numbers(ctypes.Structure):
         (name, ctypes.c_double)
         for name in ("factor", "slope", "threshold", "low", "high", "peak", "scale", "half_width")
     ]
+
+
+class Sizes(ctypes.Structure):
+    """Of a convolution over taps (taps.cpp)."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "samples", "sources", "targets", "height", "width", "packed_height", "packed_width", "group", "groups"
+        )
+    ]  # fmt: skip
 
 
 def usable(tensor: Tensor) -> bool:
@@ -57,15 +68,26 @@ def library() -> ctypes.CDLL | None:
             function.restype = None
             function.argtypes = [ctypes.POINTER(_Numbers), integer, integer, integer, *[pointer] * 6, integer]
         for name, returned, arguments in (
-            ("strip", integer, []),
-            ("count", integer, [integer, integer, pointer, pointer, integer]),
-            ("fill", None, [integer, integer, pointer, pointer, pointer, integer]),
-            ("gather", None, [integer, integer, integer, *[pointer] * 5, integer]),
+            ("events_strip", integer, []),
+            ("events_count", integer, [integer, integer, pointer, pointer, integer]),
+            ("events_fill", None, [integer, integer, pointer, pointer, pointer, integer]),
+            ("events_gather", None, [integer, integer, integer, *[pointer] * 5, integer]),
+            ("taps_lanes", integer, []),
+            ("taps_group", integer, [integer, integer]),
+            ("taps_pack", None, [*[integer] * 4, pointer, *[integer] * 3, pointer, integer]),
+            ("taps_convolve", None, [ctypes.POINTER(Sizes), integer, *[pointer] * 5, integer]),
+            ("taps_gradients", None, [ctypes.POINTER(Sizes), *[integer] * 4, *[pointer] * 5, integer]),
         ):
-            function = getattr(found, f"events_{name}_{suffix}")
+            function = getattr(found, f"{name}_{suffix}")
             function.restype, function.argtypes = returned, arguments
-    found.events_turn.restype = None
-    found.events_turn.argtypes = [integer, integer, *[pointer] * 4]
+    for name, returned, arguments in (
+        ("events_turn", None, [integer, integer, *[pointer] * 4]),
+        ("taps_tile", integer, []),
+        ("taps_rows", integer, [integer]),
+        ("taps_index", None, [*[integer] * 8, *[pointer] * 4]),
+    ):
+        function = getattr(found, name)
+        function.restype, function.argtypes = returned, arguments
     return found
 
 

@@ -498,6 +498,11 @@ class PQRewirer:
         return not self._grows_by_gradient or all(name in self._scores for name in self.names)
 
     @property
+    def reads_absent_gradients(self) -> bool:
+        """True if the coming step's gradients of absent weights count for growth; else they may be left out."""
+        return self._scores_now
+
+    @property
     def _scores_now(self) -> bool:
         """True if the coming step lies in the window before a rewiring, or a rewiring waits for it."""
         if self.rules.growth not in ("momentum", "gradient"):
