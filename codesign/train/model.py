@@ -295,7 +295,7 @@ class SpikingNetwork(nn.Module):
 
     @contextmanager
     def connected(self, masks: Mapping[str, Tensor], *, every_gradient: bool) -> Iterator[None]:
-        """Within, weights that ``masks``, by names of :meth:`sparse_parameters`, exclude are taken for the zeros they are.
+        """Within, what ``masks`` (by names of :meth:`sparse_parameters`) exclude is taken for the zeros that it is.
 
         That makes convolutions of few connections quicker. Gradients of excluded weights may be 0 then, unless
         ``every_gradient``.
