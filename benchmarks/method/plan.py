@@ -75,6 +75,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "scope-layer": {"landing": "pace"},
     "scope-neuron": {"landing": "pace", "scope": "neuron"},
     "scope-global": {"landing": "pace", "scope": "global"},
+    # What p-1-q-2 rewires in the mean of the larger layer on MNIST, without the index.
+    "fixed-0.24": {"ratio": "constant", "fraction": 0.24},
 }
 GRID = {name: FACTORS[GRID_BASE] | chosen for name, chosen in _CHANGES.items()}
 # The paper's preset, which ends where the index turns, at FLOOR at the latest; and those that end at a given density.
