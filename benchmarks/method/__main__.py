@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.method.effects import best_text, effect_plots, factors_text, grid_text, shares_text, stop_text
+from benchmarks.method.hardware import COMPARED, machines_text, operations_plot, operations_text
 from benchmarks.method.kept import KEPT, keep, kept
 from benchmarks.method.plan import FACTORS, GRID, GROUPS, RECIPES, SEEDS, SETS, SHARED, TURNING, Run, planned
 from benchmarks.method.results import markdown, plots, update_page, write_text
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--summary", action="store_true", help="train nothing, write tables and plots")
     parser.add_argument("--docs", action="store_true", help=f"also put tables and plots into {PAGE}")
     parser.add_argument("--keep", action="store_true", help=f"also write finished factors and shares into {KEPT.name}")
+    parser.add_argument("--hardware", action="store_true", help="also freeze networks and estimate their machines")
     options = parser.parse_args(arguments)
     overrides: dict[str, Any] = {}
     for change in options.set:
@@ -61,18 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     presets = [name for given in options.presets or () for name in GROUPS.get(given, (given,))]
     runs = planned(options.sets, presets or None, options.densities, options.seeds)
     known = kept()
-    waiting = [run for run in runs if finished(run, options.output, overrides, known) is None]
+    done = {run: finished(run, options.output, overrides, known) for run in runs}
+    waiting = [run for run in runs if done[run] is None or (options.hardware and "hardware" not in done[run])]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} finished", flush=True)
     failed = 0
     if not options.summary and waiting:
         os.environ["OMP_NUM_THREADS"] = "1"
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=end_with_the_study) as pool:
-            started = {pool.submit(execute, run, options.output, overrides): run for run in waiting}
-            for number, done in enumerate(as_completed(started), 1):
-                run = started[done]
+            started = {pool.submit(execute, run, options.output, overrides, options.hardware): run for run in waiting}
+            for number, ended in enumerate(as_completed(started), 1):
+                run = started[ended]
                 try:
-                    document = json.loads(done.result().read_text(encoding="utf-8"))
+                    document = json.loads(ended.result().read_text(encoding="utf-8"))
                     text = f"test {100 * document['accuracy_test']:.2f} %, {document['cpu_seconds']:.0f} s of a core"
                 except Exception as error:
                     failed += 1
@@ -105,6 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts["grid"] = grid_text(every)
     if any(run.preset == TURNING for run in runs):
         parts["stop"] = stop_text(every)
+    if any(run.preset in COMPARED for run in runs) and (text := operations_text(every)):
+        operations_plot(every, drawn / "method-operations.png")
+        picture = f"![Accuracy against synaptic operations]({images}/method-operations.png)\n"
+        parts["hardware"] = "\n".join(filter(None, (text, picture, machines_text(every))))
     write_text(options.output / "study.md", "\n".join(parts.values()))
     for part, text in parts.items() if options.docs else ():
         update_page(PAGE, text, part)

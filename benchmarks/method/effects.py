@@ -309,7 +309,7 @@ def stop_text(documents: Documents) -> str:
                 ]  # fmt: skip
                 if len(steps) > 1:
                     ratios.append(item["density"] / as_accurate(steps, item["accuracy_validation"]))
-            cells.append(_ratio(ratios))
+            cells.append(ratio_text(ratios))
         lines.append(f"| {' | '.join(cells)} |")
     head = [
         "Density and validation accuracy in %, and the density over the one at which a fixed target has that accuracy: "
@@ -324,23 +324,25 @@ def stop_text(documents: Documents) -> str:
     return "\n".join([*head, *lines]) + "\n" if lines else ""
 
 
-def as_accurate(steps: Documents, accuracy: float) -> float:
-    """The least density at which runs to fixed targets have a validation accuracy, between them by its logarithm.
+def as_accurate(
+    steps: Documents, accuracy: float, measured: str = "accuracy_validation", size: str = "density"
+) -> float:
+    """The least density, or other ``size``, at which runs to fixed targets have an accuracy, by its logarithm between.
 
     Beyond the runs that there are it is that of the nearest.
     """
-    ordered = sorted(steps, key=lambda run: run["density"])
+    ordered = sorted(steps, key=lambda run: run[size])
     for low, high in pairwise(ordered):
-        below, above = low["accuracy_validation"], high["accuracy_validation"]
+        below, above = low[measured], high[measured]
         if accuracy <= below:
-            return low["density"]
+            return float(low[size])
         if accuracy <= above:
             part = (accuracy - below) / (above - below)
-            return float(low["density"] * (high["density"] / low["density"]) ** part)
-    return ordered[-1]["density"]
+            return float(low[size] * (high[size] / low[size]) ** part)
+    return float(ordered[-1][size])
 
 
-def _ratio(values: Sequence[float]) -> str:
+def ratio_text(values: Sequence[float]) -> str:
     """Geometric mean and interval."""
     from scipy.stats import t
 

@@ -14,8 +14,11 @@ from benchmarks.method.plan import Run
 from codesign.basics.files import write_json
 
 
-def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None) -> Path:
-    """Train ``run`` and write ``<folder>/<run>.json``; a run that was stopped goes on after its last whole epoch."""
+def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None, hardware: bool = False) -> Path:
+    """Train ``run`` and write ``<folder>/<run>.json``; a run that was stopped goes on after its last whole epoch.
+
+    hardware : also freeze it, and estimate its machines.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from codesign.data import load_dataset
     from codesign.data.encoders import encode
@@ -62,6 +65,10 @@ def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None) -> 
             for row in result.history
         ],
     }
+    if hardware:
+        from benchmarks.method.hardware import machines
+
+        document["hardware"] = machines(config, result, dataset)
     write_json(path, document)
     shutil.rmtree(work)
     return path
