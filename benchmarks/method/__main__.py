@@ -16,10 +16,18 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method.effects import best_text, effect_plots, factors_text, grid_text, shares_text, stop_text
+from benchmarks.method.effects import (
+    best_text,
+    effect_plots,
+    exponents_text,
+    factors_text,
+    grid_text,
+    shares_text,
+    stop_text,
+)
 from benchmarks.method.hardware import COMPARED, machines_text, operations_plot, operations_text
 from benchmarks.method.kept import KEPT, keep, kept
-from benchmarks.method.plan import FACTORS, GRID, GROUPS, RECIPES, SEEDS, SETS, SHARED, TURNING, Run, planned
+from benchmarks.method.plan import EXPONENTS, FACTORS, GRID, GROUPS, RECIPES, SEEDS, SETS, SHARED, TURNING, Run, planned
 from benchmarks.method.results import markdown, plots, update_page, write_text
 from benchmarks.method.runs import end_with_the_study, execute
 from codesign.config import apply_override
@@ -106,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts["shares"] = f"{shares_text(every)}\n{best_text(every)}"
     if any(run.preset in GRID for run in runs):
         parts["grid"] = grid_text(every)
+    if any(run.preset in EXPONENTS for run in runs):
+        parts["exponents"] = exponents_text(every)
     if any(run.preset == TURNING for run in runs):
         parts["stop"] = stop_text(every)
     if any(run.preset in COMPARED for run in runs) and (text := operations_text(every)):

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.method.plan import (
+    EXPONENTS,
     FACTORS,
     GRID,
     GRID_BASE,
     GROWTHS,
     LADDER,
+    LARGER,
     RATIOS,
     RECIPES,
     SCHEDULES,
@@ -175,6 +177,13 @@ def grid_text(documents: Documents) -> str:
     """Tables of the options of the index: every cell, and its difference from the recipe that it changes."""
     head = f"Points of test accuracy more than {GRID_BASE.replace('+', ', ')}; of the scopes more than scope-layer"
     return _compared(documents, tuple(GRID), _grid_base, head, "one change")
+
+
+def exponents_text(documents: Documents) -> str:
+    """Tables of (p, q) = (1, 2): every cell, and its difference from the fixed ratio of the same connections."""
+    index, fixed = LARGER
+    head = f"Points of test accuracy more than with {fixed} in place of {index}"
+    return _compared(documents, tuple(EXPONENTS), lambda recipe: recipe.replace(index, fixed), head, "recipe")
 
 
 def _compared(documents: Documents, recipes: Sequence[str], base: Callable[[str], str], head: str, column: str) -> str:

@@ -79,6 +79,20 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "fixed-0.24": {"ratio": "constant", "fraction": 0.24},
 }
 GRID = {name: FACTORS[GRID_BASE] | chosen for name, chosen in _CHANGES.items()}
+# The index with (p, q) = (1, 2), and a fixed ratio as large beside it, where connections are kept otherwise.
+LARGER = ("p-1-q-2", "fixed-0.24")
+EXPONENTS: dict[str, dict[str, Any]] = {
+    **{name: GRID[name] for name in LARGER},
+    **{f"{name}+steady": FACTORS["pq+momentum+steady"] | _CHANGES[name] for name in LARGER},
+    **{
+        f"{name}+kept-neuron+{schedule}": {**options, **SHARES["kept-neuron"], **_CHANGES[name]}
+        for name in LARGER
+        for schedule, options in (
+            ("steady", FACTORS["pq+momentum+steady"]),
+            ("falling", FACTORS["pq+momentum+falling"] | {"landing": "pace"}),
+        )
+    },
+}
 # The paper's preset, which ends where the index turns, at FLOOR at the latest; and those that end at a given density.
 TURNING, FLOOR = "turning", 0.02
 LADDER = ("pq+momentum+falling", "fixed+momentum+falling")
@@ -89,10 +103,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     **FACTORS,
     **SHARED,
     **GRID,
+    **EXPONENTS,
     TURNING: {"preset": "adaptive", "stop_at": "turning-point"},
 }
 GROUPS = {"presets": (*PRESETS, *LANDING), "factors": tuple(FACTORS), "shares": tuple(SHARED)}
-GROUPS |= {"grid": tuple(GRID), "stop": (TURNING, *LADDER)}
+GROUPS |= {"grid": tuple(GRID), "exponents": tuple(EXPONENTS), "stop": (TURNING, *LADDER)}
 DENSITIES = (0.2, 0.1, 0.05, 0.02)
 SEEDS = (0, 1, 2)
 START_DENSITY = 0.5
