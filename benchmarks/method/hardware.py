@@ -36,7 +36,7 @@ def machines(config: Config, result: TrainResult, dataset: Dataset) -> dict[str,
     frozen = freeze(config, result, dataset)
     found = estimate_machines(frozen.network, [HardwareConfig(goal=goal) for goal in GOALS], frozen.calibration)
     return {
-        "accuracy_test": frozen.figures["accuracy_test"],
+        "accuracy_test": frozen.figures["accuracy_frozen"],
         "machines": {
             goal: {
                 "cycles": item["cycles"],
