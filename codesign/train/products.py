@@ -104,7 +104,7 @@ def conv2d(
     connections : the weights that there are; all others are 0, and their gradient is 0 too unless ``every_gradient``.
     """
     if connections is None or not _pays(signal, weight, stride, padding, connections):
-        return F.conv2d(signal, weight, stride=stride, padding=padding)
+        return F.conv2d(signal.contiguous(memory_format=torch.channels_last), weight, stride=stride, padding=padding)
     return _TapConv.apply(signal, weight, padding, connections, every_gradient)  # type: ignore[no-any-return]
 
 
