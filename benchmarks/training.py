@@ -45,6 +45,7 @@ PEERS = {
 EVENT_DENSITY = 0.13  # mean grey value of MNIST
 SPARSE_DENSITY = 0.1
 KERNEL_DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3)
+TAP_DENSITIES = (0.05, 0.1, 0.2, 0.3)
 CLASSES = 10
 
 Step = Callable[[], object]
@@ -63,10 +64,12 @@ def main() -> None:
     missing = {name: reason for name in PEERS if (reason := provide(name))}
     dense = timed(dense_steps(missing), arguments.rounds)
     conv = timed(conv_steps(missing), arguments.rounds)
+    taps = timed(tap_steps(), arguments.rounds)
     figures = {
         "ratio": {name: middle(ratios(dense, name)) for name in PEERS},
         "conv": {name: middle(ratios(conv, name)) for name in PEERS},
-        "details": {"dense": details(dense), "conv": details(conv)},
+        "details": {"dense": details(dense), "conv": details(conv), "taps": details(taps)},
+        "taps": {name: over(taps, name) for name in taps},
         "sparse_kernels_cpu_milliseconds": sparse_kernels(max(5, arguments.rounds // 3)),
         "missing": missing,
         "threads": arguments.threads,
@@ -118,18 +121,33 @@ def training_step(network: Callable[[], Tensor], parameters: list[Tensor]) -> St
     return step
 
 
-def our_step(config: Config, network: SpikingNetwork, events: Tensor, labels: Tensor, density: float = 1.0) -> Step:
-    """The trainer's step; with ``density`` < 1 the weights are masked, and their gradients as the trainer does."""
+def our_step(
+    config: Config,
+    network: SpikingNetwork,
+    events: Tensor,
+    labels: Tensor,
+    density: float = 1.0,
+    *,
+    taps: bool = True,
+    bfloat16: bool = False,
+) -> Step:
+    """The trainer's step; with ``density`` < 1 the weights are masked, and their gradients as the trainer does.
+
+    taps : let convolutions go over the taps that there are, as the trainer does between rewirings.
+    """
     weights = list(network.sparse_parameters().values())
     random = torch.Generator().manual_seed(1)
     masks = [torch.rand(weight.shape, generator=random) < density for weight in weights]
+    named = dict(zip(network.sparse_parameters(), masks, strict=True)) if density < 1 and taps else {}
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     with torch.no_grad():
         for weight, mask in zip(weights, masks, strict=True):
             weight.mul_(mask)
 
     def step() -> None:
-        loss = total_loss(network(events), labels, config.train)
+        with torch.autocast("cpu", torch.bfloat16, bfloat16), network.connected(named, every_gradient=False):
+            output = network(events)
+        loss = total_loss(output, labels, config.train)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if density < 1:
@@ -209,7 +227,12 @@ def conv_steps(missing: dict[str, str], timesteps: int = 8, batch: int = 32) -> 
     network = SpikingNetwork((1, 28, 28), CLASSES, config.network, config.train)
     network.scale_initial_weights(events)
     initial = [weight.detach().clone() for weight in network.sparse_parameters().values()]
-    steps = {"codesign": our_step(config, network, events, labels)}
+    sparse = SpikingNetwork((1, 28, 28), CLASSES, config.network, config.train)
+    sparse.scale_initial_weights(events)
+    steps = {
+        "codesign": our_step(config, network, events, labels),
+        "codesign, 10 % of the weights": our_step(config, sparse, events, labels, SPARSE_DENSITY),
+    }
 
     def modules() -> list[nn.Module]:
         made = [
@@ -259,6 +282,25 @@ def conv_steps(missing: dict[str, str], timesteps: int = 8, batch: int = 32) -> 
         lambda: loss_of(stacked(bound, lambda index, current: current)), weights(bound)
     )
     return steps
+
+
+def tap_steps(batch: int = 64) -> dict[str, Step]:
+    """Images of 32 x 32 - conv 64 - pool - conv 128, 128 - pool - conv 256, 256 - pool - 10, T = 1, by density."""
+    pool = {"kind": "pool", "size": 2}
+    layers: list[dict[str, Any]] = []
+    for channels in ((64,), (128, 128), (256, 256)):
+        layers += [*({"kind": "conv", "channels": count, "norm": True} for count in channels), pool]
+    config = configuration(layers=layers, timesteps=1, readout="membrane_sum")
+    random = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(batch, 3072, generator=random), torch.randint(0, CLASSES, (batch,), generator=random)
+
+    def step(density: float, **options: bool) -> Step:
+        network = SpikingNetwork((3, 32, 32), CLASSES, config.network, config.train)
+        network.scale_initial_weights(images)
+        return our_step(config, network, images, labels, density, **options)
+
+    steps = {"dense": step(0.2, taps=False), "dense, bfloat16": step(0.2, taps=False, bfloat16=True)}
+    return steps | {f"codesign, {100 * density:g} % of the weights": step(density) for density in TAP_DENSITIES}
 
 
 def jelly_neuron() -> Any:
@@ -373,6 +415,11 @@ def ratios(times: Times, peer: str, clock: int = 0) -> list[float] | None:
     return min(variants, key=lambda found: found[1], default=None)
 
 
+def over(times: Times, name: str, base: str = "dense") -> list[float]:
+    """Quartiles of the wall time of ``base`` over a contestant's, in the same round."""
+    return quartiles([theirs[0] / ours[0] for theirs, ours in zip(times[base], times[name], strict=True)])
+
+
 def middle(found: list[float] | None) -> float | None:
     return None if found is None else found[1]
 
@@ -403,6 +450,7 @@ def table(figures: dict[str, Any]) -> str:
         f"{figures['kernel']} kernel"
     ]
     titles = {"dense": "784-512-10, T = 16, batch 128", "conv": "28x28 - conv 16 - conv 32 - 10, T = 8, batch 32"}
+    titles["taps"] = "32x32 - conv 64, 128, 128, 256, 256 - 10, batch 64"
     for key, title in titles.items():
         found = figures["details"][key]
         lines += ["", f"{title:48} {'ms a step (quartiles)':>26} {'processor ms':>26}"]
@@ -411,12 +459,14 @@ def table(figures: dict[str, Any]) -> str:
                 f"{a:8.2f} {b:8.2f} {c:8.2f}" for a, b, c in (found[f"{p}milliseconds"][name] for p in ("", "cpu_"))
             ]
             lines.append(f"{name:48} {' '.join(cells)}")
-        for name in PEERS:
+        for name in PEERS if "ratio" in found else ():
             if name in figures["missing"]:
                 lines.append(f"{name} is missing: {figures['missing'][name]}")
                 continue
             cells = [f"{a:8.2f} {b:8.2f} {c:8.2f}" for a, b, c in (found[f"{p}ratio"][name] for p in ("", "cpu_"))]
             lines.append(f"{'times the throughput of ' + name:48} {' '.join(cells)}")
+    for name, found in figures["taps"].items():
+        lines.append(f"{'times the steps of dense, ' + name:60} {' '.join(f'{value:8.2f}' for value in found)}")
     sparse = figures["sparse_kernels_cpu_milliseconds"]
     lines += ["", f"{'2048 x 784 x 512, processor ms at density':48} " + " ".join(f"{d:>8}" for d in sparse)]
     for name in next(iter(sparse.values())):

@@ -130,7 +130,10 @@ def test_options_of_the_index_change_one_thing_each():
         run = Run("mnist", name, 0.05, 0).config().train.rewiring
         base = Run("mnist", "pq+momentum+falling", 0.05, 0).config().train.rewiring
         changed = {key for key, value in run.model_dump().items() if value != base.model_dump()[key]}
-        assert len(changed - {"landing"}) == (name != "scope-layer") or changed in ({"p", "q"}, {"ratio", "fraction"}), name
+        assert len(changed - {"landing"}) == (name != "scope-layer") or changed in (
+            {"p", "q"},
+            {"ratio", "fraction"},
+        ), name
     base = cells(noise=0.1)
     better = [
         {**item, "preset": "eta-0", "accuracy_test": item["accuracy_test"] + 0.02}

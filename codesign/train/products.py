@@ -104,7 +104,10 @@ def conv2d(
     connections : the weights that there are; all others are 0, and their gradient is 0 too unless ``every_gradient``.
     """
     if connections is None or not _pays(signal, weight, stride, padding, connections):
-        return F.conv2d(signal.contiguous(memory_format=torch.channels_last), weight, stride=stride, padding=padding)
+        if signal.shape[1] > 1:
+            # Else the sums lie as the signal does, and have to be laid otherwise for the neurons.
+            signal = signal.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(signal, weight, stride=stride, padding=padding)
     return _TapConv.apply(signal, weight, padding, connections, every_gradient)  # type: ignore[no-any-return]
 
 
