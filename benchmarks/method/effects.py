@@ -180,10 +180,14 @@ def grid_text(documents: Documents) -> str:
 
 
 def exponents_text(documents: Documents) -> str:
-    """Tables of (p, q) = (1, 2): every cell, and its difference from the fixed ratio of the same connections."""
-    index, fixed = LARGER
-    head = f"Points of test accuracy more than with {fixed} in place of {index}"
-    return _compared(documents, tuple(EXPONENTS), lambda recipe: recipe.replace(index, fixed), head, "recipe")
+    """Tables of (p, q) = (1, 2) and of ratios as large without the index: every cell, and its difference from (1, 2)."""
+    index, *others = LARGER
+    head = f"Points of test accuracy more than with {index} and the same connections"
+
+    def base(recipe: str) -> str:
+        return next((recipe.replace(other, index) for other in others if recipe.startswith(other)), recipe)
+
+    return _compared(documents, tuple(EXPONENTS), base, head, "recipe")
 
 
 def _compared(documents: Documents, recipes: Sequence[str], base: Callable[[str], str], head: str, column: str) -> str:

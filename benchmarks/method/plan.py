@@ -75,12 +75,13 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "scope-layer": {"landing": "pace"},
     "scope-neuron": {"landing": "pace", "scope": "neuron"},
     "scope-global": {"landing": "pace", "scope": "global"},
-    # What p-1-q-2 rewires in the mean of the larger layer on MNIST, without the index.
+    # What p-1-q-2 rewires in the mean of the larger layer on MNIST, without the index: all along, or falling.
     "fixed-0.24": {"ratio": "constant", "fraction": 0.24},
+    "cosine-0.48": {"ratio": "cosine", "fraction": 0.48},
 }
 GRID = {name: FACTORS[GRID_BASE] | chosen for name, chosen in _CHANGES.items()}
 # The index with (p, q) = (1, 2), and a fixed ratio as large beside it, where connections are kept otherwise.
-LARGER = ("p-1-q-2", "fixed-0.24")
+LARGER = ("p-1-q-2", "fixed-0.24", "cosine-0.48")
 EXPONENTS: dict[str, dict[str, Any]] = {
     **{name: GRID[name] for name in LARGER},
     **{f"{name}+steady": FACTORS["pq+momentum+steady"] | _CHANGES[name] for name in LARGER},
