@@ -180,7 +180,7 @@ def grid_text(documents: Documents) -> str:
 
 
 def exponents_text(documents: Documents) -> str:
-    """Tables of (p, q) = (1, 2) and of ratios as large without the index: every cell, and its difference from (1, 2)."""
+    """Tables of (p, q) = (1, 2) and of ratios as large without the index: every cell, and what it gives more."""
     index, *others = LARGER
     head = f"Points of test accuracy more than with {index} and the same connections"
 
