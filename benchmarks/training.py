@@ -284,12 +284,14 @@ def conv_steps(missing: dict[str, str], timesteps: int = 8, batch: int = 32) -> 
     return steps
 
 
-def tap_steps(batch: int = 64) -> dict[str, Step]:
+def tap_steps(
+    batch: int = 64, channels: tuple[tuple[int, ...], ...] = ((64,), (128, 128), (256, 256))
+) -> dict[str, Step]:
     """Images of 32 x 32 - conv 64 - pool - conv 128, 128 - pool - conv 256, 256 - pool - 10, T = 1, by density."""
     pool = {"kind": "pool", "size": 2}
     layers: list[dict[str, Any]] = []
-    for channels in ((64,), (128, 128), (256, 256)):
-        layers += [*({"kind": "conv", "channels": count, "norm": True} for count in channels), pool]
+    for counts in channels:
+        layers += [*({"kind": "conv", "channels": count, "norm": True} for count in counts), pool]
     config = configuration(layers=layers, timesteps=1, readout="membrane_sum")
     random = torch.Generator().manual_seed(0)
     images, labels = torch.rand(batch, 3072, generator=random), torch.randint(0, CLASSES, (batch,), generator=random)

@@ -1,9 +1,11 @@
 """The training benchmark: its contestants take steps, its ratios are medians of rounds."""
 
 import torch
+from requirements import needs
 
 from benchmarks import training
-from benchmarks.training import PEERS, conv_steps, dense_steps, details, ratios, timed
+from benchmarks.training import PEERS, conv_steps, dense_steps, details, over, ratios, tap_steps, timed
+from codesign.train import products
 
 MISSING = dict.fromkeys(PEERS, "not installed")
 
@@ -12,10 +14,28 @@ def test_contestants_without_the_peers():
     dense = dense_steps(MISSING, timesteps=2, batch=4, hidden=8)
     assert list(dense) == ["codesign", "codesign, 10 % of the weights", "matrix products alone"]
     conv = conv_steps(MISSING, timesteps=2, batch=2)
+    assert list(conv) == ["codesign", "codesign, 10 % of the weights", "convolutions alone"]
     for steps in (dense, conv):
         found = details(timed(steps, 3))
         assert found["ratio"] == dict.fromkeys(PEERS)
         assert all(low > 0 for low, _, _ in found["milliseconds"].values())
+
+
+@needs("compiler")
+def test_contestants_over_taps(monkeypatch):
+    taken = []
+    original = products._TapConv.apply
+    monkeypatch.setattr(products, "LEAST_PRODUCTS", 1)
+    monkeypatch.setattr(products._TapConv, "apply", lambda *given: (taken.append(1), original(*given))[1])
+    steps = tap_steps(batch=32, channels=((4,), (6,)))
+    for name, step in steps.items():
+        taken.clear()
+        step()
+        # The first layer's density is that of the others.
+        assert len(taken) == (0 if name.startswith("dense") else 2), name
+    found = timed(steps, 3)
+    assert over(found, "dense") == [1.0] * 3
+    assert all(value > 0 for name in steps for value in over(found, name))
 
 
 def test_masked_weights_stay_masked():
