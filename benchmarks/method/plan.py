@@ -86,12 +86,8 @@ EXPONENTS: dict[str, dict[str, Any]] = {
     **{name: GRID[name] for name in LARGER},
     **{f"{name}+steady": FACTORS["pq+momentum+steady"] | _CHANGES[name] for name in LARGER},
     **{
-        f"{name}+kept-neuron+{schedule}": {**options, **SHARES["kept-neuron"], **_CHANGES[name]}
+        f"{name}+kept-neuron+steady": FACTORS["pq+momentum+steady"] | SHARES["kept-neuron"] | _CHANGES[name]
         for name in LARGER
-        for schedule, options in (
-            ("steady", FACTORS["pq+momentum+steady"]),
-            ("falling", FACTORS["pq+momentum+falling"] | {"landing": "pace"}),
-        )
     },
 }
 # The paper's preset, which ends where the index turns, at FLOOR at the latest; and those that end at a given density.

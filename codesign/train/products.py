@@ -115,13 +115,13 @@ def _pays(signal: Tensor, weight: Tensor, stride: int, padding: int, connections
     """True if the product over the taps takes less time than the dense one: by sizes and density alone."""
     kernel = weight.shape[-1]
     if (
-        stride != 1
+        torch.compiler.is_compiling()
+        or stride != 1
         or padding >= kernel
         or weight.shape[-2] != kernel
         or min(signal.shape[2:]) + 2 * padding < kernel
         or signal.dtype != weight.dtype
         or not native.usable(signal)
-        or torch.compiler.is_compiling()
     ):
         return False
     places = math.prod(size + 2 * padding - kernel + 1 for size in signal.shape[2:])
