@@ -258,11 +258,14 @@ class Phase:
         self.extra["simulated_cycles"] = recording.status["cycle"]
         self.extra["busy_clocks"] = recording.status["busy_clocks"]
 
-    def observed(self, recording: Recording) -> None:
-        """Keep what the layers did in the first sample that differs, or in the first of all."""
+    def observed(self, recording: Recording, expected: golden.Trace) -> None:
+        """Keep what the layers did in the first sample that differs, or else in the first in which most of them fire."""
         request = self.request
         first = self.comparison.first
-        sample = first.sample if first is not None and first.sample is not None else request.first_sample
+        if first is not None and first.sample is not None:
+            sample = first.sample
+        else:
+            sample = request.first_sample + int(self.samples[np.argmax((expected.spike_counts > 0).sum(axis=1))])
         place = int(np.flatnonzero(self.samples + request.first_sample == sample)[0])
         arrays = sample_arrays(recording, request.sidecar, request.network.timesteps, place)
         if arrays is not None:
@@ -306,7 +309,7 @@ async def _straight(dut: Any, name: str, *, isolate: bool) -> None:
     phase.check(recording, expected, phase.samples, hung=hung)
     phase.timing(recording)
     if not isolate:
-        phase.observed(recording)
+        phase.observed(recording, expected)
     decided = recording.output["index"][(recording.output["kind"] == 2)][: len(stimulus)]
     phase.extra["hardware_decisions"] = [*decided.tolist(), *[-1] * (len(stimulus) - len(decided))]
     phase.extra["saturations"] = int(expected.saturations.sum())

@@ -536,7 +536,7 @@ def _record_waveform(
 
 
 def _keep_observed(jobs: Sequence[Job], first: Divergence | None, work: Path) -> None:
-    """Keep the spikes and membranes recorded of one sample, the first that differs if any does, for the report."""
+    """Keep the spikes and membranes recorded of one sample, that which differs if one does, for the report."""
     kept = [path for job in jobs if (path := job.folder / OBSERVED).is_file()]
     for path in kept:
         with np.load(path) as arrays:

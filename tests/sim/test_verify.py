@@ -149,6 +149,20 @@ def test_every_phase_passes_and_is_measured(small, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("small", ["events"], indirect=True)
+def test_the_sample_that_is_kept_is_one_in_which_layers_fire(small, tmp_path: Path) -> None:
+    bundle, network, stimulus = small
+    events = stimulus.take(slice(3)).dense().astype(bool)
+    events[:2] = False
+    quiet = Stimulus.from_dense(events, stimulus.labels[:3])
+    trace = golden.run(network, quiet)
+    assert not trace.spike_counts[:2, -1].any() and trace.spike_counts[2].all()
+    assert verify_bundle(bundle, network, quiet, tmp_path, stress_samples=0, workers=1, latency=False).passed
+    with np.load(tmp_path / "observed.npz") as observed:
+        assert observed["sample"] == 2
+        assert all(np.array_equal(observed[f"spikes{i}"], found[2]) for i, found in enumerate(trace.spikes))
+
+
+@pytest.mark.parametrize("small", ["events"], indirect=True)
 def test_of_many_samples_some_are_sent_alone(small, tmp_path: Path, monkeypatch) -> None:
     bundle, network, stimulus = small
     monkeypatch.setattr("sim.verify.LATENCY_SAMPLES", 5)
