@@ -95,7 +95,8 @@ TURNING, FLOOR = "turning", 0.02
 LADDER = ("pq+momentum+falling", "fixed+momentum+falling")
 # Options of [train.rewiring] by the name of a recipe.
 RECIPES: dict[str, dict[str, Any]] = {
-    **{name: {"preset": name} for name in PRESETS},
+    # As the paper has it, also where few connections are left.
+    **{name: {"preset": name} | ({"landing": "ratio"} if name in LANDING.values() else {}) for name in PRESETS},
     **{name: {"preset": preset, "landing": "distribution"} for name, preset in LANDING.items()},
     **FACTORS,
     **SHARED,

@@ -353,6 +353,9 @@ Preset = Literal["adaptive", "constant", "fixed", "set", "rigl", "sap", "static"
 Ratio = Literal["pq", "constant", "cosine"]
 DensitySchedule = Literal["falling", "constant"]
 Growth = Literal["momentum", "gradient", "random", "none"]
+Landing = Literal["ratio", "pace", "distribution"]
+# Target density from which on layers land on their share unless told otherwise (docs/method-study.md).
+FEW_CONNECTIONS = 0.1
 
 # ratio, density schedule and growth of each preset that changes connections.
 PRESETS: dict[str, tuple[Ratio, DensitySchedule, Growth]] = {
@@ -408,12 +411,12 @@ class RewiringConfig(Section):
     )
     start_density: Fraction = Field(default=0.5, description="density of the first step (falling density)")
     target_density: Fraction = Field(default=0.15, description="nonzero weights over dense weights, whole network")
-    landing: Literal["ratio", "pace", "distribution"] = Field(
-        default="ratio",
+    landing: Landing | Auto = Field(
+        default=AUTO,
         description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is "
         "left above the target; 'pace': each fall takes at least its part of the way to the target; 'distribution': "
-        "so, and every layer ends with the share that distribution gives it there (better below a tenth of the "
-        "connections: docs/method-study.md)",
+        "so, and every layer ends with the share that distribution gives it there; auto: 'distribution' to a tenth of "
+        "the connections or fewer, where it is better (docs/method-study.md), else 'ratio'",
     )
     share: Literal["kept", "index"] = Field(
         default="kept",
@@ -471,6 +474,16 @@ class RewiringConfig(Section):
     def iteration_epochs(self, epochs: int) -> int:
         """Epochs of an iteration in a training of ``epochs``."""
         return max(2, epochs // 30) if self.epochs_per_iteration == AUTO else self.epochs_per_iteration
+
+    @property
+    def lands(self) -> Landing:
+        """The landing meant."""
+        if self.landing != AUTO:
+            return self.landing
+        if self.target_density > FEW_CONNECTIONS or self.stop_at == "turning-point":
+            return "ratio"
+        # Where layers share by another rule than distribution, they end with the shares that it gives.
+        return "pace" if self.scope == "global" or self.share == "index" else "distribution"
 
     @property
     def rules(self) -> Rules:

@@ -112,7 +112,7 @@ def structure_text(rewiring: RewiringConfig) -> str:
         "ratio": "",
         "pace": ", at an even pace",
         "distribution": "; every layer ends with its share of the target",
-    }[rewiring.landing]
+    }[rewiring.lands]
     return f"{text}; density falls at the end of each iteration{landing}{share}."
 
 

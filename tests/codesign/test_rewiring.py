@@ -362,7 +362,9 @@ def test_landing_spreads_the_way_to_each_layers_share_over_the_falls(preset, sco
 
 
 def test_without_landing_the_last_fall_takes_what_the_ratio_left():
-    rewirer = PQRewirer(two_layers(), steps_per_epoch=1, epochs=30, preset="sap", start_density=0.9, target_density=0.1)
+    rewirer = PQRewirer(
+        two_layers(), steps_per_epoch=1, epochs=30, preset="sap", start_density=0.9, target_density=0.1, landing="ratio"
+    )
     before = {}
     while not rewirer.settled:
         before = rewirer.density
@@ -370,6 +372,37 @@ def test_without_landing_the_last_fall_takes_what_the_ratio_left():
             weight.data.copy_(rewirer.masks[name])
         rewirer.step()
     assert rewirer.density < 0.35 * before
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ({}, "ratio"),
+        ({"target_density": 0.101}, "ratio"),
+        ({"target_density": 0.1}, "distribution"),
+        ({"target_density": 0.1, "scope": "neuron"}, "distribution"),
+        ({"target_density": 0.1, "scope": "global"}, "pace"),
+        ({"target_density": 0.1, "share": "index"}, "pace"),
+        ({"target_density": 0.1, "landing": "ratio"}, "ratio"),
+        ({"target_density": 0.02, "stop_at": "turning-point"}, "ratio"),
+    ],
+)
+def test_few_connections_land_on_their_shares_unless_told_otherwise(options, meant):
+    assert RewiringConfig(**options).lands == meant
+
+
+@pytest.mark.parametrize(("target", "goes_on"), [(0.2, True), (0.1, False)])
+def test_a_state_of_before_landing_could_be_left_out_goes_on_where_it_means_the_same(target, goes_on):
+    def rewirer():
+        return PQRewirer(two_layers(), steps_per_epoch=1, epochs=30, start_density=0.9, target_density=target)
+
+    state = rewirer().state_dict()
+    state["document"]["options"]["landing"] = "ratio"
+    if goes_on:
+        rewirer().load_state_dict(state)
+    else:
+        with pytest.raises(InputError, match="other options"):
+            rewirer().load_state_dict(state)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
@@ -486,7 +519,7 @@ def test_a_layer_cannot_rise_to_its_target():
 def test_the_fraction_lost_to_rounding_is_carried():
     """Rows of 12 weights at c about .1: floor alone would hardly ever prune."""
     model = nn.Linear(12, 4, bias=False)
-    rewirer = made(model, scope="neuron", density=1, target=0.1, min_fan_in=0, eta=0.05)
+    rewirer = made(model, scope="neuron", density=1, target=0.1, min_fan_in=0, eta=0.05, landing="ratio")
     with torch.no_grad():
         model.weight.fill_(1.0)
     assert 0 < 12 * rewiring_fraction(12, 0.0, rewirer.config) < 2

@@ -593,7 +593,7 @@ class PQRewirer:
 
     def _part_of_the_way(self, excess: int, target: int) -> int:
         """Connections of ``excess`` that a fall has to take so that equal ratios from now on end at ``target``."""
-        if self.config.landing == "ratio" or not excess:
+        if self.config.lands == "ratio" or not excess:
             return 0
         epoch = self._steps // self.steps_per_epoch
         falls = sum(kind == "fall" and at >= epoch for at, kind in self.events.items())
@@ -627,7 +627,7 @@ class PQRewirer:
         state |= {f"initial.{name}": value.clone() for name, value in self._initial.items()}
         state |= {f"carry.{kind}": torch.from_numpy(carry.copy()) for kind, carry in self._carry.items()}
         state["document"] = {
-            "options": self.config.model_dump(),
+            "options": self._options,
             "schedule": [self.steps_per_epoch, self.epochs, self.seed],
             "steps": self._steps,
             "changed_at": self._changed_at,
@@ -684,6 +684,11 @@ class PQRewirer:
             # The first gradients are seen after they have changed the weights.
             self._check_kept()
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What the course of training depends on; landing as meant, as states of before it could be 'auto' have it."""
+        return {**self.config.model_dump(), "landing": self.config.lands}
+
     def _saved(self, state: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
         """The saved tensors of a kind, by plain name, each of the size of its parameter."""
         sizes = {plain_name(name): tuple(value.shape) for name, value in self.model.named_parameters()}
@@ -698,9 +703,9 @@ class PQRewirer:
 
     def _check_same(self, document: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
         # States of before an option existed have its default.
-        saved = {**RewiringConfig().model_dump(), **document["options"]}
+        saved = {**RewiringConfig().model_dump(), "landing": "ratio", **document["options"]}
         for name, theirs, ours in (
-            ("options", saved, self.config.model_dump()),
+            ("options", saved, self._options),
             ("schedule", document.get("schedule"), [self.steps_per_epoch, self.epochs, self.seed]),
         ):
             if theirs != ours:

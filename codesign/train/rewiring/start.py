@@ -79,7 +79,7 @@ def target_groups(config: RewiringConfig, layout: Layout, names: Sequence[str]) 
         named[index] = density
     groups = [([layer], density) for layer, density in sorted(named.items())]
     rest = [layer for layer in range(len(sizes)) if layer not in named]
-    if rest and config.landing == "distribution" and config.rules.falls:
+    if rest and config.lands == "distribution" and config.rules.falls:
         shapes = [layout.shapes[layer] for layer in rest]
         found = layer_counts(shapes, config.target_density, config.distribution, config.min_fan_in)
         groups += [([layer], count / sizes[layer]) for layer, count in zip(rest, found, strict=True)]
