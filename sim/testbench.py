@@ -259,7 +259,7 @@ class Phase:
         self.extra["busy_clocks"] = recording.status["busy_clocks"]
 
     def observed(self, recording: Recording, expected: golden.Trace) -> None:
-        """Keep what the layers did in the first sample that differs, or else in the first in which most of them fire."""
+        """Keep what the layers did in the first sample that differs, else in the first in which most of them fire."""
         request = self.request
         first = self.comparison.first
         if first is not None and first.sample is not None:
