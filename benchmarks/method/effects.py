@@ -274,7 +274,8 @@ def effect_plots(documents: Documents, folder: Path) -> None:
         save_figure(figure, folder / f"method-effect-{factor}.png")
 
 
-def _reads_index(options: Mapping[str, Any]) -> bool:
+def reads_index(options: Mapping[str, Any]) -> bool:
+    """True if a recipe with these options asks the PQ index how much to rewire, or where."""
     return options.get("ratio") == "pq" or options.get("share") == "index"
 
 
@@ -289,7 +290,7 @@ def best_text(documents: Documents) -> str:
         for item in runs:
             by_recipe.setdefault(item["preset"], []).append(item)
         ranked = sorted(by_recipe, key=lambda recipe: -mean(item["accuracy_test"] for item in by_recipe[recipe]))
-        reads = [recipe for recipe in ranked if _reads_index(RECIPES[recipe])]
+        reads = [recipe for recipe in ranked if reads_index(RECIPES[recipe])]
         others = [recipe for recipe in ranked if recipe not in reads]
         if not reads or not others:
             continue

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.method.effects import as_accurate, blocks, ratio_text
-from benchmarks.method.plan import FACTORS, LADDER, RECIPES, SHARED
+from benchmarks.method.effects import as_accurate, blocks, ratio_text, reads_index
+from benchmarks.method.plan import EXPONENTS, FACTORS, LADDER, RECIPES, SHARED
 from benchmarks.method.results import Documents, save_figure, spread
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from codesign.data import Dataset
     from codesign.train.loop import TrainResult
 
-# Recipes that differ in where they are sparse, and those that they are compared with.
-COMPARED = (*(name for name in FACTORS if "+momentum+" in name and "cosine" not in name), *SHARED)
-GOALS = ("small", "balanced")
+# Recipes that differ in where they are sparse or in how much they rewire, and those that they are compared with.
+COMPARED = (*(name for name in FACTORS if "+momentum+" in name), *SHARED, *EXPONENTS)
+GOALS = ("balanced",)
 FAMILY = "ecp5"
 OPERATIONS = "synaptic_operations_per_sample"
 
@@ -66,7 +66,8 @@ def operations_text(documents: Documents) -> str:
     parts = [
         f"Synaptic operations of a test sample, over those at which {LADDER[1].replace('+', ', ')} has the same test "
         "accuracy, between its runs to 20, 10, 5 and 2 % of the same seed: geometric mean, 95 % interval over the "
-        "seeds. Below 1 the recipe takes fewer. Beyond those runs it is the nearest.",
+        "seeds. Below 1 the recipe takes fewer. *less*, *more*: a run of it is less, or more, accurate than each of "
+        "those.",
         "",
         "| recipe | " + " | ".join(f"{name}, {100 * density:g} %" for name, density in keys) + " |",
         "|---" * (len(keys) + 1) + "|",
@@ -75,13 +76,22 @@ def operations_text(documents: Documents) -> str:
         cells = []
         for key in keys:
             runs = [item for item in grouped[key] if item["preset"] == recipe and len(ladder.get(_run(item), ())) > 2]
-            ratios = [
-                item[OPERATIONS] / as_accurate(ladder[_run(item)], item["accuracy_test"], "accuracy_test", OPERATIONS)
-                for item in runs
-            ]
-            cells.append(ratio_text(ratios) if recipe != LADDER[1] else "1")
+            cells.append(_cell([(item, ladder[_run(item)]) for item in runs]) if recipe != LADDER[1] else "1")
         parts.append(f"| {recipe.replace('+', ', ')} | {' | '.join(cells)} |")
     return "\n".join(parts) + "\n"
+
+
+def _cell(compared: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]) -> str:
+    """Runs, each with its ladder."""
+    ratios = []
+    for item, steps in compared:
+        accuracies = [step["accuracy_test"] for step in steps]
+        if item["accuracy_test"] < min(accuracies):
+            return "less"
+        if item["accuracy_test"] > max(accuracies):
+            return "more"
+        ratios.append(item[OPERATIONS] / as_accurate(steps, item["accuracy_test"], "accuracy_test", OPERATIONS))
+    return ratio_text(ratios)
 
 
 def _run(item: Mapping[str, Any]) -> tuple[str, int]:
@@ -123,12 +133,13 @@ def machines_text(documents: Documents) -> str:
 def operations_plot(documents: Documents, path: Path) -> None:
     """Test accuracy against synaptic operations: a panel for each data set, a mark for each recipe and density."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     chosen = [item for item in documents if item["preset"] in COMPARED]
     names = list(dict.fromkeys(item["set"] for item in chosen))
-    figure = Figure(figsize=(5 * len(names), 4.6), layout="constrained")
+    figure = Figure(figsize=(5 * len(names), 4.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for number, recipe in enumerate(COMPARED):
+        for recipe in COMPARED:
             by_density: dict[float, list[Mapping[str, Any]]] = {}
             for item in chosen:
                 if (item["set"], item["preset"]) == (name, recipe):
@@ -137,18 +148,29 @@ def operations_plot(documents: Documents, path: Path) -> None:
                 (mean(item[OPERATIONS] for item in runs), 100 * mean(item["accuracy_test"] for item in runs))
                 for runs in by_density.values()
             )
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    marker="osD^v<>P"[number % 8],
-                    color=f"C{number % 10}",
-                    linewidth=1.5 if recipe == LADDER[1] else 0.6,
-                    markersize=5,
-                    # With the index full, without it hollow.
-                    markerfacecolor=None if "index" in recipe or RECIPES[recipe].get("ratio") == "pq" else "white",
-                    label=recipe.replace("+", ", "),
-                )
+            if not points:
+                continue
+            falls = RECIPES[recipe]["density_schedule"] == "falling"
+            axes.plot(
+                *zip(*points, strict=True),
+                linestyle="-" if recipe == LADDER[1] else "",
+                marker="o" if falls else "s",
+                markersize=5,
+                color="C1" if falls else "C0",
+                markerfacecolor=("C1" if falls else "C0") if reads_index(RECIPES[recipe]) else "white",
+            )
         axes.set(xscale="log", xlabel="synaptic operations a sample", ylabel="test accuracy, %", title=name)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes = figure.axes[0]
+    for label, style in (
+        (f"{LADDER[1].replace('+', ', ')}, to 20, 10, 5, 2 %", {"linestyle": "-", "color": "C1"}),
+        ("falling density, reads the index", {"marker": "o", "color": "C1"}),
+        ("falling density, without", {"marker": "o", "color": "C1", "markerfacecolor": "white"}),
+        ("steady density, reads the index", {"marker": "s", "color": "C0"}),
+        ("steady density, without", {"marker": "s", "color": "C0", "markerfacecolor": "white"}),
+    ):
+        axes.plot([], [], label=label, **{"linestyle": "", "markersize": 5, **style})
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     save_figure(figure, path)
