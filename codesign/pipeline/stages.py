@@ -25,13 +25,22 @@ def _sections(*names: str) -> Any:
     return options
 
 
+def _learning(context: Context) -> dict[str, Any]:
+    """What the weights follow from, beside the data's content: neither where the data lie nor the number of threads."""
+    found = _sections("data", "network", "train")(context)
+    return found | {
+        section: {name: value for name, value in found[section].items() if name != apart}
+        for section, apart in (("data", "path"), ("train", "threads"))
+    }
+
+
 def _training(context: Context) -> dict[str, Any]:
     """What shapes training."""
-    return _sections("data", "network", "train")(context) | _formula(context)
+    return _learning(context) | _formula(context)
 
 
 def _freezing(context: Context) -> dict[str, Any]:
-    options = _sections("data", "network", "train", "freeze")(context) | _formula(context)
+    options = _learning(context) | _sections("freeze")(context) | _formula(context)
     return options | ({"bits": Choice(context).bits} if context.config.budget.active else {})
 
 
