@@ -304,3 +304,30 @@ def test_choices_of_hardware_reach_the_mapping():
     assert (plain.layers[0].pipeline, plain.layers[0].encoding.is_plain) == ("deep", True)
     assert (chosen.layers[0].pipeline, chosen.layers[0].encoding.is_plain) == ("short", False)
     assert len(folded.engines) == 1
+
+
+def test_threads_and_the_place_of_the_data_change_no_training(tmp_path):
+    random = np.random.default_rng(0)
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    np.savez(tmp_path / "here" / "s.npz", x=random.random((60, 8)), y=np.arange(60) % 3)
+    (tmp_path / "there" / "s.npz").write_bytes((tmp_path / "here" / "s.npz").read_bytes())
+    run, said = RunDirectory.create(tmp_path / "run"), []
+
+    def train(place: str = "here", **options) -> str:
+        config = parse_config(
+            {
+                "data": {"set": "npz", "path": str(tmp_path / place / "s.npz"), "range": [0.0, 1.0]},
+                "network": {"hidden": [6], "timesteps": 2},
+                "train": {"epochs": 3, "batch_size": 16, "rewiring": {"preset": "static"}, **options},
+            }
+        )
+        said.clear()
+        with run.locked():
+            run_stages(Context(run, config), ["train"], announce=lambda *given: said.append(given[-1]))
+        return said[0]
+
+    assert train(threads=1) == "start"
+    assert train(threads=2) == "skip"
+    assert train("there") == "skip"
+    assert train(seed=1) == "start"
