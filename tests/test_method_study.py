@@ -14,11 +14,13 @@ from benchmarks.method.effects import (
     as_accurate,
     best_text,
     effect_plots,
+    exponents_text,
     factors_text,
     grid_text,
     shares_text,
     stop_text,
 )
+from benchmarks.method.hardware import OPERATIONS, machines_text, operations_plot, operations_text
 from benchmarks.method.kept import keep, kept
 from benchmarks.method.plan import FACTORS, GRID, GROUPS, LANDING, PRESETS, RECIPES, SETS, SHARED, Run, planned
 from benchmarks.method.results import spread, update_page
@@ -178,6 +180,49 @@ def test_shares_are_compared_with_the_same_schedule(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"method-effect-{name}.png" for name in LEVELS}
 
 
+def test_operations_are_compared_at_equal_accuracy(tmp_path):
+    def run(preset, operations, accuracy, seed, density=0.05):
+        return {"set": "mnist", "preset": preset, "seed": seed, "target_density": density,
+                "accuracy_test": accuracy, OPERATIONS: operations}  # fmt: skip
+
+    ladder = [
+        run("fixed+momentum+falling", 1000 * density, accuracy + seed / 100, seed, density)
+        for seed in (0, 1)
+        for density, accuracy in ((0.2, 0.9), (0.05, 0.8), (0.02, 0.6))
+    ]
+    found = [
+        # Half way from 20 to 50 operations, by their logarithm, and from 50 to 200.
+        *(run("index-layer+steady", 2 * (20 * 50) ** 0.5, 0.7 + seed / 100, seed) for seed in (0, 1)),
+        *(run("p-1-q-2", 0.8 * (50 * 200) ** 0.5, 0.85 + seed / 100, seed) for seed in (0, 1)),
+        run("uniform+steady", 10, 0.7, 0), run("uniform+steady", 10, 0.5, 1),
+        run("granet", 10, 0.95, 0),
+    ]  # fmt: skip
+    text = operations_text([*ladder, *found])
+    rows = dict(line.strip("| ").rsplit(" | ", 1) for line in text.splitlines() if line.startswith("| "))
+    assert rows["recipe"] == "mnist, 5 %" and rows["fixed, momentum, falling"] == "1"
+    assert rows["index-layer, steady"] == "2.00 (2.00 to 2.00)" and rows["p-1-q-2"] == "0.80 (0.80 to 0.80)"
+    assert (rows["uniform, steady"], rows["granet"], rows["index-layer, falling"]) == ("less", "more", "-")
+    assert operations_text(found) == operations_text(ladder) == ""
+    operations_plot([*ladder, *found], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_the_index_with_other_exponents_is_compared_with_the_same_connections():
+    def runs(preset, accuracy):
+        return [{"set": "mnist", "preset": preset, "seed": seed, "target_density": 0.05,
+                 "accuracy_test": accuracy + seed / 1000} for seed in (0, 1, 2)]  # fmt: skip
+
+    found = [
+        *runs("p-1-q-2", 0.9),
+        *runs("fixed-0.24", 0.88),
+        *runs("p-1-q-2+steady", 0.7),
+        *runs("cosine-0.48+steady", 0.8),
+    ]
+    rows = {line.split(" | ")[0]: line for line in reversed(exponents_text(found).splitlines())}
+    assert "-2.00 ± 0.00" in rows["| fixed-0.24"] and "+10.00 ± 0.00" in rows["| cosine-0.48+steady"]
+    assert rows["| cosine-0.48"].endswith("| - |")
+
+
 def test_kept_runs_are_read_again_and_replaced_by_newer_ones(tmp_path):
     path = tmp_path / "runs.jsonl"
     documents = [{**item, "trajectory": [1]} for item in cells()[:3]]
@@ -193,6 +238,8 @@ def test_the_pages_tables_are_those_of_the_kept_runs():
     assert documents and all(item["key"] == Run(*(item[key] for key in NAMED)).key() for item in documents)
     assert factors_text(documents, "images").strip() in page
     assert f"{shares_text(documents)}\n{best_text(documents)}".strip() in page
+    for text in (grid_text, exponents_text, stop_text, operations_text, machines_text):
+        assert text(documents).strip() in page, text
 
 
 NAMED = ("set", "preset", "target_density", "seed")
@@ -244,6 +291,15 @@ def test_a_study_trains_what_is_missing_and_says_what_is_left(tmp_path, monkeypa
     assert main([*command, "--presets", "factors", "--summary"]) == 0
     assert "18 runs, 0 finished" in capsys.readouterr().out
     assert (tmp_path / "method-mnist-trajectory.png").stat().st_size > 1000
+    # A finished run without what hardware is asked for is done again, to the same network.
+    assert main([*command, "--presets", "adaptive", "--hardware"]) == 0
+    again = json.loads((tmp_path / f"{run.name}.json").read_text())
+    machine = again["hardware"]["machines"]["balanced"]
+    assert again["accuracy_test"] == document["accuracy_test"] and 0 < again["hardware"]["accuracy_test"] < 1
+    assert machine["cycles"] > 0 and machine["memory_bits"] > 0 and machine["block_ram"] >= 1
+    before = (tmp_path / f"{run.name}.json").stat().st_mtime_ns
+    assert main([*command, "--presets", "adaptive", "--hardware"]) == 0
+    assert (tmp_path / f"{run.name}.json").stat().st_mtime_ns == before
 
 
 def test_only_the_measured_part_of_the_page_is_replaced(tmp_path):
