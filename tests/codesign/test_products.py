@@ -9,11 +9,13 @@ from requirements import needs
 
 import codesign
 from codesign.config import parse_config
+from codesign.contract.network import InputCoding
 from codesign.train import products
 from codesign.train.kernels.events import find_events
 from codesign.train.loop import train
 from codesign.train.model import SpikingNetwork
 from codesign.train.products import Connections
+from codesign.train.quantised import QuantisedNetwork
 from codesign.train.rewiring import PQRewirer
 
 pytestmark = needs("compiler")
@@ -290,6 +292,29 @@ def test_a_network_over_taps_trains_as_with_dense_convolutions(taps):
         assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(ours, dense, strict=True))
         assert all(bool(gradient.any()) for gradient in ours)
     assert all(projection.connections is None for layer in network.populations for projection in layer.projections)
+
+
+def test_fine_tuning_goes_over_the_nonzero_weights_and_is_exact(taps, monkeypatch):
+    config = convolutional()
+    network = SpikingNetwork((3, 12, 12), 10, config.network, config.train).eval()
+    with torch.no_grad():
+        for weight in network.sparse_parameters().values():
+            weight.mul_(some(*weight.shape, density=0.4))
+    inputs = fired(3 * 20, 3 * 144, 0.3).unflatten(0, (3, 20))
+    network.scale_initial_weights(inputs)
+    model = QuantisedNetwork(network, config.freeze, InputCoding("events"))
+    ours = model.run(inputs)
+    assert len(taps) == 2
+    assert all(
+        p.connections.count == int(p.get_buffer("mask").sum())
+        for layer in model.populations[:-1]
+        for p in layer.projections
+    )
+    monkeypatch.setattr(products, "MOST_TAPS", 0.0)
+    dense = model.run(inputs)
+    assert len(taps) == 2
+    assert all(torch.equal(a, b) for kind in range(3) for a, b in zip(ours[kind], dense[kind], strict=True))
+    assert all(bool(spikes.any()) for spikes in ours[1][:-1])
 
 
 @pytest.mark.parametrize("growth", ["gradient", "momentum", "random"])
