@@ -354,7 +354,7 @@ Ratio = Literal["pq", "constant", "cosine"]
 DensitySchedule = Literal["falling", "constant"]
 Growth = Literal["momentum", "gradient", "random", "none"]
 Landing = Literal["ratio", "pace", "distribution"]
-# Target density from which on layers land on their share unless told otherwise (docs/method-study.md).
+# Target density up to which layers land on their share unless told otherwise (docs/method-study.md).
 FEW_CONNECTIONS = 0.1
 
 # ratio, density schedule and growth of each preset that changes connections.
@@ -411,12 +411,12 @@ class RewiringConfig(Section):
     )
     start_density: Fraction = Field(default=0.5, description="density of the first step (falling density)")
     target_density: Fraction = Field(default=0.15, description="nonzero weights over dense weights, whole network")
-    landing: Landing | Auto = Field(
-        default=AUTO,
+    landing: Landing | None = Field(
+        default=None,
         description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is "
         "left above the target; 'pace': each fall takes at least its part of the way to the target; 'distribution': "
-        "so, and every layer ends with the share that distribution gives it there; auto: 'distribution' to a tenth of "
-        "the connections or fewer, where it is better (docs/method-study.md), else 'ratio'",
+        "so, and every layer ends with the share that distribution gives it there; default: 'distribution' to a tenth "
+        "of the connections or fewer, where it is better (docs/method-study.md), else 'ratio'",
     )
     share: Literal["kept", "index"] = Field(
         default="kept",
@@ -478,7 +478,7 @@ class RewiringConfig(Section):
     @property
     def lands(self) -> Landing:
         """The landing meant."""
-        if self.landing != AUTO:
+        if self.landing is not None:
             return self.landing
         if self.target_density > FEW_CONNECTIONS or self.stop_at == "turning-point":
             return "ratio"

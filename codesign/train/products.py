@@ -131,7 +131,7 @@ def _pays(signal: Tensor, weight: Tensor, stride: int, padding: int, connections
     # Vectors and tiles that are not full take their time all the same.
     filled = len(signal) / (-(-len(signal) // geometry.lanes) * geometry.lanes) * places / geometry.places
     most = MOST_TAPS_BFLOAT16 if torch.is_autocast_enabled(signal.device.type) else MOST_TAPS
-    return connections.count <= most * filled * weight.numel()
+    return geometry.is_built and connections.count <= most * filled * weight.numel()
 
 
 class _TapConv(torch.autograd.Function):

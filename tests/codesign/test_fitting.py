@@ -104,7 +104,8 @@ def test_a_budget_out_of_reach_ends_at_the_target_density(tmp_path, digits):
 
 
 def test_a_tighter_budget_falls_further(tmp_path, digits, trained):
-    tight = train(config(), digits, tmp_path, budget=budget(memory_bits=4500))
+    settings = config(rewiring={"landing": "ratio"})
+    tight = train(settings, digits, tmp_path, budget=budget(memory_bits=4500))
     assert 0.1 < tight.density < trained.density
     assert tight.history[-1]["budget"]["fits"]
     # The last fall alone: its steps stop where the budget is met.

@@ -235,9 +235,15 @@ def test_many_taps_small_convolutions_and_other_dtypes_are_dense(taps, monkeypat
     products.conv2d(signal[:1], weight * mask, 1, 1, Connections(mask))
     products.conv2d(signal.bfloat16(), (weight * mask).bfloat16(), 1, 1, Connections(mask))
     products.conv2d(signal, weight * mask, 1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("codesign.train.kernels.taps.LONGEST", 1000)
+        products.conv2d(signal, weight * mask, 1, 1, Connections(mask))
     monkeypatch.setattr(products, "LEAST_PRODUCTS", 16 * 16 * 16 * weight.numel() + 1)
     products.conv2d(signal, weight * mask, 1, 1, Connections(mask))
     assert len(taps) == 1
+    monkeypatch.setattr(products, "LEAST_PRODUCTS", 16 * 16 * 16 * weight.numel())
+    products.conv2d(signal, weight * mask, 1, 1, Connections(mask))
+    assert len(taps) == 2
 
 
 def test_connections_are_made_anew_when_their_mask_has_changed():

@@ -18,7 +18,7 @@
 
 namespace {
 
-constexpr int TILE = VECTOR_BYTES == 64 ? 16 : 8;  // half of the registers, or all of them
+constexpr int TILE = VECTOR_BYTES == 64 ? 16 : 8;  // places, whose sums take half of the registers
 constexpr int64_t NEAR_CACHE = 24 * 1024;  // bytes of packed sources that a tile goes over at once
 constexpr int64_t COLUMNS = 16;            // channels that are packed together
 

@@ -12,6 +12,7 @@ from codesign.train.kernels import native
 
 # Bytes of a signal that are packed at once where no gradient needs them later.
 PACKED_BYTES = 1 << 26
+LONGEST = 1 << 31  # places in a packed signal are int32
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Geometry:
         lanes = native.function("taps_lanes", signal)()
         packed = max(high + kernel - 1, least[0]), max(wide + kernel - 1, least[1])
         return cls(rows, packed[0], packed[1], group, lanes, high * wide)
+
+    @property
+    def is_built(self) -> bool:
+        """False for pictures so large that places do not fit their index."""
+        return self.group * self.height * self.width * self.lanes < LONGEST
 
 
 @dataclass(frozen=True)
