@@ -686,7 +686,7 @@ class PQRewirer:
 
     @property
     def _options(self) -> dict[str, Any]:
-        """What the course of training depends on; landing as meant, as it stands in states of before it had a default."""
+        """What the course of training depends on; landing as meant, as states of before have it."""
         return {**self.config.model_dump(), "landing": self.config.lands}
 
     def _saved(self, state: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
