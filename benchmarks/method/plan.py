@@ -80,7 +80,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "cosine-0.48": {"ratio": "cosine", "fraction": 0.48},
 }
 GRID = {name: FACTORS[GRID_BASE] | chosen for name, chosen in _CHANGES.items()}
-# The index with (p, q) = (1, 2), and a fixed ratio as large beside it, where connections are kept otherwise.
+# The index with (p, q) = (1, 2), and ratios as large that read none beside it, where connections are kept otherwise.
 LARGER = ("p-1-q-2", "fixed-0.24", "cosine-0.48")
 EXPONENTS: dict[str, dict[str, Any]] = {
     **{name: GRID[name] for name in LARGER},

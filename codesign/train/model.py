@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codesign.basics.errors import InputError
 from codesign.config import NetworkConfig, TrainConfig
 from codesign.contract.network import Leak
 from codesign.train.architecture import LayerPlan, ProjectionPlan, Shape, plan_layers
@@ -298,8 +299,15 @@ class SpikingNetwork(nn.Module):
         """Within, what ``masks`` (by names of :meth:`sparse_parameters`) exclude is taken for the zeros that it is.
 
         That makes convolutions of few connections quicker. Gradients of excluded weights may be 0 then, unless
-        ``every_gradient``.
+        ``every_gradient``. Raises InputError for a mask of no such weight, or of another shape.
         """
+        parameters = self.sparse_parameters()
+        for name, mask in masks.items():
+            if name not in parameters:
+                raise InputError(f"connected: no weight {name!r}; there are {', '.join(parameters)}")
+            shape = tuple(parameters[name].shape)
+            if mask.shape != shape:
+                raise InputError(f"connected: the mask of {name!r} is {tuple(mask.shape)}, its weights {shape}")
         chosen = [(self.get_submodule(name.rpartition(".")[0]), mask) for name, mask in masks.items()]
         projections = [(module, mask) for module, mask in chosen if isinstance(module, Projection) and mask.dim() == 4]
         for projection, mask in projections:

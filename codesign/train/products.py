@@ -66,11 +66,13 @@ class _EventLinear(torch.autograd.Function):
 class Connections:
     """Which weights of a convolution there are, for :func:`conv2d`.
 
-    mask : bool (targets, sources, kernel, kernel), as it is now; one that changes needs another object (:meth:`of`).
+    mask : (targets, sources, kernel, kernel), 0 or False where there is none, as it is now; one that changes needs
+        another object (:meth:`of`).
     """
 
     def __init__(self, mask: Tensor) -> None:
-        self.mask = mask.detach().clone()
+        # Kernels read bytes.
+        self.mask = (mask.detach() != 0).contiguous()
         self.count = int(self.mask.sum())
         self._made_of = mask, mask._version
         self._taps: dict[tuple[Geometry, bool], Taps] = {}
@@ -124,10 +126,10 @@ def _pays(signal: Tensor, weight: Tensor, stride: int, padding: int, connections
         or not native.usable(signal)
     ):
         return False
-    places = math.prod(size + 2 * padding - kernel + 1 for size in signal.shape[2:])
+    geometry = Geometry.of(signal, kernel, padding)
+    places = math.prod(geometry.out)
     if len(signal) * places * weight.numel() < LEAST_PRODUCTS:
         return False
-    geometry = Geometry.of(signal, kernel, padding)
     # Vectors and tiles that are not full take their time all the same.
     filled = len(signal) / (-(-len(signal) // geometry.lanes) * geometry.lanes) * places / geometry.places
     most = MOST_TAPS_BFLOAT16 if torch.is_autocast_enabled(signal.device.type) else MOST_TAPS
@@ -142,16 +144,14 @@ class _TapConv(torch.autograd.Function):
         kernel = weight.shape[-1]
         geometry = Geometry.of(signal, kernel, padding)
         taps = connections.taps(geometry)
-        height, width = (size + 2 * padding - kernel + 1 for size in signal.shape[2:])
         ctx.options = padding, connections, every_gradient, geometry
         if any(ctx.needs_input_grad[:2]):
             packed = pack(signal, geometry, padding)
             ctx.save_for_backward(packed, weight, signal if every_gradient else None)
-            ctx.shape = signal.shape
-            return taps.convolve(packed, weight, len(signal), height, width)
+            return taps.convolve(packed, weight, len(signal))
         block = signal.element_size() * signal.shape[1] * geometry.height * geometry.width * geometry.lanes
         parts = signal.split(max(1, PACKED_BYTES // block) * geometry.lanes)
-        sums = [taps.convolve(pack(part, geometry, padding), weight, len(part), height, width) for part in parts]
+        sums = [taps.convolve(pack(part, geometry, padding), weight, len(part)) for part in parts]
         return sums[0] if len(sums) == 1 else torch.cat(sums)
 
     @staticmethod
@@ -163,7 +163,7 @@ class _TapConv(torch.autograd.Function):
         padding, connections, every_gradient, geometry = ctx.options
         kernel = weight.shape[-1]
         top = kernel - 1 - padding
-        samples, _, height, width = gradient.shape
+        samples = len(gradient)
         # Whole tiles of the sums, for the gradient of the weights.
         least = geometry.height - kernel + 1 + top, geometry.width - kernel + 1 + top
         back = Geometry.of(gradient, kernel, top, least)
@@ -171,10 +171,10 @@ class _TapConv(torch.autograd.Function):
         of_signal = of_weight = None
         if ctx.needs_input_grad[0]:
             taps = connections.taps(back, turned=True)
-            of_signal = taps.convolve(upstream, weight, samples, *ctx.shape[2:])
+            of_signal = taps.convolve(upstream, weight, samples)
         if ctx.needs_input_grad[1] and every_gradient:
             of_weight = torch.nn.grad.conv2d_weight(signal, weight.shape, gradient, padding=padding)
         elif ctx.needs_input_grad[1]:
             taps = connections.taps(geometry)
-            of_weight = taps.gradients(packed, upstream, top, samples, height, width, weight)
+            of_weight = taps.gradients(packed, upstream, top, samples, weight)
         return of_signal, of_weight, None, None, None

@@ -323,6 +323,24 @@ def test_fine_tuning_goes_over_the_nonzero_weights_and_is_exact(taps, monkeypatc
     assert all(bool(spikes.any()) for spikes in ours[1][:-1])
 
 
+def test_masks_of_numbers_are_masks_and_those_that_do_not_fit_are_named(taps):
+    mask = some(4, 5, 3, 3, density=0.5)
+    for other in (mask.float(), 7 * mask.int(), mask.transpose(0, 1).contiguous().transpose(0, 1)):
+        made = Connections(other)
+        assert torch.equal(made.mask, mask)
+        assert made.mask.is_contiguous()
+        assert made.count == int(mask.sum())
+    config = convolutional()
+    network = SpikingNetwork((3, 12, 12), 10, config.network, config.train)
+    name, weight = next(iter(network.sparse_parameters().items()))
+    for masks, text in (
+        ({"nobody.weight": torch.ones_like(weight)}, "no weight 'nobody.weight'; there are layers.0"),
+        ({name: torch.ones_like(weight).transpose(0, 1)}, "the mask of 'layers.0.input.weight' is"),
+    ):
+        with pytest.raises(codesign.InputError, match=text), network.connected(masks, every_gradient=False):
+            pass
+
+
 @pytest.mark.parametrize("growth", ["gradient", "momentum", "random"])
 def test_training_over_taps_grows_where_dense_training_does(taps, monkeypatch, tmp_path, growth):
     """The steps whose gradients count for growth see those of absent weights, and only those steps."""

@@ -19,10 +19,12 @@ LONGEST = 1 << 31  # places in a packed signal are int32
 class Geometry:
     """How the output of a convolution is cut into tiles: for a dtype, a size of output and a kernel.
 
-    rows : of a tile. height, width : of the packed signal, zeros included. group : sources that are added up at once.
-    lanes : samples side by side in a vector. places : of all tiles, those beyond the output included.
+    out : height and width of the output. rows : of a tile. height, width : of the packed signal, zeros included.
+    group : sources that are added up at once. lanes : samples side by side in a vector. places : of all tiles, those
+    beyond the output included.
     """
 
+    out: tuple[int, int]
     rows: int
     height: int
     width: int
@@ -42,7 +44,7 @@ class Geometry:
         group = native.function("taps_group", signal)(rows, kernel)
         lanes = native.function("taps_lanes", signal)()
         packed = max(high + kernel - 1, least[0]), max(wide + kernel - 1, least[1])
-        return cls(rows, packed[0], packed[1], group, lanes, high * wide)
+        return cls((height, width), rows, packed[0], packed[1], group, lanes, high * wide)
 
     @property
     def is_built(self) -> bool:
@@ -88,36 +90,33 @@ class Taps:
         )
         return cls(targets, sources, geometry, offsets, at, flat)
 
-    def sizes(self, samples: int, height: int, width: int) -> native.Sizes:
-        """For ``samples`` outputs of this height and width."""
+    def sizes(self, samples: int) -> native.Sizes:
         found = self.geometry
         groups = -(-self.sources // found.group)
         return native.Sizes(
-            samples, self.sources, self.targets, height, width, found.height, found.width, found.group, groups
+            samples, self.sources, self.targets, *found.out, found.height, found.width, found.group, groups
         )
 
-    def convolve(self, packed: Tensor, weight: Tensor, samples: int, height: int, width: int) -> Tensor:
+    def convolve(self, packed: Tensor, weight: Tensor, samples: int) -> Tensor:
         """Sums (samples, targets, height, width), channels last, of a packed signal; weights as the mask lies."""
-        out = packed.new_empty((samples, height, width, self.targets))
+        out = packed.new_empty((samples, *self.geometry.out, self.targets))
         values = weight.reshape(-1).index_select(0, self.flat)
         native.function("taps_convolve", packed)(
-            ctypes.byref(self.sizes(samples, height, width)),
+            ctypes.byref(self.sizes(samples)),
             self.geometry.rows,
             *map(native.address, (self.offsets, self.at, values, packed, out)),
             torch.get_num_threads(),
         )
         return out.permute(0, 3, 1, 2)
 
-    def gradients(
-        self, packed: Tensor, upstream: Tensor, top: int, samples: int, height: int, width: int, like: Tensor
-    ) -> Tensor:
+    def gradients(self, packed: Tensor, upstream: Tensor, top: int, samples: int, like: Tensor) -> Tensor:
         """Gradient of the weights, 0 where no tap is, for the packed signal and the packed gradient of the sums.
 
-        top : zeros before the gradient. height, width : of the sums.
+        top : zeros before the gradient.
         """
         values = packed.new_empty(len(self.flat))
         native.function("taps_gradients", packed)(
-            ctypes.byref(self.sizes(samples, height, width)),
+            ctypes.byref(self.sizes(samples)),
             self.geometry.rows,
             top,
             *upstream.shape[2:4],
