@@ -114,6 +114,9 @@ class Taps:
 
         top : zeros before the gradient.
         """
+        tiled = (size - like.shape[-1] + 1 + top for size in (self.geometry.height, self.geometry.width))
+        # Tiles that reach beyond the sums read what must be there.
+        assert all(there >= wanted for there, wanted in zip(upstream.shape[2:4], tiled, strict=True))
         values = packed.new_empty(len(self.flat))
         native.function("taps_gradients", packed)(
             ctypes.byref(self.sizes(samples)),
