@@ -7,6 +7,7 @@ is follows from the number alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -54,23 +55,29 @@ DRAWN: dict[str, tuple[Any, ...]] = {
 }
 # Machines from this number on have several events a clock, or samples that are walked at once, or both.
 SECOND = 100
+# Machines from this number on have what those before never have: structures in one engine, or lanes in lock step that
+# can be loaded.
+THIRD = 120
 # A slot has as many sums: with more timesteps a machine takes minutes to synthesise.
 MOST_COLLECTED = 16
 SCHEDULES: tuple[Schedule, ...] = ("timestep", "sample")
 DRAWN_FROM_SECOND: dict[str, tuple[Any, ...]] = {"event_streams": (2, 4), "schedule": ("sample",)}
+KINDS = {"dense": 0.6, "convolution": 0.2, "recurrent": 0.2}
+KINDS_FROM_THIRD = {"dense": 0.15, "convolution": 0.4, "recurrent": 0.45}
 
 
 def random_machine(number: int) -> tuple[FrozenNetwork, HardwareMap]:
     """The network and placement of a number; the same for all time while this module stays as it is."""
     rng = np.random.default_rng([2026, number])
-    network = _network(rng)
-    choices = _choices(rng, network, is_second=number >= SECOND)
+    network = _network(rng, KINDS_FROM_THIRD if number >= THIRD else KINDS)
+    choices = _choices(rng, network, number)
     lanes = _lanes(rng, len(network.layers), choices)
     return network, map_network(network, lanes, None, choices)
 
 
-def _network(rng: np.random.Generator) -> FrozenNetwork:
-    kind = rng.choice(["dense", "convolution", "recurrent"], p=[0.6, 0.2, 0.2])
+def _network(rng: np.random.Generator, kinds: Mapping[str, float]) -> FrozenNetwork:
+    """kinds : how often each kind of network occurs."""
+    kind = rng.choice(list(kinds), p=list(kinds.values()))
     # A layer that reads input currents reads nothing else.
     is_current = bool(rng.random() < (0.2 if kind == "recurrent" else 0.5))
     coding = InputCoding("current", int(rng.choice([1, 4, 8], p=[0.2, 0.6, 0.2]))) if is_current else None
@@ -196,16 +203,16 @@ def _layer(
     return layer
 
 
-def _choices(rng: np.random.Generator, network: FrozenNetwork, *, is_second: bool) -> Choices:
-    """Those of a goal that estimates know, or any that go together, drawn until they suit the network."""
+def _choices(rng: np.random.Generator, network: FrozenNetwork, number: int) -> Choices:
+    """Those of a goal that estimates know, or any that go together, drawn until they suit both network and number."""
     structured = not network.is_plain_chain
-    known = DRAWN | DRAWN_FROM_SECOND if is_second else DRAWN
+    known = DRAWN | DRAWN_FROM_SECOND if number >= SECOND else DRAWN
     while True:
         if rng.random() < 0.4:
             goal = list(GOALS)[rng.integers(len(GOALS))]
             drawn = expanded(goal, {}, readout=network.readout, structured=structured)
             drawn = {name: value for name, value in drawn.items() if name in known}
-            if structured:
+            if structured and number < THIRD:
                 # The table was made when these had an engine for each layer only.
                 drawn.pop("shape", None)
         else:
@@ -216,7 +223,9 @@ def _choices(rng: np.random.Generator, network: FrozenNetwork, *, is_second: boo
             }
             if "synapse_memory" in drawn:
                 drawn["loadable"] = True
-        if _is_newer(drawn, structured=structured) or (is_second and drawn.keys().isdisjoint(DRAWN_FROM_SECOND)):
+            if structured and number >= THIRD:
+                drawn["shape"] = "folded"
+        if not _is_of(number, drawn, structured=structured):
             continue
         if "schedule" in drawn:
             if network.timesteps > MOST_COLLECTED:
@@ -232,10 +241,14 @@ def _choices(rng: np.random.Generator, network: FrozenNetwork, *, is_second: boo
             return choices
 
 
-def _is_newer(drawn: dict[str, Any], *, structured: bool) -> bool:
-    """Whether machines could not have these choices together when the table was made."""
+def _is_of(number: int, drawn: Mapping[str, Any], *, structured: bool) -> bool:
+    """Whether machines of the number have such choices: each range has what could not be built when its rows of the
+    table were made, and nothing newer."""
     alone = [name for name in ("shape", "synapses", "lockstep", "loadable") if name in drawn]
-    return (structured and bool(alone)) or ("lockstep" in alone and "loadable" in alone)
+    is_newest = (structured and bool(alone)) or ("lockstep" in alone and "loadable" in alone)
+    if number >= THIRD:
+        return is_newest
+    return not is_newest and (number < SECOND or not drawn.keys().isdisjoint(DRAWN_FROM_SECOND))
 
 
 def _lanes(rng: np.random.Generator, layers: int, choices: Choices) -> list[int]:

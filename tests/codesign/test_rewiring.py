@@ -26,6 +26,7 @@ from codesign.train.rewiring import (
     rewiring_fraction,
     turning_point,
 )
+from codesign.train.rewiring import rewirer as rewirer_module
 from codesign.train.rewiring.balance import balanced_mask, balanced_order, bank_counts
 
 N = 400_000
@@ -251,7 +252,7 @@ def copies(tensors) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("scope", ["layer", "neuron", "global"])
 def test_rewiring_holds_the_count_and_moves_the_right_positions(scope):
     rewirer = made(scope=scope, min_fan_in=0)
-    before, weights, scores = copies(rewirer.masks), copies(rewirer.parameters), copies(rewirer._scores)
+    before, weights, scores = copies(rewirer.masks), copies(rewirer.parameters), copies(rewirer._growth.scores)
     changes = rewirer.rewire()
     total = 0
     moved = {name: (before[name] & ~mask, ~before[name] & mask) for name, mask in rewirer.masks.items()}
@@ -283,7 +284,7 @@ def test_just_pruned_positions_are_not_regrown():
     rewirer = made()
     before = copies(rewirer.masks)
     # The largest scores lie on active positions: regrowth must not go back to the ones just pruned.
-    rewirer._scores = {name: mask.float() * 1e6 for name, mask in before.items()}
+    rewirer._growth.scores = {name: mask.float() * 1e6 for name, mask in before.items()}
     for change in rewirer.rewire():
         assert int((before[change.layer] & ~rewirer.masks[change.layer]).sum()) == change.pruned > 0
 
@@ -303,7 +304,7 @@ def test_equal_magnitudes_are_pruned_and_equal_scores_grown_by_index():
     assert rewirer.masks["weight"][0].tolist() == [False] * 5 + [True] * 5
     with torch.no_grad():
         model.weight.copy_(rewirer.masks["weight"].float())
-    rewirer._scores = {"weight": torch.ones(1, 10)}
+    rewirer._growth.scores = {"weight": torch.ones(1, 10)}
     (change,) = rewirer.rewire()
     n = change.grown
     assert 0 < n < 5
@@ -467,7 +468,7 @@ def test_a_small_layer_stays_alive(floor, least):
             if name == "2.weight":
                 values = torch.where(torch.arange(weight.numel()).reshape(weight.shape) % 7 == 0, 1.0, 1e-6)
             weight.data.copy_(values * rewirer.masks[name])
-            rewirer._scores[name] = torch.rand(weight.shape, generator=torch.Generator().manual_seed(3))
+            rewirer._growth.scores[name] = torch.rand(weight.shape, generator=torch.Generator().manual_seed(3))
         rewirer.rewire()
     assert sum(rewirer.counts.values()) == 500
     assert rewirer.counts["2.weight"] >= least
@@ -528,7 +529,7 @@ def test_the_fraction_lost_to_rounding_is_carried():
         rows = [int(row.sum()) for row in rewirer.masks["weight"]]
         expected += sum(count * rewiring_fraction(count, 0.0, rewirer.config) for count in rows)
         pruned += rewirer.fall()[0].pruned
-    carried = rewirer._carry["fall"]
+    carried = rewirer._ratios.carry["fall"]
     assert ((carried >= 0) & (carried < 1)).all()
     assert pruned + carried.sum() == pytest.approx(expected)
     assert pruned > 0
@@ -545,13 +546,13 @@ def test_momentum_is_an_exponential_mean_of_the_dense_gradient_in_the_window():
         optimizer.step()
         assert (model.weight.grad == 2.0 * rewirer.masks["weight"]).all()
         rewirer.step()
-        assert bool(rewirer._scores) == (step == 4)
+        assert bool(rewirer._growth.scores) == (step == 4)
     model.weight.grad = torch.full((4, 4), 2.0)
     rewirer.mask_gradients()
     optimizer.step()
-    assert float(rewirer._scores["weight"][0, 0]) == pytest.approx(2 * (1 - 0.75**2))
+    assert float(rewirer._growth.scores["weight"][0, 0]) == pytest.approx(2 * (1 - 0.75**2))
     assert rewirer.step()[0].change == "rewire"
-    assert not rewirer._scores
+    assert not rewirer._growth.scores
 
 
 def test_gradient_growth_looks_at_the_last_batch_alone():
@@ -733,7 +734,7 @@ def test_the_last_fall_goes_in_steps_where_a_hook_is_asked(enough, low, high):
 def test_the_turning_point_stops_the_fall(monkeypatch):
     rewirer = made(target=0.02, stop_at="turning-point", min_fan_in=0, epochs=100, epochs_per_iteration=2)
     indices = iter([0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.1])
-    monkeypatch.setattr(rewirer, "_mean_index", lambda: next(indices))
+    monkeypatch.setattr(rewirer_module, "mean_index", lambda units: next(indices))
     densities = []
     while not rewirer.settled:
         for weight in rewirer.parameters.values():

@@ -451,8 +451,8 @@ def test_fused_optimizers_under_a_scaler_score_unscaled_and_finite_gradients(ski
                 scaler.update()
             if step < BATCHES - 1:
                 rewirer.step()
-    for name, score in plain[2]._scores.items():
-        assert torch.allclose(scaled[2]._scores[name], score, rtol=1e-4, atol=1e-7)
+    for name, score in plain[2]._growth.scores.items():
+        assert torch.allclose(scaled[2]._growth.scores[name], score, rtol=1e-4, atol=1e-7)
         assert score.any()
 
 
@@ -837,7 +837,7 @@ def test_gradients_that_are_not_numbers_are_said_and_do_not_count_for_growth():
         optimizer.step()
         rewirer.step()
     expected = 1 - rewirer.config.momentum**2
-    assert torch.allclose(rewirer._scores["0.weight"], torch.tensor(expected))
+    assert torch.allclose(rewirer._growth.scores["0.weight"], torch.tensor(expected))
 
 
 def test_gradients_that_are_all_zero_choose_no_connections():

@@ -6,7 +6,7 @@ Knows torch and nothing of spiking networks, data or hardware.
 """
 
 from codesign.basics.sparsity import keep_bound, pq_index
-from codesign.train.rewiring.index import rewiring_fraction
+from codesign.train.rewiring.ratios import rewiring_fraction
 from codesign.train.rewiring.rewirer import LayerChange, PQRewirer
 from codesign.train.rewiring.schedule import change_epochs, fall_epochs, turning_point
 from codesign.train.rewiring.start import layer_counts, random_mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,19 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from codesign.basics.errors import CodesignWarning, InputError
-from codesign.basics.sparsity import apportion, pq_index
+from codesign.basics.sparsity import apportion
 from codesign.config import RewiringConfig, parse_section
-from codesign.train.rewiring.index import rewiring_fraction
+from codesign.train.rewiring.growth import GrowthScores
 from codesign.train.rewiring.optimizers import Optimizers, held_by, loss_scale, will_skip
 from codesign.train.rewiring.parameters import check_unowned, disown, own, plain_name, sparse_parameters, unwrapped
+from codesign.train.rewiring.ratios import Measured, Ratios, mean_index
 from codesign.train.rewiring.schedule import change_epochs, turning_point
 from codesign.train.rewiring.selection import Bool, Int, Layout, Values, smallest
 from codesign.train.rewiring.shares import Shares
 from codesign.train.rewiring.start import first_masks, target_groups
 from codesign.train.rewiring.weights import MaskedWeights
-
-# First fraction of ratio 'constant' (Mocanu et al., 2018) and 'cosine' (Evci et al., 2020) where density stays.
-DEFAULT_FRACTION = 0.3
 
 # Steps that may change weights without showing their gradients: a run that writes weights itself while a scaler skips
 # steps or gradients accumulate looks like an optimiser that nobody gave.
@@ -168,15 +165,15 @@ class PQRewirer:
         self._shares = Shares(self.config, self._layout) if self.config.share == "index" else None
         first = first_masks(self.config, self._layout, self._targets, seed)
         self._weights = MaskedWeights(self.model, parameters, first, masks_nothing=self.density_is_one)
-        self._carry = {kind: np.zeros(len(self._layout.units)) for kind in ("rewire", "fall")}
+        target = sum(target for _, target in self._targets)
+        self._ratios = Ratios(self.config, self._layout, self.events, steps_per_epoch, target)
         self._steps = self._changed_at = 0
         self._waits = False
         self._indices: list[float] = []
         self.history: list[LayerChange] = []
         self._stop = stop
         self._initial: dict[str, Tensor] = {}
-        self._scores: dict[str, Tensor] = {}
-        self._scored: set[str] = set()
+        self._growth = GrowthScores(self.config.momentum if self.rules.growth == "momentum" else 0.0)
         self._used = False
         self._uses = self._blind = 0
         self._sample: list[Tensor] | None = None
@@ -250,7 +247,7 @@ class PQRewirer:
 
     def measure(self) -> dict[str, tuple[float, float]]:
         """(I, c) of each parameter now, means over its units weighted by their active weights."""
-        return self._per_layer(self._measured(self._magnitudes(), self._active()))
+        return self._by_layer(self._measured(self._magnitudes(), self._active()))
 
     # The model and the optimisers, which others change as well.
 
@@ -352,7 +349,7 @@ class PQRewirer:
         self._weights.zero_pruned()
         self._weights.settle()
         self._steps += 1
-        self._scored.clear()
+        self._growth.next_step()
         self._used = False
         planned = self.steps_per_epoch * self.epochs
         if self._steps == planned + 1 and self.events:
@@ -400,7 +397,7 @@ class PQRewirer:
                 self.settled = self._on_target or self._stop(self.counts)
             return changes
         if self.config.stop_at == "turning-point":
-            self._indices.append(self._mean_index())
+            self._indices.append(mean_index(self._measured(self._magnitudes(), self._active())))
             if turning_point(self._indices) is not None:
                 self.settled = True
                 return []
@@ -452,36 +449,17 @@ class PQRewirer:
             self._used = True
             self._uses += 1
             if score and self._scores_now:
-                self._score([name for name in names if name not in self._scored], gradients, scale)
+                self._score(names, gradients, scale)
         self._weights.mask_gradients(gradients, keep=keep)
 
     def _score(self, names: Sequence[str], gradients: Mapping[str, Tensor], scale: float) -> None:
-        gradients = {name: gradients[name] for name in names if name in gradients}
-        if not gradients or not self._tells_something(gradients):
-            return
-        decay = self.config.momentum if self.rules.growth == "momentum" else 0.0
-        for name in names:
-            score = self._scores.get(name)
-            # The parameter may have been moved since.
-            score = torch.zeros_like(self.parameters[name]) if score is None else score.to(self.parameters[name].device)
-            self._scores[name] = score.mul_(decay)
-            if name in gradients:
-                score.add_(gradients[name], alpha=(1 - decay) / scale)
-        self._scored.update(names)
-
-    def _tells_something(self, gradients: Mapping[str, Tensor]) -> bool:
-        """False for gradients that are all 0, and for those that are not finite, which a scaler skips."""
-        largest = [torch.linalg.vector_norm(gradient, math.inf).float() for gradient in gradients.values()]
-        found = torch.stack([value.to(largest[0].device) for value in largest]).tolist()
-        for name, value in zip(gradients, found, strict=True):
-            if not math.isfinite(value):
-                self._warn(
-                    f"the gradient of {name!r} is NaN or infinite at step {self._steps + 1}; it does not count for "
-                    f"growth, and without a GradScaler it spoils the weights",
-                    once="gradient",
-                )
-                return False
-        return any(found)
+        bad = self._growth.add(names, gradients, self.parameters, scale)
+        if bad is not None:
+            self._warn(
+                f"the gradient of {bad!r} is NaN or infinite at step {self._steps + 1}; it does not count for growth, "
+                f"and without a GradScaler it spoils the weights",
+                once="gradient",
+            )
 
     @property
     def density_is_one(self) -> bool:
@@ -495,7 +473,7 @@ class PQRewirer:
     @property
     def _is_scored(self) -> bool:
         """True if every optimiser has shown a gradient to grow by since the last rewiring."""
-        return not self._grows_by_gradient or all(name in self._scores for name in self.names)
+        return not self._grows_by_gradient or self._growth.has_all(self.names)
 
     @property
     def reads_absent_gradients(self) -> bool:
@@ -523,7 +501,7 @@ class PQRewirer:
         unit_of = self._layout.unit_of()
         units = self._measured(magnitudes, active)
         prunable = self._layout.prunable(magnitudes, active, self.config.min_fan_in)
-        count = self._with_carry("rewire", units)
+        count = self._ratios.counts("rewire", units)
         # A unit without room for as many new connections would silently lose density.
         count = np.minimum(count, self._layout.per_unit(unit_of, ~active))
         lanes = self.config.lane_balance
@@ -545,7 +523,7 @@ class PQRewirer:
             # In balance alone, which keeps every unit's number.
             gone = new = np.minimum(new, room)
         grown = smallest(growth_keys, growable, unit_of, new)
-        self._scores.clear()
+        self._growth.restart()
         return self._apply("rewire", units, pruned, grown)
 
     def fall(self, *, final: bool = False, paced: bool = True) -> list[LayerChange]:
@@ -561,7 +539,7 @@ class PQRewirer:
         prunable = self._layout.prunable(magnitudes, active, self.config.min_fan_in)
         keys, prunable = self._layout.in_balance(magnitudes, prunable, active, self.config.lane_balance)
         room = self._layout.per_unit(unit_of, prunable)
-        wanted = np.minimum(self._with_carry("fall", units), room)
+        wanted = np.minimum(self._ratios.counts("fall", units), room)
         counts = list(self.counts.values())
         for members, target in self._targets:
             excess = max(0, sum(counts[layer] for layer in members) - target)
@@ -623,9 +601,9 @@ class PQRewirer:
         if self._attached:
             self._follow()
         state: dict[str, Any] = {f"mask.{name}": mask.clone() for name, mask in self.masks.items()}
-        state |= {f"score.{name}": score.clone() for name, score in self._scores.items()}
+        state |= {f"score.{name}": score.clone() for name, score in self._growth.scores.items()}
         state |= {f"initial.{name}": value.clone() for name, value in self._initial.items()}
-        state |= {f"carry.{kind}": torch.from_numpy(carry.copy()) for kind, carry in self._carry.items()}
+        state |= {f"carry.{kind}": torch.from_numpy(carry.copy()) for kind, carry in self._ratios.carry.items()}
         state["document"] = {
             "options": self._options,
             "schedule": [self.steps_per_epoch, self.epochs, self.seed],
@@ -653,7 +631,7 @@ class PQRewirer:
             masks = self._saved(state, "mask")
             self._check_same(document, masks)
             tensors = {kind: self._saved(state, kind) for kind in ("score", "initial")}
-            carry = {kind: state[f"carry.{kind}"].cpu().numpy().astype(np.float64) for kind in self._carry}
+            carry = {kind: state[f"carry.{kind}"].cpu().numpy().astype(np.float64) for kind in self._ratios.carry}
             steps, changed_at = int(document["steps"]), int(document["changed_at"])
             settled = bool(document["settled"])
             history = [LayerChange(**row) for row in document["history"]]
@@ -669,14 +647,14 @@ class PQRewirer:
             ) from None
         self._weights.load_masks(masks)
         parameters = {plain_name(name): (name, value) for name, value in self.model.named_parameters()}
-        for kind, kept in (("score", self._scores), ("initial", self._initial)):
+        for kind, kept in (("score", self._growth.scores), ("initial", self._initial)):
             kept.clear()
             for key, value in tensors[kind].items():
                 name, parameter = parameters[key]
                 kept[name] = value.clone().to(parameter.device)
-        self._carry, self._steps, self._changed_at, self._waits = carry, steps, changed_at, waits
+        self._ratios.carry, self._steps, self._changed_at, self._waits = carry, steps, changed_at, waits
         self.settled, self._indices, self.history = settled, indices, history
-        self._scored.clear()
+        self._growth.next_step()
         self._is_fresh = True
         self._used, self._uses, self._blind, self._sample = False, 0, 0, None
         self._expected = {name: expected[plain_name(name)] for name in self.names if plain_name(name) in expected}
@@ -738,81 +716,25 @@ class PQRewirer:
         if self.rules.growth == "random":
             return np.random.default_rng([self.seed, 4, self._steps]).random(self._layout.size)
         for name in self.names:
-            if name not in self._scores:
+            if name not in self._growth.scores:
                 raise InputError(
                     f"PQRewirer: no gradient was seen before this rewiring ({name!r}); give the optimizer, or call "
                     f"step() before zero_grad"
                 )
-        return np.abs(self._flat({name: score.float() for name, score in self._scores.items()}))
+        return np.abs(self._flat({name: score.float() for name, score in self._growth.scores.items()}))
 
-    # Ratios.
-
-    def _measured(self, magnitudes: Values, active: Bool) -> list[tuple[int, float, float]]:
-        """(d, I, c) of each unit, over its active weights, zeros included."""
-        units = []
-        for part in self._layout.units:
-            weights = magnitudes[part][active[part]]
-            index = pq_index(weights, self.config.p, self.config.q)
-            units.append((weights.size, index, self._fraction(weights.size, index)))
-        return units
-
-    def _fraction(self, count: int, index: float) -> float:
-        """c of a unit by the chosen ratio, at the next change; 0 where connections do not change."""
-        if not self.rules.changes:
-            return 0.0
-        if self.rules.ratio == "pq":
-            return rewiring_fraction(count, index, self.config)
-        falls = sum(kind == "fall" for kind in self.events.values())
-        if self.config.fraction is not None:
-            first = self.config.fraction
-        elif self.rules.falls and self.rules.ratio == "constant" and falls:
-            # The one ratio that takes the start to the target in the falls there are.
-            first = 1 - (self._targets_total / self._start_total) ** (1 / falls)
-        else:
-            first = DEFAULT_FRACTION
-        if self.rules.ratio == "constant":
-            return first
+    def _measured(self, magnitudes: Values, active: Bool) -> list[Measured]:
         # A rewiring that had to wait has the ratio of when it was due.
-        now = self._changed_at if self._waits else self._steps
-        done = sum(epoch * self.steps_per_epoch < now for epoch in self.events)
-        return first / 2 * (1 + math.cos(math.pi * min(1.0, done / max(1, len(self.events)))))
+        return self._ratios.measured(magnitudes, active, self._changed_at if self._waits else self._steps)
 
-    @property
-    def _targets_total(self) -> int:
-        return sum(target for _, target in self._targets)
-
-    @property
-    def _start_total(self) -> int:
-        return round(self.config.start_density * self._layout.size)
-
-    def _with_carry(self, kind: str, units: list[tuple[int, float, float]]) -> Int:
-        """floor(c d) of each unit; the fraction lost is carried to the unit's next change of this kind."""
-        exact = np.array([c * d for d, _, c in units]) + self._carry[kind]
-        whole = np.floor(exact)
-        self._carry[kind] = exact - whole
-        return whole.astype(np.int64)
-
-    def _mean_index(self) -> float:
-        units = self._measured(self._magnitudes(), self._active())
-        return sum(d * index for d, index, _ in units) / max(1, sum(d for d, _, _ in units))
-
-    def _per_layer(self, units: list[tuple[int, float, float]]) -> dict[str, tuple[float, float]]:
-        if self.config.scope == "global":
-            return dict.fromkeys(self.names, units[0][1:])
-        found: dict[str, tuple[float, float]] = {}
-        layers = np.array([self._layout.layer_of(part) for part in self._layout.units])
-        table = np.array(units, np.float64)
-        for layer, name in enumerate(self.names):
-            d, index, c = table[layers == layer].T
-            total = max(1.0, float(d.sum()))
-            found[name] = float(d @ index) / total, float(d @ c) / total
-        return found
+    def _by_layer(self, units: Sequence[Measured]) -> dict[str, tuple[float, float]]:
+        return dict(zip(self.names, self._ratios.by_layer(units), strict=True))
 
     # Changing masks.
 
     @torch.no_grad()
-    def _apply(self, kind: str, units: list[tuple[int, float, float]], pruned: Bool, grown: Bool) -> list[LayerChange]:
-        measured = self._per_layer(units)
+    def _apply(self, kind: str, units: Sequence[Measured], pruned: Bool, grown: Bool) -> list[LayerChange]:
+        measured = self._by_layer(units)
         epoch = -(-self._steps // self.steps_per_epoch)
         changes = []
         for (name, weight), (start, end) in zip(self.parameters.items(), self._layout.bounds, strict=True):

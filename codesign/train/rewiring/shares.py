@@ -8,11 +8,9 @@ import numpy as np
 
 from codesign.basics.sparsity import apportion, keep_bound
 from codesign.config import RewiringConfig
+from codesign.train.rewiring.ratios import Measured
 from codesign.train.rewiring.selection import Int, Layout
 from codesign.train.rewiring.start import layer_counts
-
-# (d, I, c) of a unit: active weights, their PQ index, the fraction to rewire.
-Measured = tuple[int, float, float]
 
 
 class Shares:
