@@ -76,6 +76,8 @@ class Part:
 PARTS: dict[str, Part] = {
     "artix7-35t": Part("XC7A35T", "xilinx", {"lut": 20800, "ff": 41600, "bram": 50, "dsp": 90}),
     "artix7-100t": Part("XC7A100T", "xilinx", {"lut": 63400, "ff": 126800, "bram": 135, "dsp": 240}),
+    "artix7-200t": Part("XC7A200T", "xilinx", {"lut": 134600, "ff": 269200, "bram": 365, "dsp": 740}),
+    "kintex7-325t": Part("XC7K325T", "xilinx", {"lut": 203800, "ff": 407600, "bram": 445, "dsp": 840}),
     "zynq-7020": Part("XC7Z020", "xilinx", {"lut": 53200, "ff": 106400, "bram": 140, "dsp": 220}),
     "gw1nr-9": Part("GW1NR-9", "gowin", {"lut": 8640, "ff": 6480, "bram": 26, "dsp": 20}),
     "gw2ar-18": Part("GW2AR-18", "gowin", {"lut": 20736, "ff": 15552, "bram": 46, "dsp": 48}),

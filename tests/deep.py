@@ -1,7 +1,7 @@
 """`python -m tests.deep`: deep tests and proofs in parts, those first that have not run on the present sources.
 
 A part is a file of deep tests, or a proof. tests/deep.json remembers for each the sources that it ran on (a hash of
-every file that it can reach by imports), what came of it, and of a file which of its tests have passed on these
+what it can reach by imports), what came of it, and of a file which of its tests have passed on these
 sources. It is written after each part, also of one that was stopped, and the next run does only what is left.
 """
 
@@ -70,8 +70,10 @@ def parts(jobs: int = 1) -> list[Part]:
 def sources(file: Path) -> list[Path]:
     """Every file of ours that ``file`` reaches by imports, at whatever depth of the code they stand.
 
-    A string that is a module's name counts as an import (``python -m``, ``import_module``). Of a package that is
-    reached all files count that are not Python, such as templates, Verilog and kernels.
+    A string that is a module's name counts as an import (``python -m``, ``import_module``). Files that are not Python,
+    such as templates, Verilog and kernels, count where a file that is reached has their name as a text, or their
+    folder's if one that is reached lies beside that folder; those that no module names, where one in their folder is
+    reached.
     """
     reached: set[Path] = set()
     waiting = [file]
@@ -86,18 +88,42 @@ def sources(file: Path) -> list[Path]:
         if conftest.is_file():
             waiting.append(conftest)
         waiting += _reached_from(path)
-    for package in {path.relative_to(ROOT).parts[0] for path in reached} & set(PACKAGES):
-        reached |= _data_files(package)
+    modules = [path for path in reached if path.suffix == ".py"]
+    folders = {path.parent for path in modules}
+    for path, named in _data_files().items():
+        if _named(path, modules) or (not named and path.parent in folders):
+            reached.add(path)
     return sorted(reached | {ROOT / name for name in COMMON})
 
 
 @functools.cache
-def _data_files(package: str) -> frozenset[Path]:
-    return frozenset(
-        path
-        for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc") and "releases" not in path.parts
-    )
+def _data_files() -> dict[Path, bool]:
+    """Files of the packages that are not Python, and whether one of their modules has the file's name as a text."""
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*")) if path.is_file()]
+    modules = [path for path in files if path.suffix == ".py"]
+    found = [path for path in files if path.suffix not in (".py", ".pyc") and "releases" not in path.parts]
+    names = set().union(*map(_texts, modules))
+    return {path: path.name in names for path in found}
+
+
+def _named(path: Path, modules: Iterable[Path]) -> bool:
+    """Whether one of the modules has a data file's name, or its folder's, as a text."""
+    names = set().union(*map(_texts, modules))
+    beside = path.parent.parent == ROOT or any(module.parent == path.parent.parent for module in modules)
+    return path.name in names or (beside and path.parent.name in names)
+
+
+@functools.cache
+def _texts(path: Path) -> frozenset[str]:
+    """Last parts of the texts in a source file, which may be names of files and folders."""
+    nodes = _run(_tree(path))
+    texts = (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return frozenset(text.rsplit("/", 1)[-1] for text in texts)
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -109,7 +135,7 @@ def _imported(path: Path) -> set[str]:
     """Names of modules, or of what is in them, that a file imports or names, for type checking apart."""
     here = path.relative_to(ROOT).parent.parts
     names: set[str] = set()
-    for node in _run(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _run(_tree(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -132,7 +158,7 @@ def _imported(path: Path) -> set[str]:
 
 def _run(node: ast.AST) -> Iterator[ast.AST]:
     """A tree's nodes without those that only a type checker sees, and without docstrings."""
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+    if _is_text(node):
         return
     yield node
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -160,7 +186,19 @@ def _files_of(name: str, folder: Path) -> Iterator[Path]:
 
 @functools.cache
 def _file_hash(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    """Hash of a file, of Python's as it runs: without comments, docstrings and the layout of its lines."""
+    if path.suffix != ".py":
+        return hashlib.sha256(path.read_bytes()).digest()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [item for item in node.body if not _is_text(item)]
+    return hashlib.sha256(ast.unparse(tree).encode()).digest()
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether it is a docstring, or a text that stands alone in another place."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 @functools.cache
@@ -170,6 +208,9 @@ def fingerprint(file: Path) -> str:
     for path in sources(file):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + _file_hash(path))
     return digest.hexdigest()[:16]
+
+
+CACHED = (_data_files, _texts, _tree, _reached_from, _file_hash, fingerprint)
 
 
 def read_ledger(path: Path = LEDGER) -> dict[str, dict[str, Any]]:
@@ -306,7 +347,7 @@ def main(
         if clock() + (0 if is_file else entry.get("seconds", 0)) >= end:
             left += 1
             continue
-        for cached in (_data_files, _reached_from, _file_hash, fingerprint):
+        for cached in CACHED:
             cached.cache_clear()
         before = fingerprint(part.file)
         known = entry.get("passed", ()) if entry.get("sources") == before and reasons[part.name] else ()

@@ -24,6 +24,9 @@ def tree(tmp_path, monkeypatch):
         "codesign/__init__.py": "",
         "codesign/core.py": "VALUE = 2\n",
         "codesign/shape.j2": "text\n",
+        "codesign/kernel.cpp": "text\n",
+        "codesign/reader.py": "from pathlib import Path\nFILE = Path('codesign') / 'kernel.cpp'\n",
+        "codesign/forms/page.j2": "text\n",
         "tests/helper.py": "def value():\n    from codesign import core\n    return core.VALUE\n",
         "tests/test_a.py": "import helper\n" + PASSES.format(expected="1 + 1"),
         "tests/test_b.py": PASSES.format(expected="2"),
@@ -31,6 +34,7 @@ def tree(tmp_path, monkeypatch):
         "pytest.ini": "[pytest]\n",
         "tests/deep_plugin.py": Path(deep.__file__).with_name("deep_plugin.py").read_text(),
     }
+    (tmp_path / "codesign" / "forms").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(deep, "ROOT", tmp_path)
@@ -43,7 +47,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def forget():
-    for cached in (deep._data_files, deep._reached_from, deep._file_hash, deep.fingerprint):
+    for cached in deep.CACHED:
         cached.cache_clear()
 
 
@@ -68,22 +72,37 @@ def test_what_has_passed_on_the_present_sources_is_not_run_again(tree, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "stale"),
+    ("name", "more", "stale"),
     [
-        ("codesign/core.py", "a"),
-        ("codesign/shape.j2", "a"),
-        ("tests/helper.py", "a"),
-        ("tests/test_b.py", "b"),
-        ("requirements.lock", "ab"),
-        ("tests/elsewhere.py", ""),
+        ("codesign/core.py", "VALUE = 1 + 1", "a"),
+        ("codesign/core.py", "# That it is two, is known.", ""),
+        ("codesign/core.py", '"""What it is."""', ""),
+        ("codesign/shape.j2", "", "a"),
+        # Named by a module that no test reaches, and in a folder of which none is reached.
+        ("codesign/kernel.cpp", "", ""),
+        ("codesign/forms/page.j2", "", ""),
+        ("tests/helper.py", "import codesign.reader", "a"),
+        ("tests/test_b.py", "more = 1", "b"),
+        ("requirements.lock", "", "ab"),
+        ("tests/elsewhere.py", "more = 1", ""),
     ],
 )
-def test_a_part_is_stale_once_a_file_that_it_reaches_changes(tree, capsys, name, stale):
+def test_a_part_is_stale_once_a_file_that_it_reaches_changes(tree, capsys, name, more, stale):
     run(tree, capsys=capsys)
     with (tree / name).open("a") as file:
-        file.write("\n")
+        file.write(f"{more}\n")
     out = run(tree, "--stale", capsys=capsys)[1]
     assert re.findall(r"test_(\w)\.py +sources changed since it ran at", out) == list(stale)
+
+
+def test_a_data_file_counts_where_a_file_that_is_reached_names_it(tree, capsys):
+    (tree / "tests/helper.py").write_text("import codesign.reader\n")
+    (tree / "tests/test_b.py").write_text("FOLDER = 'codesign/forms'\nimport codesign\n")
+    run(tree, capsys=capsys)
+    (tree / "codesign/kernel.cpp").write_text("other\n")
+    assert re.findall(r"test_(\w)\.py +sources", run(tree, "--stale", capsys=capsys)[1]) == ["a"]
+    (tree / "codesign/forms/page.j2").write_text("other\n")
+    assert re.findall(r"test_(\w)\.py +sources", run(tree, "--stale", capsys=capsys)[1]) == ["a", "b"]
 
 
 def test_a_part_that_fails_is_recorded_and_stays_stale(tree, capsys, monkeypatch):
