@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ COPIES = re.compile(
 INSTANCE = re.compile(r"\.rom$")
 
 
-def component_counts(path: Path, top: str) -> Counts:
+def component_counts(path: Path, top: str, known: Collection[str] = ()) -> Counts:
     """Cells by component and kind of the netlist that yosys wrote as JSON.
 
-    A component is an instance's path without the lane's number (``engine0.fetcher``), "" for the top module. Kinds:
+    A component is an instance's path without the lane's number (``engine0.fetcher``), "" for the top module.
+
+    known : names of components that end with a number of their own, which is no copy's.
+
+    Kinds:
     ``lut``, ``carry``, ``chain`` (carry chains), ``ff``, ``lutram``, ``shift`` (shift registers of LUTs), ``bram``,
     ``half`` (half blocks), ``dsp``, ``spram``; of iCE40 also ``lone_ff`` and ``lone_carry``, which share no LUT's cell.
     """
@@ -38,15 +42,19 @@ def component_counts(path: Path, top: str) -> Counts:
     ports = _Ports(cells)
     for name, cell in cells.items():
         for kind in _kinds(cell, ports):
-            found[_component(name, scopes)][kind] += 1
+            found[_component(name, scopes, known)][kind] += 1
     return {name: dict(sorted(counts.items())) for name, counts in sorted(found.items())}
 
 
-def _component(name: str, scopes: set[str]) -> str:
+def _component(name: str, scopes: set[str], known: Collection[str]) -> str:
     parts = name.split(".")
     while parts and ".".join(parts) not in scopes:
         parts.pop()
-    return INSTANCE.sub("", COPIES.sub(r"\1\2", ".".join(parts)))
+    instance = ".".join(parts)
+    for whole in (instance, re.sub(r"_\d+$", "", instance)):
+        if whole in known:
+            return whole
+    return INSTANCE.sub("", COPIES.sub(r"\1\2", instance))
 
 
 class _Ports:

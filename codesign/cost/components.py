@@ -509,8 +509,17 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
         first = 1 if short else 2
         parts.add((fire - first) * widths.rest + (stages - fire) * (widths.rest + widths.membrane))
         parts.add(added=widths.rest, compared=2 * widths.rest, muxed=term + widths.state + widths.rest)
-    if len(layers) > 1:
-        parts.add(folded=widths.membrane * (len(layers) - 1))
+    # Of layers in turns each way that differs is built, and one of them chosen.
+    ways = [
+        {(leak.kind, str(leak.shift), str(leak.multiplier)) for layer in engine.frozen for leak in [layer.leak]},
+        {(layer.reset, layer.reset_value) for layer in engine.frozen},
+        {layer.membrane_width for layer in engine.frozen},
+    ]
+    fractions = {layer.fraction_bits for layer in engine.frozen}
+    parts.add(
+        folded=widths.membrane * sum(len(found) - 1 for found in ways),
+        muxed=widths.state * (len(fractions) - 1 if widths.has_sum else 0),
+    )
     if placement.capacity is not None:
         parts.add(clipped=2 * widths.membrane)
     # Parameters wait from when the first of them is read until they are used.
