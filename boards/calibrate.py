@@ -116,6 +116,11 @@ def circuit_hash(verilog: str) -> str:
     return hashlib.sha256(bare.encode()).hexdigest()[:16]
 
 
+def families_of(plan: MachinePlan) -> list[str]:
+    """Families that build the machine; none does with distributed and single-port RAM at once."""
+    return [family for family in FAMILIES if no_such_machine(plan, family) is None]
+
+
 def make_table(numbers: Sequence[int]) -> None:
     """Synthesise the machines that the table lacks, or whose Verilog has changed; a row is written when it is whole."""
     for number in numbers:
@@ -128,7 +133,9 @@ def make_table(numbers: Sequence[int]) -> None:
             if table.get(number, {}).get("verilog") == verilog:
                 continue
             plan = plan_machine(network, mapping)
-            measured = [family for family in FAMILIES if no_such_machine(plan, family) is None]
+            measured = families_of(plan)
+            if not measured:
+                continue
             families = measure(plan, folder, measured)
         row = {"number": number, "network": network.hash[:16], "verilog": verilog, "yosys": tool_version("yosys")}
         write_table({**table, number: {**row, **families}})

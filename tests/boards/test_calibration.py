@@ -28,7 +28,7 @@ def test_numbers_of_their_own_are_no_copies(tmp_path):
     """A reader of an engine of all layers is called by layer and projection, and by its stream if there are several."""
     scopes = ("engine0", "engine0.reader1_0", "engine0.reader1_1_2", "engine0.reader_3")
     scope = {"type": "$scopeinfo", "connections": {}, "port_directions": {}}
-    cells = {name: scope for name in scopes} | {f"{name}.q": flip_flop(k, k + 1) for k, name in enumerate(scopes)}
+    cells = dict.fromkeys(scopes, scope) | {f"{name}.q": flip_flop(k, k + 1) for k, name in enumerate(scopes)}
     (tmp_path / "n.json").write_text(json.dumps({"modules": {"snn": {"cells": cells}}}))
     found = component_counts(tmp_path / "n.json", "snn", {"engine0.reader1_0", "engine0.reader1_1"})
     assert set(found) == {"engine0", "engine0.reader1_0", "engine0.reader1_1", "engine0.reader"}
@@ -36,7 +36,9 @@ def test_numbers_of_their_own_are_no_copies(tmp_path):
 
 def test_the_table_is_of_the_machines_that_numbers_stand_for_now():
     table = calibrate.read_table()
-    assert tuple(table) == calibrate.NUMBERS
+    left = set(calibrate.NUMBERS) - set(table)
+    assert table.keys() <= set(calibrate.NUMBERS) and len(left) == 1
+    assert not any(calibrate.families_of(plan_machine(*random_machine(number))) for number in left)
     for number, row in list(table.items())[::5]:
         assert random_machine(number)[0].hash.startswith(row["network"]), "boards/designs.py has changed: table again"
 
