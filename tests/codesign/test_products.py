@@ -353,7 +353,8 @@ def test_training_over_taps_grows_where_dense_training_does(taps, monkeypatch, t
         return original(self, masks, every_gradient=every_gradient)
 
     def score(self, names, gradients, scale):
-        for name in names:
+        # A step's gradients count once, also where they are asked for again after they were masked.
+        for name in (name for name in names if name not in self._growth._scored):
             scored.append(bool((gradients[name] * ~self.masks[name]).any()))
         return before(self, names, gradients, scale)
 
