@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -72,8 +72,8 @@ def sources(file: Path) -> list[Path]:
 
     A string that is a module's name counts as an import (``python -m``, ``import_module``). Files that are not Python,
     such as templates, Verilog and kernels, count where a file that is reached has their name as a text, or their
-    folder's if one that is reached lies beside that folder; those that no module names, where one in their folder is
-    reached.
+    folder's if one that is reached lies beside that folder. Those that nothing names count where anything of their
+    package is reached.
     """
     reached: set[Path] = set()
     waiting = [file]
@@ -88,37 +88,43 @@ def sources(file: Path) -> list[Path]:
         if conftest.is_file():
             waiting.append(conftest)
         waiting += _reached_from(path)
-    modules = [path for path in reached if path.suffix == ".py"]
-    folders = {path.parent for path in modules}
-    for path, named in _data_files().items():
-        if _named(path, modules) or (not named and path.parent in folders):
-            reached.add(path)
+    packages = {path.relative_to(ROOT).parts[0] for path in reached}
+    named = {path for path, is_named in _data_files().items() if is_named}
+    found = {path for path in _data_files() if path not in named and path.relative_to(ROOT).parts[0] in packages}
+    found |= {path for path in named if _named(path, reached)}
+    # Kernels name headers, templates other templates.
+    while reached != (more := reached | found):
+        reached = more
+        found = {path for path in named - reached if _named(path, reached)}
     return sorted(reached | {ROOT / name for name in COMMON})
 
 
 @functools.cache
 def _data_files() -> dict[Path, bool]:
-    """Files of the packages that are not Python, and whether one of their modules has the file's name as a text."""
+    """Files of the packages that are not Python, and whether any other file of the packages names them; a package's own
+    name, which many texts are, names none."""
     files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*")) if path.is_file()]
-    modules = [path for path in files if path.suffix == ".py"]
-    found = [path for path in files if path.suffix not in (".py", ".pyc") and "releases" not in path.parts]
-    names = set().union(*map(_texts, modules))
-    return {path: path.name in names for path in found}
+    files = [path for path in files if path.suffix != ".pyc" and "releases" not in path.parts]
+    tops = {ROOT / package for package in PACKAGES}
+    return {path: _named(path, files, by_folder=path.parent not in tops) for path in files if path.suffix != ".py"}
 
 
-def _named(path: Path, modules: Iterable[Path]) -> bool:
-    """Whether one of the modules has a data file's name, or its folder's, as a text."""
-    names = set().union(*map(_texts, modules))
-    beside = path.parent.parent == ROOT or any(module.parent == path.parent.parent for module in modules)
-    return path.name in names or (beside and path.parent.name in names)
+def _named(path: Path, others: Collection[Path], *, by_folder: bool = True) -> bool:
+    """Whether one of the others has a data file's name, or its folder's, as a text."""
+    beside = path.parent.parent == ROOT or any(other.parent == path.parent.parent for other in others)
+    wanted = {path.name, path.parent.name} if beside and by_folder else {path.name}
+    return any(not wanted.isdisjoint(_texts(other)) for other in others if other != path)
 
 
 @functools.cache
 def _texts(path: Path) -> frozenset[str]:
     """Last parts of the texts in a source file, which may be names of files and folders."""
-    nodes = _run(_tree(path))
-    texts = (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    return frozenset(text.rsplit("/", 1)[-1] for text in texts)
+    if path.suffix != ".py":
+        found = re.findall(r"""["']([\w./-]+)["']""", path.read_text(encoding="utf-8", errors="replace"))
+    else:
+        nodes = _run(_tree(path))
+        found = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return frozenset(text.rsplit("/", 1)[-1] for text in found)
 
 
 @functools.cache
