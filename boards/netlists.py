@@ -16,20 +16,17 @@ from typing import Any
 Counts = dict[str, dict[str, int]]
 
 FLIP_FLOPS = ("SB_DFF", "TRELLIS_FF", "FD", "DFF")
-# What the copies of a component are numbered by, lanes and streams: their counts are added up.
-COPIES = re.compile(
-    r"\b(fetcher|neurons|check|buffer)\d+(?:_\d+)?"
-    r"|\b((?:own_|hidden_)?serializer\d*|merge|reader\d*|own_fork|fork_(?:\d+|input)|(?:skip|collector)\d+_\d+)_\d+"
-)
+# A copy of a component is called by its lane, its stream, or both: their counts are added up.
+COPY = r"(?:_?\d+)?(?:_\d+)?"
 INSTANCE = re.compile(r"\.rom$")
 
 
-def component_counts(path: Path, top: str, known: Collection[str] = ()) -> Counts:
+def component_counts(path: Path, top: str, known: Collection[str]) -> Counts:
     """Cells by component and kind of the netlist that yosys wrote as JSON.
 
     A component is an instance's path without the lane's number (``engine0.fetcher``), "" for the top module.
 
-    known : names of components that end with a number of their own, which is no copy's.
+    known : names of the components. What is in none of them keeps its instance's name.
 
     Kinds:
     ``lut``, ``carry``, ``chain`` (carry chains), ``ff``, ``lutram``, ``shift`` (shift registers of LUTs), ``bram``,
@@ -37,24 +34,36 @@ def component_counts(path: Path, top: str, known: Collection[str] = ()) -> Count
     """
     module = json.loads(path.read_text(encoding="utf-8"))["modules"][top]
     cells: Mapping[str, Mapping[str, Any]] = module["cells"]
-    scopes = {name for name, cell in cells.items() if cell["type"] == "$scopeinfo"}
+    components = _components([name for name, cell in cells.items() if cell["type"] == "$scopeinfo"], known)
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     ports = _Ports(cells)
     for name, cell in cells.items():
         for kind in _kinds(cell, ports):
-            found[_component(name, scopes, known)][kind] += 1
+            found[_owner(name, components)][kind] += 1
     return {name: dict(sorted(counts.items())) for name, counts in sorted(found.items())}
 
 
-def _component(name: str, scopes: set[str], known: Collection[str]) -> str:
-    parts = name.split(".")
-    while parts and ".".join(parts) not in scopes:
-        parts.pop()
-    instance = ".".join(parts)
-    for whole in (instance, re.sub(r"_\d+$", "", instance)):
-        if whole in known:
-            return whole
-    return INSTANCE.sub("", COPIES.sub(r"\1\2", instance))
+def _components(instances: Collection[str], known: Collection[str]) -> dict[str, str]:
+    """The component of each instance."""
+    copies = [
+        (name, re.compile(r"\.".join(re.escape(part) + COPY for part in name.split(".")) + r"(?=\.|$)"))
+        # A name that begins with another one is looked for first: engine10 is no copy of engine1.
+        for name in sorted(known, key=len, reverse=True)
+        if name
+    ]
+    found = {"": ""}
+    for instance in instances:
+        bare = INSTANCE.sub("", instance)
+        matches = ((component, pattern.match(bare)) for component, pattern in copies)
+        found[instance] = next((component + bare[match.end() :] for component, match in matches if match), bare)
+    return found
+
+
+def _owner(name: str, components: Mapping[str, str]) -> str:
+    """The component to whose instance a cell belongs."""
+    while name not in components:
+        name = name.rpartition(".")[0]
+    return components[name]
 
 
 class _Ports:

@@ -9,10 +9,10 @@ from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, V
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from codesign.contract.network import LeakKind, signed_width
-from codesign.contract.network.terms import NO_LEAK
+from codesign.contract.network import signed_width
 from codesign.machine.layouts import LEAKS, index_width
 from codesign.machine.plan import EnginePlan
+from codesign.machine.ways import LeakWay, ResetWay
 from rtl_templates.accumulation import Accumulation, unless
 from rtl_templates.arithmetic import balanced_sum, record_layout, saturate, saturate_within, wrap
 from rtl_templates.memories import Rom, load_bus, load_place
@@ -91,7 +91,7 @@ class NeuronBank(wiring.Component):
         if not 0 <= lane < plan.lanes:
             raise ValueError(f"lane {lane!r} is outside 0..{plan.lanes - 1}")
         self._plan = plan
-        self._layers = plan.frozen
+        self._ways = plan.ways
         self._placement = placement
         self._lane = lane
         self._widths = widths
@@ -99,22 +99,16 @@ class NeuronBank(wiring.Component):
         self.is_short = placement.pipeline == "short"
         self.fire, self.stages = plan.clocks.fire, plan.clocks.write
         record = placement.parameter_record
-        compared = self.fire - (1 if self.is_short else 2)
-        # Clocks in which the sweep uses each parameter.
-        leaks = self.fire
-        # What a delayed reset leaves of it is added to what has leaked.
-        added = self.fire if any(layer.reset_delay for layer in self._layers) else self.stages
-        self._used = {"threshold": compared, "bias": added, **dict.fromkeys(LEAKS, leaks)}
-        self.parameter_clock = min((self._used[field.name] for field in record), default=self.stages) - 1
+        self.parameter_clock = plan.parameter_clock
         slot = unsigned(index_width(placement.n_slots))
         parameter = unsigned(index_width(placement.parameter_depth))
         weight = record_layout(placement.given_record)["weight"].shape
         width = widths.membrane
         self._capacity = placement.capacity
-        self._clips = self._capacity is not None and any(self._spiking)
+        self._clips = self._capacity is not None and any(plan.ways.spiking)
         super().__init__(
             {
-                **({"layer": In(range(len(self._layers)))} if len(self._layers) > 1 else {}),
+                **({"layer": In(range(len(plan.layers)))} if plan.is_shared else {}),
                 **{
                     f"{name}{of}": In(shape)
                     for of in self._streams
@@ -183,7 +177,7 @@ class NeuronBank(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        layers, widths, depth = self._layers, self._widths, self._plan.state_depth
+        ways, widths, depth = self._ways, self._widths, self._plan.state_depth
         accumulations = self._accumulations(m)
         operand = accumulations[0].operand
         address_shape = unsigned(index_width(depth))
@@ -216,11 +210,11 @@ class NeuronBank(wiring.Component):
             held = state_2.shift_right(widths.swept - widths.state)
             left = self._left(m, stored)
             if widths.has_sum:
-                arriving = self._of_layer([layer.fraction_bits for layer in layers], operand.shift_left)
+                arriving = self._of_layer(ways.fractions, operand.shift_left)
             if widths.has_current:
                 arriving, held, clipped = self._current(m, arriving, state_2, held)
             if left:
-                arriving = unless(m, left[self.fire - (2 if self.is_short else 3)], arriving)
+                arriving = unless(m, left[self._plan.clocks.compare - 1], arriving)
             m.d.sync += [u.eq(wrap(held + arriving, signed(widths.potential)))]
         else:
             state_write, stored = accumulations[0].write, operand
@@ -228,11 +222,10 @@ class NeuronBank(wiring.Component):
             m.d.comb += u.eq(operand.shift_right(widths.beside))
         threshold = self._when_used(m, parameters, "threshold")
         spike, after = self._threshold(m, u, threshold, left.get(self.fire - 1))
-        clipping = self._clipping()
-        saturated = self._of_layer(clipping, lambda key: self._clip(after, *key)[1])
+        saturated = self._of_layer(ways.clips, lambda key: self._clip(after, *key)[1])
         m.d.sync += [
             self.spike.eq(spike),
-            self.membrane.eq(self._of_layer(clipping, lambda key: self._clip(after, *key)[0])),
+            self.membrane.eq(self._of_layer(ways.clips, lambda key: self._clip(after, *key)[0])),
             self.saturated.eq(saturated if clipped is None else saturated | clipped),
         ]
 
@@ -242,11 +235,10 @@ class NeuronBank(wiring.Component):
             m.d.comb += numbers[name].eq(self._when_used(m, parameters, name))
         leaked = self._leaked(m, "leak", self.membrane, numbers)
         # The bias goes to what gathers the events: the synaptic current, if the layer has one.
-        gathers = [layer.has_current for layer in layers]
         bias = self._when_used(m, parameters, "bias")
-        own = self._of_layer(gathers, lambda has_current: 0 if has_current else bias)
+        own = self._of_layer(ways.gathers, lambda has_current: 0 if has_current else bias)
         added = own
-        if any(self._delays):
+        if any(ways.delays):
             added = self._less_owed(m, own, threshold)
             bias, own = (_delay(m, value, self.stages - self.fire) for value in (bias, own))
         kept: Value = leaked + added
@@ -259,14 +251,14 @@ class NeuronBank(wiring.Component):
             current_leaked = self._leaked(m, "current_leak", self.current, numbers)
             exact = Mux(self.write_initial, bias, current_leaked + bias)
             # Where there is no current, nothing but the sum is to arrive.
-            gathering = self._of_layer(gathers, lambda has_current: exact if has_current else Const(0, signed(1)))
+            gathering = self._of_layer(ways.gathers, lambda has_current: exact if has_current else Const(0, signed(1)))
             gathering = wrap(gathering, signed(widths.current_state))
             if widths.has_sum:
                 following = Cat(gathering, following).as_signed()
         if resting is not None:
             following = Cat(Mux(self.write_initial, 0, resting), following).as_signed()
         if widths.count:
-            before = _delay(m, stored[: widths.count], self.fire - (1 if self.is_short else 2))
+            before = _delay(m, stored[: widths.count], self.fire - self._plan.clocks.stored)
             m.d.comb += self.count.eq(wrap(before + self.spike, self.count.shape()))
             counted = _delay(m, self.count, self.stages - self.fire)
             following = Cat(Mux(self.write_initial, 0, counted), following).as_signed()
@@ -284,18 +276,13 @@ class NeuronBank(wiring.Component):
             ]
         return m
 
-    @property
-    def _delays(self) -> list[bool]:
-        """Of each layer: whether its reset is a timestep late."""
-        return [layer.reset_delay for layer in self._layers]
-
     def _current(self, m: Module, arriving: Value, state_2: Signal, held: Value) -> tuple[Value, Value, Value]:
         """What arrives at the membrane in the clock before u, v's part of the state in that clock, and whether i was
         clipped, in the clock before that is shown.
 
         arriving : in clock 2 (short: 1), the state of the current with its sums, or the sum alone.
         """
-        layers, widths = self._layers, self._widths
+        ways, widths = self._ways, self._widths
         gathered = Signal(signed(widths.gathered), reset_less=True)
         if widths.has_sum:
             kept = state_2[widths.beside : widths.beside + widths.current_state].as_signed()
@@ -303,9 +290,7 @@ class NeuronBank(wiring.Component):
             held = _delay(m, held, 1)
         else:
             m.d.comb += gathered.eq(wrap(arriving, gathered.shape()))
-        # Of a layer without a current whatever has been gathered arrives.
-        keys = [(layer.current_width, layer.has_current and fires) for layer, fires in zip(layers, self._spiking)]
-        most = widths.current if all(layer.has_current for layer in layers) else max(widths.current, widths.gathered)
+        most = widths.current if all(ways.gathers) else max(widths.current, widths.gathered)
 
         def clip(key: tuple[int, bool]) -> tuple[Value, Value]:
             width, may_clip = key
@@ -314,10 +299,10 @@ class NeuronBank(wiring.Component):
         synaptic = Signal(signed(most))
         overflow = Signal()
         m.d.comb += [
-            synaptic.eq(wrap(self._of_layer(keys, lambda key: clip(key)[0]), synaptic.shape())),
-            overflow.eq(self._of_layer(keys, lambda key: clip(key)[1])),
+            synaptic.eq(wrap(self._of_layer(ways.current_clips, lambda key: clip(key)[0]), synaptic.shape())),
+            overflow.eq(self._of_layer(ways.current_clips, lambda key: clip(key)[1])),
         ]
-        to_fire = 2 if self.is_short else 3
+        to_fire = 1 + self._plan.clocks.stored
         shown = _delay(m, synaptic, to_fire)
         m.d.comb += self.current.eq(wrap(Value.cast(shown), self.current.shape()))
         return synaptic, held, Value.cast(_delay(m, overflow, to_fire - 1))
@@ -328,7 +313,7 @@ class NeuronBank(wiring.Component):
 
         stored : the word of the state, in clock 2 (short: 1).
         """
-        widths, first = self._widths, 1 if self.is_short else 2
+        widths, first = self._widths, self._plan.clocks.stored
         if not widths.rest:
             return {}
         found = {first: stored[widths.count : widths.beside]}
@@ -342,7 +327,7 @@ class NeuronBank(wiring.Component):
         m.d.comb += [
             rest_left.eq(left),
             less.eq(Mux(rest_left.any(), rest_left - 1, 0)),
-            resting.eq(Mux(self.spike, self._of_layer([layer.refractory for layer in self._layers], Const), less)),
+            resting.eq(Mux(self.spike, self._of_layer(self._ways.rests, Const), less)),
         ]
         return Value.cast(_delay(m, resting, self.stages - self.fire))
 
@@ -351,8 +336,8 @@ class NeuronBank(wiring.Component):
 
         own, threshold : in the clocks in which they are used first.
         """
-        threshold = _delay(m, threshold, self.fire - self._used["threshold"])
-        subtracted = Mux(self.spike, self._of_layer(self._delays, lambda late: threshold if late else 0), 0)
+        threshold = _delay(m, threshold, self.fire - self._plan.parameter_clocks["threshold"])
+        subtracted = Mux(self.spike, self._of_layer(self._ways.delays, lambda late: threshold if late else 0), 0)
         owed = Signal(subtracted.shape())
         m.d.comb += owed.eq(subtracted)
         exact = own - owed
@@ -385,7 +370,7 @@ class NeuronBank(wiring.Component):
 
     def _when_used(self, m: Module, parameters: dict[str, Value | int], name: str) -> Value | int:
         """A parameter in the clock in which the sweep uses it."""
-        return _delay(m, parameters[name], self._used[name] - 1 - self.parameter_clock)
+        return _delay(m, parameters[name], self._plan.parameter_clocks[name] - 1 - self.parameter_clock)
 
     def _threshold(
         self, m: Module, u: Signal, threshold: Value | int, rest: Value | None = None
@@ -395,52 +380,31 @@ class NeuronBank(wiring.Component):
         u_next = Signal.like(u, reset_less=True)
         domain = m.d.comb if self.is_short else m.d.sync
         domain += u_next.eq(u)
-        if not any(self._spiking):
+        if not any(self._ways.spiking):
             return Value.cast(0), u_next
         exact = u - threshold
         difference = Signal(exact.shape(), reset_less=True)
         domain += difference.eq(exact)
-        spiking = self._spiking
-        compares = [layer.compare if fires else None for layer, fires in zip(self._layers, spiking, strict=True)]
         spike = Signal()
-        reached = self._of_layer(compares, lambda compare: _compare(difference, compare))
+        reached = self._of_layer(self._ways.compares, lambda compare: _compare(difference, compare))
         if rest is not None:
             # The mutants find it by this name.
             quiet = Signal()
             m.d.comb += quiet.eq(rest.any())
             reached = reached & ~quiet
         m.d.comb += spike.eq(reached)
-        # Without a spike nothing is reset, so that a layer that only integrates may do as the others do.
-        resets = [
-            ("none" if layer.reset_delay else layer.reset, layer.reset_value)
-            for layer, fires in zip(self._layers, spiking, strict=True)
-            if fires
-        ]
-        resets += [resets[0]] * (len(spiking) - len(resets))
 
-        def after(reset: tuple[str, int]) -> Value:
+        def after(reset: ResetWay) -> Value:
             kind, value = reset
             return {"subtract": difference, "zero": Value.cast(0), "none": u_next}.get(kind, Value.cast(value))
 
-        left: Value = Mux(spike, self._of_layer(resets, after), u_next)
-        if any(self._delays):
+        left: Value = Mux(spike, self._of_layer(self._ways.resets, after), u_next)
+        if any(self._ways.delays):
             # The mutants find it by this name.
             kept = Signal(left.shape())
             m.d.comb += kept.eq(left)
             left = kept
         return spike, left
-
-    def _leaks(self, which: str) -> list[tuple[LeakKind, int | None, int | None]]:
-        """Of each layer: the kind of a leak, shift and multiplier; None for what is in memory, or not used."""
-        found = []
-        for number, layer in enumerate(self._layers):
-            numbers: list[int | None] = []
-            for name in ("shift", "multiplier"):
-                constants = self._placement.constants.get(f"{which}_{name}")
-                numbers.append(None if constants is None else constants[number])
-            leak = layer.leaks.get(which, NO_LEAK)
-            found.append((leak.kind, *numbers))
-        return found
 
     def _leaked(self, m: Module, which: str, value: Signal, numbers: dict[str, Value]) -> Signal:
         """What ``value`` leaks to, which never leaves its width, in the clock in which it is written.
@@ -449,7 +413,7 @@ class NeuronBank(wiring.Component):
         """
         leaked = Signal(value.shape(), reset_less=True, name=which.removesuffix("leak") + "leaked")
 
-        def leak(key: tuple[LeakKind, int | None, int | None]) -> Value:
+        def leak(key: LeakWay) -> Value:
             kind, shift, multiplier = key
             if kind == "none":
                 return value
@@ -459,29 +423,10 @@ class NeuronBank(wiring.Component):
             factor = numbers[f"{which}_multiplier"] if multiplier is None else multiplier
             return _shifted(value * factor, by)
 
-        leaks = self._of_layer(self._leaks(which), leak)
+        leaks = self._of_layer(self._ways.leaks(which), leak)
         domain = m.d.comb if self.is_short else m.d.sync
         domain += leaked.eq(wrap(leaks, leaked.shape()))
         return leaked
-
-    @property
-    def _spiking(self) -> list[bool]:
-        """Of each layer: whether its spikes leave it."""
-        return [layer.spiking for layer in self._plan.layers]
-
-    def _clipping(self) -> list[tuple[int, bool]]:
-        """Of each layer: bits of v, and whether it may have to be clipped into them.
-
-        A layer that only integrates cannot leave its width, as the frozen network's validation has derived; it may go
-        through the clipping of another layer that is as wide.
-        """
-        widths = [layer.membrane_width for layer in self._layers]
-        clipped = sorted({width for width, fires in zip(widths, self._spiking, strict=True) if fires})
-        found = []
-        for width, fires in zip(widths, self._spiking, strict=True):
-            wider = [other for other in clipped if other >= width]
-            found.append((width, True) if fires else (wider[0], True) if wider else (width, False))
-        return found
 
     def _clip(self, value: Value, width: int, may_clip: bool) -> tuple[Value, Value]:
         """``value`` in ``width`` bits, and whether it was clipped."""

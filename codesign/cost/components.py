@@ -33,6 +33,7 @@ from codesign.machine.plan import (
     Memory,
     SweepWord,
 )
+from codesign.machine.ways import others
 
 # Inputs of a family's look-up tables.
 LUT_INPUTS = {"ecp5": 4, "ice40": 4, "xilinx": 6, "gowin": 4}
@@ -442,7 +443,7 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
     placement, widths, lanes = engine.placement, engine.widths, engine.lanes
     parts = _Parts(family, lanes)
     short = placement.pipeline == "short"
-    fire, stages = engine.clocks.fire, engine.clocks.write
+    fire, stages, ways = engine.clocks.fire, engine.clocks.write, engine.ways
     slot, accumulator = index_width(placement.n_slots), widths.accumulator
     weight = next(item.width for item in placement.given_record if item.name == "weight")
     # What is added: a product, or a weight and the mask of the timesteps to which it belongs.
@@ -450,8 +451,7 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
     multiplies = widths.value > 0 and not engine.collects
     sums = engine.streams
     shift = 0 if widths.has_sum else engine.frozen[0].fraction_bits
-    layers = engine.layers
-    spiking = any(layer.spiking for layer in layers)
+    spiking = any(ways.spiking)
     # Accumulation: what was written last, the product and its slot; deep: both twice, and the word that was read.
     # Of several streams each has its own.
     parts.add(sums * (1 + accumulator + 1 + slot + term), added=sums * (accumulator - shift))
@@ -475,19 +475,15 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
         parts.add(muxed=2 * accumulator)
     if widths.has_current:
         kept = widths.gathered if widths.has_sum else 0
-        synaptic = (
-            widths.current
-            if all(layer.has_current for layer in engine.frozen)
-            else max(widths.current, widths.gathered)
-        )
+        synaptic = widths.current if all(ways.gathers) else max(widths.current, widths.gathered)
         parts.add(kept + (2 if short else 3) * synaptic + 2, saturated=synaptic, added=widths.gathered)
         parts.add(*([widths.state] if widths.has_sum else []))
     if spiking:
         is_constant = not engine.is_shared and placement.constants.get("threshold") is not None
         parts.add(0 if short else 2 * widths.potential + 1)
         parts.add(**{"threshold_constant" if is_constant else "threshold": widths.potential})
-        for kind in {(layer.reset, layer.reset_value) for layer in engine.frozen}:
-            parts.add(**{f"reset_{kind[0]}": widths.potential})
+        for kind, _ in set(ways.resets):
+            parts.add(**{f"reset_{kind}": widths.potential})
         parts.add(saturated=widths.membrane)
     elif not short:
         parts.add(widths.potential)
@@ -497,35 +493,25 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
     if widths.has_current:
         _leaks(parts, engine, "current_leak", widths.current)
         parts.add(0 if short else widths.current)
-    if any(layer.reset_delay for layer in engine.frozen):
+    if any(ways.delays):
         parts.add(0 if short else widths.potential, added=widths.potential)
     if engine.is_shared or placement.constants.get("bias") != [0]:
         parts.add(added=widths.state if not widths.has_current else widths.current_state)
     if widths.count:
-        delay = fire - (1 if short else 2) + stages - fire
-        parts.add(widths.count * delay, counted=widths.count)
+        parts.add(widths.count * (stages - engine.clocks.stored), counted=widths.count)
     if widths.rest:
         # Timesteps of rest that are left pass the sweep's stages beside v, which is kept meanwhile.
-        first = 1 if short else 2
-        parts.add((fire - first) * widths.rest + (stages - fire) * (widths.rest + widths.membrane))
+        parts.add((fire - engine.clocks.stored) * widths.rest + (stages - fire) * (widths.rest + widths.membrane))
         parts.add(added=widths.rest, compared=2 * widths.rest, muxed=term + widths.state + widths.rest)
     # Of layers in turns each way that differs is built, and one of them chosen.
-    ways = [
-        {(leak.kind, str(leak.shift), str(leak.multiplier)) for layer in engine.frozen for leak in [layer.leak]},
-        {(layer.reset, layer.reset_value) for layer in engine.frozen},
-        {layer.membrane_width for layer in engine.frozen},
-    ]
-    fractions = {layer.fraction_bits for layer in engine.frozen}
     parts.add(
-        folded=widths.membrane * sum(len(found) - 1 for found in ways),
-        muxed=widths.state * (len(fractions) - 1 if widths.has_sum else 0),
+        folded=widths.membrane * sum(others(found) for found in (ways.leaks("leak"), ways.resets, ways.clips)),
+        muxed=widths.state * (others(ways.fractions) if widths.has_sum else 0),
     )
     if placement.capacity is not None:
         parts.add(clipped=2 * widths.membrane)
     # Parameters wait from when the first of them is read until they are used.
-    used = _clocks_of_use(engine)
-    record = placement.parameter_record
-    first = min((used[item.name] for item in record), default=stages) - 1
+    record, used, first = placement.parameter_record, engine.parameter_clocks, engine.parameter_clock
     parts.add(sum(item.width * (used[item.name] - 1 - first) for item in record))
     for memory in engine.memories:
         if memory.role == "state":
@@ -535,34 +521,24 @@ def _bank(plan: MachinePlan, engine: EnginePlan, name: str, family: str) -> Iter
         yield _images(engine, f"{name}.neurons.parameters", "parameters", family)
 
 
-def _clocks_of_use(engine: EnginePlan) -> dict[str, int]:
-    """Clocks of the sweep in which each parameter is used, as of :class:`rtl_templates.neurons.NeuronBank`."""
-    fire, stages = engine.clocks.fire, engine.clocks.write
-    compared = fire - (1 if engine.placement.pipeline == "short" else 2)
-    added = fire if any(layer.reset_delay for layer in engine.frozen) else stages
-    names = ("leak_shift", "leak_multiplier", "current_leak_shift", "current_leak_multiplier")
-    return {"threshold": compared, "bias": added, **dict.fromkeys(names, fire)}
-
-
 def _leaks(parts: _Parts, engine: EnginePlan, which: str, width: int) -> None:
     """What a leak of a value of so many bits takes; of several layers each that differs."""
     record = {item.name: item.width for item in engine.placement.parameter_record}
     shift, multiplier = record.get(f"{which}_shift"), record.get(f"{which}_multiplier")
-    leaks = [layer.leaks[which] for layer in engine.frozen if which in layer.leaks]
+    leaks = set(engine.ways.leaks(which))
     if shift:
         parts.add(shifted=width * shift)
-    shifts = {str(leak.shift) for leak in leaks if leak.kind == "shift"}
-    parts.add(added=width * len(shifts))
-    factors = {} if multiplier else {str(leak.multiplier): leak.multiplier for leak in leaks if leak.kind == "multiply"}
+    parts.add(added=width * sum(kind == "shift" for kind, *_ in leaks))
+    factors = {factor for kind, _, factor in leaks if kind == "multiply" and factor is not None}
     if multiplier:
         parts.multiply(width, multiplier + 1, 2 * width)
     elif len(factors) > 1 and parts.family in SHARING:
         # Layers have their turns.
-        parts.multiply(width, max(int(factor).bit_length() for factor in factors.values()) + 1, 2 * width)
+        parts.multiply(width, max(factors).bit_length() + 1, 2 * width)
         parts.add(muxed=width)
         return
-    for factor in factors.values():
-        parts.multiply(width, int(factor).bit_length() + 1, 2 * width, int(factor))
+    for factor in factors:
+        parts.multiply(width, factor.bit_length() + 1, 2 * width, factor)
 
 
 def _digits(number: int) -> int:

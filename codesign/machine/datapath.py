@@ -194,6 +194,16 @@ class Clocks:
         )
 
     @property
+    def stored(self) -> int:
+        """Clocks of the sweep until the word of a slot's state is there; deep: in a register of its own."""
+        return 1 + self.write - self.fire
+
+    @property
+    def compare(self) -> int:
+        """Clocks of the sweep until the potential meets the threshold; deep: its reset and saturation come later."""
+        return self.fire - self.stored
+
+    @property
     def fill(self) -> int:
         """Clocks in which lanes count as accumulating beside one per synapse, per timestep with events."""
         return self.fetch + self.barrier - 3

@@ -25,11 +25,12 @@ from codesign.machine.datapath import Clocks, SweepWord, Widths, count_bits
 from codesign.machine.encoding import row_entry
 from codesign.machine.engine_map import EngineMap
 from codesign.machine.layer_map import LayerMap, ProjectionMap
-from codesign.machine.layouts import Field, Record, index_width, input_word, output_word
+from codesign.machine.layouts import LEAKS, Field, Record, index_width, input_word, output_word
 from codesign.machine.mapping import HardwareMap
 from codesign.machine.pictures import low_bits, side_bits
 from codesign.machine.schedules import collects, sum_is_apart
 from codesign.machine.streams import span_within, stream_bits
+from codesign.machine.ways import NeuronWays
 
 # Bits of the age that the input guard keeps for each source; 1,024 sources of 8 bits are one block on most devices.
 AGE_BITS = 8
@@ -278,6 +279,25 @@ class EnginePlan:
     @property
     def loadable(self) -> bool:
         return self.placement.capacity is not None
+
+    @cached_property
+    def ways(self) -> NeuronWays:
+        """What its neurons do in the turn of each layer."""
+        return NeuronWays(self.placement, self.frozen)
+
+    @property
+    def parameter_clocks(self) -> dict[str, int]:
+        """Clocks of the sweep in which each parameter is used."""
+        clocks = self.clocks
+        # What a delayed reset leaves of the bias is added to what has leaked.
+        added = clocks.fire if any(self.ways.delays) else clocks.write
+        return {"threshold": clocks.compare, "bias": added, **dict.fromkeys(LEAKS, clocks.fire)}
+
+    @property
+    def parameter_clock(self) -> int:
+        """Clock of the sweep in which a slot's parameters are read, just before the first of them is used."""
+        used = self.parameter_clocks
+        return min((used[field.name] for field in self.placement.parameter_record), default=self.clocks.write) - 1
 
     @property
     def row(self) -> Record:
