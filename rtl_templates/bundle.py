@@ -392,6 +392,7 @@ TESTBENCH = {
     **{f"m_axis_t{signal}": f"m_{signal}" for signal in ("data", "valid", "ready", "last")},
     **{f"l_axis_t{signal}": f"l_{signal}" for signal in ("data", "valid", "ready", "last")},
     "expected_hash": "64'd0",
+    "busy": "busy",
     "protocol_error": "protocol_error",
 }
 
@@ -427,6 +428,7 @@ def _write_texts(
         "connections": TESTBENCH,
         "directory": BUNDLE_DIR,
         "reads": reads,
+        "clearing": accelerator.plan.clearing_clocks,
     }
     targets = {"instance.v.j2": f"{name}_instance.v", "core.j2": f"{name}.core", "README.md.j2": "README.md"}
     if vectors is not None:

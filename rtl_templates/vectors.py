@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.basics.errors import InputError
 from codesign.basics.files import write_json, write_text
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
-from codesign.machine.capacity import Capacity
-from codesign.machine.choices import DEFAULTS, Choices
 from codesign.machine.layouts import DECISION, END, EVENT, SPIKE, VALUE, Record, input_word, output_word
 from codesign.machine.mapping import HardwareMap
 from codesign.machine.streams import interleaved
@@ -67,19 +66,15 @@ def encode_words(network: FrozenNetwork, stimulus: Stimulus, sample: int, mappin
 
 
 def expected_words(
-    network: FrozenNetwork,
-    trace: golden.Trace,
-    sample: int,
-    capacity: Capacity | None = None,
-    choices: Choices = DEFAULTS,
+    network: FrozenNetwork, trace: golden.Trace, sample: int, mapping: HardwareMap
 ) -> tuple[Words, Flags]:
-    """Output words of one sample, spikes of a timestep in ascending order: words (n,), and tlast, bool (n,).
-
-    ``capacity`` : of a loadable machine.
-    ``choices`` : of the machine; with early exit the trace is one, and decisions say after which timestep they are.
-    """
-    record = output_word(network, capacity)
-    timesteps, neurons = np.nonzero(trace.spikes[-1][sample, : int(trace.exits[sample]) + 1])
+    """Output words of one sample of a machine, spikes of a timestep as the sweep makes them: words (n,), and tlast,
+    bool (n,). With early exit the trace is one, and decisions say after which timestep they are."""
+    choices, last = mapping.choices, mapping.layers[-1]
+    record = output_word(network, mapping.capacity)
+    swept = np.lexsort((last.lane, last.slot))
+    timesteps, places = np.nonzero(trace.spikes[-1][sample, : int(trace.exits[sample]) + 1][:, swept])
+    neurons = swept[places]
     spikes = record.pack({"kind": SPIKE, "timestep": timesteps, "index": neurons, "value": 0})
     classes = np.arange(network.n_outputs)
     values = record.pack({"kind": VALUE, "timestep": 0, "index": classes, "value": trace.values[sample]})
@@ -91,13 +86,14 @@ def expected_words(
 
 def write_vectors(folder: Path, network: FrozenNetwork, stimulus: Stimulus, mapping: HardwareMap) -> Vectors:
     """Write ``input.mem``, ``output.mem`` (tlast above tdata) and ``samples.json``."""
-    capacity, choices = mapping.capacity, mapping.choices
-    trace = golden.run(network, stimulus, early_exit=choices.early_exit)
+    if not len(stimulus):
+        raise InputError("golden vectors need a sample or more, the stimulus has none")
+    trace = golden.run(network, stimulus, early_exit=mapping.choices.early_exit)
     columns = {
         "input": [encode_words(network, stimulus, sample, mapping) for sample in range(len(stimulus))],
-        "output": [expected_words(network, trace, sample, capacity, choices) for sample in range(len(stimulus))],
+        "output": [expected_words(network, trace, sample, mapping) for sample in range(len(stimulus))],
     }
-    records = {"input": input_word(network, mapping.input_span), "output": output_word(network, capacity)}
+    records = {"input": input_word(network, mapping.input_span), "output": output_word(network, mapping.capacity)}
     for name, samples in columns.items():
         lines: list[str] = []
         for words, last in samples:

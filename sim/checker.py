@@ -37,10 +37,13 @@ class Divergence:
 
     @property
     def order(self) -> tuple[float, ...]:
-        """Earliest first: sample, timestep, layer, neuron; what has no timestep comes at the sample's end."""
+        """Earliest first: sample, timestep, layer, neuron; what has no timestep comes at the sample's end. A machine
+        that stands still comes before what it then does not do."""
         far = float("inf")
-        place = (self.sample, self.timestep, self.layer, self.neuron)
-        return tuple(far if value is None else value for value in place)
+        sample, *place = (
+            far if value is None else value for value in (self.sample, self.timestep, self.layer, self.neuron)
+        )
+        return (sample, self.what != "hang", *place)
 
     def __str__(self) -> str:
         place = ", ".join(

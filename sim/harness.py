@@ -36,7 +36,7 @@ module {top} (input wire clk);
   reg [31:0] decision_target /*verilator public_flat_rw*/ = 0;
   reg [31:0] sample_count    /*verilator public_flat_rw*/ = 0;
   reg [31:0] word_target     /*verilator public_flat_rw*/ = 0;
-  reg [31:0] quiet_limit     /*verilator public_flat_rw*/ = 1000;
+  reg [63:0] quiet_limit     /*verilator public_flat_rw*/ = 1000;
   reg [31:0] beat_limit      /*verilator public_flat_rw*/ = 1000;
   // Read by cocotb.
   reg        stop            /*verilator public_flat_rw*/ = 0;
@@ -47,7 +47,7 @@ module {top} (input wire clk);
   // A register: what cocotb may write any time, the simulator looks through at every edge, as far as it reaches.
   reg         rst = 1;
   reg  [63:0] cycle = 0;
-  reg  [31:0] quiet = 0;
+  reg  [63:0] quiet = 0;
   reg         counting = 0, open_before = 0, close_before = 0;
   wire        opening = open && !open_before, closing = close && !close_before;
   wire [{beat_width_1}:0] s_tdata;

@@ -320,7 +320,9 @@ def quiet_limit(network: FrozenNetwork, sidecar: Sidecar) -> int:
         _most_walked(layer) + 2 * layer.n_sources + 4 * entry.n_slots + 100
         for layer, entry in zip(network.layers, sidecar.layers, strict=True)
     )
-    return 2000 + 4 * network.timesteps * work
+    # After reset the input guard clears a word for each address.
+    clearing = 1 << next((item.width for item in sidecar.input_word.fields if item.name == "source"), 0)
+    return 2000 + clearing + 4 * network.timesteps * work
 
 
 def _optimise(stimulus: Stimulus) -> str:

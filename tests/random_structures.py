@@ -20,6 +20,7 @@ from codesign.contract.network import (
     FrozenNetwork,
     InputCoding,
     Projection,
+    ReadoutKind,
     SumPool,
     Synapses,
 )
@@ -184,3 +185,16 @@ def random_population(
     )
     layer = random_terms(rng, layer, spiking=not silent)
     return fitted(layer, timesteps, source_max) if silent else layer
+
+
+def picture_of_classes(readout: ReadoutKind = "spike_count") -> FrozenNetwork:
+    """Two inputs, four classes: two channels of a picture of two places; each channel has biases of its own."""
+    weights = np.array([1, -2]).reshape(2, 1, 1, 1)
+    layer = FrozenLayer.from_projections(
+        [Projection(INPUT, Convolution.from_dense(weights, (1, 1, 2), 1, 0))],
+        threshold=3,
+        bias=np.array([2, -1, 1, -2]),
+        membrane_width=16,
+        **({} if readout == "spike_count" else {"reset": "none"}),
+    )
+    return FrozenNetwork((layer,), 4, InputCoding("events"), readout)

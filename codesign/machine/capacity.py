@@ -516,7 +516,8 @@ def stored_thresholds(layer: FrozenLayer, room: LayerCapacity) -> Any:
 
     A threshold beyond the field is replaced by the largest that fits, which no potential reaches either.
     """
-    return np.minimum(layer.threshold, (1 << (room.threshold_width - 1)) - 1)
+    # A field may be wider than the numbers.
+    return np.minimum(layer.threshold, (1 << (min(room.threshold_width, 64) - 1)) - 1)
 
 
 def _fits(where: str, what: str, needed: int, built: int, option: str) -> None:
@@ -550,4 +551,4 @@ def _value_width(network: FrozenNetwork, timesteps: int, headroom: int) -> int:
     if network.readout == "membrane_sum":
         more = -(-timesteps // network.timesteps)
         low, high = low * more, high * more
-    return min(63, signed_width(low, high) + headroom)
+    return min(64, signed_width(low, high) + headroom)

@@ -128,7 +128,8 @@ def map_network(
     capacity: CapacityOptions | Capacity | None = None,
 ) -> HardwareMap:
     """Place every layer on ``lanes[l]`` lanes (clamped to the layer's neurons, or channels) of the machine that
-    ``choices`` say. A last layer that is a picture has one lane if its values leave with the last timestep alone.
+    ``choices`` say. A last layer that is a picture has one lane if its values leave with the last timestep alone,
+    or decide a sample early.
 
     events : what the placement is to suit, per layer: (n_steps, n_in), the events that each source sends in single
         accumulations (samples of coding 'current', else timesteps) of calibration data, or only (n_in,), how often
@@ -176,8 +177,10 @@ def map_network(
         used_lanes = [
             count if choices.folded else min(count, _units(network, index)) for index, count in enumerate(lanes)
         ]
-        # Values that pass the readout by leave as the sweep makes them: of a picture in order on one lane alone.
-        if _picture(network, len(network.layers) - 1) and (choices.counts or network.readout == "membrane_last"):
+        # Values that pass the readout by leave as the sweep makes them, and the lead that decides early is told as they
+        # come: of a picture in order on one lane alone.
+        ordered = choices.counts or network.readout == "membrane_last" or (choices.exits and network.membrane_readout)
+        if ordered and _picture(network, len(network.layers) - 1):
             used_lanes = [1] * len(used_lanes) if choices.folded else [*used_lanes[:-1], 1]
     placed = placed or {}
     _check_placed(network, used_lanes, placed, room)

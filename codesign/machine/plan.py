@@ -481,6 +481,12 @@ class MachinePlan:
         """The memory of ages by which the input guard knows the sources of one stream that it has seen."""
         return Memory("state", 0, guard_depth(self.input_stream_span), AGE_BITS)
 
+    @property
+    def clearing_clocks(self) -> int:
+        """Clocks after reset in which the input guard clears its memory and takes nothing; several streams wait in
+        buffers meanwhile."""
+        return self.seen.depth if self.choices.input_checks and self.choices.event_streams == 1 else 0
+
     @cached_property
     def memories(self) -> tuple[Memory, ...]:
         """Every memory of the machine: the guard's, those of the engines, the readout's."""

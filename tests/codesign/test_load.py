@@ -18,7 +18,7 @@ from codesign.contract import golden
 from codesign.contract.network import FrozenLayer, FrozenNetwork, InputCoding, Leak, signed_width
 from codesign.contract.sidecar import Sidecar, read_sidecar, write_sidecar
 from codesign.contract.stimulus import Stimulus
-from codesign.machine.capacity import Capacity, CapacityOptions, plan_capacity
+from codesign.machine.capacity import Capacity, CapacityOptions, plan_capacity, stored_thresholds
 from codesign.machine.load import compile_load
 from codesign.machine.mapping import LOADABLE, map_network
 from rtl_templates.bundle import write_bundle
@@ -80,6 +80,10 @@ def whole_machine(network: FrozenNetwork, image: bytes, sidecar: Sidecar) -> Fro
                         weights[address * streams + stream, target] += synapses[f"weight{of}"][k]
             for name, values in tables["parameters", lane, 0].items():
                 constants.setdefault(name, np.zeros(n_slots * step, np.int64))[lane::step] = values
+        if layers and len(weights) > layers[-1].n_out:
+            # A memory has two words or more, also behind a single neuron.
+            assert not weights[layers[-1].n_out :].any()
+            weights = weights[: layers[-1].n_out]
         clip = registers.get(f"clip{entry.index}")
         width = entry.membrane_width
         leaks = {
@@ -454,3 +458,21 @@ def test_variants_reach_other_sizes() -> None:
         {network.layers[0].membrane_width for network in found},
     ):
         assert len(sizes) > 3
+
+
+def test_a_value_has_all_the_bits_that_it_needs() -> None:
+    """Sums of wide membranes over many timesteps fill 64 bits."""
+    layer = FrozenLayer.from_dense(
+        np.full((1000, 2), 127) * [1, -1], reset="none", fraction_bits=22, membrane_width=48, leak=Leak("shift", 0)
+    )
+    network = FrozenNetwork((layer,), 65535, InputCoding("current", 8), "membrane_sum")
+    assert signed_width(*network.value_range()) == 64 == plan_capacity(network, [1], CapacityOptions()).value_width
+
+
+def test_thresholds_in_a_field_wider_than_numbers_stay() -> None:
+    network = FrozenNetwork.from_arrays(
+        [[[3, -2]]], threshold=5 << 24, timesteps=2, fraction_bits=24, membrane_width=48
+    )
+    capacity = plan_capacity(network, [1], CapacityOptions(headroom=16))
+    assert capacity.layers[0].threshold_width > 64
+    assert stored_thresholds(network.layers[0], capacity.layers[0]).tolist() == [5 << 24] * 2

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from random_networks import random_lanes, random_network
+from random_structures import picture_of_classes
 
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Leak, Projection, Synapses
@@ -280,3 +281,10 @@ def test_a_million_synapses_are_placed_in_seconds():
     for lane in range(16):
         mapping.engines[0].synapse_words(lane)
     assert mapping.layers[0].imbalance < 1.01
+
+
+@pytest.mark.parametrize("readout", ["membrane_sum", "membrane_max"])
+def test_a_picture_that_decides_early_leaves_in_the_order_of_classes(readout):
+    network = picture_of_classes(readout)
+    assert map_network(network, [2], None, Choices(early_exit=15)).lanes == [1]
+    assert map_network(network, [2]).lanes == [2]

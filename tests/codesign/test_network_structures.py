@@ -298,3 +298,22 @@ def test_a_kernel_whose_bounds_would_fill_memory_is_refused():
         taps = Convolution(in_shape, channels, kernel, 1, 0, column, column, column, column, np.ones(1, np.int8))
         with pytest.raises(InputError, match="larger than any that can be bounded"):
             taps.validate("layer 0", 8)
+
+
+def test_what_hardware_cannot_tell_apart_is_not_covered() -> None:
+    """An event has one address, whoever reads it; the spikes of a layer that leads nowhere are nobody's."""
+
+    def of_shape(*shape: int) -> Projection:
+        return Projection(INPUT, Convolution.from_dense(np.ones((1, shape[0], 1, 1), int), shape, 1, 0))
+
+    def network_of(*layers: list[Projection]) -> FrozenNetwork:
+        found = tuple(FrozenLayer.from_projections(parts).resolved(k) for k, parts in enumerate(layers))
+        return FrozenNetwork(found, 1, InputCoding("events"))
+
+    dense = Projection(PREVIOUS, Synapses.from_dense(np.ones((12, 4), int)))
+    for network, part in (
+        (network_of([of_shape(1, 4, 3)], [dense, of_shape(3, 2, 2)]), "several shapes (layer 1)"),
+        (network_of([of_shape(1, 4, 3)], [Projection(INPUT, dense.connections)]), "leads nowhere (layer 0)"),
+        (network_of([of_shape(1, 4, 3)], [dense]), ""),
+    ):
+        assert part in (network.hardware_support() or "") and bool(part) == bool(network.hardware_support())

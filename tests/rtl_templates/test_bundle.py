@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from bundles import small_network
 from random_networks import random_lanes, random_network, random_stimulus
+from random_structures import picture_of_classes
 from requirements import needs
 
 from boards.tools import compiled_tool
@@ -209,6 +210,35 @@ def test_a_changed_weight_fails_the_golden_vectors(tmp_path, simulator):
         *_, counts, verdict = play(tmp_path / "bundle", command, *arguments)
         assert counts.startswith("3 samples, ") and counts.endswith(" 0 differ") and verdict == "PASS"
     flipped_bit_fails(tmp_path / "bundle", command)
+
+
+@pytest.mark.hardware
+@needs("iverilog")
+def test_spikes_of_a_picture_are_expected_in_the_order_of_its_sweep(tmp_path):
+    network, folder = picture_of_classes(), tmp_path / "bundle"
+    stimulus = random_stimulus(np.random.default_rng(3), network, 4)
+    write_bundle(network, map_network(network, [2]), folder, vectors=stimulus)
+    *_, counts, verdict = play(folder, built(folder, "Icarus"))
+    assert counts.startswith("4 samples, ") and counts.endswith(" 0 differ") and verdict == "PASS"
+
+
+@pytest.mark.hardware
+@needs("iverilog")
+def test_words_after_the_last_one_fail(tmp_path):
+    folder = tmp_path / "bundle"
+    sensitive_bundle(folder)
+    text = (folder / "snn_tb.v").read_text()
+    fewer = re.sub(r"OUT_WORDS = (\d+)", lambda found: f"OUT_WORDS = {int(found[1]) - 1}", text)
+    (folder / "snn_tb.v").write_text(fewer)
+    *_, counts, verdict = play(folder, built(folder, "Icarus"))
+    assert counts.endswith(" 1 differ") and verdict == "FAIL"
+
+
+def test_vectors_need_a_sample(tmp_path):
+    network = small_network("current")
+    nothing = random_stimulus(np.random.default_rng(3), network, 1).take(slice(0, 0))
+    with pytest.raises(InputError, match="the stimulus has none"):
+        write_bundle(network, map_network(network, [1, 1]), tmp_path / "bundle", vectors=nothing)
 
 
 @pytest.mark.hardware

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,15 @@ from random_networks import random_network, random_stimulus
 
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, Leak
-from codesign.contract.sidecar import LayerEntry, Sidecar
-from sim.checker import Comparison, check_segment, expected_counts
+from codesign.contract.sidecar import LayerEntry, Sidecar, read_sidecar
+from codesign.machine.capacity import CapacityOptions
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
+from rtl_templates.bundle import write_bundle
+from sim.checker import Comparison, Divergence, check_segment, expected_counts
 from sim.recording import LayerRecording, Recording
+from sim.verify import quiet_limit
 
 
 def sidecar_of(network: FrozenNetwork, lanes: int = 3) -> Sidecar:
@@ -249,3 +256,16 @@ def test_order_of_spikes_within_a_timestep_is_free(setup) -> None:
     row = int(pairs[0])
     index[[row, row + 1]] = index[[row + 1, row]]
     assert check(network, sidecar, trace, edited(recording, index=index)).mismatches == 0
+
+
+def test_a_machine_that_stands_still_is_told_before_what_it_then_does_not_do() -> None:
+    missing, still = (Divergence(1, 0, 0, 3, "spikes", 1, 0), Divergence(1, None, None, None, "hang", 0, 1))
+    before, of_none = Divergence(0, 2, 1, 0, "spikes", 1, 0), Divergence(None, None, None, None, "counts", 0, 1)
+    assert sorted([of_none, missing, still, before], key=lambda found: found.order) == [before, still, missing, of_none]
+
+
+def test_a_machine_may_be_quiet_while_it_clears_all_that_it_has_room_for(tmp_path: Path) -> None:
+    network = FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=2)
+    mapping = map_network(network, [1], None, Choices(loadable=True), capacity=CapacityOptions(inputs=4096))
+    write_bundle(network, mapping, tmp_path / "b")
+    assert quiet_limit(network, read_sidecar(tmp_path / "b")) > 4096 == plan_machine(network, mapping).clearing_clocks

@@ -14,7 +14,7 @@ from clock_checks import assert_clocks_told
 from golden_checks import assert_equals_reference
 from random_choices import random_choices
 from random_networks import random_lanes, random_stimulus
-from random_structures import random_covered, random_structure
+from random_structures import picture_of_classes, random_covered, random_structure
 
 from codesign.contract import golden
 from codesign.contract.early_exit import early_exit_problem
@@ -211,3 +211,12 @@ def test_what_a_second_reader_of_input_currents_waits_for_is_counted_whole(tmp_p
         tmp_path / "b", network, stimulus, tmp_path / "work", stress_samples=2, workers=1, latency=False
     )
     assert result.passed
+
+
+def test_a_picture_of_membranes_decides_early(tmp_path: Path) -> None:
+    network = picture_of_classes("membrane_sum")
+    stimulus = Stimulus.from_dense(np.random.default_rng(3).random((12, 4, 2)) < 0.5)
+    assert (golden.run(network, stimulus, early_exit=6).exits < 3).any()
+    write_bundle(network, map_network(network, [2], None, Choices(early_exit=6)), tmp_path / "b")
+    result = verify_bundle(tmp_path / "b", network, stimulus, stress_samples=1, workers=1, latency=False)
+    assert result.passed, result.first_divergence

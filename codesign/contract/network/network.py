@@ -174,8 +174,23 @@ class FrozenNetwork:
     def hardware_support(self) -> str | None:
         """None if the accelerator can be generated, else one line that says what it does not cover yet."""
         missing: dict[str, list[int]] = {}
+        last = len(self.layers) - 1
+        read = {
+            projection.source
+            for index, layer in enumerate(self.layers)
+            for projection in layer.projections
+            if projection.source != index
+        }
+        pictures: dict[int, Any] = {index: layer.shape for index, layer in enumerate(self.layers) if layer.shape}
         for index, layer in enumerate(self.layers):
             found: set[str] = set()
+            if index != last and index not in read:
+                found.add("a layer that leads nowhere")
+            for projection in layer.projections:
+                shape = projection.source_shape
+                # An event has one address, whoever reads it.
+                if shape is not None and pictures.setdefault(projection.source, shape) != shape:
+                    found.add("a population read as pictures of several shapes")
             sources = [projection.source for projection in layer.projections]
             if self.coding.is_current and INPUT in sources and any(source != INPUT for source in sources):
                 found.add("events beside input currents")
