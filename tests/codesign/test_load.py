@@ -471,7 +471,12 @@ def test_a_value_has_all_the_bits_that_it_needs() -> None:
 
 def test_thresholds_in_a_field_wider_than_numbers_stay() -> None:
     network = FrozenNetwork.from_arrays(
-        [[[3, -2]]], threshold=5 << 24, timesteps=2, fraction_bits=24, membrane_width=48
+        [np.full((256, 2), 127)],
+        threshold=5 << 24,
+        timesteps=2,
+        coding=InputCoding("current", 8),
+        fraction_bits=24,
+        membrane_width=48,
     )
     capacity = plan_capacity(network, [1], CapacityOptions(headroom=16))
     assert capacity.layers[0].threshold_width > 64
