@@ -1,11 +1,12 @@
 """MIT-BIH heart beats: windows around each R peak, split by patients, with what precedes them in the same record.
 
-Everything that is derived from a patient's other beats is causal: at beat i it uses beats up to i of the record alone.
+What is derived from a patient's other beats is causal: at beat i it uses beats up to i of the record, of what follows
+only the interval to the next beat and, before the record's first known interval, that one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def load_heartbeats(config: DataConfig) -> Dataset:
 
     Samples are int8 (128,) of 25 uV; with ``data.subtract_mean_beat`` what differs from the patient's running mean
     beat, cut to int8. With ``data.rr`` flags say which levels the ratios of RR intervals reach (:func:`rr_ratios`).
-    Raises InputError in one line for a malformed file or unknown validation records.
+    Raises InputError in one line for a malformed file, and for validation records that are unknown or without a beat.
     """
     path = locate(config.set, config.path)
     refuse_test_fraction(config)
@@ -61,7 +62,14 @@ def load_heartbeats(config: DataConfig) -> Dataset:
     labels = checked_labels(arrays["y"], 5, str(path))
     if not np.isin(arrays["split"], (1, 2)).all():
         raise InputError(f"{path}: split holds values other than 1 (DS1) and 2 (DS2)")
-    role = _roles(config, arrays, path)
+    # Class Q (unclassifiable) has 15 beats in all and is left out, as is usual; the running means include it.
+    kept = np.flatnonzero(labels < len(CLASSES))
+    role = _roles(config, arrays, path)[kept]
+    if not (role == 1).any():
+        raise InputError(
+            f"{path}: no beats of the validation records {', '.join(map(str, _validation_records(config)))}: set "
+            "data.validation_records to training records of this file, and leave data.validation out"
+        )
     record = arrays["record"]
     if config.subtract_mean_beat:
         beats = x.astype(np.float64)
@@ -69,14 +77,12 @@ def load_heartbeats(config: DataConfig) -> Dataset:
     flags, names = None, ()
     if config.rr:
         flags, names = rr_flags(rr_ratios(arrays["pre_rr_ms"], arrays["post_rr_ms"], record))
-    # Class Q (unclassifiable) has 15 beats in all and is left out, as is usual; the means above include it.
-    kept = np.flatnonzero(labels < len(CLASSES))
     return assemble(
         config,
         config.set,
         list(CLASSES),
         labels[kept],
-        split_parts(config, labels[kept], role[kept], str(path)),
+        split_parts(config, labels[kept], role, str(path)),
         x=x[kept],
         low=-128,
         high=127,
@@ -116,13 +122,13 @@ def rr_ratios(pre: Array, post: Array, record: Array) -> Mapping[str, Real]:
     """Three ratios for each beat from the RR intervals before and after it (ms), all of one record.
 
     pre / mean, post / mean, pre / recent: ``mean`` and ``recent`` are running means of the intervals before the
-    beats up to this one, with memories of 256 and 10 beats. An interval that is not there counts as the mean.
+    beats up to this one, with memories of 256 and 10 beats. Where the interval after a beat is not there, it counts as
+    ``mean``; where the one before it is not, as the record's first that is, which for a first beat is its successor's.
     """
     pre, post = pre.astype(np.float64), post.astype(np.float64)
     known = ~np.isin(pre, NO_INTERVAL)
     for name in np.unique(record):
         inside = record == name
-        # A record's first beat has no interval before it; its successor's is the best there is.
         first = pre[inside & known]
         pre[inside & ~known] = first[0] if first.size else 1.0
     mean, recent = (running_mean(pre, record, memory) for memory in (RR_MEMORY, RECENT_RR_MEMORY))
@@ -141,7 +147,7 @@ def rr_flags(ratios: Mapping[str, Real]) -> tuple[npt.NDArray[np.bool_], tuple[s
 
 def _roles(config: DataConfig, arrays: Mapping[str, Array], path: Path) -> npt.NDArray[np.int64]:
     """0 training, 1 validation, 2 test for each beat."""
-    chosen = VALIDATION_RECORDS if config.validation_records is None else config.validation_records
+    chosen = _validation_records(config)
     training = np.unique(arrays["record"][arrays["split"] == 1])
     unknown = sorted(set(chosen) - set(training.tolist()))
     if unknown and config.validation_records is not None:
@@ -151,3 +157,7 @@ def _roles(config: DataConfig, arrays: Mapping[str, Array], path: Path) -> npt.N
         )
     held_out = np.isin(arrays["record"], chosen)
     return np.where(arrays["split"] == 2, 2, np.where(held_out, 1, 0))
+
+
+def _validation_records(config: DataConfig) -> Sequence[int]:
+    return VALIDATION_RECORDS if config.validation_records is None else config.validation_records

@@ -56,6 +56,19 @@ def test_beats_are_split_by_record(tmp_path):
         load_dataset(config(path, validation=0.2))
 
 
+def test_validation_never_falls_back_to_beats_of_training_patients(tmp_path):
+    path = tmp_path / "beats.npz"
+    arrays = write(path)
+    own = np.arange(len(arrays["record"])) // 20
+    for changes in ({"record": own}, {"y": np.where(arrays["record"] > 110, 4, arrays["y"])}):
+        write(path, **changes)
+        for options in ({}, {"validation": 0.2}):
+            with pytest.raises(InputError, match="no beats of the validation records"):
+                load_dataset(config(path, **options))
+    write(path, record=own, split=np.where(own < 6, 1, 2))
+    assert len(load_dataset(config(path, validation_records=[2])).validation) == BEATS
+
+
 def test_a_written_configuration_loads_the_same_split(tmp_path):
     from codesign.config.text import config_toml
 
@@ -86,6 +99,15 @@ def test_ratios_of_rr_intervals():
     assert np.allclose(ratios["pre / mean"], [1, 1, 400 / (2000 / 3), 1200 / 800, 1])
     assert np.allclose(ratios["post / mean"], [1, 0.5, 1200 / (2000 / 3), 1, 1])
     assert np.array_equal(ratios["pre / recent"], ratios["pre / mean"])
+
+
+def test_a_missing_interval_counts_as_the_first_known_one_before_the_beat_and_as_the_mean_after_it():
+    pre = np.array([0, 500, 800, 65535], np.uint16)
+    ratios = rr_ratios(pre, np.array([500, 0, 0, 65535], np.uint16), np.ones(4, int))
+    filled = np.array([500, 500, 800, 500])
+    mean = np.cumsum(filled) / np.arange(1, 5)
+    assert np.allclose(ratios["pre / mean"], filled / mean)
+    assert np.allclose(ratios["post / mean"], [1, 1, 1, 1])
 
 
 def test_a_regular_rhythm_sets_no_flag():
