@@ -21,6 +21,7 @@ timestep (all other codings).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,6 +35,7 @@ from codesign.contract.network import CodingKind, InputCoding
 from codesign.contract.stimulus import MAX_EVENTS, Stimulus
 from codesign.data.plausibility import EventCounts, check_events, step_of
 from codesign.data.samples import Dataset, Split
+from codesign.data.scale import on_scale
 
 ROUNDING_RULE = "floor((x - low) / (high - low) * (2**input_bits - 1) + 0.5)"
 CHUNK_CELLS = 1 << 25
@@ -135,14 +137,19 @@ def _chunks(n_samples: int, cells: int) -> list[slice]:
     return [slice(start, min(start + size, n_samples)) for start in range(0, n_samples, size)]
 
 
+def _values(dataset: Dataset, split: Split, part: slice) -> npt.NDArray[np.float64]:
+    """float64 (samples, values) in low..high."""
+    assert split.x is not None
+    x = split.x[part]
+    if not on_scale(x, dataset.low, dataset.high):
+        raise InputError(f"{split.name}: a value is NaN or beyond the scale {dataset.low:g}..{dataset.high:g}")
+    # A bound in the file's dtype may lie beyond the bound.
+    return np.clip(np.asarray(x, np.float64).reshape(len(x), -1), dataset.low, dataset.high)
+
+
 def _scaled(dataset: Dataset, split: Split, part: slice) -> npt.NDArray[np.float64]:
     """float64 (samples, values) in 0..1."""
-    assert split.x is not None
-    x = np.asarray(split.x[part], np.float64)
-    z = (x.reshape(len(x), -1) - dataset.low) / (dataset.high - dataset.low)
-    if not ((z >= 0) & (z <= 1)).all():
-        raise InputError(f"{split.name}: a value is NaN or beyond the scale {dataset.low:g}..{dataset.high:g}")
-    return z
+    return (_values(dataset, split, part) - dataset.low) / (dataset.high - dataset.low)
 
 
 def _with_flags(pieces: Iterable[Pieces], split: Split) -> Iterator[Pieces]:
@@ -196,13 +203,13 @@ def _rate_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps: 
 
 
 def _delta_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps: int) -> Iterator[Pieces]:
-    assert split.x is not None
-    length = split.x.shape[1]
+    length, *rest = dataset.sample_shape
+    channels = math.prod(rest)
     if timesteps > length:
         raise InputError(f"network.timesteps = {timesteps}, but coding 'delta' has only {length} values per sample")
     levels = np.asarray(_levels(config), np.float64) * (dataset.high - dataset.low)
-    for part in _chunks(len(split), split.x[0].size * 16):
-        x = np.asarray(split.x[part], np.float64).reshape(-1, length, split.x[0].size // length)
+    for part in _chunks(len(split), length * channels * 16):
+        x = _values(dataset, split, part).reshape(-1, length, channels)
         piece = np.zeros((len(x), timesteps, x.shape[2], levels.size, 2), bool)
         reference = np.repeat(x[:, 0, :, None], levels.size, axis=2)
         for t in range(timesteps):

@@ -26,6 +26,7 @@ from codesign.data.heidelberg import load_heidelberg
 from codesign.data.idx import read_idx
 from codesign.data.plausibility import check_classes
 from codesign.data.samples import Dataset, DataWarning
+from codesign.data.scale import checked_scale, enclosing, on_scale
 from codesign.data.splitting import assemble, need, refuse_test_fraction, split_parts
 
 DIGITS_TEST = 360
@@ -208,10 +209,10 @@ def _scale(config: DataConfig, arrays: Mapping[str, Array], x: Array, path: Path
             raise InputError(f"data.range: {path} holds an array 'range' of its own; remove one of them")
         low, high = config.range
     elif "range" in arrays:
-        bounds = real(arrays["range"], "range", path).reshape(-1)
-        if bounds.size != 2 or bounds[0] >= bounds[1]:
-            raise InputError(f"{path}: range is {bounds.tolist()}, expected [low, high] with low < high")
-        low, high = float(bounds[0]), float(bounds[1])
+        bounds = real(arrays["range"], "range", path).reshape(-1).tolist()
+        if len(bounds) != 2:
+            raise InputError(f"{path}: range holds {len(bounds)} numbers, expected [low, high]")
+        low, high = checked_scale(bounds[0], bounds[1], f"{path}: range")
     elif x.dtype in (np.uint8, np.int8):
         low, high = float(np.iinfo(x.dtype).min), float(np.iinfo(x.dtype).max)
     else:
@@ -220,9 +221,12 @@ def _scale(config: DataConfig, arrays: Mapping[str, Array], x: Array, path: Path
 
 
 def _within(x: Array, low: float, high: float, path: Path) -> tuple[float, float]:
-    if x.min() < low or x.max() > high:
+    """Bounds of the scale. Raises InputError if they are none, or a value of ``x`` is beyond them."""
+    low, high = checked_scale(low, high, "data.range")
+    if not on_scale(x, low, high):
+        below, above = enclosing(float(x.min()), float(x.max()))
         raise InputError(
-            f"{path}: x spans {x.min():g}..{x.max():g}, beyond its scale {low:g}..{high:g}; "
+            f"{path}: x spans {below}..{above}, beyond its scale {low:g}..{high:g}; "
             "set data.range = [low, high], or add an array 'range' to an npz file"
         )
     return low, high

@@ -16,6 +16,7 @@ from codesign.config import AUTO, DataConfig
 from codesign.contract.binning import TimeUnit, bin_times, step_in
 from codesign.contract.stimulus import Stimulus
 from codesign.data.samples import Dataset, DataWarning, Events, Split
+from codesign.data.scale import enclosing
 
 # Of a set's events: from here on, dropped ones are warned of, and refused.
 DROPPED_WARNED, DROPPED_REFUSED = 0.01, 0.5
@@ -133,11 +134,12 @@ def check_training(dataset: Dataset, stimulus: Stimulus, config: DataConfig) -> 
     ``stimulus`` is the encoded training set.
     """
     n_coded = stimulus.n_inputs - len(dataset.flag_names)
-    x = dataset.train.x
-    if x is not None:
-        cure = (
-            f"data.range = [{x.min():g}, {x.max():g}] (of your own data), or 'range' in the file, makes that the scale"
-        )
+    if dataset.train.x is not None:
+        # Of all parts: a range that some value lies beyond is refused.
+        parts = (dataset.train.x, dataset.validation.x, dataset.test.x)
+        whole = [x for x in parts if x is not None and x.size]
+        low, high = enclosing(min(float(x.min()) for x in whole), max(float(x.max()) for x in whole))
+        cure = f"data.range = [{low}, {high}] (of your own data), or 'range' in the file, makes that the scale"
         if check_scale(dataset, dataset.train, stimulus, config, cure):
             return
     if len(stimulus) > 1 and _all_equal(stimulus):

@@ -20,6 +20,7 @@ from codesign.data.events import NAMES as EVENT_ARRAYS
 from codesign.data.events import read_events
 from codesign.data.plausibility import EventCounts, check_scale
 from codesign.data.samples import Dataset, Split
+from codesign.data.scale import checked_scale, enclosing, on_scale
 
 Array = npt.NDArray[Any]
 
@@ -72,7 +73,9 @@ def predict(
     if allow_dropped:
         config = config.model_copy(update={"allow_dropped": True})
     arrays = read_npz(path, ("x", "y", *EVENT_ARRAYS))
-    low, high = (float(network.coding.parameters.get(name, default)) for name, default in (("low", 0), ("high", 1)))
+    stated = network.coding.parameters
+    where = "the network's scale, coding.parameters,"
+    low, high = checked_scale(stated.get("low", 0.0), stated.get("high", 1.0), where)
     if "x" in arrays:
         split = _array_split(path, arrays["x"], low, high)
     else:
@@ -102,8 +105,7 @@ def _array_split(path: Path, x: Array, low: float, high: float) -> Split:
     real(x, "x", path)
     if x.ndim < 2 or not len(x) or not x[0].size:
         raise InputError(f"{path}: x has shape {x.shape}, expected (samples, ...) with at least one value a sample")
-    if x.min() < low or x.max() > high:
-        raise InputError(
-            f"{path}: x spans {x.min():g}..{x.max():g}, beyond the training data's scale {low:g}..{high:g}"
-        )
+    if not on_scale(x, low, high):
+        below, above = enclosing(float(x.min()), float(x.max()))
+        raise InputError(f"{path}: x spans {below}..{above}, beyond the training data's scale {low:g}..{high:g}")
     return _unlabelled(path, len(x), x=x)

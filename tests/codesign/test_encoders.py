@@ -150,6 +150,15 @@ def test_codings_that_do_not_suit_the_data(dataset, config, message):
 
 
 @pytest.mark.parametrize("coding", ["current", "rate", "latency", "delta"])
+def test_no_sample_is_encoded_as_none(coding):
+    dataset = arrays(np.zeros((2, 6)))
+    stimulus, counts = encode(dataset, dataset.train.take(slice(0, 0)), DataConfig(coding=coding), 3)
+    stimulus.validate()
+    assert len(stimulus) == 0 and stimulus.n_inputs == n_sources(dataset, DataConfig(coding=coding))
+    assert counts.total == 0
+
+
+@pytest.mark.parametrize("coding", ["current", "rate", "latency", "delta"])
 def test_every_coding_of_digits_gives_a_valid_stimulus(coding):
     from codesign.data import load_dataset
 

@@ -14,6 +14,7 @@ from codesign.config import DataConfig, parse_config
 from codesign.data import Dataset, DataWarning, Events, Split, load_dataset
 from codesign.data.encoders import encode
 from codesign.data.plausibility import check_classes, check_training
+from codesign.data.scale import enclosing
 
 
 def said(work) -> list[str]:
@@ -104,10 +105,10 @@ def test_flags_are_no_part_of_the_scale() -> None:
 
 def test_values_beyond_the_scale_are_refused_and_never_wrap() -> None:
     for x in (np.full((2, 3), 256.0), np.full((2, 3), -1.0), np.full((2, 3), np.nan)):
-        for coding in ("current", "rate", "latency"):
+        for coding in ("current", "rate", "latency", "delta"):
             with pytest.raises(InputError, match=r"a value is NaN or beyond the scale 0\.\.255"):
                 dataset = arrays(x)
-                encode(dataset, dataset.train, DataConfig(set="npz", coding=coding), 4)
+                encode(dataset, dataset.train, DataConfig(set="npz", coding=coding), 3)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +239,66 @@ def test_a_range_of_the_configuration_is_the_scale(tmp_path) -> None:
     np.savez(path, x=BITS, y=np.arange(30) % 2, range=np.array([0, 2]))
     with pytest.raises(InputError, match="holds an array 'range' of its own; remove one of them"):
         load_dataset(config)
+
+
+@pytest.mark.parametrize("coding", ["current", "rate", "latency", "delta"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_scale_that_the_dtype_rounds_inwards_is_that_of_its_values(tmp_path, coding, dtype) -> None:
+    """0.7 in float32 is a little less than 0.7, 0.9 in float16 a little more: such values are the scale's ends."""
+    path = str(tmp_path / "own.npz")
+    x = np.tile(np.array([0.7, 0.9, 0.8, 0.7], dtype), (80, 1))
+    np.savez(path, x=x, y=np.arange(80) % 4)
+    config = DataConfig(set="npz", path=path, range=[0.7, 0.9], coding=coding)
+    dataset = load_dataset(config)
+    stimulus, _ = encode(dataset, dataset.train, config, 4)
+    if stimulus.values is not None:
+        assert stimulus.values[0].tolist() == [0, 15, stimulus.values[0, 2], 0]
+    for beyond in (np.nextafter(dtype(0.7), dtype(0)), np.nextafter(dtype(0.9), dtype(1))):
+        x[3, 2] = beyond
+        np.savez(path, x=x, y=np.arange(80) % 4)
+        with pytest.raises(InputError, match="beyond its scale"):
+            load_dataset(config)
+
+
+def test_a_range_whose_difference_overflows_is_refused(tmp_path) -> None:
+    path = str(tmp_path / "own.npz")
+    np.savez(path, x=BITS, y=np.arange(30) % 2)
+    with pytest.raises(InputError, match=r"data\.range is .* and a finite difference"):
+        load_dataset(DataConfig(set="npz", path=path, range=[-1e308, 1e308]))
+
+
+def test_the_range_that_a_warning_names_holds_all_samples(tmp_path) -> None:
+    path = str(tmp_path / "own.npz")
+    x = np.random.default_rng(0).uniform(1e-4, 1e-3, (90, 6)).astype(np.float32)
+    y, split = np.arange(90) // 3 % 2, np.arange(90) % 3
+    x[split == 0] = np.clip(x[split == 0], 2e-4, 8e-4)
+    np.savez(path, x=x, y=y, split=split)
+    config = DataConfig(set="npz", path=path)
+
+    def work() -> None:
+        dataset = load_dataset(config)
+        check_training(dataset, encode(dataset, dataset.train, config, 2)[0], config)
+
+    (text,) = said(work)
+    bounds = [float(bound) for bound in re.findall(r"data\.range = \[(\S+), (\S+)\]", text)[0]]
+    config = replace_range(config, bounds)
+    assert said(work) == []
+    assert bounds[0] <= x.min() and x.max() <= bounds[1] and bounds[1] - bounds[0] < 1.01 * np.ptp(x)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bounds"),
+    [
+        (0.0, 255.0, ("0", "255")),
+        (-0.1, 0.1, ("-0.1", "0.1")),
+        (float(np.float32(0.7)), 4 / 3, ("0.699999", "1.33334")),
+        (1e6 + 0.5, 1e6 + 1, ("1000000.5", "1000001")),
+        (7.0, 7.0, ("7", "7")),
+        (1.0, float(np.nextafter(1.0, 2.0)), ("1", "1.0000000000000002")),
+    ],
+)
+def test_rounded_bounds_enclose_the_exact_ones(low, high, bounds) -> None:
+    assert enclosing(low, high) == bounds
 
 
 def replace_range(config: DataConfig, bounds: list[float]) -> DataConfig:

@@ -133,6 +133,15 @@ def test_samples_of_another_form_are_refused(run, tmp_path, changes, message) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("bounds", [{"low": 1.0}, {"high": "two"}, {"low": -1e308, "high": 1e308}])
+def test_a_network_without_a_scale_for_arrays_is_refused(tmp_path, bounds) -> None:
+    coding = InputCoding("current", 4, bounds)
+    network = FrozenNetwork.from_arrays([np.eye(4, 2, dtype=int)], threshold=[8], timesteps=2, coding=coding)
+    np.savez(tmp_path / "p.npz", x=np.ones((8, 4)))
+    with pytest.raises(InputError, match=r"the network's scale, coding.parameters, is "):
+        predict(network, ARRAYS.data, tmp_path / "p.npz")
+
+
 def test_values_that_use_little_of_the_training_scale_are_warned_of(tmp_path) -> None:
     network = FrozenNetwork.from_arrays(
         [np.eye(4, 2, dtype=int)],
