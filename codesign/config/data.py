@@ -26,15 +26,17 @@ class DataConfig(Section):
     validation: float | None = Field(
         default=None,
         gt=0,
-        description="samples, or a fraction below 1, taken from the training set; default 150 but at most 15 %, or "
-        "what the set names",
+        description="samples, or a fraction below 1, taken from the training set; default 150 but at most 15 % "
+        "and at least one of each class, or what the set names",
     )
     test: float | None = Field(
         default=None, gt=0, description="samples, or a fraction below 1; only for sets without an official test set"
     )
     train_limit: Count | None = Field(default=None, description="use at most this many training samples (stratified)")
     test_limit: Count | None = Field(default=None, description="use at most this many test samples (the first ones)")
-    split_seed: int = Field(default=0, ge=0, description="seed of the stratified split; not changed by --seed")
+    split_seed: int = Field(
+        default=0, ge=0, lt=1 << 32, description="seed of the stratified split; not changed by --seed"
+    )
     step_ms: Annotated[float, Field(gt=0)] | Auto = Field(
         default=AUTO,
         description="width of a timestep (coding 'events' from times); auto: so that the timesteps together last as "
@@ -53,7 +55,7 @@ class DataConfig(Section):
     rate_max: Fraction = Field(
         default=1.0, description="event probability per timestep of a full-scale input (coding 'rate')"
     )
-    encoder_seed: int = Field(default=0, ge=0, description="seed of the encoder's draws (coding 'rate')")
+    encoder_seed: int = Field(default=0, ge=0, lt=1 << 64, description="seed of the encoder's draws (coding 'rate')")
     delta: Level | list[Level] = Field(
         default=0.1, description="send-on-delta level, or several, as fractions of full scale (coding 'delta')"
     )
@@ -99,6 +101,9 @@ class DataConfig(Section):
         for name in ("rr", "subtract_mean_beat", "validation_records"):
             if name in self.model_fields_set and self.set != "mitbih-beats":
                 raise ValueError(f"{name} belongs to set = 'mitbih-beats', not {self.set!r}")
+        for name, size in (("validation", self.validation), ("test", self.test)):
+            if size is not None and size >= 1 and not size.is_integer():
+                raise ValueError(f"{name} = {size:g} is neither a whole number of samples nor a fraction below 1")
         if "time_unit" in self.model_fields_set and self.set != "npz":
             raise ValueError(f"time_unit belongs to set = 'npz'; set {self.set!r} has a unit of its own")
         if self.range is not None:

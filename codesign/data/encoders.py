@@ -197,7 +197,7 @@ def _rate_pieces(dataset: Dataset, split: Split, config: DataConfig, timesteps: 
         probability = _scaled(dataset, split, part) * config.rate_max
         piece = np.empty((len(probability), timesteps, n_inputs), bool)
         for row, index in enumerate(split.index[part]):
-            generator = np.random.Generator(np.random.Philox(key=[config.encoder_seed, int(index)]))
+            generator = np.random.Generator(np.random.Philox(key=np.array([config.encoder_seed, index], np.uint64)))
             piece[row] = generator.random((timesteps, n_inputs)) < probability[row]
         yield piece
 

@@ -19,7 +19,8 @@ DEFAULT_VALIDATION = 150
 LARGEST_VALIDATION = 0.15
 
 Array = npt.NDArray[Any]
-Parts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+Indices = npt.NDArray[np.int64]
+Parts = tuple[Indices, Indices, Indices]
 
 
 def need(path: Path, arrays: Mapping[str, Array], names: tuple[str, ...]) -> None:
@@ -36,22 +37,55 @@ def refuse_test_fraction(config: DataConfig) -> None:
 
 
 def _stratified(
-    candidates: npt.NDArray[np.int64], labels: npt.NDArray[np.int32], size: float, seed: int, what: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Split ``candidates`` into (rest, chosen), both sorted, with the classes in proportion."""
+    candidates: Indices, labels: npt.NDArray[np.int32], size: float, seed: int, what: str
+) -> tuple[Indices, Indices]:
+    """Split ``candidates`` into (rest, chosen), both sorted, with the classes in proportion.
+
+    ``size`` are samples, or a fraction below 1; ``what`` names it in messages.
+    """
+    count = round(size * candidates.size) if size < 1 else round(size)
+    rest, chosen = _drawn(candidates, labels, count, seed, what)
+    return np.sort(rest), np.sort(chosen)
+
+
+def _limited(candidates: Indices, labels: npt.NDArray[np.int32], limit: int, seed: int) -> Indices:
+    """``limit`` of ``candidates`` at most, sorted, with the classes in proportion."""
+    if limit >= candidates.size:
+        return candidates
+    # A draw leaves a sample of each class over at least; those of them that are within the limit are taken back.
+    over = max(candidates.size - limit, _n_classes(candidates, labels))
+    rest, chosen = _drawn(candidates, labels, candidates.size - over, seed, f"data.train_limit = {limit}")
+    return np.sort(np.concatenate([chosen, rest[: limit - chosen.size]]))
+
+
+def _drawn(
+    candidates: Indices, labels: npt.NDArray[np.int32], count: int, seed: int, what: str
+) -> tuple[Indices, Indices]:
+    """(rest, chosen) of ``candidates``, ``count`` of them chosen, in random order and with every class in both."""
     from sklearn.model_selection import train_test_split
 
-    count = round(size * candidates.size) if size < 1 else round(size)
-    n_classes = int(np.unique(labels[candidates]).size)
+    n_classes = _n_classes(candidates, labels)
     if count < n_classes or candidates.size - count < n_classes:
-        raise InputError(f"data.{what} = {size:g}: {count} of {candidates.size} samples for {n_classes} classes")
+        raise InputError(
+            f"{what}: {count} of {candidates.size} samples for {n_classes} classes; each class needs one of "
+            "them and one of the rest"
+        )
     try:
         rest, chosen = train_test_split(
             candidates, test_size=count, stratify=labels[candidates], random_state=np.random.RandomState(seed)
         )
     except ValueError as error:
-        raise InputError(f"data.{what}: the samples cannot be split by class ({error})") from None
-    return np.sort(rest), np.sort(chosen)
+        raise InputError(f"{what}: the samples cannot be split by class ({error})") from None
+    return np.asarray(rest), np.asarray(chosen)
+
+
+def _n_classes(candidates: Indices, labels: npt.NDArray[np.int32]) -> int:
+    return int(np.unique(labels[candidates]).size)
+
+
+def _asked(key: str, stated: float | None, default: float) -> tuple[float, str]:
+    """A size, and what messages call it."""
+    return (default, f"{key} (by default {default:g})") if stated is None else (stated, f"{key} = {stated:g}")
 
 
 def split_parts(
@@ -61,36 +95,33 @@ def split_parts(
     where: str,
     default_test: float = 0,
 ) -> Parts:
-    """Indices of train, validation and test samples.
+    """Indices of train, validation and test samples, each sorted and with at least one.
 
     ``roles`` is int64 (n,), 0 train, 1 validation, 2 test, or None if the files do not say; what they do not say is
-    split stratified by class. Raises InputError if a part would be empty or an option contradicts the files.
+    split stratified by class; ``default_test`` is the size of the test set where nobody says one, 0 where a set has its
+    own. Raises InputError if a part would be empty or an option contradicts the files.
     """
-    everything = np.arange(labels.size)
-    if roles is not None and config.test is not None:
-        raise InputError(f"data.test: {where} names its own test samples; remove data.test")
-    if roles is None or not np.any(roles == 2):
-        train = everything if roles is None else everything[roles == 0]
-        train, test = _stratified(train, labels, config.test or default_test, config.split_seed, "test")
-    else:
-        train, test = everything[roles == 0], everything[roles == 2]
-    if roles is not None and np.any(roles == 1):
-        if config.validation is not None:
-            raise InputError(f"data.validation: {where} names its own validation samples; remove data.validation")
-        validation = everything[roles == 1]
-    else:
+    if roles is None:
+        roles = np.zeros(labels.size, np.int64)
+    train, validation, test = (np.flatnonzero(roles == role) for role in range(3))
+    for key, stated, part in (("test", config.test, test), ("validation", config.validation, validation)):
+        if stated is not None and part.size:
+            raise InputError(f"data.{key}: {where} names its own {key} samples; remove data.{key}")
+    if not train.size:
+        raise InputError(f"{where}: no training samples")
+    if not test.size:
+        size, what = _asked("data.test", config.test, default_test)
+        if not size:
+            raise InputError(f"{where}: no test samples")
+        train, test = _stratified(train, labels, size, config.split_seed, what)
+    if not validation.size:
         default = min(DEFAULT_VALIDATION, round(LARGEST_VALIDATION * train.size))
         # Each class is in it, and none of it is so small as to be a fraction.
-        default = max(default, int(np.unique(labels[train]).size))
-        train, validation = _stratified(train, labels, config.validation or default, config.split_seed, "validation")
-    if config.train_limit is not None and config.train_limit < train.size:
-        _, train = _stratified(train, labels, float(config.train_limit), config.split_seed, "train_limit")
-    if config.test_limit is not None:
-        test = test[: config.test_limit]
-    for name, part in (("training", train), ("validation", validation), ("test", test)):
-        if not part.size:
-            raise InputError(f"{where}: no {name} samples")
-    return train, validation, test
+        size, what = _asked("data.validation", config.validation, max(default, _n_classes(train, labels)))
+        train, validation = _stratified(train, labels, size, config.split_seed, what)
+    if config.train_limit is not None:
+        train = _limited(train, labels, config.train_limit, config.split_seed)
+    return train, validation, test if config.test_limit is None else test[: config.test_limit]
 
 
 def assemble(

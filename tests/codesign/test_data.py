@@ -253,6 +253,45 @@ def test_a_split_that_leaves_a_class_out_is_refused():
         load_dataset(DataConfig(validation=5))
 
 
+@pytest.mark.parametrize("limit", [20, 1270, 1277, 1278, 1280, 1286, 1287, 9999])
+def test_any_number_of_training_samples_can_be_left_out(limit):
+    whole, limited = load_dataset(DataConfig()), load_dataset(DataConfig(train_limit=limit))
+    assert np.array_equal(limited.test.index, whole.test.index)
+    assert np.array_equal(limited.validation.index, whole.validation.index)
+    index = limited.train.index
+    assert len(index) == min(limit, 1287) and (np.diff(index) > 0).all() and np.isin(index, whole.train.index).all()
+    share = len(index) / 1287
+    assert abs(np.bincount(limited.train.labels) - share * np.bincount(whole.train.labels)).max() < 2
+
+
+def test_a_limit_below_the_number_of_classes_is_refused():
+    with pytest.raises(InputError, match=r"data\.train_limit = 9: 9 of 1287 samples for 10 classes"):
+        load_dataset(DataConfig(train_limit=9))
+
+
+def test_a_file_without_test_samples_may_be_told_how_many(tmp_path):
+    split = np.array(["train", "train", "train", "validation"] * 20)
+    path = str(tmp_path / "own.npz")
+    np.savez(path, x=np.zeros((80, 3), np.uint8), y=np.arange(80) // 4 % 2, split=split)
+    for options, sizes in (({}, (48, 20, 12)), ({"test": 0.5}, (30, 20, 30)), ({"test": 4}, (56, 20, 4))):
+        dataset = load_dataset(DataConfig(set="npz", path=path, **options))
+        assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"split": np.full(40, 2)}, "own.npz: no training samples"),
+        ({"is_test": np.ones(40, bool)}, "own.npz: no training samples"),
+        ({"y": np.arange(40)}, r"data\.test \(by default 0\.2\): 8 of 40 samples for 40 classes"),
+    ],
+)
+def test_what_cannot_be_split_is_said_as_it_is(tmp_path, arrays, message):
+    config = npz(tmp_path / "own.npz", **{**GOOD, **arrays})
+    with pytest.raises(InputError, match=message):
+        load_dataset(config)
+
+
 def test_sets_that_cannot_be_downloaded_say_where_they_come_from():
     with pytest.raises(UnsupportedError, match="MIT-BIH Arrhythmia Database"):
         download("mitbih-beats")
@@ -344,6 +383,13 @@ def test_heart_beats_are_split_by_patients():
         ({"data": {"coding": "rate", "input_bits": 4}}, "input_bits belongs to coding = 'current', not 'rate'"),
         ({"data": {"coding": "current", "step_ms": 1.0}}, "step_ms belongs to coding = 'events', not 'current'"),
         ({"data": {"coding": "events", "delta": 0.1}}, "delta belongs to coding = 'delta', not 'events'"),
+        (
+            {"data": {"validation": 10.7}},
+            "validation = 10.7 is neither a whole number of samples nor a fraction below 1",
+        ),
+        ({"data": {"test": 1.5}}, "test = 1.5 is neither a whole number of samples nor a fraction below 1"),
+        ({"data": {"split_seed": 1 << 32}}, "split_seed"),
+        ({"data": {"coding": "rate", "encoder_seed": 1 << 64}}, "encoder_seed"),
         ({"data": {"path": "x"}}, "set 'digits' is installed with scikit-learn"),
         ({"data": {"coding": "delta", "delta": []}}, "an empty list gives no sources"),
         ({"train": {"rewiring": {"preset": "dense", "scope": "neuron"}}}, "scope has no meaning with preset = 'dense'"),

@@ -175,6 +175,8 @@ def test_flags_are_sources_after_those_of_the_coding(tmp_path, coding):
         ({"x": np.zeros((180, 128))}, r"x is float64 \(180, 128\), expected int8"),
         ({"y": np.full(180, 5)}, r"label 5 is outside 0\.\.4"),
         ({"split": np.zeros(180, int)}, "split holds values other than 1"),
+        ({"split": np.ones(180, int)}, "no test samples"),
+        ({"split": np.where(np.isin(np.repeat(RECORDS, BEATS), VALIDATION_RECORDS), 1, 2)}, "no training samples"),
     ],
 )
 def test_malformed_files_give_one_line(tmp_path, changes, message):

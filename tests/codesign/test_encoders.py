@@ -68,6 +68,14 @@ def test_rate_does_not_depend_on_order_or_batch():
     assert not np.array_equal(other, whole)
 
 
+def test_the_largest_seeds_are_seeds():
+    from codesign.data import load_dataset
+
+    config = DataConfig(coding="rate", split_seed=(1 << 32) - 1, encoder_seed=(1 << 64) - 1, test_limit=2)
+    dataset = load_dataset(config)
+    assert len(encode(dataset, dataset.test, config, 3)[0]) == 2
+
+
 def test_rate_has_the_stated_probability():
     dataset = arrays(np.tile([[0.0, 0.2, 1.0]], (200, 1)))
     dense = encode(dataset, dataset.train, DataConfig(coding="rate", rate_max=0.5), 100)[0].dense()
