@@ -22,7 +22,7 @@ import numpy as np
 from codesign.basics.errors import InputError
 from codesign.config import AUTO, Config, parse_config
 from codesign.contract.binning import MILLISECONDS
-from codesign.data.encoders import coding_of
+from codesign.data.encoders import coding_of, n_sources
 from codesign.data.samples import Dataset
 
 STEPS = 2000
@@ -46,6 +46,8 @@ def resolve(config: Config, dataset: Dataset, steps: int = STEPS) -> tuple[Confi
     wanted = _open(config)
     if not wanted:
         return config, []
+    # Refuses a coding that does not go with the data, of which all else is chosen.
+    n_sources(dataset, config.data)
     samples = len(dataset.train)
     chosen: dict[str, Any] = {}
     lines = []

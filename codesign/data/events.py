@@ -20,6 +20,16 @@ NAMES = ("times", "times_ms", "units", "offsets")
 Array = npt.NDArray[Any]
 
 
+def holds_events(arrays: Mapping[str, Array], path: Path) -> bool:
+    """True if the file is one of events. Raises InputError if it holds an array ``x`` as well, or times twice."""
+    if "times" in arrays and "times_ms" in arrays:
+        raise InputError(f"{path}: holds both 'times' and 'times_ms'; leave one of them out")
+    found = [name for name in ("times", "times_ms") if name in arrays]
+    if found and "x" in arrays:
+        raise InputError(f"{path}: holds both an array 'x' and events ({found[0]!r}); leave one of them out")
+    return bool(found)
+
+
 def read_events(
     arrays: Mapping[str, Array], path: Path, time_unit: TimeUnit, n_samples: int | None = None, n_units: int = MAX_WIDTH
 ) -> Events:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from codesign.contract.network import MAX_WIDTH
 from codesign.data.catalogue import MNIST_MD5, locate
 from codesign.data.cifar10 import load_cifar10
 from codesign.data.events import NAMES as EVENT_ARRAYS
-from codesign.data.events import read_events
+from codesign.data.events import holds_events, read_events
 from codesign.data.heartbeats import load_heartbeats
 from codesign.data.heidelberg import load_heidelberg
 from codesign.data.idx import read_idx
@@ -30,6 +31,7 @@ from codesign.data.scale import checked_scale, enclosing, on_scale
 from codesign.data.splitting import assemble, need, refuse_test_fraction, split_parts
 
 DIGITS_TEST = 360
+DIGIT_CLASSES = [str(digit) for digit in range(10)]
 DEFAULT_TEST = 0.2
 MAX_CLASSES = 1 << 12
 
@@ -75,7 +77,7 @@ def _load_digits(config: DataConfig) -> Dataset:
     return assemble(
         config,
         "digits",
-        [str(i) for i in range(10)],
+        DIGIT_CLASSES,
         labels,
         parts,
         x=x,
@@ -98,6 +100,8 @@ def _load_idx(config: DataConfig) -> Dataset:
             hashes[path.name] = file_hash(path)
             if config.set == "mnist":
                 _check_md5(path)
+        if not arrays[f"{part}-images"].size:
+            raise InputError(f"{folder}: {part} images have the shape {arrays[f'{part}-images'].shape}; there are none")
         if len(arrays[f"{part}-images"]) != len(arrays[f"{part}-labels"]):
             raise InputError(
                 f"{folder}: {len(arrays[f'{part}-images'])} {part} images but {len(arrays[f'{part}-labels'])} labels"
@@ -107,9 +111,9 @@ def _load_idx(config: DataConfig) -> Dataset:
             f"{folder}: training images are {arrays['train-images'].shape[1:]}, "
             f"test images {arrays['t10k-images'].shape[1:]}"
         )
-    n_classes = 10 if config.set == "mnist" else int(arrays["train-labels"].max(initial=0)) + 1
+    classes = DIGIT_CLASSES if config.set == "mnist" else _numbered(arrays["train-labels"], f"{folder}: train labels")
     labels = np.concatenate([arrays["train-labels"], arrays["t10k-labels"]])
-    labels = checked_labels(labels, n_classes, str(folder))
+    labels = checked_labels(labels, len(classes), str(folder))
     official = np.arange(labels.size) >= len(arrays["train-labels"])
     parts = split_parts(config, labels, np.where(official, 2, 0), str(folder))
     x = np.concatenate([arrays["train-images"], arrays["t10k-images"]])
@@ -119,7 +123,7 @@ def _load_idx(config: DataConfig) -> Dataset:
     return assemble(
         config,
         config.set,
-        [str(i) for i in range(n_classes)],
+        classes,
         labels,
         parts,
         x=x,
@@ -133,10 +137,11 @@ def _load_idx(config: DataConfig) -> Dataset:
 def _load_npz(config: DataConfig) -> Dataset:
     path = locate(config.set, config.path)
     arrays = read_npz(path, ("x", "y", *EVENT_ARRAYS, "is_test", "split", "range", "classes", "n_units"))
-    if not {"x", "times", "times_ms"} & arrays.keys():
+    read = _event_set if holds_events(arrays, path) else _array_set
+    if read is _array_set and "x" not in arrays:
         raise InputError(f"{path}: neither an array 'x' nor 'times' in it; docs/data.md gives the two forms")
     need(path, arrays, ("y",))
-    return (_array_set if "x" in arrays else _event_set)(config, path, arrays)
+    return read(config, path, arrays)
 
 
 def _array_set(config: DataConfig, path: Path, arrays: Mapping[str, Array]) -> Dataset:
@@ -193,14 +198,38 @@ def _classes(arrays: Mapping[str, Array], path: Path) -> tuple[list[str], npt.ND
     if not y.size:
         raise InputError(f"{path}: y is empty")
     if "classes" in arrays:
-        names = [str(name) for name in arrays["classes"].reshape(-1)]
+        _check_classes(arrays["classes"].size, f"{path}: array 'classes' names")
+        names = _texts(arrays["classes"], "classes", path)
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise InputError(f"{path}: classes holds {repeated[0]!r} twice")
     else:
-        if int(y.max()) >= MAX_CLASSES:
-            raise InputError(f"{path}: label {int(y.max())} is outside 0..{MAX_CLASSES - 1}")
-        names = [str(i) for i in range(int(y.max()) + 1)]
-    if len(names) < 2:
-        raise InputError(f"{path}: {len(names)} class, expected 2 or more")
+        names = _numbered(y, f"{path}: y")
     return names, checked_labels(y, len(names), str(path))
+
+
+def _numbered(labels: Array, where: str) -> list[str]:
+    """Names '0', '1', ... of the classes of ``labels``, of which there is one at least."""
+    count = int(labels.max()) + 1
+    _check_classes(count, f"{where}: its largest label is {count - 1}, which makes")
+    return [str(index) for index in range(count)]
+
+
+def _check_classes(count: int, what: str) -> None:
+    if not 2 <= count <= MAX_CLASSES:
+        raise InputError(f"{what} {count} classes, expected 2..{MAX_CLASSES}")
+
+
+def _texts(array: Array, name: str, path: Path) -> list[str]:
+    """What an array says, whatever its shape; bytes are UTF-8. Raises InputError for what is no Unicode."""
+    try:
+        texts = [text.decode() if isinstance(text, bytes) else str(text) for text in array.reshape(-1).tolist()]
+        for text in texts:
+            text.encode()
+    # numpy's text may hold numbers that are no character.
+    except (SystemError, ValueError):
+        raise InputError(f"{path}: {name} holds text that is not Unicode") from None
+    return texts
 
 
 def _scale(config: DataConfig, arrays: Mapping[str, Array], x: Array, path: Path) -> tuple[float, float]:
@@ -236,12 +265,13 @@ def _roles(arrays: Mapping[str, Array], n_samples: int, path: Path) -> npt.NDArr
     """0 train, 1 validation, 2 test for each sample; None where the file does not say."""
     if "split" in arrays:
         split = arrays["split"]
-        if split.dtype.kind == "U":
+        if split.dtype.kind in "US":
             names = {"train": 0, "validation": 1, "test": 2}
-            unknown = sorted(set(split.tolist()) - names.keys())
+            texts = _texts(split, "split", path)
+            unknown = sorted(set(texts) - names.keys())
             if unknown:
                 raise InputError(f"{path}: split holds {unknown[0]!r}, expected train, validation or test")
-            split = np.array([names[name] for name in split.tolist()], np.int64)
+            split = np.array([names[text] for text in texts], np.int64).reshape(split.shape)
         if split.dtype.kind not in "iu" or split.shape != (n_samples,) or not np.isin(split, (0, 1, 2)).all():
             raise InputError(f"{path}: split must hold 0 (train), 1 (validation) or 2 (test) for each sample")
         return split.astype(np.int64)

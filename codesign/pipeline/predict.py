@@ -17,7 +17,7 @@ from codesign.contract.early_exit import EarlyExit
 from codesign.contract.network import FrozenNetwork
 from codesign.data.encoders import encode
 from codesign.data.events import NAMES as EVENT_ARRAYS
-from codesign.data.events import read_events
+from codesign.data.events import holds_events, read_events
 from codesign.data.plausibility import EventCounts, check_scale
 from codesign.data.samples import Dataset, Split
 from codesign.data.scale import checked_scale, enclosing, on_scale
@@ -76,7 +76,7 @@ def predict(
     stated = network.coding.parameters
     where = "the network's scale, coding.parameters,"
     low, high = checked_scale(stated.get("low", 0.0), stated.get("high", 1.0), where)
-    if "x" in arrays:
+    if not holds_events(arrays, path) and "x" in arrays:
         split = _array_split(path, arrays["x"], low, high)
     else:
         events = read_events(arrays, path, config.time_unit, n_units=network.n_inputs)

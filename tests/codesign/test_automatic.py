@@ -86,6 +86,15 @@ def test_a_key_of_the_other_coding_is_refused_once_the_data_are_known():
         resolve(parse_config({"data": {"input_bits": 7}}), events([5.0] * 9))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "coding", "message"),
+    [(arrays(100), "events", "'events' needs event data"), (events([5.0] * 9), "rate", "'rate' needs arrays")],
+)
+def test_a_coding_of_the_other_kind_is_refused(dataset, coding, message):
+    with pytest.raises(InputError, match=message):
+        resolve(parse_config({"data": {"coding": coding}}), dataset)
+
+
 def test_values_that_are_neither_a_number_nor_auto_are_one_problem():
     with pytest.raises(InputError) as error:
         parse_config({"train": {"epochs": "x"}})

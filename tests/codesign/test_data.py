@@ -105,6 +105,10 @@ def test_unknown_checksums_of_mnist_warn_but_load(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"train_images_idx3_ubyte": np.zeros((60, 0, 5), np.uint8)}, r"train images have the shape \(60, 0, 5\)"),
+        ({"train_images_idx3_ubyte": np.zeros((0, 4, 5), np.uint8)}, r"train images have the shape \(0, 4, 5\)"),
+        ({"t10k_images_idx3_ubyte": np.zeros((0, 0, 0), np.uint8)}, r"t10k images have the shape \(0, 0, 0\)"),
+        ({"train_labels_idx1_ubyte": np.zeros(60, np.uint8)}, r"1 classes, expected 2\.\.4096"),
         ({"train_labels_idx1_ubyte": np.zeros(59, np.uint8)}, "60 train images but 59 labels"),
         ({"t10k_images_idx3_ubyte": np.zeros((12, 4, 6), np.uint8)}, r"training images are \(4, 5\), test images"),
         ({"t10k_labels_idx1_ubyte": np.full(12, 3, np.uint8)}, "label 3 is outside 0..2"),
@@ -154,6 +158,15 @@ def test_own_arrays_with_named_splits_and_classes(tmp_path):
     assert (dataset.low, dataset.high) == (-2, 2)
 
 
+def test_names_and_splits_may_be_bytes(tmp_path):
+    split = np.array([b"train", b"validation", b"test"]).repeat(10)
+    classes = np.array(["caf\N{LATIN SMALL LETTER E WITH ACUTE}".encode(), b"tea"])
+    np.savez(tmp_path / "own.npz", x=np.zeros((30, 2)), y=np.arange(30) % 2, split=split, classes=classes)
+    dataset = load_dataset(DataConfig(set="npz", path=str(tmp_path / "own.npz")))
+    assert dataset.classes == ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "tea")
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [10] * 3
+
+
 def test_own_arrays_without_splits_are_split_by_class(tmp_path):
     dataset = load_dataset(npz(tmp_path / "own.npz", x=np.zeros((50, 3), np.uint8), y=np.arange(50) % 5))
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (32, 8, 10)
@@ -161,6 +174,8 @@ def test_own_arrays_without_splits_are_split_by_class(tmp_path):
     assert (dataset.low, dataset.high) == (0, 255)
 
 
+# Code points that no character has.
+NO_TEXT = np.full(40, 0x7FFFFFFF, np.uint32).view("<U1")
 GOOD = {"x": np.zeros((40, 3), np.float32), "y": np.arange(40) % 4}
 
 
@@ -177,10 +192,22 @@ GOOD = {"x": np.zeros((40, 3), np.float32), "y": np.arange(40) % 4}
         ({**GOOD, "range": np.arange(3)}, "range holds 3 numbers"),
         ({**GOOD, "y": np.arange(39)}, "40 samples in x but 39 labels"),
         ({**GOOD, "y": np.arange(40) / 2}, "y is float64"),
-        ({**GOOD, "y": np.zeros(40, int)}, "1 class, expected 2 or more"),
+        ({**GOOD, "y": np.zeros(40, int)}, r"1 classes, expected 2\.\.4096"),
         ({**GOOD, "y": np.arange(40) - 1}, "label -1 is outside"),
         ({**GOOD, "classes": np.array(["a", "b"])}, "label 3 is outside 0..1"),
         ({**GOOD, "split": np.full(40, 3)}, "split must hold 0"),
+        ({**GOOD, "split": np.full((40, 1), "train")}, "split must hold 0"),
+        ({**GOOD, "split": np.array("train")}, "split must hold 0"),
+        ({**GOOD, "split": np.full(40, b"tset")}, "split holds 'tset'"),
+        ({**GOOD, "split": NO_TEXT}, "split holds text that is not Unicode"),
+        ({**GOOD, "split": np.full(40, b"\xff")}, "split holds text that is not Unicode"),
+        ({**GOOD, "classes": NO_TEXT}, "classes holds text that is not Unicode"),
+        ({**GOOD, "classes": np.array(["\ud800", "b", "c", "d"])}, "classes holds text that is not Unicode"),
+        ({**GOOD, "classes": np.array(["a", "b", "c", "a"])}, "classes holds 'a' twice"),
+        ({**GOOD, "classes": np.arange(4097)}, r"4097 classes, expected 2\.\.4096"),
+        ({**GOOD, "y": np.arange(40) * 200}, r"7801 classes, expected 2\.\.4096"),
+        ({**event_arrays(), "x": GOOD["x"]}, "holds both an array 'x' and events \\('times'\\)"),
+        ({**event_arrays(), "times_ms": np.zeros(80)}, "holds both 'times' and 'times_ms'"),
         ({**GOOD, "split": np.array(["train"] * 39 + ["tset"])}, "split holds 'tset'"),
         ({**GOOD, "is_test": np.zeros(3, bool)}, "is_test is bool"),
         ({"x": GOOD["x"]}, "no array 'y'"),

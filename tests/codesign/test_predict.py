@@ -119,6 +119,7 @@ def test_the_unit_of_the_runs_data_is_that_of_the_samples(run, tmp_path) -> None
         ({"offsets": np.array([0, 1 << 63, 160], np.uint64)}, "offsets do not rise"),
         ({"offsets": np.zeros(0, int)}, "offsets of no sample"),
         ({"times": np.full(160, -1.0)}, r"a time is negative \(-1.0 ms\)"),
+        ({"x": np.zeros((16, 6))}, "holds both an array 'x' and events"),
         ({"times": np.full(160, np.nan)}, "times holds NaN or infinite values"),
         ({"times": np.full(160, "a")}, "times is <U1, expected real numbers"),
     ],
