@@ -96,19 +96,19 @@ def compare(labels: npt.ArrayLike, decisions: npt.ArrayLike, n_classes: int, nam
     labels, decisions = labels[known], decisions[known]
     if not labels.size:
         raise ValueError("no sample has a label")
-    counts = np.bincount(labels, minlength=n_classes)
-    commonest = int(counts.argmax())
-    guess = max(1 / n_classes, counts[commonest] / labels.size)
-    hits = np.bincount(labels[labels == decisions], minlength=counts.size)
-    occurs = counts > 0
+    # Counted by what occurs: a label may be any number.
+    classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    most = int(counts.max())
+    hits = np.bincount(place[labels == decisions], minlength=classes.size)
+    alike = bool(np.all(counts == most)) and classes.size == max(n_classes, int(classes[-1]) + 1)
     answers = np.unique(decisions)
     return Comparison(
         samples=int(labels.size),
         right=int(hits.sum()),
-        guess=float(guess),
-        commonest=-1 if np.all(counts[occurs] == counts[commonest]) and occurs.all() else commonest,
+        guess=max(1 / n_classes, most / labels.size),
+        commonest=-1 if alike else int(classes[counts.argmax()]),
         answered=int(answers[0]) if answers.size == 1 else -1,
-        balanced=float(np.mean(hits[occurs] / counts[occurs])),
+        balanced=float(np.mean(hits / counts)),
         names=tuple(names),
     )
 

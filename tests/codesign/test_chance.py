@@ -53,6 +53,12 @@ def test_samples_that_cannot_tell_a_perfect_network_from_guessing_are_said_to_be
     assert "too few, or too much of one class" in found.sentence("accuracy")
 
 
+def test_labels_beyond_the_networks_classes_cost_no_memory():
+    found = compare([1 << 40, 0, 1], [0, 0, 1], 2)
+    assert (found.right, found.guess, found.commonest) == (2, 0.5, 0)
+    assert found.balanced == pytest.approx(2 / 3)
+
+
 def test_samples_without_a_label_do_not_count():
     found = compare([-1, 0, 1, -1], [0, 0, 1, 1], 2)
     assert (found.samples, found.right) == (2, 2)
