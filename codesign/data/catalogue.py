@@ -154,7 +154,7 @@ def download(name: str, progress: Progress = silent) -> Path:
 
 
 def _fetch(file: str, md5: str) -> bytes:
-    import urllib.error
+    import http.client
     import urllib.request
 
     problems = []
@@ -162,8 +162,8 @@ def _fetch(file: str, md5: str) -> bytes:
         try:
             with urllib.request.urlopen(mirror + file, timeout=60) as response:
                 content = response.read(MAX_DOWNLOAD)
-        except (urllib.error.URLError, OSError) as error:
-            problems.append(f"{mirror}: {error}")
+        except (OSError, http.client.HTTPException) as error:
+            problems.append(f"{mirror}: {error or type(error).__name__}")
             continue
         if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
             return content

@@ -1,6 +1,7 @@
 """Loading and splitting data sets, and one clear line for each kind of bad data."""
 
 import gzip
+import http.client
 import io
 import struct
 import zipfile
@@ -328,7 +329,8 @@ def test_sets_that_cannot_be_downloaded_say_where_they_come_from():
         download("emnist")
 
 
-def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failure", [OSError("no route"), http.client.IncompleteRead(b"")])
+def test_downloads_are_checked_and_kept(tmp_path, monkeypatch, failure):
     contents = {"a.gz": b"first", "b.gz": b"second"}
     import hashlib
 
@@ -340,7 +342,7 @@ def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
     def opened(url, timeout):
         asked.append(url)
         if len(asked) == 1:
-            raise OSError("no route")
+            raise failure
         return io.BytesIO(contents[url.rsplit("/", 1)[1]])
 
     monkeypatch.setattr("urllib.request.urlopen", opened)
