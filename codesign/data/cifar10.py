@@ -159,7 +159,10 @@ def _decode(archive: Path, progress: Progress) -> Arrays:
                     raise _pickled(archive)
                 if done > total:
                     raise InputError(f"{archive}: more than the {total} images of CIFAR-10")
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+    except InputError:
+        raise
+    # Numbers in a header that are none are a ValueError.
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError) as error:
         raise InputError(
             f"{archive}: truncated or not a tar archive, {done} of {total} images read ({error})"
         ) from None

@@ -173,6 +173,24 @@ def test_truncated_archives(tmp_path, opener, share):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b,c"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "100"},
+        {"GNU.sparse.size": "many"},
+    ],
+)
+def test_damaged_headers_of_an_archive(tmp_path, headers):
+    path = tmp_path / "cifar.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("train/cat/0001.jpg")
+        info.pax_headers, info.size = headers, 1024
+        tar.addfile(info, io.BytesIO(b"garbage\nmore\n" + bytes(1011)))
+    with pytest.raises(InputError, match="truncated or not a tar archive"):
+        load_dataset(config(path))
+
+
 def test_an_incomplete_archive_is_refused(tmp_path):
     files = members()
     del files["test/dog/0002.jpg"]
