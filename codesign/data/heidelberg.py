@@ -19,6 +19,7 @@ from codesign.basics.errors import InputError
 from codesign.basics.files import file_hash
 from codesign.basics.progress import Progress
 from codesign.config import DataConfig
+from codesign.contract.stimulus import MAX_EVENTS
 from codesign.data.catalogue import locate
 from codesign.data.samples import Dataset, Events
 from codesign.data.splitting import assemble, refuse_test_fraction, split_parts
@@ -28,7 +29,6 @@ N_CLASSES = {"shd": 20, "ssc": 35}
 # Part, role in the split: the digits come without validation samples.
 FILES = {"shd": (("train", 0), ("test", 2)), "ssc": (("train", 0), ("valid", 1), ("test", 2))}
 MAX_SAMPLES = 1 << 20
-MAX_EVENTS = 1 << 31
 ROWS = 256
 
 Array = npt.NDArray[Any]
