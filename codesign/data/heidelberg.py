@@ -30,6 +30,8 @@ N_CLASSES = {"shd": 20, "ssc": 35}
 FILES = {"shd": (("train", 0), ("test", 2)), "ssc": (("train", 0), ("valid", 1), ("test", 2))}
 MAX_SAMPLES = 1 << 20
 ROWS = 256
+# Of a row of variable length where the data set is stored.
+ROW_BYTES = 16
 
 Array = npt.NDArray[Any]
 
@@ -107,11 +109,38 @@ def _read(path: Path, n_classes: int, progress: Progress) -> tuple[Events, npt.N
                     raise InputError(f"{path}: {name} is {rows.dtype}, expected variable-length rows of numbers")
                 if rows.shape[0] != count:
                     raise InputError(f"{path}: {rows.shape[0]} rows in {name} but {count} labels")
+                _check_lengths(path, rows, np.dtype(base).itemsize)
             events = _events(path, times, units, progress)
             checked = checked_labels(np.asarray(labels[:]), n_classes, str(path))
             return events, checked, _names(file.get("extra/keys"), n_classes)
     except (OSError, RuntimeError, KeyError) as error:
         raise InputError(f"{path}: truncated or not an HDF5 file ({error})") from None
+
+
+def _check_lengths(path: Path, rows: Any, itemsize: int) -> None:
+    """Raise InputError if a row states more values of ``itemsize`` bytes than the file has room for.
+
+    The library asks for the memory of a whole row before it looks whether the values are there. What it keeps of a row
+    are 16 bytes, the first four its length; packed ones (filters) are left to it.
+    """
+    if rows.id.get_create_plist().get_nfilters():
+        return
+    if rows.chunks is None:
+        spans = [(rows.id.get_offset(), rows.id.get_storage_size())]
+    else:
+        chunks = (rows.id.get_chunk_info(index) for index in range(rows.id.get_num_chunks()))
+        spans = [(chunk.byte_offset, chunk.size) for chunk in chunks]
+    room = path.stat().st_size
+    with path.open("rb") as file:
+        for start, size in spans:
+            if start is None or start + size > room:
+                continue
+            file.seek(start)
+            lengths = np.frombuffer(file.read(size // ROW_BYTES * ROW_BYTES), "<u4")[:: ROW_BYTES // 4]
+            if int(lengths.max(initial=0)) * itemsize > room:
+                raise InputError(
+                    f"{path}: {rows.name[1:]} states a row of {lengths.max()} values, more than the file holds; damaged"
+                )
 
 
 def _names(keys: Any, n_classes: int) -> list[str]:

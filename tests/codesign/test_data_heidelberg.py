@@ -120,6 +120,41 @@ def test_truncated_and_foreign_files(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("layout", [{}, {"chunks": (16,)}])
+@pytest.mark.parametrize("name", ["times", "units"])
+def test_a_row_longer_than_its_file_is_refused_before_memory_is_asked_for(tmp_path, layout, name):
+    shd(tmp_path)
+    path = tmp_path / "shd_test.h5"
+    with h5py.File(path, "a") as file:
+        found = file[f"spikes/{name}"]
+        values, kind = found[:], found.dtype
+        del file[f"spikes/{name}"]
+        file.create_dataset(f"spikes/{name}", data=values, dtype=kind, **layout)
+    assert len(load_dataset(config(tmp_path, validation=40)).test) == 60
+    with h5py.File(path) as file:
+        stored = file[f"spikes/{name}"].id
+        start = stored.get_chunk_info(2).byte_offset if layout else stored.get_offset()
+    content = bytearray(path.read_bytes())
+    content[start + 16 * 4 : start + 16 * 4 + 4] = (1_000_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"spikes/{name} states a row of 1000000000 values, more than the file holds"):
+        load_dataset(config(tmp_path, validation=40))
+
+
+def test_packed_rows_and_rows_behind_a_block_of_somebody_elses_are_read(tmp_path):
+    shd(tmp_path)
+    expected = load_dataset(config(tmp_path, validation=40)).test.events
+    for options, layout in (({}, {"compression": "gzip"}), ({"userblock_size": 512}, {}), ({}, {"chunks": (7,)})):
+        with h5py.File(tmp_path / "shd_test.h5") as file, h5py.File(tmp_path / "new.h5", "w", **options) as new:
+            for name in ("times", "units"):
+                found = file[f"spikes/{name}"]
+                new.create_dataset(f"spikes/{name}", data=found[:], dtype=found.dtype, **layout)
+            new["labels"] = file["labels"][:]
+        (tmp_path / "new.h5").rename(tmp_path / "shd_test.h5")
+        events = load_dataset(config(tmp_path, validation=40)).test.events
+        assert np.array_equal(events.times, expected.times) and np.array_equal(events.units, expected.units)
+
+
 def test_missing_files_and_packed_ones(tmp_path):
     shd(tmp_path)
     (tmp_path / "shd_test.h5").rename(tmp_path / "shd_test.h5.gz")
