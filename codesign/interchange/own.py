@@ -240,7 +240,8 @@ def read_own(path: Path) -> FrozenNetwork | FloatNetwork:
     content, dt = metadata.get("codesign_network"), metadata.get("codesign_dt")
     kind = metadata.get("codesign_kind")
     whole = isinstance(content, np.ndarray) and content.dtype == np.uint8 and content.ndim == 1
-    if not whole or content is None or kind not in KINDS or not isinstance(dt, np.ndarray) or dt.shape != ():
+    known = isinstance(dt, np.ndarray) and dt.shape == () and 0 < float(dt) < float("inf")
+    if not whole or content is None or kind not in KINDS or not known or dt is None:
         raise InputError(f"{path}: the network of codesign's in its metadata is damaged; export it again")
     with tempfile.TemporaryDirectory(prefix="codesign-import-") as folder:
         inner = Path(folder) / "network"

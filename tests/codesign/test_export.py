@@ -118,6 +118,16 @@ def test_a_graph_that_was_changed_after_the_export_is_not_taken_for_the_network(
         read_own(file)
 
 
+@pytest.mark.parametrize("dt", [0.0, -1.0, np.nan, np.inf])
+def test_a_timestep_that_no_export_writes_is_damage(dt, tmp_path):
+    file = tmp_path / "n.nir"
+    write_nir(random_structure(np.random.default_rng(3)), file)
+    with h5py.File(file, "a") as opened:
+        opened["node/metadata/codesign_dt"][...] = dt
+    with pytest.raises(InputError, match="in its metadata is damaged"):
+        read_own(file)
+
+
 def test_the_command_writes_and_the_import_reads(tmp_path, capsys):
     frozen = random_structure(np.random.default_rng(4))
     frozen.save(tmp_path / "n.safetensors")
