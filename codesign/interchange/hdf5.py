@@ -23,7 +23,7 @@ from codesign.basics.errors import InputError
 from codesign.basics.files import input_size
 
 MAX_FILE_BYTES = 1 << 31
-# All arrays of a file together, unpacked: 128 million weights of float64.
+# All arrays of a file together, unpacked, and all numbers of a network as float64: 128 million weights.
 MAX_BYTES = 1 << 30
 MAX_OBJECTS = 1 << 14
 MAX_DEPTH = 12
@@ -76,6 +76,22 @@ def read_tree_here(path: Path) -> Tree:
     # The library raises whatever its layers say of damaged data; of memory there is little.
     except Exception as error:
         raise InputError(f"{path}: truncated or not an HDF5 file ({type(error).__name__}: {error})") from None
+
+
+def check_floats(path: Path, entry: Any) -> None:
+    """Raise InputError if the arrays of a tree, or of an entry of one, take more than MAX_BYTES as float64.
+
+    A network's numbers become that, whatever they are stored as: eight times as much for those of a byte.
+    """
+    count = _count(entry)
+    if count * 8 > MAX_BYTES:
+        raise InputError(f"{path}: its {count} numbers take {count * 8} bytes as floats, the limit is {MAX_BYTES}")
+
+
+def _count(entry: Any) -> int:
+    if isinstance(entry, dict):
+        return sum(_count(value) for value in entry.values())
+    return entry.size if isinstance(entry, np.ndarray) else 0
 
 
 def _packed(tree: Tree) -> dict[str, np.ndarray]:

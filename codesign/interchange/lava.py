@@ -31,7 +31,7 @@ from codesign.contract.network import (
 )
 from codesign.contract.network.limits import MAX_LAYERS, MAX_TIMESTEPS
 from codesign.interchange.facts import Asked, Facts, Findings
-from codesign.interchange.hdf5 import Tree, read_tree
+from codesign.interchange.hdf5 import Tree, check_floats, read_tree
 from codesign.interchange.nodes import Node, Shape, squeezed
 from codesign.interchange.operators import Unrolled, from_matrix, operator
 from codesign.quantise.integers import Change
@@ -62,6 +62,7 @@ def read_net(file: Path, facts: Facts) -> ImportedIntegers:
     names the option), and UnsupportedError for a kind of layer or neuron that a frozen network does not hold.
     """
     tree = read_tree(file, "no such lava-dl network")
+    check_floats(file, tree.get("layer"))
     try:
         return _network(tree, facts)
     except (InputError, UnsupportedError) as error:

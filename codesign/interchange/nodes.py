@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.network.limits import MAX_WIDTH
-from codesign.interchange.hdf5 import Tree, read_tree
+from codesign.interchange.hdf5 import Tree, check_floats, read_tree
 
 Float = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -130,6 +130,7 @@ def read_graph(path: Path) -> Graph:
     root = tree.get("node")
     if not isinstance(root, dict):
         raise InputError(f"{path}: not a NIR file (no group 'node' in it)")
+    check_floats(path, root.get("nodes"))
     version = tree.get("version")
     try:
         nodes, edges = _graph(root, "")

@@ -137,6 +137,13 @@ def test_what_is_wrong_or_not_built_is_one_line(name, tmp_path):
     assert found.value.exit_code == code and line in str(found.value) and str(file) in str(found.value)
 
 
+def test_numbers_of_a_byte_count_as_the_floats_that_they_become(tmp_path, monkeypatch):
+    given = {**dense(W), "weight": np.ones((20, 6), np.int8)}
+    monkeypatch.setattr(hdf5, "MAX_BYTES", 800)
+    with pytest.raises(InputError, match=r"x\.net: its 126 numbers take 1008 bytes as floats, the limit is 800"):
+        read_net(write(tmp_path / "x.net", given), FACTS)
+
+
 def test_layers_are_numbered_without_a_gap(tmp_path):
     file = write(tmp_path / "x.net", dense(W))
     with h5py.File(file, "a") as opened:

@@ -565,6 +565,17 @@ def test_a_file_that_was_made_to_hurt_is_refused_before_anything_is_allocated(na
     assert import_exits(file, tmp_path / "run", capsys) == (2, True)
 
 
+def test_numbers_of_a_byte_count_as_the_floats_that_they_become(tmp_path, monkeypatch):
+    nodes, edges = good(np.random.default_rng(11))
+    nodes |= {"input": port("Input", 40), "fc": node("Linear", weight=np.ones((3, 40), np.uint8))}
+    file = write_nir(tmp_path / "x.nir", nodes, edges)
+    monkeypatch.setattr(hdf5, "MAX_BYTES", 8 * (3 * 40 + 4 * 3 + 2))
+    read(file)
+    monkeypatch.setattr(hdf5, "MAX_BYTES", hdf5.MAX_BYTES - 1)
+    with pytest.raises(InputError, match=r"x\.nir: its 134 numbers take 1072 bytes as floats, the limit is 1071"):
+        read(file)
+
+
 def test_a_file_in_which_the_library_does_not_end_is_damaged_and_read_apart(tmp_path, monkeypatch):
     nodes, edges = good(np.random.default_rng(12))
     file = write_nir(tmp_path / "x.nir", nodes, edges)
