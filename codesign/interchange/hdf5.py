@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ MAX_NAME = 200
 # Of the process that reads.
 MAX_MEMORY = 1 << 32
 CPU_SECONDS, BYTES_A_SECOND, WALL_FACTOR = 2, 1 << 25, 20
+# Beyond them the process is ended: time to say that they are over, and to write what was read.
+SPARE_SECONDS = 2
 # What a chunk unpacks into, whatever the array's own size: the library allocates whole chunks.
 MAX_CHUNK_BYTES = 1 << 28
 # Packed data of many zeros may be small; what was never written is no data at all.
@@ -64,13 +67,16 @@ def read_tree(path: Path, absent: str = "no such file") -> Tree:
         return _unpacked(read_npz(result))
 
 
-def read_tree_here(path: Path) -> Tree:
-    """The same, read in this process, which a damaged file may end or stop."""
+def read_tree_here(path: Path, seconds: float = float("inf")) -> Tree:
+    """The same, read in this process, which a damaged file may end or stop.
+
+    seconds : of this process' processor time, from its start; an InputError tells of a file that takes more.
+    """
     import h5py
 
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return _Walk(path, path.stat().st_size).group(file, "", 0)
+            return _Walk(path, path.stat().st_size, seconds).group(file, "", 0)
     except InputError:
         raise
     # The library raises whatever its layers say of damaged data; of memory there is little.
@@ -123,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     """The process that reads: ``path`` into ``result``; errors name the file as it was ``shown``."""
     path, result, shown, seconds = arguments
     for what, limit in (
-        (resource.RLIMIT_CPU, int(seconds)),
+        (resource.RLIMIT_CPU, int(seconds) + SPARE_SECONDS),
         (resource.RLIMIT_AS, MAX_MEMORY),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -131,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(what, (limit, limit))
     try:
-        found = _packed(read_tree_here(Path(path)))
+        found = _packed(read_tree_here(Path(path), int(seconds)))
     except InputError as error:
         print(str(error).replace(path, shown, 1))  # noqa: T201
         return InputError.exit_code
@@ -140,8 +146,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Walk:
-    def __init__(self, path: Path, file_bytes: int) -> None:
-        self._path, self._file_bytes = path, file_bytes
+    def __init__(self, path: Path, file_bytes: int, seconds: float) -> None:
+        self._path, self._file_bytes, self._seconds = path, file_bytes, seconds
         self._objects = self._bytes = self._texts = 0
 
     def group(self, group: Any, where: str, depth: int) -> Tree:
@@ -154,6 +160,12 @@ class _Walk:
             self._objects += 1
             if self._objects > MAX_OBJECTS:
                 raise InputError(f"{self._path}: more than {MAX_OBJECTS} groups and data sets")
+            # What the library itself does not come back from, the limit of the process ends.
+            if time.process_time() > self._seconds:
+                raise InputError(
+                    f"{self._path}: takes more than {self._seconds} s of processor time to read: it holds too many "
+                    f"groups and data sets ({self._objects} up to there), or too much packed data"
+                )
             place = f"{where}/{name}" if where else str(name)
             if len(name) > MAX_NAME:
                 raise InputError(f"{self._path}: a name of {len(name)} letters, the limit is {MAX_NAME}")
