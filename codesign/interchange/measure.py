@@ -88,7 +88,7 @@ def measure(network: FloatNetwork, frozen: FrozenNetwork, stimulus: Stimulus, *,
         for index, layer in enumerate(frozen.layers):
             ours = exact.spikes[index] > 0
             totals[index] += int(ours.sum()), int(whole.spikes[index].sum())
-            found[index] += overlaps(ours[..., layer.trained_index], whole.spikes[index], int(ours.sum()))
+            found[index] += overlaps(ours, whole.spikes[index], layer.trained_index)
     labels = stimulus.labels if np.any(stimulus.labels >= 0) else None
 
     def accuracy(chosen: list[npt.NDArray[np.int32]]) -> float | None:
@@ -113,13 +113,16 @@ def compared(name: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> Agr
     """Agreement of two layers' spikes, each (N, timesteps, n)."""
     ours, theirs = ours > 0, theirs > 0
     totals = np.array([np.count_nonzero(ours), np.count_nonzero(theirs)])
-    return _agreement(name, totals, overlaps(ours, theirs, int(totals[0])))
+    return _agreement(name, totals, overlaps(ours, theirs))
 
 
-def overlaps(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_], total: int) -> npt.NDArray[np.int64]:
+def overlaps(
+    ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_], kept: npt.NDArray[np.integer] | slice = slice(None)
+) -> npt.NDArray[np.int64]:
     """int64 (LAGS, 3): spikes in both, ours and theirs that have a partner's timestep, with theirs delayed by each lag.
 
-    Both are bool (N, timesteps, n); ``total`` counts ours, those of neurons that theirs lacks among them.
+    ours : bool (N, timesteps, m). theirs : bool (N, timesteps, n). kept : which of our m neurons their n are; those
+    that they lack count among ours.
     """
     timesteps = ours.shape[1]
     rows = np.zeros((len(LAGS), 3), np.int64)
@@ -128,9 +131,7 @@ def overlaps(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_], total: 
             continue
         a = ours[:, max(0, -lag) : timesteps - max(0, lag)]
         b = theirs[:, max(0, lag) : timesteps - max(0, -lag)]
-        row[:] = np.count_nonzero(a & b), np.count_nonzero(a), np.count_nonzero(b)
-        if lag == 0:
-            row[1] = total
+        row[:] = np.count_nonzero(a[..., kept] & b), np.count_nonzero(a), np.count_nonzero(b)
     return rows
 
 

@@ -193,9 +193,20 @@ def test_the_lag_that_fits_best_is_found():
     ours = rng.random((4, 30, 6)) < 0.2
     for lag in (-2, 0, 1, 3):
         theirs = np.roll(ours, lag, axis=1)
-        rows = overlaps(ours, theirs, int(ours.sum()))
+        rows = overlaps(ours, theirs)
         scores = rows[:, 0] / (rows[:, 1] + rows[:, 2] - rows[:, 0])
         assert LAGS[int(np.argmax(scores))] == lag
+
+
+def test_spikes_of_neurons_that_are_left_out_count_at_every_lag():
+    rng = np.random.default_rng(9)
+    ours = rng.random((2, 40, 5)) < 0.3
+    kept = np.array([0, 3])
+    alone = overlaps(ours[..., kept], ours[..., kept])
+    rows = overlaps(ours, ours[..., kept], kept)
+    for row, (both, one, other), lag in zip(rows, alone, LAGS, strict=True):
+        left_out = ours[:, max(0, -lag) : 40 - max(0, lag)][..., [1, 2, 4]].sum()
+        assert row.tolist() == [both, one + left_out, other]
 
 
 def test_neurons_that_lead_nowhere_are_left_out_and_the_others_compared(tmp_path):
@@ -220,7 +231,7 @@ def test_agreement_is_one_of_a_network_with_itself_and_less_of_another(tmp_path)
     coarse = measure(found.floating, quantise(found.floating, weight_bits=2).network, found.samples)
     fine = measure(found.floating, found.frozen, found.samples)
     assert all(a.jaccard > 0.9 > 0.8 > b.jaccard for a, b in zip(fine.layers, coarse.layers, strict=True))
-    silent = overlaps(np.zeros((1, 8, 2), bool), np.zeros((1, 8, 2), bool), 0)
+    silent = overlaps(np.zeros((1, 8, 2), bool), np.zeros((1, 8, 2), bool))
     assert silent.sum() == 0
 
 

@@ -317,5 +317,5 @@ def test_the_stored_traces_are_given_spike_for_spike(name):
     if name == "norse":
         np.testing.assert_allclose(v, membranes, atol=1e-7)
     # The lag is found.
-    rows = overlaps(np.array(spikes, bool)[None, :, None], (want > 0)[None, :, None], 4)
+    rows = overlaps(np.array(spikes, bool)[None, :, None], (want > 0)[None, :, None])
     assert rows[LAGS.index(lag), 0] == 4
