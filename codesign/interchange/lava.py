@@ -32,7 +32,7 @@ from codesign.contract.network import (
 from codesign.contract.network.limits import MAX_LAYERS, MAX_TIMESTEPS
 from codesign.interchange.facts import Asked, Facts, Findings
 from codesign.interchange.hdf5 import Tree, check_floats, read_tree
-from codesign.interchange.nodes import Node, Shape, squeezed
+from codesign.interchange.nodes import Node, Shape, same_neurons, squeezed
 from codesign.interchange.operators import Unrolled, from_matrix, operator
 from codesign.quantise.integers import Change
 
@@ -202,7 +202,7 @@ def _connections(entry: Tree, kind: str, shape: Shape, where: str) -> tuple[Any,
         made = operator(Node(where, "Conv2d", parameters), shape)
     stage = made.stages[0]
     out = tuple(_whole(entry, "shape", where)) if "shape" in entry else made.shape
-    if prod(out) != prod(made.shape):
+    if not same_neurons(out, made.shape):
         raise InputError(f"{where}: shape is {out}, its weights give {made.shape}")
     return (from_matrix(stage.matrix) if isinstance(stage, Unrolled) else stage), squeezed(made.shape)
 

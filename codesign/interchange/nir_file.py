@@ -21,7 +21,7 @@ from codesign.contract.network import INPUT, Convolution, InputCoding, Projectio
 from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_TIMESTEPS, MAX_WIDTH
 from codesign.contract.network.terms import rest_text
 from codesign.interchange.facts import Asked, Facts, Findings
-from codesign.interchange.nodes import SILENT, Graph, Node, Shape, read_graph, squeezed
+from codesign.interchange.nodes import SILENT, Graph, Node, Shape, read_graph, same_neurons, squeezed
 from codesign.interchange.operators import Operator, Stage, applied, check_size, operator, path
 from codesign.interchange.sources import Terms, terms_of
 from codesign.quantise.integers import Change
@@ -175,7 +175,7 @@ class _Builder:
         self._inputs[node.name] = given
         if node.is_neuron:
             own = node.shape
-            if own and prod(own) != prod(given):
+            if own and not same_neurons(own, given):
                 raise InputError(f"{node.name}: its parameters are of shape {own}, the graph gives it {given}")
             # A flat list of parameters does not undo a picture.
             self._shapes[node.name] = own if len(own) > len(given) else given
@@ -188,7 +188,7 @@ class _Builder:
 
     def _agree(self, node: Node, given: Shape) -> None:
         first = self._inputs.get(node.name, self._shapes[node.name])
-        if prod(first) != prod(given) or (len(first) == len(given) == 3 and first != given):
+        if not same_neurons(first, given):
             raise InputError(f"{node.name}: is given {first} by one node and {given} by another")
 
     def _reaching(self, name: str) -> set[str]:

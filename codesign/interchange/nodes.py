@@ -100,8 +100,20 @@ class Node:
 
 
 def squeezed(shape: Shape) -> Shape:
-    """The shape without the leading 1 of a batch: (1, C, H, W) and (1, n)."""
-    return shape[1:] if len(shape) in (2, 4) and shape[0] == 1 else shape
+    """The shape of a picture without the leading 1 of a batch: (C, H, W) of (1, C, H, W)."""
+    return shape[1:] if len(shape) == 4 and shape[0] == 1 else shape
+
+
+def same_neurons(one: Shape, other: Shape) -> bool:
+    """True if two shapes count the same neurons in the same order: one is flat, (n,) or (1, n), or they are alike.
+
+    Of as many axes they are the same, else the same but for axes of 1.
+    """
+    if any(len(shape) in (1, 2) and all(size == 1 for size in shape[:-1]) for shape in (one, other)):
+        return prod(one) == prod(other)
+    if len(one) == len(other):
+        return one == other
+    return [size for size in one if size != 1] == [size for size in other if size != 1]
 
 
 @dataclass(frozen=True)

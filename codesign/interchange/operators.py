@@ -18,7 +18,7 @@ from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.golden import convolution_matrix, pool_matrix, projection_matrices
 from codesign.contract.network import Connections, Convolution, Projection, SumPool, Synapses
 from codesign.contract.network.limits import MAX_WIDTH
-from codesign.interchange.nodes import Node, Shape, squeezed
+from codesign.interchange.nodes import Node, Shape, same_neurons, squeezed
 
 Float = npt.NDArray[np.float64]
 Picture = tuple[int, int, int]
@@ -77,8 +77,8 @@ def _passed(node: Node, shape: Shape) -> Operator:
 
 
 def check_size(node: Node, what: str, stated: Shape, found: Shape) -> None:
-    """Raise InputError unless a shape that a node states is the one that it has, but for leading batch axes of 1."""
-    if prod(stated) != prod(found):
+    """Raise InputError unless a shape that a node states is of the neurons that it has, in their order."""
+    if not same_neurons(stated, found):
         raise InputError(f"{node.name}: {what} is {stated}, the graph gives it {found}")
 
 
@@ -96,7 +96,7 @@ def _linear(node: Node, shape: Shape) -> Operator:
 
 def _scale(node: Node, shape: Shape) -> Operator:
     factor = node.array("scale")
-    if squeezed(factor.shape) != squeezed(shape) and factor.size != 1 and squeezed(factor.shape) != (prod(shape),):
+    if factor.size != 1 and not same_neurons(factor.shape, shape):
         raise InputError(f"{node.name}: scale has the shape {factor.shape}, the graph gives it {shape}")
     return Operator((Gain(np.broadcast_to(factor.reshape(-1), (prod(shape),)).copy()),), shape, learned=True)
 
@@ -157,7 +157,9 @@ def _convolution(node: Node, shape: Shape) -> Operator:
     if min(stride) < 1 or min(dilation) < 1 or groups < 1:
         raise InputError(f"{node.name}: stride {stride}, dilation {dilation} or groups {groups} is below 1")
     if "input_shape" in node.parameters:
-        check_size(node, "input_shape", node.whole("input_shape", count), picture[1:])
+        stated, found = node.whole("input_shape", count), picture[-count:]
+        if stated != found:
+            raise InputError(f"{node.name}: input_shape is {stated}, the graph gives it {found}")
     if weight.shape[1] * groups != picture[0] or weight.shape[0] % groups:
         raise InputError(
             f"{node.name}: weight {weight.shape} in {groups} groups takes {weight.shape[1] * groups} channels, the "

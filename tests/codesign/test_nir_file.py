@@ -22,7 +22,7 @@ from codesign.interchange import hdf5
 from codesign.interchange import nodes as node_reader
 from codesign.interchange.facts import Asked, Facts
 from codesign.interchange.nir_file import build, read_nir
-from codesign.interchange.nodes import Node
+from codesign.interchange.nodes import Graph, Node, same_neurons
 from codesign.interchange.operators import Gain, applied, operator, path
 from codesign.quantise.integers import quantise
 
@@ -674,6 +674,63 @@ def test_texts_that_all_point_to_one_long_text_are_not_multiplied(tmp_path):
         )
     with pytest.raises(InputError, match="the limit is 200"):
         hdf5.read_tree_here(tmp_path / "x.nir")
+
+
+def turned(height: int, width: int) -> dict:
+    """A convolution that leaves the size as it is and says that its input is of this one."""
+    both = {name: np.full(2, value) for name, value in (("stride", 1.0), ("padding", 1.0), ("dilation", 1.0))}
+    weight = np.ones((2, 2, 3, 3))
+    return {
+        "weight": weight,
+        "bias": np.zeros(2),
+        "groups": np.ones(1),
+        "input_shape": np.array([height, width]),
+        **both,
+    }
+
+
+# Name: type and parameters of what follows the input, its shape, what the line says.
+TURNED = {
+    "a convolution's input": ("Conv2d", turned(8, 4), (2, 4, 8), "input_shape is (8, 4), the graph gives it (4, 8)"),
+    "a line that was a column": ("Conv2d", turned(32, 1), (2, 1, 32), "input_shape is (32, 1)"),
+    "thresholds": (
+        "IF", {"r": np.full(1, 1e3), "v_threshold": np.ones((2, 8, 4))}, (2, 4, 8),
+        "of shape (2, 8, 4), the graph gives it (2, 4, 8)",
+    ),
+    "factors": ("Scale", {"scale": np.ones((8, 4, 2))}, (2, 4, 8), "scale has the shape (8, 4, 2)"),
+    "a graph within": ("Input", {"shape": np.array([2, 8, 4])}, (2, 4, 8), "shape is (2, 8, 4), the graph gives it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_picture_that_is_turned_on_the_way_is_refused(name):
+    kind, parameters, shape, line = TURNED[name]
+    nodes = {
+        "input": Node("input", "Input", {"shape": np.array(shape)}),
+        "g/x": Node("g/x", kind, parameters),
+        "n": Node("n", "IF", {"r": np.full(1, 1e3), "v_threshold": np.ones(1)}),
+        "output": Node("output", "Output", {"shape": np.array([64])}),
+    }
+    edges = (("input", "g/x"), ("g/x", "n"), ("n", "output"))
+    with pytest.raises(InputError, match=re.escape(line)):
+        build(Graph(nodes, edges, "1"), "raw", Asked(Facts(timesteps=4, readout="spike_count", dt=1e-3)))
+
+
+def test_shapes_of_the_same_neurons():
+    alike = [((64,), (2, 4, 8)), ((1, 64), (2, 4, 8)), ((1, 2, 4, 8), (2, 4, 8)), ((3, 1, 7), (3, 7)), ((), (1, 1))]
+    other = [((4, 16), (2, 4, 8)), ((64, 1, 1), (1, 8, 8)), ((2, 1, 32), (2, 32, 1)), ((63,), (64,)), ((), (2,))]
+    assert all(same_neurons(a, b) and same_neurons(b, a) for a, b in alike)
+    assert not any(same_neurons(a, b) or same_neurons(b, a) for a, b in other)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_line_of_one_channel_is_no_batch_of_one(channels, tmp_path):
+    line = {"stride": [1], "padding": [0], "dilation": [1], "groups": 1}
+    first = node("Conv1d", weight=np.ones((1, channels, 3)), bias=np.zeros(1), input_shape=10, **line)
+    second = node("Conv1d", weight=np.ones((2, 1, 3)), bias=np.zeros(2), input_shape=8, **line)
+    file = chain(tmp_path / "n.nir", first, lif((1, 8)), second, lif((2, 6)), n_in=(channels, 10), n_out=(2, 6))
+    layers = read(file).network.layers
+    assert [layer.n_out for layer in layers] == [8, 12] and layers[0].projections[0].source_shape == (channels, 1, 10)
 
 
 # Files of others -------------------------------------------------------------------------------------
