@@ -80,8 +80,9 @@ def random_graph(rng: np.random.Generator, wrong: float = 0.05) -> Graph:
     edges = list(pairwise(names))
     if rng.random() < 0.4:
         for _ in range(int(rng.integers(1, 3))):
-            a, b = rng.choice(names, 2)
-            edges.append((str(a), str(b)))
+            # Into the input leads no edge that is right.
+            ends = names if rng.random() < wrong else names[1:]
+            edges.append((str(rng.choice(names)), str(rng.choice(ends))))
     if rng.random() < 2 * wrong:
         edges.pop(int(rng.integers(len(edges))))
     return Graph(nodes, tuple(dict.fromkeys(edges)), "1.0")

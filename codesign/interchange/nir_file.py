@@ -154,6 +154,9 @@ class _Builder:
             raise InputError(f"{self._input.name}: shape {size} is no shape of an input")
         if len(size) > MAX_AXES or prod(size) > MAX_WIDTH:
             raise InputError(f"{self._input.name}: shape {size[:MAX_AXES]} is of more than {MAX_WIDTH} inputs")
+        back = self._graph.before(self._input.name)
+        if back:
+            raise UnsupportedError(f"{back[0]} -> {self._input.name}: an edge into the input, which samples alone feed")
         self._shapes[self._input.name] = squeezed(size)
         waiting = [self._input.name]
         after: dict[str, list[str]] = {}

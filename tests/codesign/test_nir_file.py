@@ -400,6 +400,7 @@ DEFECTS = {
     "no edges to the output": (lambda nodes, edges: edges.pop(), 2, "nothing leads from the input to the output"),
     "no edges at all": (lambda nodes, edges: edges.clear(), 2, "nothing leads"),
     "two outputs": (with_node("more", port("Output", 3), ("n", "more")), 3, "2 Output nodes"),
+    "an edge back into the input": (with_edges(("n", "input")), 3, "n -> input: an edge into the input"),
     "a circle without a neuron": (
         with_node("back", node("Linear", weight=np.ones((4, 3))), ("fc", "back"), ("back", "fc")),
         2, "circle without a neuron",
