@@ -224,6 +224,11 @@ def _node(name: str, entry: Tree) -> Node:
         # A signalling NaN of another width is one here.
         with np.errstate(invalid="ignore"):
             array = value.astype(np.float64)
+        if key.startswith("tau") and np.isposinf(array).any() and not np.isnan(array).any():
+            raise InputError(
+                f"{name}: {key} is infinite: no leak, as snnTorch writes a beta or alpha of 1; export the network with "
+                "one just below 1"
+            )
         if not np.isfinite(array).all():
             raise InputError(f"{name}: {key} holds NaN or infinite values")
         parameters[key] = array

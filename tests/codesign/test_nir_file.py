@@ -401,6 +401,7 @@ DEFECTS = {
     "no edges at all": (lambda nodes, edges: edges.clear(), 2, "nothing leads"),
     "two outputs": (with_node("more", port("Output", 3), ("n", "more")), 3, "2 Output nodes"),
     "an edge back into the input": (with_edges(("n", "input")), 3, "n -> input: an edge into the input"),
+    "an infinite time constant": (changed("n", tau=full(np.inf), r=full(np.inf)), 2, "n: tau is infinite: no leak"),
     "a circle without a neuron": (
         with_node("back", node("Linear", weight=np.ones((4, 3))), ("fc", "back"), ("back", "fc")),
         2, "circle without a neuron",
