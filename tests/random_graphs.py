@@ -85,4 +85,4 @@ def random_graph(rng: np.random.Generator, wrong: float = 0.05) -> Graph:
             edges.append((str(rng.choice(names)), str(rng.choice(ends))))
     if rng.random() < 2 * wrong:
         edges.pop(int(rng.integers(len(edges))))
-    return Graph(nodes, tuple(dict.fromkeys(edges)), "1.0")
+    return Graph(nodes, tuple(dict.fromkeys(edges)))

@@ -122,14 +122,10 @@ class Graph:
 
     nodes: dict[str, Node]
     edges: tuple[tuple[str, str], ...]
-    version: str
     repeated_edges: int = 0
 
     def before(self, name: str) -> list[str]:
         return [a for a, b in self.edges if b == name]
-
-    def after(self, name: str) -> list[str]:
-        return [b for a, b in self.edges if a == name]
 
 
 def read_graph(path: Path) -> Graph:
@@ -143,13 +139,12 @@ def read_graph(path: Path) -> Graph:
     if not isinstance(root, dict):
         raise InputError(f"{path}: not a NIR file (no group 'node' in it)")
     check_floats(path, root.get("nodes"))
-    version = tree.get("version")
     try:
         nodes, edges = _graph(root, "")
     except (InputError, UnsupportedError) as error:
         raise type(error)(f"{path}: {error}") from None
     distinct = tuple(dict.fromkeys(edges))
-    return Graph(nodes, distinct, version if isinstance(version, str) else "unknown", len(edges) - len(distinct))
+    return Graph(nodes, distinct, len(edges) - len(distinct))
 
 
 def _graph(group: Tree, prefix: str) -> tuple[dict[str, Node], list[tuple[str, str]]]:

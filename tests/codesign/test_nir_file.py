@@ -715,7 +715,7 @@ def test_a_picture_that_is_turned_on_the_way_is_refused(name):
     }
     edges = (("input", "g/x"), ("g/x", "n"), ("n", "output"))
     with pytest.raises(InputError, match=re.escape(line)):
-        build(Graph(nodes, edges, "1"), "raw", Asked(Facts(timesteps=4, readout="spike_count", dt=1e-3)))
+        build(Graph(nodes, edges), "raw", Asked(Facts(timesteps=4, readout="spike_count", dt=1e-3)))
 
 
 def test_shapes_of_the_same_neurons():
