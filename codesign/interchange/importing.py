@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from codesign.basics.arrays import checked_labels
 from codesign.basics.errors import InputError
 from codesign.basics.files import file_hash
 from codesign.basics.progress import Progress, silent
@@ -121,7 +122,6 @@ def import_file(
     measured = None
     several = facts.spikes == "several"
     if roles is not None and network is not None:
-        roles.reported.validate(str(samples), frozen.n_outputs)
         measured = measure(network, frozen, roles.reported, several=several)
     if several:
         findings.changed.append(_clamping(measured))
@@ -158,7 +158,7 @@ def _roles(network: FloatNetwork, stimulus: Stimulus, samples: Any, options: Opt
             raise InputError(f"{options.training} has {training.timesteps} timesteps, {samples} {network.timesteps}")
     for given, path in ((stimulus, samples), (training, options.training)):
         if given is not None:
-            check_tuning(given, network.n_outputs, path)
+            check_tuning(given, path)
     roles = split(stimulus, tuned=True, training=training)
     check_classes(roles, samples if training is None else options.training)
     return roles
@@ -213,6 +213,8 @@ def _without_dead_code(whole: FrozenNetwork, findings: Findings) -> FrozenNetwor
 
 
 def _check_samples(stimulus: Stimulus, network: FloatNetwork | FrozenNetwork | None, path: Any) -> None:
+    """Raise InputError unless all samples, whatever for, have the network's inputs and labels of its classes."""
     assert network is not None
     if stimulus.n_inputs != network.n_inputs:
         raise InputError(f"{path}: samples have {stimulus.n_inputs} inputs, the network {network.n_inputs}")
+    checked_labels(stimulus.labels, network.n_outputs, path, name="labels", lowest=-1)

@@ -57,9 +57,8 @@ def split(samples: Stimulus, *, tuned: bool = False, training: Stimulus | None =
     return Roles(trained, choosing, calibration, reported)
 
 
-def check_tuning(samples: Stimulus, n_outputs: int, path: object) -> None:
-    """Raise InputError unless there are enough samples to fine-tune with, all with the label of a class."""
-    samples.validate(str(path), n_outputs)
+def check_tuning(samples: Stimulus, path: object) -> None:
+    """Raise InputError unless there are enough samples to fine-tune with, all with a label."""
     if np.any(samples.labels < 0):
         raise InputError(f"{path}: fine-tuning needs a label (y) for every sample")
     if len(samples) < LEAST_TUNING:

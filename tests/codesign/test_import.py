@@ -18,6 +18,7 @@ from codesign.contract.stimulus import Stimulus
 from codesign.interchange.facts import Facts
 from codesign.interchange.importing import import_file, read_samples
 from codesign.interchange.measure import LAGS, measure, overlaps
+from codesign.interchange.own import write_nir as write_own
 from codesign.quantise.integers import quantise
 from codesign.train.architecture import plan_layers
 from sim.bundle import read_sidecar
@@ -158,6 +159,22 @@ def test_samples_that_do_not_fit_the_network_are_refused(tmp_path):
         import_file(small(tmp_path), "norse", facts, samples(tmp_path, n_in=7))
     with pytest.raises(InputError, match=r"--timesteps 9, but .* has 10"):
         import_file(small(tmp_path), "norse", Facts(dt=1e-3, timesteps=9), samples(tmp_path))
+
+
+@pytest.mark.parametrize("label", [5, 2**31 - 1])
+def test_labels_beyond_the_classes_are_refused_wherever_they_are(label, tmp_path):
+    data = samples(tmp_path)
+    arrays = dict(np.load(data))
+    write_own(FrozenNetwork.from_arrays([np.ones((12, 5), int)], threshold=4, timesteps=10), tmp_path / "own.nir")
+    facts = Facts(dt=1e-3, reset="subtract", readout="spike_count")
+    # The first one chooses, the second one is reported on.
+    for place in (0, 1):
+        y = arrays["y"].copy()
+        y[place] = label
+        Stimulus.from_dense(arrays["x"], y).save(data)
+        for file, source, given in ((small(tmp_path), "norse", facts), (tmp_path / "own.nir", "codesign", Facts())):
+            with pytest.raises(InputError, match=rf"data\.npz: label {label} is outside -1\.\.4"):
+                import_file(file, source, given, data)
 
 
 def test_input_currents_are_whole_numbers_that_stand_for_0_to_1(tmp_path):
