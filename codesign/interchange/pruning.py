@@ -58,9 +58,10 @@ def prune(network: FloatNetwork, density: float) -> Pruned:
 
 def at_densities(network: FloatNetwork, density: float) -> list[tuple[float, FloatNetwork]]:
     """The network at ``density`` and at those of a trade-off that leave each layer a weight, densest first."""
-    count = sum(_magnitudes(layer).size for layer in network.layers)
+    sizes = [_magnitudes(layer).size for layer in network.layers]
+    least = int(_least(sizes).sum())
     found = sorted({*DENSITIES, density}, reverse=True)
-    return [(value, prune(network, value).network) for value in found if round(value * count) >= len(network.layers)]
+    return [(value, prune(network, value).network) for value in found if round(value * sum(sizes)) >= least]
 
 
 def shares(magnitudes: Sequence[Float], total: int) -> list[int]:
@@ -72,9 +73,9 @@ def shares(magnitudes: Sequence[Float], total: int) -> list[int]:
     config = RewiringConfig()
     descending = [-np.sort(-found) for found in magnitudes]
     counts = np.array([found.size for found in magnitudes], np.int64)
-    least = np.minimum(counts, 1)
+    least = _least(counts)
     if total < least.sum():
-        raise InputError(f"{total} of {counts.sum()} weights are too few for {len(counts)} layers; raise the density")
+        raise InputError(f"{total} of {counts.sum()} weights are too few for {least.sum()} layers; raise the density")
     while (excess := int(counts.sum()) - total) > 0:
         fractions = [
             prunable_fraction(
@@ -92,6 +93,11 @@ def shares(magnitudes: Sequence[Float], total: int) -> list[int]:
             losses = np.array(apportion(wanted, excess, np.zeros_like(losses), losses))
         counts = counts - losses
     return counts.tolist()
+
+
+def _least(sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Weights that each layer keeps at the least: one, if it has any."""
+    return np.minimum(np.asarray(sizes, np.int64), 1)
 
 
 def _magnitudes(layer: FloatLayer) -> Float:

@@ -17,12 +17,12 @@ from codesign.basics.errors import InputError
 from codesign.cli import main
 from codesign.contract import floating, golden
 from codesign.contract.floating import FloatLayer, FloatNetwork
-from codesign.contract.network import INPUT, FrozenNetwork, Projection, Synapses
+from codesign.contract.network import INPUT, FrozenNetwork, InputCoding, Projection, Synapses
 from codesign.contract.stimulus import Stimulus
 from codesign.interchange import hdf5, nodes
 from codesign.interchange.facts import Facts
 from codesign.interchange.importing import Import, import_file
-from codesign.interchange.pruning import prune, shares
+from codesign.interchange.pruning import at_densities, prune, shares
 from codesign.quantise.integers import quantise
 from codesign.records.rundir import IMPORT, RunDirectory
 from codesign.report import blocks, write_report
@@ -215,6 +215,15 @@ def test_identities_and_recurrent_weights_are_of_their_layer():
     assert found.weights == (32,) and found.kept == (16,)
     counts = [projection.connections.n_weights for projection in found.network.layers[0].projections]
     assert counts[0] == 4 and counts[1] < counts[2] and counts[1] + counts[2] == 16
+
+
+def test_a_layer_without_weights_takes_no_density_from_the_trade_off():
+    weights = Synapses.from_dense(np.arange(1, 11.0).reshape(5, 2), np.float64)
+    one = FloatLayer.from_projections([Projection(INPUT, weights)])
+    two = FloatLayer.from_projections([Projection(0, Synapses.from_dense(np.eye(2), np.float64), fixed=True)])
+    network = FloatNetwork((one, two), 2, InputCoding("events"), "spike_count")
+    assert prune(network, 0.1).kept == (1, 0)
+    assert [density for density, _ in at_densities(network, 0.1)] == [1.0, 0.5, 0.25, 0.1]
 
 
 def test_a_pruned_import_is_measured_against_the_sources_network(tmp_path):
