@@ -136,7 +136,10 @@ def _shown(folder: Path, found: Import) -> str:
         lines += ["measured", *_table(rows), f"  {_decisions(found.measured)}"]
     lines += _choices(found.document)
     lines += [text for text in (found.document["note"], found.document["hardware"]) if text]
-    lines.append(f"{folder}: `codesign generate {folder}` goes on")
+    onward = f"`codesign generate {folder}` goes on"
+    if found.document["hardware"] is not None:
+        onward = f"`codesign report {folder}` shows it"
+    lines.append(f"{folder}: {onward}")
     # Names come from the file; they are not to steer the terminal.
     return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
 

@@ -127,6 +127,20 @@ def test_names_of_nodes_do_not_steer_the_terminal(tmp_path, capsys):
     assert "\x1b" not in out and "[bold] [31m]" in out
 
 
+def test_a_network_that_hardware_does_not_cover_goes_on_in_the_report(tmp_path, capsys):
+    nodes = {
+        "in": port("Input", 2), "w": node("Linear", weight=np.eye(2)), "n": lif(2, tau=0.004),
+        "r": node("Linear", weight=np.eye(2) / 2), "out": port("Output", 2),
+    }  # fmt: skip
+    edges = [("in", "w"), ("w", "n"), ("n", "r"), ("r", "n"), ("n", "out")]
+    file, run = write_nir(tmp_path / "n.nir", nodes, edges), tmp_path / "run"
+    assert main(["import", str(file), *FACTS, "--timesteps", "8", "--input-bits", "4", "-o", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "does not cover events beside input currents" in out and "codesign generate" not in out
+    assert out.splitlines()[-1] == f"{run}: `codesign report {run}` shows it"
+    assert main(["report", str(run)]) == 0
+
+
 def test_samples_are_a_stimulus_or_events_with_labels(tmp_path):
     rng = np.random.default_rng(4)
     x, y = rng.integers(0, 2, (6, 5, 2, 3, 3)), rng.integers(0, 4, 6)
