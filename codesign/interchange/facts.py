@@ -20,7 +20,7 @@ class Facts:
 
     dt : length of a timestep, in the unit of the file's time constants.
     reset : kind for all neurons. resets : kind by node, before ``reset``.
-    reset_delay : whether a reset by subtraction comes a timestep late.
+    reset_delay : whether a reset by subtraction comes a timestep late, or keeps a Synaptic of snnTorch silent for one.
     compare : ``>`` or ``>=`` in place of the source's own.
     readout, timesteps : of the network.
     input_bits : 0 for events; else the bits of input currents, which stand for 0..1.

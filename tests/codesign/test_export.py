@@ -76,8 +76,8 @@ def test_the_graph_alone_gives_the_float_networks_spikes(seed, tmp_path):
     ((compare, late),) = alike
     resets = {f"layer{index}": layer.reset for index, layer in enumerate(network.layers)}
     facts = Facts(
-        dt=1e-3, integrator="euler", resets=resets, reset_delay=late, compare=compare, timesteps=network.timesteps,
-        readout=network.readout,
+        dt=1e-3, integrator="euler", resets=resets, reset_delay=late or None, compare=compare,
+        timesteps=network.timesteps, readout=network.readout,
     )  # fmt: skip
     back = nir_file.read_nir(tmp_path / "n.nir", "raw", facts).network
     one, two = floating.run(network, stimulus), floating.run(back, stimulus)

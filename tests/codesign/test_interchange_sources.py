@@ -214,6 +214,17 @@ def test_an_option_that_means_nothing_to_a_source_is_refused(tmp_path):
         read_nir(path, "snntorch", Facts(timesteps=4, readout="spike_count", reset="value"))
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_a_delay_is_refused_where_no_reset_has_one(late, tmp_path):
+    raw = {"dt": 0.1, "integrator": "euler"}
+    cases = [("snntorch", snn_lif(0.5), kind, {}) for kind in ("zero", "none")]
+    cases += [("snntorch", snn_cuba(0.6, 0.8), "none", {}), ("raw", lif(), "value", raw), ("raw", lif(), None, raw)]
+    for source, given, reset, facts in cases:
+        with pytest.raises(InputError, match=f"--reset-delay means nothing to --source {source}, or"):
+            neuron(tmp_path, source, given, reset=reset, reset_delay=late, **facts)
+    assert neuron(tmp_path, "raw", lif(), reset="subtract", reset_delay=late, **raw).reset_delay == late
+
+
 def test_what_a_source_never_writes_is_refused(tmp_path):
     facts = Facts(timesteps=4, readout="spike_count", reset="zero")
     for given in (node("IF", r=np.ones(1), v_threshold=np.ones(1)), {**snn_lif(0.5), "v_leak": np.ones(1)}):
@@ -243,7 +254,8 @@ def test_snntorchs_own_neurons_give_the_same_spikes(kind, delay, reset, tmp_path
         inputs = inputs / 2.5
         given, module = snn_cuba(0.6, 0.8), snntorch.Synaptic(alpha=0.6, beta=0.8, **options)
         state = module.reset_mem()
-    layer = neuron(tmp_path, "snntorch", given, reset=reset, reset_delay=delay)
+    matters = reset == "subtract" or (kind, reset) == ("Synaptic", "zero")
+    layer = neuron(tmp_path, "snntorch", given, reset=reset, reset_delay=delay if matters else None)
     want, membranes = [], []
     with torch.no_grad():
         for x in inputs:

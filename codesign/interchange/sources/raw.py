@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.errors import UnsupportedError
 from codesign.interchange.facts import Asked
 from codesign.interchange.nodes import Node
 from codesign.interchange.sources.common import Float, Terms, euler, hard_reset, positive
@@ -48,9 +48,7 @@ def neuron(node: Node, facts: Asked) -> Terms:
     positive(node, v_threshold=threshold)
     # NIR says that a neuron is reset to v_reset; an option may say otherwise.
     reset = facts.reset(node.name) or "value"
-    late = bool(facts.get("reset_delay"))
-    if late and reset != "subtract":
-        raise InputError(f"{node.name}: has reset {reset!r}, and --reset-delay goes with --reset subtract")
+    late = reset == "subtract" and bool(facts.get("reset_delay"))
     compare = facts.get("compare") or ">"
     terms = Terms(decay, gain, threshold, compare, reset, current_decay=current_decay, reset_delay=late)
     return hard_reset(node, terms, np.zeros_like(value), value)

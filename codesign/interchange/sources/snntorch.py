@@ -44,7 +44,9 @@ def neuron(node: Node, facts: Asked) -> Terms:
         current_decay, more = _decay(node, syn, w_in, facts, "tau_syn / w_in")
         gain = gain * more
     reset = facts.reset_of(node.name, "snnTorch", ("subtract", "zero", "none"))
-    late = facts.get("reset_delay") is not False
+    silenced = reset == "zero" and node.type == "CubaLIF"
+    # Leaky clears its membrane at the spike either way, and what is not reset is not late.
+    late = (reset == "subtract" or silenced) and facts.get("reset_delay") is not False
     said = []
     if reset == "subtract":
         said.append(
@@ -59,7 +61,7 @@ def neuron(node: Node, facts: Asked) -> Terms:
         reset,
         reset_delay=late and reset == "subtract",
         current_decay=current_decay,
-        refractory=1 if late and reset == "zero" and node.type == "CubaLIF" else 0,
+        refractory=1 if late and silenced else 0,
         said=tuple(said),
     )
 
