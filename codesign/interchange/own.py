@@ -103,7 +103,9 @@ def graph(network: FloatNetwork, dt: float) -> tuple[Nodes, list[tuple[str, str]
     last = len(network.layers) - 1
     nodes["output"] = ("Output", {"shape": np.array(shapes[last])})
     edges.append((names[last], "output"))
-    unsaid += [f"a timestep of {dt:g}", f"readout {network.readout}", f"{network.timesteps} timesteps"]
+    coding = f"input coding {network.coding.kind}"
+    coding += f" of {network.coding.input_bits} bits" if network.coding.is_current else ""
+    unsaid += [f"a timestep of {dt:g}", coding, f"readout {network.readout}", f"{network.timesteps} timesteps"]
     return nodes, edges, unsaid
 
 

@@ -14,7 +14,7 @@ from codesign.basics.errors import InputError
 from codesign.cli import main
 from codesign.contract import floating, golden
 from codesign.contract.floating import FloatNetwork
-from codesign.contract.network import FrozenNetwork
+from codesign.contract.network import FrozenNetwork, InputCoding
 from codesign.interchange import hdf5, nir_file, nodes, own
 from codesign.interchange.facts import Facts
 from codesign.interchange.importing import import_file
@@ -82,6 +82,15 @@ def test_the_graph_alone_gives_the_float_networks_spikes(seed, tmp_path):
     back = nir_file.read_nir(tmp_path / "n.nir", "raw", facts).network
     one, two = floating.run(network, stimulus), floating.run(back, stimulus)
     assert all(np.mean(a != b) < 0.002 for a, b in zip(one.spikes, two.spikes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("coding", "line"),
+    [(InputCoding("rate"), "input coding rate"), (InputCoding("current", 6), "input coding current of 6 bits")],
+)
+def test_how_inputs_are_coded_is_among_what_nir_does_not_say(coding, line, tmp_path):
+    network = FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3, coding=coding)
+    assert line in write_nir(network, tmp_path / "n.nir").unsaid
 
 
 def test_a_frozen_network_in_float_is_it_but_for_what_rounds(tmp_path):
