@@ -155,6 +155,20 @@ def test_rockpool_decays_its_input_with_the_current_and_gives_its_timestep_in_r(
     np.testing.assert_allclose(v, [0.5, 0.5, 0.125, 0.5, 0.46875], atol=1e-5)
 
 
+def test_rockpool_says_what_its_exporter_drops_and_a_timestep_that_the_file_contradicts(tmp_path):
+    values = {"tau_mem": 2e-3, "tau_syn": 2e-3, "r": 2 * np.exp(-0.5), "w_in": 1, "v_leak": 0, "v_threshold": 1}
+    cuba = {name: np.full(2, value, np.float32) for name, value in values.items()}
+    mixed = {**cuba, "r": cuba["r"] * np.array([1, 2], np.float32)}
+    for given, dt, line in (
+        (cuba, None, None), (cuba, 1e-3, None), (cuba, 5e-4, "--dt 0.0005 is taken, r in the file says 0.001"),
+        (mixed, 1e-3, "--dt 0.001 is taken, r in the file says another for each neuron"),
+    ):  # fmt: skip
+        file = chain(tmp_path / "n.nir", node("CubaLIF", **given), n_in=2, n_out=2)
+        found = read_nir(file, "rockpool", Facts(timesteps=4, readout="spike_count", spikes="one", dt=dt)).findings
+        assert any("recurrent weights of a LIFTorch" in said for said in found.supported)
+        assert [said for said in found.supported if "--dt" in said] == ([f"0: {line}"] if line else [])
+
+
 def test_raw_takes_nirs_equations_with_the_integrator_that_is_asked_for(tmp_path):
     given = lif(tau=0.002)
     euler = neuron(tmp_path, "raw", given, dt=1e-3, integrator="euler")

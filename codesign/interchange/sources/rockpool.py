@@ -5,7 +5,8 @@
     s = floor(v / threshold), at most max_spikes_per_dt
     v = v - s * threshold
 
-The exporter writes r = tau_mem exp(-dt / tau_mem) / dt, from which dt follows; bias and max_spikes_per_dt it drops.
+The exporter writes r = tau_mem exp(-dt / tau_mem) / dt, from which dt follows. It drops bias, max_spikes_per_dt and the
+recurrent weights w_rec of a LIFTorch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from codesign.interchange.sources.common import Float, Terms, one_value, positiv
 
 NAME = "rockpool"
 HALVINGS = 200
+# Parameters come in float32.
+ROUNDING = 1e-3
 
 
 def neuron(node: Node, facts: Asked) -> Terms:
@@ -28,10 +31,10 @@ def neuron(node: Node, facts: Asked) -> Terms:
     zero(node, "Rockpool", "v_leak", "v_reset")
     tau, r = node.numbers("tau_mem" if node.type == "CubaLIF" else "tau", "r")
     positive(node, tau=tau, r=r)
-    dt = facts.get("dt") or _dt(node, tau, r)
+    dt, said = _timestep(node, tau, r, facts)
     decay = np.exp(-dt / tau)
     if node.type == "LI":
-        return Terms(decay, decay, None, ">=")
+        return Terms(decay, decay, None, ">=", said=said)
     threshold, _ = node.numbers("v_threshold", "r")
     positive(node, v_threshold=threshold)
     current_decay, gain = None, np.ones_like(decay)
@@ -40,6 +43,7 @@ def neuron(node: Node, facts: Asked) -> Terms:
         positive(node, tau_syn=syn, w_in=w_in)
         current_decay = np.exp(-dt / syn)
         gain = w_in * current_decay
+    dropped = "a bias of the neurons" + (", recurrent weights of a LIFTorch" if node.type == "CubaLIF" else "")
     facts.needed(
         "spikes",
         node.name,
@@ -55,19 +59,29 @@ def neuron(node: Node, facts: Asked) -> Terms:
         facts.get("compare") or ">=",
         "subtract",
         current_decay=current_decay,
-        said=("a bias of the neurons is dropped by Rockpool's exporter: none is taken",),
+        said=(*said, f"what Rockpool's exporter drops is not there: {dropped}"),
     )
 
 
-def _dt(node: Node, tau: Float, r: Float) -> float:
-    """dt of r = exp(-x) / x, x = dt / tau, by halving: exp(-x) / x falls from infinity to 0."""
+def _timestep(node: Node, tau: Float, r: Float, facts: Asked) -> tuple[float, tuple[str, ...]]:
+    """The timestep, in the unit of tau, as given or as r says; and what is to be said where the two differ."""
+    stated, found = facts.get("dt"), _dt(tau, r)
+    if stated is None:
+        if found is None:
+            raise InputError(f"{node.name}: r gives each neuron another timestep; was it Rockpool? add --dt SECONDS")
+        return found, ()
+    if found is not None and abs(found / stated - 1) <= ROUNDING:
+        return stated, ()
+    other = "another for each neuron" if found is None else f"{found:g}"
+    return stated, (f"--dt {stated:g} is taken, r in the file says {other}",)
+
+
+def _dt(tau: Float, r: Float) -> float | None:
+    """dt of r = exp(-x) / x, x = dt / tau, by halving: exp(-x) / x falls from infinity to 0. None if neurons differ."""
     low, high = np.zeros_like(r), np.full_like(r, 700.0)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         # Where r is above, x is smaller.
         below = np.exp(-middle) < r * middle
         low, high = np.where(below, low, middle), np.where(below, middle, high)
-    found = one_value(high * tau, 1e-4)
-    if found is None:
-        raise InputError(f"{node.name}: r gives another timestep for each neuron; was it Rockpool? add --dt SECONDS")
-    return found
+    return one_value(high * tau, 1e-4)
