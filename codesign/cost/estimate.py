@@ -127,17 +127,13 @@ def landing(layer: LayerMap) -> Int:
         return layer.walked(layer.row_count).sum(axis=0)
     # Taps of each row by their step along y and x, which is what decides where they land.
     most_y, most_x = (max(int(steps[axis].max(initial=0)) for steps in layer.synapse_step) for axis in (0, 1))
-    taps = np.zeros((layer.n_addresses, most_y + 1, most_x + 1), np.int64)
+    taps = np.zeros((layer.n_rows, most_y + 1, most_x + 1), np.int64)
     for counts, (step_y, step_x) in zip(layer.row_count, layer.synapse_step, strict=True):
-        np.add.at(taps, (np.repeat(np.arange(layer.n_addresses), counts), step_y, step_x), 1)
+        np.add.at(taps, (np.repeat(np.arange(layer.n_rows), counts), step_y, step_x), 1)
     found = []
     for link in layer.projections:
         part = np.zeros(link.n_in, np.int64)
-        reach_y = reach_x = np.ones(link.n_in, np.int64)
-        if link.reads is not None and link.reads.is_convolution:
-            _, height, width = link.reads.shape
-            place = np.arange(link.n_in)
-            reach_y, reach_x = link.reads.y.reach[place // width % height], link.reads.x.reach[place % width]
+        reach_y, reach_x = link.reach
         for y in range(most_y + 1):
             for x in range(most_x + 1):
                 part += taps[link.source_row, y, x] * ((reach_y >> y) & (reach_x >> x) & 1)

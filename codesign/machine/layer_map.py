@@ -67,6 +67,16 @@ class ProjectionMap:
         row = row if self.reads is None else self.reads.rows(row)
         return np.where(row >= 0, self.source_stream * self.table_rows + self.row_base + row, -1)
 
+    @cached_property
+    def reach(self) -> tuple[Int, Int]:
+        """int64 (n_in,) along y and along x: bit k says whether step k of a tap lands, for an event of each source. Of
+        what is no convolution step 0 alone, which always does."""
+        if self.reads is None or not self.reads.is_convolution:
+            return np.ones(self.n_in, np.int64), np.ones(self.n_in, np.int64)
+        _, height, width = self.reads.shape
+        place = np.arange(self.n_in)
+        return self.reads.y.reach[place // width % height], self.reads.x.reach[place % width]
+
     def unit_row(self, unit: Int, bits: int = 0, within: Int | int = 0) -> Int:
         """Row of a unit (an address, or a channel) and of a number of ``bits`` bits within it."""
         row = (address_within(unit, 0, self.streams) << bits) | within

@@ -129,12 +129,14 @@ def test_activity_counts_every_synaptic_operation(coding):
         np.testing.assert_array_equal(part.loads.sum(axis=(1, 2)), expected[:, index])
 
 
+@pytest.mark.parametrize("streams", [1, 2, 4])
 @pytest.mark.parametrize("seed", range(12))
-def test_operations_of_pictures_are_those_that_land(seed):
+def test_operations_of_pictures_are_those_that_land(seed, streams):
     rng = np.random.default_rng(seed)
     network = random_structure(rng, chain=True, side=7, kernel=4, channels=5)
     stimulus = random_picture_stimulus(rng, network, 5)
-    mapping = map_network(network, [int(rng.integers(1, 4)) for _ in network.layers])
+    lanes = [int(rng.integers(1, 4)) for _ in network.layers]
+    mapping = map_network(network, lanes, None, Choices(event_streams=streams))
     trace = golden.run(network, stimulus)
     counted = activity(network, mapping, stimulus, trace)
     rates = [part / len(stimulus) for part in summed_events(network, stimulus, trace)]

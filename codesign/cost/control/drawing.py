@@ -100,11 +100,9 @@ def last_lands(layer: LayerMap) -> npt.NDArray[np.bool_]:
         for link in layer.projections:
             part = slice(first, first + link.n_in)
             first += link.n_in
-            if link.reads is None or not link.reads.is_convolution or not steps.size:
+            if not steps.size:
                 continue
-            _, height, width = link.reads.shape
-            place = np.arange(link.n_in)
-            reach_y, reach_x = link.reads.y.reach[place // width % height], link.reads.x.reach[place % width]
+            reach_y, reach_x = link.reach
             step_y, step_x = steps[0][last[part]], steps[1][last[part]]
             found[lane, part] = np.where(walks[part], (reach_y >> step_y) & (reach_x >> step_x) & 1, 1)
     return found
