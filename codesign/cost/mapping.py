@@ -34,6 +34,8 @@ def map_hardware(
     ([2, 1], [2, 1])
     """
     hardware = hardware or HardwareConfig()
+    # Events are counted as the accelerator takes them.
+    network.require_hardware()
     events = None if calibration is None else source_events(network, calibration)
     lanes = lanes_per_layer(hardware, len(network.layers))
     within = goal_factor(hardware)

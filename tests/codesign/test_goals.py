@@ -12,7 +12,7 @@ from machines import picture_network
 from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
 from codesign.config import hardware_config, parse_config
 from codesign.config.text import config_toml
-from codesign.contract.network import FrozenNetwork
+from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.estimate import estimate
 from codesign.cost.lanes import choose_lanes, layer_work, sample_clocks
@@ -115,6 +115,18 @@ def test_auto_needs_samples() -> None:
     assert list(map_hardware(network, hardware, stimulus).lanes) == choose_lanes(network, Choices(), 2.0, stimulus)
     # One lane is one lane, whatever the samples do.
     assert set(map_hardware(network, hardware_config(network, goal="small")).lanes) == {1}
+
+
+def test_a_network_that_no_machine_covers_is_refused_before_its_events_are_counted() -> None:
+    """Currents come once a sample, and events beside them once a timestep."""
+    both = [Projection(source, Synapses.from_dense(np.ones((2, 2), np.int8))) for source in (0, INPUT)]
+    first = FrozenLayer.from_projections(both[1:], threshold=1)
+    network = FrozenNetwork(
+        (first, FrozenLayer.from_projections(both, threshold=1)), 3, InputCoding("current", 4), "spike_count"
+    )
+    samples = Stimulus(2, 3, np.zeros(2, np.int32), values=np.ones((2, 2), np.uint8))
+    with pytest.raises(UnsupportedError, match="does not cover events beside input currents"):
+        map_hardware(network, None, samples)
 
 
 def test_a_goal_for_a_network_without_configuration_goes_as_far_as_the_network_does() -> None:
