@@ -259,15 +259,11 @@ def _distribution(axis: Axis) -> Any:
         return CategoricalDistribution([json.dumps(value, sort_keys=True) for value in axis.values])
     assert axis.range is not None
     found = axis.range
+    # The last step is whole.
+    last = found.nearest(found.high)
     if found.whole:
-        step = 1 if found.step is None else int(found.step)
-        # The last step is whole.
-        high = int(found.low) + (int(found.high) - int(found.low)) // step * step
-        return IntDistribution(int(found.low), high, log=found.log, step=step)
-    low, high = float(found.low), float(found.high)
-    if found.step is not None:
-        high = low + int((high - low) / found.step + 1e-9) * found.step
-    return FloatDistribution(low, high, log=found.log, step=found.step)
+        return IntDistribution(int(found.low), int(last), log=found.log, step=int(found.step or 1))
+    return FloatDistribution(float(found.low), float(last), log=found.log, step=found.step)
 
 
 def _every(axis: Axis) -> list[Any]:
@@ -275,8 +271,7 @@ def _every(axis: Axis) -> list[Any]:
     if axis.values is not None:
         return [json.dumps(value, sort_keys=True) for value in axis.values]
     assert axis.range is not None
-    step = axis.range.step or 1
-    return [axis.range.low + number * step for number in range(int(axis.size))]
+    return [axis.range.value(number) for number in range(int(axis.size))]
 
 
 def _text(choices: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Axes over ``data``, ``network``, ``train`` and ``freeze`` are sampled, because t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -13,6 +14,7 @@ import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -83,15 +85,22 @@ _LIMIT = re.compile(r"^(\w+)\s*(<=|>=)\s*([-+0-9.eE_]+)$")
 _FITS = re.compile(r"^fits\s+(\S+)$")
 
 
+# Steps of a range, which a decimal number can count.
+MAX_STEPS = 1e15
+# Whole numbers are those that a TOML file can hold.
+Number = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | float
+
+
 class Range(Section):
     """An axis of numbers from ``low`` to ``high``, both among them; whole numbers if both are.
 
-    ``step`` counts from ``low``. ``log`` samples the logarithm evenly; on a hardware axis values double.
+    ``step`` counts from ``low``; the last value is then the last one that is no greater than ``high``. ``log`` samples
+    the logarithm evenly; on a hardware axis values double.
     """
 
-    low: int | float
-    high: int | float
-    step: int | float | None = None
+    low: Number
+    high: Number
+    step: Number | None = None
     log: bool = False
 
     @model_validator(mode="after")
@@ -106,11 +115,38 @@ class Range(Section):
             raise ValueError(f"step = {self.step:g} does not lie between 0 and high - low")
         if self.whole and isinstance(self.step, float):
             raise ValueError(f"step = {self.step:g} is no whole number, as low and high are")
+        if self.step is not None and (self.high - self.low) / self.step > MAX_STEPS:
+            raise ValueError(f"step = {self.step:g} gives more than {MAX_STEPS:g} values")
         return self
 
     @property
     def whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def _spacing(self) -> Decimal | None:
+        """From one value to the next, as it is written; None where any number is one."""
+        step = 1 if self.step is None and self.whole else self.step
+        return None if step is None else Decimal(str(step))
+
+    @property
+    def count(self) -> int | None:
+        """How many values it has; None where any number is one."""
+        spacing = self._spacing
+        return None if spacing is None else int((Decimal(str(self.high)) - Decimal(str(self.low))) // spacing) + 1
+
+    def value(self, number: int) -> int | float:
+        """The value of a number of 0 to ``count`` - 1."""
+        assert self._spacing is not None
+        found = Decimal(str(self.low)) + number * self._spacing
+        return int(found) if self.whole else float(found)
+
+    def nearest(self, value: float) -> int | float:
+        """The value nearest to a number; the number itself, between the ends, where any is a value."""
+        if self.count is None or self._spacing is None:
+            return float(min(max(value, self.low), self.high))
+        number = (Decimal(str(value)) - Decimal(str(self.low))) / self._spacing
+        return self.value(min(max(round(number), 0), self.count - 1))
 
 
 class BudgetOfStudy(Section):
@@ -178,17 +214,14 @@ class Axis:
         if self.values is not None:
             return self.values
         assert self.range is not None
-        low, high = self.range.low, self.range.high
-        middle = math.sqrt(low * high) if self.range.log else (low + high) / 2
+        low, high = self.range.low, self.range.nearest(self.range.high)
+        middle = math.sqrt(low) * math.sqrt(high) if self.range.log else (low + high) / 2
         return tuple(dict.fromkeys((low, self.tidy(middle), high)))
 
     def tidy(self, value: float) -> float:
-        """A number of the range with few digits."""
+        """A number of the range, with few digits where any number is one."""
         assert self.range is not None
-        low, high = self.range.low, self.range.high
-        if self.range.whole:
-            return int(min(max(round(value), low), high))
-        return min(max(float(f"{value:.{DIGITS}g}"), float(low)), float(high))
+        return self.range.nearest(float(f"{value:.{DIGITS}g}") if self.range.count is None else value)
 
     @property
     def size(self) -> float:
@@ -196,9 +229,7 @@ class Axis:
         if self.values is not None:
             return len(self.values)
         assert self.range is not None
-        if not self.range.whole and self.range.step is None:
-            return math.inf
-        return math.floor((self.range.high - self.range.low) / (self.range.step or 1)) + 1
+        return math.inf if self.range.count is None else self.range.count
 
 
 @dataclass(frozen=True)
@@ -211,12 +242,18 @@ class Limit:
 
     @property
     def text(self) -> str:
-        return f"{self.metric} {self.sense} {self.value:g}"
+        return f"{self.metric} {self.sense} {_digits(self.value)}"
 
     def excess(self, found: float) -> float:
         """By how much of the limit a figure breaks it; 0 or less if it keeps it."""
         over = found - self.value if self.sense == "<=" else self.value - found
         return over / (abs(self.value) or 1.0)
+
+
+def _digits(value: float) -> str:
+    """A number in as few digits as tell it from all others."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -276,7 +313,8 @@ class Space:
         """The configuration of a point. Raises InputError and UnsupportedError as :func:`codesign.parse_config`."""
         document = json.loads(json.dumps(self.base))
         # A network trains in one process of one core, and the same wherever it is trained.
-        document.setdefault("train", {}).setdefault("threads", 1)
+        if isinstance(train := document.setdefault("train", {}), dict):
+            train.setdefault("threads", 1)
         for key, value in choices.items():
             _place(document, key, value)
         with warnings.catch_warnings():
@@ -425,15 +463,14 @@ def _axis(key: str, given: Any, where: str) -> Axis:
 
 def _steps(found: Range, name: str) -> Iterator[float]:
     """Values of a range that is enumerated."""
-    if not found.whole and found.step is None:
+    if found.count is None:
         raise InputError(f"{name}: hardware is enumerated; give a list, whole numbers or a step")
-    value, count = found.low, 0
-    while value <= found.high:
-        count += 1
-        if count > MAX_VALUES:
+    doubled = (found.low * (1 << number) for number in itertools.count())
+    values = doubled if found.log else map(found.value, range(found.count))
+    for number, value in enumerate(itertools.takewhile(lambda value: value <= found.high, values)):
+        if number >= MAX_VALUES:
             raise InputError(f"{name}: more than {MAX_VALUES} values; use a larger step, or log")
         yield value
-        value = value * 2 if found.log else found.low + count * (found.step or 1)
 
 
 def _check_metrics(file: SpaceFile, where: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
 from typing import Any
 
 import pytest
 
 from codesign.basics.errors import CodesignError, InputError, UnsupportedError
-from codesign.explore.space import METRICS, differences, load_space, parse_space
+from codesign.explore.sampling import _distribution, _every
+from codesign.explore.space import METRICS, _axis, differences, load_space, parse_space
 
 GOOD: dict[str, Any] = {
     "base": {"network": {"hidden": [8], "timesteps": 4}},
@@ -61,6 +64,39 @@ def test_whole_numbers_of_hardware_are_listed():
     assert found.hardware_axes[1].values == (2, 4, 8, 16)
     found = parse_space(space(axes=axes(hardware__queue_depth={"low": 2, "high": 9, "step": 3})))
     assert found.hardware_axes[1].values == (2, 5, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "tried", "every"),
+    [
+        ({"low": 2, "high": 9, "step": 2}, (2, 6, 8), [2, 4, 6, 8]),
+        ({"low": 2, "high": 5}, (2, 4, 5), [2, 3, 4, 5]),
+        ({"low": 0.1, "high": 0.3, "step": 0.1}, (0.1, 0.2, 0.3), [0.1, 0.2, 0.3]),
+        ({"low": 0, "high": 0.7, "step": 0.25}, (0, 0.25, 0.5), [0.0, 0.25, 0.5]),
+        ({"low": 0.01, "high": 0.04, "log": True}, (0.01, 0.02, 0.04), None),
+    ],
+)
+def test_what_is_tried_before_training_is_what_can_be_sampled(given, tried, every):
+    key = "train.learning_rate"
+    axis = _axis(key, given, "space")
+    assert axis.ends == tried and axis.size == (len(every) if every else math.inf)
+    with warnings.catch_warnings():
+        # Optuna warns of a range that its steps do not end.
+        warnings.simplefilter("error")
+        distribution = _distribution(axis)
+    assert all(distribution._contains(value) for value in [*tried, *(_every(axis) if every else [])])
+    assert every is None or (_every(axis) == every and (distribution.low, distribution.high) == (every[0], every[-1]))
+    if every and isinstance(every[0], float):
+        assert list(_axis("hardware.lanes", given, "space").values or ()) == every
+
+
+def test_limits_that_differ_have_texts_that_differ():
+    near = space(
+        constraints=["memory_bits <= 1234567", "memory_bits <= 1234568", "memory_bits <= 1e6", "density <= .1"]
+    )
+    assert [limit.text for limit in parse_space(near).limits] == [
+        "memory_bits <= 1234567", "memory_bits <= 1234568", "memory_bits <= 1e+06", "density <= 0.1"
+    ]  # fmt: skip
 
 
 def test_entries_of_lists_are_keys_too():
@@ -128,6 +164,15 @@ def test_a_space_reads_its_base_beside_it(tmp_path):
         ),
         ({"budget": {}}, "budget: give networks, points or minutes"),
         ({"base": {"budget": {"lut": 100, "target": "ecp5-25f"}}}, r"base: \[budget\] chooses bits and lanes"),
+        ({"base": {"train": 3}}, "base: train: Input should be a valid dictionary"),
+        (
+            {"axes": axes(network__timesteps={"low": 1, "high": 10**400})},
+            "axes.network.timesteps: high: Input should be",
+        ),
+        (
+            {"axes": axes(train__learning_rate={"low": 0.1, "high": 1e300, "step": 1e-9})},
+            "step = 1e-09 gives more than 1e\\+15 values",
+        ),
         ({"base": "no.toml"}, "no.toml: no such configuration"),
     ],
 )
