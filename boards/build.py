@@ -22,13 +22,13 @@ from boards.uart import uart_divisor
 from codesign.basics.errors import CapacityError, ToolError
 from codesign.basics.files import explain_write_errors, file_hash, write_json, write_text
 from codesign.basics.progress import Progress, silent
+from codesign.cost.area import RESOURCES
 from codesign.cost.memories import image_blocks
 
 TOP = "top"
 REPORT = "report.json"
 RESULT = "build.json"
 DEFAULT_SEED = 1
-UNITS = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "DSP blocks"}
 CURES = {
     "lut": "fewer lanes",
     "ff": "fewer lanes",
@@ -186,7 +186,8 @@ def _check_capacity(utilisation: dict[str, dict[str, int]], design: Design, boar
 def _too_large(design: Design, board: Board, over: Mapping[str, tuple[float, int]], about: str = "") -> str:
     """One line: what is too much, by how much, and what would fit."""
     parts = [
-        f"{about}{used:g} of {there} {UNITS[name]} ({used - there:g} too many)" for name, (used, there) in over.items()
+        f"{about}{used:g} of {there} {RESOURCES[name]} ({used - there:g} too many)"
+        for name, (used, there) in over.items()
     ]
     cures = [CURES[name] for name in over]
     if "bram" in over:

@@ -155,6 +155,25 @@ def find_device(name: str) -> Device | Part:
     return found
 
 
+@dataclass(frozen=True)
+class Room:
+    """What an FPGA, or a board beside its link, has for an accelerator: ``budget`` by kind of native resource."""
+
+    name: str
+    family: str
+    budget: Mapping[str, int]
+
+
+def find_room(name: str) -> Room:
+    """Of the FPGA or board of that name. Raises InputError naming those there are."""
+    device = find_device(name)
+    if name not in BOARDS:
+        return Room(name, device.family, device.budget)
+    link = BOARDS[name].link
+    left = {kind: count - link.get(kind, 0) for kind, count in device.budget.items()}
+    return Room(f"{name} beside its link", device.family, left)
+
+
 def boards_table() -> list[dict[str, Any]]:
     """One row per board: name, title, device with package and grade, clock in MHz, budget."""
     return [

@@ -76,7 +76,7 @@ class Fakes:
         found = json.loads(path.read_text())
         rows = []
         for machine in machines:
-            area = {"lut": 500 + 150 * machine.lanes + 20 * bits, "ff": 300, "bram": 2.0, "dsp": 0}
+            area = {"lut": 500 + 150 * machine.lanes + 20 * bits, "ff": 300, "bram": 2.0, "dsp": 0, "spram": 0}
             rows.append({
                 "lanes": [machine.lanes] * 2, "memory_bits": found["synapses"] * (bits + 7),
                 "cycles": found["synapses"] / machine.lanes + 40, "interval_cycles": found["synapses"] / machine.lanes,

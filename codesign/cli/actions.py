@@ -172,11 +172,13 @@ def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
 
 
 def check_fits(document: Mapping[str, Any], device: str) -> None:
-    """Raise CapacityError, saying by how much, if an estimated accelerator is too large for a device."""
-    from boards.registry import find_device
+    """Raise CapacityError, saying by how much, if an estimated accelerator is too large for a device, or for a board
+    beside its link."""
+    from boards.registry import find_room
     from codesign.cost.area import fits
 
-    problems = fits(document, device, find_device(device))
+    room = find_room(device)
+    problems = fits(document, room.name, room)
     if problems:
         raise CapacityError("; ".join(problems))
 

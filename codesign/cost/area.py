@@ -18,6 +18,14 @@ from codesign.cost.components import Component, components
 from codesign.cost.memories import Built, built
 from codesign.machine.plan import MachinePlan, Memory
 
+# Native resources of a device by kind, as messages call them.
+RESOURCES: dict[str, str] = {
+    "lut": "logic cells",
+    "ff": "flip-flops",
+    "bram": "block RAMs",
+    "dsp": "DSP blocks",
+    "spram": "single-port RAMs",
+}
 # Parts of the density for which the estimate says what memories would take.
 DENSITY_FACTORS = (0.9, 0.75, 0.5, 0.35, 0.25, 0.1)
 
@@ -104,9 +112,8 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
     machine.
     """
     reason, model = no_such_machine(plan, family), MODELS[family]
-    kinds = ("lut", "ff", "bram", "spram", "dsp")
     others = {f"bram_by_{what}": blocks for what, blocks in block_ram_of_others(plan, family).items()}
-    unknown = {**dict.fromkeys(kinds), **others, "error": None, "parts": []}
+    unknown = {**dict.fromkeys(RESOURCES), **others, "error": None, "parts": []}
     if reason is not None:
         return {**unknown, "reason": reason}
     found = components(plan, family)
@@ -129,16 +136,20 @@ def machine_area(plan: MachinePlan, family: str) -> dict[str, Any]:
     }
 
 
+def compared(area: Mapping[str, Any], device: HasBudget) -> dict[str, tuple[float | None, int]]:
+    """By kind, what a machine takes of its family's resources (None if that is not known), and what the device has.
+
+    Left out is what it neither takes nor the device has. So are the flip-flops of iCE40: a logic cell holds a LUT and a
+    flip-flop, and cells are what is counted.
+    """
+    kinds = [kind for kind in RESOURCES if not (device.family == "ice40" and kind == "ff")]
+    found = {kind: (area[kind], device.budget.get(kind, 0)) for kind in kinds}
+    return {kind: (used, there) for kind, (used, there) in found.items() if there or used != 0}
+
+
 def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
     """Why an estimated accelerator does not fit a device called ``name``: one line each, none if it does."""
     area = result["area"][device.family]
-    names = {
-        "lut": "logic cells",
-        "ff": "flip-flops",
-        "bram": "block RAMs",
-        "dsp": "DSP blocks",
-        "spram": "single-port RAMs",
-    }
     if area["reason"] is not None:
         return [f"{name}: {area['reason']}"]
     cures = {
@@ -149,10 +160,10 @@ def fits(result: Mapping[str, Any], name: str, device: HasBudget) -> list[str]:
         "spram": "use fewer lanes",
     }
     return [
-        f"{name}: about {area[kind]:g} of {device.budget[kind]} {title} "
-        f"({area[kind] - device.budget[kind]:g} too many, {area[kind] / device.budget[kind]:.0%}); {cures[kind]}"
-        for kind, title in names.items()
-        if kind in device.budget and area[kind] > device.budget[kind]
+        f"{name}: about {used:g} of {there} {RESOURCES[kind]} "
+        f"({used - there:g} too many{f', {used / there:.0%}' if there else ''}); {cures[kind]}"
+        for kind, (used, there) in compared(area, device).items()
+        if used is not None and used > there
     ]
 
 

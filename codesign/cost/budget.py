@@ -19,6 +19,7 @@ from codesign.config import Family, FreezeConfig
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
+from codesign.cost.area import RESOURCES
 from codesign.cost.coefficients import MODELS
 from codesign.cost.estimate import MAX_SAMPLES, estimate, source_rates
 from codesign.cost.schedules import choose_schedules
@@ -27,15 +28,7 @@ from codesign.machine.choices import DEFAULTS, Choices
 from codesign.machine.mapping import map_network
 from codesign.machine.plan import plan_machine
 
-UNITS = {
-    "lut": "logic cells",
-    "ff": "flip-flops",
-    "bram": "block RAMs",
-    "dsp": "DSP blocks",
-    "spram": "single-port RAMs",
-    "memory_bits": "bits of memory",
-    "cycles": "cycles",
-}
+UNITS = {**RESOURCES, "memory_bits": "bits of memory", "cycles": "cycles"}
 CURES = {
     "lut": "fewer lanes in budget.lanes",
     "ff": "fewer lanes in budget.lanes",
@@ -167,7 +160,7 @@ def demands(network: FrozenNetwork, budget: Budget, stimulus: Stimulus, weight_b
             area = document["area"][budget.family]
             if area["reason"] is not None:
                 raise UnsupportedError(f"{budget.name}: {area['reason']}")
-            figures |= {kind: area[kind] for kind in ("lut", "ff", "bram", "dsp", "spram")}
+            figures |= {kind: area[kind] for kind in RESOURCES}
         estimated = {kind: float(figures[kind]) + budget.overhead.get(kind, 0.0) for kind in UNITS if kind in figures}
         margins = budget.margins
         needed = {kind: value * (1 + margins.get(kind, 0.0)) for kind, value in estimated.items()}

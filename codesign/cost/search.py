@@ -19,7 +19,7 @@ from codesign.basics.progress import Progress, silent
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
-from codesign.cost.area import figures
+from codesign.cost.area import RESOURCES, figures
 from codesign.cost.coefficients import MODELS
 from codesign.cost.components import Component, around, of_engine
 from codesign.cost.estimate import (
@@ -53,15 +53,14 @@ MEASURES: dict[Objective, tuple[str, ...]] = {
     "area": ("lut", "bram", "latency_us"),
     "energy": ("energy_nj", "lut", "latency_us"),
 }
+# Single-port RAM is for loadable machines alone, which are not searched.
+AREA = {kind: text for kind, text in RESOURCES.items() if kind != "spram"}
 # What can be limited, with its unit; the clock only where it was placed.
 LIMITS: dict[str, str] = {
     "latency_us": "us from first input to decision",
     "interval_us": "us between decisions",
     "cycles": "clocks from first input to decision",
-    "lut": "logic cells",
-    "ff": "flip-flops",
-    "bram": "block RAMs",
-    "dsp": "DSP blocks",
+    **AREA,
     "energy_nj": "nJ a sample",
     "clock_mhz": "MHz",
 }
@@ -78,7 +77,6 @@ MOST_ROM_BITS = 2048
 MOST_THRESHOLDS = 3
 # Most layers of which every combination of schedules is looked at; of more none and all.
 MOST_SCHEDULED = 2
-AREA = ("lut", "ff", "bram", "dsp")
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Wish:
     @property
     def limits(self) -> dict[str, float]:
         """The tighter of what is asked and what the device has; a clock is no limit of an estimate."""
-        found = {kind: float(value) for kind, value in self.budget.items() if kind in ("lut", "ff", "bram", "dsp")}
+        found = {kind: float(value) for kind, value in self.budget.items() if kind in AREA}
         for kind, value in (self.within or {}).items():
             found[kind] = min(value, found.get(kind, value))
         return found

@@ -27,6 +27,7 @@ from codesign.config import Config, DataConfig, HardwareConfig, SynthConfig, Ver
 from codesign.config.text import plain
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
+from codesign.cost.area import RESOURCES
 from codesign.cost.memories import FAMILIES
 from codesign.pipeline import work
 from codesign.pipeline.runner import run_stages
@@ -37,7 +38,6 @@ from codesign.records.rundir import RunDirectory
 
 # Characters of a folder's name, of 64 of the hash.
 KEY_LENGTH = 16
-AREA = ("lut", "ff", "bram", "dsp")
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def estimate_machines(
     """Estimates of machines of one network, in the order of ``machines``.
 
     Each is ``{"lanes", "memory_bits", "cycles", "interval_cycles", "exact_cycles" (whether both are those that
-    simulation has), "energy_nj", "area": {family: {lut, ff, bram, dsp}}}``, figures that are not known null, or
+    simulation has), "energy_nj", "area": {family: {lut, ff, bram, dsp, spram}}}``, figures that are not known null, or
     ``{"refused": reason}``.
     """
     found = []
@@ -229,7 +229,7 @@ def estimate_machines(
                 "interval_cycles": cycles.get("interval_cycles"),
                 "exact_cycles": cycles.get("exact"),
                 "energy_nj": None if energy is None else energy["sample_pj"] / 1000,
-                "area": {family: {kind: document["area"][family][kind] for kind in AREA} for family in FAMILIES},
+                "area": {family: {kind: document["area"][family][kind] for kind in RESOURCES} for family in FAMILIES},
             }
         )
     return found

@@ -12,6 +12,7 @@ import numpy as np
 from codesign.basics.errors import CodesignWarning
 from codesign.config import HardwareConfig
 from codesign.config.text import plain
+from codesign.cost.area import compared
 from codesign.explore.fronts import hypervolume, pareto_front, scaled, spread
 from codesign.explore.space import METRICS, TIMES, Machine, Space
 
@@ -104,17 +105,13 @@ def shortage(area: Mapping[str, Mapping[str, float | None]], device: str) -> flo
 
     None if a figure that decides it is not known.
     """
-    from boards.registry import BOARDS, find_device
+    from boards.registry import find_device, find_room
 
-    part = find_device(device)
-    link = BOARDS[device].link if device in BOARDS else {}
-    found: list[float | None] = []
-    for kind, used in area[part.family].items():
-        # A logic cell of iCE40 holds a LUT and a flip-flop, and cells are what is counted.
-        if part.family == "ice40" and kind == "ff":
-            continue
-        have = part.budget.get(kind, 0)
-        found.append(None if used is None else (used + link.get(kind, 0) - have) / (have or 1.0))
+    room, whole = find_room(device), find_device(device).budget
+    found = [
+        None if used is None else (used - there) / (whole.get(kind) or 1.0)
+        for kind, (used, there) in compared(area[room.family], room).items()
+    ]
     known = [value for value in found if value is not None]
     if len(known) < len(found) and max(known, default=0.0) <= 0:
         return None

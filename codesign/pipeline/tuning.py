@@ -48,14 +48,12 @@ class Target:
 
 def find_target(name: str, clock_mhz: float | None = None) -> Target:
     """The board, device or part of that name. Raises InputError if there is none, or no clock for it."""
-    from boards.registry import BOARDS, TARGETS, TYPICAL_MHZ, find_device
+    from boards.registry import BOARDS, TARGETS, TYPICAL_MHZ, find_device, find_room
 
     device = find_device(name)
     board = BOARDS.get(name)
     place = next((target for target, found in TARGETS.items() if found is device), None)
-    budget: dict[str, float] = dict(device.budget)
-    if board is not None:
-        budget = {kind: count - board.link.get(kind, 0) for kind, count in budget.items()}
+    budget: dict[str, float] = dict(find_room(name).budget)
     clock = clock_mhz or (board.clock_hz / 1e6 if board else None)
     clocks = TYPICAL_MHZ.get(name) if clock is None else dict.fromkeys(PIPELINES, clock)
     if clocks is None:

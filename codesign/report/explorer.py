@@ -13,13 +13,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from codesign.basics.files import write_text
+from codesign.cost.area import RESOURCES
 from codesign.report.blocks import TEMPLATES, number, share, tile
 from codesign.report.interactive import embedded, plotly_packed
 from codesign.report.plots import save_figure
 from codesign.report.tradeoff import tradeoff
 
 PAGE = "explore.html"
-AREA = ("lut", "ff", "bram", "dsp")
 PEERS = Path(__file__).resolve().parent / "peers.json"
 # Figures of others that a point has too, by their names there; accuracies of others are in percent.
 OF_PEERS = {
@@ -106,7 +106,7 @@ def _picture(folder: Path, document: Mapping[str, Any], peers: Sequence[Any]) ->
         name: ", ".join(filter(None, (document["metrics"][name]["text"], document["metrics"][name]["unit"])))
         for name in (cost, "accuracy")
     }
-    if cost in AREA and document["family"]:
+    if cost in RESOURCES and document["family"]:
         names[cost] += f" of {document['family']}" + " (others: of their devices)" * bool(peers)
     figure = tradeoff(known, peers, cost, names)
     for kind in ("png", "svg"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from codesign.cost.area import RESOURCES
 from codesign.report.blocks import UNMEASURED, Mood, number, share, state_of, tile
 from codesign.report.collect import Record
 
@@ -126,9 +127,7 @@ def _resources(record: Record) -> list[dict[str, object]]:
     """Logic and block RAM of the first device or family that they are known of; how they are known."""
     cells, where = _cells(record)
     return [
-        tile(name, number(cells[kind]), where)
-        for kind, name in (("lut", "logic cells"), ("bram", "block RAMs"))
-        if cells.get(kind) is not None
+        tile(RESOURCES[kind], number(cells[kind]), where) for kind in ("lut", "bram") if cells.get(kind) is not None
     ]
 
 

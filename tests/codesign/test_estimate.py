@@ -10,6 +10,7 @@ import pytest
 from random_networks import random_stimulus as random_picture_stimulus
 from random_structures import random_structure
 
+from boards.registry import find_room
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
@@ -305,13 +306,27 @@ def test_a_machine_that_a_family_has_not_has_no_figures_there():
     assert fits(result, "tiny", device) == ["tiny: iCE40 has no distributed RAM"]
 
 
-def test_a_device_without_a_resource_is_not_compared_in_it_and_single_port_ram_is():
+def test_a_device_without_a_resource_is_compared_in_it_only_if_that_is_used():
     result = {"area": {"ice40": {"reason": None, "lut": 10, "ff": 10, "bram": 2, "dsp": 0, "spram": 6}}}
     result["area"]["ice40"] |= {"bram_by_bits": {}, "bram_by_density": {"0.5": 1}}
     device = SimpleNamespace(family="ice40", budget={"lut": 20, "bram": 4, "spram": 4})
     assert fits(result, "it", device) == ["it: about 6 of 4 single-port RAMs (2 too many, 150%); use fewer lanes"]
     del device.budget["spram"]
+    assert fits(result, "it", device) == ["it: about 6 of 0 single-port RAMs (6 too many); use fewer lanes"]
+    result["area"]["ice40"]["spram"] = 0
     assert fits(result, "it", device) == []
+
+
+def test_a_board_has_room_beside_its_link():
+    area = {"reason": None, "lut": 5280, "ff": 10, "bram": 30, "dsp": 0, "spram": 0}
+    result = {"area": {"ice40": {**area, "bram_by_bits": {}, "bram_by_density": {"0.5": 1}}}}
+    assert fits(result, "ice40-up5k", find_room("ice40-up5k")) == []
+    board = find_room("icebreaker")
+    lines = fits(result, board.name, board)
+    assert [line.partition(" (")[0] for line in lines] == [
+        "icebreaker beside its link: about 5280 of 4430 logic cells",
+        "icebreaker beside its link: about 30 of 29 block RAMs",
+    ]
 
 
 def test_late_resets_take_no_state_of_their_own_and_synaptic_currents_one():

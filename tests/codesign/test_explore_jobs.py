@@ -148,10 +148,17 @@ def test_another_codesign_is_refused(tmp_path):
 
 def test_whether_a_machine_fits():
     area = {
-        "ice40": {"lut": 4000, "ff": 9000, "bram": 29.0, "dsp": 0},
-        "ecp5": {"lut": None, "ff": 1, "bram": 99.0, "dsp": 0},
+        "ice40": {"lut": 4000, "ff": 9000, "bram": 29.0, "dsp": 0, "spram": 4},
+        "ecp5": {"lut": None, "ff": 1, "bram": 99.0, "dsp": 0, "spram": 0},
     }
+    assert shortage(area, "ice40-up5k") == 0
+    area["ice40"]["spram"] = 3
     assert shortage(area, "ice40-up5k") == pytest.approx(-1 / 30)
+    area["ice40"]["spram"] = 5
+    assert shortage(area, "icebreaker") == 1 / 4
+    # Another iCE40 has none.
+    assert shortage(area, "ice40-hx8k") == 5
+    area["ice40"]["spram"] = 0
     # The board's link takes the last block.
     assert shortage(area, "icebreaker") == 0
     area["ice40"]["lut"] = 5000
