@@ -70,7 +70,7 @@ class Study:
         self.shared = networks if networks is not None else folder / "networks"
         self.networks: dict[int, Network] = {}
         self.refused: dict[str, dict[str, str]] = {}
-        self.complete = False
+        self.complete = self._holds_kept = False
         self._begun = self._next_write = time.monotonic()
 
     @property
@@ -80,11 +80,14 @@ class Study:
     def run(self, count: int | None, scheduler: str | None) -> None:
         """Search until the budget is used up, then do what is asked of the front."""
         # First of all: by its table a study that was stopped is known for one.
-        self.write()
+        if not (self.folder / TABLE).exists():
+            self.write()
         trials = Trials(self.space, self.folder)
         try:
             with workers(count, scheduler, self.folder, stamp(), self._inside) as found:
                 self._take(found, [trial for trial in trials.all() if trial.state != "waiting"], trials)
+                # From here on the table has all that an earlier one had.
+                self._holds_kept = True
                 while batch := self._next(trials):
                     self._take(found, batch, trials)
                 front = mark_front(self.space, self.points)
@@ -92,7 +95,8 @@ class Study:
             self._look_at_tests(front)
             self.complete = True
         finally:
-            self.write()
+            if self._holds_kept:
+                self.write()
         if not self.points:
             self._explain_nothing()
         warn_of_unknown(self.space, self.points)
@@ -111,6 +115,12 @@ class Study:
         jobs, of_key, found = [], {}, []
         for trial in batch:
             machines, refused = self.space.machines(trial.choices)
+            if not machines:
+                # Kept by another version: what is sampled has machines.
+                raise InputError(
+                    f"{self.folder}: no machine of network {trial.number} is built any more "
+                    f"({refused[0]['reason']}); choose another folder with -o"
+                )
             self.refused |= {entry["machine"]: entry for entry in refused}
             config = self.space.config({**trial.choices, **machines[0].choices})
             network = Network(trial, config, NetworkJob(self.shared, without_machine(config), self.device))
@@ -293,7 +303,7 @@ class Study:
 
     def _write_sometimes(self) -> None:
         """The table of a large study takes seconds, in which no worker gets a job: a part of the time at most."""
-        if time.monotonic() >= self._next_write:
+        if self._holds_kept and time.monotonic() >= self._next_write:
             self.write()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from codesign.basics.errors import AlteredError, CodesignWarning, InputError, OutputError
+from codesign.basics.errors import AlteredError, CodesignWarning, InputError, OutputError, ToolError
 from codesign.explore import rows_of, study
 from codesign.explore.fronts import hypervolume, pareto_front, spread
 from codesign.explore.sampling import JOURNAL
@@ -285,6 +286,35 @@ def test_a_fault_of_the_folder_ends_the_study_and_keeps_its_points(tmp_path, fak
         explore(tmp_path / "study")
     table = json.loads((tmp_path / "study" / "explore.json").read_text())
     assert len(table["points"]) == 15
+
+
+def test_a_study_that_cannot_begin_keeps_its_table(tmp_path, fakes, whole, monkeypatch):
+    """Nobody who works, or a fault while what is kept is taken over."""
+    folder = tmp_path / "study"
+    explore(folder)
+    before = (folder / "explore.json").read_bytes()
+
+    @contextmanager
+    def nobody(*_):
+        raise ToolError("--scheduler: does not answer")
+        yield
+
+    def full(*arguments, **more):
+        raise OutputError("the disk is full")
+
+    for name, fault, error in (("workers", nobody, ToolError), ("freeze_network", full, OutputError)):
+        with monkeypatch.context() as patch:
+            patch.setattr(study, name, fault)
+            with pytest.raises(error):
+                explore(folder)
+        assert (folder / "explore.json").read_bytes() == before
+
+
+def test_a_kept_network_of_which_nothing_is_built_any_more_is_named(tmp_path, fakes, monkeypatch):
+    explore(tmp_path / "study")
+    monkeypatch.setattr(study.Space, "machines", lambda self, choices: ([], [{"machine": "x", "reason": "not so"}]))
+    with pytest.raises(InputError, match=r"no machine of network 0 is built any more \(not so\)"):
+        explore(tmp_path / "study")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, fakes):
