@@ -2,7 +2,8 @@
 
 ``space`` is what is searched, ``sampling`` which networks come next, ``jobs`` what is done, ``workers`` by whom,
 ``points`` and ``fronts`` what came out, and ``study`` binds them together in a folder. Choices are made by *validation*
-accuracy; the test set is looked at for the front, at the end.
+accuracy. Freezing runs the test samples as well, and its record has what they came to; a study reads that for the front
+alone, at the end.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def explore(
     """Search a space of networks and machines into ``folder``; returns a row for each point, which pandas takes.
 
     space : path of a space file, or its tables. workers : processes of this machine, None for one a core; a script that
-        asks for more than one needs ``if __name__ == "__main__"``. scheduler : address of a Dask scheduler instead.
+        asks for more than one needs ``if __name__ == "__main__"``. scheduler : address of a Dask scheduler, whose
+        workers do it instead; not together with ``workers``.
     networks : folder of the trained networks, which studies may share; default: one in ``folder``.
     device : what trains, 'cpu', 'cuda', 'cuda:N' or 'auto'.
 
@@ -62,7 +64,9 @@ def explore(
         space = load_space(space)
     elif not isinstance(space, Space):
         space = parse_space(space)
-    return rows_of(run_study(space, folder, workers, scheduler, networks, device, progress))
+    # This process is what does it unless somebody else is named.
+    count = None if scheduler is not None and workers == 1 else workers
+    return rows_of(run_study(space, folder, count, scheduler, networks, device, progress))
 
 
 def run_study(
