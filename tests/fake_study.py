@@ -78,7 +78,7 @@ class Fakes:
         for machine in machines:
             area = {"lut": 500 + 150 * machine.lanes + 20 * bits, "ff": 300, "bram": 2.0, "dsp": 0, "spram": 0}
             rows.append({
-                "lanes": [machine.lanes] * 2, "memory_bits": found["synapses"] * (bits + 7),
+                "lanes": [machine.lanes] * 2, "schedule": "timestep", "memory_bits": found["synapses"] * (bits + 7),
                 "cycles": found["synapses"] / machine.lanes + 40, "interval_cycles": found["synapses"] / machine.lanes,
                 "energy_nj": found["synapses"] / 100,
                 "area": {family: dict(area) for family in ("ecp5", "ice40", "xilinx", "gowin")},

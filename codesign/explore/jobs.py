@@ -12,12 +12,14 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from codesign.basics.errors import AlteredError, CodesignError, OutputError, ToolError
 from codesign.basics.files import explain_write_errors, read_json, write_json
@@ -25,10 +27,13 @@ from codesign.basics.progress import Progress, silent
 from codesign.basics.version import VERSION
 from codesign.config import Config, DataConfig, HardwareConfig, SynthConfig, VerifyConfig
 from codesign.config.text import plain
+from codesign.contract import golden
+from codesign.contract.early_exit import EarlyExit
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area import RESOURCES
 from codesign.cost.memories import FAMILIES
+from codesign.machine.schedules import as_chosen
 from codesign.pipeline import work
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.sources import code_hash
@@ -163,7 +168,7 @@ def freeze_network(
     """Freeze a trained network and estimate its machines into the file ``estimates``, each as far as it is not done.
 
     Returns ``{"accuracy", "density", "synapses", "weight_bits", "network_hash", "seconds", "machines": [...]}``;
-    accuracy is that on the validation samples. Of the machines see :func:`estimate_machines`.
+    accuracy is that on the validation samples, of the whole network. Of the machines see :func:`estimate_machines`.
     """
     if trained is not None:
         return trained
@@ -171,13 +176,14 @@ def freeze_network(
     parent, run = RunDirectory.open(job.trained), RunDirectory.create(job.frozen)
     with run.locked(wait=True):
         inherit(parent, run, ["train"])
+        context = _context(run, job.config, job.device, progress)
         try:
             with _unsaid():
-                run_stages(_context(run, job.config, job.device, progress), ["freeze"])
+                run_stages(context, ["freeze"])
         except Exception as error:
             return _explained(error)
         record, figures = run.stage("freeze"), run.figures
-        rows = _kept_estimates(run, machines, estimates)
+        rows = _kept_estimates(context, machines, estimates)
     return {
         "accuracy": record["accuracy_validation"],
         **{name: figures[name] for name in ("density", "synapses", "weight_bits", "network_hash")},
@@ -186,12 +192,13 @@ def freeze_network(
     }
 
 
-def _kept_estimates(run: RunDirectory, machines: Sequence[HardwareConfig], path: Path) -> list[dict[str, Any]]:
+def _kept_estimates(context: Context, machines: Sequence[HardwareConfig], path: Path) -> list[dict[str, Any]]:
     """The estimates of a file, if they are of this network, these machines and these sources; else made anew."""
+    run = context.run
     content = {
         "files": [run.stage("freeze")["outputs"][name] for name in sorted(run.stage("freeze")["outputs"])],
         "machines": [plain(machine) for machine in machines],
-        "code": code_hash(work.estimate),
+        "code": [code_hash(work.estimate), code_hash(_estimated)],
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     if path.is_file():
@@ -199,40 +206,83 @@ def _kept_estimates(run: RunDirectory, machines: Sequence[HardwareConfig], path:
         if kept.get("key") == key and isinstance(kept.get("machines"), list):
             return kept["machines"]
     network = FrozenNetwork.load(run.path / NETWORK)
-    rows = estimate_machines(network, machines, work.load_calibration(run.path))
+    rows = estimate_machines(network, machines, work.load_calibration(run.path), lambda: _validation(context))
     write_json(path, {"key": key, "machines": rows})
     return rows
 
 
+def _validation(context: Context) -> Stimulus:
+    """All validation samples, as the frozen network of a run takes them."""
+    from codesign.data.automatic import resolve
+    from codesign.data.encoders import encode
+
+    dataset = context.dataset
+    config, _ = resolve(context.config, dataset)
+    with _unsaid():
+        return encode(dataset, dataset.validation, config.data, config.network.timesteps)[0]
+
+
 def estimate_machines(
-    network: FrozenNetwork, machines: Sequence[HardwareConfig], calibration: Stimulus | None
+    network: FrozenNetwork,
+    machines: Sequence[HardwareConfig],
+    calibration: Stimulus | None,
+    validation: Callable[[], Stimulus] | None = None,
 ) -> list[dict[str, Any]]:
     """Estimates of machines of one network, in the order of ``machines``.
 
-    Each is ``{"lanes", "memory_bits", "cycles", "interval_cycles", "exact_cycles" (whether both are those that
-    simulation has), "energy_nj", "area": {family: {lut, ff, bram, dsp, spram}}}``, figures that are not known null, or
-    ``{"refused": reason}``.
+    validation : labelled samples, asked for if a machine ends samples before their decision is certain.
+
+    Each is ``{"lanes", "schedule" (as ``hardware.schedule`` takes it, chosen where it was "auto"), "memory_bits",
+    "cycles", "interval_cycles", "exact_cycles" (whether both are those that simulation has), "energy_nj", "area":
+    {family: {lut, ff, bram, dsp, spram}}}``, figures that are not known null, or ``{"refused": reason}``. Of a machine
+    that ends samples early, energy is not known, nor are cycles that are not exact; one that may end them before their
+    decision is certain also has ``accuracy``, its own.
     """
-    found = []
+    found, accuracies = [], dict[EarlyExit, float | None]()
     for machine in machines:
         try:
-            document = work.estimate_network(network, machine, calibration)
+            row = _estimated(network, machine, calibration)
         except CodesignError as error:
             found.append({"refused": str(error)})
             continue
-        cycles, energy = document["cycles"] or {}, document["energy"]
-        found.append(
-            {
-                "lanes": list(document["lanes"]),
-                "memory_bits": sum(document["memory_bits"].values()),
-                "cycles": cycles.get("latency_cycles"),
-                "interval_cycles": cycles.get("interval_cycles"),
-                "exact_cycles": cycles.get("exact"),
-                "energy_nj": None if energy is None else energy["sample_pj"] / 1000,
-                "area": {family: {kind: document["area"][family][kind] for kind in RESOURCES} for family in FAMILIES},
-            }
-        )
+        margin = machine.early_exit
+        if margin not in ("off", "certain"):
+            if margin not in accuracies:
+                accuracies[margin] = None if validation is None else exit_accuracy(network, validation(), margin)
+            row["accuracy"] = accuracies[margin]
+        found.append(row)
     return found
+
+
+def _estimated(network: FrozenNetwork, machine: HardwareConfig, calibration: Stimulus | None) -> dict[str, Any]:
+    """What is kept of the estimates of a machine."""
+    document = work.estimate_network(network, machine, calibration)
+    cycles, energy = document["cycles"] or {}, document["energy"]
+    # Neither the energies nor the recurrence of clocks count what a sample that ends early spares.
+    ends = machine.early_exit != "off"
+    if ends and not cycles.get("exact"):
+        cycles = {}
+    if document["schedules"] is None:
+        schedule: Any = machine.schedule
+    else:
+        of_layers = [layer["schedule"] for layer in document["schedules"]]
+        schedule = as_chosen(of_layers, is_current=network.coding.is_current)
+    return {
+        "lanes": list(document["lanes"]),
+        "schedule": schedule if isinstance(schedule, str) else list(schedule),
+        "memory_bits": sum(document["memory_bits"].values()),
+        "cycles": cycles.get("latency_cycles"),
+        "interval_cycles": cycles.get("interval_cycles"),
+        "exact_cycles": cycles.get("exact"),
+        "energy_nj": None if energy is None or ends else energy["sample_pj"] / 1000,
+        "area": {family: {kind: document["area"][family][kind] for kind in RESOURCES} for family in FAMILIES},
+    }
+
+
+def exit_accuracy(network: FrozenNetwork, samples: Stimulus, early_exit: EarlyExit) -> float:
+    """Accuracy, 0 to 1, of machines that end samples by this rule."""
+    trace = golden.run(network, samples, membranes=False, spikes=False, early_exit=early_exit)
+    return float(np.mean(trace.decisions == samples.labels))
 
 
 def make_point(

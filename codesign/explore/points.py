@@ -26,7 +26,7 @@ class Point:
     """A network on a machine.
 
     name : number of the network and of the machine. hardware : keys of ``[hardware]`` that lead to the machine from
-    the defaults, its goal and lanes spelled out. metrics : by name of :data:`METRICS`, None where not known.
+    the defaults, its goal, lanes and schedules spelled out. metrics : by name of :data:`METRICS`, None where not known.
     excess : by how much of each constraint it is broken; None where that is not known. front : no other point beats it.
     measured : figures of its own run folder, where it has one.
     """
@@ -70,7 +70,7 @@ def points_of(space: Space, network: int, found: Mapping[str, Any], machines: Se
             continue
         metrics = _metrics(space, found, row)
         lanes = list(row["lanes"])
-        hardware = explicit_hardware(machine.hardware, lanes)
+        hardware = explicit_hardware(machine.hardware, lanes, row["schedule"])
         points.append(Point(network, machine, number, lanes, hardware, metrics, _excess(space, metrics, row)))
     return points
 
@@ -84,9 +84,11 @@ def _metrics(space: Space, found: Mapping[str, Any], row: Mapping[str, Any]) -> 
     return {name: values.get(name) for name in METRICS}
 
 
-def explicit_hardware(hardware: HardwareConfig, lanes: Sequence[int]) -> dict[str, Any]:
-    """Keys of ``[hardware]`` that lead to a machine from the defaults, its goal and lanes spelled out."""
+def explicit_hardware(hardware: HardwareConfig, lanes: Sequence[int], schedule: str | list[str]) -> dict[str, Any]:
+    """Keys of ``[hardware]`` that lead to a machine from the defaults: without a goal, which decides nothing once its
+    choices, lanes and schedules are spelled out."""
     chosen = {key: value for key, value in plain(hardware).items() if key not in ("goal", "lanes")}
+    chosen["schedule"] = schedule
     return {"lanes": list(lanes), **{key: value for key, value in chosen.items() if _DEFAULTS.get(key) != value}}
 
 

@@ -334,7 +334,7 @@ class Space:
             except (InputError, UnsupportedError) as error:
                 refused.append({"machine": _shown(chosen), "reason": _reason(error)})
                 continue
-            content = json.dumps(plain(hardware) | {"goal": _lanes_of(hardware)}, sort_keys=True)
+            content = json.dumps(plain(hardware) | {"goal": _goal_of(hardware)}, sort_keys=True)
             found.setdefault(content, Machine(chosen, hardware))
         return list(found.values()), refused
 
@@ -353,9 +353,9 @@ class Space:
         }
 
 
-def _lanes_of(hardware: HardwareConfig) -> str | None:
-    """The goal as far as it still decides anything: what lanes "auto" means."""
-    return hardware.goal if hardware.lanes == "auto" else None
+def _goal_of(hardware: HardwareConfig) -> str | None:
+    """The goal as far as it still decides anything: what "auto" means for lanes and schedules."""
+    return hardware.goal if "auto" in (hardware.lanes, hardware.schedule) else None
 
 
 def _reason(error: Exception) -> str:

@@ -21,9 +21,12 @@ from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import explain_write_errors, read_json, write_json
 from codesign.basics.progress import Progress
 from codesign.config import Config, HardwareConfig, parse_section
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
 from codesign.explore.jobs import (
     Failed,
     NetworkJob,
+    exit_accuracy,
     freeze_network,
     make_point,
     stamp,
@@ -34,6 +37,7 @@ from codesign.explore.points import Point, covered, mark_front, most_of, points_
 from codesign.explore.sampling import Trial, Trials
 from codesign.explore.space import METRICS, Space, differences
 from codesign.explore.workers import Job, Workers, workers
+from codesign.records.names import NETWORK, STIMULUS
 from codesign.records.rundir import RunDirectory
 
 FORMAT_NAME = "codesign-exploration"
@@ -208,7 +212,12 @@ class Study:
         """Test accuracies: of the front alone, now that it stands."""
         for point in front:
             run = RunDirectory.open(self.networks[point.network].job.frozen)
-            point.test_accuracy = run.figures["accuracy_frozen"]
+            early_exit = point.machine.hardware.early_exit
+            if early_exit in ("off", "certain"):
+                point.test_accuracy = run.figures["accuracy_frozen"]
+            else:
+                network, samples = FrozenNetwork.load(run.path / NETWORK), Stimulus.load(run.path / STIMULUS)
+                point.test_accuracy = exit_accuracy(network, samples, early_exit)
 
     def _explain_nothing(self) -> None:
         failed = [network for network in self.networks.values() if network.error]

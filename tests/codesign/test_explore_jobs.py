@@ -8,19 +8,27 @@ import shlex
 import shutil
 import signal
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.explore import disturbed, space_text
 from codesign.basics.errors import InputError, OutputError, ToolError
 from codesign.cli import main
-from codesign.config import parse_config
+from codesign.config import HardwareConfig, hardware_config, parse_config, parse_section
+from codesign.contract import golden
+from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
+from codesign.cost.mapping import map_hardware
+from codesign.explore import explore as explore_designs
 from codesign.explore import jobs, rows_of, run_study
-from codesign.explore.points import shortage
-from codesign.explore.space import parse_space
+from codesign.explore.points import explicit_hardware, points_of, shortage
+from codesign.explore.space import Machine, parse_space
 from codesign.explore.workers import Job, workers
+from codesign.records.names import NETWORK
 from codesign.records.rundir import RunDirectory
 from tests.fake_study import essence
 
@@ -146,6 +154,52 @@ def test_another_codesign_is_refused(tmp_path):
         jobs.check_worker(jobs.stamp(), tmp_path / "elsewhere")
 
 
+def network_and_samples(widths: tuple[int, ...], timesteps: int, density: float) -> tuple[FrozenNetwork, Stimulus]:
+    """A network and samples that it decides rightly, all of them."""
+    rng = np.random.default_rng(1)
+    weights = [rng.integers(-3, 4, shape) * (rng.random(shape) < density) for shape in pairwise(widths)]
+    network = FrozenNetwork.from_arrays(weights, threshold=8, timesteps=timesteps)
+    drive = rng.random((24, timesteps, widths[0])) < 0.25
+    return network, Stimulus.from_dense(drive, labels=golden.run(network, Stimulus.from_dense(drive)).decisions)
+
+
+def test_the_accuracy_of_a_machine_is_of_the_samples_that_freezing_chose_by(study):
+    run = RunDirectory.open(table(study)["networks"][0]["folder"])
+    network = FrozenNetwork.load(run.path / NETWORK)
+    samples = jobs._validation(jobs._context(run, run.read_config([]), "cpu"))
+    assert jobs.exit_accuracy(network, samples, "off") == run.stage("freeze")["accuracy_validation"]
+
+
+def test_a_machine_that_ends_samples_at_a_margin_has_the_accuracy_of_that():
+    network, samples = network_and_samples((20, 30, 4), 20, 1)
+    machines = [HardwareConfig(early_exit=rule) for rule in ("off", "certain", 1, 4)]
+    off, certain, low, high = jobs.estimate_machines(network, machines, samples, lambda: samples)
+    assert "accuracy" not in off and "accuracy" not in certain
+    right = golden.run(network, samples, early_exit=1).decisions == samples.labels
+    assert low["accuracy"] == right.mean() < high["accuracy"] <= 1
+    # What the rest of the sample would take is in no figure.
+    assert off["energy_nj"] > 0 and all(row["energy_nj"] is None for row in (certain, low, high))
+    assert all(row["cycles"] is None or row["exact_cycles"] for row in (certain, low, high))
+    (alone,) = jobs.estimate_machines(network, machines[2:3], samples)
+    assert alone["accuracy"] is None
+    space = parse_space({**TINY, "base": {}, "axes": {"hardware.early_exit": ["off", 1]}})
+    found = {"accuracy": 1.0, "density": 0.5, "synapses": 9, "weight_bits": 3, "machines": [off, low]}
+    points = points_of(space, 0, found, [Machine({}, machines[0]), Machine({}, machines[2])])
+    assert [point.metrics["accuracy"] for point in points] == [1.0, low["accuracy"]]
+
+
+def test_a_point_is_the_machine_that_was_estimated():
+    """Its schedules were chosen by a goal, which the point does not name."""
+    network, samples = network_and_samples((60, 120, 120, 5), 16, 0.5)
+    hardware = hardware_config(network, goal="fast", lanes=[8, 8, 2])
+    (row,) = jobs.estimate_machines(network, [hardware], samples)
+    assert row["schedule"] not in ("auto", "timestep")
+    point = parse_section(HardwareConfig, explicit_hardware(hardware, row["lanes"], row["schedule"]), "point")
+    assert point.goal is None and "auto" not in (point.lanes, point.schedule)
+    assert jobs.estimate_machines(network, [point], samples) == [row]
+    assert map_hardware(network, point, samples).choices == map_hardware(network, hardware, samples).choices
+
+
 def test_whether_a_machine_fits():
     area = {
         "ice40": {"lut": 4000, "ff": 9000, "bram": 29.0, "dsp": 0, "spram": 4},
@@ -177,6 +231,8 @@ def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
         assert "\n" not in str(found.value)
     with pytest.raises(InputError, match="--workers is the number of processes here"):
         explore(tmp_path / "study", 2, "tcp://127.0.0.1:9")
+    with pytest.raises(ToolError, match="does not answer"):
+        explore_designs(TINY, tmp_path / "study", scheduler="tcp://127.0.0.1:9")
 
 
 def dies_once(mark: str) -> int:

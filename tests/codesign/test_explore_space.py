@@ -57,6 +57,12 @@ def test_goals_that_lead_to_the_same_machine_are_one():
                 "hardware.input_checks": [False], "hardware.counters": [False], "hardware.spike_fifos": [False],
                 "hardware.lanes": [1]}  # fmt: skip
     assert len(parse_space(space(axes=explicit)).machines({})[0]) == 1
+    # A goal also decides which schedules are worth their memory.
+    decided = {"lanes": 2, "event_streams": 2, "input_words": 4, "queue_depth": 4, "state_memory": "block"}
+    for schedule, count in (("auto", 2), ("sample", 1)):
+        base = {**GOOD["base"], "hardware": {**decided, "schedule": schedule}}
+        goals = parse_space(space(base=base, axes={"hardware.goal": ["balanced", "fast"]}))
+        assert len(goals.machines({})[0]) == count
 
 
 def test_whole_numbers_of_hardware_are_listed():
