@@ -6,7 +6,9 @@ read of 64 bits of an 8 kB memory 10 pJ. Additions are taken in proportion to th
 product of theirs (0.2 pJ / 64), memories to the bits that pass (10 pJ / 64), writes like reads.
 
 These are an ASIC's arithmetic and memories. Registers, wiring, clock, input and output, leakage and what an FPGA's
-fabric takes above an ASIC are not counted: the figure compares machines, and predicts no supply current.
+fabric takes above an ASIC are not counted, nor are FIFOs and queues, the input guard's memory, and of a leak that
+multiplies more than an addition: the figure compares machines, and predicts no supply current. Samples are taken as
+whole, whether the machine may end them early or not.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from typing import Any
 from codesign.machine.plan import MachinePlan
 
 SOURCE = "Horowitz, ISSCC 2014, 45 nm, 0.9 V"
-NOT_COUNTED = "registers, wiring, clock, input and output, leakage, an FPGA's overhead"
+NOT_COUNTED = (
+    "registers, wiring, clock, input and output, FIFOs and queues, the input guard's memory, multiplications of leaks, "
+    "early exit, leakage, an FPGA's overhead"
+)
 ADDED_BIT_PJ = 0.1 / 32
 MULTIPLIED_BIT_PJ = 0.2 / 64
 MEMORY_BIT_PJ = 10.0 / 64
@@ -59,8 +64,12 @@ def _layer(plan: MachinePlan, index: int, events: float, operations: float, coll
         rows += 2 * words * collector.width * MEMORY_BIT_PJ
     synapse = (word + 2 * widths.accumulator) * MEMORY_BIT_PJ + widths.accumulator * ADDED_BIT_PJ
     synapse += 0 if engine.collects else weight * widths.value * MULTIPLIED_BIT_PJ
-    # A sweep reads and writes a slot's words and reads its parameters; comparison, leak and bias are an addition each.
-    slot = 2 * (widths.accumulator + widths.swept) + placement.parameter_record.width
+    # A sweep reads and writes a slot's words, sums of every stream among them, and reads its parameters; comparison,
+    # leak and bias are an addition each. Sums that serve all timesteps are cleared in the last one alone.
+    sums = engine.streams * widths.accumulator
+    slot = sums + 2 * widths.swept + placement.parameter_record.width
     sweep = slot * MEMORY_BIT_PJ + 3 * widths.potential * ADDED_BIT_PJ
-    sweeps = layer.lanes * layer.n_slots * plan.network.timesteps
-    return {"rows": rows, "synapses": operations * synapse, "sweeps": sweeps * sweep}
+    timesteps = plan.network.timesteps
+    cleared = (1 if layer.schedule == "sample" else timesteps) * sums * MEMORY_BIT_PJ
+    sweeps = layer.lanes * layer.n_slots * (timesteps * sweep + cleared)
+    return {"rows": rows, "synapses": operations * synapse, "sweeps": sweeps}

@@ -57,9 +57,10 @@ class Activity:
 
     events : float64 (N, steps, projections); clocks in which the events of each projection come, one of each stream in
         a clock, and of the input no more than a beat's words. steps is 1 for input currents, else the timesteps.
-    rows : float64 (N, accumulations, projections); events whose rows are walked. accumulations is 1 where a sample is
-        walked at once, else the timesteps.
+    arrived, looked_up : float64 (N,); events that come, and those whose rows are looked up, of which there are fewer
+        where a sample is walked at once.
     loads : float64 (N, accumulations, lanes * streams); clocks in which each lane walks the rows of each stream.
+        accumulations is 1 where a sample is walked at once, else the timesteps.
     operations : float64 (N, accumulations); synapses that all lanes walk. Fewer than loads where a word holds no
         synapse, or a tap of a convolution lands beside the picture.
     clocks : float64 (N, accumulations); until the last lane is done, if lanes wait for events and for room in each
@@ -68,7 +69,8 @@ class Activity:
     """
 
     events: Float
-    rows: Float
+    arrived: Float
+    looked_up: Float
     loads: Float
     operations: Float
     clocks: Float
@@ -241,18 +243,24 @@ def layer_activity(network: FrozenNetwork, mapping: HardwareMap, index: int, fou
     held = UNQUEUED if layer.fetchers == 1 else mapping.choices.queue_depth
     sweeps = network.timesteps if layer.schedule == "sample" else 1
     head = sweeps * layer.n_slots + TURN_CLOCKS
-    masks, arrives = collects(network, index, layer.schedule), _arriving(mapping, layer, found.astype(np.float64))
-    if masks:
+    arrives, arrived = _arriving(mapping, layer, found.astype(np.float64)), _counted(found)
+    if masks := collects(network, index, layer.schedule):
         found = np.logical_or.reduce(found, axis=1, keepdims=True)
     rows = found.astype(np.float64)
     return Activity(
         arrives,
-        _arriving(mapping, layer, rows) if masks else arrives,
+        arrived,
+        _counted(found),
         rows @ _walked_apart(layer).astype(np.float64).T,
         rows @ landing(layer).astype(np.float64),
         _walking_clocks(network, mapping, layer, found, held, head),
         _scan_clocks(network, layer, found[:, 0]) if masks else np.zeros(len(found)),
     )
+
+
+def _counted(events: Bool) -> Float:
+    """float64 (N,): all events of each sample."""
+    return np.count_nonzero(events, axis=(1, 2)).astype(np.float64)
 
 
 def _of_streams(layer: LayerMap) -> Bool:
@@ -361,7 +369,8 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
         result.append(
             Activity(
                 spread(_arriving(mapping, layer, rates_of), arriving),
-                spread(_arriving(mapping, layer, sent), steps),
+                rates_of.sum(keepdims=True),
+                sent.sum(keepdims=True),
                 spread(loads.astype(np.float64), steps),
                 np.full((1, steps), operations / steps),
                 np.full((1, steps), float(loads.max()) / steps),
@@ -621,7 +630,7 @@ def activity_energy(plan: MachinePlan, activities: Sequence[Activity]) -> dict[s
     """Energy of a mean sample of these activities."""
     return energy_estimate(
         plan,
-        [float(part.rows.sum(axis=(1, 2)).mean()) for part in activities],
+        [float(part.looked_up.mean()) for part in activities],
         [float(part.loads.sum(axis=(1, 2)).mean()) for part in activities],
-        [float(part.events.sum(axis=(1, 2)).mean()) for part in activities],
+        [float(part.arrived.mean()) for part in activities],
     )

@@ -16,7 +16,8 @@ from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area import block_ram, fits, machine_area
 from codesign.cost.coefficients import MODELS
-from codesign.cost.estimate import activity, cycle_estimate, estimate, mean_activity, walking_clocks
+from codesign.cost.energy import ADDED_BIT_PJ, MEMORY_BIT_PJ
+from codesign.cost.estimate import activity, cycle_estimate, estimate, layer_events, mean_activity, walking_clocks
 from codesign.cost.memories import FAMILIES, built, image_blocks
 from codesign.machine.choices import Choices
 from codesign.machine.mapping import map_network
@@ -240,6 +241,36 @@ def test_more_lanes_and_fewer_events_take_fewer_cycles():
     assert all(0 < use <= 1 for use in one["lane_use"])
     slowest = max(a + s for a, s in zip(one["accumulate_cycles"], one["sweep_cycles"], strict=True))
     assert slowest * 0.95 <= one["interval_cycles"] <= slowest * 1.3
+
+
+@pytest.mark.parametrize("schedule", ["timestep", "sample"])
+@pytest.mark.parametrize("streams", [1, 2, 4])
+@pytest.mark.parametrize("coding", ["events", "current"])
+def test_energy_counts_events_and_words_however_many_come_in_a_clock(coding, streams, schedule):
+    network = random_network((20, 12, 4), coding=coding)
+    stimulus, timesteps = random_stimulus(network, 6), network.timesteps
+    choices = Choices(event_streams=streams, schedule=schedule, input_words=streams)
+    plan = plan_machine(network, map_network(network, [3, 2], None, choices))
+    found = estimate(plan, stimulus=stimulus, exact=False)["energy"]["by_layer"]
+    for layer, engine, events, energy in zip(
+        plan.mapping.layers, plan.engines, layer_events(network, stimulus), found, strict=True
+    ):
+        masks = engine.collects
+        arrived = events.sum() / len(stimulus)
+        looked_up = events.any(axis=1).sum() / len(stimulus) if masks else arrived
+        bits = looked_up * layer.lanes * engine.placement.row_record.width
+        for collector in filter(None, engine.collectors):
+            bits += 2 * (arrived + streams * collector.depth) * collector.width
+        assert energy["rows"] == pytest.approx(bits * MEMORY_BIT_PJ)
+        # A memory of sums for each stream, read in each sweep and cleared when they are used up.
+        widths = engine.widths
+        sums = streams * widths.accumulator
+        held = sum(memory.bits for memory in engine.memories if memory.role == "state")
+        assert held == engine.lanes * engine.state_depth * (sums + widths.swept)
+        clears = 1 if layer.schedule == "sample" else timesteps
+        passed = (timesteps + clears) * sums + timesteps * (2 * widths.swept + engine.placement.parameter_record.width)
+        added = 3 * timesteps * widths.potential * ADDED_BIT_PJ
+        assert energy["sweeps"] == pytest.approx(layer.lanes * layer.n_slots * (passed * MEMORY_BIT_PJ + added))
 
 
 def test_without_samples_there_are_no_cycles():

@@ -212,7 +212,7 @@ def test_a_source_that_fires_is_walked_once() -> None:
         np.testing.assert_array_equal(part.operations.sum(axis=1), at_once[:, index])
         assert part.operations.shape == (len(stimulus), 1) and part.events.shape[1] == network.timesteps
         # A clock for each source that fires, at least.
-        assert np.all(part.scans >= part.rows[:, 0, 0])
+        assert np.all(part.scans >= part.looked_up)
     costs = schedule_costs(network, mapping, stimulus)
     for index, cost in enumerate(costs):
         assert cost["schedule"] == SAMPLE
