@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.basics.errors import InputError, entries_for
 from codesign.contract import golden
 from codesign.contract.network import INPUT, FrozenNetwork
 from codesign.contract.stimulus import Stimulus
@@ -348,11 +349,11 @@ def _sent(plan: MachinePlan, activities: Sequence[Activity], source: int, sample
 def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[npt.NDArray]) -> list[Activity]:
     """Activity of one sample whose events are the mean ones, spread evenly over the timesteps.
 
-    ``rates`` : per layer, float (n_in,); events (for 'current': nonzero values) per sample of each source.
+    ``rates`` : per layer, float (n_in,); events (for 'current': nonzero values) per sample of each source. Raises
+    InputError for rates of another form, and for numbers that are no rates.
     """
     result = []
-    for layer, rate in zip(mapping.layers, rates, strict=True):
-        rates_of = np.asarray(rate, np.float64)
+    for layer, rates_of in zip(mapping.layers, _checked_rates(network, rates), strict=True):
         arriving = 1 if layer.index == 0 and network.coding.is_current else network.timesteps
         steps, scans, sent = arriving, np.zeros(1), rates_of
         if collects(network, layer.index, layer.schedule):
@@ -378,6 +379,27 @@ def mean_activity(network: FrozenNetwork, mapping: HardwareMap, rates: Sequence[
             )
         )
     return result
+
+
+def _checked_rates(network: FrozenNetwork, rates: Sequence[npt.NDArray]) -> list[Float]:
+    """As float64; raises what :func:`mean_activity` raises."""
+    if len(rates) != len(network.layers):
+        raise InputError(entries_for("rates", len(rates), len(network.layers)))
+    found = []
+    for index, (given, layer) in enumerate(zip(rates, network.layers, strict=True)):
+        array = np.asarray(given)
+        numbers = array.dtype.kind in "biuf" and bool(np.all(np.isfinite(array)) and np.all(array >= 0))
+        if array.shape != (layer.n_sources,) or not numbers:
+            raise InputError(f"rates of layer {index} must be {layer.n_sources} numbers of 0 or more")
+        found.append(array.astype(np.float64))
+    return found
+
+
+def checked_clock(clock_mhz: float) -> float:
+    """A clock that times can be taken at. Raises InputError."""
+    if not 0 < clock_mhz < float("inf"):
+        raise InputError(f"clock_mhz = {clock_mhz!r} must be a number above 0")
+    return clock_mhz
 
 
 def cycle_estimate(plan: MachinePlan, activities: Sequence[Activity]) -> dict[str, Any]:
@@ -580,6 +602,8 @@ def estimate(
     ``area`` by family (:func:`codesign.cost.area.machine_area`), ``energy`` of a mean sample
     (:func:`codesign.cost.energy.energy_estimate`; None without events).
 
+    Raises InputError for rates that are none of the network's and for a clock that is not above 0.
+
     >>> import codesign, numpy as np
     >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
     >>> plan = codesign.plan_machine(network, codesign.map_hardware(network))
@@ -588,7 +612,7 @@ def estimate(
     >>> found["latency_us"] == found["cycles"]["latency_cycles"] / 50, sorted(found["area"])
     (True, ['ecp5', 'gowin', 'ice40', 'xilinx'])
     """
-    network, mapping, bits = plan.network, plan.mapping, plan.memory_bits
+    network, mapping, bits, clock_mhz = plan.network, plan.mapping, plan.memory_bits, checked_clock(clock_mhz)
     activities: list[Activity] | None = None
     cycles: dict[str, Any] | None = None
     if stimulus is not None and len(stimulus):

@@ -11,6 +11,7 @@ from random_networks import random_stimulus as random_picture_stimulus
 from random_structures import random_structure
 
 from boards.registry import find_room
+from codesign.basics.errors import InputError
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
@@ -224,6 +225,24 @@ def test_mean_rates_give_the_mean_activity():
     for a, b in zip(exact, mean, strict=True):
         assert b.events.sum() == pytest.approx(a.events.sum(axis=(1, 2)).mean())
         np.testing.assert_allclose(b.loads.sum(axis=1)[0], a.loads.sum(axis=1).mean(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"clock_mhz": 0}, "clock_mhz = 0 must be a number above 0"),
+        ({"clock_mhz": -5.0}, "clock_mhz = -5.0 must be a number above 0"),
+        ({"clock_mhz": float("nan")}, "clock_mhz = nan must be a number above 0"),
+        ({"rates": [np.ones(3)]}, "rates has 1 entry for 2 layers"),
+        ({"rates": [np.ones(3), np.ones(3)]}, "rates of layer 1 must be 2 numbers of 0 or more"),
+        ({"rates": [np.array([1, np.nan, 1]), np.ones(2)]}, "rates of layer 0 must be 3 numbers of 0 or more"),
+        ({"rates": [np.ones(3), -np.ones(2)]}, "rates of layer 1 must be 2 numbers of 0 or more"),
+    ],
+)
+def test_what_no_estimate_can_be_made_of_is_one_line(given, line):
+    network = random_network((3, 2, 2))
+    with pytest.raises(InputError, match=line):
+        estimate(plan_machine(network, map_network(network, [1, 1])), **given)
 
 
 def test_more_lanes_and_fewer_events_take_fewer_cycles():
