@@ -15,7 +15,7 @@ that what needs no torch imports none. In order:
     hardware_config              what the machine is to be
     map_hardware, plan_machine   neurons on lanes; memories, widths, clocks
     estimate_machine             cycles, memory and area without synthesis
-    tune                         all machines of a network, ranked for a device and limits; the best placed and routed
+    tune                         machines of a network, ranked for a device and limits; the best placed and routed
     generate_bundle              Verilog with what belongs to it, a folder
     verify_bundle                the delivered Verilog against the network, every spike and membrane
     synthesise_bundle            area and clock

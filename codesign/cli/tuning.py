@@ -64,6 +64,9 @@ def run(
         "candidates": len(rows),
         "excluded": sum(row["excluded"] is not None for row in rows),
         "rows": rows,
+        # Not known until the first is simulated.
+        "hardware": None,
+        "verified": None,
     }
     write_json(folder / RESULT, document)
     chosen = winner(rows, target)

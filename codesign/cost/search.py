@@ -1,4 +1,4 @@
-"""All machines of a frozen network, ranked by estimate: which shape, lanes and choices a device and limits ask for.
+"""Machines of a frozen network, ranked by estimate: which shape, lanes and choices a device and limits ask for.
 
 What a machine answers is the same for all of them: only choices that change neither results nor the protocol are
 varied, and those that a host has to agree to (:data:`AGREED`) where they are allowed. Placement runs once for every
@@ -38,6 +38,7 @@ from codesign.machine.choices import (
     Choices,
     Pipeline,
     ScheduleChoice,
+    Shape,
     chosen,
     problem,
 )
@@ -103,8 +104,8 @@ class Wish:
         for key, value in (self.within or {}).items():
             if key not in LIMITS:
                 raise InputError(f"limit {key!r} is none of {', '.join(LIMITS)}")
-            if not value > 0:
-                raise InputError(f"limit {key} = {value!r} must be above 0")
+            if not (value >= 0 if key in AREA else value > 0):
+                raise InputError(f"limit {key} = {value!r} must be {'0 or more' if key in AREA else 'above 0'}")
         for key in self.allowed:
             if key not in AGREED:
                 raise InputError(f"allowed {key!r} is none of {', '.join(AGREED)}")
@@ -135,7 +136,7 @@ class Wish:
         """By how much the estimate itself is beyond a limit, relative to it, at most; 0 or less if it keeps all."""
         limits = self.limits
         return max(
-            (estimated[kind] / limit - 1 for kind, limit in limits.items() if kind in estimated and limit), default=0.0
+            (_beyond(estimated[kind], limit) for kind, limit in limits.items() if kind in estimated), default=0.0
         )
 
     def excess(self, estimated: Mapping[str, Any]) -> dict[str, float]:
@@ -144,8 +145,15 @@ class Wish:
         for kind, limit in self.limits.items():
             value = estimated.get(kind)
             if value is not None and self.least(kind, estimated) > limit:
-                found[kind] = self.least(kind, estimated) / limit - 1 if limit else float("inf")
+                found[kind] = _beyond(self.least(kind, estimated), limit)
         return found
+
+
+def _beyond(value: float, limit: float) -> float:
+    """By how much a figure is beyond a limit, relative to it."""
+    if limit:
+        return value / limit - 1
+    return float("inf") if value > 0 else 0.0
 
 
 class Machines:
@@ -269,10 +277,13 @@ class Machines:
             "exact": False,
         }
 
-    def lanes(self) -> list[tuple[int, ...]]:
-        """Lanes of each layer that are worth a look: all combinations of a ladder, or those along one path."""
+    def lanes(self, shape: Shape) -> list[tuple[int, ...]]:
+        """Lanes of each layer that are worth a look, fewer before more: all combinations of a ladder, or those along
+        one path; of a folded machine, whose layers have the same, all numbers of the ladder."""
         work = layer_work(self.network, self.samples)
         units = [min(MAX_LANES, layer.units) for layer in work]
+        if shape == "folded":
+            return [(count,) * len(units) for count in LADDER if count <= max(units)]
         ladders = [[count for count in LADDER if count <= most] for most in units]
         if np.prod([len(ladder) for ladder in ladders]) <= MOST_LANES:
             return list(product(*ladders))
@@ -392,24 +403,26 @@ def search(network: FrozenNetwork, stimulus: Stimulus, wish: Wish, progress: Pro
     """
     machines = Machines(network, stimulus, wish.family)
     found: list[dict[str, Any]] = []
-    combinations = machines.lanes()
-    # Lanes of which every machine is too large, however it is chosen; more lanes are no smaller.
-    too_large: list[tuple[int, ...]] = []
-    for number, lanes in enumerate(combinations):
-        progress(number, len(combinations), f"lanes {', '.join(map(str, lanes))}")
-        fewer = next((few for few in too_large if all(a <= b for a, b in zip(few, lanes, strict=True))), None)
+    combinations = [(shape, lanes) for shape in get_args(Shape) for lanes in machines.lanes(shape)]
+    # Lanes of which every machine of a shape is too large, however it is chosen; more lanes are no smaller.
+    too_large: dict[Shape, list[tuple[int, ...]]] = {shape: [] for shape in get_args(Shape)}
+    for number, (shape, lanes) in enumerate(combinations):
+        progress(number, len(combinations), f"{shape}, lanes {', '.join(map(str, lanes))}")
+        fewer = next((few for few in too_large[shape] if all(a <= b for a, b in zip(few, lanes, strict=True))), None)
         if fewer is not None:
-            reason = f"machines on lanes {', '.join(map(str, fewer))} are too large already"
-            found.append({"lanes": list(lanes), "choices": {}, "estimated": None, "excluded": reason})
+            reason = f"{shape} machines on lanes {', '.join(map(str, fewer))} are too large already"
+            choices = {} if shape == DEFAULTS.shape else {"shape": shape}
+            found.append({"lanes": list(lanes), "choices": choices, "estimated": None, "excluded": reason})
             continue
         rows = [
             _row(wish, machines, lanes, replace(choices, block_rom_bits=threshold))
             for choices in variants(wish, network, lanes)
+            if choices.shape == shape
             for threshold in machines.thresholds(lanes, choices)
         ]
         found += rows
         if rows and all(any(kind in AREA for kind in wish.excess(row["estimated"])) for row in rows):
-            too_large.append(lanes)
+            too_large[shape].append(lanes)
     progress(len(combinations), len(combinations), "")
     return rank(found, wish)
 

@@ -15,7 +15,7 @@ from codesign.basics.progress import Progress, silent
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.clocks import check_clocks, exact_cycles
-from codesign.cost.estimate import source_events
+from codesign.cost.estimate import checked_clock, source_events
 from codesign.cost.search import LIMITS, MEASURES, Objective, Wish, exclusion, rank, search
 from codesign.machine.choices import DEFAULTS, PIPELINES, Choices, Pipeline, chosen, keys
 from codesign.machine.mapping import HardwareMap, map_network
@@ -47,14 +47,16 @@ class Target:
 
 
 def find_target(name: str, clock_mhz: float | None = None) -> Target:
-    """The board, device or part of that name. Raises InputError if there is none, or no clock for it."""
+    """The board, device or part of that name. Raises InputError if there is none, or no clock for it, or the clock that
+    is given is not above 0."""
     from boards.registry import BOARDS, TARGETS, TYPICAL_MHZ, find_device, find_room
 
     device = find_device(name)
     board = BOARDS.get(name)
     place = next((target for target, found in TARGETS.items() if found is device), None)
     budget: dict[str, float] = dict(find_room(name).budget)
-    clock = clock_mhz or (board.clock_hz / 1e6 if board else None)
+    clock = None if board is None else board.clock_hz / 1e6
+    clock = clock if clock_mhz is None else checked_clock(clock_mhz)
     clocks = TYPICAL_MHZ.get(name) if clock is None else dict.fromkeys(PIPELINES, clock)
     if clocks is None:
         raise InputError(f"{name}: nothing is known of its clock; give one with --clock-mhz")

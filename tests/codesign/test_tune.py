@@ -1,18 +1,20 @@
 """The search for a machine: what it varies, how it ranks, what it refuses; places and verifies in deep tests."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from codesign.basics.errors import CapacityError, InputError
+from codesign.basics.errors import CapacityError, InputError, MismatchError
+from codesign.cli import main
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.area import machine_area
 from codesign.cost.clocks import exact_cycles
 from codesign.cost.estimate import estimate
-from codesign.cost.search import Machines, Wish, rank, search, variants
-from codesign.machine.choices import PIPELINES, Choices
+from codesign.cost.search import Machines, Wish, exclusion, rank, search, variants
+from codesign.machine.choices import DEFAULTS, PIPELINES, Choices, keys
 from codesign.machine.plan import plan_machine
 from codesign.pipeline.tuning import (
     VERIFIED_SAMPLES,
@@ -115,6 +117,36 @@ def test_machines_with_fewer_lanes_that_are_too_large_spare_the_rest(network, sa
     assert all(row["lanes"][0] > 1 for row in skipped)
 
 
+def test_folded_machines_are_looked_at_whatever_streaming_ones_take():
+    """Engines of four layers are too large on a lane each; one engine for all is not, on two lanes neither."""
+    rng = np.random.default_rng(1)
+    widths = (12, 8, 8, 8, 4)
+    deep = FrozenNetwork.from_arrays(
+        [rng.integers(-3, 4, shape) for shape in pairwise(widths)], threshold=8, timesteps=6
+    )
+    events = Stimulus.from_dense(rng.random((4, 6, 12)) < 0.25)
+    rows = search(deep, events, wish(minimise="area", within={"lut": 900}))
+    kept = {(row["choices"].get("shape", "streaming"), *row["lanes"]) for row in rows if row["excluded"] is None}
+    assert kept == {("folded", 1, 1, 1, 1), ("folded", 2, 2, 2, 2)}
+    spared = {row["excluded"].partition(" are ")[0] for row in rows if row["estimated"] is None}
+    assert "streaming machines on lanes 1, 1, 1, 1" in spared
+    assert {tuple(row["lanes"]) for row in rows if row["choices"].get("shape") == "folded"} == {
+        (count,) * 4 for count in (1, 2, 3, 4, 5, 6, 8)
+    }
+
+
+def test_none_of_a_resource_can_be_asked_for():
+    figures = {"lut": 1, "ff": 1, "bram": 1, "dsp": 0, "cycles": 9, "latency_us": 9, "interval_us": 9, "energy_nj": 1}
+    asked = wish(within={"dsp": 0})
+    with_some = {**figures, "dsp": 2, "latency_us": 1}
+    rows = [
+        {"lanes": [1], "choices": {}, "estimated": found, "excluded": exclusion(asked, found)}
+        for found in (with_some, {**figures, "exact": True})
+    ]
+    assert [row["estimated"]["dsp"] for row in rank(rows, asked)] == [0, 2]
+    assert [row["excluded"] for row in rank(rows, asked)] == [None, "at least 2 of 0 DSP blocks"]
+
+
 def test_what_a_host_has_to_agree_to_is_left_out_where_it_is_allowed_alone(network):
     plain = list(variants(wish(), network, (2, 1)))
     assert all(choices.input_checks and choices.counters and choices.output_spikes for choices in plain)
@@ -167,7 +199,11 @@ def test_rows_are_a_table_and_lead_to_the_machine(network, samples):
     [
         ({"minimise": "power"}, "minimise 'power' is none of latency, area, energy"),
         ({"within": {"luts": 3}}, "limit 'luts' is none of latency_us"),
-        ({"within": {"lut": 0}}, "limit lut = 0 must be above 0"),
+        ({"within": {"lut": -1}}, "limit lut = -1 must be 0 or more"),
+        ({"within": {"dsp": float("nan")}}, "limit dsp = nan must be 0 or more"),
+        ({"within": {"cycles": 0}}, "limit cycles = 0 must be above 0"),
+        ({"clock_mhz": 0}, "clock_mhz = 0 must be a number above 0"),
+        ({"clock_mhz": -1.0}, "clock_mhz = -1.0 must be a number above 0"),
         ({"allow": ["early_exit"]}, "allowed 'early_exit' is none of input_checks"),
         ({"target": "ecp6"}, "device 'ecp6' is none of ecp5-25f"),
         ({"target": "artix7-100t"}, "nothing is known of its clock; give one with --clock-mhz"),
@@ -178,6 +214,29 @@ def test_what_is_asked_wrongly_is_one_line(network, samples, given, line):
     with pytest.raises(InputError, match=line.replace("(", "[(]")) as error:
         tune(network, samples, **{"target": "ecp5-25f", **given})
     assert "\n" not in str(error.value)
+
+
+def test_a_result_says_that_its_first_machine_is_not_verified_yet(network, samples, tmp_path, monkeypatch):
+    network.save(tmp_path / "mine.safetensors")
+    samples.save(tmp_path / "samples.npz")
+
+    def stopped(*_):
+        assert json.loads((tmp_path / "out" / "tune.json").read_text())["rows"]
+        raise MismatchError("hardware differs")
+
+    monkeypatch.setattr("codesign.cli.tuning.build_winner", stopped)
+    row = {**tune_row(), "excluded": None}
+    monkeypatch.setattr("codesign.cli.tuning.tune", lambda *_, **__: [row])
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert main(["tune", "mine.safetensors", "--target", "ecp5-25f", "--samples", "samples.npz", "-o", "out"]) == 4
+    found = json.loads((tmp_path / "out" / "tune.json").read_text())
+    assert found["verified"] is None and found["hardware"] is None
+
+
+def tune_row() -> dict[str, object]:
+    """A row of the table with the defaults."""
+    return {"lanes": [1, 1], **{key: getattr(DEFAULTS, key) for key in keys()}}
 
 
 def test_limits_that_nobody_keeps_name_the_nearest(network, samples):
