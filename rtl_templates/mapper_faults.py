@@ -86,7 +86,7 @@ def _in_order(layer: LayerMap) -> LayerMap:
 def _has_repeated_slots(layer: LayerMap) -> bool:
     """True if a row reaches a slot twice, which gaps cannot say."""
     for lane in range(layer.lanes):
-        rows = np.repeat(np.arange(layer.n_addresses), layer.row_count[lane])
+        rows = np.repeat(np.arange(layer.n_rows), layer.row_count[lane])
         pairs = np.stack([rows, layer.synapse_slot[lane]])
         if np.unique(pairs, axis=1).shape[1] != rows.size:
             return True
@@ -220,7 +220,7 @@ class _Taps:
 def _taps(layer: LayerMap, lane: int) -> _Taps:
     reads, picture = _reads(layer), layer.picture
     assert picture is not None and layer.synapse_step is not None
-    rows = np.repeat(np.arange(layer.n_addresses), layer.row_count[lane])
+    rows = np.repeat(np.arange(layer.n_rows), layer.row_count[lane])
     phase_y, phase_x = np.divmod(rows & ((1 << reads.row_bits) - 1), reads.phases[1])
     step_y, step_x = layer.synapse_step[lane]
     first = layer.synapse_slot[lane] + step_y * picture[2] + step_x
@@ -241,7 +241,7 @@ def _with_taps(layer: LayerMap, change: Callable[[_Taps], _Taps], *, phases: boo
         row = (taps.channel << reads.row_bits) | (phase_y * reads.phases[1] + phase_x) * phases
         slot = taps.rank * (picture[1] * picture[2]) - step_y * picture[2] - step_x
         order = np.argsort(row, kind="stable")
-        counts[lane] = np.bincount(row, minlength=layer.n_addresses)
+        counts[lane] = np.bincount(row, minlength=layer.n_rows)
         slots.append(slot[order])
         weights.append(layer.synapse_weight[lane][order])
         sources.append(layer.synapse_source[lane][order])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mutated_machines import MACHINES, choices_of, machine
+from mutated_machines import MACHINES, choices_of, machine, network_of
 
 from codesign.basics.errors import CodesignError, InputError, MismatchError, ToolError
 from codesign.contract.golden import projection_matrices
@@ -16,7 +16,9 @@ from codesign.contract.network import FrozenNetwork
 from codesign.contract.sidecar import read_sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.choices import FEATURES, Choices, chosen
+from codesign.machine.mapping import map_network
 from codesign.pipeline.mutants import delivered_faults, judge_mutants, run_delivered
+from rtl_templates.mapper_faults import _with_taps
 from sim.bundle import check_files
 from sim.decoder import compare_decoded
 from sim.mutants import Faulty, Scene, rtl, run_mutants
@@ -192,6 +194,17 @@ def test_every_fault_of_what_neurons_keep_shows_somewhere(
             assert [mutant.error for mutant in mutants if mutant.error] == []
             shown |= {mutant.name for mutant in mutants}
     assert shown >= faults and not shown & others
+
+
+@pytest.mark.parametrize("streams", [1, 2, 4])
+def test_taps_are_read_as_they_lie_whatever_the_streams(streams: int) -> None:
+    mapping = map_network(network_of(pictures="padded"), [2, 2], None, Choices(event_streams=streams))
+    layer = next(layer for layer in mapping.layers if layer.synapse_step is not None)
+    again = _with_taps(layer, lambda taps: taps)
+    np.testing.assert_array_equal(again.row_count, layer.row_count)
+    assert again.synapse_step is not None and layer.synapse_step is not None
+    for ours, theirs in zip(again.synapse_step, layer.synapse_step, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def made_by_the_mapper(name: str, folder: Path) -> None:
