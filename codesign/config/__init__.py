@@ -21,12 +21,13 @@ from codesign.config.network import (
     ResidualLayer,
 )
 from codesign.config.sections import parse_section
-from codesign.config.training import FreezeConfig, RewiringConfig, TrainConfig
+from codesign.config.training import MAX_THREADS, FreezeConfig, RewiringConfig, TrainConfig
 from codesign.config.whole import MAX_CONFIG_BYTES, Config, apply_override, load_config, parse_config
 
 __all__ = [
     "AUTO",
     "MAX_CONFIG_BYTES",
+    "MAX_THREADS",
     "MAX_TRAINED_SHIFT",
     "BudgetConfig",
     "CapacityConfig",

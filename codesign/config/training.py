@@ -16,6 +16,9 @@ DensitySchedule = Literal["falling", "constant"]
 Growth = Literal["momentum", "gradient", "random", "none"]
 Landing = Literal["ratio", "pace", "distribution"]
 # Target density up to which layers land on their share unless told otherwise (docs/method-study.md).
+MAX_THREADS = 4096
+# What torch takes.
+Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
 FEW_CONNECTIONS = 0.1
 
 # ratio, density schedule and growth of each preset that changes connections.
@@ -270,8 +273,13 @@ class TrainConfig(Section):
     class_balance: float = Field(
         default=0.0, ge=0, le=1, description="weigh each class's loss by (samples of the class) ** -class_balance"
     )
-    seed: int = Field(default=0, ge=0)
-    threads: int = Field(default=0, ge=0, description="torch threads; 0 leaves torch's choice")
+    seed: Seed = 0
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_THREADS,
+        description="torch threads; 0: torch's choice, or as many as a run that goes on began with",
+    )
     rewiring: RewiringConfig = RewiringConfig()
 
     @model_validator(mode="after")

@@ -258,14 +258,20 @@ def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def load_trained(config: Config, trained: TrainResult | str | Path, dataset: Dataset) -> SpikingNetwork:
-    """The float network of a training result, run folder or checkpoint file."""
+    """The float network of a training result, run folder or checkpoint file.
+
+    Raises InputError if it is not the configured network's, or of another training than the last checkpoint beside it.
+    """
     if isinstance(trained, TrainResult):
         path = trained.checkpoint
     else:
         path = Path(trained)
         if path.is_dir():
             path = path / "checkpoints" / checkpoint.BEST
-    tensors, _ = checkpoint.load(path)
+    tensors, document = checkpoint.load(path)
+    last = path.with_name(checkpoint.LAST)
+    if path.name == checkpoint.BEST and last.is_file() and document.get("key") != checkpoint.load(last)[1].get("key"):
+        raise InputError(f"{path}: of another training than {checkpoint.LAST} beside it; train again")
     network = SpikingNetwork(input_shape(dataset, config.data), dataset.n_classes, config.network, config.train)
     try:
         checkpoint.restore_network(network, tensors)

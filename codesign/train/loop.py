@@ -9,8 +9,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,10 +21,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from codesign.basics.errors import InputError, UnsupportedError
-from codesign.basics.files import atomic_path, only_finite, write_text
+from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
+from codesign.basics.files import atomic_path, explain_write_errors, only_finite, write_text
 from codesign.basics.progress import News, Progress, silent
-from codesign.config import Config, TrainConfig
+from codesign.config import MAX_THREADS, Config, TrainConfig
 from codesign.data.automatic import resolve, settled
 from codesign.data.encoders import coding_of, encode, input_coding
 from codesign.data.plausibility import check_training
@@ -45,6 +46,7 @@ BFLOAT16 = ("amx_bf16", "avx512_bf16")
 FORMAT = 2
 METRICS = "metrics.jsonl"
 # mallopt(3)
+ITERATIONS = "iteration-*.safetensors"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -105,8 +107,10 @@ def train(
 ) -> TrainResult:
     """Train ``config``'s network on ``dataset`` and keep checkpoints below ``folder``.
 
-    A run that was stopped goes on after its last whole epoch and ends with the same weights, bit for bit on the CPU.
-    A checkpoint of other data or options is not continued but replaced, a damaged one is refused.
+    A run that was stopped goes on after its last whole epoch and ends with the same weights, bit for bit on the CPU
+    with as many threads: those of before, unless ``config.train.threads`` says otherwise, which is then warned of.
+    Checkpoints of other data or options are not continued but removed, damaged ones are refused. torch's number of
+    threads is afterwards what it was before.
     ``progress(done, total, text)`` counts epochs, and parts of one that takes long. ``device`` is 'cpu', 'cuda',
     'cuda:N' or 'auto' (a GPU where there is one). ``budget`` holds the limits that ``config.budget`` names: density
     stops falling once the network fits them (:class:`codesign.train.fitting.BudgetCheck`), at the target density at the
@@ -116,21 +120,37 @@ def train(
     for what is not built or not there.
     """
     config, _ = resolve(config, dataset)
-    run = _Run(config, dataset, Path(folder), device, budget)
-    if not config.train.compile:
-        return run.execute(progress)
-    from torch._dynamo.exc import TorchDynamoException
+    with keeping_threads():
+        run = _Run(config, dataset, Path(folder), device, budget)
+        if not config.train.compile:
+            return run.execute(progress)
+        from torch._dynamo.exc import TorchDynamoException
 
-    run.network.compile_projections()
+        run.network.compile_projections()
+        try:
+            return run.execute(progress)
+        except TorchDynamoException as error:
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise UnsupportedError(
+                f"train.compile: torch.compile does not work here ({reason}); set it to false"
+            ) from None
+
+
+@contextmanager
+def keeping_threads() -> Iterator[None]:
+    """Give torch the number of threads that it has now back at the end, whatever was set in between."""
+    before = torch.get_num_threads()
     try:
-        return run.execute(progress)
-    except TorchDynamoException as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UnsupportedError(f"train.compile: torch.compile does not work here ({reason}); set it to false") from None
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare(threads: int, device: str) -> str:
-    """Set torch up for reproducible and quick training; the device meant. UnsupportedError if it is not there."""
+    """Set torch up for reproducible and quick training; the device meant. UnsupportedError if it is not there.
+
+    It holds for the whole process from now on; :func:`keeping_threads` gives the number of threads back.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
@@ -275,7 +295,7 @@ class _Run:
 
     @property
     def key(self) -> str:
-        """Hash of everything that the final weights depend on."""
+        """Hash of everything that the final weights depend on, but for how sums are rounded (threads, device)."""
         content = {
             "format": FORMAT,
             "processes": self.group.size,
@@ -313,6 +333,8 @@ class _Run:
             steps=epochs * self.steps_per_epoch,
             history=self.history,
             demands=self._demands(),
+        if self.group.writes:
+            self._clear(afresh=not done)
             events=self.events,
         )
 
@@ -512,20 +534,74 @@ class _Run:
         try:
             _State.model_validate(document)
         except ValidationError as error:
+            "threads": torch.get_num_threads(),
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}: damaged: {place}: {first['msg']}; train again with --force") from None
+            raise InputError(f"{path}: damaged: {place}: {first['msg']}; {self._anew}") from None
         checkpoint.restore_network(self.network, tensors)
         checkpoint.restore_optimizer(self.optimizer, tensors)
         state = {name: tensor for name, tensor in tensors.items() if name.startswith("mask.")}
         state |= {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("rewirer.")}
         self.rewirer.load_state_dict({**state, "document": document["rewirer"]})
         self.history, self.best, self.iterations = document["history"], document["best"], document["iterations"]
-        # Checkpoints of earlier epochs, of which one may be chosen at the end.
-        kept = [_iteration_file(item["iteration"]) for item in self.iterations]
-        for name in [*kept, *[checkpoint.BEST] * (self.best is not None)]:
-            checkpoint.load(self.folder / "checkpoints" / name)
-        return int(document["epoch"])
+        done = int(document["epoch"])
+        self._check_kept(done)
+        if done < self.epochs:
+            self._go_on_with(document.get("threads"))
+        return done
+
+    @property
+    def _anew(self) -> str:
+        """What helps where a run cannot go on."""
+        return f"train again with --force, or remove {self.folder / 'checkpoints'}"
+
+    def _check_kept(self, done: int) -> None:
+        """Hold the checkpoints of earlier epochs, of which one may be chosen at the end, against what is told of them.
+
+        InputError for one that is damaged, absent or of something else.
+        """
+        kept = {_iteration_file(item["iteration"]): [item] for item in self.iterations}
+        if self.best is not None:
+            # At the end that of an iteration may have become the best.
+            kept[checkpoint.BEST] = [self.best, *self.iterations]
+        for name, told in kept.items():
+            path = self.folder / "checkpoints" / name
+            if not path.is_file():
+                raise InputError(f"{path}: absent, though {checkpoint.LAST} tells of it; {self._anew}")
+            found = checkpoint.load(path)[1]
+            if found in [{**item, "key": self.key} for item in told]:
+                continue
+            if name == checkpoint.BEST and found.get("key") == self.key and found.get("epoch") == done + 1:
+                # Killed after the best of an epoch and before its last: that epoch comes again, and is the best again.
+                self.best = None
+                continue
+            raise InputError(f"{path}: of another run than {checkpoint.LAST} beside it; {self._anew}")
+
+    def _go_on_with(self, threads: int | None) -> None:
+        """Take the number of threads that the run began with, so that sums are rounded as they were."""
+        given = self.config.train.threads
+        if threads is None or threads == given:
+            return
+        if not given:
+            torch.set_num_threads(threads)
+            return
+        warnings.warn(
+            f"train.threads = {given}, and {threads} before the interruption: the weights may come out otherwise than "
+            f"without it, as sums are rounded in another order",
+            CodesignWarning,
+            stacklevel=2,
+        )
+
+    def _clear(self, *, afresh: bool) -> None:
+        """Remove files that a killed run was writing and, ``afresh``, the checkpoints of another run."""
+        folder = self.folder / "checkpoints"
+        found = [*folder.glob(".*.safetensors.*"), *self.folder.glob(f".{METRICS}.*")]
+        if afresh:
+            # The one that tells of the others first, lest it tell of what is gone.
+            found += [folder / checkpoint.LAST, folder / checkpoint.BEST, *folder.glob(ITERATIONS)]
+        with explain_write_errors(folder):
+            for path in found:
+                path.unlink(missing_ok=True)
 
 
 class _Row(BaseModel):
@@ -564,12 +640,13 @@ def _validated(row: dict[str, Any]) -> str:
     """What an epoch led to, for reading."""
     return (
         f"validation {100 * row['validation_accuracy']:.2f} %, density {100 * row['density']:.1f} %, "
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = None
         f"operations {row['synaptic_operations_per_sample']:,.0f}"
     )
 
 
 def _iteration_file(iteration: int) -> str:
-    return f"iteration-{iteration:03d}.safetensors"
+    return ITERATIONS.replace("*", f"{iteration:03d}")
 
 
 def _autocast(options: TrainConfig, device: str) -> torch.autocast:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import codesign
-from codesign.basics.errors import InputError, UnsupportedError
+from codesign.basics.errors import CodesignWarning, InputError, UnsupportedError
 from codesign.basics.progress import News
 from codesign.config import Config, parse_config
 from codesign.config.text import config_toml
@@ -29,7 +29,7 @@ from codesign.data.encoders import encode
 from codesign.quantise.freeze import load_trained
 from codesign.train import checkpoint, train
 from codesign.train.batches import Augmentation, Batches
-from codesign.train.loop import class_weights, evaluate, learning_rate
+from codesign.train.loop import class_weights, evaluate, keeping_threads, learning_rate
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
 from codesign.train.parallel import Group
@@ -133,6 +133,73 @@ def test_other_options_start_afresh(tmp_path, digits):
 
 
 def test_a_long_epoch_tells_of_itself(tmp_path, digits, monkeypatch):
+def stopped(config: Config, dataset, folder, after: int) -> set[int]:
+    """Torch's numbers of threads in a training that is interrupted after so many epochs."""
+    threads = set()
+
+    def stop(done, total, text):
+        threads.add(torch.get_num_threads())
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, dataset, folder, progress=stop)
+    return threads
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in (folder / "checkpoints").iterdir()}
+
+
+def test_of_a_run_before_no_checkpoint_stays(tmp_path, digits):
+    """Nor what it was writing when it was killed; so an interrupted run is never frozen as the one before it."""
+    train(tiny(), digits, tmp_path)
+    (tmp_path / "checkpoints" / ".last.safetensors.x1y2").write_bytes(b"half")
+    (tmp_path / ".metrics.jsonl.x1y2").write_bytes(b"half")
+    assert {"best.safetensors", "iteration-001.safetensors", "iteration-002.safetensors"} < names(tmp_path)
+    other = tiny(seed=1)
+    stopped(other, digits, tmp_path, 1)
+    assert names(tmp_path) == {"last.safetensors"} and not (tmp_path / ".metrics.jsonl.x1y2").exists()
+    with pytest.raises(InputError, match=r"best.safetensors: no such checkpoint"):
+        load_trained(other, tmp_path, digits)
+
+
+def test_checkpoints_of_two_trainings_in_one_folder_are_refused(tmp_path, digits):
+    train(tiny(), digits, tmp_path / "a")
+    train(tiny(seed=1), digits, tmp_path / "b")
+    (tmp_path / "a" / "checkpoints" / "best.safetensors").replace(tmp_path / "b" / "checkpoints" / "best.safetensors")
+    with pytest.raises(InputError, match=r"best.safetensors: of another training than last.safetensors"):
+        load_trained(tiny(seed=1), tmp_path / "b", digits)
+    for folder, words in (("a", "absent, though last.safetensors tells of it"), ("b", "of another run than last")):
+        with pytest.raises(InputError, match=rf"best.safetensors: {words}.* --force, or remove .*checkpoints"):
+            train(tiny(seed=int(folder == "b")), digits, tmp_path / folder)
+
+
+def test_a_best_of_an_epoch_that_was_not_finished_is_replaced(tmp_path, digits):
+    """Killed between the two files of an epoch, which comes out otherwise the second time."""
+    config = tiny(epochs=10)
+    stopped(config, digits, tmp_path, 8)
+    last, best = (tmp_path / "checkpoints" / name for name in (checkpoint.LAST, checkpoint.BEST))
+    tensors, document = checkpoint.load(last)
+    checkpoint.save(last, tensors, {**document, "best": {**document["best"], "validation_accuracy": 1.0}})
+    tensors, document = checkpoint.load(best)
+    checkpoint.save(best, tensors, {**document, "epoch": 9})
+    result = train(config, digits, tmp_path)
+    found = checkpoint.load(best)[1]
+    assert (found["epoch"], found["validation_loss"]) == (result.epoch, result.chosen["validation_loss"])
+
+
+def test_a_resumed_run_goes_on_with_its_threads(tmp_path, digits):
+    with keeping_threads():
+        torch.set_num_threads(1)
+        stopped(tiny(threads=0), digits, tmp_path, 2)
+        torch.set_num_threads(3)
+        assert (stopped(tiny(threads=0), digits, tmp_path, 3), torch.get_num_threads()) == ({1}, 3)
+        with pytest.warns(CodesignWarning, match="threads = 2, and 1 before the interruption: the weights may"):
+            train(tiny(threads=2), digits, tmp_path)
+        assert torch.get_num_threads() == 3
+
+
     monkeypatch.setattr(News, "due", lambda self: True)
     told = []
     result = train(tiny(epochs=3), digits, tmp_path / "told", progress=lambda *news: told.append(news))
