@@ -177,8 +177,11 @@ def _keep_freed_memory() -> None:
 def evaluate(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: TrainConfig, weight: Tensor | None = None
 ) -> Evaluation:
-    """Accuracy, loss and activity of ``network`` (anything with the interface of SpikingNetwork) in evaluation mode."""
-    loss = count = 0.0
+    """Accuracy, loss and activity of ``network`` (anything with the interface of SpikingNetwork) in evaluation mode.
+
+    The loss is a mean over all samples, weighted by class where ``weight`` (classes,) is given.
+    """
+    loss = total = count = 0.0
     spikes: list[np.ndarray] = []
     operations: list[np.ndarray] = []
     decisions, labels = [], []
@@ -188,7 +191,10 @@ def evaluate(
         for inputs, target in batches:
             output = network(inputs)
             found = output.activity()
-            loss += float(total_loss(output, target, config, weight)) * len(target)
+            # What a mean over the batch has been divided by.
+            share = len(target) if weight is None else float(weight[target].sum())
+            loss += float(total_loss(output, target, config, weight)) * share
+            total += share
             count += len(target)
             spikes.append(found.spikes.cpu().numpy())
             operations.append(found.operations.cpu().numpy())
@@ -198,7 +204,7 @@ def evaluate(
     decided = torch.cat(decisions)
     accuracy = float((decided == torch.cat(labels)).double().mean())
     per_sample = [(np.sum(rows, axis=0) / count).tolist() for rows in (spikes, operations)]
-    return Evaluation(accuracy, loss / count, per_sample[0], per_sample[1], decided)
+    return Evaluation(accuracy, loss / total, per_sample[0], per_sample[1], decided)
 
 
 def class_weights(labels: np.ndarray, n_classes: int, balance: float, device: str) -> Tensor | None:
