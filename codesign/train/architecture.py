@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,6 +146,32 @@ def _conv(source: _Source, channels: int, kernel: int, stride: int, padding: int
             f"{where}: a {kernel} x {kernel} kernel with padding {padding} on {_sides(source.pooled)}; "
             "take a smaller kernel, more padding or less pooling"
         )
+def least_samples(plans: Sequence[LayerPlan], timesteps: int, *, constant: bool) -> int:
+    """Samples that a batch must have: 2 where a batch normalisation has one value of each, which has no spread, else 1.
+
+    constant : the network's input is the same in all timesteps and its sums are taken once.
+    """
+    for plan in plans:
+        for projection in plan.projections:
+            steps = 1 if constant and projection.source < 0 else timesteps
+            if projection.norm and steps * math.prod(plan.shape[1:]) == 1:
+                return 2
+    return 1
+
+
+def _check_sizes(layers: list[LayerPlan], named: list[str]) -> None:
+    """InputError for what could not be frozen, and for what no memory would hold."""
+    total = 0
+    for layer, where in zip(layers, named, strict=True):
+        if layer.size > MAX_WIDTH:
+            sizes = " x ".join(map(str, layer.shape))
+            raise InputError(f"{where}: {sizes} = {layer.size} neurons, at most {MAX_WIDTH} can be frozen")
+        for projection in layer.projections:
+            total += 0 if projection.kind == "identity" else math.prod(projection.weight_shape(layer.shape))
+        if total > MAX_WEIGHTS:
+            raise InputError(f"{where}: {total} weights up to here, absent ones too; at most {MAX_WEIGHTS} are trained")
+
+
     shape = (channels, *((side + 2 * padding - kernel) // stride + 1 for side in sides))
     plan = source.projection("input", "conv", kernel=kernel, stride=stride, padding=padding, norm=norm)
     return LayerPlan(shape, (plan,))

@@ -175,12 +175,19 @@ class Batches:
             return tensor if self.input_scale == 1.0 else tensor * self.input_scale
         return tensor.transpose(0, 1).contiguous()
 
-    def epoch(self, size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled batches (inputs, labels) of one epoch; the last may be smaller."""
+    def starts(self, size: int, least: int = 1) -> list[int]:
+        """Where the batches of an epoch begin; the last may be smaller than ``size``.
+
+        One of fewer than ``least`` samples joins the batch before it.
+        """
+        found = list(range(0, len(self), size))
+        return found[:-1] if len(found) > 1 and len(self) - found[-1] < least else found
+
+    def epoch(self, size: int, seed: int, epoch: int, least: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled batches (inputs, labels) of one epoch, as :meth:`starts` has them."""
         random = np.random.default_rng([seed, 1, epoch])
         order = random.permutation(len(self))
-        for start in range(0, len(order), size):
-            indices = order[start : start + size]
+        for indices in np.split(order, self.starts(size, least)[1:]):
             yield self.take(indices, random), self._labels(indices)
 
     def ordered(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -30,6 +30,7 @@ from codesign.data.encoders import coding_of, encode, input_coding
 from codesign.data.plausibility import check_training
 from codesign.data.samples import Dataset
 from codesign.train import checkpoint, parallel
+from codesign.train.architecture import least_samples
 from codesign.train.batches import Augmentation, Batches, input_shape
 from codesign.train.losses import total_loss
 from codesign.train.model import SpikingNetwork
@@ -274,7 +275,8 @@ class _Run:
         )
         self.epochs = settled(options.epochs, "train.epochs")
         self.batch_size = settled(options.batch_size, "train.batch_size")
-        self.steps_per_epoch = math.ceil(len(self.training) / self.batch_size)
+        self.least = self._least_batch(stimuli[0].is_current)
+        self.steps_per_epoch = len(self.training.starts(self.batch_size, self.least))
         self.rewirer = PQRewirer(
             self.network,
             self.optimizer,
@@ -298,6 +300,18 @@ class _Run:
         self.rates: dict[int, float] = {}
         self.best: dict[str, Any] | None = None
         self.iterations: list[dict[str, Any]] = []
+
+    def _least_batch(self, constant: bool) -> int:
+        """Samples that a batch must have for all processes. InputError if there are not as many."""
+        least = least_samples(self.network.plans, self.config.network.timesteps, constant=constant)
+        # One sample does for each process, if need be of another one's.
+        least = 1 if least == 1 else least * self.group.size
+        if min(self.batch_size, len(self.training)) < least:
+            raise InputError(
+                f"train.batch_size = {self.batch_size} of {len(self.training)} training samples: batch normalisation "
+                f"needs {least} samples in a batch; take more, or leave norm out"
+            )
+        return least
 
     @property
     def key(self) -> str:
@@ -374,7 +388,7 @@ class _Run:
         norm_sum = torch.zeros((), dtype=torch.float64, device=device)
         right = torch.zeros((), dtype=torch.float64, device=device)
         rate, start, news = 0.0, time.monotonic(), News()
-        for batch, whole in enumerate(self.training.epoch(self.batch_size, options.seed, epoch)):
+        for batch, whole in enumerate(self.training.epoch(self.batch_size, options.seed, epoch, self.least)):
             if batch and news.due():
                 mean = float(loss_sum) * self.group.size / (batch * self.batch_size)
                 before = f"; epoch {epoch - 1}: {_validated(self.history[-1])}" if self.history else ""

@@ -511,6 +511,28 @@ def test_class_weights_balance_the_loss():
 
 
 def image_batches(**options) -> Batches:
+def test_a_loss_by_class_is_the_same_however_samples_are_parted(digits):
+    config = tiny()
+    network = SpikingNetwork(64, 10, config.network, config.train)
+    batches = Batches(encode(digits, digits.validation, config.data, 4)[0], 1 / 15)
+    weights = torch.arange(1.0, 11.0) ** 2
+    whole, parts = (evaluate(network, batches.ordered(size), config.train, weights).loss for size in (512, 7))
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_last_batch_of_one_sample_joins_the_one_before_where_norm_needs_two(tmp_path):
+    def config(size: int, *, norm: bool = True) -> Config:
+        layers = [{"kind": "dense", "width": 16, "norm": norm}]
+        document = tiny(network={"layers": layers}, batch_size=size, epochs=3).model_dump(exclude_unset=True)
+        return parse_config(document | {"data": {"train_limit": 65, "test_limit": 40, "validation": 100}})
+
+    dataset = load_dataset(config(32).data)
+    assert train(config(32), dataset, tmp_path / "norm").steps == 3 * 2
+    assert train(config(32, norm=False), dataset, tmp_path / "plain").steps == 3 * 3
+    with pytest.raises(InputError, match="batch_size = 1 of 65 training samples: batch normalisation needs 2"):
+        train(config(1), dataset, tmp_path / "one")
+
+
     """One 3 x 4 image whose only value lies at row 1, column 1."""
     image = np.zeros((1, 12), np.uint8)
     image[0, 5] = 9
