@@ -9,8 +9,11 @@ from typing import Literal
 
 from codesign.basics.errors import InputError
 from codesign.config import ConvLayer, DenseLayer, NetworkConfig, PoolLayer, ResidualLayer
+from codesign.contract.network import MAX_WIDTH
 
 Shape = tuple[int, ...]
+# Weights of a network, absent ones too: in float32 4 GiB, and with gradients and Adam's averages four times as much.
+MAX_WEIGHTS = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,16 @@ class _Source:
 def plan_layers(network: NetworkConfig, in_shape: Shape, n_classes: int) -> tuple[LayerPlan, ...]:
     """The layers of ``network`` on an input of shape (n,) or (channels, height, width), classes last.
 
-    Raises InputError, naming the layer, for a convolution or pooling that does not suit its input.
+    Raises InputError, naming the layer, for a convolution or pooling that does not suit its input, for more neurons
+    than a layer of a frozen network may have (MAX_WIDTH), and for more than MAX_WEIGHTS weights.
     """
     if network.elsewhere is not None:
         raise InputError("network.elsewhere: this network comes from elsewhere and cannot be trained here")
     layers: list[LayerPlan] = []
+    named: list[str] = []
     source = _Source(-1, tuple(in_shape))
     for number, config in enumerate(network.layer_configs):
-        where = f"network.layers.{number} ({config.kind})"
+        where = f"network.hidden.{number}" if network.layers is None else f"network.layers.{number} ({config.kind})"
         match config:
             case DenseLayer():
                 shape = (config.width,)
@@ -134,18 +139,13 @@ def plan_layers(network: NetworkConfig, in_shape: Shape, n_classes: int) -> tupl
                 else:
                     shortcut = source.projection("shortcut", "conv", stride=config.stride, norm=config.norm)
                 layers += [first, LayerPlan(second.shape, (*second.projections, shortcut))]
+        named += [where] * (len(layers) - len(named))
         source = _Source(len(layers) - 1, layers[-1].shape)
     layers.append(LayerPlan((n_classes,), (source.projection("input", "dense"),)))
+    _check_sizes(layers, [*named, "the classes' layer"])
     return tuple(layers)
 
 
-def _conv(source: _Source, channels: int, kernel: int, stride: int, padding: int, norm: bool, where: str) -> LayerPlan:
-    sides = source.pooled[1:]
-    if kernel > min(sides) + 2 * padding:
-        raise InputError(
-            f"{where}: a {kernel} x {kernel} kernel with padding {padding} on {_sides(source.pooled)}; "
-            "take a smaller kernel, more padding or less pooling"
-        )
 def least_samples(plans: Sequence[LayerPlan], timesteps: int, *, constant: bool) -> int:
     """Samples that a batch must have: 2 where a batch normalisation has one value of each, which has no spread, else 1.
 
@@ -172,6 +172,13 @@ def _check_sizes(layers: list[LayerPlan], named: list[str]) -> None:
             raise InputError(f"{where}: {total} weights up to here, absent ones too; at most {MAX_WEIGHTS} are trained")
 
 
+def _conv(source: _Source, channels: int, kernel: int, stride: int, padding: int, norm: bool, where: str) -> LayerPlan:
+    sides = source.pooled[1:]
+    if kernel > min(sides) + 2 * padding:
+        raise InputError(
+            f"{where}: a {kernel} x {kernel} kernel with padding {padding} on {_sides(source.pooled)}; "
+            "take a smaller kernel, more padding or less pooling"
+        )
     shape = (channels, *((side + 2 * padding - kernel) // stride + 1 for side in sides))
     plan = source.projection("input", "conv", kernel=kernel, stride=stride, padding=padding, norm=norm)
     return LayerPlan(shape, (plan,))

@@ -73,6 +73,8 @@ def test_plan_of_every_kind_of_layer():
         ([{"kind": "pool", "size": 9}], (1, 8, 8), "windows of 9 x 9 on 8 x 8"),
         ([{"kind": "pool"}, {"kind": "pool", "size": 3}], (1, 8, 8), "one with size 6"),
         ([{"kind": "pool", "size": 8}, {"kind": "conv", "channels": 2, "kernel": 4}], (1, 8, 8), "on 1 x 1"),
+        ([CONV, {"kind": "conv", "channels": 1025}], (1, 32, 32), r"layers\.1 \(conv\): 1025 x 32 x 32 = 1049600 neur"),
+        ([{"kind": "dense", "width": 1 << 20}] * 2, (4,), r"layers\.1 \(dense\): 1099\d+ weights up to here"),
     ],
 )
 def test_layers_that_do_not_suit_their_input_are_named(layers, shape, words):
