@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from codesign.contract.network import MAX_WIDTH
 from codesign.machine.choices import MAX_LANES
@@ -13,7 +13,6 @@ from codesign.machine.choices import MAX_LANES
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
-Level = Annotated[float, Field(gt=0, le=1)]
 Lanes = Annotated[int, Field(ge=1, le=MAX_LANES)]
 AUTO: Literal["auto"] = "auto"
 Auto = Literal["auto"]
@@ -23,9 +22,28 @@ Target = Literal["ecp5-25f", "ecp5-85f", "ice40-hx8k", "ice40-up5k"]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys and numbers that are not finite are errors."""
+    """Base of every section: unknown keys, numbers that are not finite, and true or false for a number are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, document: Any) -> Any:
+        """What Python takes for 1 and 0 is no number of a configuration."""
+        for name, field in cls.model_fields.items():
+            value = document.get(name) if isinstance(document, dict) else None
+            parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+            # A table of a section has keys of its own, which are checked there.
+            if any(isinstance(part, bool) for part in parts) and not _takes(field.annotation, (bool, Section)):
+                raise ValueError(f"{name} should not be true or false")
+        return document
+
+
+def _takes(annotation: Any, kinds: tuple[type, ...]) -> bool:
+    """True if one of ``kinds`` is among an annotation's types."""
+    if isinstance(annotation, type) and issubclass(annotation, kinds):
+        return True
+    return any(_takes(inner, kinds) for inner in get_args(annotation))
 
 
 def _whole_path(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from codesign.config.base import AUTO, Auto, Count, FilePath, Fraction, Level, Section
+from codesign.config.base import AUTO, Auto, Count, FilePath, Fraction, Section
 from codesign.contract.binning import TimeUnit
 from codesign.contract.network import CodingKind
 
@@ -56,7 +56,7 @@ class DataConfig(Section):
         default=1.0, description="event probability per timestep of a full-scale input (coding 'rate')"
     )
     encoder_seed: int = Field(default=0, ge=0, lt=1 << 64, description="seed of the encoder's draws (coding 'rate')")
-    delta: Level | list[Level] = Field(
+    delta: Fraction | list[Fraction] = Field(
         default=0.1, description="send-on-delta level, or several, as fractions of full scale (coding 'delta')"
     )
     rr: bool = Field(default=False, description="RR intervals as further sources (set 'mitbih-beats')")
@@ -95,9 +95,15 @@ class DataConfig(Section):
     def _belongs(self) -> DataConfig:
         for name, coding in self.coding_of_key.items():
             # 'auto' ends as one of two codings; what does not belong to it is refused then.
+        foreign = []
             fits = (coding, AUTO) if coding in ("current", "events") else (coding,)
             if name in self.model_fields_set and self.coding not in fits:
-                raise ValueError(f"{name} belongs to coding = {coding!r}, not {self.coding!r}")
+                foreign.append(f"{name} belongs to coding = {coding!r}")
+        if foreign:
+            # All at once: `codesign init` writes every key down.
+            raise ValueError(
+                f"{'; '.join(foreign)}, not {self.coding!r}: leave {'it' if len(foreign) == 1 else 'them'} out"
+            )
         for name in ("rr", "subtract_mean_beat", "validation_records"):
             if name in self.model_fields_set and self.set != "mitbih-beats":
                 raise ValueError(f"{name} belongs to set = 'mitbih-beats', not {self.set!r}")

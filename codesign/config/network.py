@@ -106,6 +106,11 @@ class NetworkConfig(Section):
     )
 
     @property
+    def leak_multiplier(self) -> int:
+        """``leak_decay`` in 256ths, as it is frozen."""
+        return round(self.leak_decay * 256)
+
+    @property
     def n_layers(self) -> int:
         """LIF layers, the last one included."""
         if self.elsewhere is not None:
@@ -155,6 +160,8 @@ class NetworkConfig(Section):
                 raise ValueError(f"{name} and layers exclude each other")
         if isinstance(self.recurrent, list) and len(self.recurrent) != len(self.hidden):
             raise ValueError(entries_for("recurrent", len(self.recurrent), len(self.hidden), "hidden layer"))
+        if self.recurrent is True and not self.hidden:
+            raise ValueError("recurrent = true needs hidden layers, and hidden is empty")
         recurs = any(isinstance(layer, DenseLayer) and layer.recurrent for layer in self.layer_configs)
         if "recurrent_scale" in self.model_fields_set and not recurs:
             raise ValueError("recurrent_scale needs a recurrent layer")
@@ -164,7 +171,13 @@ class NetworkConfig(Section):
     def _one_leak(self) -> NetworkConfig:
         for name, kind in (("leak_shift", "shift"), ("leak_decay", "multiply")):
             if name in self.model_fields_set and self.leak != kind:
-                raise ValueError(f"{name} belongs to leak = {kind!r}, not {self.leak!r}")
+                raise ValueError(f"{name} belongs to leak = {kind!r}, not {self.leak!r}: leave it out")
+        if self.leak == "multiply" and 0 < self.leak_decay < 1 and self.leak_multiplier in (0, 256):
+            what = "nothing is kept" if self.leak_multiplier == 0 else "nothing leaks"
+            raise ValueError(
+                f"leak_decay = {self.leak_decay:g} is {self.leak_multiplier} / 256 in 8 bits, with which {what}; "
+                f"take 1 / 256 to 255 / 256, or say 0 or 1"
+            )
         if self.learn_leak is not None and self.leak == "none":
             raise ValueError("learn_leak needs leak = 'shift' or 'multiply'")
         if self.learn_leak == "neuron" and self.leak != "shift":

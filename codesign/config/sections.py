@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -21,6 +21,8 @@ KIND_TAG = re.compile(r"^(bool|int|float|str|none|constrained-\w+|(literal|list|
 
 def parse_section(section: type[AnySection], document: Mapping[str, Any], where: str) -> AnySection:
     """A single section, validated. Raises InputError with one line per problem."""
+    if not isinstance(document, Mapping):
+        raise InputError(f"{where}: is no table of keys and values but {type(document).__name__}")
     try:
         return section.model_validate(dict(document))
     except ValidationError as error:
@@ -42,6 +44,12 @@ def _explain_all(where: str, errors: list[Any], root: type[Section]) -> list[str
     return lines
 
 
+def _section_of(section: Any, name: str) -> Any:
+    """The section that a key of another one holds, if it need not hold one; else what the key takes."""
+    annotation = section.model_fields[name].annotation
+    return next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
+
+
 def _explain(where: str, item: Any, root: type[Section]) -> str:
     # The tag of a layer's kind follows its number; it is no key.
     path = [part for at, part in enumerate(item["loc"]) if not (at and isinstance(item["loc"][at - 1], int))]
@@ -50,7 +58,7 @@ def _explain(where: str, item: Any, root: type[Section]) -> str:
     if item["type"] == "extra_forbidden":
         section: Any = root
         for name in path[:-1]:
-            section = LAYER_KINDS[str(tags[0])] if isinstance(name, int) else section.model_fields[name].annotation
+            section = LAYER_KINDS[str(tags[0])] if isinstance(name, int) else _section_of(section, name)
         near = difflib.get_close_matches(str(item["loc"][-1]), section.model_fields, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(section.model_fields)}"
         return f"{where}: unknown key {location!r}{hint}"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from codesign.basics.errors import InputError
 from codesign.config.base import AUTO, Auto, Count, Fraction, Section
 
 Preset = Literal["adaptive", "constant", "fixed", "set", "rigl", "sap", "static", "dense"]
@@ -18,6 +19,7 @@ Landing = Literal["ratio", "pace", "distribution"]
 # Target density up to which layers land on their share unless told otherwise (docs/method-study.md).
 MAX_THREADS = 4096
 # What torch takes.
+# Target density up to which layers land on their share unless told otherwise (docs/method-study.md).
 Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
 FEW_CONNECTIONS = 0.1
 
@@ -145,6 +147,23 @@ class RewiringConfig(Section):
         if self.landing is not None:
             return self.landing
         if self.target_density > FEW_CONNECTIONS or self.stop_at == "turning-point":
+    def check_rewirings(self, length: int) -> None:
+        """Raise InputError for options of rewirings that an iteration of ``length`` epochs has none for.
+
+        There is none in its last epoch, with which it falls.
+        """
+        if not self.rules.falls or self.growth == "none" or self.rewire_every < length:
+            return
+        fields = type(self).model_fields
+        options = ("growth", "momentum", "score_batches", "rewire_every")
+        unread = [name for name in options if getattr(self, name) != fields[name].default]
+        if unread:
+            raise InputError(
+                f"{', '.join(unread)}: an iteration of {length} epoch{'s' * (length > 1)} has no rewiring with "
+                f"rewire_every = {self.rewire_every}, as there is none in its last epoch; give more "
+                f"epochs_per_iteration, or growth = 'none' to leave rewirings out"
+            )
+
             return "ratio"
         # Where layers share by another rule than distribution, they end with the shares that it gives.
         return "pace" if self.scope == "global" or self.share == "index" else "distribution"
@@ -164,10 +183,22 @@ class RewiringConfig(Section):
             raise ValueError("p must be less than q")
         for name, reason in self._ignored():
             if name in self.model_fields_set:
-                raise ValueError(f"{name} has no meaning with {reason}")
+                ignored.setdefault(reason, []).append(name)
+        if ignored:
+            # All at once: `codesign init` writes every key down.
+            raise ValueError(
+                "; ".join(
+                    f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no meaning with {reason}"
+                    for reason, names in ignored.items()
+                )
+                + f"; leave {'it' if sum(map(len, ignored.values())) == 1 else 'them'} out"
+            )
+        if self.epochs_per_iteration != AUTO:
+            self.check_rewirings(self.epochs_per_iteration)
         rules = self.rules
         if rules.changes and rules.growth == "none" and not rules.falls:
             raise ValueError("growth = 'none' lets connections only go, which density_schedule = 'constant' forbids")
+        ignored: dict[str, list[str]] = {}
         if self.scope == "global" and self.landing == "distribution":
             raise ValueError("landing = 'distribution' has no meaning with scope = 'global'")
         if self.share == "index":

@@ -100,6 +100,14 @@ class Config(Section):
                 "train.operations_target draws on the spikes of hidden layers, and the network has none; the work of "
                 "a single layer follows from its inputs and train.rewiring.target_density"
             )
+        if self.train.activity_target is not None and self.network.n_layers == 1:
+            raise ValueError("train.activity_target draws on the spikes of hidden layers, and the network has none")
+        jitter, timesteps = self.data.event_jitter, self.network.timesteps
+        if jitter >= timesteps and self.network.elsewhere is None:
+            raise ValueError(
+                f"data.event_jitter = {jitter} would move all events of a sample out of its {timesteps} timesteps; it "
+                f"must be less than network.timesteps"
+            )
         return self
 
     @property
@@ -181,8 +189,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
         data["path"] = str(path.parent.resolve() / given)
     for override in overrides or []:
         apply_override(document, override)
-    if seed is not None:
-        document.setdefault("train", {})["seed"] = seed
+    if seed is not None and isinstance(train := document.setdefault("train", {}), dict):
+        train["seed"] = seed
     return parse_config(document, str(path))
 
 

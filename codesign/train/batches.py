@@ -60,6 +60,11 @@ class Augmentation:
                     f"{coding_of(dataset, config)!r}; samples of {dataset.name!r} are "
                     f"{dataset.sample_shape or 'events'}"
                 )
+        if image is not None and config.shift_augmentation >= min(image[1:]):
+            raise InputError(
+                f"data.shift_augmentation = {config.shift_augmentation} would move all of an image of "
+                f"{image[1]} x {image[2]} out of it; it must be less than each side"
+            )
         for name in ("event_jitter", "event_drop"):
             if getattr(config, name) and coding_of(dataset, config) == "current":
                 raise InputError(f"data.{name} needs events and not coding 'current'")

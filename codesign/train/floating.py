@@ -312,9 +312,10 @@ class FineTuning:
     """Training of an imported network further, at the connections that it has: :func:`codesign.import_network`.
 
     epochs : 1 or more; the best of them, or the network as it came, is kept. learning_rate : the highest, of Adam, for
-    weights in units of their layer's threshold. seed : of the order of the samples. device : 'cpu', 'cuda' or 'auto'.
+    weights in units of their layer's threshold. seed : of the order of the samples, 0 to 2^64 - 1. device : 'cpu',
+    'cuda' or 'auto'.
 
-    Raises InputError for epochs or a rate that are none.
+    Raises InputError for epochs, a rate or a seed that are none.
 
     >>> import codesign, numpy as np
     >>> network = codesign.FloatNetwork.from_arrays([np.eye(4), np.eye(4)], timesteps=4, decay=0.5)
@@ -333,8 +334,11 @@ class FineTuning:
     def __post_init__(self) -> None:
         if not is_whole(self.epochs, 1, MAX_EPOCHS):
             raise InputError(f"fine-tuning takes 1 to {MAX_EPOCHS} epochs, not {self.epochs!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate = {self.learning_rate!r} is not positive")
+        rate = self.learning_rate
+        if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < math.inf:
+            raise InputError(f"learning_rate = {rate!r} is no positive number")
+        if not is_whole(self.seed, 0, (1 << 64) - 1):
+            raise InputError(f"seed = {self.seed!r} is no whole number from 0 to 2^64 - 1")
 
     def __call__(
         self,

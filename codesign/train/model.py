@@ -34,7 +34,7 @@ COUNT_SCALE = 10.0
 def leak_of(config: NetworkConfig) -> Leak:
     """The configured leak in integers; a decay factor is rounded to 8 bits."""
     if config.leak == "multiply":
-        return Leak("multiply", 8, round(config.leak_decay * 256))
+        return Leak("multiply", 8, config.leak_multiplier)
     return Leak("shift", config.leak_shift) if config.leak == "shift" else Leak()
 
 

@@ -1,5 +1,6 @@
 """Configuration: every mistake is one line that says what to do, and texts parse back to what they came from."""
 
+import re
 import tomllib
 
 import pytest
@@ -45,6 +46,40 @@ from codesign.records.rundir import RunDirectory
         ({"train": {"loss": "count", "label_smoothing": 0.1}}, ["label_smoothing has no meaning"]),
         ({"train": {"loss": "count"}, "network": {"readout": "membrane_sum"}}, ["needs network.readout"]),
         ({"train": {"rewiring": {"start_density": 0.1, "target_density": 0.2}}}, ["target_density must not exceed"]),
+        ({"train": {"learning_rate": True}}, ["train: learning_rate should not be true or false"]),
+        ({"network": {"hidden": [8, True]}}, ["network: hidden should not be true or false"]),
+        (
+            {"train": {"rewiring": {"layer_target": {"0": True}}}},
+            ["layer_target should not be true or false"],
+        ),
+        ({"network": {"elsewhere": {"layer": 1}}}, ["unknown key 'network.elsewhere.layer'; did you mean 'layers'"]),
+        ({"train": {"seed": 1 << 64}}, ["train.seed", "less than"]),
+        ({"train": {"threads": 1 << 40}}, ["train.threads", "less than or equal to 4096"]),
+        ([1], ["is no table of keys and values but list"]),
+        ({"network": {"hidden": []}, "train": {"activity_target": 0.1}}, ["activity_target draws on", "has none"]),
+        ({"network": {"hidden": [], "recurrent": True}}, ["recurrent = true needs hidden layers"]),
+        ({"network": {"leak": "multiply", "leak_decay": 0.999}}, ["leak_decay = 0.999 is 256 / 256", "nothing leaks"]),
+        ({"network": {"leak": "multiply", "leak_decay": 0.001}}, ["leak_decay = 0.001 is 0 / 256", "nothing is kept"]),
+        (
+            {"network": {"timesteps": 4}, "data": {"coding": "events", "event_jitter": 4}},
+            ["data.event_jitter = 4 would move", "4 timesteps"],
+        ),
+        (
+            {"train": {"rewiring": {"epochs_per_iteration": 2, "rewire_every": 2}}},
+            ["rewire_every: an iteration of 2 epochs has no rewiring", "growth = 'none'"],
+        ),
+        (
+            {"train": {"rewiring": {"epochs_per_iteration": 1, "growth": "random"}}},
+            ["growth: an iteration of 1 epoch has no rewiring"],
+        ),
+        (
+            {"data": {"coding": "rate", "input_bits": 4, "step_ms": "auto"}},
+            ["input_bits belongs to coding = 'current'; step_ms belongs to coding = 'events', not 'rate'", "them out"],
+        ),
+        (
+            {"train": {"rewiring": {"preset": "set", "start_density": 0.5, "stop_at": "target", "gamma": 1}}},
+            ["gamma has no meaning with ratio = 'constant'; start_density, stop_at have no meaning", "leave them out"],
+        ),
     ],
 )
 def test_mistakes_are_explained_in_one_line(document, words):
@@ -86,6 +121,30 @@ def test_overrides_and_seed(tmp_path):
     config = load_config(path, ["train.epochs=5", "data.set=mnist", "hardware.lanes=[2, 3]"], seed=7)
     assert (config.train.epochs, config.train.seed, config.data.set) == (5, 7, "mnist")
     assert lanes_per_layer(config.hardware, 2) == [2, 3]
+
+
+def test_a_seed_for_a_section_that_is_none_is_refused_in_one_line(tmp_path):
+    (tmp_path / "c.toml").write_text("train = 5\n")
+    with pytest.raises(InputError, match=r"c.toml: train: Input should be"):
+        load_config(tmp_path / "c.toml", seed=3)
+
+
+def test_true_and_false_stay_where_they_are_meant():
+    config = parse_config({"train": {"amp": True}, "network": {"hidden": [4, 4], "recurrent": [True, False]}})
+    assert (config.train.amp, config.network.recurrent) == (True, [True, False])
+
+
+def test_keys_that_init_writes_down_are_refused_all_at_once():
+    """Whoever chooses another preset then knows what to take out of the file."""
+    document = tomllib.loads(config_template())
+    document["train"]["rewiring"]["preset"] = "static"
+    with pytest.raises(InputError, match="have no meaning with preset = 'static'; leave them out") as caught:
+        parse_config(document)
+    named = re.search(r"rewiring: (.*) have no", str(caught.value))
+    assert named is not None
+    for name in named[1].split(", "):
+        del document["train"]["rewiring"][name]
+    assert parse_config(document).train.rewiring.preset == "static"
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "train..epochs=3", "train.epochs.x=3"])

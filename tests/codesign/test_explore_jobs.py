@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     "base": {
         "data": {"train_limit": 200, "test_limit": 60},
         "network": {"hidden": [6], "timesteps": 2},
-        "train": {"epochs": 3, "batch_size": 64, "rewiring": {"epochs_per_iteration": 1, "score_batches": 2}},
+        "train": {"epochs": 3, "batch_size": 64, "rewiring": {"epochs_per_iteration": 1}},
         "freeze": {"epochs": 0},
     },
     "axes": {

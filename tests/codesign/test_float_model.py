@@ -156,5 +156,6 @@ def test_what_cannot_be_trained_is_one_line(monkeypatch):
     for epochs in (0, -1, 1.5, 10**9):
         with pytest.raises(InputError, match="fine-tuning takes 1 to"):
             codesign.FineTuning(epochs)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="learning_rate"):
-        FineTuning(1, learning_rate=0.0)
+    for options in ({"learning_rate": 0.0}, {"learning_rate": "x"}, {"seed": -1}, {"seed": 1 << 64}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            FineTuning(1, **options)

@@ -333,7 +333,9 @@ EXAMPLES = {
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_builds_and_takes_a_training_step(name):
     """One timestep, two samples: the architecture at its full width."""
-    config = load_config(Path(__file__).parents[2] / "examples" / f"{name}.toml", ["network.timesteps=1"])
+    config = load_config(
+        Path(__file__).parents[2] / "examples" / f"{name}.toml", ["network.timesteps=1", "data.event_jitter=0"]
+    )
     made = SpikingNetwork(EXAMPLES[name], 10, config.network, config.train)
     optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
     output = made(torch.rand(2, math.prod(EXAMPLES[name])))

@@ -26,6 +26,7 @@ from codesign.config.text import config_toml
 from codesign.contract.stimulus import Stimulus
 from codesign.data import load_dataset
 from codesign.data.encoders import encode
+from codesign.data.samples import Dataset, Split
 from codesign.quantise.freeze import load_trained
 from codesign.train import checkpoint, train
 from codesign.train.batches import Augmentation, Batches
@@ -578,6 +579,13 @@ def test_events_move_in_time_and_sources_fall_silent():
 
 
 def test_shifts_need_images(tmp_path):
+def test_shifts_leave_something_of_the_image():
+    config = parse_config({"data": {"shift_augmentation": 3}}).data
+    part = Split(np.zeros(2, np.int32), np.arange(2), x=np.zeros((2, 3, 5)))
+    with pytest.raises(InputError, match="shift_augmentation = 3 would move all of an image of 3 x 5 out of it"):
+        Augmentation.of(Dataset("x", ("a", "b"), part, part, part), config)
+
+
     config = parse_config({"data": {"coding": "delta", "shift_augmentation": 1}, "train": {"epochs": 3}})
     with pytest.raises(InputError, match="shift_augmentation needs images"):
         train(config, load_dataset(config.data), tmp_path)

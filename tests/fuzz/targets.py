@@ -32,7 +32,6 @@ threads = 1
 [train.rewiring]
 target_density = 0.3
 epochs_per_iteration = 1
-score_batches = 1
 [freeze]
 epochs = 1
 [verify]
