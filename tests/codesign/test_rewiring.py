@@ -512,6 +512,24 @@ def test_layers_with_their_own_target(preset, key):
         made(layer_target={"7": 0.4})
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layer_target": {"0": 0.1, "0.weight": 0.4}}, r"layer_target names layer 0 \(0\.weight\) twice"),
+        ({"layer_target": {"²": 0.5}}, "no layer '²'"),
+        ({"seed": -1}, "seed = -1 must be a whole number, 0 or more"),
+        ({"steps_per_epoch": "3"}, "steps_per_epoch = '3' must be a whole number, 1 or more"),
+        ({"epochs": 0}, "epochs = 0 must be a whole number, 1 or more"),
+        ({"rewire_every": 2}, "rewire_every: an iteration of 2 epochs has no rewiring"),
+        ({"epochs": 2}, "^epochs = 2 leaves no iteration"),
+    ],
+)
+def test_what_a_rewirer_cannot_take_is_refused_in_its_own_words(options, words):
+    with pytest.raises(InputError, match=words) as caught:
+        PQRewirer(two_layers(), **{"steps_per_epoch": 1, "epochs": 10, **options})
+    assert "train." not in str(caught.value)
+
+
 def test_a_layer_cannot_rise_to_its_target():
     with pytest.raises(InputError, match="raise start_density or lower layer_target"):
         made(density=0.2, target=0.1, layer_target={"0": 0.9})
@@ -857,6 +875,8 @@ def test_parameters_are_chosen_by_name():
     assert list(rewirer.masks) == ["0.weight"]
     rewirer = PQRewirer(two_layers(), steps_per_epoch=1, epochs=10, include=["2.weight"])
     assert list(rewirer.masks) == ["2.weight"] and rewirer.density == 0.5
+    assert list(PQRewirer(two_layers(), steps_per_epoch=1, epochs=10, include="2.*").masks) == ["2.weight"]
+    assert list(PQRewirer(two_layers(), steps_per_epoch=1, epochs=10, exclude="2.weight").masks) == ["0.weight"]
     with pytest.raises(InputError, match=r"exclude .fc. matches no parameter; there are 0\.weight"):
         PQRewirer(two_layers(), steps_per_epoch=1, epochs=10, exclude=["fc"])
     with pytest.raises(InputError, match="no trainable parameter"):

@@ -43,13 +43,17 @@ def find_parameter(model: nn.Module, name: str) -> nn.Parameter | None:
 
 
 def sparse_parameters(
-    model: nn.Module, include: Sequence[str] | None, exclude: Sequence[str]
+    model: nn.Module, include: str | Sequence[str] | None, exclude: str | Sequence[str]
 ) -> dict[str, nn.Parameter]:
     """Trainable parameters of more than one dimension that the patterns choose, by name; a shared one by its first.
+
+    A text is a single pattern.
 
     Raises InputError if a pattern matches nothing, nothing is left or a parameter has no values yet, UnsupportedError
     for a parameter that is not the weight that the model computes with, or not a dense real tensor.
     """
+    include = [include] if isinstance(include, str) else include
+    exclude = [exclude] if isinstance(exclude, str) else exclude
     names: dict[int, list[str]] = {}
     every: dict[int, nn.Parameter] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,8 @@ class PQRewirer:
         masked before they are used, and no optimiser state is reset.
     config : :class:`codesign.config.RewiringConfig`, or its options as keywords (``preset="rigl", ...``).
     steps_per_epoch, epochs : length of the training that the schedule is laid out for, in calls of :meth:`step`.
-    include, exclude : patterns (``fc*.weight``) of the names of parameters that are sparse, or stay dense.
+    include, exclude : patterns (``fc*.weight``), one or several, of the names of parameters that are sparse, or stay
+        dense.
     seed : of the first masks and of random growth.
     stop : called with the active weights of each parameter at the start and after each fall; while it returns True,
         density falls no further (a hardware budget is met). Asked again after each rewiring, which may have brought
@@ -138,18 +140,21 @@ class PQRewirer:
         *,
         steps_per_epoch: int,
         epochs: int,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] = (),
+        include: str | Sequence[str] | None = None,
+        exclude: str | Sequence[str] = (),
         seed: int = 0,
         stop: Callable[[dict[str, int]], bool] | None = None,
         **options: Any,
     ) -> None:
         if config is not None and options:
             raise InputError(f"PQRewirer: {next(iter(options))} was given beside a whole config; set it there")
-        if steps_per_epoch < 1 or epochs < 1:
-            raise InputError(f"PQRewirer: steps_per_epoch = {steps_per_epoch} and epochs = {epochs} must be 1 or more")
+        for name, number, least in (("steps_per_epoch", steps_per_epoch, 1), ("epochs", epochs, 1), ("seed", seed, 0)):
+            if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+                raise InputError(f"PQRewirer: {name} = {number!r} must be a whole number, {least} or more")
+        steps_per_epoch, epochs, seed = int(steps_per_epoch), int(epochs), int(seed)
         self.config = parse_section(RewiringConfig, options, "PQRewirer") if config is None else config
         self.rules = self.config.rules
+        self.config.check_rewirings(self.config.iteration_epochs(epochs))
         self.steps_per_epoch, self.epochs, self.seed = steps_per_epoch, epochs, seed
         self.events = change_epochs(epochs, self.config)
         self.model = unwrapped(model)
@@ -186,8 +191,8 @@ class PQRewirer:
         if not self.settled and "fall" not in self.events.values():
             self._weights.give_back()
             raise InputError(
-                f"train.epochs = {epochs} leaves no iteration of {self.config.iteration_epochs(epochs)} "
-                f"epochs before rewire_until = {self.config.rewire_until:g}; raise train.epochs"
+                f"epochs = {epochs} leaves no iteration of {self.config.iteration_epochs(epochs)} "
+                f"epochs before rewire_until = {self.config.rewire_until:g}; train for more epochs"
             )
         self._attached = False
         self._attach()
@@ -549,7 +554,7 @@ class PQRewirer:
             due = excess if final else min(excess, max(int(together.sum()), part))
             if due > limits.sum():
                 raise InputError(
-                    f"train.rewiring: layers {members} cannot fall by {due} connections in balance: the strongest of "
+                    f"rewiring: layers {members} cannot fall by {due} connections in balance: the strongest of "
                     f"each neuron, which min_fan_in = {self.config.min_fan_in} keeps, lie too unevenly; lower "
                     f"min_fan_in, or give up lane_balance"
                 )

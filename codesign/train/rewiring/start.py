@@ -30,7 +30,8 @@ def layer_counts(shapes: Sequence[Sequence[int]], density: float, distribution: 
     floor = np.array([shape[0] * min(math.prod(shape[1:]), min_fan_in) for shape in shapes], np.int64)
     if total < floor.sum():
         raise InputError(
-            f"density {density:g} is {total} connections, too few for min_fan_in = {min_fan_in} ({floor.sum()})"
+            f"rewiring: a density of {density:g} is {total} connections, too few for min_fan_in = {min_fan_in} "
+            f"({floor.sum()})"
         )
     if distribution == "uniform":
         wanted = sizes * density
@@ -62,19 +63,22 @@ def random_mask(shape: Sequence[int], count: int, min_fan_in: int, generator: np
 def target_groups(config: RewiringConfig, layout: Layout, names: Sequence[str]) -> list[Target]:
     """Groups of layers with the number of connections that each must come down to.
 
-    names : of the layers, as ``layer_target`` may name them. InputError for a layer that is not there, and for a
-    target too low for min_fan_in.
+    names : of the layers, as ``layer_target`` may name them. InputError for a layer that is not there or named twice,
+    and for a target too low for min_fan_in.
     """
     sizes = layout.sizes
     if config.preset == "dense":
         return [(list(range(len(sizes))), sum(sizes))]
     named: dict[int, float] = {}
     for key, density in config.layer_target.items():
-        index = int(key) if key.isdigit() else list(names).index(key) if key in names else len(sizes)
+        index = int(key) if key.isdecimal() else list(names).index(key) if key in names else len(sizes)
         if index >= len(sizes):
             raise InputError(
-                f"train.rewiring.layer_target: no layer {key!r}; layers are 0..{len(sizes) - 1}, by name "
-                f"{', '.join(names)}"
+                f"rewiring: layer_target: no layer {key!r}; layers are 0..{len(sizes) - 1}, by name {', '.join(names)}"
+            )
+        if index in named:
+            raise InputError(
+                f"rewiring: layer_target names layer {index} ({names[index]}) twice, once as {key!r}; leave one out"
             )
         named[index] = density
     groups = [([layer], density) for layer, density in sorted(named.items())]
@@ -92,7 +96,7 @@ def target_groups(config: RewiringConfig, layout: Layout, names: Sequence[str]) 
         least = sum(neurons * min(columns, config.min_fan_in) for neurons, columns in rows)
         if total < least:
             raise InputError(
-                f"train.rewiring: a density of {density:g} leaves layers {members} {total} connections, too few "
+                f"rewiring: a density of {density:g} leaves layers {members} {total} connections, too few "
                 f"for min_fan_in = {config.min_fan_in} ({least})"
             )
         result.append((members, total))
@@ -109,7 +113,7 @@ def first_masks(config: RewiringConfig, layout: Layout, targets: Sequence[Target
         for members, target in targets:
             if (start := sum(counts[layer] for layer in members)) < target:
                 raise InputError(
-                    f"train.rewiring: layers {members} start with {start} connections, fewer than their target of "
+                    f"rewiring: layers {members} start with {start} connections, fewer than their target of "
                     f"{target}; raise start_density or lower layer_target"
                 )
     else:
