@@ -67,7 +67,9 @@ class DataConfig(Section):
         default=None, min_length=1, description="training records held out (set 'mitbih-beats'); docs/data.md: default"
     )
     shift_augmentation: int = Field(default=0, ge=0, le=4, description="random shifts of training images, +- pixels")
-    flip_augmentation: bool = Field(default=False, description="mirror every second training image left to right")
+    flip_augmentation: bool = Field(
+        default=False, description="mirror each training image left to right or not, each with probability 1/2"
+    )
     cutout_augmentation: int = Field(
         default=0, ge=0, description="side of a square of training images that is blanked at a random place, pixels"
     )
@@ -93,9 +95,9 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _belongs(self) -> DataConfig:
+        foreign = []
         for name, coding in self.coding_of_key.items():
             # 'auto' ends as one of two codings; what does not belong to it is refused then.
-        foreign = []
             fits = (coding, AUTO) if coding in ("current", "events") else (coding,)
             if name in self.model_fields_set and self.coding not in fits:
                 foreign.append(f"{name} belongs to coding = {coding!r}")

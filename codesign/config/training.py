@@ -81,8 +81,9 @@ class RewiringConfig(Section):
         default=None,
         description="falling density, 'ratio': every layer shrinks by its own ratio, and the last fall takes what is "
         "left above the target; 'pace': each fall takes at least its part of the way to the target; 'distribution': "
-        "so, and every layer ends with the share that distribution gives it there; default: 'distribution' to a tenth "
-        "of the connections or fewer, where it is better (docs/method-study.md), else 'ratio'",
+        "so, and every layer ends with the share that distribution gives it there; default: to a tenth of the "
+        "connections or fewer 'distribution', where it is better (docs/method-study.md), or 'pace' with scope 'global' "
+        "or share 'index'; else, and always with stop_at 'turning-point', 'ratio'",
     )
     share: Literal["kept", "index"] = Field(
         default="kept",
@@ -124,7 +125,12 @@ class RewiringConfig(Section):
     restart: bool = Field(
         default=False, description="growth 'none': put the parameters back to their first values after each fall"
     )
-    min_fan_in: int = Field(default=1, ge=0, description="synapses that every neuron keeps")
+    min_fan_in: int = Field(
+        default=1,
+        ge=0,
+        description="connections that every neuron (every channel of a convolution) keeps in each of its weight "
+        "tensors, recurrent and shortcut ones too; served before the shares of distribution",
+    )
     lane_balance: Annotated[int, Field(ge=2, le=32)] | None = Field(
         default=None,
         description="P: every source keeps as many connections to each of P banks of neurons (index modulo P) of a "
@@ -141,12 +147,6 @@ class RewiringConfig(Section):
         """Epochs of an iteration in a training of ``epochs``."""
         return max(2, epochs // 30) if self.epochs_per_iteration == AUTO else self.epochs_per_iteration
 
-    @property
-    def lands(self) -> Landing:
-        """The landing meant."""
-        if self.landing is not None:
-            return self.landing
-        if self.target_density > FEW_CONNECTIONS or self.stop_at == "turning-point":
     def check_rewirings(self, length: int) -> None:
         """Raise InputError for options of rewirings that an iteration of ``length`` epochs has none for.
 
@@ -164,6 +164,12 @@ class RewiringConfig(Section):
                 f"epochs_per_iteration, or growth = 'none' to leave rewirings out"
             )
 
+    @property
+    def lands(self) -> Landing:
+        """The landing meant."""
+        if self.landing is not None:
+            return self.landing
+        if self.target_density > FEW_CONNECTIONS or self.stop_at == "turning-point":
             return "ratio"
         # Where layers share by another rule than distribution, they end with the shares that it gives.
         return "pace" if self.scope == "global" or self.share == "index" else "distribution"
@@ -252,7 +258,11 @@ class TrainConfig(Section):
         default=AUTO, description="auto: about a 32nd of the training samples, a power of two from 16 to 128"
     )
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(default=5e-3, gt=0)
+    learning_rate: float = Field(
+        default=5e-3,
+        gt=0,
+        description="the highest: it rises linearly over the first 5 % of the steps, then falls to 0 by a cosine",
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     amp: bool | Literal["auto"] = Field(
         default=False,

@@ -36,7 +36,7 @@ class Augmentation:
     """Random changes of training samples.
 
     image : (channels, height, width), None if the samples are no images.
-    shift : at most so many pixels in each direction. flip : mirror every second sample left to right.
+    shift : at most so many pixels in each direction. flip : mirror left to right or not, with probability 1/2.
     cutout : side of a blanked square around a random pixel. jitter : at most so many timesteps earlier or later.
     drop : probability with which a source is silent throughout a sample.
     """

@@ -110,7 +110,7 @@ def weighted_sums(
     """Sums of a projection: (N, *source shape) -> (N, *shape), without norm; pooling sums, or averages, first.
 
     ``weight`` as :meth:`ProjectionPlan.weight_shape`, None for the identity. ``connections`` says which weights there
-    are, if that is known; the others are 0, and so is their gradient unless ``every_gradient``.
+    are, if that is known; the others are 0, and their gradient may be left out as 0 unless ``every_gradient``.
     """
     if plan.pool > 1:
         signal = F.avg_pool2d(signal, plan.pool, divisor_override=None if plan.average else 1)

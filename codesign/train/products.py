@@ -103,7 +103,8 @@ def conv2d(
 ) -> Tensor:
     """F.conv2d of a signal (N, channels, height, width), over the taps alone where that is quicker.
 
-    connections : the weights that there are; all others are 0, and their gradient is 0 too unless ``every_gradient``.
+    connections : the weights that there are; all others are 0. Without ``every_gradient`` their gradient may be left
+        out as 0; a dense product gives it all the same.
     """
     if connections is None or not _pays(signal, weight, stride, padding, connections):
         if signal.shape[1] > 1:

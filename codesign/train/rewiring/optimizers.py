@@ -19,6 +19,12 @@ class Optimizers:
 
     given : an optimiser or a sequence of them, or wrappers that hold one as ``optimizer`` (Lightning's, accelerate's).
         InputError for anything else.
+
+    The algorithm's text gives regrown weights a fresh optimiser state. :meth:`reset` zeroes what is kept of single
+    weights; what is kept of a parameter as a whole stays. That is Adam's count of steps, by which it corrects averages
+    that began at 0: late in training it no longer does, and with betas b1 and b2 and a constant gradient the k-th step
+    of a regrown weight is (1 - b1^k) / sqrt(1 - b2^k) learning rates long and not one (by default 3.2 at k = 1, 6.5 at
+    10, 3.2 at 100).
     """
 
     def __init__(self, given: Any) -> None:

@@ -76,7 +76,8 @@ class PQRewirer:
     on the optimiser masks the gradients just before they are used, also those that a closure makes, and gathers the
     dense gradient's growth score in the ``score_batches`` before a rewiring. Pruned and regrown weights start at 0
     with zeroed optimiser state; LBFGS begins its history anew. The same masks follow from the same seed, weights and
-    gradients on every process of data-parallel training.
+    gradients on every process of data-parallel training. Adam's count of steps is the parameter's and stays, so the
+    first steps of regrown weights are longer (:class:`~codesign.train.rewiring.optimizers.Optimizers`).
 
     What counts is the calls of :meth:`step`, whatever the optimiser did: under gradient accumulation call it after
     every batch, or after every optimiser step, and give ``steps_per_epoch`` in the same unit. Steps that a GradScaler
@@ -153,8 +154,8 @@ class PQRewirer:
                 raise InputError(f"PQRewirer: {name} = {number!r} must be a whole number, {least} or more")
         steps_per_epoch, epochs, seed = int(steps_per_epoch), int(epochs), int(seed)
         self.config = parse_section(RewiringConfig, options, "PQRewirer") if config is None else config
-        self.rules = self.config.rules
         self.config.check_rewirings(self.config.iteration_epochs(epochs))
+        self.rules = self.config.rules
         self.steps_per_epoch, self.epochs, self.seed = steps_per_epoch, epochs, seed
         self.events = change_epochs(epochs, self.config)
         self.model = unwrapped(model)

@@ -23,7 +23,8 @@ def layer_counts(shapes: Sequence[Sequence[int]], density: float, distribution: 
     ``erdos-renyi``: density of a tensor = min(1, eps * sum(shape) / prod(shape)), which for a matrix is
     eps (n_in + n_out) / (n_in n_out) and for a convolution has the kernel's sides beside them (Evci et al., ICML 2020);
     eps by bisection. ``uniform``: the same density everywhere. Fractions are rounded by largest remainder. Every tensor
-    gets at least min_fan_in per neuron; InputError if the density does not allow it.
+    gets at least min_fan_in per neuron first; what tensors of a smaller share get by that, the others have less, in
+    equal numbers and not in proportion to their shares. InputError if the density does not allow it.
     """
     sizes = np.array([math.prod(shape) for shape in shapes], np.int64)
     total = round(density * int(sizes.sum()))
