@@ -29,13 +29,13 @@ def config_toml(config: Config, sections: Mapping[str, Collection[str]] | None =
     return tomlkit.dumps(document)
 
 
-def config_template(preset: Config | None = None) -> str:
+def config_template() -> str:
     """TOML text of every key with its meaning, choices, bounds and default; made from the models.
 
     Keys without a default value, and keys that only go with another choice, are commented out, so that the
     text is a valid configuration.
     """
-    config = preset or Config()
+    config = Config()
     lines = ["# Configuration of codesign: every key, at its default. Keys that are left out keep their default."]
     for name in Config.model_fields:
         _section_lines(name, getattr(config, name), lines)
@@ -125,8 +125,6 @@ def _bounds(field: FieldInfo) -> str:
 def _literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
-    if isinstance(value, Section):
-        return _inline_table(plain(value))
     return tomlkit.item(value).as_string() if not isinstance(value, dict) else _inline_table(value)
 
 

@@ -16,11 +16,10 @@ Ratio = Literal["pq", "constant", "cosine"]
 DensitySchedule = Literal["falling", "constant"]
 Growth = Literal["momentum", "gradient", "random", "none"]
 Landing = Literal["ratio", "pace", "distribution"]
-# Target density up to which layers land on their share unless told otherwise (docs/method-study.md).
 MAX_THREADS = 4096
 # What torch takes.
-# Target density up to which layers land on their share unless told otherwise (docs/method-study.md).
 Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
+# Target density up to which layers land on their share unless told otherwise (docs/method-study.md).
 FEW_CONNECTIONS = 0.1
 
 # ratio, density schedule and growth of each preset that changes connections.
@@ -53,13 +52,14 @@ class Rules:
 class RewiringConfig(Section):
     """Sparse structure learning: which connections there are from the start, and how they change.
 
-    A preset is a choice of ratio, density_schedule and growth, each of which may be chosen otherwise:
-    adaptive = pq, falling, momentum; constant = pq, constant, momentum; fixed = constant, falling, momentum;
-    set = constant, constant, random; rigl = cosine, constant, gradient; sap = pq, falling, none with eta 0.
-    static keeps its first connections, dense has all of them.
+    A preset is a choice of ratio, density_schedule and growth, each of which may be chosen otherwise.
     """
 
-    preset: Preset = "adaptive"
+    preset: Preset = Field(
+        default="adaptive",
+        description="; ".join(f"{name} = {', '.join(parts)}" for name, parts in PRESETS.items())
+        + " with eta 0; static keeps its first connections, dense has all of them",
+    )
     ratio: Ratio | None = Field(
         default=None, description="fraction to rewire: from the PQ index, constant, or decayed by a cosine"
     )
@@ -187,6 +187,7 @@ class RewiringConfig(Section):
     def _ordered(self) -> RewiringConfig:
         if self.p >= self.q:
             raise ValueError("p must be less than q")
+        ignored: dict[str, list[str]] = {}
         for name, reason in self._ignored():
             if name in self.model_fields_set:
                 ignored.setdefault(reason, []).append(name)
@@ -204,7 +205,6 @@ class RewiringConfig(Section):
         rules = self.rules
         if rules.changes and rules.growth == "none" and not rules.falls:
             raise ValueError("growth = 'none' lets connections only go, which density_schedule = 'constant' forbids")
-        ignored: dict[str, list[str]] = {}
         if self.scope == "global" and self.landing == "distribution":
             raise ValueError("landing = 'distribution' has no meaning with scope = 'global'")
         if self.share == "index":

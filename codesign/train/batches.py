@@ -158,10 +158,9 @@ class Batches:
         input_scale: float = 1.0,
         augmentation: Augmentation | None = None,
         device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.stimulus, self.input_scale, self.augmentation = stimulus, input_scale, augmentation
-        self.device, self.dtype = device, dtype
+        self.device = device
 
     def __len__(self) -> int:
         return len(self.stimulus)
@@ -175,7 +174,7 @@ class Batches:
         dense = part.values if part.values is not None else part.dense()
         if random is not None and self.augmentation is not None:
             dense = self.augmentation.apply(dense, random)
-        tensor = torch.from_numpy(dense).to(self.device).to(self.dtype)
+        tensor = torch.from_numpy(dense).to(self.device).float()
         if part.is_current:
             return tensor if self.input_scale == 1.0 else tensor * self.input_scale
         return tensor.transpose(0, 1).contiguous()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,13 +13,8 @@ from codesign.config import TrainConfig
 from codesign.data.automatic import settled
 from codesign.train.architecture import LayerPlan
 from codesign.train.batches import Batches
-from codesign.train.loop import EVALUATION_BATCH, class_weights, evaluate, learning_rate, make_optimizer
+from codesign.train.loop import EVALUATION_BATCH, class_weights, evaluate, learning_rate, make_optimizer, rank
 from codesign.train.losses import total_loss
-
-
-def rank(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Order of epochs: by accuracy, then by loss, on the samples that choose; of equals the first is kept."""
-    return row["validation_accuracy"], -row["validation_loss"]
 
 
 def fine_tune(
@@ -52,7 +47,7 @@ def fine_tune(
     steps = per_epoch * epochs
     step, news = 0, News()
     history: list[dict[str, Any]] = []
-    best: tuple[float, float] | None = None
+    best: tuple[bool, float, float] | None = None
     state: dict[str, torch.Tensor] = {}
     for epoch in range(epochs + 1):
         if epoch:

@@ -35,9 +35,9 @@ from codesign.contract.stimulus import Stimulus
 from codesign.data.automatic import batch_size
 from codesign.train.architecture import LayerPlan, ProjectionPlan, Shape
 from codesign.train.batches import Batches
-from codesign.train.fine_tuning import fine_tune, rank
+from codesign.train.fine_tuning import fine_tune
 from codesign.train.lif import SurrogateKind, surrogate_gradient
-from codesign.train.loop import prepare
+from codesign.train.loop import prepare, rank
 from codesign.train.model import Activity, Output, activity, output_of, over_time, weighted_sums
 
 # Entries of a matrix, those of absent synapses among them, that a parameter may have.

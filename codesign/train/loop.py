@@ -46,8 +46,8 @@ WARMUP = 0.05
 BFLOAT16 = ("amx_bf16", "avx512_bf16")
 FORMAT = 2
 METRICS = "metrics.jsonl"
-# mallopt(3)
 ITERATIONS = "iteration-*.safetensors"
+# mallopt(3)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -333,6 +333,8 @@ class _Run:
         done = self._restore()
         # Nobody may write before everybody has read.
         self.group.wait()
+        if self.group.writes:
+            self._clear(afresh=not done)
         for epoch in range(done + 1, epochs + 1):
             measured = self._train_epoch(epoch, progress)
             self._check_finite(epoch, "training", measured["loss"])
@@ -353,8 +355,6 @@ class _Run:
             steps=epochs * self.steps_per_epoch,
             history=self.history,
             demands=self._demands(),
-        if self.group.writes:
-            self._clear(afresh=not done)
             events=self.events,
         )
 
@@ -449,7 +449,7 @@ class _Run:
         }
         if self.check is not None:
             row["budget"] = self._demand().document()
-        if self.rewirer.settled and (self.best is None or _rank(row) > _rank(self.best)):
+        if self.rewirer.settled and (self.best is None or rank(row) > rank(self.best)):
             self.best = self._summary(row)
             self._save_network(checkpoint.BEST, self.best)
         return row
@@ -534,6 +534,7 @@ class _Run:
         document = {
             "key": self.key,
             "epoch": epoch,
+            "threads": torch.get_num_threads(),
             "best": self.best,
             "iterations": self.iterations,
             "history": self.history,
@@ -554,7 +555,6 @@ class _Run:
         try:
             _State.model_validate(document)
         except ValidationError as error:
-            "threads": torch.get_num_threads(),
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise InputError(f"{path}: damaged: {place}: {first['msg']}; {self._anew}") from None
@@ -640,6 +640,7 @@ class _State(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
     epoch: Annotated[int, Field(ge=1, le=1 << 31)]
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = None
     best: _Row | None
     iterations: list[_Row]
     history: list[_Row]
@@ -651,8 +652,8 @@ def layer_of(parameter: str) -> int:
     return int(parameter.split(".")[1])
 
 
-def _rank(row: dict[str, Any]) -> tuple[bool, float, float]:
-    """Order of epochs at the final density: the best validation accuracy, among those that fit the budget."""
+def rank(row: Mapping[str, Any]) -> tuple[bool, float, float]:
+    """Order of epochs: those that fit the budget, if there is one; then by accuracy, then by loss on validation."""
     return row.get("budget", {}).get("fits", True), row["validation_accuracy"], -row["validation_loss"]
 
 
@@ -660,7 +661,6 @@ def _validated(row: dict[str, Any]) -> str:
     """What an epoch led to, for reading."""
     return (
         f"validation {100 * row['validation_accuracy']:.2f} %, density {100 * row['density']:.1f} %, "
-    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = None
         f"operations {row['synaptic_operations_per_sample']:,.0f}"
     )
 

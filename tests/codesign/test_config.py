@@ -212,13 +212,6 @@ def test_resolved_text_of_some_sections():
     assert tomllib.loads(config_toml(Config(), {"network": ("readout",)})) == {"network": {"readout": "membrane_sum"}}
 
 
-def test_a_template_shows_the_layers_of_its_preset():
-    document = {"network": {"layers": [{"kind": "conv", "channels": 4}, {"kind": "pool"}]}}
-    config = parse_config(document)
-    again = parse_config(tomllib.loads(config_template(config)))
-    assert again.network.layers == config.network.layers and again.network.n_layers == 2
-
-
 def test_the_short_form_is_the_same_as_its_layers():
     short = parse_config({"network": {"hidden": [8, 9], "recurrent": [False, True]}}).network
     long = [{"kind": "dense", "width": 8}, {"kind": "dense", "width": 9, "recurrent": True}]

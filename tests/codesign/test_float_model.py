@@ -42,7 +42,8 @@ def model_of(network: FloatNetwork) -> FloatModel:
 
 
 def run(model: FloatModel, stimulus: Stimulus) -> list[np.ndarray]:
-    inputs, _ = next(Batches(stimulus, model.source.input_scale, dtype=torch.float64).ordered(len(stimulus)))
+    inputs = next(Batches(stimulus).ordered(len(stimulus)))[0].double()
+    inputs = inputs * model.source.input_scale if stimulus.is_current else inputs
     with torch.no_grad():
         output = model(inputs)
     return [spikes.transpose(0, 1).flatten(2).numpy().astype(np.int64) for spikes in output.spikes]

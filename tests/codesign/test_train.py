@@ -133,7 +133,6 @@ def test_other_options_start_afresh(tmp_path, digits):
     assert [done for done in seen if done % 1 == 0] == [1, 2, 3]
 
 
-def test_a_long_epoch_tells_of_itself(tmp_path, digits, monkeypatch):
 def stopped(config: Config, dataset, folder, after: int) -> set[int]:
     """Torch's numbers of threads in a training that is interrupted after so many epochs."""
     threads = set()
@@ -201,6 +200,7 @@ def test_a_resumed_run_goes_on_with_its_threads(tmp_path, digits):
         assert torch.get_num_threads() == 3
 
 
+def test_a_long_epoch_tells_of_itself(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(News, "due", lambda self: True)
     told = []
     result = train(tiny(epochs=3), digits, tmp_path / "told", progress=lambda *news: told.append(news))
@@ -511,7 +511,6 @@ def test_class_weights_balance_the_loss():
     assert class_weights(labels, 2, 0.0, "cpu") is None
 
 
-def image_batches(**options) -> Batches:
 def test_a_loss_by_class_is_the_same_however_samples_are_parted(digits):
     config = tiny()
     network = SpikingNetwork(64, 10, config.network, config.train)
@@ -534,6 +533,7 @@ def test_a_last_batch_of_one_sample_joins_the_one_before_where_norm_needs_two(tm
         train(config(1), dataset, tmp_path / "one")
 
 
+def image_batches(**options) -> Batches:
     """One 3 x 4 image whose only value lies at row 1, column 1."""
     image = np.zeros((1, 12), np.uint8)
     image[0, 5] = 9
@@ -578,7 +578,6 @@ def test_events_move_in_time_and_sources_fall_silent():
     assert np.mean(totals) == pytest.approx(1.5, abs=0.2)
 
 
-def test_shifts_need_images(tmp_path):
 def test_shifts_leave_something_of_the_image():
     config = parse_config({"data": {"shift_augmentation": 3}}).data
     part = Split(np.zeros(2, np.int32), np.arange(2), x=np.zeros((2, 3, 5)))
@@ -586,6 +585,7 @@ def test_shifts_leave_something_of_the_image():
         Augmentation.of(Dataset("x", ("a", "b"), part, part, part), config)
 
 
+def test_shifts_need_images(tmp_path):
     config = parse_config({"data": {"coding": "delta", "shift_augmentation": 1}, "train": {"epochs": 3}})
     with pytest.raises(InputError, match="shift_augmentation needs images"):
         train(config, load_dataset(config.data), tmp_path)

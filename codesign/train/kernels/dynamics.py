@@ -8,6 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
+# How the compiled kernels know each choice (lif.cpp, fused.py).
+LEAKS = {"none": 0, "decay": 1, "shift": 2, "floor": 3}
+RESETS = {"none": 0, "subtract": 1, "zero": 2}
+SURROGATES = {"rectangular": 0, "atan": 1, "fast_sigmoid": 2}
+
 
 @dataclass(frozen=True)
 class Dynamics:

@@ -20,12 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from codesign.train.kernels.dynamics import Dynamics
+from codesign.train.kernels.dynamics import LEAKS, RESETS, SURROGATES, Dynamics
 
 BLOCK = 256
-LEAKS = {"none": 0, "decay": 1, "shift": 2, "floor": 3}
-RESETS = {"none": 0, "subtract": 1, "zero": 2}
-SURROGATES = {"rectangular": 0, "atan": 1, "fast_sigmoid": 2}
 
 
 def advance(

@@ -18,16 +18,13 @@ import torch
 from torch import Tensor
 
 from codesign.basics import native
-from codesign.train.kernels.dynamics import Dynamics
+from codesign.train.kernels.dynamics import LEAKS, RESETS, SURROGATES, Dynamics
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("lif.cpp", "events.cpp", "taps.cpp"))
 HEADERS = tuple(Path(__file__).with_name(name) for name in ("threads.hpp", "vectors.hpp"))
 # No contraction and no fast-math: each operation is rounded on its own. Comparisons are quiet, so that they vectorise.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
-LEAKS = {"none": 0, "decay": 1, "shift": 2, "floor": 3}
-RESETS = {"none": 0, "subtract": 1, "zero": 2}
-SURROGATES = {"rectangular": 0, "atan": 1, "fast_sigmoid": 2}
 
 
 class _Numbers(ctypes.Structure):

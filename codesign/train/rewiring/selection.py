@@ -6,13 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from codesign.train.rewiring.balance import balanced_order, can_balance
-
-Bool = npt.NDArray[np.bool_]
-Int = npt.NDArray[np.int64]
-Values = npt.NDArray[np.floating]
+from codesign.train.rewiring.balance import Bool, Int, Values, balanced_order, can_balance
 
 
 class Layout:
