@@ -94,7 +94,8 @@ class EventCollector(wiring.Component):
         valid_1, valid_2 = Signal(), Signal()
         bank_1, bank_2 = Signal(), Signal()
         place_1, place_2 = Signal(address), Signal(address)
-        member_1, step_1 = Signal(plan.group_bits), Signal.like(timestep, name="step_1")
+        # Verilog has no signals of no bits; of a word of one source this is a constant.
+        member_1, step_1 = Signal(max(1, plan.group_bits)), Signal.like(timestep, name="step_1")
         bit_1, bit_2 = Signal(word), Signal(word)
         forward_near_1, forward_near_2, forward_far_1 = Signal(), Signal(), Signal()
         operand, changed, last_written = Signal(word), Signal(word), Signal(word)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,17 +22,22 @@ class PicturePlace(wiring.Component):
 
     Members
     -------
-    step : In(1), a slot has passed. x, y, rank : Out, of the slot at hand; a coordinate that can only be 0 has no bits.
+    step : In(1), a slot has passed. x, y, rank : Out, of the slot at hand; a coordinate that can only be 0 is a constant
+        of no bits.
     layer : In, of several layers the one at work.
     """
 
     def __init__(self, *sizes: tuple[int, int, int]):
         ranks, heights, widths = zip(*sizes, strict=True)
         self._sizes: dict[str, tuple[int, ...]] = {"x": widths, "y": heights, "rank": ranks}
+        bits = {name: side_bits(max(found)) for name, found in self._sizes.items()}
+        # Verilog has no ports of no bits.
+        for name in (name for name, count in bits.items() if not count):
+            setattr(self, name, Const(0, 0))
         super().__init__(
             {
                 "step": In(1),
-                **{name: Out(unsigned(side_bits(max(found)))) for name, found in self._sizes.items()},
+                **{name: Out(unsigned(count)) for name, count in bits.items() if count},
                 **({"layer": In(range(len(sizes)))} if len(sizes) > 1 else {}),
             }
         )
