@@ -225,6 +225,14 @@ def test_damaged_tensors_are_refused(path: Path, tensors: dict[str, Any], messag
     refused(path, message)
 
 
+def test_offsets_whose_steps_wrap_are_refused(tmp_path: Path) -> None:
+    network = FrozenNetwork.from_arrays([np.eye(4, dtype=int)], threshold=1, timesteps=1)
+    network.save(tmp_path / "net")
+    huge = np.iinfo(np.int64).max
+    rewrite(tmp_path / "net", {"layer0.projection0.indptr": np.array([0, huge, -huge - 1, -1, 4])})
+    refused(tmp_path / "net", "indptr does not rise")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -224,8 +224,12 @@ def safetensors_file(content: bytes, rng: Rng) -> Damaged:
     if kind == "values":
         start, end = header[name]["data_offsets"]
         filled = bytearray(data)
-        fill = rng.choice(["zeros", "ones", "noise", "small"])
+        fill = rng.choice(["zeros", "ones", "noise", "small", "wrapping"])
         new = {"zeros": bytes(end - start), "ones": b"\xff" * (end - start), "noise": rng.bytes(end - start)}
+        if header[name]["dtype"] == "I64" and end - start >= 40:
+            # Both ends as they are, and between them steps that rise in arithmetic that wraps.
+            steps = struct.pack("<2q", (1 << 63) - 1, -(1 << 63)) + b"\xff" * (end - start - 32)
+            new["wrapping"] = data[start : start + 8] + steps + data[end - 8 : end]
         filled[start:end] = new.get(str(fill)) or bytes(int(rng.integers(4)) for _ in range(end - start))
         return f"{name} {fill}", _safetensors(json.dumps(header), bytes(filled))
     if kind == "gone":

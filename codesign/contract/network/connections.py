@@ -164,7 +164,9 @@ class Synapses:
         check_array(self.indptr, np.int64, self.n_in + 1, f"{where}: indptr")
         check_array(self.targets, np.int32, self.targets.size, f"{where}: targets")
         check_array(self.weights, weight_dtype(weight_bits), self.targets.size, f"{where}: weights")
-        if self.indptr[0] != 0 or self.indptr[-1] != self.n_weights or np.any(np.diff(self.indptr) < 0):
+        # Neighbours are compared, not subtracted: differences of huge offsets wrap.
+        rises = bool(np.all(self.indptr[1:] >= self.indptr[:-1]))
+        if self.indptr[0] != 0 or self.indptr[-1] != self.n_weights or not rises:
             raise InputError(f"{where}: indptr does not rise from 0 to the number of synapses ({self.n_weights})")
         if self.n_weights:
             if self.targets.min() < 0 or self.targets.max() >= self.n_out:
