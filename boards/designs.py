@@ -81,7 +81,7 @@ def _network(rng: np.random.Generator, kinds: Mapping[str, float]) -> FrozenNetw
     # A layer that reads input currents reads nothing else.
     is_current = bool(rng.random() < (0.2 if kind == "recurrent" else 0.5))
     coding = InputCoding("current", int(rng.choice([1, 4, 8], p=[0.2, 0.6, 0.2]))) if is_current else None
-    source_max = (1 << coding.input_bits) - 1 if coding else 1
+    source_max = coding.largest if coding else 1
     timesteps = int(rng.choice([3, 4, 8, 16, 50]))
     readout = READOUTS[rng.choice(4, p=[0.45, 0.35, 0.1, 0.1])]
     first = 1 if is_current else 0

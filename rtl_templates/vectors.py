@@ -132,7 +132,7 @@ def _explained(network: FrozenNetwork, record: Record, words: Words, last: Flags
         if "kind" in fields:
             text = "end of the timestep" if fields["kind"] == END else f"event of source {fields['source']}"
         elif low is not None and high is not None:
-            step = (high - low) / ((1 << coding.input_bits) - 1)
+            step = (high - low) / coding.largest
             least, most = (min(max(low + (fields["value"] + part) * step, low), high) for part in (-0.5, 0.5))
             text += f": an input of {least:.4g} to {most:.4g}"
         digits = -(-record.stream_width // 4)

@@ -21,7 +21,7 @@ def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None, har
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from codesign.data import load_dataset
-    from codesign.data.encoders import encode
+    from codesign.data.encoders import encode, input_coding
     from codesign.quantise.freeze import load_trained
     from codesign.train import train
     from codesign.train.batches import Batches
@@ -35,7 +35,7 @@ def execute(run: Run, folder: Path, overrides: dict[str, Any] | None = None, har
     seconds, cpu = time.monotonic() - start, time.process_time() - cpu
     network = load_trained(config, result, dataset)
     stimulus, _ = encode(dataset, dataset.test, config.data, config.network.timesteps)
-    scale = 1.0 / ((1 << config.data.input_bits) - 1) if config.data.coding == "current" else 1.0
+    scale = 1.0 / input_coding(dataset, config.data).largest
     found = evaluate(network, Batches(stimulus, scale).ordered(EVALUATION_BATCH), config.train)
     path = folder / f"{run.name}.json"
     document = {

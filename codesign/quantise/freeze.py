@@ -97,10 +97,9 @@ def freeze(
         device=device,
     )
     validation_trace = golden.run(found.network, validation, membranes=False, spikes=False)
-    scale = 1.0 / ((1 << coding.input_bits) - 1) if coding.is_current else 1.0
 
     def in_float(samples: Stimulus) -> float:
-        batches = Batches(samples, scale, device=device).ordered(EVALUATION_BATCH)
+        batches = Batches(samples, 1.0 / coding.largest, device=device).ordered(EVALUATION_BATCH)
         return evaluate(network, batches, config.train).accuracy
 
     details = {

@@ -182,7 +182,7 @@ def input_panel(record: Record, sample: int) -> tuple[Figure, str]:
     if chosen.values is None:
         events = chosen.dense()[0].astype(bool)[:, :MAX_DRAWN_NEURONS]
         return signals.events(events, time_label(record), _sources(record)), f"events of the input, sample {sample}"
-    limit = (1 << network.coding.input_bits) - 1
+    limit = network.coding.largest
     shape = record.sample_shape or (network.n_inputs,)
     values = chosen.values[0][: math.prod(shape)].reshape(shape)
     if is_picture(shape):
@@ -211,7 +211,7 @@ def input_words(record: Record) -> str:
         if network.n_inputs > MAX_DRAWN_NEURONS:
             words += f" Of {network.n_inputs:,} channels the first {MAX_DRAWN_NEURONS:,} are drawn."
     else:
-        limit = (1 << network.coding.input_bits) - 1
+        limit = network.coding.largest
         words = f"Input: what the hardware gets, {network.coding.input_bits}-bit values, 0 to {limit:,}"
         if record.sample_shape is not None and is_picture(record.sample_shape):
             words += ", dark to bright"
@@ -347,7 +347,7 @@ def thumbnails(section: Section, record: Record) -> None:
         return
     wrong = np.nonzero((stimulus.labels != decisions) & (stimulus.labels >= 0))[0][: MAX_SAMPLES - 4]
     right = np.nonzero(stimulus.labels == decisions)[0][: MAX_SAMPLES - wrong.size]
-    scale = 255 / ((1 << record.network.coding.input_bits) - 1)
+    scale = 255 / record.network.coding.largest
     items = []
     for index in [*wrong, *right]:
         pixels = np.rint(stimulus.values[index] * scale).astype(np.uint8).reshape(shape)

@@ -26,7 +26,7 @@ from codesign.basics.files import atomic_path, explain_write_errors, only_finite
 from codesign.basics.progress import News, Progress, silent
 from codesign.config import MAX_THREADS, Config, TrainConfig
 from codesign.data.automatic import resolve, settled
-from codesign.data.encoders import coding_of, encode, input_coding
+from codesign.data.encoders import encode, input_coding
 from codesign.data.plausibility import check_training
 from codesign.data.samples import Dataset
 from codesign.train import checkpoint, parallel
@@ -251,7 +251,7 @@ class _Run:
         self.autocast = _autocast(options, device)
         self.config, self.dataset, self.folder = config, dataset, folder
         timesteps = config.network.timesteps
-        scale = 1.0 / ((1 << config.data.input_bits) - 1) if coding_of(dataset, config.data) == "current" else 1.0
+        coding = input_coding(dataset, config.data)
         encoded = {
             name: encode(dataset, part, config.data, timesteps)
             for name, part in (("train", dataset.train), ("validation", dataset.validation))
@@ -259,13 +259,13 @@ class _Run:
         stimuli = [stimulus for stimulus, _ in encoded.values()]
         self.events = {name: counts.document() for name, (_, counts) in encoded.items()}
         check_training(dataset, stimuli[0], config.data)
-        self.training = Batches(stimuli[0], scale, Augmentation.of(dataset, config.data), device)
-        self.validation = Batches(stimuli[1], scale, device=device)
+        self.training = Batches(stimuli[0], 1.0 / coding.largest, Augmentation.of(dataset, config.data), device)
+        self.validation = Batches(stimuli[1], 1.0 / coding.largest, device=device)
         self.check: BudgetCheck | None = None
         if budget is not None:
             from codesign.train.fitting import BudgetCheck
 
-            self.check = BudgetCheck(budget, config.freeze, input_coding(dataset, config.data), *stimuli)
+            self.check = BudgetCheck(budget, config.freeze, coding, *stimuli)
         # What the first weights need is asked when they have their scale.
         self.is_scaled = False
         shape = input_shape(dataset, config.data)

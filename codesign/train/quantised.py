@@ -256,7 +256,7 @@ class QuantisedNetwork(nn.Module):
         super().__init__()
         self.coding, self.network_config, self.in_shape = coding, trained.network, trained.in_shape
         self.plans = trained.plans
-        self.input_max = (1 << coding.input_bits) - 1 if coding.is_current else 1
+        self.input_max = coding.largest
         self.layers = nn.ModuleList(
             QuantisedLayer(layer, index, config, self.input_max) for index, layer in enumerate(trained.populations)
         )

@@ -167,7 +167,7 @@ class FloatNetwork:
     @property
     def input_scale(self) -> float:
         """What one unit of the input stands for."""
-        return 1.0 / ((1 << self.coding.input_bits) - 1) if self.coding.is_current else 1.0
+        return 1.0 / self.coding.largest
 
     @classmethod
     def from_arrays(

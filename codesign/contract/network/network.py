@@ -126,7 +126,7 @@ class FrozenNetwork:
     def source_max(self, index: int) -> int:
         """Largest factor with which one source of layer ``index`` multiplies a weight."""
         reads_input = any(projection.source == INPUT for projection in self.layers[index].projections)
-        return (1 << self.coding.input_bits) - 1 if reads_input and self.coding.is_current else 1
+        return self.coding.largest if reads_input else 1
 
     def value_range(self) -> tuple[int, int]:
         """Bounds of one readout value, for the width of the decision unit."""

@@ -168,6 +168,11 @@ class InputCoding:
     def is_current(self) -> bool:
         return self.kind == "current"
 
+    @property
+    def largest(self) -> int:
+        """The largest factor of an input: 2**input_bits - 1, of events 1."""
+        return (1 << self.input_bits) - 1 if self.is_current else 1
+
     def validate(self, where: str) -> None:
         """Raise InputError naming the first field that is out of its range."""
         if self.kind not in get_args(CodingKind):
