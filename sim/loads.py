@@ -9,7 +9,6 @@ from typing import Any
 
 from codesign.basics.errors import InputError, ToolError
 from codesign.contract import golden
-from codesign.contract.golden import check_stimulus
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar, write_sidecar
 from codesign.contract.stimulus import Stimulus
@@ -107,7 +106,7 @@ def verify_loads(
 def _stimulus(step: LoadStep) -> Stimulus:
     if step.network is None or step.stimulus is None or len(step.stimulus) == 0:
         raise InputError(f"step {step.name!r} needs a network and samples")
-    check_stimulus(step.network, step.stimulus)
+    step.stimulus.check_for(step.network)
     return step.stimulus
 
 

@@ -27,7 +27,6 @@ from codesign.basics.errors import InputError, ToolError
 from codesign.basics.files import explain_write_errors, tree_hash, write_json
 from codesign.basics.progress import Progress, silent
 from codesign.contract import golden
-from codesign.contract.golden import check_stimulus
 from codesign.contract.network import FrozenLayer, FrozenNetwork
 from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar
 from codesign.contract.stimulus import Stimulus
@@ -214,8 +213,7 @@ def _verify(
             f"{bundle / SIDECAR}: made from network {sidecar.network_hash[:12]}, "
             f"not from {network.hash[:12]}; generate the bundle again"
         )
-    check_stimulus(network, stimulus)
-    stimulus.validate()
+    stimulus.check_for(network)
     early_exit = sidecar.early_exit
     if len(stimulus) == 0:
         raise InputError("the stimulus has no samples: nothing to verify")

@@ -39,7 +39,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from codesign.basics.errors import InputError
 from codesign.contract.early_exit import EarlyExit, check_early_exit, exit_timesteps
 from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection, SumPool, Synapses
 from codesign.contract.network.connections import wide
@@ -119,7 +118,7 @@ def run(
 ) -> Trace:
     """Run every sample of ``stimulus``, a chunk at a time; memory grows with what is recorded.
 
-    Raises InputError if the stimulus or the early exit does not fit the network.
+    Raises InputError if the stimulus is not valid, or it or the early exit does not fit the network.
 
     >>> import codesign, numpy as np
     >>> network = codesign.FrozenNetwork.from_arrays([[[3, -2], [1, 4]]], threshold=4, timesteps=3)
@@ -130,7 +129,7 @@ def run(
            [0, 1, 0]]), array([[0, 0, 0],
            [2, 0, 2]]), array([0], dtype=int32))
     """
-    check_stimulus(network, stimulus)
+    stimulus.check_for(network)
     check_early_exit(network, early_exit)
     matrices: list[list[list[Any]]] = []
     dtypes: list[npt.DTypeLike] = []
@@ -168,20 +167,6 @@ def run(
             for name in ("decisions", "values", "exits", "saturations", "synaptic_operations", "spike_counts")
         },
     )
-
-
-def check_stimulus(network: FrozenNetwork, stimulus: Stimulus) -> None:
-    """Raise InputError unless ``stimulus`` has the network's inputs, timesteps and coding."""
-    if stimulus.n_inputs != network.n_inputs:
-        raise InputError(f"stimulus has {stimulus.n_inputs} inputs, the network {network.n_inputs}")
-    if stimulus.timesteps != network.timesteps:
-        raise InputError(f"stimulus has {stimulus.timesteps} timesteps, the network {network.timesteps}")
-    if stimulus.is_current != network.coding.is_current:
-        raise InputError(f"stimulus does not have the network's input coding {network.coding.kind!r}")
-    if stimulus.values is not None and stimulus.values.size:
-        limit = network.source_max(0)
-        if int(stimulus.values.max()) > limit:
-            raise InputError(f"stimulus value {int(stimulus.values.max())} exceeds {network.coding.input_bits} bits")
 
 
 def narrowest(bound: int) -> npt.DTypeLike:

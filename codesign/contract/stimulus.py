@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,21 @@ from codesign.basics.arrays import checked_labels, checked_offsets, integers, re
 from codesign.basics.errors import InputError
 from codesign.basics.files import atomic_path
 from codesign.contract.network.limits import MAX_TIMESTEPS, MAX_WIDTH
+from codesign.contract.network.terms import InputCoding
 
 MAX_EVENTS = 1 << 31
 ARRAYS = ("n_inputs", "timesteps", "labels", "offsets", "sources", "values")
+
+
+class Fed(Protocol):
+    """A network, frozen or float, that stimuli are given to."""
+
+    @property
+    def n_inputs(self) -> int: ...
+    @property
+    def timesteps(self) -> int: ...
+    @property
+    def coding(self) -> InputCoding: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +148,26 @@ class Stimulus:
         if self.sources.size:
             if self.sources.min() < 0 or self.sources.max() >= self.n_inputs:
                 raise InputError(f"{where}: a source is outside 0..{self.n_inputs - 1}")
-            rows = np.repeat(np.arange(offsets.size - 1, dtype=np.int64), np.diff(offsets))
-            if np.any(np.diff(rows * self.n_inputs + self.sources.astype(np.int64)) <= 0):
+            # Sources rise but where a row begins. A byte for an event: stimuli have hundreds of millions.
+            rises = self.sources[1:] > self.sources[:-1]
+            begins = offsets[1:-1]
+            rises[begins[(begins > 0) & (begins < self.sources.size)] - 1] = True
+            if not rises.all():
                 raise InputError(f"{where}: a source sends more than one event in a timestep, or out of order")
+
+    def check_for(self, network: Fed) -> None:
+        """Raise InputError unless the stimulus is valid and has the network's inputs, timesteps and coding."""
+        coding = network.coding
+        if self.n_inputs != network.n_inputs:
+            raise InputError(f"stimulus has {self.n_inputs} inputs, the network {network.n_inputs}")
+        if self.timesteps != network.timesteps:
+            raise InputError(f"stimulus has {self.timesteps} timesteps, the network {network.timesteps}")
+        if self.is_current != coding.is_current:
+            raise InputError(f"stimulus does not have the network's input coding {coding.kind!r}")
+        self.validate()
+        largest = 0 if self.values is None else int(self.values.max(initial=0))
+        if largest > coding.largest:
+            raise InputError(f"stimulus value {largest} exceeds {coding.input_bits} bits")
 
     def save(self, path: str | Path) -> None:
         """Write as a pickle-free npz (atomically)."""

@@ -90,7 +90,7 @@ def predict(
     n_units = 0 if split.events is None else network.n_inputs
     dataset = Dataset(str(path), classes, split, split, split, low, high, n_units)
     stimulus, counts = encode(dataset, split, config, network.timesteps)
-    golden.check_stimulus(network, stimulus)
+    stimulus.check_for(network)
     if split.x is not None:
         check_scale(dataset, split, stimulus, config, "the scale is that of the training data")
     trace = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit)

@@ -241,7 +241,7 @@ def collect(folder: Path) -> Record:
     record.stimulus = part(folder / "stimulus.npz", Stimulus.load)
     if record.network is not None and record.stimulus is not None:
         try:
-            golden.check_stimulus(record.network, record.stimulus)
+            record.stimulus.check_for(record.network)
         except InputError as error:
             record.damaged.append(f"stimulus.npz: {error}")
             record.stimulus = None

@@ -139,6 +139,15 @@ def test_an_input_current_is_a_part_of_one():
     np.testing.assert_allclose(floating.run(network, stimulus).membranes[0][:, :, 0], [[0, 0], [2 / 3, 4 / 3], [1, 2]])
 
 
+def test_a_stimulus_is_checked():
+    network = FloatNetwork((one(),), 1, InputCoding("current", 4))
+    label = np.zeros(1, np.int32)
+    with pytest.raises(InputError, match="stimulus value 16 exceeds 4 bits"):
+        floating.run(network, Stimulus(1, 1, label, values=np.array([[16]], np.uint8)))
+    with pytest.raises(InputError, match=r"a source is outside 0\.\.0"):
+        floating.run(FloatNetwork((one(),), 1), Stimulus(1, 1, label, np.array([0, 1]), np.array([7], np.int32)))
+
+
 def test_what_is_out_of_range_is_named():
     for terms, line in (
         ({"decay": 1.5}, "decay 1.5 is outside 0..1"),

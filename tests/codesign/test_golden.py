@@ -508,6 +508,15 @@ def test_stimulus_of_another_coding_is_refused() -> None:
         golden.run(network, Stimulus(1, 6, np.array([0], np.int32), values=np.zeros((1, 1), np.uint8)))
 
 
+def test_a_stimulus_that_is_not_valid_is_refused() -> None:
+    """An event outside of the inputs is a read out of bounds where few inputs have events; one twice counts twice."""
+    network = FrozenNetwork.from_arrays([np.full((1000, 2), 3)], threshold=100, timesteps=1)
+    for sources, message in (([0, 2_000_000_000], "a source is outside 0..999"), ([5, 5], "more than one event")):
+        stimulus = Stimulus(1000, 1, np.zeros(1, np.int32), np.array([0, 2]), np.array(sources, np.int32))
+        with pytest.raises(InputError, match=message):
+            golden.run(network, stimulus)
+
+
 def test_value_beyond_the_input_bits_is_refused() -> None:
     network = next(case for case in CASES if case.is_current).network()
     with pytest.raises(InputError, match="stimulus value 16 exceeds 4 bits"):

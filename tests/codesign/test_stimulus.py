@@ -62,6 +62,7 @@ def test_a_saved_stimulus_is_loaded_unchanged(seed: int, tmp_path: Path) -> None
         ({"sources": np.array([0, -1], np.int32)}, "a source is outside 0..6"),
         ({"sources": np.array([3, 3], np.int32)}, "more than one event in a timestep, or out of order"),
         ({"sources": np.array([3, 2], np.int32)}, "more than one event in a timestep, or out of order"),
+        ({"sources": np.array([3, 3], np.uint64)}, "more than one event in a timestep, or out of order"),
         ({"offsets": np.array([0, 2])}, "2 offsets, expected 3"),
         ({"offsets": np.array([0, 3, 2])}, "offsets do not rise"),
         ({"sources": None}, "neither values nor events"),

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from codesign.basics.errors import InputError
 from codesign.contract.floating.network import FloatLayer, FloatNetwork
 from codesign.contract.golden import CHUNK_BYTES, projection_matrices, weighted_sums
 from codesign.contract.network import INPUT
@@ -53,7 +52,8 @@ def run(network: FloatNetwork, stimulus: Stimulus, *, membranes: bool = True, se
     """Run every sample of ``stimulus``.
 
     ``several`` lets a neuron fire as often in one timestep as its threshold fits into u, each spike subtracting it, as
-    some frameworks train; hardware fires once. Raises InputError if the stimulus does not fit the network.
+    some frameworks train; hardware fires once. Raises InputError if the stimulus is not valid or does not fit the
+    network.
 
     >>> import codesign, numpy
     >>> network = codesign.FloatNetwork.from_arrays([[[0.6]]], timesteps=3, decay=0.5, reset_delay=True, compare=">")
@@ -61,7 +61,7 @@ def run(network: FloatNetwork, stimulus: Stimulus, *, membranes: bool = True, se
     >>> trace.membranes[0].ravel().round(3).tolist(), trace.spikes[0].ravel().tolist()
     ([0.6, 0.9, 1.05], [0, 0, 1])
     """
-    check_stimulus(network, stimulus)
+    stimulus.check_for(network)
     matrices = [[projection_matrices(p, 1) for p in layer.projections] for layer in network.layers]
     widest = max(network.n_inputs, *(layer.n_out for layer in network.layers))
     chunk = max(1, CHUNK_BYTES // (8 * widest * network.timesteps))
@@ -78,18 +78,6 @@ def run(network: FloatNetwork, stimulus: Stimulus, *, membranes: bool = True, se
         np.concatenate([part.values for part in parts]),
         **{name: joined(name) for name in ("spikes", "membranes", "currents")},
     )
-
-
-def check_stimulus(network: FloatNetwork, stimulus: Stimulus) -> None:
-    """Raise InputError unless ``stimulus`` has the network's inputs, timesteps and coding."""
-    for name, found, expected in (
-        ("inputs", stimulus.n_inputs, network.n_inputs),
-        ("timesteps", stimulus.timesteps, network.timesteps),
-    ):
-        if found != expected:
-            raise InputError(f"stimulus has {found} {name}, the network {expected}")
-    if stimulus.is_current != network.coding.is_current:
-        raise InputError(f"stimulus does not have the network's input coding {network.coding.kind!r}")
 
 
 def _run_chunk(
