@@ -72,11 +72,16 @@ def layer_scale(
     """Scale of a layer whose groups of neurons have these active weights, in currents per unit of the source.
 
     F is the smallest with every threshold >= 2^(leak_bits + 3) unless given. ``identity`` is a weight that stays
-    within the limit. ``threshold`` is the float threshold, positive; or one per group, the least magnitude in it.
+    within the limit. ``threshold`` is the float threshold, positive; or one per group, the least magnitude in it. A
+    group without weights has no step of its own: it is given the coarsest of the others, as a part of its threshold, so
+    that it asks for no bits.
     Raises InputError if no F up to 16 reaches that.
     """
     limit = (1 << (bits - 1)) - 1
     step = np.array([weight_scale(weights, limit, identity / limit) for weights in groups])
+    reached = np.array([bool(np.any(weights)) for weights in groups])
+    coarsest = float((step / threshold).max(where=reached, initial=0.0)) or 1.0
+    step = np.where(reached, step, np.maximum(coarsest * np.asarray(threshold), identity / limit))
     candidates = range(MAX_FRACTION_BITS + 1) if fraction_bits is None else [fraction_bits]
     for bits_tried in candidates:
         unit = 2.0**bits_tried / step

@@ -166,6 +166,18 @@ def test_a_scale_per_neuron_shares_the_fraction_bits():
     assert scale.threshold.tolist() == np.round(2.0**scale.fraction_bits / scale.step).tolist()
 
 
+@pytest.mark.parametrize("size", [1.0, 0.0005])
+def test_neurons_that_nothing_reaches_ask_for_no_bits(size: float):
+    weights = [np.array([-0.9, 0.3]) * size, np.array([0.4, 0.2]) * size]
+    thresholds = np.array([size, 2 * size, 0.001 * size])
+    alone = layer_scale(weights, 6, 3, None, "layer 0", threshold=thresholds[:2])
+    beside = layer_scale([*weights, np.zeros(2)], 6, 3, None, "layer 0", threshold=thresholds)
+    assert beside.fraction_bits == alone.fraction_bits
+    assert beside.step[:2].tolist() == alone.step.tolist()
+    assert beside.threshold[2] == alone.threshold.min()
+    assert layer_scale([np.zeros(2)], 6, 3, None, "layer 0", threshold=size).fraction_bits == 6
+
+
 def test_an_identity_is_within_the_weights_range():
     small = np.full(500, 0.01)
     assert layer_scale([small], 6, 3, None, "layer 0").step[0] < 1 / 31
