@@ -480,6 +480,11 @@ def test_layers_must_fit_each_other() -> None:
 def test_weights_that_cannot_be_represented_are_refused() -> None:
     with pytest.raises(InputError, match="weight 128 does not fit 8 signed bits"):
         FrozenLayer.from_dense(np.array([[128]]))
+    for wrong in (np.array([[-128]]), np.array([[(1 << 64) - 1]], np.uint64), np.array([[-(1 << 63)]])):
+        with pytest.raises(InputError, match=f"weight {wrong[0, 0]} does not fit 8 signed bits"):
+            FrozenLayer.from_dense(wrong)
+    with pytest.raises(InputError, match=f"threshold {(1 << 64) - 5} does not fit 64 signed bits"):
+        FrozenLayer.from_dense([[1]], threshold=np.uint64((1 << 64) - 5))
     with pytest.raises(InputError, match="must be an integer"):
         FrozenLayer.from_dense(np.array([[0.5]]))
     with pytest.raises(InputError, match=r"outside \+-7 \(4 bits\)"):

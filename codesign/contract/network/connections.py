@@ -54,9 +54,10 @@ def checked_weights(weights: npt.ArrayLike, dtype: npt.DTypeLike, what: str, n_d
         return array
     if array.ndim != n_dims or not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"weights must be an integer {what}, not {array.dtype} {array.shape}")
-    largest = int(np.abs(array.astype(np.int64)).max(initial=0))
-    if largest > 127:
-        raise InputError(f"weight {largest} does not fit 8 signed bits")
+    # As Python's integers: magnitudes of the widest integers wrap.
+    for extreme in (int(array.max(initial=0)), int(array.min(initial=0))):
+        if abs(extreme) > 127:
+            raise InputError(f"weight {extreme} does not fit 8 signed bits")
     return array
 
 

@@ -130,6 +130,8 @@ class FrozenLayer:
                 array = np.repeat(array, n_out // shape[0])
             if array.shape not in ((), (1,), (n_out,)):
                 raise InputError(f"layer: {name} has the shape {array.shape}, expected ({n_out},)")
+            if int(array.max(initial=0)) > np.iinfo(np.int64).max:
+                raise InputError(f"layer: {name} {array.max()} does not fit 64 signed bits")
             return np.broadcast_to(array, (n_out,)).astype(np.int64)
 
         for name, default in (("bias", 0), ("threshold", 1)):
