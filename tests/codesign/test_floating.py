@@ -50,6 +50,7 @@ def test_a_file_that_is_altered_or_of_another_kind_is_refused(tmp_path):
         ({"n_out": 7_000}, r"expected F64 \[7000\]"),
         ({"synaptic_current": 3}, "neither true nor false"),
         ({"projections": []}, "number of projections"),
+        ({"leak": None}, "unknown key 'leak'; import it again"),
     ):
         altered = {**document, "layers": [{**document["layers"][0], **change}, *document["layers"][1:]]}
         text = json.dumps({**header, "__metadata__": {"codesign": json.dumps(altered)}}).encode()

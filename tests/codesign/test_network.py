@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -292,7 +293,7 @@ def test_layer_fields_are_checked(path: Path, change: dict[str, Any], message: s
     refused(path, f"layer 0: {message}")
 
 
-@pytest.mark.parametrize("source", [[[0]], "x", None, True, {}, 0.0, 10**30])
+@pytest.mark.parametrize("source", [[[0]], "x", None, True, {}, 0.0, 10**30, 2, -2, -3])
 def test_a_source_that_is_no_layer_is_refused(path: Path, source: Any) -> None:
     rewrite(path, metadata=lambda document: document["layers"][1]["projections"][0].update(source=source))
     refused(path, "layer 1: source .* is outside -1..1")
@@ -560,3 +561,32 @@ def test_files_of_earlier_versions_state_no_hash(path: Path) -> None:
 def test_an_unknown_key_is_refused(path: Path) -> None:
     rewrite(path, metadata=lambda document: document.update(hush=document.pop("hash")))
     refused(path, "unknown key 'hush'")
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        ((), "reset_delay"),  # of a later version
+        ((), "x" * 1000),
+        (("leak",), "decay"),
+        (("projections", 0), "delay"),
+        (("projections", 0, "pool"), "stride"),
+        (("projections", 0, "connections"), "n_taps"),
+    ],
+)
+def test_an_unknown_key_of_a_layer_is_refused(path: Path, place: tuple[Any, ...], key: str) -> None:
+    def add(document: dict[str, Any]) -> None:
+        entry = document["layers"][0]
+        entry["projections"][0]["pool"] = {"shape": [2, 1, 1], "size": 1}
+        reduce(lambda found, step: found[step], place, entry)[key] = 0
+
+    rewrite(path, metadata=add)
+    refused(path, f"layer 0: metadata has the unknown key '{key[:40]}'; freeze it again")
+
+
+def test_an_unknown_tensor_or_part_of_the_coding_is_refused(path: Path) -> None:
+    rewrite(path, metadata=lambda document: document["coding"].update(rate=1))
+    refused(path, "unknown key 'rate'")
+    example().save(path)
+    save_file({**load_file(path), "layer2.bias": np.zeros(1)}, path, {"codesign": json.dumps(document_of(path))})
+    refused(path, "has the unknown tensor 'layer2.bias'; freeze it again")

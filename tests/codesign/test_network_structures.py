@@ -146,7 +146,8 @@ def tap(layers: Any, layer: int = 0, projection: int = 0) -> Any:
         (lambda layers: layers[2]["projections"][0]["pool"].update(size=5), "pool size 5 is outside 1..4"),
         (lambda layers: layers[2]["projections"][0]["pool"].update(size="2"), "pool size '2' is outside 1..4"),
         (lambda layers: layers[0]["projections"][0].update(fixed=1), "fixed = 1 is neither true nor false"),
-        (lambda layers: layers[1]["leak"].update(shift="1"), "leak shift '1' is not an integer"),
+        (lambda layers: layers[0]["leak"].update(shift="1"), "leak shift '1' is not an integer"),
+        (lambda layers: layers[1]["leak"].update(shift=1), "unknown tensor 'layer1.leak.shift'"),
         (lambda layers: layers[0]["leak"].update(shift=None), "tensor layer0.leak.shift is missing"),
     ],
 )  # fmt: skip

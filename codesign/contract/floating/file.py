@@ -31,16 +31,16 @@ from codesign.contract.network.terms import ReadoutKind
 if TYPE_CHECKING:
     from codesign.contract.floating.network import FloatLayer, FloatNetwork
 
+LAYER_FACTS = ("name", "n_out", "reset", "reset_delay", "compare", "refractory")
+ARRAYS = ("threshold", "bias", "decay", "reset_value")
 FLOAT = Form(
     "codesign-float-network",
     (1,),
     frozenset({"format", "version", "timesteps", "readout", "coding", "layers"}),
     "float network",
     "import it again",
+    {**DTYPES, **dict.fromkeys((*ARRAYS, "current_decay", "weights"), "F64")},
 )
-LAYER_FACTS = ("name", "n_out", "reset", "reset_delay", "compare", "refractory")
-ARRAYS = ("threshold", "bias", "decay", "reset_value")
-FLOAT_DTYPES = {**DTYPES, **dict.fromkeys((*ARRAYS, "current_decay", "weights"), "F64")}
 
 
 def metadata(network: FloatNetwork) -> dict[str, Any]:
@@ -81,14 +81,11 @@ def read(path: Path) -> tuple[FloatNetwork, str]:
     """The network of a file, not yet validated, and the hash that the file states."""
     from codesign.contract.floating.network import FloatNetwork
 
-    with open_content(path, FLOAT, "no such float network; `codesign import` writes one") as (document, file):
+    with open_content(path, FLOAT, "no such float network; `codesign import` writes one") as (document, reader):
         network = FloatNetwork(
-            tuple(
-                _read_layer(Reader(file, f"{path}: layer {index}", FLOAT_DTYPES), index, entry)
-                for index, entry in enumerate(document["layers"])
-            ),
+            tuple(_read_layer(reader.layer(index), index, entry) for index, entry in enumerate(document["layers"])),
             document["timesteps"],
-            read_coding(document),
+            read_coding(reader, document["coding"]),
             cast(ReadoutKind, document["readout"]),
         )
         return network, document[HASH_KEY]
@@ -97,6 +94,7 @@ def read(path: Path) -> tuple[FloatNetwork, str]:
 def _read_layer(reader: Reader, index: int, entry: Mapping[str, Any]) -> FloatLayer:
     from codesign.contract.floating.network import FloatLayer
 
+    reader.check_keys(entry, (*LAYER_FACTS, "synaptic_current", "shape", "projections"))
     n_out, current = reader.size(entry, "n_out", MAX_WIDTH), entry["synaptic_current"]
     if not isinstance(current, bool):
         raise InputError(f"{reader.where}: synaptic_current = {current!r} is neither true nor false")

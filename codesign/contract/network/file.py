@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,8 +24,9 @@ import numpy as np
 from codesign.basics.errors import InputError
 from codesign.basics.files import atomic_path, input_size, parse_json
 from codesign.contract.network.connections import Connections, Convolution, Projection, SumPool, Synapses, is_whole
-from codesign.contract.network.layer import FrozenLayer
+from codesign.contract.network.layer import LEAKS, FrozenLayer
 from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_SYNAPSES, MAX_WIDTH
+from codesign.contract.network.structure import check_source
 from codesign.contract.network.terms import CodingKind, InputCoding, Leak, ReadoutKind
 
 if TYPE_CHECKING:
@@ -49,6 +51,15 @@ LAYER_NUMBERS = (
 )
 # From TERM_VERSION on.
 TERM_NUMBERS = ("reset_delay", "current_width")
+# Keys of the parts of a document, beside those of a layer.
+CODING_KEYS = ("kind", "input_bits", "parameters")
+LEAK_KEYS = ("kind", "shift", "multiplier")
+PROJECTION_KEYS = ("source", "fixed", "pool", "connections")
+POOL_KEYS = ("shape", "size")
+CONNECTION_KEYS = {
+    "synapses": ("kind", "n_in", "n_out", "n_synapses"),
+    "convolution": ("kind", "in_shape", "out_channels", "kernel", "stride", "padding", "n_taps"),
+}
 SYNAPSE_ARRAYS = ("indptr", "targets", "weights")
 TAP_ARRAYS = ("in_channel", "out_channel", "ky", "kx", "weights")
 DTYPES = {
@@ -214,44 +225,47 @@ class Form:
     keys: frozenset[str]
     title: str
     again: str
+    dtypes: Mapping[str, str]
 
 
-FROZEN = Form(FORMAT_NAME, VERSIONS, frozenset(KEYS), "frozen network", "freeze it again")
+FROZEN = Form(FORMAT_NAME, VERSIONS, frozenset(KEYS), "frozen network", "freeze it again", DTYPES)
 
 
 def read(path: Path) -> Contents:
     """Contents of a file. Raises InputError with the file's name in front."""
-    with open_content(path, FROZEN, "no such frozen network; `codesign freeze` writes one") as (document, file):
+    with open_content(path, FROZEN, "no such frozen network; `codesign freeze` writes one") as (document, reader):
         return Contents(
             tuple(
-                _read_layer(Reader(file, f"{path}: layer {index}"), index, entry, document["version"])
+                _read_layer(reader.layer(index), index, entry, document["version"])
                 for index, entry in enumerate(document["layers"])
             ),
             document["timesteps"],
-            read_coding(document),
+            read_coding(reader, document["coding"]),
             cast(ReadoutKind, document["readout"]),
             document.get(HASH_KEY),
         )
 
 
-def read_coding(document: Mapping[str, Any]) -> InputCoding:
-    coding = document["coding"]
-    return InputCoding(cast(CodingKind, coding["kind"]), coding["input_bits"], coding["parameters"])
+def read_coding(reader: Reader, entry: Mapping[str, Any]) -> InputCoding:
+    reader.check_keys(entry, CODING_KEYS)
+    return InputCoding(cast(CodingKind, entry["kind"]), entry["input_bits"], entry["parameters"])
 
 
 @contextmanager
-def open_content(path: Path, form: Form, absent: str) -> Iterator[tuple[dict[str, Any], Any]]:
-    """The checked document and the open tensors of a file of a form.
+def open_content(path: Path, form: Form, absent: str) -> Iterator[tuple[dict[str, Any], Reader]]:
+    """The checked document of a file of a form, and the reader of its tensors.
 
     What the block trips over in a document, a key that is missing or of another kind, becomes an InputError with the
-    file's name in front.
+    file's name in front, and so does a tensor that the block has not read.
     """
     from safetensors import SafetensorError, safe_open
 
     check_header(path, absent, MAX_HEADER_BYTES)
     try:
         with safe_open(path, framework="numpy") as file:
-            yield _parse_metadata(path, form, (file.metadata() or {}).get(METADATA_KEY)), file
+            reader = Reader(file, str(path), form)
+            yield _parse_metadata(path, form, (file.metadata() or {}).get(METADATA_KEY)), reader
+            reader.check_all_read()
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -289,7 +303,7 @@ def _parse_metadata(path: Path, form: Form, text: str | None) -> dict[str, Any]:
     unknown = sorted(document.keys() - form.keys - {HASH_KEY})
     if unknown:
         # Not passed over: it may be a key whose name is damaged.
-        raise InputError(f"{path}: metadata has the unknown key {unknown[0]!r}; {form.again}")
+        raise InputError(f"{path}: metadata has the unknown key {unknown[0][:40]!r}; {form.again}")
     layers = document.get("layers")
     if not isinstance(layers, list) or not 1 <= len(layers) <= MAX_LAYERS:
         raise InputError(f"{path}: the number of layers is outside 1..{MAX_LAYERS}")
@@ -297,17 +311,41 @@ def _parse_metadata(path: Path, form: Form, text: str | None) -> dict[str, Any]:
 
 
 class Reader:
-    """Tensors of an open file, each read only if its type and size are what the metadata says."""
+    """Tensors of an open file, each read only if its type and size are what the metadata says.
 
-    def __init__(self, file: Any, where: str, dtypes: Mapping[str, str] = DTYPES) -> None:
-        self._file, self._present, self.where, self._dtypes = file, frozenset(file.keys()), where, dtypes
+    where : what errors begin with.
+    """
+
+    def __init__(self, file: Any, where: str, form: Form) -> None:
+        self._file, self.where, self._form = file, where, form
+        self._present = frozenset(file.keys())
+        self._read: set[str] = set()
+
+    def layer(self, index: int) -> Reader:
+        """The same reader for one layer."""
+        found = copy(self)
+        found.where = f"{self.where}: layer {index}"
+        return found
+
+    def check_keys(self, entry: Mapping[str, Any], names: Iterable[str]) -> None:
+        """Raise InputError for a key of the document that no version of the form has."""
+        unknown = sorted(entry.keys() - set(names))
+        if unknown:
+            raise InputError(f"{self.where}: metadata has the unknown key {unknown[0][:40]!r}; {self._form.again}")
+
+    def check_all_read(self) -> None:
+        """Raise InputError for a tensor that nothing has asked for."""
+        unknown = sorted(self._present - self._read)
+        if unknown:
+            raise InputError(f"{self.where}: has the unknown tensor {unknown[0][:40]!r}; {self._form.again}")
 
     def array(self, key: str, size: int) -> Any:
         name = key.rsplit(".", 1)[1]
         if key not in self._present:
             raise InputError(f"{self.where}: tensor {key} is missing")
         view = self._file.get_slice(key)
-        dtype = self._dtypes[name]
+        dtype = self._form.dtypes[name]
+        self._read.add(key)
         if view.get_dtype() != dtype or list(view.get_shape()) != [size]:
             raise InputError(
                 f"{self.where}: {name} is {view.get_dtype()} {view.get_shape()}, expected {dtype} [{size}]"
@@ -322,8 +360,11 @@ class Reader:
 
 def _read_layer(reader: Reader, index: int, entry: Mapping[str, Any], version: int) -> FrozenLayer:
     n_out = reader.size(entry, "n_out", MAX_WIDTH)
+    terms: dict[str, Any] = {name: entry[name] for name in _term_numbers(version)}
+    reader.check_keys(entry, (*LAYER_NUMBERS, *terms, *LEAKS[: 2 if terms else 1], "shape", "projections"))
 
     def leak(field: str) -> Leak:
+        reader.check_keys(entry[field], LEAK_KEYS)
         numbers = {
             name: reader.array(f"layer{index}.{field}.{name}", n_out)
             if entry[field][name] is None
@@ -332,7 +373,6 @@ def _read_layer(reader: Reader, index: int, entry: Mapping[str, Any], version: i
         }
         return Leak(entry[field]["kind"], **numbers)
 
-    terms: dict[str, Any] = {name: entry[name] for name in _term_numbers(version)}
     if terms:
         terms["current_leak"] = None if entry["current_leak"] is None else leak("current_leak")
     return FrozenLayer(
@@ -349,39 +389,44 @@ def read_projections(reader: Reader, index: int, entries: Any) -> tuple[Projecti
     """The projections of layer ``index``. Raises InputError unless there are 1 to MAX_PROJECTIONS."""
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_PROJECTIONS:
         raise InputError(f"{reader.where}: the number of projections is outside 1..{MAX_PROJECTIONS}")
-    return tuple(
-        _read_projection(reader, f"layer{index}.projection{number}", entry) for number, entry in enumerate(entries)
-    )
+    return tuple(_read_projection(reader, index, number, entry) for number, entry in enumerate(entries))
 
 
-def _read_projection(reader: Reader, key: str, entry: Mapping[str, Any]) -> Projection:
+def _read_projection(reader: Reader, index: int, number: int, entry: Mapping[str, Any]) -> Projection:
+    reader.check_keys(entry, PROJECTION_KEYS)
     pool, fixed = entry["pool"], entry["fixed"]
+    # Before PREVIOUS and OWN, which no file has, are taken for layers.
+    check_source(entry["source"], index, reader.where)
     if not isinstance(fixed, bool):
         raise InputError(f"{reader.where}: fixed = {fixed!r} is neither true nor false")
+    if pool is not None:
+        reader.check_keys(pool, POOL_KEYS)
     return Projection(
         entry["source"],
-        _read_connections(reader, key, entry["connections"]),
+        _read_connections(reader, f"layer{index}.projection{number}", entry["connections"]),
         None if pool is None else SumPool(cast(Any, tuple(pool["shape"])), pool["size"]),
         fixed,
     )
 
 
 def _read_connections(reader: Reader, key: str, entry: Mapping[str, Any]) -> Connections:
-    if entry["kind"] == "synapses":
+    kind = entry["kind"]
+    if not isinstance(kind, str) or kind not in CONNECTION_KEYS:
+        raise InputError(f"{reader.where}: connections {kind!r} are none of {', '.join(CONNECTION_KEYS)}")
+    reader.check_keys(entry, CONNECTION_KEYS[kind])
+    if kind == "synapses":
         n_in, n_out = (reader.size(entry, name, MAX_WIDTH) for name in ("n_in", "n_out"))
         count = reader.size(entry, "n_synapses", MAX_SYNAPSES)
         sizes = {"indptr": n_in + 1, "targets": count, "weights": count}
         return Synapses(n_in, n_out, **{name: reader.array(f"{key}.{name}", size) for name, size in sizes.items()})
-    if entry["kind"] == "convolution":
-        count = reader.size(entry, "n_taps", MAX_SYNAPSES)
-        convolution = Convolution(
-            cast(Any, tuple(entry["in_shape"])),
-            entry["out_channels"],
-            cast(Any, tuple(entry["kernel"])),
-            entry["stride"],
-            entry["padding"],
-            **{name: reader.array(f"{key}.{name}", count) for name in TAP_ARRAYS},
-        )
-        convolution.check_sizes(reader.where)
-        return convolution
-    raise InputError(f"{reader.where}: connections {entry['kind']!r} are none of synapses, convolution")
+    count = reader.size(entry, "n_taps", MAX_SYNAPSES)
+    convolution = Convolution(
+        cast(Any, tuple(entry["in_shape"])),
+        entry["out_channels"],
+        cast(Any, tuple(entry["kernel"])),
+        entry["stride"],
+        entry["padding"],
+        **{name: reader.array(f"{key}.{name}", count) for name in TAP_ARRAYS},
+    )
+    convolution.check_sizes(reader.where)
+    return convolution

@@ -85,6 +85,12 @@ def check_readout(last: Population, readout: ReadoutKind, where: str) -> None:
         raise InputError(f"{where}: readout {readout}: the last layer emits no spikes, after which it would rest")
 
 
+def check_source(source: Any, index: int, where: str) -> None:
+    """Raise InputError unless a projection of layer ``index`` reads the input, an earlier layer or its own."""
+    if not is_whole(source, INPUT, index):
+        raise InputError(f"{where}: source {source!r} is outside -1..{index} (-1 is the network's input)")
+
+
 def check_sources(layers: Sequence[Population], index: int, where: str, membrane_readout: str | None) -> None:
     """Raise InputError unless every projection of a layer fits its source.
 
@@ -94,10 +100,7 @@ def check_sources(layers: Sequence[Population], index: int, where: str, membrane
     n_inputs = layers[0].projections[0].n_sources
     for projection in layer.projections:
         source = projection.source
-        if not is_whole(source, INPUT, index):
-            raise InputError(
-                f"{where}: layer {index}: source {source!r} is outside -1..{index} (-1 is the network's input)"
-            )
+        check_source(source, index, f"{where}: layer {index}")
         name = "the network" if source == INPUT else f"layer {source}"
         size = n_inputs if source == INPUT else layers[source].n_out
         if projection.n_sources != size:
