@@ -79,6 +79,11 @@ class Stimulus:
         sources = self.sources[np.repeat(self.offsets[rows], counts) + within]
         return Stimulus(self.n_inputs, self.timesteps, self.labels[chosen], offsets, sources)
 
+    def spread(self, most: int) -> Stimulus:
+        """At most ``most`` samples at even distances, in order: where classes or patients follow another, of each."""
+        count = min(len(self), most)
+        return self.take(np.arange(count) * len(self) // max(count, 1))
+
     def events(self, sample: int, timestep: int) -> npt.NDArray[np.int32]:
         """Sources that send an event in this sample and timestep."""
         assert self.offsets is not None and self.sources is not None

@@ -45,7 +45,8 @@ class FreezeResult:
 
     network : the frozen network, dead code removed.
     test_stimulus : the encoded test samples with their labels.
-    calibration : encoded validation samples, 500 at most, which may guide placement and estimates.
+    calibration : encoded validation samples, 500 at most, spread over all of them, which may guide placement and
+        estimates.
     decisions : int32 (N,); of the frozen network on them, by the golden model.
     margins : int64 (N,); readout value of the class decided for less that of the next best.
     figures : accuracies on the test samples and sizes, keys as in the manifest's figures.
@@ -116,7 +117,7 @@ def freeze(
     counts = encoded["test"][1]
     figures = {"accuracy_float": in_float(stimulus), **frozen_figures(found.network, stimulus, trace)}
     figures |= {"events_merged": counts.merged, "events_dropped": counts.dropped}
-    calibration = validation.take(slice(0, CALIBRATION_SAMPLES))
+    calibration = validation.spread(CALIBRATION_SAMPLES)
     return FreezeResult(found.network, stimulus, calibration, trace.decisions, trace.margins, figures, details)
 
 

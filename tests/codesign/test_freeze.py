@@ -14,6 +14,7 @@ from codesign.contract.scaling import layer_scale, weight_scale
 from codesign.contract.stimulus import Stimulus
 from codesign.data import load_dataset
 from codesign.data.encoders import encode, input_coding
+from codesign.quantise import freeze as freezing
 from codesign.quantise.freeze import balanced_accuracy, freeze, freeze_model, load_trained
 from codesign.train import train
 from codesign.train.batches import Batches, input_shape
@@ -218,7 +219,7 @@ def run(tmp_path_factory):
     return config, dataset, train(config, dataset, folder)
 
 
-def test_freezing_digits(run, tmp_path):
+def test_freezing_digits(run, tmp_path, monkeypatch):
     config, dataset, trained = run
     result = freeze(config, trained, dataset)
     network = result.network
@@ -243,8 +244,11 @@ def test_freezing_digits(run, tmp_path):
     assert max(layer.weight_bits for layer in network.layers) == 6
     leak_bits = config.network.leak_shift
     assert all((layer.threshold >= 1 << (leak_bits + 3)).all() for layer in network.layers)
+    assert len(result.calibration) == 100
+    monkeypatch.setattr(freezing, "CALIBRATION_SAMPLES", 10)
     again = freeze(config, trained.folder, dataset)
     assert again.network.hash == network.hash
+    assert np.array_equal(again.calibration.values, result.calibration.values[::10])
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8])

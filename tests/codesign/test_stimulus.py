@@ -36,6 +36,15 @@ def test_take_keeps_events_and_labels_together(chosen) -> None:
     assert taken.labels.tolist() == np.arange(5)[chosen].tolist()
 
 
+def test_samples_are_spread_over_all_of_them() -> None:
+    stimulus = Stimulus.from_dense(events(1, samples=9), np.arange(9))
+    for most, chosen in ((3, [0, 3, 6]), (4, [0, 2, 4, 6]), (9, range(9)), (500, range(9))):
+        spread = stimulus.spread(most)
+        assert spread.labels.tolist() == list(chosen)
+        assert np.array_equal(spread.dense(), events(1, samples=9)[list(chosen)])
+    assert len(stimulus.take([]).spread(4)) == 0
+
+
 def test_take_of_values() -> None:
     values = np.arange(12, dtype=np.uint8).reshape(3, 4)
     taken = Stimulus(4, 2, np.arange(3, dtype=np.int32), values=values).take([2, 0])
