@@ -20,6 +20,7 @@ from codesign.contract.deadcode import remove_dead_code
 from codesign.contract.network import FrozenNetwork, InputCoding
 from codesign.contract.stimulus import Stimulus
 from codesign.data.automatic import resolve, settled
+from codesign.data.chance import compare
 from codesign.data.encoders import encode, input_coding
 from codesign.data.plausibility import check_training
 from codesign.data.samples import Dataset
@@ -238,7 +239,7 @@ def frozen_figures(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Tra
     """Figures of a frozen network on labelled samples, from the golden model's trace of them."""
     return {
         "accuracy_frozen": _accuracy(trace.decisions, stimulus.labels),
-        "balanced_accuracy": balanced_accuracy(trace.decisions, stimulus.labels),
+        "balanced_accuracy": compare(stimulus.labels, trace.decisions, network.n_outputs).balanced,
         "density": network.density,
         "layer_density": network.layer_density,
         "synapses": network.n_synapses,
@@ -250,11 +251,6 @@ def frozen_figures(network: FrozenNetwork, stimulus: Stimulus, trace: golden.Tra
         "synaptic_operations_per_sample": float(trace.synaptic_operations.sum() / len(stimulus)),
         "network_hash": network.hash,
     }
-
-
-def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes that occur of the fraction of their samples decided right."""
-    return float(np.mean([np.mean(decisions[labels == label] == label) for label in np.unique(labels)]))
 
 
 def load_trained(config: Config, trained: TrainResult | str | Path, dataset: Dataset) -> SpikingNetwork:

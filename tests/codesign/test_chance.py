@@ -41,6 +41,12 @@ def test_a_useful_answer_below_the_commonest_class_is_told_with_its_balanced_acc
     assert "balanced over the classes it is 91.7%" in found.sentence("accuracy")
 
 
+def test_balanced_accuracy_weighs_the_classes_that_occur_equally():
+    labels = np.repeat([0, 2], [90, 10])
+    assert compare(labels, np.zeros(100, int), 3).balanced == 0.5
+    assert compare(labels, np.where(np.arange(100) < 45, 0, 2), 3).balanced == pytest.approx(0.75)
+
+
 def test_classes_that_do_not_occur_make_the_commonest_one_better_than_one_over_all():
     found = compare([0, 0, 1, 1], [0, 1, 0, 1], 10)
     assert (found.guess, found.commonest) == (0.5, 0)
