@@ -85,7 +85,8 @@ def layer_scale(
     candidates = range(MAX_FRACTION_BITS + 1) if fraction_bits is None else [fraction_bits]
     for bits_tried in candidates:
         unit = 2.0**bits_tried / step
-        whole = np.round(unit * threshold).astype(np.int64)
+        # Thresholds that no integers hold are cut, not wrapped into small ones; the contract's limit is far below.
+        whole = np.minimum(np.round(unit * threshold), 2.0**62).astype(np.int64)
         if fraction_bits is not None or whole.min() >= 1 << (leak_bits + 3):
             if whole.min() < 1:
                 raise InputError(f"{where}: the threshold rounds to 0 with fraction_bits = {bits_tried}; raise it")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ from codesign.contract.network import (
     Projection,
     signed_width,
 )
-from codesign.contract.network.terms import rest_text
+from codesign.contract.network.connections import is_whole
+from codesign.contract.network.terms import plain_number, rest_text
 from codesign.contract.scaling import LayerScale, layer_scale, leak_bits, nearest_multipliers, nearest_shifts
 from codesign.contract.stimulus import Stimulus
 
@@ -84,16 +85,16 @@ def quantise(
 ) -> Quantised:
     """The frozen network that is nearest to ``network``, layer by layer, by the rounding of its numbers.
 
-    calibration : samples whose membranes, ``margin`` times over, decide the membranes' widths; without them bounds do,
-        which follow from the weights and are wider.
+    calibration : samples whose membranes, ``margin`` times over (1 or more), decide the membranes' widths; without them
+        bounds do, which follow from the weights and are wider.
     weight_bits : 2..8, of all layers or of each.
     scale : whether neurons (of a convolution: channels) have a step of the weights each, or share the layer's. A last
         layer that only integrates and one that is reset to a value share theirs in any case.
     leak_tolerance : the largest relative change of 1 - decay that a leak of hardware may have.
     drop_refractory : leave out refractory periods, whose counters a machine then does not need, and list them.
 
-    Raises InputError if the network is not valid, a leak is beyond its tolerance or a scale cannot be found, and
-    UnsupportedError for what a frozen network does not hold.
+    Raises InputError if the network or an argument is not valid, a leak is beyond its tolerance or a scale cannot be
+    found, and UnsupportedError for what a frozen network does not hold.
 
     >>> import codesign
     >>> network = codesign.FloatNetwork.from_arrays([[[0.5, -0.25], [1.0, 0.75]]], timesteps=3, decay=0.9)
@@ -104,11 +105,13 @@ def quantise(
     'decay 0.9 becomes 461 / 2^9: 1 - decay changes by 0.39 %'
     """
     network.validate()
-    bits = [weight_bits] * len(network.layers) if isinstance(weight_bits, int) else list(weight_bits)
-    if len(bits) != len(network.layers):
-        raise InputError(entries_for("weight_bits", len(bits), len(network.layers)))
-    for wrong in (found for found in bits if type(found) is not int or not 2 <= found <= 8):
-        raise InputError(f"weight_bits = {wrong!r} is outside 2..8")
+    bits = _bits_by_layer(weight_bits, len(network.layers))
+    if scale not in get_args(Scale):
+        raise InputError(f"scale {scale!r} is none of {', '.join(get_args(Scale))}")
+    for name, value, low in (("leak_tolerance", leak_tolerance, 0.0), ("margin", margin, 1.0)):
+        number = plain_number(value)
+        if type(number) not in (int, float) or not low <= number < math.inf:
+            raise InputError(f"{name} = {value!r} is no number of {low:g} or more")
     changes: list[Change] = []
     if drop_refractory:
         network = network.with_layers(
@@ -121,6 +124,17 @@ def quantise(
     changes.append(_width_change(bounded, frozen, calibration))
     frozen.validate()
     return Quantised(frozen, tuple(found for _, found in made), tuple(changes))
+
+
+def _bits_by_layer(weight_bits: Any, n_layers: int) -> list[int]:
+    """The bits of each layer's weights. Raises InputError unless they are one number of 2..8, or one for each layer."""
+    given = plain_number(weight_bits)
+    bits = [plain_number(found) for found in given] if np.iterable(given) else [given] * n_layers
+    if len(bits) != n_layers:
+        raise InputError(entries_for("weight_bits", len(bits), n_layers))
+    for wrong in (found for found in bits if not is_whole(found, 2, 8)):
+        raise InputError(f"weight_bits = {wrong!r} is outside 2..8")
+    return bits
 
 
 def snapped_leak(decay: Float, tolerance: float, where: str, what: str) -> tuple[Leak, Change | None]:

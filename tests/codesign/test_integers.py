@@ -1,5 +1,6 @@
 """Float networks become integers: what stays the same, by how much the rest changes, and what is refused."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -181,8 +182,43 @@ def test_widths_hold_the_samples_of_every_batch(monkeypatch):
     assert quantise(network, stimulus.take([1, 2])).network.layers[0].membrane_width < whole
 
 
-def test_numbers_of_bits_are_checked():
-    network = network_of([[1.0]])
-    for bits, line in ((9, "weight_bits = 9"), (1, "weight_bits = 1"), ([8, 8], "2 entries for 1 layer")):
-        with pytest.raises(InputError, match=line):
-            quantise(network, weight_bits=bits)
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"weight_bits": 9}, "weight_bits = 9 is outside 2..8"),
+        ({"weight_bits": 1}, "weight_bits = 1 is outside 2..8"),
+        ({"weight_bits": [8, 8]}, "2 entries for 1 layer"),
+        ({"weight_bits": True}, "weight_bits = True"),
+        ({"weight_bits": "8"}, "weight_bits = '8'"),
+        ({"weight_bits": None}, "weight_bits = None"),
+        ({"scale": "channel"}, "scale 'channel' is none of layer, neuron"),
+        ({"leak_tolerance": math.nan}, "leak_tolerance = nan is no number of 0 or more"),
+        ({"leak_tolerance": -0.1}, "leak_tolerance = -0.1 is no number"),
+        ({"leak_tolerance": "1"}, "leak_tolerance = '1' is no number"),
+        ({"margin": math.nan}, "margin = nan is no number of 1 or more"),
+        ({"margin": 0.0}, "margin = 0.0 is no number of 1 or more"),
+        ({"margin": math.inf}, "margin = inf is no number"),
+    ],
+)
+def test_arguments_are_checked(arguments, line):
+    with pytest.raises(InputError, match=line.replace(".", r"\.")):
+        quantise(network_of([[1.0]]), **arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    network = network_of([[1.0, 0.3]])
+    wanted = quantise(network, weight_bits=5, margin=1.0, leak_tolerance=0.0).network.hash
+    for bits in (np.int64(5), [np.int8(5)], np.array([5]), np.array(5)):
+        found = quantise(network, weight_bits=bits, margin=np.float32(1), leak_tolerance=np.int64(0))  # type: ignore
+        assert found.network.hash == wanted
+
+
+def test_weights_that_are_tiny_beside_the_threshold_are_called_that():
+    for size in (1e-13, 1e-20, 1e-200):
+        with pytest.raises(UnsupportedError, match=r"threshold of 1 is beyond 2\^40 steps of its weights"):
+            quantise(network_of([[size, size / 2]]))
+
+
+def test_weights_beyond_reason_are_refused():
+    with pytest.raises(InputError, match=r"a weight is zero, NaN or beyond \+-1e\+30"):
+        network_of([[1e200, 1.0]])

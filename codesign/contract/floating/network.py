@@ -16,7 +16,7 @@ from codesign.contract.floating import file
 from codesign.contract.network import InputCoding, Projection, ReadoutKind, Synapses
 from codesign.contract.network.connections import Shape, check_array, is_whole
 from codesign.contract.network.file import content_hash
-from codesign.contract.network.limits import INPUT, MAX_WIDTH
+from codesign.contract.network.limits import INPUT, MAX_FLOAT, MAX_WIDTH
 from codesign.contract.network.structure import (
     by_layer,
     check_projections,
@@ -28,8 +28,6 @@ from codesign.contract.network.structure import (
 from codesign.contract.network.terms import CodingKind, CompareKind, ResetKind, plain_fields
 
 Float = npt.NDArray[np.float64]
-# Beyond these a term is a mistake of its file, and products of terms might not be finite.
-MAX_TERM = 1e30
 MAX_NAME = 200
 
 
@@ -40,7 +38,7 @@ class FloatLayer:
     name : what its source calls it; of reports alone.
     n_out : number of neurons, 1 or more.
     projections : 1 to 16, with float64 weights and sources as in a frozen network.
-    threshold, bias, decay, reset_value : float64 (n_out,).
+    threshold, bias, decay, reset_value : float64 (n_out,). These and weights are within +-1e30.
     current_decay : float64 (n_out,), or None without a synaptic current.
     reset, compare : as in a frozen network; ``reset_value`` is used with reset 'value' alone.
     reset_delay : the threshold is subtracted a timestep late and undecayed (reset 'subtract' alone).
@@ -108,7 +106,7 @@ class FloatLayer:
         check_reset(self, where)
         for name, values in self.terms.items():
             check_array(values, np.float64, self.n_out, f"{where}: {name}")
-            if not np.all(np.abs(values) <= MAX_TERM):
+            if not np.all(np.abs(values) <= MAX_FLOAT):
                 raise InputError(f"{where}: {name} holds NaN, infinite or huge values")
             if name.endswith("decay") and (values.min() < 0 or values.max() > 1):
                 wrong = values.min() if values.min() < 0 else values.max()

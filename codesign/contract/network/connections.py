@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.basics.errors import InputError
-from codesign.contract.network.limits import MAX_REACH, MAX_SYNAPSES, MAX_WIDTH
+from codesign.contract.network.limits import MAX_FLOAT, MAX_REACH, MAX_SYNAPSES, MAX_WIDTH
 from codesign.contract.network.terms import Int, plain_fields
 
 Shape = tuple[int, int, int]
@@ -62,10 +62,10 @@ def checked_weights(weights: npt.ArrayLike, dtype: npt.DTypeLike, what: str, n_d
 
 
 def check_weights(weights: Weights, weight_bits: int | None, where: str) -> None:
-    """Raise InputError unless the weights are nonzero and within their bits, or finite if they have None: float64."""
+    """Raise InputError unless the weights are nonzero and within their bits, or +-1e30 if they have None: float64."""
     if weight_bits is None:
-        if weights.size and not (np.isfinite(weights).all() and np.all(weights != 0)):
-            raise InputError(f"{where}: a weight is zero, infinite or NaN")
+        if weights.size and not (np.all(np.abs(weights) <= MAX_FLOAT) and np.all(weights != 0)):
+            raise InputError(f"{where}: a weight is zero, NaN or beyond +-{MAX_FLOAT:g}")
         return
     limit = (1 << (weight_bits - 1)) - 1
     if weights.size and (np.any(weights == 0) or int(np.abs(weights.astype(np.int64)).max()) > limit):

@@ -10,6 +10,8 @@ MAX_TIMESTEPS = 1 << 16
 # Numbers of a kernel: along an axis taps times targets, and together taps times channels of targets.
 MAX_REACH = 1 << 24
 MAX_CONSTANT = 1 << 40
+# Of a float network, weights included: beyond it a number is a mistake of its file, and products might not be finite.
+MAX_FLOAT = 1e30
 # Bits of a stored membrane or synaptic current.
 MAX_STATE_WIDTH = 48
 # Timesteps of rest after a spike.
