@@ -7,9 +7,9 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +19,23 @@ from typing import Any
 from codesign.basics.errors import InputError, OutputError
 
 MAX_TEXT_BYTES = 1 << 23
+# Why nothing can be written, by the operating system's number, and what helps.
+UNWRITABLE = {
+    errno.ENOSPC: "the disk is full; free some space and run the command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EFBIG: "the file is larger than the disk or `ulimit -f` allows; choose another folder with -o",
+    errno.EIO: "the disk reports an error; check it, or choose another folder with -o",
+    errno.EROFS: "not writable, the file system is read-only; choose another folder with -o",
+    errno.EACCES: "not writable; choose another folder with -o",
+    errno.EPERM: "not writable; choose another folder with -o",
+}
+# The same where a place for a file is made, of which no other work fails.
+OCCUPIED = {
+    errno.ENOTDIR: "a file is in the way of this folder",
+    errno.EEXIST: "a file is in the way of this folder",
+    errno.EISDIR: "is a folder; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose another one",
+}
 
 
 def input_size(path: Path, absent: str = "no such file", limit: int | None = None) -> int:
@@ -114,17 +131,23 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(f"{path}: the disk is full; free some space and run the command again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(f"{path}: not writable; choose another folder with -o") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise OutputError(f"{path}: a file is in the way of this folder") from error
-        if error.errno == errno.EISDIR:
-            raise OutputError(f"{path}: is a folder; choose another name") from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise OutputError(f"{shown(path)}: the name is too long; choose another one") from error
-        raise
+        why = {**UNWRITABLE, **OCCUPIED}.get(error.errno or 0)
+        if why is None:
+            raise
+        raise OutputError(f"{shown(path)}: {why}") from error
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name next to ``path`` that nothing has."""
+    return path.with_name(f".{path.name}.{secrets.token_urlsafe(6)}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; of a symbolic link the link alone. Absent is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -132,12 +155,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Temporary sibling of ``path`` that replaces it when the block ends, or vanishes when it fails."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _beside(path)
+        # Made by the ordinary call, so that its mode is that of the user's other files.
+        temporary.touch(exist_ok=False)
         try:
             yield temporary
-            temporary.chmod(0o644)
             temporary.replace(path)
         finally:
             with suppress(FileNotFoundError):
@@ -146,18 +168,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Temporary sibling folder that replaces ``path`` when the block ends, or vanishes when it fails."""
+    """Temporary sibling folder that replaces ``path`` when the block ends, or vanishes when it fails.
+
+    Of a symbolic link the link is replaced. At every moment one of the two folders is whole: the old one is renamed out
+    of the way before it is removed, and named back if the new one cannot take its place.
+    """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary, old = _beside(path), _beside(path)
+        temporary.mkdir()
         try:
             yield temporary
-            temporary.chmod(0o755)
-            if path.exists():
-                shutil.rmtree(path)
+            if os.path.lexists(path) and not (path.is_dir() or path.is_symlink()):
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            with suppress(FileNotFoundError):
+                path.replace(old)
             temporary.replace(path)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if os.path.lexists(old) and not os.path.lexists(path):
+                old.replace(path)
+            for left in (temporary, old):
+                with suppress(OSError):
+                    remove(left)
 
 
 def write_text(path: Path, text: str) -> None:

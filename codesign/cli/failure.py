@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import tempfile
 import traceback
@@ -10,17 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codesign.basics.errors import CodesignError, OutputError
+from codesign.basics.files import UNWRITABLE
 from codesign.cli.console import console
 
 INTERNAL = 1
 USAGE = 2
 MAX_LINE = 1000
-UNWRITABLE = {
-    errno.ENOSPC: "the disk is full; free some space and run the command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
-    errno.EROFS: "the file system is read-only; choose another folder with -o",
-    errno.EACCES: "permission denied; choose another folder with -o",
-}
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> int:

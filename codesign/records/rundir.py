@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from codesign.basics.errors import AlteredError, InputError, OutputError
-from codesign.basics.files import explain_write_errors, file_hash, json_text, read_json, write_json, write_text
+from codesign.basics.files import explain_write_errors, file_hash, json_text, read_json, remove, write_json, write_text
 from codesign.config import Config, load_config
 from codesign.config.text import config_toml
 from codesign.records.names import CONFIG, MANIFEST
@@ -328,14 +327,10 @@ class RunDirectory:
                     del self.manifest["stages"][name]
 
     def remove(self, paths: tuple[str, ...]) -> None:
-        """Delete files and folders below the run directory; those absent are passed over."""
+        """Delete files, folders and links below the run directory; those absent are passed over."""
         with explain_write_errors(self.path):
             for name in paths:
-                path = self.path / name
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                remove(self.path / name)
 
     def save(self) -> None:
         """Write the manifest atomically; ``figures`` comes last."""

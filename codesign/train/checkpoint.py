@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from codesign.basics.errors import InputError
-from codesign.basics.files import atomic_path
+from codesign.basics.files import write_bytes
 from codesign.contract.network.file import check_header
 
 MAX_HEADER_BYTES = 1 << 24
@@ -24,14 +24,14 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 
 def save(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
     """Write tensors and document atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed_bytes
 
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # As it will be read: keys as text.
     document = json.loads(json.dumps(document))
     metadata = {"checksum": checksum(packed, document), "document": document}
-    with atomic_path(path) as temporary:
-        save_file(packed, temporary, metadata={"codesign": json.dumps(metadata, sort_keys=True)})
+    # Not by the library, whose errors do not say that a disk is full.
+    write_bytes(path, packed_bytes(packed, metadata={"codesign": json.dumps(metadata, sort_keys=True)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import (
+    atomic_folder,
     atomic_path,
+    explain_write_errors,
     input_size,
     json_text,
     parse_json,
@@ -20,6 +28,9 @@ from codesign.basics.files import (
     shown,
     write_text,
 )
+from codesign.cli.failure import explain
+from codesign.contract.network import FrozenNetwork
+from codesign.train import checkpoint
 
 
 def test_the_size_of_a_file_is_told(tmp_path: Path) -> None:
@@ -98,6 +109,103 @@ def test_a_folder_or_an_endless_name_is_no_place_to_write(tmp_path: Path) -> Non
         with pytest.raises(OutputError, match=message), atomic_path(tmp_path / name) as temporary:
             temporary.write_text("a")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EFBIG, "the file is larger than the disk or `ulimit -f` allows"),
+        (errno.EIO, "the disk reports an error"),
+        (errno.EROFS, "not writable, the file system is read-only"),
+        (errno.EACCES, "not writable; choose another folder"),
+    ],
+)
+def test_why_nothing_can_be_written_is_said_in_one_line(number: int, words: str, capsys) -> None:
+    error = OSError(number, os.strerror(number), "a/b")
+    with pytest.raises(OutputError, match=f"^a/b: .*{words}"), explain_write_errors(Path("a/b")):
+        raise error
+    assert explain(error, []) == OutputError.exit_code
+    assert f"codesign: a/b: {words}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """Files of 4 KiB at most, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_networks_and_checkpoints_say_that_there_is_no_room(tmp_path: Path, little_room: None) -> None:
+    network = FrozenNetwork.from_arrays([np.full((50, 50), 3)], threshold=100, timesteps=1)
+    for write in (network.save, lambda path: checkpoint.save(path, {"a": torch.zeros(5000)}, {})):
+        with pytest.raises(OutputError, match="net: the file is larger than"):
+            write(tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_what_is_written_has_the_mode_of_other_files(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "file", "a")
+        with atomic_folder(tmp_path / "folder") as temporary:
+            (temporary / "a").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_folder_is_replaced_whole_whatever_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+
+    def write(text: str) -> None:
+        with atomic_folder(path) as temporary:
+            for name in ("a", "b"):
+                (temporary / name).write_text(text)
+
+    def found() -> set[str]:
+        return {file.read_text() for file in path.iterdir()} if len(list(path.iterdir())) == 2 else set()
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    write("old")
+    with monkeypatch.context() as patch:
+        # As the new folder takes its place.
+        whole = Path.replace
+        patch.setattr(Path, "replace", lambda of, to: stopped() if (of / "a").read_text() == "new" else whole(of, to))
+        with pytest.raises(KeyboardInterrupt):
+            write("new")
+    assert found() == {"old"} and [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+    with monkeypatch.context() as patch:
+        # As the old one is removed.
+        patch.setattr(shutil, "rmtree", lambda folder, **_: (next(Path(folder).iterdir()).unlink(), stopped()))
+        with pytest.raises(KeyboardInterrupt):
+            write("new")
+    assert found() == {"new"}
+
+
+def test_a_link_to_a_folder_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    for name, target in (("link", "target"), ("broken", "nothing")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with atomic_folder(tmp_path / name) as temporary:
+            (temporary / "a").touch()
+        assert not (tmp_path / name).is_symlink() and (tmp_path / name / "a").is_file()
+    assert not list((tmp_path / "target").iterdir())
+    (tmp_path / "file").write_text("a")
+    with (
+        pytest.raises(OutputError, match="file: a file is in the way of this folder"),
+        atomic_folder(tmp_path / "file"),
+    ):
+        pass
+    assert (tmp_path / "file").read_text() == "a"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"target", "link", "broken", "file"}
 
 
 def test_a_long_name_is_shown_in_part() -> None:

@@ -272,8 +272,10 @@ def test_removing_takes_files_folders_and_absent_names(tmp_path):
     run = RunDirectory.create(tmp_path)
     (tmp_path / "d" / "e").mkdir(parents=True)
     (tmp_path / "f").write_text("")
-    run.remove(("d", "f", "g"))
-    assert not (tmp_path / "d").exists() and not (tmp_path / "f").exists()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    run.remove(("d", "f", "g", "link"))
+    assert not any((tmp_path / name).exists() for name in ("d", "f", "link")) and (tmp_path / "elsewhere").is_dir()
 
 
 def test_imported_network_keeps_only_what_hardware_needs(tmp_path):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from codesign.basics.errors import InputError
-from codesign.basics.files import atomic_path, input_size, parse_json
+from codesign.basics.files import input_size, parse_json, write_bytes
 from codesign.contract.network.connections import Connections, Convolution, Projection, SumPool, Synapses, is_whole
 from codesign.contract.network.layer import LEAKS, FrozenLayer
 from codesign.contract.network.limits import MAX_LAYERS, MAX_PROJECTIONS, MAX_SYNAPSES, MAX_WIDTH
@@ -197,12 +197,12 @@ def write(network: FrozenNetwork, path: Path) -> None:
 
 def write_content(path: Path, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], stated: str) -> None:
     """Write a document with its hash as the metadata of arrays (atomically)."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     text = json.dumps({**document, HASH_KEY: stated}, sort_keys=True)
-    with atomic_path(path) as temporary:
-        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        save_file(whole, temporary, metadata={METADATA_KEY: text})
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # Not by the library, whose errors do not say that a disk is full.
+    write_bytes(path, save(whole, metadata={METADATA_KEY: text}))
 
 
 @dataclass(frozen=True)
