@@ -174,8 +174,14 @@ class Stimulus:
         if largest > coding.largest:
             raise InputError(f"stimulus value {largest} exceeds {coding.input_bits} bits")
 
+    def _check_some(self, path: str | Path) -> None:
+        if not len(self):
+            raise InputError(f"{path}: holds no samples")
+
     def save(self, path: str | Path) -> None:
-        """Write as a pickle-free npz (atomically)."""
+        """Write as a pickle-free npz (atomically). Raises InputError for what :meth:`load` would refuse."""
+        self.validate(str(path))
+        self._check_some(path)
         arrays: dict[str, npt.NDArray] = {
             "n_inputs": np.int64(self.n_inputs),  # type: ignore[dict-item]
             "timesteps": np.int64(self.timesteps),  # type: ignore[dict-item]
@@ -217,8 +223,7 @@ class Stimulus:
             arrays.get("values"),
         )
         stimulus.validate(str(path), n_classes)
-        if not len(stimulus):
-            raise InputError(f"{path}: holds no samples")
+        stimulus._check_some(path)
         dtypes = {"labels": np.int32, "offsets": np.int64, "sources": np.int32}
         found = {name: getattr(stimulus, name) for name in dtypes}
         return replace(

@@ -167,6 +167,19 @@ def test_metadata_that_is_not_json_is_refused(path: Path) -> None:
     refused(path, "metadata: truncated or not JSON")
 
 
+def test_what_could_not_be_read_again_is_not_written(path: Path) -> None:
+    network, whole = example(), path.read_bytes()
+    noted = replace(network, coding=InputCoding("events", 0, {"note": "a" * 2_000_000}))
+    with pytest.raises(InputError, match=r"metadata of 2000... bytes, the limit is 1048576"):
+        noted.save(path)
+    assert path.read_bytes() == whole
+    # Changed in place after its hash was asked for.
+    before = network.hash
+    network.layers[0].threshold[0] = 9
+    network.save(path)
+    assert FrozenNetwork.load(path).hash != before
+
+
 def test_oversized_metadata_is_refused(path: Path) -> None:
     save_file(load_file(path), path, {"codesign": " " * (network_module.MAX_METADATA_BYTES + 1)})
     refused(path, "metadata of .* bytes, the limit is")

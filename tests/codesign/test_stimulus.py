@@ -142,6 +142,17 @@ def test_zeros_and_ones_of_any_dtype_are_bits() -> None:
         assert np.array_equal(Stimulus.from_dense(dense.astype(dtype)).dense(), dense)
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    stimulus = Stimulus.from_dense(events())
+    for wrong, message in (
+        (stimulus.take([]), "s.npz: holds no samples"),
+        (replace(stimulus, timesteps=3), "s.npz: 21 offsets, expected 16"),
+    ):
+        with pytest.raises(InputError, match=message):
+            wrong.save(tmp_path / "s.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.npz"
     with pytest.raises(InputError, match="no such stimulus"):

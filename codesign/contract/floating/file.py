@@ -74,7 +74,7 @@ def tensors(network: FloatNetwork) -> dict[str, np.ndarray]:
 
 def write(network: FloatNetwork, path: Path) -> None:
     """Write a validated network (atomically)."""
-    write_content(path, metadata(network), tensors(network), network.hash)
+    write_content(path, metadata(network), tensors(network))
 
 
 def read(path: Path) -> tuple[FloatNetwork, str]:

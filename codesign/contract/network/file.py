@@ -192,14 +192,18 @@ def content_hash(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
 
 def write(network: FrozenNetwork, path: Path) -> None:
     """Write a validated network (atomically)."""
-    write_content(path, metadata(network), tensors(network), network.hash)
+    write_content(path, metadata(network), tensors(network))
 
 
-def write_content(path: Path, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], stated: str) -> None:
-    """Write a document with its hash as the metadata of arrays (atomically)."""
+def write_content(path: Path, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a document as the metadata of arrays, with the hash of both as they are now (atomically).
+
+    Raises InputError for metadata that no reader takes.
+    """
     from safetensors.numpy import save
 
-    text = json.dumps({**document, HASH_KEY: stated}, sort_keys=True)
+    text = json.dumps({**document, HASH_KEY: content_hash(document, arrays)}, sort_keys=True)
+    _check_metadata_size(text, path)
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     # Not by the library, whose errors do not say that a disk is full.
     write_bytes(path, save(whole, metadata={METADATA_KEY: text}))
@@ -286,11 +290,15 @@ def check_header(path: Path, absent: str, limit: int) -> None:
         raise InputError(f"{path}: a header of {struct.unpack('<Q', head)[0]} bytes, the limit is {limit}")
 
 
+def _check_metadata_size(text: str, path: Path) -> None:
+    if len(text) > MAX_METADATA_BYTES:
+        raise InputError(f"{path}: metadata of {len(text)} bytes, the limit is {MAX_METADATA_BYTES}")
+
+
 def _parse_metadata(path: Path, form: Form, text: str | None) -> dict[str, Any]:
     if text is None:
         raise InputError(f"{path}: not a {form.title} (no codesign metadata)")
-    if len(text) > MAX_METADATA_BYTES:
-        raise InputError(f"{path}: metadata of {len(text)} bytes, the limit is {MAX_METADATA_BYTES}")
+    _check_metadata_size(text, path)
     document = parse_json(text, f"{path}: metadata")
     if document.get("format") != form.name:
         raise InputError(f"{path}: not a {form.title}")
