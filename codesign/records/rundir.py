@@ -146,7 +146,7 @@ class RunDirectory:
     def create(cls, path: str | Path) -> RunDirectory:
         """Open ``path``, or make it a run directory if it is absent or empty.
 
-        Raises OutputError if the folder holds something else, or cannot be written.
+        Raises OutputError if the folder holds something else, cannot be written, or is being made by another command.
         """
         path = Path(path)
         with explain_write_errors(path):
@@ -159,7 +159,10 @@ class RunDirectory:
             if any(entry.name != LOCK and not entry.name.startswith(f".{MANIFEST}.") for entry in path.iterdir()):
                 raise OutputError(f"{path}: not empty and not a run directory; choose another folder with -o")
         run = cls(path, {"format": FORMAT_NAME, "version": FORMAT_VERSION, "stages": {}, "figures": empty_figures()})
-        run.save()
+        # Looked at again under the lock: another command may have made it since, and recorded a stage in it.
+        with run.locked():
+            if not (path / MANIFEST).is_file():
+                run.save()
         return run
 
     @classmethod

@@ -115,6 +115,28 @@ def test_second_process_is_kept_out_and_told_who_is_in(tmp_path):
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
+def test_a_folder_that_another_command_makes_meanwhile_keeps_its_records(tmp_path, monkeypatch):
+    whole = RunDirectory.locked
+
+    def late(run, **options):
+        monkeypatch.setattr(RunDirectory, "locked", whole)
+        other = RunDirectory.create(tmp_path)
+        with other.locked():
+            other.set_stage("train", {"status": "done"})
+            other.save()
+        return whole(run, **options)
+
+    monkeypatch.setattr(RunDirectory, "locked", late)
+    assert RunDirectory.create(tmp_path).stage("train") == {"status": "done"}
+    assert RunDirectory.open(tmp_path).stage("train") == {"status": "done"}
+
+
+def test_a_folder_that_another_command_is_making_is_in_use(tmp_path):
+    first = RunDirectory(tmp_path, {})
+    with first.locked(), pytest.raises(OutputError, match="in use by another codesign"):
+        RunDirectory.create(tmp_path)
+
+
 def test_lock_ends_with_an_error(tmp_path):
     run = RunDirectory.create(tmp_path)
     with pytest.raises(RuntimeError), run.locked():
