@@ -378,6 +378,24 @@ def test_bounds_of_random_convolutions_are_those_of_their_matrix() -> None:
                     assert np.array_equal(most, np.maximum(dense, 0).sum(0))
 
 
+def test_bounds_of_sparse_kernels_of_every_stride_and_padding_are_those_of_their_matrix() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        height, width, stride = rng.integers(1, 8, 3).tolist()
+        kernel = rng.integers(1, (height + 3, width + 3)).tolist()
+        padding = int(rng.integers(max(kernel)))
+        kernel = [min(size, whole + 2 * padding) for size, whole in zip(kernel, (height, width), strict=True)]
+        padding = min(padding, max(kernel) - 1)
+        taps = rng.integers(-3, 4, (2, 2, *kernel)) * (rng.random((2, 2, *kernel)) < 0.3)
+        if any(size > whole + 2 * padding for size, whole in zip(kernel, (height, width), strict=True)):
+            continue
+        convolution = Convolution.from_dense(taps, (2, height, width), stride, padding)
+        dense = golden.convolution_matrix(convolution).toarray()
+        assert convolution.n_operations == np.count_nonzero(dense)
+        least, most = convolution.sum_range()
+        assert np.array_equal(least, np.minimum(dense, 0).sum(0)) and np.array_equal(most, np.maximum(dense, 0).sum(0))
+
+
 def test_spikes_need_not_be_recorded() -> None:
     rng = np.random.default_rng(2)
     network = random_structure(rng)

@@ -283,31 +283,38 @@ class Convolution:
         kernel[self.out_channel, self.in_channel, self.ky, self.kx] = weights
         return kernel
 
-    def _reach(self) -> tuple[Int, Int]:
-        """0/1 int64 (kernel height, out height), (kernel width, out width): the tap has a source for the target."""
-        rows, columns = (
-            np.arange(size) * self.stride + np.arange(taps)[:, None] - self.padding
-            for size, taps in zip(self.out_shape[1:], self.kernel, strict=True)
-        )
-        return (
-            ((rows >= 0) & (rows < self.in_shape[1])).astype(np.int64),
-            ((columns >= 0) & (columns < self.in_shape[2])).astype(np.int64),
-        )
+    def _reach(self) -> tuple[tuple[Int, Int], tuple[Int, Int]]:
+        """Of each tap the rows and the columns of targets for which it has a source: first and end, int64 (n_taps,)."""
+        found = []
+        for axis, tap in enumerate((self.ky, self.kx), 1):
+            # The source of target t lies at t * stride + offset.
+            offset, size = tap.astype(np.int64) - self.padding, self.out_shape[axis]
+            first = np.clip(-(offset // self.stride), 0, size)
+            found.append((first, np.clip((self.in_shape[axis] - 1 - offset) // self.stride + 1, first, size)))
+        return found[0], found[1]
 
     @property
     def n_operations(self) -> int:
         """Synaptic operations if every source sends one event: taps walked, borders respected."""
-        rows, columns = self._reach()
-        return int((rows.sum(1)[self.ky] * columns.sum(1)[self.kx]).sum())
+        (top, bottom), (left, right) = self._reach()
+        return int(((bottom - top) * (right - left)).sum())
 
     def sum_range(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Sums of the negative and of the positive weights that reach each neuron, two int64 or float64 (n_out,)."""
-        rows, columns = self._reach()
+        (top, bottom), (left, right) = self._reach()
+        channels, height, width = self.out_shape
+        shape = (channels, height + 1, width + 1)
+        places = [
+            (sign, (self.out_channel.astype(np.int64) * shape[1] + y) * shape[2] + x)
+            for y, x, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1))
+        ]
         bounds = []
         for weights in (np.minimum(wide(self.weights), 0), np.maximum(wide(self.weights), 0)):
-            kernel = np.zeros((self.out_channels, *self.kernel), weights.dtype)
-            np.add.at(kernel, (self.out_channel, self.ky, self.kx), weights)
-            bounds.append((rows.T @ kernel @ columns).reshape(-1))
+            # A tap reaches a rectangle: its corners are marked, and sums along both axes fill it, whatever its size.
+            # Counted in float64, which holds sums of integers of 8 bits exactly.
+            corners = sum(sign * np.bincount(place, weights, prod(shape)) for sign, place in places)
+            filled = np.asarray(corners).astype(weights.dtype).reshape(shape).cumsum(1).cumsum(2)
+            bounds.append(filled[:, :height, :width].reshape(-1))
         return bounds[0], bounds[1]
 
     def check_sizes(self, where: str) -> None:
@@ -324,7 +331,7 @@ class Convolution:
         if self.padding >= max(kernel):
             raise InputError(f"{where}: padding {self.padding} is not smaller than the kernel {kernel}")
         check_shape(self.out_shape, f"{where}: out_shape")
-        # Which taps reach which targets is a table of one axis each, and bounds of sums are summed over the kernel.
+        # Its matrix is made place by place of the kernel, with a table of targets of one axis each.
         reach = max(size * taps for size, taps in zip(self.out_shape[1:], kernel, strict=True))
         if max(reach, self.out_channels * prod(kernel)) > MAX_REACH:
             raise InputError(f"{where}: kernel {kernel!r} to {self.out_shape!r} is larger than any that can be bounded")
