@@ -228,11 +228,9 @@ def test_everything_else_is_named() -> None:
     later = FrozenLayer.from_projections(
         [Projection(source, Synapses.from_dense(np.ones((2, 2), int))) for source in (PREVIOUS, INPUT)]
     )
-    alone = FrozenLayer.from_projections([Projection(OWN, Synapses.from_dense(np.ones((2, 2), int)))])
     for layers, part in (
         ((recurrent,), "events beside input currents (layer 0)"),
         ((FrozenLayer.from_dense(np.ones((2, 2), int)), later), "input currents to a later layer (layer 1)"),
-        ((FrozenLayer.from_dense(np.ones((2, 2), int)), alone), "a layer that nothing but itself reaches (layer 1)"),
     ):
         network = FrozenNetwork(
             tuple(layer.resolved(k) for k, layer in enumerate(layers)), 1, InputCoding("current", 4)

@@ -196,8 +196,6 @@ class FrozenNetwork:
                 found.add("events beside input currents")
             if self.coding.is_current and INPUT in sources and index > 0:
                 found.add("input currents to a later layer")
-            if all(source == index for source in sources):
-                found.add("a layer that nothing but itself reaches")
             for what in sorted(found):
                 missing.setdefault(what, []).append(index)
         if not missing:
