@@ -212,7 +212,8 @@ def json_text(document: Any, default: Callable[[Any], Any] | None = None) -> str
     try:
         return json.dumps(document, indent=2, allow_nan=False, default=default) + "\n"
     except ValueError:
-        return json.dumps(only_finite(document), indent=2, allow_nan=False, default=default) + "\n"
+        finite = default and (lambda value: only_finite(default(value)))
+        return json.dumps(only_finite(document), indent=2, allow_nan=False, default=finite) + "\n"
 
 
 def only_finite(document: Any) -> Any:

@@ -10,16 +10,21 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from codesign.basics.errors import InputError
+
 
 def pq_index(weights: npt.ArrayLike, p: float = 0.5, q: float = 1.0) -> float:
     """PQ index of the weights, 0 (all magnitudes equal) .. 1 - d^(1/q - 1/p) (one nonzero weight).
 
-    I = 1 - mean(|w|^p)^(1/p) / mean(|w|^q)^(1/q). Zero for no weights and for zeros alone.
+    I = 1 - mean(|w|^p)^(1/p) / mean(|w|^q)^(1/q). Zero for no weights and for zeros alone. Raises InputError for
+    weights that are NaN or infinite.
     """
     magnitudes = np.abs(np.asarray(weights, np.float64)).ravel()
     largest = magnitudes.max(initial=0.0)
     if largest == 0:
         return 0.0
+    if not math.isfinite(largest):
+        raise InputError("PQ index: weights are NaN or infinite")
     magnitudes = magnitudes / largest
     ratio = np.mean(magnitudes**p) ** (1 / p) / np.mean(magnitudes**q) ** (1 / q)
     return max(0.0, float(1.0 - ratio))
@@ -40,7 +45,10 @@ def prunable_fraction(count: int, index: float, *, p: float, q: float, eta: floa
 def apportion(
     wanted: npt.NDArray[np.floating], total: int, least: npt.NDArray[np.int64], most: npt.NDArray[np.int64]
 ) -> list[int]:
-    """Integers near ``wanted`` within [least, most] whose sum is ``total``: largest remainders first."""
+    """Integers near ``wanted`` within [least, most] whose sum is ``total``: largest remainders first.
+
+    Raises InputError for a total that these bounds do not allow.
+    """
     counts = np.clip(np.floor(wanted).astype(np.int64), least, most)
     remainder = wanted - counts
     while (gap := total - int(counts.sum())) != 0:
@@ -48,6 +56,8 @@ def apportion(
         room = most - counts if sign > 0 else counts - least
         open_ = np.flatnonzero(room > 0)
         order = open_[np.argsort(-sign * remainder[open_], kind="stable")][: abs(gap)]
+        if not order.size:
+            raise InputError(f"{total} cannot be shared out within bounds of {least.sum()} and {most.sum()} together")
         step = np.minimum(room[order], max(1, abs(gap) // order.size))
         counts[order] += sign * step
         remainder[order] -= sign * step

@@ -360,7 +360,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if document.get("format") != FORMAT_NAME:
         raise InputError(f"{path}: not the manifest of a run directory")
     version, stated = document.get("version"), document.pop("checksum", None)
-    if version not in (1, FORMAT_VERSION):
+    if type(version) is not int or version not in (1, FORMAT_VERSION):
         raise InputError(f"{path}: version {version!r}, this codesign reads {FORMAT_VERSION}; run it again")
     if version == FORMAT_VERSION and stated != _checksum(document):
         raise AlteredError(

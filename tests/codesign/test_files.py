@@ -28,6 +28,7 @@ from codesign.basics.files import (
     shown,
     write_text,
 )
+from codesign.basics.processes import process_count, process_rank
 from codesign.cli.failure import explain
 from codesign.contract.network import FrozenNetwork
 from codesign.train import checkpoint
@@ -101,6 +102,8 @@ def test_json_is_read_as_it_was_written() -> None:
 def test_numbers_that_json_lacks_are_written_as_null() -> None:
     text = json_text({"a": float("nan"), "b": [float("inf"), (1, float("-inf"))]})
     assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [None, [1, None]]}
+    given = json_text({"a": np.float32("nan"), "b": np.arange(2)}, default=lambda value: value.tolist())
+    assert json.loads(given, parse_constant=pytest.fail) == {"a": None, "b": [0, 1]}
 
 
 def test_a_folder_or_an_endless_name_is_no_place_to_write(tmp_path: Path) -> None:
@@ -216,3 +219,15 @@ def test_a_long_name_is_shown_in_part() -> None:
 def test_a_name_that_is_no_text_is_written_as_escapes(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "caf\udce9 \u00e9")
     assert (tmp_path / "a").read_bytes() == b"caf\\udce9 \xc3\xa9"
+
+
+def test_which_process_of_how_many_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, rank, count in ((None, 0, 1), ("", 0, 1), ("3", 3, 3)):
+        for name in ("RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+            if text is not None:
+                monkeypatch.setenv(name, text)
+        assert (process_rank(), process_count()) == (rank, count)
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(InputError, match="environment variable RANK is 'first', not the number that torchrun sets"):
+        process_rank()

@@ -14,6 +14,7 @@ from requirements import needs
 from torch import nn
 
 from codesign.basics.errors import InputError
+from codesign.basics.sparsity import apportion
 from codesign.config import RewiringConfig
 from codesign.train.rewiring import (
     PQRewirer,
@@ -88,6 +89,17 @@ def test_index_is_zero_for_equal_weights_and_greatest_for_one_hot():
     assert pq_index(one_hot, 1, 2) == pytest.approx(1 - 50 ** (1 / 2 - 1))
     assert pq_index([]) == 0.0
     assert pq_index(np.zeros(7)) == 0.0
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(InputError, match="weights are NaN or infinite"):
+            pq_index([1.0, 2.0, wrong])
+
+
+def test_a_total_beyond_the_bounds_cannot_be_shared_out():
+    least, most = np.array([1, 1]), np.array([2, 2])
+    assert apportion(np.array([1.0, 1.4]), 3, least, most) == [1, 2]
+    for total in (1, 5):
+        with pytest.raises(InputError, match=f"{total} cannot be shared out within bounds of 2 and 4 together"):
+            apportion(np.array([1.0, 1.4]), total, least, most)
 
 
 @settings(deadline=None, max_examples=60)

@@ -54,7 +54,9 @@ def test_other_peoples_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other"}', '{"format": "codesign-run", "version": 99}',
-                                     '{"format": "codesign-run", "version": 1}'])  # fmt: skip
+                                     '{"format": "codesign-run", "version": 1}',
+                                     '{"format": "codesign-run", "version": true, "stages": {}, "figures": {}}',
+                                     ])  # fmt: skip
 def test_damaged_manifest_is_named(tmp_path, content):
     (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(InputError, match=MANIFEST):
