@@ -42,6 +42,7 @@ import scipy
 from codesign.contract.early_exit import EarlyExit, check_early_exit, exit_timesteps
 from codesign.contract.network import INPUT, Convolution, FrozenLayer, FrozenNetwork, Projection, SumPool, Synapses
 from codesign.contract.network.connections import wide
+from codesign.contract.network.terms import plain_number
 from codesign.contract.stimulus import Stimulus
 
 # A chunk of samples is so large that the widest layer's values, at 8 bytes each, take this. It bounds the memory.
@@ -130,6 +131,7 @@ def run(
            [2, 0, 2]]), array([0], dtype=int32))
     """
     stimulus.check_for(network)
+    early_exit = plain_number(early_exit)
     check_early_exit(network, early_exit)
     matrices: list[list[list[Any]]] = []
     dtypes: list[npt.DTypeLike] = []

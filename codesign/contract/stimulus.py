@@ -98,12 +98,15 @@ class Stimulus:
         return dense.reshape(len(self), self.timesteps, self.n_inputs)
 
     @classmethod
-    def from_dense(cls, events: npt.NDArray[np.integer | np.bool_], labels: npt.ArrayLike | None = None) -> Stimulus:
+    def from_dense(cls, events: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Stimulus:
         """Event stimulus from a boolean or 0/1 (n_samples, timesteps, n_inputs) array.
 
         A source either sends an event in a timestep or does not: counts, rates and polarities are refused with an
         InputError, as are labels that :meth:`validate` would refuse.
         """
+        events = np.asarray(events)
+        if events.dtype.kind not in "biuf":
+            raise InputError(f"dense events are {events.dtype}, expected booleans, 0 or 1")
         if events.ndim != 3:
             raise InputError(f"dense events have shape {events.shape}, expected (samples, timesteps, inputs)")
         if events.dtype != np.bool_:

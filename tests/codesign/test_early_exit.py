@@ -11,6 +11,7 @@ from codesign.config import parse_config
 from codesign.contract import golden
 from codesign.contract.early_exit import check_early_exit, exit_timesteps
 from codesign.contract.network import FrozenNetwork
+from codesign.contract.stimulus import Stimulus
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7).filter(lambda shape: shape[2] > 1)
 
@@ -118,6 +119,13 @@ def test_a_rule_that_the_readout_cannot_follow_is_refused(readout, rule, message
     )
     with pytest.raises(InputError, match=message):
         check_early_exit(network, rule)
+
+
+def test_a_margin_of_numpy_is_a_number():
+    network = FrozenNetwork.from_arrays([np.array([[1, 2]])], threshold=1, timesteps=3)
+    samples = Stimulus.from_dense(np.ones((2, 3, 1), bool))
+    plain, other = (golden.run(network, samples, early_exit=margin) for margin in (1, np.int64(1)))
+    assert np.array_equal(plain.exits, other.exits)
 
 
 def test_one_class_has_no_lead():

@@ -149,6 +149,17 @@ def test_a_stimulus_is_checked():
         floating.run(FloatNetwork((one(),), 1), Stimulus(1, 1, label, np.array([0, 1]), np.array([7], np.int32)))
 
 
+def test_several_spikes_are_as_many_as_a_threshold_fits_in_and_one_where_it_always_does():
+    ones = Stimulus.from_dense(np.ones((1, 1, 1), bool))
+    for threshold, spikes in ((0.3, 3), (1.0, 1), (0.0, 1), (-2.0, 1), (1e-30, 2**53)):
+        network = FloatNetwork((one(threshold=threshold),), 1)
+        assert floating.run(network, ones, several=True).spikes[0].item() == spikes
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert one(reset_delay=np.True_).reset_delay is True
+
+
 def test_what_is_out_of_range_is_named():
     for terms, line in (
         ({"decay": 1.5}, "decay 1.5 is outside 0..1"),

@@ -126,6 +126,7 @@ def test_every_part_of_a_stimulus_is_checked(change, message: str) -> None:
         (np.full((1, 2, 4), -1), None, "dense events hold -1"),
         (np.full((1, 2, 4), 0.4), None, "dense events hold 0.4"),
         (np.full((1, 2, 4), np.nan), None, "dense events hold nan"),
+        (np.full((1, 2, 4), "1"), None, "dense events are <U1, expected booleans, 0 or 1"),
         (np.zeros((2, 4), bool), None, r"shape \(2, 4\), expected \(samples, timesteps, inputs\)"),
         (np.zeros((1, 2, 4), bool), [0.5], "labels is float64"),
         (np.zeros((1, 2, 4), bool), [0, 1], "2 labels for 1 samples"),
@@ -140,6 +141,7 @@ def test_zeros_and_ones_of_any_dtype_are_bits() -> None:
     dense = events()
     for dtype in (bool, np.int8, np.uint64, np.float32):
         assert np.array_equal(Stimulus.from_dense(dense.astype(dtype)).dense(), dense)
+    assert np.array_equal(Stimulus.from_dense(dense.tolist()).dense(), dense)
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:

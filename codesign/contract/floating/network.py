@@ -61,7 +61,7 @@ class FloatLayer:
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        plain_fields(self, "n_out", "refractory", "shape")
+        plain_fields(self, "n_out", "reset_delay", "refractory", "shape")
 
     @classmethod
     def from_projections(
@@ -215,8 +215,6 @@ class FloatNetwork:
         for index, layer in enumerate(self.layers):
             layer.validate(f"{where}: layer {index}")
             check_sources(self.layers, index, where, self.readout if self.membrane_readout else None)
-        if not any(projection.source == INPUT for layer in self.layers for projection in layer.projections):
-            raise InputError(f"{where}: no layer reads the input")
         check_readout(self.layers[-1], self.readout, where)
 
     def save(self, path: str | Path) -> None:

@@ -28,6 +28,8 @@ from codesign.contract.network import INPUT
 from codesign.contract.stimulus import Stimulus
 
 Float = npt.NDArray[np.float64]
+# Of a neuron in one timestep: float64 holds them exactly.
+MAX_SPIKES = 2.0**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +166,9 @@ def _spikes(layer: FloatLayer, u: Float, several: bool) -> npt.NDArray[np.int64]
     once = u >= layer.threshold if layer.compare == ">=" else u > layer.threshold
     if not several:
         return once.astype(np.int64)
-    times = np.floor_divide(u, layer.threshold, where=once, out=np.zeros_like(u))
-    return np.where(once, np.maximum(times, 1), 0).astype(np.int64)
+    # Into u no threshold fits without end that is 0 or less: it is reached once.
+    times = np.floor_divide(u, layer.threshold, where=once & (layer.threshold > 0), out=np.zeros_like(u))
+    return np.where(once, np.clip(times, 1, MAX_SPIKES), 0).astype(np.int64)
 
 
 def _after_reset(layer: FloatLayer, u: Float, s: npt.NDArray[np.int64]) -> Float:
