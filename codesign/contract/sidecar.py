@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from codesign.basics.errors import InputError, UnsupportedError
-from codesign.basics.files import write_text
+from codesign.basics.files import parse_json, read_text, write_text
 from codesign.contract.early_exit import MAX_MARGIN
 from codesign.contract.hdl_names import FILE_PATTERN, IMAGE_PATTERN, PROBE_PATTERN, TopName
 from codesign.contract.network import CodingKind, CompareKind, LeakKind, ReadoutKind
@@ -607,19 +607,13 @@ def read_sidecar(bundle: Path) -> Sidecar:
 
 def read_sidecar_file(path: Path) -> Sidecar:
     """The sidecar in a file of any name; raises as :func:`read_sidecar`."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such sidecar; `codesign generate` writes a bundle")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES or data.count(b"{") + data.count(b"[") > MAX_OBJECTS:
+    text = read_text(path, "no such sidecar; `codesign generate` writes a bundle", MAX_BYTES)
+    if text.count("{") + text.count("[") > MAX_OBJECTS:
         raise InputError(f"{path}: larger than the sidecar of any accelerator; generate the bundle again")
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({str(error)[:120]}); generate the bundle again") from None
+        document = parse_json(text, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; generate the bundle again") from None
     return Sidecar.from_json(document, str(path))
 
 
@@ -637,18 +631,6 @@ def schema() -> dict[str, Any]:
     """JSON schema of the sidecar."""
     document = Sidecar.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SIDECAR, **document}
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        # Other readers may take the first of the two values.
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _first(error: ValidationError) -> str:

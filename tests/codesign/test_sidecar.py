@@ -148,9 +148,23 @@ def test_a_kernel_beyond_all_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_large_files_are_not_parsed(tmp_path: Path) -> None:
-    for text in ("[" + "[]," * 250_000 + "1]", " " * (MAX_BYTES + 1)):
+    for text, words in (
+        ("[" + "[]," * 250_000 + "1]", "larger than the sidecar of any accelerator"),
+        (" " * (MAX_BYTES + 1), f"{MAX_BYTES + 1} bytes, the limit is {MAX_BYTES}"),
+    ):
         write(tmp_path, text)
-        assert "larger than the sidecar of any accelerator" in refusal(tmp_path)
+        assert words in refusal(tmp_path)
+
+
+def test_a_sidecar_is_read_as_strictly_as_every_json_file(tmp_path: Path) -> None:
+    for text, words in (
+        ('{"format": 1, "format": 2}', "'format' twice in one object"),
+        ('{"clock": NaN}', "NaN is no number"),
+        ('{"clock": 1e400}', "beyond every number"),
+        ("[]", "not a JSON object"),
+    ):
+        write(tmp_path, text)
+        assert words in refusal(tmp_path) and refusal(tmp_path).endswith("; generate the bundle again")
 
 
 @pytest.mark.parametrize(
