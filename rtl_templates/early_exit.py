@@ -100,8 +100,8 @@ class LeadTracker(wiring.Component):
 class ExitCounters(wiring.Component):
     """Latency of samples, and the timesteps that they took.
 
-    Operation: a FIFO holds the clock in which the first beat of each sample inside was taken. No more than STARTS_DEPTH
-    samples are let in: ``opens`` withholds the first beat of another.
+    Operation: a FIFO holds the clock in which the first beat of each sample inside was taken. While it
+    is full, with STARTS_DEPTH samples and one at its output, ``opens`` withholds the first beat of another.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ class PicturePlace(wiring.Component):
 
     Members
     -------
-    step : In(1), a slot has passed. x, y, rank : Out, of the slot at hand; a coordinate that can only be 0 is a constant
-        of no bits.
+    step : In(1), a slot has passed. x, y, rank : Out, of the slot at hand; a coordinate that can only be 0 is a
+        constant of no bits.
     layer : In, of several layers the one at work.
     """
 

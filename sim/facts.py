@@ -62,8 +62,8 @@ class Difference:
 class Facts:
     """Outcome of :func:`compare_facts`: facts that were compared, and those that differ."""
 
-    compared: int
-    differences: tuple[Difference, ...]
+    compared: int = 0
+    differences: tuple[Difference, ...] = ()
 
 
 def compare_facts(bundle: Path, sidecar: Sidecar, network: FrozenNetwork | None = None) -> Facts:

@@ -28,6 +28,7 @@ from codesign.basics.files import explain_write_errors, tree_hash, write_json
 from codesign.basics.progress import Progress, silent
 from codesign.contract import golden
 from codesign.contract.network import FrozenLayer, FrozenNetwork
+from codesign.contract.network.connections import is_whole
 from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar
 from codesign.contract.stimulus import Stimulus
 from sim.bundle import altered_files
@@ -45,6 +46,8 @@ SMALL_RUN = 64
 # Samples that are sent one at a time, at most: their clocks are a mean, and every sample is compared back to back.
 LATENCY_SAMPLES = 500
 POLL_SECONDS = 0.05
+# Of the testbench's random generator, which has 32 bits; and processes at once.
+MAX_SEED, MAX_WORKERS = (1 << 32) - 1, 1024
 OBSERVED = "observed.npz"
 
 
@@ -69,7 +72,7 @@ class Verification:
     samples : verified samples. comparisons : compared values by kind, all phases. mismatches : differing values.
     accuracy_hardware : from the decisions of the simulated accelerator alone, None without labels.
     cycles_per_sample : first word to last decision over samples, back to back. latency_cycles : first word
-    accepted to decision accepted, one sample at a time, of LATENCY_SAMPLES spread evenly if there are more.
+    accepted to decision accepted, one sample at a time; if there are more, of at most LATENCY_SAMPLES spread evenly.
     interval_cycles : between decisions, back to back.
     layers : per layer accumulate, sweep and idle clocks, the network's synaptic operations, the synapses that lanes
         walk for them (fewer where all timesteps of a sample are walked at once), and lane_use = walks / (lanes x events
@@ -156,12 +159,14 @@ def verify_bundle(
     workers: int | None = None,
     latency: bool = True,
     decode: bool = True,
+    facts: bool = True,
     optimise: str | None = None,
 ) -> Verification:
     """Simulate ``bundle`` on every sample of ``stimulus`` and compare every value with the golden model.
 
-    First every fact of the sidecar is derived again and compared (:mod:`sim.facts`); if one is not true, nothing is
-    simulated. Phases: all samples back to back; all one at a time (``latency``); the first ``stress_samples`` with
+    First every fact of the sidecar is derived again and compared (:mod:`sim.facts`), unless ``facts`` is False; if one
+    is not true, nothing is simulated. Phases: all samples back to back; all one at a time, or of more than 500 at most
+    so many, spread evenly (``latency``); the first ``stress_samples`` with
     random gaps and backpressure, with resets in mid-sample, and with protocol violations. ``work`` is emptied first
     and keeps logs, ``observed.npz`` (spikes and membranes of one sample) and, on a mismatch and with ``waves``, the
     waveform of the diverging sample; without it nothing is kept. ``workers`` processes (default: the machine's cores)
@@ -181,11 +186,12 @@ def verify_bundle(
     Traceback (most recent call last):
     codesign.basics.errors.InputError: bundle/design.json: made from network ...; generate the bundle again
     """
+    workers = (os.cpu_count() or 1) if workers is None else workers
     with TemporaryDirectory(prefix="codesign-verify-") if work is None else nullcontext(work) as folder:
         return _verify(
             Path(bundle), network, stimulus, Path(folder).resolve(), stress_samples=stress_samples, seed=seed,
-            waves=waves and work is not None, progress=progress, workers=workers or os.cpu_count() or 1,
-            latency=latency, decode=decode, optimise=optimise,
+            waves=waves and work is not None, progress=progress, workers=workers,
+            latency=latency, decode=decode, facts=facts, optimise=optimise,
         )  # fmt: skip
 
 
@@ -202,9 +208,17 @@ def _verify(
     workers: int,
     latency: bool,
     decode: bool,
+    facts: bool,
     optimise: str | None,
 ) -> Verification:
     started = time.monotonic()
+    for name, value, low, high in (
+        ("stress_samples", stress_samples, 0, MAX_SEED),
+        ("seed", seed, 0, MAX_SEED),
+        ("workers", workers, 1, MAX_WORKERS),
+    ):
+        if not is_whole(value, low, high):
+            raise InputError(f"{name} = {value!r} is outside {low}..{high}")
     network.require_hardware()
     sidecar = read_sidecar(bundle)
     altered = altered_files(bundle, sidecar)
@@ -218,10 +232,10 @@ def _verify(
     if len(stimulus) == 0:
         raise InputError("the stimulus has no samples: nothing to verify")
     files_hash = tree_hash(bundle)
-    facts = compare_facts(bundle, sidecar, network)
-    if facts.differences:
+    compared = compare_facts(bundle, sidecar, network) if facts else Facts()
+    if compared.differences:
         prepare(work)
-        return _untrue(network, facts, files_hash, altered)
+        return _untrue(network, compared, files_hash, altered)
     decoder = (
         compare_decoded(bundle, network) if decode else {"equal": True, "compared": 0, "differences": 0, "first": None}
     )
@@ -249,7 +263,7 @@ def _verify(
         first = _record_waveform(bundle, network, sidecar, stimulus, work, first, seed)
     _keep_observed(jobs, first, work)
     result = _merge(network, sidecar, stimulus, jobs, phases, first, files_hash, decoder, altered)
-    result.comparisons["sidecar"] = facts.compared
+    result.comparisons["sidecar"] = compared.compared
     exits = np.full(len(stimulus), network.timesteps - 1)
     if early_exit != "off":
         exits = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit).exits

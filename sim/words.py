@@ -16,7 +16,6 @@ from codesign.contract.stimulus import Stimulus
 
 LAST = np.uint64(1 << 56)
 FIRST = np.uint64(1 << 57)
-FLAG_SHIFT = 56
 
 Words = npt.NDArray[np.uint64]
 

@@ -35,6 +35,7 @@ from codesign.contract.network.limits import (
     INPUT,
     MAX_KERNEL,
     MAX_LAYERS,
+    MAX_PAIRS,
     MAX_PROJECTIONS,
     MAX_REFRACTORY,
     MAX_TIMESTEPS,
@@ -52,7 +53,6 @@ MAX_STREAMS = 4
 MAX_BITS = 1 << 16
 MAX_DEPTH = 1 << 26
 MAX_SLOTS = 1 << 22
-MAX_DENSE = 1 << 28
 
 Direction = Literal["input", "output"]
 Role = Literal["rows", "synapses", "parameters"]
@@ -365,9 +365,9 @@ class LayerEntry(Part):
         for part in self.projections:
             if self.picture is not None and part.reads is not None and part.reads.convolution is not None:
                 taps = part.reads.picture.channels * part.reads.convolution.size
-                if taps > MAX_SLOTS or taps * self.picture.channels > MAX_DENSE:
+                if taps > MAX_SLOTS or taps * self.picture.channels > MAX_PAIRS:
                     raise ValueError(f"{taps} taps to each of {self.picture.channels} channels are too many")
-        if self.lanes * self.n_slots > MAX_SLOTS or dense * self.n_out > MAX_DENSE:
+        if self.lanes * self.n_slots > MAX_SLOTS or dense * self.n_out > MAX_PAIRS:
             raise ValueError(f"{self.n_in} x {self.n_out} neurons on {self.lanes} x {self.n_slots} slots are too many")
         if len({(memory.role, memory.lane, memory.stream) for memory in self.memories}) != len(self.memories):
             raise ValueError("two memories have the same role, lane and stream")

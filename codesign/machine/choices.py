@@ -132,11 +132,6 @@ class Choices:
         return not (self.output_spikes or self.exits or self.folded)
 
     @property
-    def ram_style(self) -> str | None:
-        """Attribute of that name of the membranes' memories; None for none."""
-        return None if self.state_memory == "auto" else self.state_memory
-
-    @property
     def starts_empty(self) -> bool:
         """True if the machine has no network until one is loaded."""
         return self.synapse_memory == "spram"

@@ -117,11 +117,6 @@ class EngineMap:
         return self.parameter_base[-1] + self.layers[-1].parameter_depth
 
     @cached_property
-    def lane_synapses(self) -> Int:
-        """int64 (lanes,): synapses of each lane."""
-        return np.sum([layer.lane_synapses for layer in self.layers], axis=0)
-
-    @cached_property
     def table_lengths(self) -> Int:
         """int64 (lanes, streams, n_addresses): words of each row, escapes included; 0 between the layers."""
         words = np.zeros((self.lanes, self.streams, self.n_addresses), np.int64)

@@ -120,8 +120,8 @@ class LayerMap:
     synapse_slot, synapse_weight : one int64 array per lane, ordered by row, then slot. Of a tap, ``synapse_slot`` is
         what an event's base is added to; it may be negative.
     synapse_step : of taps, one int64 (2, n) array per lane: steps along y and x; else None.
-    synapse_source, synapse_target : as above, the frozen network's indices, of channels for taps (for reports; not in
-        hardware).
+    synapse_source, synapse_target : as above, the frozen network's indices, of channels for taps; not in
+        hardware.
     picture : (channels, height, width) if the neurons are placed as a picture, else None.
     parameters : of the slots, by name, those that the layer uses: a threshold if it spikes, a bias, the leak's numbers.
     spiking : False for the last layer of a membrane readout, whose thresholds are not used.

@@ -42,6 +42,10 @@ def compile_load(network: FrozenNetwork, sidecar: Sidecar) -> Load:
         raise UnsupportedError("the machine is not loadable; generate it with hardware.loadable = true")
     capacity = Capacity.from_json(load.capacity.model_dump())
     network.require_hardware()
+    if not network.is_plain_chain:
+        raise UnsupportedError(
+            "a loadable machine is a chain of layers; this network has pictures, skips or recurrence"
+        )
     check_terms(network, capacity, load.fixed.model_dump())
     layout = capacity.layout_id(network)
     if f"{layout:016x}" != load.layout:

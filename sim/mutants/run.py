@@ -186,6 +186,8 @@ def _simulate(
                     workers=1,
                     latency=False,
                     decode=False,
+                    # What differs is to be found in what the machine does, not in its text.
+                    facts=False,
                     optimise="-O0",
                 )
             )

@@ -249,7 +249,10 @@ def test_layers_of_a_folded_engine_have_rows_and_slots_of_their_own(seed):
                 assert place == folded.slot_base[index] + slot and place not in slots
                 slots.add(place)
         assert len(rows["count"]) == folded.n_addresses and max(taken) == folded.n_addresses - 1
-        assert sum(rows["count"]) == folded.lane_synapses[lane] and max(slots) == folded.n_slots - 1
+        assert (
+            sum(rows["count"]) == sum(layer.lane_synapses[lane] for layer in folded.layers)
+            and max(slots) == folded.n_slots - 1
+        )
 
 
 def test_the_only_layer_has_one_engine_in_every_shape():

@@ -309,10 +309,14 @@ def test_what_hardware_cannot_tell_apart_is_not_covered() -> None:
         found = tuple(FrozenLayer.from_projections(parts).resolved(k) for k, parts in enumerate(layers))
         return FrozenNetwork(found, 1, InputCoding("events"))
 
+    def none_of(n_in: int) -> tuple[np.ndarray, ...]:
+        return np.zeros(n_in + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8)
+
     dense = Projection(PREVIOUS, Synapses.from_dense(np.ones((12, 4), int)))
     for network, part in (
         (network_of([of_shape(1, 4, 3)], [dense, of_shape(3, 2, 2)]), "several shapes (layer 1)"),
         (network_of([of_shape(1, 4, 3)], [Projection(INPUT, dense.connections)]), "leads nowhere (layer 0)"),
+        (network_of([Projection(INPUT, Synapses(16400, 16400, *none_of(16400)))]), "possible weights (layer 0)"),
         (network_of([of_shape(1, 4, 3)], [dense]), ""),
     ):
         assert part in (network.hardware_support() or "") and bool(part) == bool(network.hardware_support())

@@ -9,6 +9,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cocotb_tools.config
 import numpy as np
@@ -20,7 +21,7 @@ from hypothesis import find, settings
 from hypothesis import strategies as st
 from requirements import needs
 
-from codesign.basics.errors import ToolError
+from codesign.basics.errors import InputError, ToolError
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork, InputCoding, Leak
 from codesign.contract.sidecar import read_sidecar
@@ -310,3 +311,11 @@ def test_a_784_wide_layer_on_200_real_images(tmp_path: Path) -> None:
     assert result.passed, str(result.first_divergence)
     assert_clocks_told(network, mapping, stimulus, result)
     assert result.phases["back_to_back"]["comparisons"]["membranes"] == 200 * 8 * 74
+
+
+@pytest.mark.parametrize("given", [{"workers": 0}, {"workers": -1}, {"seed": -1}, {"stress_samples": 1.5}])
+def test_numbers_that_make_no_sense_are_refused(small, given: dict[str, Any]) -> None:
+    bundle, network, stimulus = small
+    (name,) = given
+    with pytest.raises(InputError, match=f"{name} = .* is outside"):
+        verify_bundle(bundle, network, stimulus, **given)

@@ -129,6 +129,11 @@ class Synapses:
         return int(self.weights.size)
 
     @property
+    def dense_weights(self) -> int:
+        """Synapses with every weight."""
+        return self.n_in * self.n_out
+
+    @property
     def n_operations(self) -> int:
         """Synaptic operations if every source sends one event."""
         return self.n_weights

@@ -25,3 +25,6 @@ OWN = -3
 """Source of a projection of a layer that is not yet in a network: the layer itself (recurrent)."""
 # Sides of a kernel in hardware: the sidecar's reader allocates by it.
 MAX_KERNEL = 64
+# Pairs of a source and a neuron in hardware, or taps that a convolution may have: the image decoder has one number for
+# each.
+MAX_PAIRS = 1 << 28

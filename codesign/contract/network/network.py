@@ -14,7 +14,7 @@ from codesign.basics.errors import InputError, UnsupportedError
 from codesign.contract.network import file
 from codesign.contract.network.connections import Convolution, Projection
 from codesign.contract.network.layer import FrozenLayer
-from codesign.contract.network.limits import INPUT
+from codesign.contract.network.limits import INPUT, MAX_PAIRS
 from codesign.contract.network.structure import by_layer, check_readout, check_sizes, check_sources
 from codesign.contract.network.terms import (
     NO_LEAK,
@@ -191,6 +191,8 @@ class FrozenNetwork:
                 # An event has one address, whoever reads it.
                 if shape is not None and pictures.setdefault(projection.source, shape) != shape:
                     found.add("a population read as pictures of several shapes")
+                if projection.connections.dense_weights > MAX_PAIRS:
+                    found.add(f"connections of more than {MAX_PAIRS} possible weights")
             sources = [projection.source for projection in layer.projections]
             if self.coding.is_current and INPUT in sources and any(source != INPUT for source in sources):
                 found.add("events beside input currents")
