@@ -15,11 +15,11 @@ from pydantic import BaseModel
 
 from codesign.basics.arrays import read_npz
 from codesign.basics.errors import CodesignError, InputError
-from codesign.basics.files import parse_json, read_json, read_text
+from codesign.basics.files import parse_json, read_json, read_text, tree_hash
 from codesign.config import Config
 from codesign.contract import golden
 from codesign.contract.network import MAX_WIDTH, FrozenNetwork
-from codesign.contract.sidecar import Sidecar, read_sidecar_file
+from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar_file
 from codesign.contract.stimulus import Stimulus
 from codesign.data.chance import Comparison, compare, short_name
 from codesign.records.names import DECISIONS, IMPORT_REPORT
@@ -38,6 +38,18 @@ from codesign.report.documents import (
 
 T = TypeVar("T")
 MAX_HISTORY_BYTES = 1 << 26
+BUNDLE = "bundle"
+# The manifest's figures that follow from a part of the record.
+TIMES = ("latency_us", "interval_us")
+FIGURES_OF = {
+    "verification": (
+        *("accuracy_hardware", "samples_verified", "mismatches", "saturations_verified", "spikes_per_verified_sample"),
+        *("cycles_per_sample", "timesteps_per_sample", "saved_cycles", "synaptic_operations_per_verified_sample"),
+        *("lane_use", *TIMES),
+    ),
+    "synthesis": ("area", "fmax_mhz", *TIMES),
+    "estimate": ("bits_per_synapse",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +74,8 @@ class Decisions:
 class Record:
     """A run as the report sees it; a part is None where the run has not got that far.
 
-    ``damaged`` names the files that are there but cannot be read, each with the reason.
+    ``damaged`` names the files that are there but do not count, because they cannot be read or belong to another
+    network or machine, each with the reason.
     """
 
     run: RunDirectory
@@ -81,14 +94,17 @@ class Record:
     estimate: dict[str, Any] | None = None
     builds: list[dict[str, Any]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    foreign: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
         return self.run.path.resolve().name
 
-    @property
+    @cached_property
     def figures(self) -> dict[str, Any]:
-        return self.run.figures
+        """Those of the manifest, None for what the documents named in ``foreign`` have said."""
+        gone = {figure for part in self.foreign for figure in FIGURES_OF.get(part, ())}
+        return {name: None if name in gone else value for name, value in self.run.figures.items()}
 
     @property
     def layer_names(self) -> list[str]:
@@ -222,10 +238,11 @@ def collect(folder: Path) -> Record:
     """Read a run directory. Raises InputError if it has no readable manifest."""
     record = Record(RunDirectory.open(folder))
 
-    def part(path: Path, read: Callable[[Path], T]) -> T | None:
+    def part(path: Path, read: Callable[[Path], T], whole: str = "") -> T | None:
+        """``whole``: a folder, none of whose recorded files may be altered; default: the file alone."""
         if not path.exists():
             return None
-        altered = record.run.problem(path.relative_to(folder).as_posix())
+        altered = record.run.problem(whole or path.relative_to(folder).as_posix())
         if altered is not None:
             record.damaged.append(altered.replace(f"{folder}/", ""))
             return None
@@ -252,39 +269,46 @@ def collect(folder: Path) -> Record:
     record.imported = part(folder / IMPORT_REPORT, reader(Imported))
     record.kept_decisions = part(folder / DECISIONS, read_decisions)
     record.history = part(folder / "metrics.jsonl", read_history) or []
-    record.sidecar = part(folder / "bundle" / "design.json", read_sidecar_file)
+    record.sidecar = part(folder / BUNDLE / SIDECAR, read_sidecar_file, BUNDLE)
     record.verification = part(folder / "verify" / "verification.json", reader(Verification))
     record.observed = part(folder / "verify" / "observed.npz", read_observed)
     record.mutants = part(folder / "verify" / "mutants.json", reader(Mutants))
     record.estimate = part(folder / "estimate.json", reader(Estimate))
     record.synthesis = part(folder / "synth" / "synth.json", reader(Synthesis))
-    builds = [part(path, reader(Build)) for path in sorted((folder / "build").glob("*/build.json"))]
-    record.builds = [build for build in builds if build is not None]
-    _drop_foreign(record)
+    builds = {path: part(path, reader(Build)) for path in sorted((folder / "build").glob("*/build.json"))}
+    found = {path.relative_to(folder).as_posix(): build for path, build in builds.items() if build is not None}
+    record.builds = _drop_foreign(record, found)
     return record
 
 
-def _drop_foreign(record: Record) -> None:
-    """Leave out what was made from another network than the one in the folder."""
+def _drop_foreign(record: Record, builds: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what was made from another network or machine than the one in the folder; returns the builds of it."""
     if record.network is None:
-        return
-    for name, file in (
-        ("imported", IMPORT_REPORT),
-        ("sidecar", "bundle/design.json"),
-        ("verification", "verify/verification.json"),
-        ("synthesis", "synth/synth.json"),
-        ("estimate", "estimate.json"),
-    ):
-        document: Any = getattr(record, name)
+        return list(builds.values())
+    documents: dict[str, tuple[str, Any]] = {
+        "imported": (IMPORT_REPORT, record.imported),
+        "sidecar": (f"{BUNDLE}/{SIDECAR}", record.sidecar),
+        "verification": ("verify/verification.json", record.verification),
+        "synthesis": ("synth/synth.json", record.synthesis),
+        "estimate": ("estimate.json", record.estimate),
+        **{file: (file, build) for file, build in builds.items()},
+    }
+    for name, (file, document) in documents.items():
         if document is None:
             continue
         stated = document.get("network_hash") if isinstance(document, dict) else document.network_hash
         if stated != record.network.hash:
-            record.damaged.append(f"{file}: belongs to another network; make it again")
+            reason = "belongs to another network"
+        elif name not in ("imported", "sidecar") and not _is_of_the_bundle(record, name, document):
+            reason = f"belongs to another machine than the one in {BUNDLE}"
+        else:
+            continue
+        record.damaged.append(f"{file}: {reason}; make it again")
+        record.foreign.add(name)
+        if name not in builds:
             setattr(record, name, None)
     if record.verification is None:
         record.mutants = None
-    record.builds = [build for build in record.builds if build.get("network_hash") == record.network.hash]
     observed, layers = record.observed, record.network.layers
     if observed is not None and (
         record.verification is None
@@ -292,6 +316,22 @@ def _drop_foreign(record: Record) -> None:
         or [item.shape for item in observed.spikes] != [(record.network.timesteps, layer.n_out) for layer in layers]
     ):
         record.observed = None
+    return [build for file, build in builds.items() if file not in record.foreign]
+
+
+def _is_of_the_bundle(record: Record, name: str, document: dict[str, Any]) -> bool:
+    """Whether a document is of the machine that the bundle holds; without a bundle there is none to differ from."""
+    sidecar, bundle = record.sidecar, record.run.path / BUNDLE
+    if sidecar is None:
+        return not bundle.exists()
+    if name == "verification":
+        return document.get("files_hash") == tree_hash(bundle)
+    if name == "estimate":
+        said = [document.get(key) for key in ("lanes", "memory_bits", "early_exit")]
+        lanes = [entry.lanes for entry in sidecar.layers]
+        return said == [lanes, sidecar.memory_bits.model_dump(), sidecar.early_exit]
+    sources = document.get("sources") or {}
+    return bool(sources) and all(sidecar.files.get(path) == digest for path, digest in sources.items())
 
 
 def reader(form: type[BaseModel]) -> Callable[[Path], dict[str, Any]]:

@@ -13,7 +13,6 @@ from codesign.basics.errors import InputError
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Whole = Annotated[int, Field(ge=0, le=1 << 62)]
-Amounts = dict[str, Number | None]
 
 
 class _Document(BaseModel):
@@ -226,6 +225,7 @@ class Synthesis(_Document):
     """``synth/synth.json``."""
 
     network_hash: str
+    sources: dict[str, str] = {}
     area: dict[str, Cells]
     placed: dict[str, Placed]
     block_ram: dict[str, BlockMemories] | None = None
@@ -295,6 +295,8 @@ class Estimate(_Document):
     """``estimate.json``."""
 
     network_hash: str
+    lanes: list[Whole] = []
+    early_exit: str | Whole | None = None
     latency_cycles: Number | None = None
     interval_cycles: Number | None = None
     memory_bits: dict[str, Whole] = {}
@@ -309,6 +311,7 @@ class Build(_Document):
     """``build/<board>/build.json``."""
 
     network_hash: str
+    sources: dict[str, str] = {}
     board: str
     device: str
     used: dict[str, Number]

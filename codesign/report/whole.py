@@ -39,5 +39,5 @@ def reproduce(record: Record) -> Section:
                 bad.append(row)
         section.table(["stage", "status", "seconds"], rows, bad)
     for line in record.damaged:
-        section.alert("bad", "Unreadable.", line)
+        section.alert("bad", "Left out.", line)
     return section

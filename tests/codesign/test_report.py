@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from html import escape, unescape
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from codesign.basics.errors import InputError
+from codesign.basics.files import tree_hash
 from codesign.cli import main
 from codesign.config import RewiringConfig
 from codesign.contract import golden
@@ -24,6 +26,7 @@ from codesign.contract.network import (
     SumPool,
     Synapses,
 )
+from codesign.contract.sidecar import read_sidecar
 from codesign.contract.stimulus import Stimulus
 from codesign.machine.mapping import map_network
 from codesign.records.rundir import RunDirectory
@@ -39,6 +42,13 @@ from tests.requirements import needs
 
 SAMPLE = 2
 EN_DASH = "\N{EN DASH}"
+
+
+BUILD = {
+    "board": "ulx3s-25f", "device": "LFE5U-25F", "used": {"lut": 130.0, "bram": 2.0},
+    "budget": {"lut": 24288.0, "bram": 56.0}, "bitstream": "top.bit", "bitstream_sha256": "0" * 64,
+    "clock_mhz": 25.0, "fmax_mhz": 70.0,
+}  # fmt: skip
 
 
 def sparse(rng, n_in, n_out, density, limit):
@@ -476,7 +486,7 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(tmp_path, wordy):
     (folder / "verify" / "verification.json").write_text("{")
     (folder / "stimulus.npz").write_bytes(b"nothing")
     page = write_report(folder).read_text()
-    assert "verification.json" in page and "stimulus.npz" in page and page.count("Unreadable.") == 2
+    assert "verification.json" in page and "stimulus.npz" in page and page.count("Left out.") == 2
     assert "<svg" in page and str(tmp_path) not in page
 
 
@@ -491,7 +501,7 @@ def test_an_interrupted_history_keeps_its_whole_lines(tmp_path, wordy):
     folder = make_run(tmp_path / "run", verified=False)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 5, "den')
-    assert "Unreadable." not in write_report(folder).read_text()
+    assert "Left out." not in write_report(folder).read_text()
 
 
 @pytest.mark.parametrize("timesteps", [4, 40])
@@ -790,15 +800,73 @@ def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
     assert "|time per sample|2.6 us|132 clocks, simulated; 50.0 MHz on ecp5-25f, placed and routed|" in tiles()
     assert "|logic cells|110|ecp5-25f, placed and routed|" in tiles()
 
-    build = {
-        "network_hash": digest, "board": "ulx3s-25f", "device": "LFE5U-25F", "used": {"lut": 130.0, "bram": 2.0},
-        "budget": {"lut": 24288.0, "bram": 56.0}, "bitstream": "top.bit", "bitstream_sha256": "0" * 64,
-        "clock_mhz": 25.0, "fmax_mhz": 70.0,
-    }  # fmt: skip
+    build = {**BUILD, "network_hash": digest}
     (folder / "build" / "ulx3s-25f").mkdir(parents=True)
     (folder / "build" / "ulx3s-25f" / "build.json").write_text(json.dumps(build))
     assert "|time per sample|5.3 us|132 clocks, simulated; ulx3s-25f at 25 MHz|" in tiles()
     assert "|logic cells|130|LFE5U-25F with its link, placed and routed|" in tiles()
+
+
+def make_measured_run(folder, lanes=(1, 1)):
+    """A run whose verification, estimate, synthesis and bitstream are of the machine in its bundle."""
+    make_run(folder)
+    network, bundle = collect(folder).network, folder / "bundle"
+    write_bundle(network, map_network(network, list(lanes)), bundle)
+    sidecar = read_sidecar(bundle)
+    path = folder / "verify" / "verification.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files_hash": tree_hash(bundle)}))
+    memory_bits = sidecar.memory_bits.model_dump()
+    estimate = {
+        "lanes": list(lanes),
+        "memory_bits": memory_bits,
+        "early_exit": "off",
+        "interval_cycles": 140,
+        "area": {},
+    }
+    sources = {name: sidecar.files[name] for name in [sidecar.verilog, *(memory.image for memory in sidecar.images)]}
+    synthesis = {"sources": sources, "area": {"ecp5": cells()}, "placed": {}}
+    for name, document in (
+        ("estimate.json", estimate), ("synth/synth.json", synthesis),
+        ("build/icebreaker/build.json", {**BUILD, "sources": sources}),
+    ):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps({**document, "network_hash": network.hash}))
+    run = RunDirectory.open(folder)
+    run.set_figures({**run.figures, "cycles_per_sample": 131.5, "fmax_mhz": {"ecp5-25f": 50.0}})
+    run.record_files("generate", ("bundle",))
+    return folder
+
+
+MEASURED = ("verification", "estimate", "synthesis", "builds")
+
+
+def of_the_machine(record):
+    """Which documents count, and whether any figure of the manifest does that follows from them."""
+    figures = [record.figures[name] for name in ("samples_verified", "mismatches", "cycles_per_sample", "fmax_mhz")]
+    return [name for name in MEASURED if getattr(record, name)], any(value is not None for value in figures)
+
+
+def test_what_was_made_from_another_machine_is_left_out_and_said(tmp_path, wordy):
+    folder = make_measured_run(tmp_path / "run")
+    assert of_the_machine(collect(folder)) == (list(MEASURED), True) and not collect(folder).damaged
+    shutil.rmtree(folder / "bundle")
+    write_bundle(make_network(), map_network(make_network(), [2, 1]), folder / "bundle")
+    RunDirectory.open(folder).record_files("generate", ("bundle",))
+    record = collect(folder)
+    assert of_the_machine(record) == ([], False) and record.sidecar is not None
+    files = ("verify/verification.json", "synth/synth.json", "estimate.json", "build/icebreaker/build.json")
+    text = words(write_report(folder).read_text())
+    for file in files:
+        assert f"|Left out.|{file}: belongs to another machine than the one in bundle; make it again|" in text
+    assert "clocks per sample" not in text and "logic cells" not in text and "Hardware equals" not in text
+
+
+def test_verilog_that_was_changed_since_is_not_what_was_verified(tmp_path):
+    folder = make_measured_run(tmp_path / "run")
+    with (folder / "bundle" / "snn.v").open("a") as file:
+        file.write("// by hand\n")
+    record = collect(folder)
+    assert of_the_machine(record) == ([], False) and "bundle/snn.v: differs from what" in record.damaged[0]
 
 
 @pytest.mark.parametrize("coding", ["current", "events"])
