@@ -214,6 +214,25 @@ class Record:
             return (self.verification or {}).get("accuracy_hardware")
         return found
 
+    @property
+    def compared(self) -> tuple[int | None, int | None]:
+        """Samples of the verification and values that differ, as far as it counts: a failure does until it is gone."""
+        samples, mismatches = self.figures.get("samples_verified"), self.figures.get("mismatches")
+        found = self.verification
+        if mismatches is None and found is not None and not found["passed"]:
+            return found["samples"], found["mismatches"] + found["decoder"]["differences"]
+        return samples, mismatches
+
+    @property
+    def interval(self) -> tuple[float | None, str]:
+        """Mean clocks between the decisions of samples back to back, None if unknown, and how they are known."""
+        if self.figures.get("cycles_per_sample") is not None and self.verification is not None:
+            simulated = self.verification.get("interval_cycles")
+            # A sample alone has none.
+            if simulated is not None:
+                return simulated, "simulated"
+        return (self.estimate or {}).get("interval_cycles"), "estimated"
+
     def of_test_samples(self, count: int) -> str:
         """'all 360 test samples', '120 of 360 test samples'."""
         total = None if self.stimulus is None else len(self.stimulus)

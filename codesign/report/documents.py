@@ -270,6 +270,7 @@ class LayerSchedules(_Document):
 class EstimatedCycles(_Document):
     latency_cycles: Number
     interval_cycles: Number | None
+    samples: Whole | None = None
     exact: bool = False
     synaptic_operations: list[Number] = []
 

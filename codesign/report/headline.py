@@ -26,11 +26,7 @@ def subtitle(record: Record) -> str:
 
 
 def verdict(record: Record) -> tuple[Mood, str, str]:
-    figures = record.figures
-    mismatches, verified = figures.get("mismatches"), figures.get("samples_verified")
-    found = record.verification
-    if mismatches is None and found is not None and not found.get("passed"):
-        mismatches, verified = found.get("mismatches"), found.get("samples")
+    (verified, mismatches), found = record.compared, record.verification
     if mismatches or (found is not None and not found.get("passed")):
         return (
             "bad",
@@ -101,11 +97,9 @@ def _not_simulated(record: Record) -> str:
 
 
 def _speed(record: Record) -> list[dict[str, object]]:
-    """Time of a sample where a clock is known, else clocks; of samples that follow each other without a pause."""
+    """Time from a decision to the next of samples back to back where a clock is known, else clocks."""
     figures = record.figures
-    clocks, how = figures.get("cycles_per_sample"), "simulated"
-    if clocks is None:
-        clocks, how = (record.estimate or {}).get("interval_cycles"), "estimated"
+    clocks, how = record.interval
     if clocks is None:
         return []
     told = f"{number(clocks)} clocks, {how}"
@@ -113,14 +107,18 @@ def _speed(record: Record) -> list[dict[str, object]]:
         board = record.builds[0]
         time = clocks / board["clock_mhz"] if board["clock_mhz"] else None
         return [
-            tile("time per sample", number(time, 1, " us"), f"{told}; {board['board']} at {board['clock_mhz']:g} MHz")
+            tile(
+                "time between samples",
+                number(time, 1, " us"),
+                f"{told}; {board['board']} at {board['clock_mhz']:g} MHz",
+            )
         ]
     fmax = figures.get("fmax_mhz")
     placed = {target: mhz for target, mhz in fmax.items() if mhz} if isinstance(fmax, Mapping) else {}
     for target, mhz in placed.items():
         note = f"{told}; {mhz:.1f} MHz on {target}, placed and routed"
-        return [tile("time per sample", number(clocks / mhz, 1, " us"), note)]
-    return [tile("clocks per sample", number(clocks), f"{how}, samples back to back")]
+        return [tile("time between samples", number(clocks / mhz, 1, " us"), note)]
+    return [tile("clocks between samples", number(clocks), f"{how}, samples back to back")]
 
 
 def _resources(record: Record) -> list[dict[str, object]]:

@@ -87,7 +87,12 @@ def estimates(section: Section, record: Record) -> None:
     )
     if verified.get("latency_cycles") is not None and found.get("latency_cycles") is not None:
         how = "as simulation has them" if (found.get("cycles") or {}).get("exact") else "estimated"
-        section.caption(f"Cycles: {how} on validation samples, measured on the verified test samples.")
+        count = (found.get("cycles") or {}).get("samples")
+        chosen = f"{number(count)} validation samples" if count else "validation samples"
+        section.caption(
+            f"Cycles: {how} on {chosen}, measured on {record.of_test_samples(verified['samples'])}. Latency: from the "
+            "first word of a sample alone to its decision; interval: between decisions of samples back to back."
+        )
 
 
 def told_clocks(told: Mapping[str, Any]) -> str:
@@ -150,12 +155,13 @@ def cycles(record: Record) -> Section:
         plots.cycle_bars(phases, verification.get("cycles_per_sample")),
         "clock cycles per sample of each layer by phase",
         "Mean over the samples simulated back to back; layers work at the same time, on successive timesteps. "
-        "Red line: cycles per sample.",
+        "Red line: cycles from the first word to the last decision, over the samples; filling the layers is in it.",
     )
     section.facts(
         [
-            ("cycles per sample, back to back", number(verification.get("cycles_per_sample"), 1)),
             ("latency of a sample alone, cycles", number(verification.get("latency_cycles"), 1)),
+            ("interval of samples back to back, cycles", number(verification.get("interval_cycles"), 1)),
+            ("cycles of all samples back to back, over the samples", number(verification.get("cycles_per_sample"), 1)),
         ]
     )
     told = verification.get("told_clocks")

@@ -90,6 +90,7 @@ def verification_document(network, mismatches=0):
         "first_divergence": divergence if mismatches else None,
         "cycles_per_sample": 131.5,
         "latency_cycles": 140.25,
+        "interval_cycles": 130.25,
         "layers": [{**clocks, "synaptic_operations": 777, "lane_use": 0.91}] * 2,
         "network_hash": network.hash,
         "files_hash": "ab" * 32,
@@ -768,7 +769,7 @@ def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
         found = headline(collect(folder))
         return "|" + "".join(f"{tile[key]}|" for tile in found for key in ("name", "value", "note"))
 
-    assert "|clocks per sample|" not in tiles() and "logic cells" not in tiles() and "block RAMs" not in tiles()
+    assert "|clocks between samples|" not in tiles() and "logic cells" not in tiles() and "block RAMs" not in tiles()
     assert "energy" not in tiles().lower()
     # An estimate of a machine that a family has not has no figures there.
     part = {"component": "engine0.neurons", "layer": 0, "lut": 90.0, "ff": 60.0, "bram": 3.0, "dsp": 0}
@@ -779,7 +780,7 @@ def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
     }
     estimate = {"network_hash": digest, "interval_cycles": 140.0, "area": area}
     (folder / "estimate.json").write_text(json.dumps(estimate))
-    assert "|clocks per sample|140|estimated, samples back to back|" in tiles()
+    assert "|clocks between samples|140|estimated, samples back to back|" in tiles()
     assert "|logic cells|90|ice40, estimated|block RAMs|3|ice40, estimated|" in tiles()
     energy = {"sample_pj": 1234.0, "by_layer": [], "source": "published", "not_counted": "wires"}
     (folder / "estimate.json").write_text(json.dumps({**estimate, "energy": energy}))
@@ -797,14 +798,29 @@ def test_tiles_say_how_logic_memory_and_time_are_known(tmp_path):
     (folder / "synth" / "synth.json").write_text(json.dumps(synthesis))
     assert "|logic cells|120|ecp5, synthesised|block RAMs|2|ecp5, synthesised|" in tiles()
     (folder / "synth" / "synth.json").write_text(json.dumps({**synthesis, "placed": {"ecp5-25f": placed}}))
-    assert "|time per sample|2.6 us|132 clocks, simulated; 50.0 MHz on ecp5-25f, placed and routed|" in tiles()
+    assert "|time between samples|2.6 us|130 clocks, simulated; 50.0 MHz on ecp5-25f, placed and routed|" in tiles()
     assert "|logic cells|110|ecp5-25f, placed and routed|" in tiles()
 
     build = {**BUILD, "network_hash": digest}
     (folder / "build" / "ulx3s-25f").mkdir(parents=True)
     (folder / "build" / "ulx3s-25f" / "build.json").write_text(json.dumps(build))
-    assert "|time per sample|5.3 us|132 clocks, simulated; ulx3s-25f at 25 MHz|" in tiles()
+    assert "|time between samples|5.2 us|130 clocks, simulated; ulx3s-25f at 25 MHz|" in tiles()
     assert "|logic cells|130|LFE5U-25F with its link, placed and routed|" in tiles()
+
+    # Of one simulated sample there is no interval.
+    verification = json.loads((folder / "verify" / "verification.json").read_text())
+    (folder / "verify" / "verification.json").write_text(json.dumps({**verification, "interval_cycles": None}))
+    assert "|time between samples|5.6 us|140 clocks, estimated; ulx3s-25f at 25 MHz|" in tiles()
+
+
+def test_clocks_are_told_by_their_names_with_the_samples_that_they_are_of(tmp_path, undrawn):
+    folder = make_run(tmp_path / "run")
+    cycles = {"latency_cycles": 150.0, "interval_cycles": 133.0, "samples": 2}
+    estimate = {"network_hash": make_network().hash, "area": {}, "cycles": cycles, **cycles}
+    (folder / "estimate.json").write_text(json.dumps(estimate))
+    text = words(write_report(folder).read_text())
+    assert "|latency of a sample alone, cycles|140.2|interval of samples back to back, cycles|130.2|" in text
+    assert "Cycles: estimated on 2 validation samples, measured on all 8 test samples." in text
 
 
 def make_measured_run(folder, lanes=(1, 1)):
@@ -858,7 +874,7 @@ def test_what_was_made_from_another_machine_is_left_out_and_said(tmp_path, wordy
     text = words(write_report(folder).read_text())
     for file in files:
         assert f"|Left out.|{file}: belongs to another machine than the one in bundle; make it again|" in text
-    assert "clocks per sample" not in text and "logic cells" not in text and "Hardware equals" not in text
+    assert "clocks between samples" not in text and "logic cells" not in text and "Hardware equals" not in text
 
 
 def test_verilog_that_was_changed_since_is_not_what_was_verified(tmp_path):
