@@ -69,9 +69,11 @@ def _names(records: Sequence[Record], places: Sequence[Path]) -> list[str]:
 def figures_of(record: Record) -> dict[str, Any]:
     """What a run is compared by; None where it is not known.
 
-    Clocks are means over the samples, ``cycles`` how they are known. ``latency_us`` and ``fmax_mhz`` are by target as
-    placed and routed. ``energy_nj`` is an estimate (:mod:`codesign.cost.energy`). ``area`` has the cells of each family
-    as they are known best: ``{family: {"how", lut, ff, ...}}``.
+    Clocks are means over the samples, ``cycles`` how they are known; one simulated sample has no ``interval_cycles``.
+    ``accuracy_hardware`` is of the first ``samples_verified`` of ``test_samples``, in which ``mismatches`` values
+    differ. ``latency_us`` and ``fmax_mhz`` are by target as placed and routed. ``energy_nj`` is an estimate
+    (:mod:`codesign.cost.energy`). ``area`` has the cells of each family as they are known best: ``{family: {"how",
+    lut, ff, ...}}``.
     """
     verification, estimate = record.verification or {}, record.estimate or {}
     simulated = verification.get("latency_cycles") is not None
@@ -81,6 +83,7 @@ def figures_of(record: Record) -> dict[str, Any]:
         area.setdefault(cells.family, {"how": _how(cells), **{kind: cells.amounts.get(kind) for kind in RESOURCES}})
     bits = estimate.get("memory_bits")
     figures, network = record.figures, record.network
+    verified, mismatches = record.compared
     return {
         "network": subtitle(record),
         "accuracy_frozen": record.frozen_accuracy,
@@ -90,15 +93,16 @@ def figures_of(record: Record) -> dict[str, Any]:
         "weight_bits": _weight_bits(network),
         "timesteps": None if network is None else network.timesteps,
         "latency_cycles": clocks.get("latency_cycles"),
-        "interval_cycles": figures.get("cycles_per_sample") if simulated else estimate.get("interval_cycles"),
+        "interval_cycles": clocks.get("interval_cycles"),
         "cycles": None if clocks.get("latency_cycles") is None else "simulated" if simulated else "estimated",
         "latency_us": figures.get("latency_us"),
         "fmax_mhz": figures.get("fmax_mhz"),
         "memory_bits": sum(bits.values()) if bits else None,
         "energy_nj": energy["sample_pj"] / 1000 if (energy := estimate.get("energy")) else None,
         "area": area,
-        "samples_verified": verification.get("samples"),
-        "mismatches": verification.get("mismatches"),
+        "samples_verified": verified,
+        "test_samples": None if record.stimulus is None else len(record.stimulus),
+        "mismatches": mismatches,
     }
 
 
@@ -248,7 +252,7 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Section:
 
     table = [
         cells("accuracy, frozen", lambda row: share(row["accuracy_frozen"], 2)),
-        cells("accuracy, hardware", lambda row: share(row["accuracy_hardware"], 2)),
+        cells("accuracy, hardware", _hardware_accuracy),
         cells("synapses", lambda row: number(row["synapses"])),
         cells("density", lambda row: share(row["density"])),
         cells("weight bits", lambda row: number(row["weight_bits"])),
@@ -288,6 +292,12 @@ def _amount(cells: Mapping[str, Any] | None, kind: str) -> str:
     if cells is None or value is None:
         return MISSING
     return f"{amount(value)}, {cells['how']}"
+
+
+def _hardware_accuracy(row: Mapping[str, Any]) -> str:
+    verified, there = row["samples_verified"], row["test_samples"]
+    part = row["accuracy_hardware"] is not None and None not in (verified, there) and verified < there
+    return share(row["accuracy_hardware"], 2) + (f", {number(verified)} of {number(there)} samples" if part else "")
 
 
 def _verified(row: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from codesign.records.rundir import RunDirectory
 from codesign.report import compare_runs
 from codesign.report.collect import collect
 from codesign.report.side_by_side import beside
-from tests.codesign.test_report import make_network, make_run, make_stimulus, words
+from tests.codesign.test_report import make_measured_run, make_network, make_run, make_stimulus, words
 from tests.requirements import needs
 
 EN_DASH = "\N{EN DASH}"
@@ -70,6 +70,7 @@ def test_figures_stand_beside_each_other_and_say_how_they_are_known(page):
     assert cells(text, "accuracy, frozen") == ["75.00%", "75.00%"]
     assert cells(text, "accuracy, hardware") == ["75.00%", EN_DASH]
     assert cells(text, "clocks of a sample alone") == ["140, simulated", "210, estimated"]
+    assert cells(text, "clocks between samples") == ["130, simulated", "190, estimated"]
     assert cells(text, "logic, ecp5") == ["500, estimated", "750, estimated"]
     assert cells(text, "memory blocks, ecp5") == ["2.5, estimated"] * 2
     assert cells(text, "memory, bits") == ["350", "350"]
@@ -116,6 +117,31 @@ def test_what_is_wrong_or_not_comparable_comes_first(tmp_path, runs, undrawn):
     good = make(tmp_path / "good")
     compare_runs([runs[0], good], tmp_path / "page.html")
     assert "Hardware equals software in all of them." in (tmp_path / "page.html").read_text()
+
+
+def set_figures(folder, **figures):
+    run = RunDirectory.open(folder)
+    run.set_figures({**run.figures, **figures})
+    run.save()
+    return folder
+
+
+def test_a_part_of_the_samples_and_what_changed_since_are_told(tmp_path, runs, undrawn):
+    page = tmp_path / "page.html"
+    part = set_figures(make(tmp_path / "part"), samples_verified=3, accuracy_hardware=None)
+    path = part / "verify" / "verification.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy_hardware": 2 / 3, "interval_cycles": None}))
+    stale = set_figures(make(tmp_path / "stale"), samples_verified=None, mismatches=None, accuracy_hardware=None)
+    rows = compare_runs([runs[0], part, stale], page)
+    assert cells(page.read_text(), "accuracy, hardware") == ["75.00%", "66.67%, 3 of 8 samples", EN_DASH]
+    assert cells(page.read_text(), "verified")[1:] == ["3 samples, 0 values differ", "not simulated"]
+    assert "2 of 3 are verified." in words(page.read_text()) and rows[1]["interval_cycles"] is None
+
+    altered = make_measured_run(tmp_path / "altered")
+    assert compare_runs([runs[0], altered], page)[1]["samples_verified"] == 8
+    (altered / "bundle" / "snn.v").write_text("module snn; endmodule")
+    assert compare_runs([runs[0], altered], page)[1]["samples_verified"] is None
+    assert "altered:|bundle/snn.v: differs from what" in words(page.read_text())
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, undrawn):
