@@ -120,6 +120,11 @@ def _lanes(lanes: Sequence[int]) -> str:
     return f"{', '.join(map(str, lanes))} lane{'s' * (list(lanes) != [1])}"
 
 
+def _clocks(figures: Mapping[str, Any]) -> str:
+    """``cycles``: a sample's latency where an ``interval`` is kept beside it, else as samples back to back take it."""
+    return "latency " * ("interval" in figures) + _range(figures["cycles"], ",")
+
+
 def examples(kept: Mapping[str, Any]) -> str:
     """What became of every example that was run to its end."""
     rows = []
@@ -131,14 +136,14 @@ def examples(kept: Mapping[str, Any]) -> str:
         verified = f"{figures['verified']:,} of {figures['test']:,}{figures.get('of', '')}, {figures['differing']}"
         if compared := figures.get("spikes_and_membranes"):
             verified += f" ({compared:,} spikes and membranes)"
-        cycles = _range(figures["cycles"], ",")
+        cycles = _clocks(figures)
         if interval := figures.get("interval"):
             cycles += f", a decision every {interval:,}"
         cycles += f" ({'folded, ' * figures.get('folded', False)}{_lanes(figures['lanes'])})"
         accuracy = _accuracy(figures, each=True)
         rows.append((f"`{name}`", figures["network"], accuracy, density, verified, cycles, figures["whole_run"]))
     titles = ("example", "network, timesteps", "accuracy", "density (synapses)", "verified in RTL, differing values",
-              "cycles per sample", "whole run")  # fmt: skip
+              "clocks per sample", "whole run")  # fmt: skip
     return _table(titles, rows)
 
 
@@ -151,7 +156,7 @@ def chosen_examples(kept: Mapping[str, Any]) -> str:
             _accuracy(figures, each=False),
             _range(figures["synapses"], ","),
             f"{figures['verified']:,} of {figures['test']:,}, {figures['differing']}",
-            f"{_range(figures['cycles'], ',')} on {_lanes([sum(figures['lanes'])])}",
+            f"{_clocks(figures)} on {_lanes([sum(figures['lanes'])])}",
         )
         for name, figures in kept["examples"].items()
         if "short" in figures
