@@ -77,7 +77,6 @@ STYLE: dict[Any, Any] = {
     "image.interpolation": "nearest",
 }
 
-DIVERGING = LinearSegmentedColormap.from_list("weights", [RED, "#f3f4f6", BLUE])
 DENSITY_MAP = LinearSegmentedColormap.from_list("counts", ["#f1f5fb", "#9dc0ec", BLUE, "#123a78"])
 
 
@@ -102,14 +101,20 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)
     assert view is not None
     width = float(view[1]) * 4 / 3
-    numbers = {found: f"{name}-{number}" for number, found in enumerate(re.findall(r'\bid="([^"]+)"', rest))}
-    rest = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{numbers[match[1]]}"', rest)
-    rest = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{numbers[match[1]]})", rest)
-    rest = re.sub(r'xlink:href="#([^"]+)"', lambda match: f'href="#{numbers[match[1]]}"', rest)
-    rest = rest.replace("xlink:href=", "href=")
-    for colour, variable in CSS_VARIABLES.items():
-        rest = rest.replace(colour, variable)
     rest = re.sub(r"<!--.*?-->\n?", "", rest, flags=re.DOTALL)
+    numbers = {found: f"{name}-{number}" for number, found in enumerate(re.findall(r'<[^>]*?\bid="([^"]+)"', rest))}
+
+    def in_page(found: re.Match[str]) -> str:
+        tag = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{numbers[match[1]]}"', found[0])
+        tag = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{numbers[match[1]]})", tag)
+        tag = re.sub(r'xlink:href="#([^"]+)"', lambda match: f'href="#{numbers[match[1]]}"', tag)
+        tag = tag.replace("xlink:href=", "href=")
+        for colour, variable in CSS_VARIABLES.items():
+            tag = tag.replace(colour, variable)
+        return tag
+
+    # Tags alone: what stands between them are words, and names of the user's among these.
+    rest = re.sub(r"<[^>]*>", in_page, rest)
     return (
         f'<svg class="figure" role="img" aria-label="{escape(description)}" viewBox="0 0 {view[1]} {view[2]}" '
         f'style="width:{width:.0f}px;min-width:{LEAST_SCALE * width:.0f}px">{rest.strip()}'

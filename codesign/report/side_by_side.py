@@ -211,13 +211,13 @@ def beside(title: str, names: Sequence[str], values: Sequence[float | None], *, 
         figure = Figure(figsize=(plots.THIRD, 0.75 + 0.3 * len(names)), layout="constrained")
         axes = figure.subplots()
         known = [value for value in values if value is not None]
-        for index, (name, value) in enumerate(zip(names, values)):
+        for index, value in enumerate(values):
             colour = plots.SERIES[index % len(plots.SERIES)]
             if value is None:
                 axes.text(0.01, index, MISSING, transform=axes.get_yaxis_transform(), va="center", color=plots.MUTED)
                 continue
             if is_share:
-                axes.plot(value, index, "o", color=colour, markersize=7, gid=name)
+                axes.plot(value, index, "o", color=colour, markersize=7)
             else:
                 axes.barh(index, value, height=0.62, color=colour, linewidth=0)
             axes.annotate(
@@ -228,7 +228,8 @@ def beside(title: str, names: Sequence[str], values: Sequence[float | None], *, 
         room = (high - low) or 0.02 * high or 1.0
         axes.set_xlim(low - 0.1 * room if is_share else 0.0, high + 0.45 * room)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_yticks(range(len(names)), [name if len(name) <= 18 else f"...{name[-15:]}" for name in names])
+        short = [name if len(name) <= 18 else f"...{name[-15:]}" for name in names]
+        axes.set_yticks(range(len(names)), [plots.plain_text(name) for name in short])
         axes.tick_params(axis="y", length=0, labelcolor=plots.INK)
         axes.xaxis.set_major_locator(plots.MaxNLocator(3))
         axes.set_title(title)

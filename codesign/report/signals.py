@@ -195,12 +195,14 @@ def decision(
         for index in range(values.shape[1]):
             if index not in marked:
                 axes.plot(steps, values[:, index], color=MUTED, linewidth=0.7, alpha=0.55)
-        for index, (colour, width) in marked.items():
-            axes.plot(
-                steps, values[:, index], color=colour, linewidth=width, marker="o" if len(steps) < 2 else None,
-                label=names[index] + (" (label)" if index == label else ""),
-            )  # fmt: skip
-        axes.legend(loc="best", handlelength=1.2)
+        marker = "o" if len(steps) < 2 else None
+        lines = [
+            axes.plot(steps, values[:, index], color=colour, linewidth=width, marker=marker)[0]
+            for index, (colour, width) in marked.items()
+        ]
+        # Named here: matplotlib leaves lines out whose own label begins with an underscore.
+        called = [names[index] + (" (label)" if index == label else "") for index in marked]
+        axes.legend(lines, called, loc="best", handlelength=1.2)
         axes.set_xlabel(time)
         axes.set_ylabel(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -885,6 +885,18 @@ def test_verilog_that_was_changed_since_is_not_what_was_verified(tmp_path):
     assert of_the_machine(record) == ([], False) and "bundle/snn.v: differs from what" in record.damaged[0]
 
 
+def test_names_of_classes_are_shown_as_they_are():
+    names = ["_hidden", "url(#a)", plots.INK, "<b>_x", "$x$"]
+    values = np.array([[9, 8, 7, 6, 5], [2, 3, 5, 4, 1]])
+    figure = signals.decision(values, [plots.plain_text(name) for name in names], 2, 0, "timestep", "sum")
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [plots.INK, "<b>_x", "_hidden (label)"]
+    drawn = plots.to_svg(plots.confusion(np.eye(5, dtype=np.int64), names), "name", "what")
+    shown = [unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn)]
+    assert set(names) <= set(shown) and "var(--muted)" in drawn
+
+
 @pytest.mark.parametrize("coding", ["current", "events"])
 def test_every_axis_is_labelled(tmp_path, undrawn, coding):
     write_report(make_run(tmp_path / "run", coding, frozen={"sample_shape": [4, 4] if coding == "current" else []}))

@@ -13,6 +13,7 @@ from codesign.cli import main
 from codesign.records.rundir import RunDirectory
 from codesign.report import compare_runs
 from codesign.report.collect import collect
+from codesign.report.plots import to_svg
 from codesign.report.side_by_side import beside
 from tests.codesign.test_report import make_measured_run, make_network, make_run, make_stimulus, words
 from tests.requirements import needs
@@ -169,6 +170,15 @@ def test_bars_begin_at_0_and_shares_are_dots_at_their_place():
     axes = beside("accuracy", ["a", "b"], [0.9, 0.91], is_share=True).axes[0]
     assert [np.asarray(line.get_xdata())[0] for line in axes.lines] == [0.9, 0.91] and not axes.patches
     assert axes.get_xlim()[0] > 0.89
+
+
+def test_names_of_runs_are_drawn_as_they_are():
+    names = [r"a$\frac$b", "a$x$b", "axes_1"]
+    figure = beside("accuracy", names, [0.9, 0.8, 0.7], is_share=True)
+    drawn = to_svg(figure, "name", "what")
+    assert set(names) <= set(re.findall(r"<text[^>]*>([^<]*)</text>", drawn))
+    ids = re.findall(r'\bid="([^"]+)"', drawn)
+    assert len(ids) == len(set(ids))
 
 
 def test_the_command_writes_the_page_and_prints_the_rows(tmp_path, runs, capsys, monkeypatch, undrawn):
