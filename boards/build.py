@@ -34,6 +34,7 @@ CURES = {
     "ff": "fewer lanes",
     "bram": "a lower density, fewer neurons or fewer lanes",
     "dsp": "fewer lanes in the first layer",
+    "spram": "fewer lanes, or hardware.synapse_memory = 'auto'",
 }
 
 
@@ -71,11 +72,13 @@ def build(
     divisor, baud_error = uart_divisor(board.clock_hz, baud)
     check_ports(design.sidecar)
     _check_memories(design, board)
+    bitstream = folder / f"{TOP}{board.bitstream}"
     names = _tool_names(board)
     versions = {name: tool_version(name) for name in names}
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).unlink(missing_ok=True)
+        for stale in (folder / RESULT, bitstream):
+            stale.unlink(missing_ok=True)
 
     plan = _platform(board).prepare(
         PlatformTop(_with_files(design, divisor)),
@@ -97,45 +100,42 @@ def build(
             output = arguments.index("--asc" if board.device.family == "ice40" else "--textcfg")
             pack = [*arguments[:output], *arguments[output + 2 :], "--pack-only"]
             run_tool(tool, pack, cwd=folder, log=folder / f"{tool}-pack.log")
-            _check_capacity(_utilisation(folder), design, board)
+            _check_capacity(_report(folder)["utilization"], design, board)
         try:
             run_tool(tool, arguments, cwd=folder, log=folder / f"{tool}.log")
         except ToolError as error:
             if tool.startswith("nextpnr") and "place" in str(error):
                 raise CapacityError(f"{board.name}: {error}; use {CURES['lut']} or {CURES['bram']}") from None
             raise
+        if tool.startswith("nextpnr"):
+            # Before anything is packed: a bitstream that is too slow for the board's clock is none.
+            _check_clock(_reached(folder), board)
     progress(len(commands), len(commands), "done")
 
-    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    bitstream = folder / f"{TOP}{board.bitstream}"
+    utilisation = _report(folder)["utilization"]
     if not bitstream.is_file():
         raise ToolError(f"{commands[-1][0]} made no {bitstream.name}; see the logs in {folder}")
     for path, digest in design.sources.items():
         if file_hash(folder / path) != digest:
+            bitstream.unlink()
             raise ToolError(f"{folder / path}: changed during the build; build again")
-    fmax = min(clock["achieved"] for clock in report["fmax"].values())
     result = {
         "board": board.name,
         "device": board.device.name,
         "network_hash": design.sidecar.network_hash,
         "clock_mhz": board.clock_hz / 1e6,
-        "fmax_mhz": round(fmax, 2),
+        "fmax_mhz": round(_reached(folder), 2),
         "baud": baud,
         "baud_error": baud_error,
         "seed": seed,
         "bitstream": bitstream.name,
         "bitstream_sha256": file_hash(bitstream),
         "sources": design.sources,
-        "used": used_resources(report["utilization"]),
+        "used": used_resources(utilisation),
         "budget": dict(board.device.budget),
-        "utilisation": {name: item for name, item in report["utilization"].items() if item["used"]},
+        "utilisation": {name: item for name, item in utilisation.items() if item["used"]},
         "tools": versions,
     }
-    if fmax < board.clock_hz / 1e6:
-        raise CapacityError(
-            f"{board.name}: the design reaches {fmax:.1f} MHz, the board's clock is {board.clock_hz / 1e6:g} MHz; "
-            f"try another seed, fewer lanes, or {_other_boards(board)}"
-        )
     write_json(folder / RESULT, result)
     return result
 
@@ -164,8 +164,22 @@ def _tool_names(board: Board) -> list[str]:
     return ["yosys", f"nextpnr-{board.device.family}", "icepack" if board.device.family == "ice40" else "ecppack"]
 
 
-def _utilisation(folder: Path) -> dict[str, dict[str, int]]:
-    return json.loads((folder / REPORT).read_text(encoding="utf-8"))["utilization"]
+def _report(folder: Path) -> dict[str, Any]:
+    """What nextpnr has said last."""
+    return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+
+
+def _reached(folder: Path) -> float:
+    """MHz of the slowest clock."""
+    return min(clock["achieved"] for clock in _report(folder)["fmax"].values())
+
+
+def _check_clock(mhz: float, board: Board) -> None:
+    if mhz < board.clock_hz / 1e6:
+        raise CapacityError(
+            f"{board.name}: the design reaches {mhz:.1f} MHz, the board's clock is {board.clock_hz / 1e6:g} MHz; "
+            f"try another seed, fewer lanes, or {_other_boards(board)}"
+        )
 
 
 def _check_memories(design: Design, board: Board) -> None:

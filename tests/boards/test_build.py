@@ -1,5 +1,7 @@
 """Bitstreams, and what is said when a design does not fit."""
 
+import json
+
 import pytest
 
 from boards import build as build_module
@@ -35,6 +37,28 @@ def test_too_large_design_says_by_how_much_and_what_would_fit(tiny):
     assert "of the synapses at these weight bits" in message
     assert message.endswith("or the board ulx3s-25f")
     assert "\n" not in message
+    with pytest.raises(CapacityError, match=r"needs 5 of 4 single-port RAMs .1 too many.; what would fit: fewer lanes"):
+        build_module._check_capacity({"ICESTORM_SPRAM": {"used": 5, "available": 4}}, design, board)
+
+
+@pytest.mark.parametrize("mhz", [11.9, 12.5])
+def test_a_design_that_is_too_slow_for_the_board_leaves_no_bitstream(tiny, tmp_path, monkeypatch, mhz):
+    def run_tool(name, arguments, *, cwd, log):
+        if name.startswith("nextpnr"):
+            report = {"fmax": {"clk": {"achieved": mhz}}, "utilization": {"ICESTORM_LC": {"used": 9, "available": 99}}}
+            (cwd / "report.json").write_text(json.dumps(report))
+        if name == "icepack":
+            (cwd / "top.bin").write_bytes(b"bits")
+
+    monkeypatch.setattr(build_module, "run_tool", run_tool)
+    (tmp_path / "top.bin").write_bytes(b"of an earlier machine")
+    if mhz < 12:
+        with pytest.raises(CapacityError, match=r"reaches 11\.9 MHz, the board's clock is 12 MHz"):
+            build(tiny.bundle, "icebreaker", tmp_path)
+        assert not list(tmp_path.glob("*.bin"))
+    else:
+        assert build(tiny.bundle, "icebreaker", tmp_path)["fmax_mhz"] == mhz
+        assert (tmp_path / "top.bin").read_bytes() == b"bits"
 
 
 @pytest.mark.deep
