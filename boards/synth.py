@@ -25,8 +25,8 @@ import statistics
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,7 +225,8 @@ def synth_bundle(
 
 def _synth(bundle: Path, config: SynthConfig, work: Path, progress: Progress) -> dict[str, Any]:
     design = Design.load(bundle)
-    work.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
     jobs = _Jobs(design, work)
     flows = {family: FLOWS[family] for family in config.families}
     for target in config.fmax:
@@ -278,24 +279,6 @@ def _synth(bundle: Path, config: SynthConfig, work: Path, progress: Progress) ->
     return result
 
 
-def area(bundle: Path, family: Family, work: Path | None = None) -> dict[str, float]:
-    """Area figures of one family: lut, lut_cells, lutram_cells, ff, bram, dsp."""
-    return _alone(bundle, SynthConfig.model_validate({"families": [family], "fmax": []}), work)["area"][family]
-
-
-def fmax(bundle: Path, target: str, seeds: list[int], work: Path | None = None) -> dict[str, Any]:
-    """Clock figure of one target: the entry of ``placed`` (see :func:`synth_bundle`)."""
-    config = SynthConfig.model_validate({"families": [], "fmax": [target], "seeds": seeds})
-    return _alone(bundle, config, work)["placed"][target]
-
-
-def _alone(bundle: Path, config: SynthConfig, work: Path | None) -> dict[str, Any]:
-    if work is not None:
-        return synth_bundle(bundle, config, work)
-    with tempfile.TemporaryDirectory() as folder:
-        return synth_bundle(bundle, config, Path(folder))
-
-
 def _target_flow(device: Device) -> str:
     return "ice40-dsp" if device.family == "ice40" and device.uses_dsp else device.family
 
@@ -328,28 +311,27 @@ class _Jobs:
         script = _yosys_script(self.design.name, FLOWS[flow].command, netlists=FLOWS[flow].family in PACK_TARGET)
         key = _key("yosys", self.tools["yosys"], self.design.sources, script, self.wrapper)
         entry = _cache() / key
-        if not (entry / "result.json").is_file():
-            with _entry_folder(entry) as folder:
-                self.design.copy_sources(folder)
-                (folder / "wrapper.v").write_text(self.wrapper)
-                (folder / "synth.ys").write_text(script)
-                log = self.work / f"yosys-{flow}.log"
-                run_tool("yosys", ["-l", "yosys.log", "-q", "synth.ys"], cwd=folder, log=log, stop=stop)
-                shutil.copyfile(folder / "yosys.log", log)
-                result = {
-                    "cells": _cell_counts(folder / "accelerator_stat.json"),
-                    "wrapper_cells": _cell_counts(folder / "wrapper_stat.json"),
-                    "memories": mapped_memories(log.read_text(encoding="utf-8", errors="replace"), self.design.name),
-                }
-                for path in list(folder.iterdir()):
-                    if path.is_dir():
-                        shutil.rmtree(path)
-                    elif path.name not in ("accelerator.json", "wrapped.json"):
-                        path.unlink()
-                (folder / "result.json").write_text(json.dumps(result))
-            prune_cache()
-        os.utime(entry)
-        return {**json.loads((entry / "result.json").read_text()), "folder": entry}
+
+        def work(folder: Path) -> dict[str, Any]:
+            self.design.copy_sources(folder)
+            (folder / "wrapper.v").write_text(self.wrapper)
+            (folder / "synth.ys").write_text(script)
+            log = self.work / f"yosys-{flow}.log"
+            run_tool("yosys", ["-l", "yosys.log", "-q", "synth.ys"], cwd=folder, log=log, stop=stop)
+            shutil.copyfile(folder / "yosys.log", log)
+            result = {
+                "cells": _cell_counts(folder / "accelerator_stat.json"),
+                "wrapper_cells": _cell_counts(folder / "wrapper_stat.json"),
+                "memories": mapped_memories(log.read_text(encoding="utf-8", errors="replace"), self.design.name),
+            }
+            for path in list(folder.iterdir()):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in ("accelerator.json", "wrapped.json"):
+                    path.unlink()
+            return result
+
+        return {**_cached(entry, "result.json", work), "folder": entry}
 
     def pack(self, family: str, stop: threading.Event) -> dict[str, Any]:
         """nextpnr's report on the accelerator alone after packing."""
@@ -383,23 +365,21 @@ class _Jobs:
         folder = self.yosys(flow, stop)["folder"]
         key = _key("nextpnr", self.tools[tool], folder.name, netlist, *arguments)
         entry = _cache() / key
-        if not (entry / "report.json").is_file():
-            with _entry_folder(entry) as output:
-                source = os.path.relpath(folder / f"{netlist}.json", output)
-                arguments += ["--json", source, "--report", "report.json", "--quiet"]
-                run_tool(tool, arguments, cwd=output, log=self.work / f"{name}.log", stop=stop)
-                report = json.loads((output / "report.json").read_text())
-                if PACK_ONLY not in options and len(report["fmax"]) != 1:
-                    # So ends one that was stopped from outside; the next attempt is to place again.
-                    log = self.work / f"{name}.log"
-                    raise KilledError(
-                        f"{tool} for {target} reports {len(report['fmax'])} clocks, expected 1; it was stopped before "
-                        f"it had routed, or the design has no clock: {last_error(log)} (log: {log})"
-                    )
-                kept = {name: report[name] for name in ("fmax", "utilization")}
-                (output / "report.json").write_text(json.dumps(kept))
-        os.utime(entry)
-        return json.loads((entry / "report.json").read_text())
+
+        def work(output: Path) -> dict[str, Any]:
+            source, log = os.path.relpath(folder / f"{netlist}.json", output), self.work / f"{name}.log"
+            told = [*arguments, "--json", source, "--report", "report.json", "--quiet"]
+            run_tool(tool, told, cwd=output, log=log, stop=stop)
+            report = json.loads((output / "report.json").read_text())
+            if PACK_ONLY not in options and len(report["fmax"]) != 1:
+                # So ends one that was stopped from outside; the next attempt is to place again.
+                raise KilledError(
+                    f"{tool} for {target} reports {len(report['fmax'])} clocks, expected 1; it was stopped before "
+                    f"it had routed, or the design has no clock: {last_error(log)} (log: {log})"
+                )
+            return {name: report[name] for name in ("fmax", "utilization")}
+
+        return _cached(entry, "report.json", work)
 
 
 def _yosys_script(name: str, command: str, *, netlists: bool) -> str:
@@ -530,14 +510,25 @@ def _cache() -> Path:
     return (Path(chosen) if chosen else Path(platformdirs.user_cache_dir("codesign"))) / "synthesis"
 
 
-@contextmanager
-def _entry_folder(entry: Path) -> Iterator[Path]:
-    """Temporary folder that becomes the cache entry unless another process was first."""
+def _cached(entry: Path, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """The result in the file ``name`` of the folder ``entry``, else that of ``work``, which is kept there.
+
+    ``work`` gets an empty folder, which becomes the entry with what is left in it. Another process may remove entries
+    at any time (:func:`prune_cache`), or make the same one first.
+    """
+    with suppress(FileNotFoundError):
+        result = json.loads((entry / name).read_text())
+        os.utime(entry)
+        return result
     with explain_write_errors(entry.parent):
         entry.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
     try:
-        yield folder
+        text = json.dumps(work(folder))
+        (folder / name).write_text(text)
+        if entry.is_dir() and not (entry / name).is_file():
+            # What is left of one whose removal was interrupted.
+            shutil.rmtree(entry, ignore_errors=True)
         try:
             folder.rename(entry)
         except OSError:
@@ -545,10 +536,15 @@ def _entry_folder(entry: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    prune_cache()
+    return json.loads(text)
 
 
 def prune_cache(limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
-    """Remove the results that were used longest ago until the cache holds at most ``limit_bytes``."""
+    """Remove the results that were used longest ago until the cache holds at most ``limit_bytes``.
+
+    The one used last stays, however large it is: somebody is about to read it.
+    """
     entries = []
     for folder in _cache().iterdir():
         # Another process may remove an entry meanwhile.
@@ -557,7 +553,7 @@ def prune_cache(limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
                 size = sum(path.stat().st_size for path in folder.iterdir())
                 entries.append((folder.stat().st_mtime, size, folder))
     total = sum(size for _, size, _ in entries)
-    for _, size, folder in sorted(entries):
+    for _, size, folder in sorted(entries)[:-1]:
         if total <= limit_bytes:
             break
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import pytest
 from boards import synth
 from boards.synth import FLOWS, Design, count_cells, synth_bundle, used_resources, wrapper_source
 from boards.tools import KilledError
-from codesign.basics.errors import InputError, ToolError
+from codesign.basics.errors import InputError, OutputError, ToolError
 from codesign.config import SynthConfig
 
 pytestmark = pytest.mark.hardware
@@ -115,6 +115,37 @@ def test_a_seed_that_finds_no_placement_is_named(nextpnr_says, routed):
     placed = nextpnr_says(answer)
     assert "seed 2: nextpnr-ecp5 failed: ERROR: failed to place chain" in placed["reason"]
     assert list(placed["seeds"]) == routed and placed["fmax_mhz"] == (77.0 if routed else None)
+
+
+def test_results_that_another_process_removes_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("CODESIGN_CACHE", str(tmp_path))
+    made, entry = [], tmp_path / "synthesis" / "entry"
+
+    def work(folder):
+        (folder / "netlist").write_bytes(bytes(4000))
+        made.append(folder)
+        return {"cells": {"LUT4": len(made)}}
+
+    def cached():
+        return synth._cached(entry, "result.json", work)["cells"]["LUT4"]
+
+    assert (cached(), cached()) == (1, 1)
+    synth.prune_cache(100)
+    # However small the cache is, what was used last stays.
+    assert cached() == 1
+    (entry / "result.json").unlink()
+    assert (cached(), cached()) == (2, 2) and (entry / "netlist").is_file()
+    # Removed right after it was made, by another process that makes room.
+    monkeypatch.setattr(synth, "prune_cache", lambda: shutil.rmtree(entry))
+    shutil.rmtree(entry)
+    assert cached() == 3
+    assert not [path for path in entry.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_in_the_way_of_the_results_is_named(tiny, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="out: a file is in the way of this folder"):
+        synth_bundle(tiny.bundle, SynthConfig(), tmp_path / "out")
 
 
 def test_damaged_bundle_is_refused(tiny, tmp_path):
