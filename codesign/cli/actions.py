@@ -84,8 +84,9 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     page = output or Path(COMPARISON)
     if page.is_dir() or page.suffix not in (".html", ".htm"):
         raise InputError(f"{page}: -o names a page, which ends in .html")
+    replaced = ", in place of an earlier page" if page.exists() else ""
     rows = compare_runs(runs, page)
-    console.finish({"page": str(page), "runs": rows}, f"{len(rows)} runs side by side: {page}")
+    console.finish({"page": str(page), "runs": rows}, f"{len(rows)} runs side by side: {page}{replaced}")
 
 
 def _help_training(

@@ -83,7 +83,8 @@ def compare_runs(folders: Sequence[str | Path], page: str | Path) -> list[dict[s
 
     A row has ``run`` and what :func:`codesign.report.side_by_side.figures_of` says.
 
-    Raises InputError for a folder that is no run or is given twice, OutputError if the page cannot be written.
+    Raises InputError for a folder that is no run or is given twice, or if ``page`` is the report of one; OutputError
+    if the page cannot be written.
     """
     return write_comparison(folders, page, REPORT)
 

@@ -30,13 +30,16 @@ def write_comparison(folders: Sequence[str | Path], page: str | Path, report: st
 
     folders : at least two, each another. report : name of a run's own report in its folder, which the page links to.
 
-    Raises InputError for a folder that is no run or given twice, OutputError if the page cannot be written.
+    Raises InputError for a folder that is no run or given twice, or if the page would replace the report of one;
+    OutputError if the page cannot be written.
     """
     page = Path(page)
     places = [Path(folder) for folder in folders]
     for index, place in enumerate(places):
         if place.resolve() in [other.resolve() for other in places[:index]]:
             raise InputError(f"{place}: given twice; compare different runs")
+        if page.resolve() == (place / report).resolve():
+            raise InputError(f"{page}: is the report of a run; name another file for the page of several")
     records = [collect(place) for place in places]
     names = _names(records, places)
     rows = [figures_of(record) for record in records]

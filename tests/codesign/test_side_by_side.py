@@ -188,6 +188,8 @@ def test_the_command_writes_the_page_and_prints_the_rows(tmp_path, runs, capsys,
     assert document["page"] == "compare.html" and (tmp_path / "compare.html").is_file()
     assert [row["run"] for row in document["runs"]] == [str(run) for run in runs]
     assert document["runs"][0]["latency_cycles"] == 140.25 and document["runs"][1]["cycles"] == "estimated"
+    assert main(["report", str(runs[0]), str(runs[1])]) == 0
+    assert "side by side: compare.html, in place of an earlier page" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -196,6 +198,7 @@ def test_the_command_writes_the_page_and_prints_the_rows(tmp_path, runs, capsys,
         (["{0}", "{0}/"], "given twice; compare different runs"),
         (["{0}", "{1}", "{here}"], "neither a run directory"),
         (["{0}", "-o", "page.html"], "-o names the page of several runs; one run's report is in its folder"),
+        (["{0}", "{1}", "-o", "{1}/report.html"], "report.html: is the report of a run; name another file"),
         (["{0}", "{1}", "-o", "{here}"], "-o names a page, which ends in .html"),
     ],
 )
