@@ -181,10 +181,10 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             name="report",
-            inputs={NETWORK: "freeze"},
+            inputs={},
             # It speaks of the whole run, and so none of it may be altered.
             optional_inputs=(
-                *("checkpoints", "metrics.jsonl", STIMULUS, CALIBRATION, DECISIONS),
+                *("checkpoints", "metrics.jsonl", NETWORK, STIMULUS, CALIBRATION, DECISIONS),
                 *("bundle", "estimate.json", "budget", "verify", "synth", "build"),
             ),
             outputs=("report.html",),

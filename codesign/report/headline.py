@@ -54,6 +54,8 @@ def verdict(record: Record) -> tuple[Mood, str, str]:
         return "open", "No hardware yet.", f"{capitalised(problem)}."
     if found is not None:
         return "open", "Verified before something changed.", f"Run again: codesign verify {record.name}"
+    if record.network is None:
+        return "open", "Not frozen.", f"Run: codesign freeze {record.name}"
     return "open", "Not verified.", f"Run: codesign verify {record.name}"
 
 

@@ -712,6 +712,15 @@ def test_a_run_that_has_only_begun_is_not_taken_for_an_imported_one(call, genera
     assert "its own training" in one_line(err)
 
 
+def test_a_run_that_is_only_trained_is_reported(call, copied):
+    run = RunDirectory.open(copied)
+    run.remove(tuple(run.manifest["stages"].pop("freeze")["outputs"]))
+    run.save()
+    assert call("report", copied)[0] == 0
+    page = (copied / "report.html").read_text()
+    assert f"Run: codesign freeze {copied.name}" in page and "Loss over the epochs" in page
+
+
 def test_an_edited_configuration_of_a_run_is_refused_and_may_be_given(call, copied):
     path = copied / "config.toml"
     path.write_text(path.read_text().replace("seed = 0", "seed = 1"))
