@@ -84,7 +84,8 @@ def figures_of(record: Record) -> dict[str, Any]:
     area: dict[str, Any] = {}
     for cells in known_cells(record):
         area.setdefault(cells.family, {"how": _how(cells), **{kind: cells.amounts.get(kind) for kind in RESOURCES}})
-    bits = estimate.get("memory_bits")
+    # The bundle states what the estimate says of its machine.
+    bits = estimate.get("memory_bits") if record.sidecar is None else record.sidecar.memory_bits.model_dump()
     figures, network = record.figures, record.network
     verified, mismatches = record.compared
     return {
@@ -130,7 +131,7 @@ def _verdict(
     if count == len(rows):
         return "good", "Hardware equals software in all of them.", "Every spike and membrane of the simulated samples."
     text = f"{count} of {len(rows)} are" if count else "None is"
-    return "open", f"{text} verified.", "The hardware of the others is not simulated yet." if count else ""
+    return "open", f"{text} verified.", "The hardware of the others is not simulated as it is now." if count else ""
 
 
 def _other_samples(names: Sequence[str], records: Sequence[Record]) -> str:
@@ -306,7 +307,7 @@ def _hardware_accuracy(row: Mapping[str, Any]) -> str:
 
 def _verified(row: Mapping[str, Any]) -> str:
     if not row["samples_verified"]:
-        return "not simulated"
+        return "not simulated as it is now"
     return f"{number(row['samples_verified'])} samples, {number(row['mismatches'])} values differ"
 
 

@@ -76,7 +76,7 @@ def test_figures_stand_beside_each_other_and_say_how_they_are_known(page):
     assert cells(text, "memory blocks, ecp5") == ["2.5, estimated"] * 2
     assert cells(text, "memory, bits") == ["350", "350"]
     assert cells(text, "energy of a sample, nJ, estimated") == ["1.5", "1.5"]
-    assert cells(text, "verified") == ["8 samples, 0 values differ", "not simulated"]
+    assert cells(text, "verified") == ["8 samples, 0 values differ", "not simulated as it is now"]
     # What no run knows has no row.
     assert "logic, ice40" not in text and "latency on" not in text
     assert "1 of 2 are verified." in words(text)
@@ -135,11 +135,13 @@ def test_a_part_of_the_samples_and_what_changed_since_are_told(tmp_path, runs, u
     stale = set_figures(make(tmp_path / "stale"), samples_verified=None, mismatches=None, accuracy_hardware=None)
     rows = compare_runs([runs[0], part, stale], page)
     assert cells(page.read_text(), "accuracy, hardware") == ["75.00%", "66.67%, 3 of 8 samples", EN_DASH]
-    assert cells(page.read_text(), "verified")[1:] == ["3 samples, 0 values differ", "not simulated"]
+    assert cells(page.read_text(), "verified")[1:] == ["3 samples, 0 values differ", "not simulated as it is now"]
     assert "2 of 3 are verified." in words(page.read_text()) and rows[1]["interval_cycles"] is None
 
     altered = make_measured_run(tmp_path / "altered")
-    assert compare_runs([runs[0], altered], page)[1]["samples_verified"] == 8
+    (altered / "estimate.json").unlink()
+    row = compare_runs([runs[0], altered], page)[1]
+    assert row["samples_verified"] == 8 and row["memory_bits"] == collect(altered).sidecar.memory_bits.total
     (altered / "bundle" / "snn.v").write_text("module snn; endmodule")
     assert compare_runs([runs[0], altered], page)[1]["samples_verified"] is None
     assert "altered:|bundle/snn.v: differs from what" in words(page.read_text())
