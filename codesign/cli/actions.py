@@ -19,7 +19,7 @@ from codesign.cli.summaries import run_summary, stage_summary
 from codesign.cli.targets import artefact, execute, open_run, overridden, working_in
 from codesign.config import Config, load_config
 from codesign.pipeline.runs import stages_of
-from codesign.pipeline.stage import Context
+from codesign.pipeline.stage import Context, check_device
 from codesign.pipeline.stages import STAGES, stages_for_board
 from codesign.records.names import MANIFEST, NETWORK, STIMULUS
 from codesign.records.rundir import MUTANTS, RunDirectory
@@ -45,6 +45,7 @@ def run(
 ) -> None:
     if process_count() > 1:
         raise UnsupportedError("torchrun is only for `codesign train`; run the other commands after it")
+    check_device(device)
     directory, config = open_run(target, output, overrides, seed)
     try:
         execute(directory, config, stages_of(directory, config, synth=synth), force=force, device=device)
@@ -67,6 +68,7 @@ def stage(
     if name == "train" and process_rank() > 0:
         _help_training(target, output, overrides, seed, device)
         return
+    check_device(device)
     directory, config = open_run(target, output, overrides, seed)
     imported = target if kind_of(target) == "network" else None
     execute(directory, config, [name], force=force, device=device, network=imported)

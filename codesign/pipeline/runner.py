@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,11 +13,14 @@ from typing import Any
 
 from codesign.basics.errors import CodesignError, CodesignWarning, OutputError
 from codesign.basics.version import VERSION
+from codesign.config import Config, Section, parse_config
+from codesign.config.text import config_toml
 from codesign.data.automatic import is_resolved, resolve
 from codesign.pipeline.budget import summarise
 from codesign.pipeline.figures import merged_figures
-from codesign.pipeline.stage import Context, Outcome, Stage, keeping_warnings
+from codesign.pipeline.stage import Context, Outcome, Stage, check_device, keeping_warnings
 from codesign.pipeline.stages import STAGES
+from codesign.records.aside import UNFINISHED
 from codesign.records.names import NETWORK
 from codesign.records.rundir import RunDirectory, below, hash_files
 
@@ -50,9 +54,13 @@ def run_stages(
     """
     wanted = set(names)
     chosen = [stage for stage in stages.values() if stage.name in wanted]
+    if any(stage.trains for stage in chosen):
+        check_device(context.device)
     if any(stage.external for stage in chosen):
         _resolve(context)
-    context.run.write_config(context.config)
+    if not any(record.get("status") == "done" for record in context.run.manifest["stages"].values()):
+        # Nothing was made by another.
+        context.run.write_config(context.config)
     context.run.manifest["versions"] = versions()
     _warn_of_altered(context.run, chosen)
     refresh_figures(context, stages)
@@ -80,6 +88,7 @@ def run_stages(
             if record["outputs"] and not missing:
                 if announce:
                     announce(position, len(chosen), stage, "skip")
+                _settle(context, stage)
                 continue
         if announce:
             announce(position, len(chosen), stage, "start")
@@ -94,7 +103,38 @@ def run_stages(
             failure = outcome.failure or failure
     if failure is not None:
         raise failure
+    context.run.write_config(context.config)
+    context.run.save()
     return context.run.figures
+
+
+def _settle(context: Context, stage: Stage) -> None:
+    """Keep in the run's configuration what the stage, whose result stands now, has read of the command's."""
+    stored = _stored(context.run)
+    mixed = context.config if stored is None else with_settings(stored, context.config, stage.settings(context.config))
+    context.run.write_config(mixed)
+
+
+def _stored(run: RunDirectory) -> Config | None:
+    """The configuration that the run has; None if there is none that can be read."""
+    with warnings.catch_warnings(), suppress(CodesignError):
+        warnings.simplefilter("ignore")
+        return run.config
+    return None
+
+
+def with_settings(config: Config, other: Config, settings: Sequence[str]) -> Config:
+    """``config`` with sections and keys of ``other``; all of ``other`` if these do not go with the rest."""
+    changes: dict[str, Section] = {}
+    for setting in settings:
+        section, _, key = setting.partition(".")
+        mine: Section = changes[section] if section in changes else getattr(config, section)
+        others: Section = getattr(other, section)
+        changes[section] = mine.model_copy(update={key: getattr(others, key)}) if key else others
+    try:
+        return parse_config(tomllib.loads(config_toml(config.model_copy(update=changes))))
+    except CodesignError:
+        return other
 
 
 def _warn_of_altered(run: RunDirectory, chosen: Sequence[Stage]) -> None:
@@ -122,19 +162,20 @@ def _run_stage(
 ) -> Outcome:
     run = context.run
     earlier = run.stage(stage.name)
+    # An attempt beside the last result, or else what lies in its place.
+    apart = run.begun(stage.name)
+    apart = apart if apart.get("key") == key and stage.resumable and not force else {}
+    begun = apart or earlier
     # A failure that follows from what was done is told again without doing it again.
-    unfinished = earlier.get("status") in ("running", "interrupted") or earlier.get("failure")
-    goes_on = stage.resumable and earlier.get("key") == key and bool(unfinished) and not force
-    if not goes_on:
-        run.remove(stage.outputs)
-        run.forget(stage.outputs, stage.name)
+    unfinished = begun.get("status") in UNFINISHED or begun.get("failure")
+    goes_on = stage.resumable and begun.get("key") == key and bool(unfinished) and not force
     # Files of the stage that this call does not make anew, such as the bitstream of another board.
     others = {
         path: digest
         for path, digest in earlier.get("outputs", {}).items()
         if (run.path / path).is_file() and not below(path, stage.outputs)
     }
-    before = earlier.get("seconds", 0.0) if goes_on else 0.0
+    before = begun.get("seconds", 0.0) if goes_on else 0.0
     record: dict[str, Any] = {
         "status": "running",
         "key": key,
@@ -142,15 +183,22 @@ def _run_stage(
         "external": external,
         "outputs": others,
         "seconds": before,
+        "options": stage.options(context) if stage.settings(context.config) else {},
     }
     # Data may have been loaded for an earlier stage, whose record has the same warnings.
     kept = list(context.source.warnings) if stage.external else []
+    start = time.monotonic()
+    in_place = goes_on and not apart
+    if not in_place:
+        run.remember(stage.name, stage.outputs, resumable=stage.resumable)
     run.set_stage(stage.name, record)
     refresh_figures(context, stages)
-    start = time.monotonic()
     try:
         # Inside, so that an interruption right after the record is seen finds its way into it.
-        run.save()
+        if in_place:
+            run.save()
+        else:
+            run.begin(stage.name, stage.outputs, going_on=goes_on)
         with keeping_warnings(kept):
             outcome = stage.work(context)
     except BaseException as error:
@@ -159,8 +207,11 @@ def _run_stage(
         record["seconds"] = round(before + time.monotonic() - start, 2)
         if isinstance(error, CodesignError):
             record["error"] = str(error)
+        # Where this is not possible now, the next command does it.
         with suppress(OutputError):
             run.save()
+        with suppress(OutputError):
+            run.put_back()
         raise
     _put_warnings(record, kept)
     record["seconds"] = round(before + time.monotonic() - start, 2)
@@ -171,7 +222,8 @@ def _run_stage(
     if outcome.failure is not None:
         record["failure"] = str(outcome.failure)
     refresh_figures(context, stages)
-    run.save()
+    _settle(context, stage)
+    run.succeed(stage.name)
     return outcome
 
 

@@ -49,6 +49,14 @@ class DataSource:
             return load_dataset(self.config, self.progress)
 
 
+def check_device(device: str) -> None:
+    """Raise UnsupportedError unless there is this device to train on; torch is asked only for another than the CPU."""
+    if device != "cpu":
+        from codesign.train.loop import find_device
+
+        find_device(device)
+
+
 @contextmanager
 def keeping_warnings(kept: list[str]) -> Iterator[None]:
     """Append to ``kept`` what codesign warns of inside, each text once; it is shown as before."""
@@ -126,6 +134,8 @@ class Stage:
     optional_inputs : files and folders that it reads if they are there.
     outputs : files and folders that it writes.
     options : the part of the configuration that it reads, JSON-able.
+    settings : sections and keys of the configuration that it reads, of which a command that does only this stage takes
+        changes; what is left out of them changes no result of it.
     work : does it; when a source that it depends on has changed (:mod:`codesign.pipeline.sources`), its result is out
         of date.
     external : hashes of what it reads outside of the run directory.
@@ -133,6 +143,7 @@ class Stage:
     resumable : True if it goes on from its own partial outputs after an interruption.
     always : True if it is worth doing after a stage before it found a failure.
     hardware : True if it needs an accelerator of the frozen network, so that it is refused where there can be none.
+    trains : True if it computes on the device of training.
     """
 
     name: str
@@ -141,11 +152,13 @@ class Stage:
     options: Callable[[Context], Any]
     work: Callable[[Context], Outcome]
     optional_inputs: tuple[str, ...] = ()
+    settings: Callable[[Config], tuple[str, ...]] = lambda _: ()
     external: Callable[[Context], dict[str, str]] | None = None
     unused: Callable[[Context], frozenset[str]] = lambda _: frozenset()
     resumable: bool = False
     always: bool = False
     hardware: bool = False
+    trains: bool = False
 
     def refusal(self, run: RunDirectory) -> UnsupportedError | None:
         """Why the run's frozen network cannot go through this stage, None if it can.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from codesign.config import Config
 from codesign.config.text import plain
 from codesign.cost.budget import quantising
 from codesign.pipeline.budget import Choice
@@ -76,6 +78,24 @@ def _placing(context: Context) -> dict[str, Any]:
     return _sections("budget", "synth")(context) | _hardware(context)
 
 
+def _trained(config: Config) -> tuple[str, ...]:
+    """What training takes of a configuration; with a budget what the formula reads, too."""
+    return ("data", "network", "train", "budget", *(("freeze", "hardware") if config.budget.active else ()))
+
+
+def _takes(*settings: str) -> Callable[[Config], tuple[str, ...]]:
+    return lambda _: settings
+
+
+def takers(key: str, config: Config) -> list[str]:
+    """The stages that take changes of a key, such as 'freeze.epochs'."""
+    return [
+        name
+        for name, stage in STAGES.items()
+        if any(key == taken or key.startswith(f"{taken}.") for taken in stage.settings(config))
+    ]
+
+
 def _without_budget(context: Context) -> frozenset[str]:
     return frozenset() if context.config.budget.active else BUDGET_MODULES
 
@@ -113,9 +133,11 @@ STAGES: dict[str, Stage] = {
             inputs={},
             outputs=("checkpoints", "metrics.jsonl"),
             options=_training,
+            settings=_trained,
             external=_data_hash,
             unused=_without_budget,
             work=train,
+            trains=True,
             resumable=True,
         ),
         Stage(
@@ -123,9 +145,11 @@ STAGES: dict[str, Stage] = {
             inputs={"checkpoints": "train"},
             outputs=(NETWORK, STIMULUS, CALIBRATION, DECISIONS),
             options=_freezing,
+            settings=_takes("freeze", "data.path", "train.threads"),
             external=_data_hash,
             unused=_without_budget,
             work=freeze,
+            trains=True,
         ),
         Stage(
             name="generate",
@@ -133,6 +157,7 @@ STAGES: dict[str, Stage] = {
             optional_inputs=(STIMULUS, CALIBRATION),
             outputs=("bundle",),
             options=_hardware,
+            settings=_takes("hardware"),
             work=generate,
             hardware=True,
         ),
@@ -142,6 +167,7 @@ STAGES: dict[str, Stage] = {
             optional_inputs=(CALIBRATION,),
             outputs=("estimate.json",),
             options=_hardware,
+            settings=_takes("hardware"),
             work=estimate,
             hardware=True,
         ),
@@ -159,6 +185,7 @@ STAGES: dict[str, Stage] = {
             optional_inputs=(CALIBRATION,),
             outputs=("verify",),
             options=_verifying,
+            settings=_takes("verify"),
             unused=_without_budget,
             work=verify,
             hardware=True,
@@ -168,6 +195,7 @@ STAGES: dict[str, Stage] = {
             inputs={"bundle": "generate"},
             outputs=("synth",),
             options=_sections("synth"),
+            settings=_takes("synth"),
             work=synth,
             hardware=True,
         ),

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -25,6 +25,7 @@ from codesign.basics.errors import AlteredError, InputError, OutputError
 from codesign.basics.files import explain_write_errors, file_hash, json_text, read_json, remove, write_json, write_text
 from codesign.config import Config, load_config
 from codesign.config.text import config_toml
+from codesign.records import aside
 from codesign.records.names import CONFIG, MANIFEST
 
 FORMAT_NAME = "codesign-run"
@@ -174,14 +175,20 @@ class RunDirectory:
             raise InputError(f"{path}: no such run directory; `codesign run CONFIG -o {path}` makes one")
         if not manifest.is_file():
             raise InputError(f"{path}: not a run directory ({MANIFEST} is missing)")
-        return cls(path, _read_manifest(manifest))
+        run = cls(path, _read_manifest(manifest))
+        if (path / aside.BEFORE).exists():
+            # A stage is at work, or its command was killed: whoever gets the lock puts back what it replaced.
+            with suppress(OutputError), run.locked():
+                pass
+        return run
 
     @contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Keep other commands out of the folder while the block runs; the lock ends with the process.
 
-        The manifest is read again: another command may have changed it since it was opened. While another has the
-        folder, this raises OutputError, or with ``wait`` waits until it is done.
+        The manifest is read again: another command may have changed it since it was opened. What a stage had replaced
+        when its command was killed is put back first. While another has the folder, this raises OutputError, or with
+        ``wait`` waits until it is done.
         """
         path = self.path / LOCK
         with explain_write_errors(self.path):
@@ -199,6 +206,7 @@ class RunDirectory:
             file.write(str(os.getpid()))
             file.flush()
             if (self.path / MANIFEST).is_file():
+                aside.put_back(self.path)
                 self.manifest = _read_manifest(self.path / MANIFEST)
             yield
 
@@ -250,6 +258,46 @@ class RunDirectory:
 
     def set_stage(self, name: str, record: dict[str, Any]) -> None:
         self.manifest["stages"][name] = record
+
+    def remember(self, name: str, outputs: tuple[str, ...], *, resumable: bool) -> None:
+        """Note what the stage is about to replace: its files, and the manifest and configuration as they are on disk.
+
+        From here on :meth:`put_back` undoes the stage until :meth:`succeed`.
+        """
+        if any((self.path / path).exists() for path in outputs):
+            aside.remember(self.path, name, outputs, resumable=resumable)
+
+    def begin(self, name: str, outputs: tuple[str, ...], *, going_on: bool) -> None:
+        """Save the manifest, in which the stage runs, and put aside what it replaces.
+
+        ``going_on``: it starts with what an interrupted attempt has left (:meth:`begun`).
+        """
+        self.forget(outputs, name)
+        self.save()
+        aside.move(self.path, outputs)
+        if going_on:
+            aside.take_up(self.path, name, outputs)
+
+    def begun(self, name: str) -> Mapping[str, Any]:
+        """Record of an interrupted attempt at a stage that is kept beside its last result; empty if there is none."""
+        return aside.begun(self.path, name)
+
+    def succeed(self, name: str) -> None:
+        """Save the manifest, in which the stage is done, and drop what it has replaced."""
+        self.save()
+        aside.drop(self.path)
+        aside.drop_begun(self.path, name)
+
+    def put_back(self) -> bool:
+        """Undo the stage that has begun if it has replaced something: files, manifest and configuration are as before.
+
+        What it has made is kept apart, to go on from, if it is resumable and was interrupted. False if there was
+        nothing to put back.
+        """
+        found = aside.put_back(self.path)
+        if found:
+            self.manifest = _read_manifest(self.path / MANIFEST)
+        return found
 
     def set_figures(self, figures: Mapping[str, Any]) -> None:
         """Replace all figures: the fixed keys in their order, null where ``figures`` has none.

@@ -147,15 +147,23 @@ def keeping_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def find_device(device: str) -> str:
+    """The device that 'cpu', 'cuda', 'cuda:N' or 'auto' means. UnsupportedError if it is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, number = device.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
+    if device != "cpu" and not (count and (not colon or (number.isdecimal() and int(number) < count))):
+        raise UnsupportedError(f"device {device!r} is not available; use --device cpu")
+    return device
+
+
 def prepare(threads: int, device: str) -> str:
     """Set torch up for reproducible and quick training; the device meant. UnsupportedError if it is not there.
 
     It holds for the whole process from now on; :func:`keeping_threads` gives the number of threads back.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise UnsupportedError(f"device {device!r} is not available; use --device cpu")
+    device = find_device(device)
     if device != "cpu":
         # What cuBLAS needs for the same sums in every run on one device.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -731,6 +731,31 @@ def test_an_edited_configuration_of_a_run_is_refused_and_may_be_given(call, copi
     assert RunDirectory.open(copied).config.train.seed == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("freeze", "--device", "gpu"), 3),
+        (("train", "--force", "--device", "gpu"), 3),
+        # Nothing is to be trained, and still there is no such device.
+        (("run", "--device", "gpu"), 3),
+        (("train", "--set", "train.rewiring.target_density=0.0001"), 2),
+        (("generate", "--set", "hardware.loadable=true", "--set", "hardware.capacity.synapses=1"), 2),
+    ],
+)
+def test_a_mistaken_option_costs_no_result(call, copied, arguments, code):
+    assert call("generate", copied)[0] == 0
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    found, out, err = call(arguments[0], copied, *arguments[1:])
+    assert (found, out) == (code, ""), err
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_on_a_device_that_is_not_there_makes_no_folder(call, tiny):
+    code, out, err = call("run", tiny, "-o", tiny.parent / "new", "--device", "gpu")
+    assert (code, out) == (3, "") and "device 'gpu' is not available" in one_line(err)
+    assert not (tiny.parent / "new").exists()
+
+
 def test_a_network_is_not_trained(call, trained, tmp_path):
     code, _, err = call("train", trained / "network.safetensors", "-o", tmp_path / "x")
     assert code == 2

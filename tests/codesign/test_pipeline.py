@@ -19,9 +19,10 @@ from codesign.config import Config, HardwareConfig, parse_config
 from codesign.contract.network import FrozenNetwork
 from codesign.cost.mapping import map_hardware
 from codesign.pipeline.figures import merged_figures
-from codesign.pipeline.runner import run_stages
+from codesign.pipeline.runner import run_stages, with_settings
 from codesign.pipeline.stage import Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
+from codesign.records import aside
 from codesign.records.rundir import FIGURES, RunDirectory
 
 
@@ -61,6 +62,8 @@ class Line:
                 partial.write_text(str(value))
             return Outcome(figures={"synapses": value}, failure=self.failures.get(name))
 
+        if name == "a":
+            more["settings"] = lambda _: ("train",)
         options = lambda context: {"seed": context.config.train.seed} if name == "a" else {}  # noqa: E731
         return Stage(name, inputs, (output,), options, work, **more)
 
@@ -186,6 +189,95 @@ def test_resumable_stage_finds_its_partial_output_and_others_do_not(line, tmp_pa
     assert line.run(tmp_path, with_seed(10)) == ["a", "b", "c"]
 
 
+def state(folder: Path) -> dict[str, bytes]:
+    """All files of a run but its lock."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+@pytest.mark.parametrize("error", [ToolError("no yosys"), KeyboardInterrupt()])
+@pytest.mark.parametrize("stage", ["a", "c"])
+def test_a_stage_that_fails_leaves_the_result_that_it_was_to_replace(line, tmp_path, stage, error):
+    line.run(tmp_path, with_seed(3))
+    before = state(tmp_path)
+    line.errors[stage] = error
+    with pytest.raises(type(error)):
+        line.run(tmp_path, with_seed(3 if stage == "c" else 4), names=stage, force=True)
+    assert line.calls == [stage]
+    assert state(tmp_path) == before
+    assert line.run(tmp_path, with_seed(3)) == []
+
+
+def test_an_interrupted_attempt_beside_a_result_is_gone_on_with_and_dropped(line, tmp_path):
+    line.run(tmp_path)
+    before = state(tmp_path)
+    line.errors["b"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        line.run(tmp_path, names="b", force=True)
+    assert {name: content for name, content in state(tmp_path).items() if not name.startswith(".begun")} == before
+    # Its key is that of the result, which is why nothing is to be done; another key is another attempt.
+    assert line.run(tmp_path) == []
+    (tmp_path / "a.txt").write_text("7")
+    run = RunDirectory.open(tmp_path)
+    run.record_files("a", ("a.txt",))
+    line.errors["b"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        line.run(tmp_path, names="b")
+    assert number(tmp_path / "b.txt") == 0 and (tmp_path / ".begun" / "b" / "b.txt").read_text() == "partial"
+    assert line.run(tmp_path, names="b") == ["b", "b goes on"]
+    assert number(tmp_path / "b.txt") == 14
+    assert not list(tmp_path.glob(".be*"))
+
+
+@pytest.mark.parametrize("moment", ["remember", "move", "work", "done"])
+def test_what_a_killed_command_was_replacing_is_put_back_by_the_next(line, tmp_path, monkeypatch, moment):
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    line.run(tmp_path, with_seed(3))
+    before = state(tmp_path)
+    with monkeypatch.context() as patch:
+        # Nobody tidies up after a kill.
+        patch.setattr(RunDirectory, "put_back", kill)
+        if moment == "work":
+            line.errors["a"] = Killed()
+        elif moment == "done":
+            patch.setattr("codesign.records.aside.drop", kill)
+        else:
+            original = getattr(aside, moment)
+            patch.setattr(f"codesign.records.aside.{moment}", lambda *a, **o: (original(*a, **o), kill()))
+        with pytest.raises(Killed):
+            line.run(tmp_path, with_seed(4), names="a")
+    run = RunDirectory.open(tmp_path)
+    assert run.config.train.seed == number(tmp_path / "a.txt") == (4 if moment == "done" else 3)
+    assert run.stage("a")["status"] == "done" and run.problem_of("a") is None
+    assert moment == "done" or state(tmp_path) == before
+    assert not list(tmp_path.glob(".be*"))
+
+
+def test_the_configuration_takes_what_a_stage_reads_once_it_has_its_result(line, tmp_path):
+    line.run(tmp_path, with_seed(3))
+    changed = parse_config({"train": {"seed": 5}, "hardware": {"lanes": 7}})
+    line.errors["b"] = ToolError("stopped")
+    with pytest.raises(ToolError):
+        line.run(tmp_path, changed)
+    found = RunDirectory.open(tmp_path).config
+    assert (found.train.seed, found.hardware.lanes) == (5, 1)
+    line.run(tmp_path, changed)
+    found = RunDirectory.open(tmp_path).config
+    assert (found.train.seed, found.hardware.lanes) == (5, 7)
+
+
+def test_settings_that_do_not_go_with_the_rest_bring_all():
+    stored = parse_config({"network": {"hidden": [8]}, "hardware": {"lanes": [2, 2]}, "train": {"threads": 1}})
+    other = parse_config({"network": {"hidden": [8, 8]}, "hardware": {"lanes": 1}, "train": {"threads": 2}})
+    assert with_settings(stored, other, ("network",)) == other
+    found = with_settings(stored, other, ("train.threads",))
+    assert (found.train.threads, found.network.hidden, found.hardware.lanes) == (2, [8], [2, 2])
+
+
 def test_figures_of_stages_that_no_longer_stand_become_null(line, tmp_path):
     line.run(tmp_path)
     assert set(RunDirectory.open(tmp_path).figures["seconds"]) == {"a", "b", "c"}
@@ -194,7 +286,8 @@ def test_figures_of_stages_that_no_longer_stand_become_null(line, tmp_path):
         line.run(tmp_path, with_seed(5))
     figures = RunDirectory.open(tmp_path).figures
     assert list(figures) == list(FIGURES)
-    assert set(figures["seconds"]) == {"a"}
+    # c belongs to the file of b that was put back.
+    assert set(figures["seconds"]) == {"a", "c"}
 
 
 def test_failure_is_recorded_with_its_figures_and_never_skipped(line, tmp_path):
