@@ -16,7 +16,7 @@ from codesign.basics.processes import process_count, process_rank
 from codesign.cli.console import Table, console
 from codesign.cli.kinds import kind_of
 from codesign.cli.summaries import run_summary, stage_summary
-from codesign.cli.targets import artefact, execute, open_run, overridden, working_in
+from codesign.cli.targets import artefact, changed_config, execute, open_run, overridden, working_in
 from codesign.config import Config, load_config
 from codesign.pipeline.runs import stages_of
 from codesign.pipeline.stage import Context, check_device
@@ -69,7 +69,7 @@ def stage(
         _help_training(target, output, overrides, seed, device)
         return
     check_device(device)
-    directory, config = open_run(target, output, overrides, seed)
+    directory, config = open_run(target, output, overrides, seed, stage=name)
     imported = target if kind_of(target) == "network" else None
     execute(directory, config, [name], force=force, device=device, network=imported)
     console.finish({**_result(directory), "stage": directory.stage(name)}, stage_summary(directory, name))
@@ -148,8 +148,8 @@ def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) 
         from boards.registry import find_device
 
         find_device(device)
-    if kind_of(target) == "run":
-        directory, config = open_run(target, None, overrides)
+    if kind_of(target) == "run" and not overrides:
+        directory, config = open_run(target, None, None)
         execute(directory, config, ["estimate"], force=True)
         document = json.loads((directory.path / "estimate.json").read_text(encoding="utf-8"))
     else:
@@ -160,7 +160,7 @@ def estimate(target: Path, overrides: Sequence[str] | None, device: str | None) 
 
 
 def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
-    """Estimates of a run's network or a frozen network, without writing anything."""
+    """Estimates of a run's network or a frozen network on a machine that need not be the run's; writes nothing."""
     from codesign.contract.network import FrozenNetwork
     from codesign.pipeline.budget import chosen_hardware
     from codesign.pipeline.work import estimate_network, load_calibration
@@ -168,10 +168,10 @@ def _estimate(target: Path, overrides: Sequence[str] | None) -> dict[str, Any]:
     if target.is_dir():
         run = RunDirectory.open(target)
         STAGES["estimate"].check_inputs(run)
-        hardware = chosen_hardware(Context(run, run.read_config(list(overrides or []))))
+        hardware = chosen_hardware(Context(run, changed_config(run, overrides, stage="estimate")))
         return estimate_network(FrozenNetwork.load(target / NETWORK), hardware, load_calibration(target))
     network = FrozenNetwork.load(target)
-    return estimate_network(network, overridden(overrides, network).hardware, None)
+    return estimate_network(network, overridden(overrides, network, stage="estimate").hardware, None)
 
 
 def check_fits(document: Mapping[str, Any], device: str) -> None:
@@ -220,7 +220,7 @@ def verify(
         bundle = artefact(target, kind, "bundle")
         _verify_bundle(bundle, network, samples, output, overrides, mutants=mutants)
         return
-    directory, config = open_run(target, output, overrides)
+    directory, config = open_run(target, output, overrides, stage="verify")
     if mutants:
         refusal = STAGES["verify"].refusal(directory)
         if refusal is not None:
@@ -299,7 +299,7 @@ def _verify_bundle(
     """Verify a bundle that need not be in a run directory."""
     from codesign.pipeline.work import verify_delivered
 
-    config = overridden(overrides)
+    config = overridden(overrides, stage="verify")
     beside = [name for name, given in ((NETWORK, network), (STIMULUS, samples)) if given is None]
     if (bundle.parent / MANIFEST).is_file():
         RunDirectory.open(bundle.parent).check(*beside)
@@ -354,11 +354,11 @@ def synth(target: Path, output: Path | None, overrides: Sequence[str] | None) ->
     from boards.synth import synth_bundle
 
     if kind_of(target) == "run":
-        directory, config = open_run(target, output, overrides)
+        directory, config = open_run(target, output, overrides, stage="synth")
         execute(directory, config, ["synth"], force=True)
         console.finish(_result(directory), area_table(directory.figures))
         return
-    config = overridden(overrides)
+    config = overridden(overrides, stage="synth")
     with _work_folder(output, "synth") as work:
         console.step("synth")
         result = synth_bundle(target, config.synth, work, console.progress)

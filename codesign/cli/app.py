@@ -224,7 +224,10 @@ def estimate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Cycles, memory and area of a frozen network, without simulation or synthesis."""
+    """Cycles, memory and area of a frozen network, without simulation or synthesis.
+
+    With --set those of another machine, which the run does not keep.
+    """
     _actions(json).estimate(network, overrides, device)
 
 

@@ -16,18 +16,19 @@ from codesign.config import Config, apply_override, load_config, parse_config
 from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context, Stage
-from codesign.pipeline.stages import STAGES
+from codesign.pipeline.stages import STAGES, takers
 from codesign.records.names import CONFIG, NETWORK
 from codesign.records.rundir import IMPORT, RunDirectory
 
 
 def open_run(
-    target: Path, output: Path | None, overrides: Sequence[str] | None, seed: int | None = None
+    target: Path, output: Path | None, overrides: Sequence[str] | None, seed: int | None = None, *, stage: str = ""
 ) -> tuple[RunDirectory, Config]:
     """The run directory that a configuration, run directory or frozen network leads to, and its configuration.
 
     A configuration goes to ``output``, or else to ``runs/<its name>``; a frozen network needs ``output``, and goes into
-    the run with :func:`import_network` once the run is locked.
+    the run with :func:`import_network` once the run is locked. ``stage`` is the only one that the command does, if so.
+    Raises InputError for overrides that it does not read, but of a configuration, which is that of a whole run.
     """
     kind = kind_of(target)
     changes = list(overrides or [])
@@ -38,13 +39,33 @@ def open_run(
         if output is not None and output.resolve() != target.resolve():
             raise InputError(f"-o {output}: a run directory keeps its results in {target}")
         run = RunDirectory.open(target)
-        return run, run.read_config(changes, seed)
+        return run, changed_config(run, changes, seed, stage=stage)
     if output is None:
         raise InputError(f"{target}: a frozen network alone needs -o DIR, the folder that the results go to")
     if seed is not None:
         raise InputError("--seed is the seed of training; a frozen network is not trained")
-    config = overridden(changes, FrozenNetwork.load(target))
+    config = overridden(changes, FrozenNetwork.load(target), stage=stage)
     return RunDirectory.create(output), config
+
+
+def changed_config(
+    run: RunDirectory, overrides: Sequence[str] | None, seed: int | None = None, *, stage: str = ""
+) -> Config:
+    """The run's configuration with overrides; InputError for those that ``stage``, if given, does not read."""
+    config = run.read_config(list(overrides or []), seed)
+    _refuse_unread(stage, overrides, config)
+    return config
+
+
+def _refuse_unread(stage: str, overrides: Sequence[str] | None, config: Config) -> None:
+    for change in overrides or [] if stage else []:
+        key = change.partition("=")[0].strip()
+        found = takers(key, config)
+        if stage not in found:
+            raise InputError(
+                f"--set {key}: `codesign {stage}` does not read it; `codesign {found[0]}` does, and `codesign run` "
+                "does again all that follows from it"
+            )
 
 
 def import_network(run: RunDirectory, source: Path) -> None:
@@ -69,15 +90,20 @@ def refuse_training(run: RunDirectory) -> None:
         raise OutputError(f"{run.path}: holds a run with its own training; choose another folder with -o")
 
 
-def overridden(overrides: Sequence[str] | None, network: FrozenNetwork | None = None) -> Config:
-    """Configuration of a command that has no file of it: defaults and --set; readout and layers are ``network``'s."""
+def overridden(overrides: Sequence[str] | None, network: FrozenNetwork | None = None, *, stage: str = "") -> Config:
+    """Configuration of a command that has no file of it: defaults and --set; readout and layers are ``network``'s.
+
+    Raises InputError for overrides that ``stage``, if given, does not read.
+    """
     document: dict[str, Any] = {}
     if network is not None:
         described = {"layers": len(network.layers), "plain": network.is_plain_chain}
         document = {"network": {"readout": network.readout, "elsewhere": described}}
     for change in overrides or []:
         apply_override(document, change)
-    return parse_config(document, "--set")
+    config = parse_config(document, "--set")
+    _refuse_unread(stage, overrides, config)
+    return config
 
 
 def artefact(target: Path, kind: Kind, name: str) -> Path:

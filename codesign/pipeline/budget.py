@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from codesign.basics.errors import CapacityError, InputError
 from codesign.basics.progress import Progress
-from codesign.config import Config, HardwareConfig
+from codesign.config import Config, HardwareConfig, parse_section
 from codesign.config.text import plain
 from codesign.contract.sidecar import read_sidecar
 from codesign.cost.budget import UNITS, Budget, Demand, nearest, preferred, relative_errors
@@ -86,6 +86,15 @@ def chosen_hardware(context: Context) -> HardwareConfig:
             f"{context.run.path}: no lanes are chosen for the budget; `codesign freeze {context.run.path}` chooses them"
         )
     return hardware.model_copy(update={"lanes": lanes[0]})
+
+
+def delivered_hardware(context: Context) -> HardwareConfig:
+    """The accelerator's shape that the run's bundle was made with; as configured if an earlier version made it."""
+    made = context.run.stage("generate").get("options", {})
+    if not isinstance(made.get("hardware"), dict):
+        return chosen_hardware(context)
+    lanes = {"lanes": made["lanes"][0]} if made.get("lanes") else {}
+    return parse_section(HardwareConfig, {**made["hardware"], **lanes}, f"{context.run.path}: its bundle")
 
 
 class Choice:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from codesign.basics.errors import CodesignError, CodesignWarning, InputError, UnsupportedError
 from codesign.basics.progress import Progress, silent
 from codesign.config import Config, DataConfig
+from codesign.config.text import plain
 from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.sources import code_hash
 from codesign.records.names import NETWORK
@@ -47,6 +48,14 @@ class DataSource:
 
         with keeping_warnings(self.warnings):
             return load_dataset(self.config, self.progress)
+
+
+def learning(config: Config) -> dict[str, Any]:
+    """What the weights follow from, beside the data's content: neither where the data lie nor the number of threads."""
+    found = {name: plain(getattr(config, name)) for name in ("data", "network", "train")}
+    del found["train"]["threads"]
+    found["data"].pop("path", None)
+    return found
 
 
 def check_device(device: str) -> None:

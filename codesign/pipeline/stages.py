@@ -10,7 +10,7 @@ from codesign.config import Config
 from codesign.config.text import plain
 from codesign.cost.budget import quantising
 from codesign.pipeline.budget import Choice
-from codesign.pipeline.stage import Context, Stage
+from codesign.pipeline.stage import Context, Stage, learning
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
 from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
 
@@ -27,22 +27,13 @@ def _sections(*names: str) -> Any:
     return options
 
 
-def _learning(context: Context) -> dict[str, Any]:
-    """What the weights follow from, beside the data's content: neither where the data lie nor the number of threads."""
-    found = _sections("data", "network", "train")(context)
-    return found | {
-        section: {name: value for name, value in found[section].items() if name != apart}
-        for section, apart in (("data", "path"), ("train", "threads"))
-    }
-
-
 def _training(context: Context) -> dict[str, Any]:
     """What shapes training."""
-    return _learning(context) | _formula(context)
+    return learning(context.config) | _formula(context)
 
 
 def _freezing(context: Context) -> dict[str, Any]:
-    options = _learning(context) | _sections("freeze")(context) | _formula(context)
+    options = learning(context.config) | _sections("freeze")(context) | _formula(context)
     return options | ({"bits": Choice(context).bits} if context.config.budget.active else {})
 
 
@@ -69,13 +60,18 @@ def _hardware(context: Context) -> dict[str, Any]:
     return options
 
 
+def _delivered(context: Context) -> dict[str, Any]:
+    """What the bundle was made from; a bundle of an earlier version does not say it."""
+    return context.run.stage("generate").get("options") or _hardware(context)
+
+
 def _verifying(context: Context) -> dict[str, Any]:
-    return _sections("verify", "budget")(context) | _hardware(context)
+    return _sections("verify", "budget")(context) | _delivered(context)
 
 
 def _placing(context: Context) -> dict[str, Any]:
     """What place and route against the budget reads: synthesis has options too, and the bundle has lanes."""
-    return _sections("budget", "synth")(context) | _hardware(context)
+    return _sections("budget", "synth")(context) | _delivered(context)
 
 
 def _trained(config: Config) -> tuple[str, ...]:

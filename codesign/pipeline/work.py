@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,18 @@ from codesign.cost.budget import CURES, Budget, Demand, demands, nearest, shorta
 from codesign.cost.dense import dense_estimate
 from codesign.cost.mapping import capacity_of, map_hardware
 from codesign.machine.mapping import HardwareMap
-from codesign.pipeline.budget import Choice, choose_frozen, chosen_hardware, place, resolve_budget, with_bits
+from codesign.pipeline.budget import (
+    Choice,
+    choose_frozen,
+    chosen_hardware,
+    delivered_hardware,
+    place,
+    resolve_budget,
+    with_bits,
+)
 from codesign.pipeline.figures import network_figures
 from codesign.pipeline.findings import after_freezing, warn_of
-from codesign.pipeline.stage import Context, Outcome
+from codesign.pipeline.stage import Context, Outcome, learning
 from codesign.pipeline.steps import (
     freeze_network,
     test_of,
@@ -87,6 +96,7 @@ def freeze(context: Context) -> Outcome:
     from codesign.quantise.freeze import freeze as freeze_bits
 
     folder, dataset, config = context.run.path, context.dataset, context.config
+    _refuse_other_training(context)
     options: dict[str, Any] = {"progress": context.progress, "device": context.device}
     budget, record = resolve_budget(config), {}
     if budget is None:
@@ -110,6 +120,27 @@ def freeze(context: Context) -> Outcome:
     record |= {"classes": list(dataset.classes), "sample_shape": list(dataset.sample_shape)}
     figures = {**result.figures, **network_figures(result.network)}
     return Outcome(figures=figures, details={**result.details, **record})
+
+
+def _refuse_other_training(context: Context) -> None:
+    """Raise InputError if the configuration is not that of the checkpoints; earlier versions recorded none."""
+    trained, wanted = context.run.stage("train").get("options", {}), learning(context.config)
+    was, now = (dict(_leaves(document)) for document in (trained, json.loads(json.dumps(wanted))))
+    for key in was.keys() & now.keys():
+        if was[key] != now[key]:
+            raise InputError(
+                f"{context.run.path}: the configuration has {key} = {now[key]!r}, its checkpoints were trained with "
+                f"{was[key]!r}; `codesign run {context.run.path}` trains anew"
+            )
+
+
+def _leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested tables, by their keys with dots."""
+    if not isinstance(document, dict):
+        yield place, document
+        return
+    for key, value in document.items():
+        yield from _leaves(value, f"{place}.{key}" if place else key)
 
 
 def generate(context: Context) -> Outcome:
@@ -160,6 +191,8 @@ def fit(context: Context) -> Outcome:
     if not choice.lanes:
         raise InputError(f"{folder}: no bits and lanes are chosen; `codesign freeze {folder}` chooses them")
     bits, lanes = context.run.stage("freeze")["budget"]["weight_bits"], choice.lanes[0]
+    if delivered_hardware(context).lanes != lanes:
+        raise InputError(f"{folder}: its bundle does not have the lanes chosen; `codesign generate {folder}` makes it")
     found = place(folder / "bundle", context.config, budget, folder / "budget", context.progress)
     record = {
         "weight_bits": bits,
@@ -186,7 +219,7 @@ def fit(context: Context) -> Outcome:
 
 def verify(context: Context) -> Outcome:
     """Bundle == frozen network on the stimulus, exactly; a difference is the outcome's failure."""
-    folder, hardware = context.run.path, chosen_hardware(context)
+    folder, hardware = context.run.path, delivered_hardware(context)
     outcome = verify_delivered(
         folder / "bundle", folder / NETWORK, folder / STIMULUS, folder / "verify", context.config.verify,
         waves=True, progress=context.progress, planned=lambda: planned_machine(folder, hardware),

@@ -102,6 +102,7 @@ class _StageRecord(BaseModel):
     key: str = ""
     inputs: Hashes = {}
     external: dict[str, str] = {}
+    options: dict[str, Any] = {}
     outputs: Hashes = {}
     seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
     figures: dict[str, Any] = {}

@@ -16,9 +16,11 @@ import pytest
 from requirements import needs
 
 from codesign.cli import main
-from codesign.config import load_config
+from codesign.config import load_config, parse_config
 from codesign.contract.network import FrozenNetwork
+from codesign.pipeline.budget import delivered_hardware
 from codesign.pipeline.predict import predict
+from codesign.pipeline.stage import Context
 from codesign.records.rundir import FIGURES, RunDirectory
 from sim.bundle import read_sidecar
 
@@ -748,6 +750,71 @@ def test_a_mistaken_option_costs_no_result(call, copied, arguments, code):
     found, out, err = call(arguments[0], copied, *arguments[1:])
     assert (found, out) == (code, ""), err
     assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taker"),
+    [
+        (("freeze", "{run}", "--set", "train.seed=7"), "train"),
+        (("freeze", "{run}", "--set", "network.hidden=[32]"), "train"),
+        (("generate", "{run}", "--set", "freeze.weight_bits=5"), "freeze"),
+        (("estimate", "{run}", "--set", "data.split_seed=3"), "train"),
+        (("verify", "{run}", "--set", "hardware.lanes=7"), "generate"),
+        (("synth", "{run}", "--set", "verify.samples=2"), "verify"),
+        (("train", "{run}", "--set", "synth.seeds=[1]"), "synth"),
+        (("generate", "{run}/network.safetensors", "-o", "{run}-2", "--set", "budget.target=ecp5-25f"), "train"),
+        (("estimate", "{run}/network.safetensors", "--set", "freeze.weight_bits=3"), "freeze"),
+        (("verify", "{run}/bundle", "--set", "hardware.lanes=7"), "generate"),
+    ],
+)
+def test_a_command_refuses_what_it_does_not_read(call, copied, arguments, taker):
+    (copied / "bundle").mkdir()
+    (copied / "bundle" / "design.json").touch()
+    before = (copied / "config.toml").read_bytes()
+    code, out, err = call(*(word.replace("{run}", str(copied)) for word in arguments))
+    key = arguments[-1].partition("=")[0]
+    assert (code, out) == (2, "")
+    assert f"--set {key}: `codesign {arguments[0]}` does not read it; `codesign {taker}` does" in one_line(err)
+    assert (copied / "config.toml").read_bytes() == before
+
+
+def test_estimates_of_another_machine_change_nothing_of_the_run(call, copied):
+    assert call("generate", copied)[0] == 0
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    one, two = (
+        json.loads(call("estimate", copied, "--json", *more)[1]) for more in ((), ("--set", "hardware.lanes=[2,1]"))
+    )
+    assert (one["lanes"], two["lanes"]) == ([1, 1], [2, 1])
+    for path in ("manifest.json", "estimate.json"):
+        before.pop(copied / path, None)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_follows_the_bundle_goes_by_the_machine_that_the_bundle_has(call, copied):
+    assert call("generate", copied, "--set", "hardware.lanes=[2,1]")[0] == 0
+    run = RunDirectory.open(copied)
+    other = parse_config({"hardware": {"lanes": 7}})
+    assert delivered_hardware(Context(run, other)).lanes == [2, 1]
+    # An earlier version did not record it.
+    run.stage("generate").pop("options")
+    assert delivered_hardware(Context(run, other)).lanes == 7
+
+
+def test_checkpoints_of_another_configuration_are_not_frozen(call, copied):
+    path = copied / "config.toml"
+    text = path.read_text().partition("# sha256")[0].replace("learning_rate = 0.002", "learning_rate = 0.25", 1)
+    path.write_text(text)
+    before = (copied / "network.safetensors").read_bytes()
+    code, _, err = call("freeze", copied)
+    assert code == 2
+    assert "has train.learning_rate = 0.25, its checkpoints were trained with 0.002" in err
+    assert (copied / "network.safetensors").read_bytes() == before
+    run = RunDirectory.open(copied)
+    with run.locked():
+        # As in the record of an earlier version.
+        run.stage("train").pop("options")
+        run.save()
+    assert call("freeze", copied)[0] == 0
 
 
 def test_a_run_on_a_device_that_is_not_there_makes_no_folder(call, tiny):
