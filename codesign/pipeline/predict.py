@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from codesign.basics.arrays import checked_labels, read_npz, real
 from codesign.basics.errors import InputError
-from codesign.config import DataConfig
+from codesign.config import AUTO, DataConfig
 from codesign.contract import golden
 from codesign.contract.early_exit import EarlyExit
 from codesign.contract.network import FrozenNetwork
@@ -54,11 +54,13 @@ def predict(
 ) -> Prediction:
     """Encode the samples of an npz file as the network's training samples were, and run the golden model.
 
-    The file holds ``x`` (N, ...) in the training data's scale, or events as ``times`` (in ``config.time_unit``),
-    ``units`` and ``offsets`` (N + 1,); ``y`` (N,) is optional. With ``early_exit`` decisions and values are those after
-    the timestep with which the hardware ends a sample. Warns of what training would be warned of: dropped and merged
-    events, values that use little of the scale. Raises InputError in one line for a file of another form, or if half of
-    the events are dropped and neither ``allow_dropped`` nor ``config.allow_dropped`` is set.
+    Coding, bits of an input and width of a timestep are the network's; ``config`` says the rest, and a key that is
+    given otherwise in it is refused. The file holds ``x`` (N, ...) in the training data's scale, or events as ``times``
+    (in ``config.time_unit``), ``units`` and ``offsets`` (N + 1,); ``y`` (N,) is optional. With ``early_exit`` decisions
+    and values are those after the timestep with which the hardware ends a sample. Warns of what training would be
+    warned of: dropped and merged events, values that use little of the scale. Raises InputError in one line for a file
+    of another form, or if half of the events are dropped and neither ``allow_dropped`` nor ``config.allow_dropped`` is
+    set.
 
     >>> import codesign, numpy as np
     >>> config = codesign.parse_config({"data": {"set": "npz", "path": "mine.npz"}})
@@ -72,6 +74,7 @@ def predict(
     path = Path(path)
     if allow_dropped:
         config = config.model_copy(update={"allow_dropped": True})
+    config = _as_trained(network, config)
     arrays = read_npz(path, ("x", "y", *EVENT_ARRAYS))
     stated = network.coding.parameters
     where = "the network's scale, coding.parameters,"
@@ -95,6 +98,35 @@ def predict(
         check_scale(dataset, split, stimulus, config, "the scale is that of the training data")
     trace = golden.run(network, stimulus, membranes=False, spikes=False, early_exit=early_exit)
     return Prediction(trace.decisions, trace.values, labels, None if split.events is None else counts)
+
+
+# Keys of [data] that the network's coding states, by the names of its parameters.
+_STATED = {"step_ms": "step_ms", "rate_max": "rate_max", "seed": "encoder_seed", "levels": "delta"}
+
+
+def _as_trained(network: FrozenNetwork, config: DataConfig) -> DataConfig:
+    """The configuration with the coding that the network states.
+
+    Raises InputError for a key that is given otherwise.
+    """
+    coding = network.coding
+    stated: dict[str, Any] = {"coding": coding.kind}
+    if coding.is_current:
+        stated["input_bits"] = coding.input_bits
+    stated |= {key: coding.parameters[name] for name, key in _STATED.items() if coding.parameters.get(name) is not None}
+    for key, value in stated.items():
+        given = getattr(config, key)
+        if key in config.model_fields_set and given != AUTO and _listed(given) != _listed(value):
+            raise InputError(
+                f"data.{key} = {given!r}, but the network was trained with {value!r}; take the configuration that it "
+                "was trained with"
+            )
+    return config.model_copy(update=stated)
+
+
+def _listed(value: Any) -> Any:
+    """A list, where one of a single number is that number."""
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _unlabelled(path: Path, count: int, **samples: Any) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,3 +157,22 @@ def test_values_that_use_little_of_the_training_scale_are_warned_of(tmp_path) ->
         predict(network, ARRAYS.data, tmp_path / "p.npz")
     np.savez(tmp_path / "p.npz", x=x * 255)
     assert predict(network, ARRAYS.data, tmp_path / "p.npz").events is None
+
+
+def test_samples_are_encoded_as_the_network_states(tmp_path) -> None:
+    """Whatever a configuration leaves open, such as that of an imported network, which has no data."""
+    weights = np.repeat(np.eye(2, dtype=int), 3, axis=0) * 8
+    events = FrozenNetwork.from_arrays([weights], threshold=[8], timesteps=6, coding="events")
+    stated = replace(events, coding=InputCoding("events", 0, {"step_ms": 10.0}))
+    np.savez(tmp_path / "p.npz", **sample_arrays())
+    found = predict(stated, parse_config({}).data, tmp_path / "p.npz").values
+    assert np.array_equal(found, predict(events, EVENTS.data, tmp_path / "p.npz").values)
+    with pytest.raises(InputError, match=r"data\.step_ms = 10\.0, but the network was trained with 25\.0"):
+        predict(replace(events, coding=InputCoding("events", 0, {"step_ms": 25.0})), EVENTS.data, tmp_path / "p.npz")
+    current = FrozenNetwork.from_arrays(
+        [np.eye(4, 2, dtype=int)], threshold=[6], timesteps=2, coding=InputCoding("current", 2)
+    )
+    np.savez(tmp_path / "x.npz", x=np.eye(4))
+    assert predict(current, parse_config({}).data, tmp_path / "x.npz").values.max() == 1
+    with pytest.raises(InputError, match=r"data\.input_bits = 4, but the network was trained with 2"):
+        predict(current, parse_config({"data": {"input_bits": 4}}).data, tmp_path / "x.npz")
