@@ -218,7 +218,11 @@ def verify(
     kind = kind_of(target)
     if kind == "bundle" or network is not None or samples is not None:
         bundle = artefact(target, kind, "bundle")
-        _verify_bundle(bundle, network, samples, output, overrides, mutants=mutants)
+        if kind == "run":
+            config = changed_config(RunDirectory.open(target), overrides, stage="verify")
+        else:
+            config = overridden(overrides, stage="verify")
+        _verify_bundle(bundle, network, samples, output, config, mutants=mutants)
         return
     directory, config = open_run(target, output, overrides, stage="verify")
     if mutants:
@@ -292,14 +296,15 @@ def _verify_bundle(
     network: Path | None,
     samples: Path | None,
     output: Path | None,
-    overrides: Sequence[str] | None,
+    config: Config,
     *,
     mutants: bool,
 ) -> None:
     """Verify a bundle that need not be in a run directory."""
     from codesign.pipeline.work import verify_delivered
 
-    config = overridden(overrides, stage="verify")
+    # Also of `.`, whose network is beside it all the same.
+    bundle = bundle.absolute() if bundle.parent == bundle else bundle
     beside = [name for name, given in ((NETWORK, network), (STIMULUS, samples)) if given is None]
     if (bundle.parent / MANIFEST).is_file():
         RunDirectory.open(bundle.parent).check(*beside)

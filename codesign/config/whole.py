@@ -189,6 +189,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
         data["path"] = str(path.parent.resolve() / given)
     for override in overrides or []:
         apply_override(document, override)
+    if seed is not None and any(override.partition("=")[0].strip() == "train.seed" for override in overrides or []):
+        raise InputError("--seed and --set train.seed are the same; give one of them")
     if seed is not None and isinstance(train := document.setdefault("train", {}), dict):
         train["seed"] = seed
     return parse_config(document, str(path))

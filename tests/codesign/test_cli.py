@@ -800,6 +800,28 @@ def test_what_follows_the_bundle_goes_by_the_machine_that_the_bundle_has(call, c
     assert delivered_hardware(Context(run, other)).lanes == 7
 
 
+@pytest.mark.parametrize("where", [".", "bundle", "run"])
+def test_other_samples_are_verified_as_the_run_says_and_a_bundle_finds_what_is_beside_it(
+    call, copied, monkeypatch, where
+):
+    from codesign.pipeline import work
+
+    given = []
+    monkeypatch.setattr(work, "verify_delivered", lambda *arguments, **_: given.append(arguments) or 1 / 0)
+    assert call("generate", copied)[0] == 0
+    samples = copied / "stimulus.npz"
+    if where == "run":
+        call("verify", copied, "--samples", samples)
+    else:
+        monkeypatch.chdir(copied / "bundle" if where == "." else copied)
+        call("verify", where)
+    bundle, network, found, _, config = given[0]
+    paths = (copied / "bundle", copied / "network.safetensors", samples)
+    assert [path.resolve() for path in (bundle, network, found)] == [path.resolve() for path in paths]
+    # A bundle that is named by itself is no run's.
+    assert config.samples == (4 if where == "run" else None)
+
+
 def test_checkpoints_of_another_configuration_are_not_frozen(call, copied):
     path = copied / "config.toml"
     text = path.read_text().partition("# sha256")[0].replace("learning_rate = 0.002", "learning_rate = 0.25", 1)

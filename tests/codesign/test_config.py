@@ -336,3 +336,11 @@ def test_a_section_of_an_earlier_version_is_left_out_with_a_warning(tmp_path):
     path.write_text("[train]\nepochs = 5\n\n[explore]\ndensity = [0.1]\n")
     with pytest.warns(CodesignWarning, match=r"run.toml: \[explore\] is left out: a search has a space file"):
         assert load_config(path).train.epochs == 5
+
+
+def test_two_seeds_of_the_training_are_refused(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("[train]\nseed = 3\n")
+    assert load_config(path, seed=4).train.seed == 4
+    with pytest.raises(InputError, match=r"--seed and --set train\.seed are the same"):
+        load_config(path, ["train.seed=5"], seed=4)
