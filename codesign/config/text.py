@@ -18,7 +18,8 @@ def config_toml(config: Config, sections: Mapping[str, Collection[str]] | None =
     """TOML text of a configuration, or of some of its sections and keys, with every default spelled out.
 
     ``sections`` names the keys of each section, () for all of them. Keys without a value, and those that only go with
-    another choice, are left out.
+    another choice, are left out. What nobody gave and a goal or a budget may decide is a comment, so that one that is
+    given later decides it; what one has decided is left out.
     """
     document = {name: plain(getattr(config, name)) for name in Config.model_fields if not sections or name in sections}
     for name, keys in (sections or {}).items():
@@ -26,23 +27,32 @@ def config_toml(config: Config, sections: Mapping[str, Collection[str]] | None =
             document[name] = {key: value for key, value in document[name].items() if key in keys}
     for section, key in config.implied:
         document.get(section, {}).pop(key, None)
-    return tomlkit.dumps(document)
+    text = tomlkit.document()
+    for section, values in document.items():
+        table = tomlkit.table()
+        for key, value in values.items():
+            if config.is_open(section, key):
+                table.add(tomlkit.comment(f"{key} = {_literal(value)}"))
+            else:
+                table.add(key, value)
+        text.add(section, table)
+    return tomlkit.dumps(text)
 
 
 def config_template() -> str:
     """TOML text of every key with its meaning, choices, bounds and default; made from the models.
 
-    Keys without a default value, and keys that only go with another choice, are commented out, so that the
-    text is a valid configuration.
+    Keys without a default value, keys that only go with another choice, and what a goal or a budget may decide, are
+    commented out, so that the text is a valid configuration.
     """
     config = Config()
     lines = ["# Configuration of codesign: every key, at its default. Keys that are left out keep their default."]
     for name in Config.model_fields:
-        _section_lines(name, getattr(config, name), lines)
+        _section_lines(name, getattr(config, name), lines, config)
     return "\n".join(lines) + "\n"
 
 
-def _section_lines(path: str, section: Section, lines: list[str]) -> None:
+def _section_lines(path: str, section: Section, lines: list[str], config: Config) -> None:
     lines += ["", *_comment(type(section).__doc__ or ""), f"[{path}]"]
     nested: list[tuple[str, Section]] = []
     for name, field in type(section).model_fields.items():
@@ -53,12 +63,12 @@ def _section_lines(path: str, section: Section, lines: list[str]) -> None:
         lines += _comment(_describe(field))
         if value is None:
             lines.append(f"# {name} =")
-        elif _is_conditional(section, name, value):
+        elif _is_conditional(section, name, value) or config.is_open(path, name):
             lines.append(f"# {name} = {_literal(value)}")
         else:
             lines.append(f"{name} = {_literal(value)}")
     for name, inner in nested:
-        _section_lines(name, inner, lines)
+        _section_lines(name, inner, lines, config)
 
 
 def plain(section: Section) -> dict[str, Any]:

@@ -24,6 +24,10 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_DEPTH = 8
 
 
+# What a goal or a budget may decide.
+_DECIDABLE = (("freeze", "weight_bits"), ("hardware", "lanes"), *(("hardware", key) for key in keys()))
+
+
 class Config(Section):
     """A whole run: a section for each part, frozen. Made by :func:`load_config` and :func:`parse_config`.
 
@@ -47,8 +51,11 @@ class Config(Section):
         if hardware.goal is None:
             return self
         aims = GOALS[hardware.goal].choices
-        stays = [key for key in aims if key in hardware.model_fields_set and getattr(hardware, key) != aims[key]]
+        given = hardware.model_fields_set
+        stays = [key for key in aims if key in given and getattr(hardware, key) != aims[key]]
         if stays:
+            # Beside choices that stay, lanes were hardly given for the goal's sake.
+            stays = ["lanes", *stays] if "lanes" in given else stays
             warnings.warn(
                 f"hardware.goal = {hardware.goal!r}: {', '.join(stays)} "
                 f"{'is' if len(stays) == 1 else 'are'} given and not decided by it",
@@ -115,12 +122,19 @@ class Config(Section):
         """Options (section, key) that a budget decides, so that they may not be given beside it."""
         return (("freeze", "weight_bits"), ("hardware", "lanes")) if self.budget.active else ()
 
+    def is_open(self, section: str, key: str) -> bool:
+        """True if nobody gave this option and another one may decide it: a goal, a board or a limit.
+
+        A written configuration leaves it out, or has it as a comment, so that it is not given from then on.
+        """
+        return (section, key) in _DECIDABLE and key not in getattr(self, section).model_fields_set
+
     @property
     def implied(self) -> tuple[tuple[str, str], ...]:
-        """Options (section, key) that follow from others, so that they need not be written."""
-        hardware = self.hardware
-        left = [key for key in ("lanes", *keys()) if hardware.goal is not None and key not in hardware.model_fields_set]
-        return (*self.decided, *(("hardware", key) for key in left))
+        """Options (section, key) that follow from others of this configuration."""
+        goal = self.hardware.goal is not None
+        of_goal = [(section, key) for section, key in _DECIDABLE if section == "hardware" and goal]
+        return (*self.decided, *((section, key) for section, key in of_goal if self.is_open(section, key)))
 
     @model_validator(mode="after")
     def _one_decision(self) -> Config:
