@@ -8,6 +8,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -21,7 +22,7 @@ from codesign.pipeline.figures import merged_figures
 from codesign.pipeline.stage import Context, Outcome, Stage, check_device, keeping_warnings
 from codesign.pipeline.stages import STAGES
 from codesign.records.aside import UNFINISHED
-from codesign.records.names import NETWORK
+from codesign.records.names import CONFIG, NETWORK
 from codesign.records.rundir import RunDirectory, below, hash_files
 
 TOOLS = (
@@ -58,10 +59,10 @@ def run_stages(
         check_device(context.device)
     if any(stage.external for stage in chosen):
         _resolve(context)
-    if not any(record.get("status") == "done" for record in context.run.manifest["stages"].values()):
-        # Nothing was made by another.
+    made = any(record.get("status") == "done" for record in context.run.manifest["stages"].values())
+    if not made or not (context.run.path / CONFIG).is_file():
+        # There is no other that anything was made with.
         context.run.write_config(context.config)
-    context.run.manifest["versions"] = versions()
     _warn_of_altered(context.run, chosen)
     refresh_figures(context, stages)
     failure: CodesignError | None = None
@@ -183,6 +184,7 @@ def _run_stage(
         "external": external,
         "outputs": others,
         "seconds": before,
+        "versions": dict(versions()),
         "options": stage.options(context) if stage.settings(context.config) else {},
     }
     # Data may have been loaded for an earlier stage, whose record has the same warnings.
@@ -239,7 +241,8 @@ def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> N
     summarise(context, records)
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Versions of codesign, Python and the tools that shape results; without importing them."""
     found = {"codesign": VERSION, "python": platform.python_version()}
     for name in TOOLS:

@@ -12,7 +12,7 @@ from codesign.cost.budget import quantising
 from codesign.pipeline.budget import Choice
 from codesign.pipeline.stage import Context, Stage, learning
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
-from codesign.records.names import CALIBRATION, DECISIONS, NETWORK, STIMULUS
+from codesign.records.names import CALIBRATION, DECISIONS, IMPORT_REPORT, NETWORK, STIMULUS
 
 # What is used only where the configuration has a [budget].
 BUDGET_MODULES = frozenset(
@@ -97,9 +97,11 @@ def _without_budget(context: Context) -> frozenset[str]:
 
 
 def _shown(context: Context) -> dict[str, Any]:
-    """What the report shows: figures without ``seconds``, which its own time changes, configuration and records."""
+    """What the report shows: the run's name, figures without ``seconds``, which its own time changes, configuration and
+    records."""
     records = context.run.manifest["stages"]
     return {
+        "name": context.run.path.resolve().name,
         "figures": {name: value for name, value in context.run.figures.items() if name != "seconds"},
         "config": plain(context.config),
         "stages": {name: (record.get("status"), record.get("key")) for name, record in records.items()
@@ -208,7 +210,7 @@ STAGES: dict[str, Stage] = {
             inputs={},
             # It speaks of the whole run, and so none of it may be altered.
             optional_inputs=(
-                *("checkpoints", "metrics.jsonl", NETWORK, STIMULUS, CALIBRATION, DECISIONS),
+                *("checkpoints", "metrics.jsonl", NETWORK, STIMULUS, CALIBRATION, DECISIONS, IMPORT_REPORT),
                 *("bundle", "estimate.json", "budget", "verify", "synth", "build"),
             ),
             outputs=("report.html",),

@@ -103,6 +103,7 @@ class _StageRecord(BaseModel):
     inputs: Hashes = {}
     external: dict[str, str] = {}
     options: dict[str, Any] = {}
+    versions: dict[str, str] = {}
     outputs: Hashes = {}
     seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
     figures: dict[str, Any] = {}
@@ -126,6 +127,7 @@ class _Manifest(BaseModel):
     stages: dict[str, _StageRecord]
     figures: dict[str, Any]
     imported: bool = False
+    # Of runs of earlier versions, which kept none with each stage.
     versions: dict[str, str] = {}
     seeds: dict[str, int | list[int]] = {}
     budget: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codesign.basics.errors import InputError
+from codesign.basics.version import VERSION
 from codesign.report import areas, plots
 from codesign.report.accuracy import accuracy, classes, confusion, confusion_matrix
 from codesign.report.blocks import write_page
@@ -72,7 +73,7 @@ def write_report(folder: str | Path) -> Path:
         verdict=verdict(record),
         tiles=headline(record),
         sections=[section for section in parts if section is not None],
-        footer=f"Written by codesign {record.run.manifest.get('versions', {}).get('codesign', '')}. "
+        footer=f"Written by codesign {VERSION}. "
         "Accuracies are on the test set; training and choices saw only training and validation samples.",
     )
     return path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from codesign.report.blocks import Section, number
 from codesign.report.collect import Record
 
@@ -26,10 +29,9 @@ def reproduce(record: Record) -> Section:
         facts.append(("network hash", record.network.hash))
     if isinstance(manifest.get("seeds"), dict):
         facts.append(("seeds", ", ".join(f"{name} {value}" for name, value in manifest["seeds"].items())))
-    if isinstance(manifest.get("versions"), dict):
-        facts.append(("versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())))
-    section.facts(facts)
     stages = manifest["stages"]
+    facts += _versions(manifest.get("versions", {}), stages)
+    section.facts(facts)
     if stages:
         rows, bad = [], []
         # The report's own stage ends after this page is written: what could be said of it here is not so yet.
@@ -41,3 +43,16 @@ def reproduce(record: Record) -> Section:
     for line in record.damaged:
         section.alert("bad", "Left out.", line)
     return section
+
+
+def _versions(of_run: Mapping[str, str], stages: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, object]]:
+    """Versions of codesign and the tools, by the stages that they made; of an earlier version those of the run."""
+    groups: dict[str, list[str]] = {}
+    for name, stage in stages.items():
+        found = stage.get("versions") if name != "report" else None
+        if found:
+            groups.setdefault(", ".join(f"{tool} {value}" for tool, value in found.items()), []).append(name)
+    if not groups and of_run:
+        groups[", ".join(f"{tool} {value}" for tool, value in of_run.items())] = []
+    alone = len(groups) == 1
+    return [("versions" if alone else f"versions of {', '.join(names)}", text) for text, names in groups.items()]

@@ -333,7 +333,7 @@ def test_train_and_freeze_fill_the_manifest(trained):
     assert figures["mismatches"] is None
     assert set(figures["seconds"]) == {"train", "freeze"}
     assert figures["density"] <= 0.31
-    assert manifest["versions"]["torch"]
+    assert manifest["stages"]["freeze"]["versions"]["torch"]
     assert manifest["seeds"]["train"] == 0
 
 

@@ -23,6 +23,7 @@ from codesign.pipeline.runner import run_stages, with_settings
 from codesign.pipeline.stage import Context, Outcome, Stage
 from codesign.pipeline.stages import STAGES
 from codesign.records import aside
+from codesign.records.names import IMPORT_REPORT
 from codesign.records.rundir import FIGURES, RunDirectory
 
 
@@ -345,7 +346,7 @@ def test_manifest_is_whole_while_a_stage_runs(line, tmp_path):
     line.run(tmp_path)
     assert seen["stages"]["a"]["status"] == "done"
     assert seen["stages"]["b"]["status"] == "running"
-    assert seen["versions"]["codesign"]
+    assert seen["stages"]["b"]["versions"]["codesign"]
 
 
 def test_error_survives_a_disk_too_full_for_the_manifest(line, tmp_path, monkeypatch):
@@ -360,6 +361,27 @@ def test_error_survives_a_disk_too_full_for_the_manifest(line, tmp_path, monkeyp
     monkeypatch.setattr(RunDirectory, "save", refuse)
     with pytest.raises(ToolError, match="the first error"):
         line.run(tmp_path)
+
+
+def test_versions_stay_with_what_they_have_made(line, tmp_path, monkeypatch):
+    line.run(tmp_path)
+    monkeypatch.setattr("codesign.pipeline.runner.versions", lambda: {"codesign": "99"})
+    line.run(tmp_path, names="c", force=True)
+    stages = RunDirectory.open(tmp_path).manifest["stages"]
+    assert stages["c"]["versions"] == {"codesign": "99"} != stages["b"]["versions"]
+
+
+def test_a_report_is_out_of_date_with_the_runs_name_and_the_report_of_its_import(tmp_path):
+    def key(folder: str) -> str:
+        run = RunDirectory.open(tmp_path / folder)
+        return STAGES["report"].key(Context(run, Config()), {})
+
+    RunDirectory.create(tmp_path / "one")
+    first = key("one")
+    (tmp_path / "one").rename(tmp_path / "two")
+    second = key("two")
+    (tmp_path / "two" / IMPORT_REPORT).write_text("{}")
+    assert len({first, second, key("two")}) == 3
 
 
 def test_steps_are_announced(line, tmp_path):
@@ -383,7 +405,8 @@ def test_each_input_of_a_stage_is_an_output_of_the_stage_named():
     for stage in STAGES.values():
         for path, verb in stage.inputs.items():
             assert path in STAGES[verb].outputs
-        assert set(stage.optional_inputs) <= {output for other in STAGES.values() for output in other.outputs}
+        outputs = {output for other in STAGES.values() for output in other.outputs}
+        assert set(stage.optional_inputs) <= {*outputs, IMPORT_REPORT}
 
 
 def test_choices_of_hardware_reach_the_mapping():

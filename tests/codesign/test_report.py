@@ -37,6 +37,7 @@ from codesign.report.plots import wilson_interval
 from codesign.report.samples import choose, input_panel, input_words, neuron_panel, traces
 from codesign.report.timing import told_clocks
 from codesign.report.training import structure_text
+from codesign.report.whole import _versions
 from rtl_templates.bundle import write_bundle
 from tests.requirements import needs
 
@@ -474,12 +475,21 @@ def test_text_from_files_is_escaped(tmp_path, wordy):
     document["files_hash"] = attack
     (folder / "verify" / "verification.json").write_text(json.dumps(document))
     run = RunDirectory.open(folder)
-    run.manifest["versions"] = {attack: attack}
-    run.set_stage(attack, {"status": attack, "seconds": 1.0})
+    run.set_stage(attack, {"status": attack, "seconds": 1.0, "versions": {attack: attack}})
     run.save()
     page = write_report(folder).read_text()
     assert attack not in page and "<b>run" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_versions_are_told_of_what_they_have_made():
+    old, new = {"torch": "1"}, {"torch": "2"}
+    stages = {"train": {"versions": old}, "freeze": {"versions": new}, "generate": {"versions": new}, "import": {}}
+    assert _versions(old, stages) == [("versions of train", "torch 1"), ("versions of freeze, generate", "torch 2")]
+    assert _versions({}, {"train": {"versions": old}, "report": {"versions": new}}) == [("versions", "torch 1")]
+    # A run of an earlier version.
+    assert _versions(old, {"train": {}}) == [("versions", "torch 1")]
+    assert _versions({}, {"train": {}}) == []
 
 
 def test_a_damaged_part_is_named_and_the_rest_is_shown(tmp_path, wordy):
