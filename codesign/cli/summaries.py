@@ -108,13 +108,13 @@ def run_summary(run: RunDirectory) -> Lines:
             )
     lines += budget_lines(run.manifest.get("budget", {}))
     if figures["cycles_per_sample"] is not None:
-        lines.append(f"cycles       {figures['cycles_per_sample']:.0f} per sample")
+        lines.append(f"cycles       {figures['cycles_per_sample']:.0f} from first input to decision")
     for target, mhz in (figures["fmax_mhz"] or {}).items():
         time = (figures["latency_us"] or {}).get(target)
         lines.append(
             f"clock        {target}: "
             + (f"{mhz:.1f} MHz" if mhz else "does not fit")
-            + (f", {time:.1f} us per sample" if time else "")
+            + (f", {time:.1f} us from first input to decision" if time else "")
         )
     lines.append(f"report       {run.path / 'report.html'}")
     return Lines("\n".join(lines), [text for _, text in run.warnings])
