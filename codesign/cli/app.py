@@ -262,13 +262,16 @@ def tune(
         ),
     ] = None,
     clock_mhz: Annotated[
-        float | None, typer.Option("--clock-mhz", min=0.001, help="for times before a machine is placed")
+        float | None, typer.Option("--clock-mhz", help="for times before a machine is placed; a board has its own")
     ] = None,
     place: Annotated[int, typer.Option("--place", min=0, max=50, help="machines to place and route")] = 3,
     samples: Annotated[
         Path | None, typer.Option("--samples", metavar="FILE", help="encoded samples whose events are counted")
     ] = None,
-    output: Output = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="folder of the results; of a run its tune/TARGET"),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,13 @@ def artefact(target: Path, kind: Kind, name: str) -> Path:
         return target
     RunDirectory.open(target).check(name)
     return target / name
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OutputError, before work that takes long, if ``folder`` cannot be made or written into."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if there.is_dir() and not os.access(there, os.W_OK):
+        raise OutputError(f"{there}: not writable; choose another folder with -o")
 
 
 @contextmanager

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from codesign.basics.errors import InputError
+from codesign.basics.errors import InputError, OutputError
 from codesign.basics.files import write_json, write_text
 from codesign.cli.console import Table, console
 from codesign.cli.kinds import kind_of
-from codesign.cli.targets import overridden
+from codesign.cli.targets import check_writable, overridden
 from codesign.config import Config, HardwareConfig
 from codesign.config.text import config_toml
 from codesign.contract.network import FrozenNetwork
 from codesign.contract.stimulus import Stimulus
 from codesign.cost.search import Objective
 from codesign.pipeline.tuning import SHOWN, build_winner, find_target, hardware_keys, tune, winner
-from codesign.records.names import NETWORK
+from codesign.records.names import MANIFEST, NETWORK
 from codesign.records.rundir import RunDirectory
 
 RESULT = "tune.json"
@@ -40,6 +40,9 @@ def run(
     if output is None and kind_of(source) != "run":
         raise InputError(f"{source}: a frozen network alone needs -o DIR, the folder that the results go to")
     folder = output or source / "tune" / target
+    if (folder / MANIFEST).is_file():
+        raise OutputError(f"{folder}: is a run directory, which keeps its own machine; choose another folder with -o")
+    check_writable(folder)
     console.folder = folder
     console.step("search")
     rows = tune(

@@ -47,16 +47,23 @@ class Target:
 
 
 def find_target(name: str, clock_mhz: float | None = None) -> Target:
-    """The board, device or part of that name. Raises InputError if there is none, or no clock for it, or the clock that
-    is given is not above 0."""
+    """The board, device or part of that name.
+
+    Raises InputError if there is none, or no clock for it, for a clock that is none, and for one that a board does not
+    have.
+    """
     from boards.registry import BOARDS, TARGETS, TYPICAL_MHZ, find_device, find_room
 
     device = find_device(name)
     board = BOARDS.get(name)
+    clock = None if board is None else board.clock_hz / 1e6
+    if clock_mhz is not None:
+        clock_mhz = checked_clock(clock_mhz)
+        if clock is not None and clock != clock_mhz:
+            raise InputError(f"--clock-mhz {clock_mhz:g}: {name} has a clock of {clock:g} MHz; leave it out")
+        clock = clock_mhz
     place = next((target for target, found in TARGETS.items() if found is device), None)
     budget: dict[str, float] = dict(find_room(name).budget)
-    clock = None if board is None else board.clock_hz / 1e6
-    clock = clock if clock_mhz is None else checked_clock(clock_mhz)
     clocks = TYPICAL_MHZ.get(name) if clock is None else dict.fromkeys(PIPELINES, clock)
     if clocks is None:
         raise InputError(f"{name}: nothing is known of its clock; give one with --clock-mhz")

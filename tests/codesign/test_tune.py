@@ -1,6 +1,7 @@
 """The search for a machine: what it varies, how it ranks, what it refuses; places and verifies in deep tests."""
 
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,7 @@ from codesign.pipeline.tuning import (
     mapped,
     tune,
 )
+from codesign.records.rundir import RunDirectory
 
 ROOMY = {"lut": 10**6, "ff": 10**6, "bram": 10**4, "dsp": 10**4}
 
@@ -207,6 +209,12 @@ def test_rows_are_a_table_and_lead_to_the_machine(network, samples):
         ({"allow": ["early_exit"]}, "allowed 'early_exit' is none of input_checks"),
         ({"target": "ecp6"}, "device 'ecp6' is none of ecp5-25f"),
         ({"target": "artix7-100t"}, "nothing is known of its clock; give one with --clock-mhz"),
+        (
+            {"target": "icebreaker", "clock_mhz": 100.0},
+            "--clock-mhz 100: icebreaker has a clock of 12 MHz",
+        ),
+        ({"clock_mhz": float("inf")}, "--clock-mhz inf: is no clock"),
+        ({"clock_mhz": 0.0}, "--clock-mhz 0: is no clock"),
         ({"target": "artix7-100t", "clock_mhz": 100.0}, "there is no place and route for it here; use place = 0"),
     ],
 )
@@ -237,6 +245,23 @@ def test_a_result_says_that_its_first_machine_is_not_verified_yet(network, sampl
 def tune_row() -> dict[str, object]:
     """A row of the table with the defaults."""
     return {"lanes": [1, 1], **{key: getattr(DEFAULTS, key) for key in keys()}}
+
+
+@pytest.mark.parametrize("occupied", [True, False])
+def test_where_nothing_can_be_written_is_said_before_the_search(
+    network, samples, tmp_path, monkeypatch, capsys, occupied
+):
+    network.save(tmp_path / "n.safetensors")
+    samples.save(tmp_path / "s.npz")
+    folder = tmp_path / "run"
+    if occupied:
+        RunDirectory.create(folder)
+    else:
+        monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    options = ("--target", "ecp5-25f", "--samples", str(tmp_path / "s.npz"), "-o", str(folder))
+    assert main(["tune", str(tmp_path / "n.safetensors"), *options]) == 7
+    words = f"{folder}: is a run directory" if occupied else f"{tmp_path}: not writable"
+    assert capsys.readouterr().err.startswith(f"codesign: {words}")
 
 
 def test_limits_that_nobody_keeps_name_the_nearest(network, samples):
