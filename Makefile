@@ -29,7 +29,7 @@ venv: $(STAMP) ## make .venv with the pinned packages and codesign, editable
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" -o -x $(BIN)/python || { echo "make: no Python $(VERSIONS) found; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@p="$(PYTHON)"; test ! -x $(BIN)/python || p=$(BIN)/python; "$$p" -c '$(SUPPORTED)' 2>/dev/null || \
-		{ echo "make: $$p is $$("$$p" --version 2>/dev/null || echo not a Python); codesign needs Python $(VERSIONS) (.venv is made anew after rm -r .venv)" >&2; exit 1; }
+		{ echo "make: $$p is $$("$$p" -c 'import platform; print("Python", platform.python_version())' 2>/dev/null | grep . || echo not a Python); codesign needs Python $(VERSIONS) (.venv is made anew after rm -r .venv)" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps -e .
