@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from codesign.basics.errors import InputError
 from codesign.basics.progress import Progress, silent
 from codesign.explore.space import Space, load_space, parse_space
 from codesign.explore.study import TABLE, Study, claim
@@ -79,6 +80,8 @@ def run_study(
     progress: Progress,
 ) -> dict[str, Any]:
     """:func:`explore`, returning the document of ``explore.json``."""
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers is the number of processes here; the workers of a --scheduler are its own")
     path = Path(folder)
     claim(path, space)
     study = Study(space, path, None if networks is None else Path(networks), device, progress)

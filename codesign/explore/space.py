@@ -393,6 +393,8 @@ def load_space(path: str | Path, overrides: Sequence[str] = ()) -> Space:
     """
     path = Path(path)
     document = _read_toml(path, "no such space file; docs/choosing.md shows one")
+    if "axes" not in document and document.keys() & Config.model_fields.keys() - SpaceFile.model_fields.keys():
+        raise InputError(f"{path}: is a configuration, no space of a search; `codesign run` takes it")
     return _parse(document, str(path), path.parent.resolve(), overrides)
 
 

@@ -17,7 +17,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Protocol
 
-from codesign.basics.errors import CodesignError, InputError, ToolError
+from codesign.basics.errors import CodesignError, ToolError
 from codesign.basics.progress import Progress
 from codesign.explore.jobs import check_worker
 
@@ -123,8 +123,6 @@ def workers(
     Raises ToolError for a scheduler that does not answer and for workers of another codesign.
     """
     if scheduler is not None:
-        if count is not None:
-            raise InputError("--workers is the number of processes here; the workers of a --scheduler are its own")
         with _quiet(), _connected(scheduler) as client:
             yield Cluster(client, folder, stamp)
         return

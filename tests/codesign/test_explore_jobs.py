@@ -230,7 +230,8 @@ def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
             explore(tmp_path / "study", None, address)
         assert "\n" not in str(found.value)
     with pytest.raises(InputError, match="--workers is the number of processes here"):
-        explore(tmp_path / "study", 2, "tcp://127.0.0.1:9")
+        explore(tmp_path / "other", 2, "tcp://127.0.0.1:9")
+    assert not (tmp_path / "other").exists()
     with pytest.raises(ToolError, match="does not answer"):
         explore_designs(TINY, tmp_path / "study", scheduler="tcp://127.0.0.1:9")
 
