@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from codesign.cli.streams import lasting_streams
 
     # Of an earlier command of this process; wrong usage ends before a command begins.
-    console.finished = False
+    console.forget()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_streams():
         return _main(arguments)
@@ -91,4 +91,7 @@ def _run(arguments: list[str]) -> int:
     from codesign.cli.app import app
 
     result = app(args=arguments, prog_name="codesign", standalone_mode=False)
+    console = sys.modules.get("codesign.cli.console")
+    if console is not None:
+        console.console.conclude()
     return result if isinstance(result, int) else 0

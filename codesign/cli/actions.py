@@ -21,7 +21,7 @@ from codesign.config import Config, load_config
 from codesign.pipeline.runs import stages_of
 from codesign.pipeline.stage import Context, check_device
 from codesign.pipeline.stages import STAGES, stages_for_board
-from codesign.records.names import MANIFEST, NETWORK, STIMULUS
+from codesign.records.names import MANIFEST, NETWORK, REPORT, STIMULUS
 from codesign.records.rundir import MUTANTS, RunDirectory
 
 COMPARISON = "compare.html"
@@ -50,7 +50,8 @@ def run(
     try:
         execute(directory, config, stages_of(directory, config, synth=synth), force=force, device=device)
     except (MismatchError, UnsupportedError, CapacityError):
-        console.finish(_result(directory), run_summary(directory))
+        if any(record.get("status") == "done" for record in directory.manifest["stages"].values()):
+            console.finish(_result(directory), run_summary(directory))
         raise
     console.finish(_result(directory), run_summary(directory))
 
@@ -328,15 +329,15 @@ def _verify_bundle(
 
 @contextmanager
 def _work_folder(output: Path | None, verb: str) -> Iterator[Path]:
-    """``output``, or a temporary folder that is kept only if hardware and software differ."""
+    """``output``, or a temporary folder that is kept, and named, only if hardware and software differ."""
     if output is not None:
         yield output
         return
     folder = Path(tempfile.mkdtemp(prefix=f"codesign-{verb}-"))
     try:
         yield folder
-    except MismatchError:
-        raise
+    except MismatchError as error:
+        raise MismatchError(f"{error}; what was recorded of it is in {folder}") from None
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -475,7 +476,7 @@ def _result(run: RunDirectory) -> dict[str, Any]:
         }
         for name, record in run.manifest["stages"].items()
     }
-    report = run.path / "report.html"
+    report = run.path / REPORT
     return {
         "run": str(run.path),
         "figures": run.figures,

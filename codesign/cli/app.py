@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from codesign.basics.errors import InputError
 from codesign.cli.console import console
 from codesign.cli.kinds import expect
 from codesign.cli.options import (
@@ -28,7 +29,6 @@ from codesign.cli.options import (
     target_names,
 )
 
-USAGE = 2
 # Characters of a sentence in a list of commands: as many as it has.
 WHOLE = 1 << 16
 
@@ -39,7 +39,7 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), err=True)
-            raise typer.Exit(USAGE)
+            raise typer.Exit(InputError.exit_code)
         return super().parse_args(ctx, args)  # type: ignore[arg-type]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

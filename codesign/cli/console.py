@@ -50,8 +50,8 @@ class Console:
 
     def __init__(self) -> None:
         self.folder: Path | None = None
-        self.finished = False
         self._json = False
+        self._result: dict[str, Any] = {}
         self._stdout: tuple[int, TextIO] | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -63,7 +63,7 @@ class Console:
         """Begin a command; ``folder`` is where a log of an unexpected error goes."""
         self._json = json
         self.folder = folder
-        self.finished = False
+        self.forget()
         self._warned.clear()
         warnings.showwarning = self._show_warning
         if json and self._stdout is None:
@@ -141,15 +141,24 @@ class Console:
         self.note(f"{title}  {time.monotonic() - self._started:.1f} s")
 
     def finish(self, result: dict[str, Any], text: str | Lines | Table = "") -> None:
-        """Print the result: the object with --json, else the text."""
+        """Print the result: the text, or with --json the object, once it is known how the command ends."""
         self.stop()
-        self.finished = True
         if self._json:
-            self.write_json(result)
+            self._result = result
         elif isinstance(text, Table):
             _print_table(text)
         else:
             _print_lines(Lines(text) if isinstance(text, str) else text)
+
+    def forget(self) -> None:
+        """There is no result, such as that of an earlier command of this process."""
+        self._result = {}
+
+    def conclude(self, **more: Any) -> None:
+        """Print the object of --json, with ``more`` on how the command ended; nothing if there is none."""
+        if self._result or more:
+            self.write_json({**self._result, **more})
+        self.forget()
 
     def write_json(self, document: dict[str, Any]) -> None:
         """One JSON object on the real stdout; gives stdout back."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from codesign.basics.errors import CodesignError, OutputError
+from codesign.basics.errors import CodesignError, InputError, OutputError
 from codesign.basics.files import UNWRITABLE
+from codesign.cli import INTERRUPTED
 from codesign.cli.console import console
 
 INTERNAL = 1
-USAGE = 2
+USAGE = InputError.exit_code
 MAX_LINE = 1000
 
 
@@ -35,6 +38,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> int:
         # The program may be called by another name, such as that of a module.
         named = ["codesign", *(context.command_path.split()[1:] if context is not None else [])]
         return _fail(f"{_one_line(usage())} (see `{' '.join(named)} --help`)", USAGE, arguments)
+    if isinstance(error, OSError) and _is_unreadable(error):
+        return _fail(f"{error.filename}: permission to read it is denied", InputError.exit_code, arguments)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(where + UNWRITABLE[error.errno], OutputError.exit_code, arguments)
@@ -43,15 +48,23 @@ def explain(error: BaseException, arguments: Sequence[str]) -> int:
     return _fail(f"a fault in codesign ({what}); the traceback is in {log}", INTERNAL, arguments)
 
 
+def _is_unreadable(error: OSError) -> bool:
+    """True if what the error names is there and may not be read: an input, and no result."""
+    name = error.filename
+    if error.errno != errno.EACCES or not isinstance(name, str):
+        return False
+    return Path(name).exists() and not os.access(name, os.R_OK)
+
+
 def say_interrupted(arguments: Sequence[str]) -> None:
-    _fail("interrupted; the same command goes on from here", 130, arguments)
+    _fail("interrupted; the same command goes on from here", INTERRUPTED, arguments)
 
 
 def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
     console.stop()
     print(f"codesign: {_one_line(message)}", file=sys.stderr)  # noqa: T201
-    if "--json" in arguments and not console.finished:
-        console.write_json({"error": _one_line(message), "exit_code": code})
+    if "--json" in arguments:
+        console.conclude(error=_one_line(message), exit_code=code)
     return code
 
 

@@ -70,6 +70,8 @@ def _with_tuner(options: dict[str, Any]) -> dict[str, Any]:
 
 def export_network(target: Path, output: Path, dt: float | None) -> None:
     path = artefact(target, kind_of(target), NETWORK)
+    if kind_of(target) == "run" and not path.is_file():
+        raise InputError(f"{target}: {NETWORK} is missing; `codesign freeze {shlex.quote(str(target))}` makes it")
     if output.is_dir():
         raise OutputError(f"{output}: is a folder; name the file to write with -o")
     network = load_network(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 from codesign.cli.console import Lines
 from codesign.pipeline.findings import layer_names
+from codesign.records.names import REPORT
 from codesign.records.rundir import RunDirectory
 
 Record = Mapping[str, Any]
@@ -93,8 +94,9 @@ def run_summary(run: RunDirectory) -> Lines:
             f"validation   {share(freezing['accuracy_validation_float'])} float, "
             f"{share(freezing['accuracy_validation'])} frozen"
         )
-    lines.append(f"density      {share(figures['density'])} ({figures['synapses']} synapses of "
-                 f"{figures['weight_bits']} bits)")  # fmt: skip
+    if figures["density"] is not None:
+        lines.append(f"density      {share(figures['density'])} ({figures['synapses']} synapses of "
+                     f"{figures['weight_bits']} bits)")  # fmt: skip
     if "neurons" in freezing:
         lines.append(removed_line(freezing))
     lines += event_lines(freezing)
@@ -116,7 +118,8 @@ def run_summary(run: RunDirectory) -> Lines:
             + (f"{mhz:.1f} MHz" if mhz else "does not fit")
             + (f", {time:.1f} us from first input to decision" if time else "")
         )
-    lines.append(f"report       {run.path / 'report.html'}")
+    if (run.path / REPORT).is_file():
+        lines.append(f"report       {run.path / REPORT}")
     return Lines("\n".join(lines), [text for _, text in run.warnings])
 
 

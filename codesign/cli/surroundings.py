@@ -5,10 +5,11 @@ Nothing heavy is imported, so that they answer at once.
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from pathlib import Path
 
-from codesign.basics.errors import OutputError, ToolError
+from codesign.basics.errors import InputError, OutputError, ToolError
 from codesign.cli.console import Table, console
 
 
@@ -30,6 +31,8 @@ def boards() -> None:
 def init(path: Path, example: str | None, *, force: bool) -> None:
     from codesign.basics.files import write_text
 
+    if path.suffix != ".toml":
+        raise InputError(f"{path}: the name of a configuration ends in .toml")
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; choose another name, or --force replaces it")
     if example is None:
@@ -45,10 +48,11 @@ def init(path: Path, example: str | None, *, force: bool) -> None:
     # Spaces of a search have axes, and a configuration of their networks.
     space = "axes" in document
     name = (document["base"] if space else document)["data"]["set"]
+    where = "base.data" if space else "data"
     console.finish(
         {"config": str(path)},
-        f"{path} is ready: `codesign {'explore' if space else 'run'} {path}`\n"
-        f"It takes the data set {name}. For data of your own, set data.set to npz and data.path to your file.",
+        f"{path} is ready: `codesign {'explore' if space else 'run'} {shlex.quote(str(path))}`\n"
+        f"It takes the data set {name}. For data of your own, set {where}.set to npz and {where}.path to your file.",
     )
 
 

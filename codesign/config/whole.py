@@ -194,6 +194,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
         raise InputError(f"{path}: not TOML ({error})") from None
     except RecursionError:
         raise InputError(f"{path}: not TOML (nested too deep)") from None
+    if "axes" in document:
+        raise InputError(f"{path}: is the space of a search, no configuration; `codesign explore` takes it")
     for section in RETIRED.keys() & document.keys():
         del document[section]
         warnings.warn(f"{path}: [{section}] is left out: {RETIRED[section]}", CodesignWarning, stacklevel=2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from codesign.config import Config, DataConfig
 from codesign.config.text import plain
 from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.sources import code_hash
-from codesign.records.names import NETWORK
+from codesign.records.names import NETWORK, STIMULUS
 from codesign.records.rundir import RunDirectory, hash_files
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Stage:
         """Raise InputError naming the first input that is missing or not as recorded, and what makes it."""
         for name, verb in self.inputs.items():
             if not (run.path / name).exists():
-                raise InputError(f"{run.path}: {name} is missing; `codesign {verb} {run.path}` makes it")
+                raise InputError(f"{run.path}: {name} is missing; {_way_to(name, verb, run)}")
         run.check(*self.inputs, *self.optional_inputs)
 
     def input_hashes(self, run: RunDirectory) -> dict[str, str]:
@@ -206,3 +207,13 @@ class Stage:
         """True if the recorded result belongs to the present inputs; does not look at external data."""
         record = context.run.stage(self.name)
         return record.get("status") == "done" and record.get("key") == self.key(context, record.get("external", {}))
+
+
+def _way_to(name: str, verb: str, run: RunDirectory) -> str:
+    """How a missing file or folder of a run is to be had."""
+    place = shlex.quote(str(run.path))
+    if run.is_imported and name == STIMULUS:
+        return f"the network came without samples: `codesign verify {place} --samples FILE`"
+    if run.is_imported and verb == "train":
+        return "the network was made elsewhere, so there is nothing to train or freeze"
+    return f"`codesign {verb} {place}` makes it"

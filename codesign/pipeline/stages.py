@@ -12,7 +12,7 @@ from codesign.cost.budget import quantising
 from codesign.pipeline.budget import Choice
 from codesign.pipeline.stage import Context, Stage, learning
 from codesign.pipeline.work import build, estimate, fit, freeze, generate, report, synth, train, verify
-from codesign.records.names import CALIBRATION, DECISIONS, IMPORT_REPORT, NETWORK, STIMULUS
+from codesign.records.names import CALIBRATION, DECISIONS, IMPORT_REPORT, NETWORK, REPORT, STIMULUS
 
 # What is used only where the configuration has a [budget].
 BUDGET_MODULES = frozenset(
@@ -213,7 +213,7 @@ STAGES: dict[str, Stage] = {
                 *("checkpoints", "metrics.jsonl", NETWORK, STIMULUS, CALIBRATION, DECISIONS, IMPORT_REPORT),
                 *("bundle", "estimate.json", "budget", "verify", "synth", "build"),
             ),
-            outputs=("report.html",),
+            outputs=(REPORT,),
             options=_shown,
             work=report,
             always=True,

@@ -1,6 +1,7 @@
 """Names of files in a run directory that several commands read. Known without what reads them."""
 
 MANIFEST = "manifest.json"
+REPORT = "report.html"
 CONFIG = "config.toml"
 NETWORK = "network.safetensors"
 STIMULUS = "stimulus.npz"

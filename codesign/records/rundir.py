@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -175,7 +176,9 @@ class RunDirectory:
         path = Path(path)
         manifest = path / MANIFEST
         if not path.exists():
-            raise InputError(f"{path}: no such run directory; `codesign run CONFIG -o {path}` makes one")
+            raise InputError(
+                f"{path}: no such run directory; `codesign run CONFIG -o {shlex.quote(str(path))}` makes one"
+            )
         if not manifest.is_file():
             raise InputError(f"{path}: not a run directory ({MANIFEST} is missing)")
         run = cls(path, _read_manifest(manifest))
@@ -231,7 +234,7 @@ class RunDirectory:
         if mark and stated.strip().decode(errors="replace") != hashlib.sha256(text).hexdigest():
             raise AlteredError(
                 f"{path}: changed since codesign wrote it; restore it, or take it as it is with "
-                f"`codesign run {path} -o {self.path}`"
+                f"`codesign run {shlex.quote(str(path))} -o {shlex.quote(str(self.path))}`"
             )
         return load_config(path, list(overrides), seed)
 
@@ -367,7 +370,7 @@ class RunDirectory:
         board = path.split("/")[1] if "/" in path else ""
         again = self.stage(maker).get("again")
         command = again if isinstance(again, str) else COMMANDS.get(maker, f"{maker} {{run}}")
-        command = command.replace("{run}", str(self.path)).replace("{board}", board)
+        command = command.replace("{run}", shlex.quote(str(self.path))).replace("{board}", board)
         return f"restore it, or make it again with `codesign {command}`"
 
     def forget(self, paths: tuple[str, ...], keeper: str) -> None:
@@ -412,7 +415,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not the manifest of a run directory")
     version, stated = document.get("version"), document.pop("checksum", None)
     if type(version) is not int or version not in (1, FORMAT_VERSION):
-        raise InputError(f"{path}: version {version!r}, this codesign reads {FORMAT_VERSION}; run it again")
+        raise InputError(
+            f"{path}: version {version!r}, this codesign reads {FORMAT_VERSION}; use a codesign as new as the one that "
+            "made it, or run again in an empty folder"
+        )
     if version == FORMAT_VERSION and stated != _checksum(document):
         raise AlteredError(
             f"{path}: damaged: its content does not have the checksum that it states; restore it, or run again in an "

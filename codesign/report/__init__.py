@@ -12,6 +12,7 @@ from typing import Any
 
 from codesign.basics.errors import InputError
 from codesign.basics.version import VERSION
+from codesign.records.names import REPORT
 from codesign.report import areas, plots
 from codesign.report.accuracy import accuracy, classes, confusion, confusion_matrix
 from codesign.report.blocks import write_page
@@ -30,8 +31,6 @@ from codesign.report.timing import clock, cycles, schedules
 from codesign.report.training import training, training_rows
 from codesign.report.verification import verification
 from codesign.report.whole import reproduce, warned
-
-REPORT = "report.html"
 
 
 def write_report(folder: str | Path) -> Path:

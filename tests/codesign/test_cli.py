@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from requirements import needs
 
+from codesign.basics.errors import MismatchError
 from codesign.cli import main
+from codesign.cli.summaries import run_summary
 from codesign.config import load_config, parse_config
 from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.budget import delivered_hardware
 from codesign.pipeline.predict import predict
-from codesign.pipeline.stage import Context
+from codesign.pipeline.stage import Context, Outcome
 from codesign.records.rundir import FIGURES, RunDirectory
 from sim.bundle import read_sidecar
 
@@ -172,6 +174,14 @@ def test_version(call):
         (["data", "get", "nothing"], 2, ["nothing", "mnist"]),
         (["data", "get", "fsdd-spikes"], 3, ["fsdd-spikes"]),
         (["init", "tiny.toml"], 7, ["exists already"]),
+        (["init", "mine"], 2, ["mine: the name of a configuration ends in .toml"]),
+        (["run", "space.toml"], 2, ["space.toml: is the space of a search", "`codesign explore`"]),
+        (["explore", "tiny.toml"], 2, ["tiny.toml: is a configuration", "`codesign run`"]),
+        (
+            ["export", "empty run", "-o", "out.nir"],
+            2,
+            ["is missing; `codesign freeze 'empty run'`"],
+        ),
     ],
 )
 def test_mistakes_are_one_line_with_an_exit_code(call, tiny, monkeypatch, arguments, code, words):
@@ -182,6 +192,8 @@ def test_mistakes_are_one_line_with_an_exit_code(call, tiny, monkeypatch, argume
     Path("machine").mkdir()
     Path("machine/design.json").touch()
     Path("occupied").mkdir()
+    Path("space.toml").write_text("[axes]")
+    RunDirectory.create("empty run")
     Path("occupied/letter.txt").write_text("dear")
     found, out, err = call(*arguments)
     line = one_line(err)
@@ -226,6 +238,20 @@ def test_write_errors_of_any_library_are_one_line(call, monkeypatch, tiny, numbe
     code, _, err = call("train", tiny, "-o", tiny.parent / "run")
     assert code == 7
     assert "/some/where" in one_line(err)
+
+
+def test_what_may_not_be_read_is_an_input(call, monkeypatch, tiny):
+    samples, access = tiny.parent / "samples", os.access
+    samples.mkdir()
+
+    def refuse(*arguments):
+        raise OSError(13, os.strerror(13), str(samples))
+
+    monkeypatch.setattr("codesign.data.load_dataset", refuse)
+    monkeypatch.setattr("os.access", lambda path, *mode: str(path) != str(samples) and access(path, *mode))
+    code, _, err = call("train", tiny, "-o", tiny.parent / "run")
+    assert code == 2
+    assert one_line(err) == f"codesign: {samples}: permission to read it is denied"
 
 
 def test_full_disk(call, tiny, monkeypatch):
@@ -800,6 +826,27 @@ def test_what_follows_the_bundle_goes_by_the_machine_that_the_bundle_has(call, c
     assert delivered_hardware(Context(run, other)).lanes == 7
 
 
+def test_a_difference_names_what_is_kept_and_is_told_in_json(call, copied, monkeypatch):
+    from codesign.pipeline import work
+
+    figures = {"samples_verified": 1, "mismatches": 3, "accuracy_hardware": None}
+    outcome = Outcome(figures=figures, failure=MismatchError("3 values differ"))
+    monkeypatch.setattr(work, "verify_delivered", lambda *_, **__: outcome)
+    assert call("generate", copied)[0] == 0
+    code, out, err = call("verify", copied / "bundle", "--json")
+    document = json.loads(out)
+    assert code == document["exit_code"] == 4 and document["mismatches"] == 3
+    assert document["error"].startswith("3 values differ; what was recorded of it is in ") and document["error"] in err
+    folder = Path(document["error"].rpartition(" ")[2])
+    assert folder.is_dir()
+    shutil.rmtree(folder)
+
+
+def test_the_summary_of_a_run_in_which_nothing_was_done_names_nothing(tmp_path):
+    text = run_summary(RunDirectory.create(tmp_path)).text
+    assert "report" not in text and "None" not in text
+
+
 @pytest.mark.parametrize("where", [".", "bundle", "run"])
 def test_other_samples_are_verified_as_the_run_says_and_a_bundle_finds_what_is_beside_it(
     call, copied, monkeypatch, where
@@ -854,10 +901,12 @@ def test_a_network_is_not_trained(call, trained, tmp_path):
 def test_stages_that_a_network_alone_does_not_have(call, generated):
     code, _, err = call("freeze", generated)
     assert code == 2
-    assert "checkpoints is missing" in one_line(err)
+    assert "checkpoints is missing; the network was made elsewhere" in one_line(err)
     code, _, err = call("verify", generated)
     assert code == 2
-    assert "stimulus.npz" in one_line(err)
+    assert f"stimulus.npz is missing; the network came without samples: `codesign verify {generated} --sam" in one_line(
+        err
+    )
 
 
 def test_bundle_alone_needs_network_and_samples(call, generated, tmp_path):

@@ -65,6 +65,12 @@ def test_damaged_manifest_is_named(tmp_path, content):
         RunDirectory.create(tmp_path)
 
 
+def test_a_manifest_of_a_later_version_says_what_to_do(tmp_path):
+    (tmp_path / MANIFEST).write_text('{"format": "codesign-run", "version": 3}')
+    with pytest.raises(InputError, match="use a codesign as new as the one that made it, or run again in an empty fol"):
+        RunDirectory.open(tmp_path)
+
+
 def test_absent_run_says_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match="codesign run"):
         RunDirectory.open(tmp_path / "none")
