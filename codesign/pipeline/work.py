@@ -134,13 +134,13 @@ def _refuse_other_training(context: Context) -> None:
             )
 
 
-def _leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Values of nested tables, by their keys with dots."""
     if not isinstance(document, dict):
-        yield place, document
+        yield path, document
         return
     for key, value in document.items():
-        yield from _leaves(value, f"{place}.{key}" if place else key)
+        yield from _leaves(value, f"{path}.{key}" if path else key)
 
 
 def generate(context: Context) -> Outcome:
