@@ -12,15 +12,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from codesign.basics.errors import InputError
 from codesign.basics.files import explain_write_errors, read_json, write_bytes, write_json
 from codesign.records.names import CONFIG, MANIFEST
 
 BEFORE, BEGUN = ".before", ".begun"
 FILES, NOTE, RECORD = "files", "note.json", "record.json"
 UNFINISHED = ("running", "interrupted")
+
+
+def is_inside(path: str) -> bool:
+    """True if ``path`` is one below the folder that it starts from."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and ".." not in parts and not PurePosixPath(path).is_absolute()
 
 
 def remember(folder: Path, stage: str, outputs: Collection[str], *, resumable: bool) -> None:
@@ -46,12 +53,13 @@ def move(folder: Path, outputs: Collection[str]) -> None:
 def put_back(folder: Path) -> bool:
     """Undo the stage that was at work, unless it is done; True if there was anything to put back.
 
-    What a resumable stage has made before it was interrupted is kept (:func:`begun`).
+    What a resumable stage has made before it was interrupted is kept (:func:`begun`). Raises InputError for a note that
+    is none.
     """
     before = folder / BEFORE
     if not (before / NOTE).is_file():
         return False
-    note = read_json(before / NOTE)
+    note = _read_note(before / NOTE)
     record = read_json(folder / MANIFEST).get("stages", {}).get(note["stage"], {})
     if record.get("status") == "done":
         drop(folder)
@@ -101,6 +109,20 @@ def drop_begun(folder: Path, stage: str) -> None:
         _remove(folder / BEGUN / stage)
         if (folder / BEGUN).is_dir() and not any((folder / BEGUN).iterdir()):
             (folder / BEGUN).rmdir()
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """The note of :func:`remember`. InputError if it has another form, or names what is not in the run directory."""
+    note = read_json(path)
+    lists = [note.get("outputs"), note.get("moved"), [note.get("stage")]]
+    names = [name for found in lists if isinstance(found, list) for name in found]
+    if (
+        not all(isinstance(found, list) for found in lists)
+        or not all(isinstance(name, str) and is_inside(name) for name in names)
+        or not isinstance(note.get("resumable"), bool)
+    ):
+        raise InputError(f"{path}: damaged; delete {path.parent} to keep the run directory as it is")
+    return note
 
 
 def _move(source: Path, target: Path, names: Collection[str]) -> None:

@@ -17,7 +17,7 @@ import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -86,8 +86,7 @@ FIGURES = (
 
 def _inside(path: str) -> str:
     """``path`` if it is one below the run directory."""
-    parts = PurePosixPath(path).parts
-    if not parts or ".." in parts or PurePosixPath(path).is_absolute():
+    if not aside.is_inside(path):
         raise ValueError("is not a path within the run directory")
     return path
 

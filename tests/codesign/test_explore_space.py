@@ -204,7 +204,7 @@ def test_a_space_file_that_is_none_is_named(tmp_path):
 
 def test_a_plain_configuration_is_no_space(tmp_path):
     (tmp_path / "config.toml").write_text("[network]\nhidden = [8]\n")
-    with pytest.raises(InputError, match="config.toml: is a configuration, no space of a search; .codesign run. takes it"):
+    with pytest.raises(InputError, match="is a configuration, no space of a search; `codesign run` takes it"):
         load_space(tmp_path / "config.toml")
 
 

@@ -71,6 +71,30 @@ def test_a_manifest_of_a_later_version_says_what_to_do(tmp_path):
         RunDirectory.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outputs": ["../letter"]},
+        {"moved": ["/etc"]},
+        {"stage": "../x"},
+        {"moved": 3},
+        {"outputs": [3]},
+        {"resumable": 1},
+    ],
+)
+def test_a_note_of_what_was_put_aside_reaches_nothing_outside(tmp_path, changes):
+    run = RunDirectory.create(tmp_path / "run")
+    run.set_stage("train", {"status": "running"})
+    run.save()
+    (tmp_path / "letter").write_text("dear")
+    (run.path / ".before").mkdir()
+    note = {"stage": "train", "outputs": ["a"], "moved": [], "resumable": False, **changes}
+    (run.path / ".before" / "note.json").write_text(json.dumps(note))
+    with pytest.raises(InputError, match=r"note\.json: damaged; delete"):
+        RunDirectory.open(run.path)
+    assert (tmp_path / "letter").is_file()
+
+
 def test_absent_run_says_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match="codesign run"):
         RunDirectory.open(tmp_path / "none")
