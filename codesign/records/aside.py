@@ -95,7 +95,8 @@ def drop(folder: Path) -> None:
 def begun(folder: Path, stage: str) -> Mapping[str, Any]:
     """The record of an interrupted stage that is kept beside a result; empty if there is none."""
     path = folder / BEGUN / stage / RECORD
-    return read_json(path) if path.is_file() else {}
+    record = read_json(path) if path.is_file() else {}
+    return record if type(record.get("seconds")) in (int, float) else {}
 
 
 def take_up(folder: Path, stage: str, outputs: Collection[str]) -> None:
