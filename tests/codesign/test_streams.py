@@ -84,4 +84,5 @@ def test_json_knows_no_number_that_is_not_finite(capfd: pytest.CaptureFixture[st
 
     console.start(json=True)
     console.finish({"loss": float("nan"), "more": [float("inf"), 1.0]})
+    console.conclude()
     assert json.loads(capfd.readouterr().out) == {"loss": None, "more": [None, 1.0]}

@@ -213,8 +213,8 @@ def test_rows_are_a_table_and_lead_to_the_machine(network, samples):
             {"target": "icebreaker", "clock_mhz": 100.0},
             "--clock-mhz 100: icebreaker has a clock of 12 MHz",
         ),
-        ({"clock_mhz": float("inf")}, "--clock-mhz inf: is no clock"),
-        ({"clock_mhz": 0.0}, "--clock-mhz 0: is no clock"),
+        ({"clock_mhz": float("inf")}, "clock_mhz = inf must be a number above 0"),
+        ({"clock_mhz": 0.0}, "clock_mhz = 0.0 must be a number above 0"),
         ({"target": "artix7-100t", "clock_mhz": 100.0}, "there is no place and route for it here; use place = 0"),
     ],
 )
