@@ -188,13 +188,15 @@ def random_population(
 
 
 def picture_of_classes(readout: ReadoutKind = "spike_count") -> FrozenNetwork:
-    """Two inputs, four classes: two channels of a picture of two places; each channel has biases of its own."""
-    weights = np.array([1, -2]).reshape(2, 1, 1, 1)
+    """Two inputs, four classes: two channels of a picture of two places. Both channels fire at both places, or else
+    membranes fall, each at its own pace."""
+    fires = readout == "spike_count"
+    weights = np.array([3, 2] if fires else [1, -2]).reshape(2, 1, 1, 1)
     layer = FrozenLayer.from_projections(
         [Projection(INPUT, Convolution.from_dense(weights, (1, 1, 2), 1, 0))],
         threshold=3,
-        bias=np.array([2, -1, 1, -2]),
+        bias=np.array([0, 0, 0, 0] if fires else [-20, -40, -30, -50]),
         membrane_width=16,
-        **({} if readout == "spike_count" else {"reset": "none"}),
+        reset="subtract" if fires else "none",
     )
     return FrozenNetwork((layer,), 4, InputCoding("events"), readout)

@@ -216,7 +216,7 @@ def test_a_changed_weight_fails_the_golden_vectors(tmp_path, simulator):
 @needs("iverilog")
 def test_spikes_of_a_picture_are_expected_in_the_order_of_its_sweep(tmp_path):
     network, folder = picture_of_classes(), tmp_path / "bundle"
-    stimulus = random_stimulus(np.random.default_rng(3), network, 4)
+    stimulus = Stimulus.from_dense(np.ones((4, 4, 2), bool))
     write_bundle(network, map_network(network, [2]), folder, vectors=stimulus)
     *_, counts, verdict = play(folder, built(folder, "Icarus"))
     assert counts.startswith("4 samples, ") and counts.endswith(" 0 differ") and verdict == "PASS"

@@ -216,7 +216,7 @@ def test_what_a_second_reader_of_input_currents_waits_for_is_counted_whole(tmp_p
 def test_a_picture_of_membranes_decides_early(tmp_path: Path) -> None:
     network = picture_of_classes("membrane_sum")
     stimulus = Stimulus.from_dense(np.random.default_rng(3).random((12, 4, 2)) < 0.5)
-    assert (golden.run(network, stimulus, early_exit=6).exits < 3).any()
-    write_bundle(network, map_network(network, [2], None, Choices(early_exit=6)), tmp_path / "b")
+    assert (golden.run(network, stimulus, early_exit=15).exits < 3).any()
+    write_bundle(network, map_network(network, [2], None, Choices(early_exit=15)), tmp_path / "b")
     result = verify_bundle(tmp_path / "b", network, stimulus, stress_samples=1, workers=1, latency=False)
     assert result.passed, result.first_divergence
