@@ -28,7 +28,7 @@ from codesign.basics.files import explain_write_errors, tree_hash, write_json
 from codesign.basics.progress import Progress, silent
 from codesign.contract import golden
 from codesign.contract.network import FrozenLayer, FrozenNetwork
-from codesign.contract.network.connections import is_whole
+from codesign.contract.network.terms import plain_number
 from codesign.contract.sidecar import SIDECAR, Sidecar, read_sidecar
 from codesign.contract.stimulus import Stimulus
 from sim.bundle import altered_files
@@ -46,8 +46,6 @@ SMALL_RUN = 64
 # Samples that are sent one at a time, at most: their clocks are a mean, and every sample is compared back to back.
 LATENCY_SAMPLES = 500
 POLL_SECONDS = 0.05
-# Of the testbench's random generator, which has 32 bits; and processes at once.
-MAX_SEED, MAX_WORKERS = (1 << 32) - 1, 1024
 OBSERVED = "observed.npz"
 
 
@@ -212,13 +210,10 @@ def _verify(
     optimise: str | None,
 ) -> Verification:
     started = time.monotonic()
-    for name, value, low, high in (
-        ("stress_samples", stress_samples, 0, MAX_SEED),
-        ("seed", seed, 0, MAX_SEED),
-        ("workers", workers, 1, MAX_WORKERS),
-    ):
-        if not is_whole(value, low, high):
-            raise InputError(f"{name} = {value!r} is outside {low}..{high}")
+    stress_samples, seed, workers = plain_number([stress_samples, seed, workers])
+    for name, value, low in (("stress_samples", stress_samples, 0), ("seed", seed, 0), ("workers", workers, 1)):
+        if type(value) is not int or value < low:
+            raise InputError(f"{name} = {value!r} is no whole number of {low} or more")
     network.require_hardware()
     sidecar = read_sidecar(bundle)
     altered = altered_files(bundle, sidecar)

@@ -187,7 +187,7 @@ def _simulate(
                     latency=False,
                     decode=False,
                     # What differs is to be found in what the machine does, not in its text.
-                    facts=False,
+                    facts=mutant.kind == "control",
                     optimise="-O0",
                 )
             )

@@ -317,5 +317,5 @@ def test_a_784_wide_layer_on_200_real_images(tmp_path: Path) -> None:
 def test_numbers_that_make_no_sense_are_refused(small, given: dict[str, Any]) -> None:
     bundle, network, stimulus = small
     (name,) = given
-    with pytest.raises(InputError, match=f"{name} = .* is outside"):
+    with pytest.raises(InputError, match=f"{name} = .* is no whole number of"):
         verify_bundle(bundle, network, stimulus, **given)
