@@ -22,13 +22,14 @@ from codesign.config.network import (
 )
 from codesign.config.sections import parse_section
 from codesign.config.training import MAX_THREADS, FreezeConfig, RewiringConfig, TrainConfig
-from codesign.config.whole import MAX_CONFIG_BYTES, Config, apply_override, load_config, parse_config
+from codesign.config.whole import MAX_CONFIG_BYTES, PATHS, Config, apply_override, load_config, parse_config, root_paths
 
 __all__ = [
     "AUTO",
     "MAX_CONFIG_BYTES",
     "MAX_THREADS",
     "MAX_TRAINED_SHIFT",
+    "PATHS",
     "BudgetConfig",
     "CapacityConfig",
     "Config",
@@ -55,4 +56,5 @@ __all__ = [
     "load_config",
     "parse_config",
     "parse_section",
+    "root_paths",
 ]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from codesign.basics.errors import InputError
-from codesign.config.base import AUTO, Auto, Count, Fraction, Section
+from codesign.config.base import AUTO, Auto, Count, FilePath, Fraction, Section
 
 Preset = Literal["adaptive", "constant", "fixed", "set", "rigl", "sap", "static", "dense"]
 Ratio = Literal["pq", "constant", "cosine"]
@@ -320,6 +320,12 @@ class TrainConfig(Section):
         ge=0,
         le=MAX_THREADS,
         description="torch threads; 0: torch's choice, or as many as a run that goes on began with",
+    )
+    start: FilePath | None = Field(
+        default=None,
+        description="folder of a training, or one of its checkpoints, to go on from with other options, timesteps or "
+        "data: layers of the same sizes begin with its weights, and their first connections are the strongest of them; "
+        "from the folder of this file on, with --set from the current one; default: weights and connections are drawn",
     )
     rewiring: RewiringConfig = RewiringConfig()
 

@@ -169,6 +169,8 @@ def parse_config(document: dict[str, Any], where: str = "config") -> Config:
     return parse_section(Config, document, where)
 
 
+# Keys (section, key) whose values are paths.
+PATHS = (("data", "path"), ("train", "start"))
 # Sections of earlier versions, which their run folders still have, and what has taken their place.
 RETIRED = {"explore": "a search has a space file of its own (docs/exploring.md)"}
 
@@ -176,8 +178,8 @@ RETIRED = {"explore": "a search has a space file of its own (docs/exploring.md)"
 def load_config(path: str | Path, overrides: list[str] | None = None, seed: int | None = None) -> Config:
     """Configuration from a TOML file, then ``--set section.key=value`` overrides, then the training seed.
 
-    A relative ``data.path`` of the file starts at the file's folder, one of the overrides at the current folder; the
-    configuration holds either from the root on. Raises InputError with one line per problem.
+    A relative path in the file (``data.path``, ``train.start``) begins at the file's folder, one of the overrides at
+    the current folder; the configuration holds either from the root on. Raises InputError with one line per problem.
 
     >>> import codesign
     >>> from pathlib import Path
@@ -199,10 +201,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
     for section in RETIRED.keys() & document.keys():
         del document[section]
         warnings.warn(f"{path}: [{section}] is left out: {RETIRED[section]}", CodesignWarning, stacklevel=2)
-    data = document.get("data")
-    given = data.get("path") if isinstance(data, dict) else None
-    if isinstance(data, dict) and isinstance(given, str) and not given.startswith("~"):
-        data["path"] = str(path.parent.resolve() / given)
+    root_paths(document, path.parent.resolve())
     for override in overrides or []:
         apply_override(document, override)
     if seed is not None and any(override.partition("=")[0].strip() == "train.seed" for override in overrides or []):
@@ -210,6 +209,15 @@ def load_config(path: str | Path, overrides: list[str] | None = None, seed: int 
     if seed is not None and isinstance(train := document.setdefault("train", {}), dict):
         train["seed"] = seed
     return parse_config(document, str(path))
+
+
+def root_paths(document: dict[str, Any], folder: Path) -> None:
+    """Relative paths among the tables of a file in ``folder``, from the root on."""
+    for section, key in PATHS:
+        table = document.get(section)
+        given = table.get(key) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(given, str) and not given.startswith("~"):
+            table[key] = str(folder / given)
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:

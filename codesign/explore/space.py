@@ -34,6 +34,7 @@ from codesign.config import (
     apply_override,
     parse_config,
     parse_section,
+    root_paths,
 )
 from codesign.config.text import plain
 
@@ -388,8 +389,8 @@ def _place(document: dict[str, Any], key: str, value: Any) -> None:
 def load_space(path: str | Path, overrides: Sequence[str] = ()) -> Space:
     """Space of a TOML file, with ``--set section.key=value`` changes of its base configuration.
 
-    A relative ``base``, and a relative ``data.path`` in it, start at the folder of their file. Raises InputError with
-    one line per problem.
+    A relative ``base``, and relative paths in it (``data.path``, ``train.start``), start at the folder of their file.
+    Raises InputError with one line per problem.
     """
     path = Path(path)
     document = _read_toml(path, "no such space file; docs/choosing.md shows one")
@@ -429,15 +430,13 @@ def _parse(document: Mapping[str, Any], where: str, folder: Path, overrides: Seq
 
 
 def _base(given: str | Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The base configuration's tables, paths of its data from the root on."""
+    """The base configuration's tables, their paths from the root on."""
     if isinstance(given, str):
         path = folder / given
         document, folder = _read_toml(path, "no such configuration (base of a space)"), path.parent
     else:
         document = json.loads(json.dumps(given, default=str))
-    data = document.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str) and not data["path"].startswith("~"):
-        data["path"] = str(folder / data["path"])
+    root_paths(document, folder)
     for override in overrides:
         apply_override(document, override)
     return json.loads(json.dumps(document, default=str))

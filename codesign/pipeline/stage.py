@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from codesign.basics.errors import CodesignError, CodesignWarning, InputError, UnsupportedError
 from codesign.basics.progress import Progress, silent
-from codesign.config import Config, DataConfig
+from codesign.config import PATHS, Config, DataConfig
 from codesign.config.text import plain
 from codesign.contract.network import FrozenNetwork
 from codesign.pipeline.sources import code_hash
@@ -52,10 +52,12 @@ class DataSource:
 
 
 def learning(config: Config) -> dict[str, Any]:
-    """What the weights follow from, beside the data's content: neither where the data lie nor the number of threads."""
+    """What the weights follow from, beside the content of data and of a training to start from: neither where these lie
+    nor the number of threads."""
     found = {name: plain(getattr(config, name)) for name in ("data", "network", "train")}
     del found["train"]["threads"]
-    found["data"].pop("path", None)
+    for section, key in PATHS:
+        found[section].pop(key, None)
     return found
 
 

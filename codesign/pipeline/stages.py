@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from codesign.config import Config
@@ -123,6 +124,16 @@ def _data_hash(context: Context) -> dict[str, str]:
     return {"data": context.dataset.hash}
 
 
+def _start_hash(context: Context) -> dict[str, str]:
+    """Of the data, and of the weights that training starts with, if it does not draw them."""
+    found = _data_hash(context)
+    if context.config.train.start is not None:
+        from codesign.train.checkpoint import load_start, weights_hash
+
+        found["start"] = weights_hash(load_start(Path(context.config.train.start))[0])
+    return found
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -132,7 +143,7 @@ STAGES: dict[str, Stage] = {
             outputs=("checkpoints", "metrics.jsonl"),
             options=_training,
             settings=_trained,
-            external=_data_hash,
+            external=_start_hash,
             unused=_without_budget,
             work=train,
             trains=True,

@@ -259,15 +259,8 @@ def load_trained(config: Config, trained: TrainResult | str | Path, dataset: Dat
     Raises InputError if it is not the configured network's, or of another training than the last checkpoint beside it.
     """
     if isinstance(trained, TrainResult):
-        path = trained.checkpoint
-    else:
-        path = Path(trained)
-        if path.is_dir():
-            path = path / "checkpoints" / checkpoint.BEST
-    tensors, document = checkpoint.load(path)
-    last = path.with_name(checkpoint.LAST)
-    if path.name == checkpoint.BEST and last.is_file() and document.get("key") != checkpoint.load(last)[1].get("key"):
-        raise InputError(f"{path}: of another training than {checkpoint.LAST} beside it; train again")
+        trained = trained.checkpoint
+    tensors, _, path = checkpoint.load_chosen(Path(trained))
     network = SpikingNetwork(input_shape(dataset, config.data), dataset.n_classes, config.network, config.train)
     try:
         checkpoint.restore_network(network, tensors)

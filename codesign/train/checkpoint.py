@@ -64,6 +64,29 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, document
 
 
+def load_chosen(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
+    """Tensors and document of a checkpoint file, or of the chosen one of a run folder, and where it is.
+
+    Raises InputError as :func:`load`, and for a chosen one of another training than the last one beside it.
+    """
+    if path.is_dir():
+        path = path / "checkpoints" / BEST
+    tensors, document = load(path)
+    last = path.with_name(LAST)
+    if path.name == BEST and last.is_file() and document.get("key") != load(last)[1].get("key"):
+        raise InputError(f"{path}: of another training than {LAST} beside it; train again")
+    return tensors, document, path
+
+
+def load_start(path: Path) -> tuple[dict[str, Tensor], Path]:
+    """What ``train.start`` names, by :func:`load_chosen`."""
+    try:
+        tensors, _, path = load_chosen(path)
+    except InputError as error:
+        raise InputError(f"train.start: {error}") from None
+    return tensors, path
+
+
 def checksum(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
     """sha256 (hex) of the document and of each tensor's name, type, shape and values."""
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
@@ -73,16 +96,28 @@ def checksum(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def restore_network(network: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load the tensors ``model.<name>`` into ``network``. InputError if they are not exactly its state."""
-    found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+def weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's state among the tensors of a checkpoint."""
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) of the network's state among the tensors of a checkpoint, whatever else there is."""
+    return checksum(weights(tensors), {})
+
+
+def restore_network(
+    network: torch.nn.Module, tensors: Mapping[str, Tensor], cure: str = "train again or use the run's own config.toml"
+) -> None:
+    """Load the tensors ``model.<name>`` into ``network``. InputError, with a ``cure``, if they are not its state."""
+    found = weights(tensors)
     wanted = network.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
         have, want = found.get(name), wanted.get(name)
         if have is None or want is None or have.shape != want.shape:
             raise InputError(
                 f"not a checkpoint of the configured network: {name} is {_size(have)}, the configuration says "
-                f"{_size(want)}; train again or use the run's own config.toml"
+                f"{_size(want)}; {cure}"
             )
     network.load_state_dict(found)
 

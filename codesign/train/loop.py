@@ -243,6 +243,23 @@ def make_optimizer(config: TrainConfig, parameters: Sequence[Tensor], rate: floa
     return kind(list(parameters), lr=rate, weight_decay=config.weight_decay, fused=True)
 
 
+def begin_with(network: SpikingNetwork, start: Path, folder: Path) -> str:
+    """Give a network the weights of another training, or of one of its checkpoints; their hash (hex).
+
+    folder : where this training writes. Raises InputError for a start that is no checkpoint, damaged, of layers of
+    other sizes, or in ``folder``.
+    """
+    place = start.resolve()
+    if place == folder.resolve() or place.is_relative_to(folder.resolve() / "checkpoints"):
+        raise InputError(f"train.start: {start} is what this training replaces; train into another folder")
+    tensors, path = checkpoint.load_start(start)
+    try:
+        checkpoint.restore_network(network, tensors, "start with a training of the same layers")
+    except InputError as error:
+        raise InputError(f"train.start: {path}: {error}") from None
+    return checkpoint.weights_hash(tensors)
+
+
 class _Run:
     def __init__(
         self,
@@ -277,7 +294,9 @@ class _Run:
         # What the first weights need is asked when they have their scale.
         self.is_scaled = False
         shape = input_shape(dataset, config.data)
-        self.network = SpikingNetwork(shape, dataset.n_classes, config.network, options).to(device)
+        network = SpikingNetwork(shape, dataset.n_classes, config.network, options)
+        self.started = None if options.start is None else begin_with(network, Path(options.start), folder)
+        self.network = network.to(device)
         self.optimizer = make_optimizer(
             options, [p for p in self.network.parameters() if p.requires_grad], options.learning_rate
         )
@@ -292,13 +311,11 @@ class _Run:
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.epochs,
             seed=options.seed,
+            first="random" if self.started is None else "magnitude",
             stop=lambda _: self.is_scaled and self.check is not None and self._demand().fits,
         )
-        with torch.no_grad():
-            # As wide as the full fan-in would make the sums.
-            for name, weight in self.rewirer.parameters.items():
-                weight.mul_(math.sqrt(weight.numel() / max(1, self.rewirer.counts[name])))
-        self.network.scale_initial_weights(self.training.take(np.arange(min(len(self.training), 256))))
+        if self.started is None:
+            self._scale_drawn()
         self.rewirer.capture_initial()
         self.is_scaled = True
         self.rewirer.settled |= self.check is not None and self._demand().fits
@@ -308,6 +325,14 @@ class _Run:
         self.rates: dict[int, float] = {}
         self.best: dict[str, Any] | None = None
         self.iterations: list[dict[str, Any]] = []
+
+    def _scale_drawn(self) -> None:
+        """Give drawn weights the size that suits their number and the training samples."""
+        with torch.no_grad():
+            # As wide as the full fan-in would make the sums.
+            for name, weight in self.rewirer.parameters.items():
+                weight.mul_(math.sqrt(weight.numel() / max(1, self.rewirer.counts[name])))
+        self.network.scale_initial_weights(self.training.take(np.arange(min(len(self.training), 256))))
 
     def _least_batch(self, constant: bool) -> int:
         """Samples that a batch must have for all processes. InputError if there are not as many."""
@@ -330,8 +355,10 @@ class _Run:
             "data": self.config.data.model_dump(exclude={"path"}),
             "sha256": self.dataset.hash,
             "network": self.config.network.model_dump(),
-            "train": self.config.train.model_dump(exclude={"threads"}),
+            "train": self.config.train.model_dump(exclude={"threads", "start"}),
         }
+        if self.started is not None:
+            content["start"] = self.started
         if self.check is not None:
             content |= self.check.key
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

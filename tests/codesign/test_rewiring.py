@@ -20,10 +20,10 @@ from codesign.train.rewiring import (
     PQRewirer,
     change_epochs,
     fall_epochs,
+    first_mask,
     keep_bound,
     layer_counts,
     pq_index,
-    random_mask,
     rewiring_fraction,
     turning_point,
 )
@@ -153,12 +153,12 @@ def test_too_low_a_density_for_the_fan_in_is_refused():
         layer_counts([(100, 10)], 0.1, "uniform", min_fan_in=3)
 
 
-def test_random_masks_have_exact_counts_and_fan_in():
-    mask = random_mask((50, 5, 3, 2), 120, 2, np.random.default_rng(0))
+def test_first_masks_have_exact_counts_and_fan_in():
+    mask = first_mask((50, 5, 3, 2), 120, 2, np.random.default_rng(0))
     assert mask.shape == (50, 5, 3, 2) and mask.sum() == 120
     assert mask.reshape(50, -1).sum(axis=1).min() >= 2
-    assert (mask == random_mask((50, 5, 3, 2), 120, 2, np.random.default_rng(0))).all()
-    assert random_mask((3, 4), 12, 1, np.random.default_rng(0)).all()
+    assert (mask == first_mask((50, 5, 3, 2), 120, 2, np.random.default_rng(0))).all()
+    assert first_mask((3, 4), 12, 1, np.random.default_rng(0)).all()
 
 
 def test_schedule_has_no_rewiring_in_an_iterations_last_epoch():

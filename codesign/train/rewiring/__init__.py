@@ -9,17 +9,17 @@ from codesign.basics.sparsity import keep_bound, pq_index
 from codesign.train.rewiring.ratios import rewiring_fraction
 from codesign.train.rewiring.rewirer import LayerChange, PQRewirer
 from codesign.train.rewiring.schedule import change_epochs, fall_epochs, turning_point
-from codesign.train.rewiring.start import layer_counts, random_mask
+from codesign.train.rewiring.start import first_mask, layer_counts
 
 __all__ = [
     "LayerChange",
     "PQRewirer",
     "change_epochs",
     "fall_epochs",
+    "first_mask",
     "keep_bound",
     "layer_counts",
     "pq_index",
-    "random_mask",
     "rewiring_fraction",
     "turning_point",
 ]

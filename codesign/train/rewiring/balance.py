@@ -63,17 +63,35 @@ def balanced_order(keys: Values, candidates: Bool, mask: Bool, lanes: int, *, gr
     return neuron[order] * mask.shape[1] + source[order]
 
 
+def strongest_first(magnitudes: Values | None, shape: Sequence[int], generator: np.random.Generator) -> Values:
+    """Keys (neurons, weights of each) of which the smallest are to be chosen: of the greatest magnitudes, equal ones in
+    a random order, or all in a random order where there are none."""
+    keys = generator.random(tuple(shape))
+    if magnitudes is not None:
+        order = np.lexsort((keys.ravel(), -magnitudes.ravel()))
+        keys.ravel()[order] = np.arange(keys.size)
+    return keys
+
+
 def balanced_mask(
-    shape: Sequence[int], count: int, min_fan_in: int, lanes: int, generator: np.random.Generator
+    shape: Sequence[int],
+    count: int,
+    min_fan_in: int,
+    lanes: int,
+    generator: np.random.Generator,
+    magnitudes: Values | None = None,
 ) -> Bool:
-    """As :func:`codesign.train.rewiring.start.random_mask`, of a matrix and in balance over ``lanes`` banks."""
+    """As :func:`codesign.train.rewiring.start.first_mask`, of a matrix and in balance over ``lanes`` banks."""
     neurons, sources = shape
     mask = np.zeros((neurons, sources), bool)
     # One neuron of each bank at a time: as many of the first connections in all banks.
     for first in range(0, neurons, lanes):
-        chosen = generator.permutation(sources)[: min(min_fan_in, sources)]
-        mask[first : first + lanes, chosen] = True
-    keys = generator.random(mask.shape)
+        chosen = generator.permutation(sources)
+        if magnitudes is not None:
+            together = magnitudes[first : first + lanes].sum(axis=0)
+            chosen = chosen[np.argsort(-together[chosen], kind="stable")]
+        mask[first : first + lanes, chosen[: min(min_fan_in, sources)]] = True
+    keys = strongest_first(magnitudes, mask.shape, generator)
     order = balanced_order(keys, ~mask, mask, lanes, growing=True)
     mask.ravel()[order[: count - int(mask.sum())]] = True
     return mask

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +100,9 @@ class PQRewirer:
     include, exclude : patterns (``fc*.weight``), one or several, of the names of parameters that are sparse, or stay
         dense.
     seed : of the first masks and of random growth.
+    first : the connections that there are first are drawn at random, or are those of the greatest 'magnitude' of the
+        weights that the model has, equal ones in a random order: for a model that is trained already. Sparse ones of
+        as many connections keep theirs.
     stop : called with the active weights of each parameter at the start and after each fall; while it returns True,
         density falls no further (a hardware budget is met). Asked again after each rewiring, which may have brought
         back what had lost all connections (not with stop_at 'turning-point'). What the last fall would drop at once to
@@ -144,6 +147,7 @@ class PQRewirer:
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] = (),
         seed: int = 0,
+        first: Literal["random", "magnitude"] = "random",
         stop: Callable[[dict[str, int]], bool] | None = None,
         **options: Any,
     ) -> None:
@@ -152,6 +156,8 @@ class PQRewirer:
         for name, number, least in (("steps_per_epoch", steps_per_epoch, 1), ("epochs", epochs, 1), ("seed", seed, 0)):
             if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
                 raise InputError(f"PQRewirer: {name} = {number!r} must be a whole number, {least} or more")
+        if first not in ("random", "magnitude"):
+            raise InputError(f"PQRewirer: first = {first!r} must be 'random' or 'magnitude'")
         steps_per_epoch, epochs, seed = int(steps_per_epoch), int(epochs), int(seed)
         self.config = parse_section(RewiringConfig, options, "PQRewirer") if config is None else config
         self.config.check_rewirings(self.config.iteration_epochs(epochs))
@@ -169,11 +175,15 @@ class PQRewirer:
         self._layout = Layout([tuple(weight.shape) for weight in parameters.values()], self.config.scope)
         self._targets = target_groups(self.config, self._layout, self.names)
         self._shares = Shares(self.config, self._layout) if self.config.share == "index" else None
-        first = first_masks(self.config, self._layout, self._targets, seed)
-        self._weights = MaskedWeights(self.model, parameters, first, masks_nothing=self.density_is_one)
+        self._steps = self._changed_at = 0
+        found = None
+        if first == "magnitude":
+            values = self._magnitudes_of(parameters)
+            found = [values[start:end] for start, end in self._layout.bounds]
+        masks = first_masks(self.config, self._layout, self._targets, seed, found)
+        self._weights = MaskedWeights(self.model, parameters, masks, masks_nothing=self.density_is_one)
         target = sum(target for _, target in self._targets)
         self._ratios = Ratios(self.config, self._layout, self.events, steps_per_epoch, target)
-        self._steps = self._changed_at = 0
         self._waits = False
         self._indices: list[float] = []
         self.history: list[LayerChange] = []
@@ -706,7 +716,11 @@ class PQRewirer:
 
     def _magnitudes(self) -> Values:
         self._follow()
-        values = np.abs(self._flat({name: weight.detach().float() for name, weight in self.parameters.items()}))
+        return self._magnitudes_of(self.parameters)
+
+    def _magnitudes_of(self, parameters: Mapping[str, Tensor]) -> Values:
+        """InputError for weights that are no numbers."""
+        values = np.abs(self._flat({name: weight.detach().float() for name, weight in parameters.items()}))
         for name, (start, end) in zip(self.names, self._layout.bounds, strict=True):
             if bad := end - start - int(np.isfinite(values[start:end]).sum()):
                 raise InputError(

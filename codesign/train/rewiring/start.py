@@ -10,8 +10,8 @@ import numpy as np
 from codesign.basics.errors import InputError
 from codesign.basics.sparsity import apportion
 from codesign.config import RewiringConfig
-from codesign.train.rewiring.balance import balanced_mask, can_balance
-from codesign.train.rewiring.selection import Bool, Layout
+from codesign.train.rewiring.balance import balanced_mask, can_balance, strongest_first
+from codesign.train.rewiring.selection import Bool, Layout, Values
 
 # Layers, by index, with the number of connections that they must come down to together.
 Target = tuple[list[int], int]
@@ -49,9 +49,18 @@ def layer_counts(shapes: Sequence[Sequence[int]], density: float, distribution: 
     return apportion(np.maximum(wanted, floor), total, floor, sizes)
 
 
-def random_mask(shape: Sequence[int], count: int, min_fan_in: int, generator: np.random.Generator) -> Bool:
-    """Mask with exactly ``count`` random connections, at least min_fan_in of them per index of the first axis."""
-    scores = generator.random((shape[0], math.prod(shape[1:])))
+def first_mask(
+    shape: Sequence[int],
+    count: int,
+    min_fan_in: int,
+    generator: np.random.Generator,
+    magnitudes: Values | None = None,
+) -> Bool:
+    """Mask with exactly ``count`` connections, at least min_fan_in of them per index of the first axis.
+
+    They are random, or those of the greatest ``magnitudes`` (neurons, weights of each).
+    """
+    scores = strongest_first(magnitudes, (shape[0], math.prod(shape[1:])), generator)
     fan_in = min(min_fan_in, scores.shape[1])
     mask = np.zeros(scores.shape, bool)
     if fan_in:
@@ -104,8 +113,17 @@ def target_groups(config: RewiringConfig, layout: Layout, names: Sequence[str]) 
     return result
 
 
-def first_masks(config: RewiringConfig, layout: Layout, targets: Sequence[Target], seed: int) -> list[Bool]:
-    """The mask that each tensor starts with. InputError if a layer would have to rise to its target."""
+def first_masks(
+    config: RewiringConfig,
+    layout: Layout,
+    targets: Sequence[Target],
+    seed: int,
+    magnitudes: Sequence[Values] | None = None,
+) -> list[Bool]:
+    """The mask that each tensor starts with: drawn, or the strongest by the ``magnitudes`` of each tensor.
+
+    InputError if a layer would have to rise to its target.
+    """
     shapes = layout.shapes
     if config.preset == "dense":
         counts = list(layout.sizes)
@@ -127,9 +145,11 @@ def first_masks(config: RewiringConfig, layout: Layout, targets: Sequence[Target
                 counts[layer] = count
     random = np.random.default_rng([seed, 3])
 
-    def first_mask(shape: tuple[int, ...], count: int) -> Bool:
+    masks = []
+    for layer, (shape, count) in enumerate(zip(shapes, counts, strict=True)):
+        given = None if magnitudes is None else magnitudes[layer].reshape(layout.rows[layer])
         if config.lane_balance is not None and can_balance(shape, config.lane_balance):
-            return balanced_mask(shape, count, config.min_fan_in, config.lane_balance, random)
-        return random_mask(shape, count, config.min_fan_in, random)
-
-    return [first_mask(shape, count) for shape, count in zip(shapes, counts, strict=True)]
+            masks.append(balanced_mask(shape, count, config.min_fan_in, config.lane_balance, random, given))
+        else:
+            masks.append(first_mask(shape, count, config.min_fan_in, random, given))
+    return masks
