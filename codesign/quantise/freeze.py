@@ -31,6 +31,7 @@ from codesign.train.loop import (
     EVALUATION_BATCH,
     TrainResult,
     evaluate,
+    keeping_threads,
     prepare,
 )
 from codesign.train.model import SpikingNetwork
@@ -64,6 +65,7 @@ class FreezeResult:
     details: dict[str, Any]
 
 
+@keeping_threads()
 def freeze(
     config: Config,
     trained: TrainResult | str | Path,
@@ -74,8 +76,9 @@ def freeze(
 ) -> FreezeResult:
     """Quantise and fine-tune the chosen checkpoint of a run at fixed connections, and freeze it.
 
-    ``trained`` is a training result, a run folder or a checkpoint file. Deterministic for a given seed.
-    Raises InputError if the checkpoint does not belong to the configured network.
+    ``trained`` is a training result, a run folder or a checkpoint file. Deterministic for a given seed. torch's number
+    of threads is afterwards what it was before. Raises InputError if the checkpoint does not belong to the configured
+    network.
     """
     config, _ = resolve(config, dataset)
     device = prepare(config.train.threads, device)
@@ -141,6 +144,7 @@ class FrozenModel:
     thresholds: list[list[int]]
 
 
+@keeping_threads()
 def freeze_model(
     model: SpikingNetwork,
     config: Config,
@@ -164,8 +168,9 @@ def freeze_model(
     augmentation : random changes of training samples. earlier_epochs : of the training before, so that the samples get
         another order.
 
-    Deterministic for a given seed. Raises InputError for samples that are not the network's, for epochs or a batch size
-    that are still 'auto', and for weights that no integers of these widths can stand for.
+    Deterministic for a given seed. torch's number of threads is afterwards what it was before. Raises InputError for
+    samples that are not the network's, for epochs or a batch size that are still 'auto', and for weights that no
+    integers of these widths can stand for.
 
     >>> import codesign, numpy as np
     >>> config = codesign.parse_config({

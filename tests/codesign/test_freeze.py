@@ -16,6 +16,7 @@ from codesign.quantise import freeze as freezing
 from codesign.quantise.freeze import freeze, freeze_model, load_trained
 from codesign.train import train
 from codesign.train.batches import Batches, input_shape
+from codesign.train.loop import keeping_threads
 from codesign.train.model import SpikingNetwork
 from codesign.train.quantised import QuantisedNetwork, round_through
 
@@ -246,7 +247,10 @@ def test_freezing_digits(run, tmp_path, monkeypatch):
     assert all((layer.threshold >= 1 << (leak_bits + 3)).all() for layer in network.layers)
     assert len(result.calibration) == 100
     monkeypatch.setattr(freezing, "CALIBRATION_SAMPLES", 10)
-    again = freeze(config, trained.folder, dataset)
+    with keeping_threads():
+        torch.set_num_threads(3)
+        again = freeze(config, trained.folder, dataset)
+        assert torch.get_num_threads() == 3
     assert again.network.hash == network.hash
     assert np.array_equal(again.calibration.values, result.calibration.values[::10])
 
