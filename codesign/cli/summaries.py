@@ -33,7 +33,19 @@ def training_lines(record: Record) -> list[str]:
         f"density      {share(record['density'])} ({_by_layer(names, record['layer_density'], share)})",
         f"spikes       {_by_layer(names, record['spikes_per_sample'], '{:.4g}'.format)} per sample",
         f"operations   {record['synaptic_operations_per_sample']:,.0f} synaptic operations per validation sample",
+        *_start_lines(record),
         *event_lines(record),
+    ]
+
+
+def _start_lines(record: Record) -> list[str]:
+    """What became of the connections of the training that this one began with; nothing where weights were drawn."""
+    if "start" not in record:
+        return []
+    start = record["start"]
+    return [
+        f"start        {start['path']}: {start['kept']:,} of its {start['connections']:,} connections, "
+        f"{start['new']:,} new ones"
     ]
 
 

@@ -69,6 +69,7 @@ def train(context: Context) -> Outcome:
             "accuracy_validation": result.accuracy_validation,
             "events": result.events,
             "device": context.device,
+            **({} if result.start is None else {"start": {"path": config.train.start, **result.start}}),
         }
     )
     return outcome if budget is None else _with_budget(outcome, result.demands, budget)

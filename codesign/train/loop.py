@@ -67,6 +67,8 @@ class TrainResult:
     history : rows as in metrics.jsonl, without ``samples_per_second``.
     demands : with a hardware budget, what the chosen network asks of it at each choice of bits and lanes.
     events : counts of the encoded events of sets 'train' and 'validation' (``EventCounts.document``).
+    start : of a training that began with another one's weights (``train.start``): their hash ``weights``, how many
+        ``connections`` they had, and how many of these were ``kept``; ``new`` are those drawn beside them.
     """
 
     folder: Path
@@ -79,6 +81,7 @@ class TrainResult:
     history: list[dict[str, Any]]
     demands: list[Demand] = field(default_factory=list)
     events: dict[str, dict[str, int]] = field(default_factory=dict)
+    start: dict[str, Any] | None = None
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -294,9 +297,12 @@ class _Run:
         # What the first weights need is asked when they have their scale.
         self.is_scaled = False
         shape = input_shape(dataset, config.data)
-        network = SpikingNetwork(shape, dataset.n_classes, config.network, options)
-        self.started = None if options.start is None else begin_with(network, Path(options.start), folder)
-        self.network = network.to(device)
+        self.network = SpikingNetwork(shape, dataset.n_classes, config.network, options)
+        self.start: dict[str, Any] | None = None
+        if options.start is not None:
+            self.start = {"weights": begin_with(self.network, Path(options.start), folder)}
+        self.network.to(device)
+        before = {name: weight.detach() != 0 for name, weight in self.network.sparse_parameters().items()}
         self.optimizer = make_optimizer(
             options, [p for p in self.network.parameters() if p.requires_grad], options.learning_rate
         )
@@ -311,11 +317,15 @@ class _Run:
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.epochs,
             seed=options.seed,
-            first="random" if self.started is None else "magnitude",
+            first="random" if self.start is None else "magnitude",
             stop=lambda _: self.is_scaled and self.check is not None and self._demand().fits,
         )
-        if self.started is None:
+        if self.start is None:
             self._scale_drawn()
+        else:
+            kept = sum(int((mask & before[name]).sum()) for name, mask in self.rewirer.masks.items())
+            self.start |= {"connections": sum(int(there.sum()) for there in before.values()), "kept": kept}
+            self.start["new"] = sum(self.rewirer.counts.values()) - kept
         self.rewirer.capture_initial()
         self.is_scaled = True
         self.rewirer.settled |= self.check is not None and self._demand().fits
@@ -357,8 +367,8 @@ class _Run:
             "network": self.config.network.model_dump(),
             "train": self.config.train.model_dump(exclude={"threads", "start"}),
         }
-        if self.started is not None:
-            content["start"] = self.started
+        if self.start is not None:
+            content["start"] = self.start["weights"]
         if self.check is not None:
             content |= self.check.key
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -391,6 +401,7 @@ class _Run:
             history=self.history,
             demands=self._demands(),
             events=self.events,
+            start=self.start,
         )
 
     def _demand(self) -> Demand:

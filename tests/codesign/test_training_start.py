@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from codesign.basics.errors import InputError
+from codesign.cli.summaries import training_lines
 from codesign.config import PATHS, Config, Section, load_config, parse_config
 from codesign.config.base import FilePath
 from codesign.data import load_dataset
@@ -56,38 +57,51 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoints" / "best.safetensors")
 
 
-def begun(config: Config, dataset: Dataset, folder) -> dict[str, torch.Tensor]:
-    """What a training starts with: nothing is learnt at a learning rate of almost nothing."""
-    tiny_rate = config.train.model_copy(update={"learning_rate": 1e-30, "epochs": 1})
-    train(config.model_copy(update={"train": tiny_rate}), dataset, folder)
-    return weights(folder)
+def begun(config: Config, dataset: Dataset, folder) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+    """What a training starts with, and what it tells of it: nothing is learnt at a learning rate of almost nothing."""
+    options = config.train.model_copy(update={"learning_rate": 1e-30, "epochs": 1})
+    result = train(config.model_copy(update={"train": options}), dataset, folder)
+    return weights(folder), result.start
+
+
+def connections(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(int((tensor != 0).sum()) for name, tensor in tensors.items() if name[:5] == "model" and tensor.dim() > 1)
 
 
 @pytest.mark.parametrize("preset", ["static", "constant"])
 @pytest.mark.parametrize("timesteps", [2, 5])
 def test_weights_and_connections_are_those_of_the_training_before(tmp_path, digits, trained, preset, timesteps):
     config = tiny(trained, timesteps=timesteps, rewiring={"preset": preset, "target_density": 0.2})
-    found, before = begun(config, digits, tmp_path / "next"), weights(trained)
+    (found, told), before = begun(config, digits, tmp_path / "next"), weights(trained)
     assert found.keys() == before.keys()
     for name, tensor in before.items():
         if name.startswith("model."):
             torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=0)
             if tensor.dim() > 1:
                 assert (tensor != 0).sum() > 0 and ((found[name] != 0) == (tensor != 0)).all()
+    assert told is not None and told.pop("weights")
+    assert told == {"connections": connections(before), "kept": connections(before), "new": 0}
 
 
 def test_fewer_connections_are_the_strongest(tmp_path, digits, trained):
     config = tiny(trained, rewiring={"preset": "static", "target_density": 0.1, "distribution": "uniform"})
-    found, before = begun(config, digits, tmp_path / "next"), weights(trained)
+    (found, told), before = begun(config, digits, tmp_path / "next"), weights(trained)
     for name, tensor in before.items():
         if name.startswith("model.") and tensor.dim() > 1:
             kept = found[name] != 0
             assert 0 < kept.sum() < (tensor != 0).sum()
             rest = torch.where(kept, torch.inf, tensor.abs())
-            rows = range(len(tensor))
             # Each neuron keeps one whatever its size.
-            free = torch.stack([kept[row] & (tensor[row].abs() < tensor[row].abs().max()) for row in rows])
+            free = torch.stack([row & (size < size.max()) for row, size in zip(kept, tensor.abs(), strict=True)])
             assert tensor.abs()[free].min() >= torch.where(torch.isinf(rest), 0, rest).max()
+    assert told is not None and told["kept"] == connections(found) < told["connections"] and told["new"] == 0
+
+
+def test_more_connections_have_all_of_the_training_before(tmp_path, digits, trained):
+    config = tiny(trained, rewiring={"preset": "static", "target_density": 0.4})
+    _, told = begun(config, digits, tmp_path / "next")
+    assert told is not None and told["kept"] == told["connections"] == connections(weights(trained))
+    assert told["kept"] + told["new"] == round(0.4 * (64 * 16 + 16 * 10))
 
 
 def test_a_training_goes_on_where_the_other_ended(tmp_path, digits, trained):
@@ -151,6 +165,8 @@ def test_a_run_follows_the_weights_it_starts_with_wherever_they_lie(tmp_path, tr
     assert steps(trained) == ["start", "done"]
     first = run.stage("train")
     assert first["external"].keys() == {"data", "start"} and "start" not in first["options"]["train"]
+    assert first["start"]["weights"] == first["external"]["start"]
+    assert f"{trained}: {first['start']['kept']:,} of its " in "\n".join(training_lines(first))
     assert steps(shutil.copytree(trained, tmp_path / "moved")) == ["skip"]
     other = train(tiny(epochs=1, seed=5), load_dataset(tiny().data), tmp_path / "other")
     assert steps(other.checkpoint) == ["start", "done"]
