@@ -324,7 +324,8 @@ class TrainConfig(Section):
     start: FilePath | None = Field(
         default=None,
         description="folder of a training, or one of its checkpoints, to go on from with other options, timesteps or "
-        "data: layers of the same sizes begin with its weights, and their first connections are the strongest of them; "
+        "data: layers of the same sizes begin with its weights; as many connections as the density of the first step "
+        "allows are kept, the strongest; "
         "from the folder of this file on, with --set from the current one; default: weights and connections are drawn",
     )
     rewiring: RewiringConfig = RewiringConfig()

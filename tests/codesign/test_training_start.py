@@ -226,6 +226,25 @@ def test_a_rewirer_keeps_the_strongest_weights_of_each_tensor():
     assert torch.equal(rewirer.parameters["weight"].detach().double()[mask], weight[mask])
 
 
+@pytest.mark.parametrize("target, kept", [(0.2, 160), (0.3, 160), (0.1, 80)])
+def test_shares_of_a_sparse_model_stay_while_there_is_room(target, kept):
+    random = np.random.default_rng(3)
+    model = torch.nn.Sequential(torch.nn.Linear(20, 20, bias=False), torch.nn.Linear(20, 20, bias=False))
+    # Three quarters of 20 % are in the second layer: another share than either distribution would give it.
+    for layer, count in zip(model, (40, 120), strict=True):
+        values = np.zeros(400, np.float32)
+        values[random.permutation(400)[:count]] = random.permutation(count) + 1.0
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(values.reshape(20, 20)))
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    options: dict[str, Any] = {"preset": "static", "target_density": target, "min_fan_in": 0}
+    rewirer = PQRewirer(model, steps_per_epoch=1, epochs=10, first="magnitude", **options)
+    assert sum(rewirer.counts.values()) == round(800 * target)
+    assert sum(int((mask & (before[name] != 0)).sum()) for name, mask in rewirer.masks.items()) == kept
+    if target == 0.2:
+        assert rewirer.counts == {"0.weight": 40, "1.weight": 120}
+
+
 def test_missing_connections_are_drawn_by_the_seed():
     weight = torch.zeros(10, 20)
     weight[3, 4] = weight[7, 0] = -2.0

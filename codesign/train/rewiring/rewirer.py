@@ -101,8 +101,8 @@ class PQRewirer:
         dense.
     seed : of the first masks and of random growth.
     first : the connections that there are first are drawn at random, or are those of the greatest 'magnitude' of the
-        weights that the model has, equal ones in a random order: for a model that is trained already. Sparse ones of
-        as many connections keep theirs.
+        weights that the model has, equal ones in a random order: for a model that is trained already. One of no more
+        connections than there are to be keeps all of them, whatever their shares among the parameters.
     stop : called with the active weights of each parameter at the start and after each fall; while it returns True,
         density falls no further (a hardware budget is met). Asked again after each rewiring, which may have brought
         back what had lost all connections (not with stop_at 'turning-point'). What the last fall would drop at once to

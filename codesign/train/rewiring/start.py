@@ -17,14 +17,22 @@ from codesign.train.rewiring.selection import Bool, Layout, Values
 Target = tuple[list[int], int]
 
 
-def layer_counts(shapes: Sequence[Sequence[int]], density: float, distribution: str, min_fan_in: int = 0) -> list[int]:
+def layer_counts(
+    shapes: Sequence[Sequence[int]],
+    density: float,
+    distribution: str,
+    min_fan_in: int = 0,
+    present: Sequence[int] | None = None,
+) -> list[int]:
     """Active weights of each tensor (first axis = neurons), together exactly round(density * all weights).
 
     ``erdos-renyi``: density of a tensor = min(1, eps * sum(shape) / prod(shape)), which for a matrix is
     eps (n_in + n_out) / (n_in n_out) and for a convolution has the kernel's sides beside them (Evci et al., ICML 2020);
     eps by bisection. ``uniform``: the same density everywhere. Fractions are rounded by largest remainder. Every tensor
     gets at least min_fan_in per neuron first; what tensors of a smaller share get by that, the others have less, in
-    equal numbers and not in proportion to their shares. InputError if the density does not allow it.
+    equal numbers and not in proportion to their shares. Of a network that has connections already, ``present`` of each
+    tensor and together no more than these, each tensor gets as many as it has first. InputError if the density does not
+    allow min_fan_in.
     """
     sizes = np.array([math.prod(shape) for shape in shapes], np.int64)
     total = round(density * int(sizes.sum()))
@@ -34,6 +42,8 @@ def layer_counts(shapes: Sequence[Sequence[int]], density: float, distribution: 
             f"rewiring: a density of {density:g} is {total} connections, too few for min_fan_in = {min_fan_in} "
             f"({floor.sum()})"
         )
+    if present is not None and (both := np.maximum(floor, np.array(present, np.int64))).sum() <= total:
+        floor = both
     if distribution == "uniform":
         wanted = sizes * density
     else:
@@ -122,13 +132,15 @@ def first_masks(
 ) -> list[Bool]:
     """The mask that each tensor starts with: drawn, or the strongest by the ``magnitudes`` of each tensor.
 
-    InputError if a layer would have to rise to its target.
+    Those that are not 0 are all kept where the density allows it. InputError if a layer would have to rise to its
+    target.
     """
     shapes = layout.shapes
+    present = None if magnitudes is None else [int(np.count_nonzero(values)) for values in magnitudes]
     if config.preset == "dense":
         counts = list(layout.sizes)
     elif config.rules.falls:
-        counts = layer_counts(shapes, config.start_density, config.distribution, config.min_fan_in)
+        counts = layer_counts(shapes, config.start_density, config.distribution, config.min_fan_in, present)
         for members, target in targets:
             if (start := sum(counts[layer] for layer in members)) < target:
                 raise InputError(
@@ -140,7 +152,8 @@ def first_masks(
         for members, target in targets:
             chosen = [shapes[layer] for layer in members]
             density = target / sum(math.prod(shape) for shape in chosen)
-            found = layer_counts(chosen, density, config.distribution, config.min_fan_in)
+            there = None if present is None else [present[layer] for layer in members]
+            found = layer_counts(chosen, density, config.distribution, config.min_fan_in, there)
             for layer, count in zip(members, found, strict=True):
                 counts[layer] = count
     random = np.random.default_rng([seed, 3])
