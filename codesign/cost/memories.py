@@ -9,7 +9,7 @@ width, and the cheapest is taken.
     cost  = (cost - scale) * cells + scale * parts * width / the RAM's width
             + 1/2 of the bits chosen from when reading + 1/2 of the write enables + 2 for everything emulated
 
-Logic costs 1/16 a bit if nothing writes it, else 1.
+Logic costs 1/16 a bit if nothing writes it, else 1, rounded down.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _built(depth: int, width: int, how: Access, style: str, family: str) -> Buil
     bit_cost = ROM_BIT_COST if how == "rom" else RAM_BIT_COST
     # A style that the family has no RAM for is no choice.
     asked = {"block": "block", "distributed": "lutram"}.get(style)
-    best, least = Built("logic"), depth * width * bit_cost
+    best, least = Built("logic"), float(int(depth * width * bit_cost))
     if asked is not None and any(ram.kind == asked and _serves(ram, how) for ram in LIBRARY[family]):
         least = float("inf")
     for ram in LIBRARY[family]:

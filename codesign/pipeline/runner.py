@@ -236,7 +236,12 @@ def _put_warnings(record: dict[str, Any], kept: list[str]) -> None:
 
 def refresh_figures(context: Context, stages: Mapping[str, Stage] = STAGES) -> None:
     """Gather the figures of the stages whose results belong to the present inputs; the rest become null."""
-    records = {name: context.run.stage(name) for name, stage in stages.items() if stage.is_current(context)}
+    records: dict[str, dict[str, Any]] = {}
+    for name, stage in stages.items():
+        # The report is of the figures of the stages before it.
+        context.run.set_figures(merged_figures(records))
+        if stage.is_current(context):
+            records[name] = context.run.stage(name)
     context.run.set_figures(merged_figures(records))
     summarise(context, records)
 

@@ -291,6 +291,20 @@ def test_figures_of_stages_that_no_longer_stand_become_null(line, tmp_path):
     assert set(figures["seconds"]) == {"a", "c"}
 
 
+def test_a_stage_that_shows_figures_stands_when_they_are_made_again(line, tmp_path):
+    def shown(context):
+        return {"figures": {name: value for name, value in context.run.figures.items() if name != "seconds"}}
+
+    line.stages["d"] = Stage("d", {}, ("d.txt",), shown, line.stage("d", {}, "d.txt", lambda folder, c: 0).work)
+    line.run(tmp_path, names="abcd")
+    before = RunDirectory.open(tmp_path).figures
+    (tmp_path / "b.txt").write_text("8")
+    assert line.run(tmp_path, names="b", force=True) == ["b"]
+    figures = RunDirectory.open(tmp_path).figures
+    assert set(figures["seconds"]) == {"a", "b", "c", "d"}
+    assert figures["synapses"] == before["synapses"]
+
+
 def test_failure_is_recorded_with_its_figures_and_never_skipped(line, tmp_path):
     line.failures["b"] = MismatchError("3 values differ")
     # A resumable stage keeps what it has made, unless it is forced.
