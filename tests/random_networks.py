@@ -195,7 +195,7 @@ def random_variant(rng: np.random.Generator, mapping: HardwareMap) -> HardwareMa
     def variant(layers: tuple[LayerMap, ...]) -> tuple[LayerMap, ...]:
         held = np.unique(np.concatenate([weights for layer in layers for weights in layer.synapse_weight]))
         gap_bits = int(rng.integers(0, 5)) or None
-        book = tuple(held.tolist()) if rng.random() < 0.5 else None
+        book = tuple(held.tolist()) if rng.random() < 0.5 and held.size > 0 else None
         encoding = Encoding(int(rng.choice(ROW_GROUPS)), gap_bits, book)
         pipeline: Pipeline = "short" if rng.random() < 0.6 else "deep"
         return tuple(replace(layer, encoding=encoding, pipeline=pipeline) for layer in layers)
