@@ -79,11 +79,14 @@ def load_chosen(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
 
 
 def load_start(path: Path) -> tuple[dict[str, Tensor], Path]:
-    """What ``train.start`` names, by :func:`load_chosen`."""
+    """What ``train.start`` names, by :func:`load_chosen`. InputError, too, for weights that are not finite."""
     try:
         tensors, _, path = load_chosen(path)
     except InputError as error:
         raise InputError(f"train.start: {error}") from None
+    for name, tensor in sorted(weights(tensors).items()):
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"train.start: {path}: {name} is not finite; start with another training")
     return tensors, path
 
 

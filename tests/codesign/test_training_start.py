@@ -21,7 +21,7 @@ from codesign.pipeline.runner import run_stages
 from codesign.pipeline.stage import Context
 from codesign.records.rundir import RunDirectory
 from codesign.train import train
-from codesign.train.checkpoint import load
+from codesign.train.checkpoint import load, save
 from codesign.train.rewiring import PQRewirer, first_mask
 from codesign.train.rewiring.balance import balanced_mask, bank_counts
 
@@ -149,6 +149,11 @@ def test_what_cannot_be_a_start_is_refused_in_one_line(tmp_path, digits, trained
     for start in (own, own / "checkpoints" / "last.safetensors"):
         assert "is what this training replaces" in refusal(tiny(start), own)
     assert load(own / "checkpoints" / "best.safetensors")[1]["epoch"] >= 1
+    tensors, document = load(trained / "checkpoints" / "best.safetensors")
+    tensors["model.layers.0.bias"][3] = torch.nan
+    save(tmp_path / "nan.safetensors", tensors, document)
+    text = refusal(tiny(tmp_path / "nan.safetensors"), tmp_path / "next")
+    assert "nan.safetensors: layers.0.bias is not finite; start with another training" in text
     # A folder beside others may write into the folder that they lie in.
     train(tiny(own, epochs=1), digits, tmp_path)
 
