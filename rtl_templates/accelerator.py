@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, ResetInserter, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -266,7 +266,12 @@ class Accelerator(wiring.Component):
             for index, engine in enumerate(self.engines):
                 ahead = Signal.like(in_flight, name=f"ahead{index}")
                 m.d.sync += ahead.eq(wrap(ahead + engine.sample_end - through, ahead.shape()))
-                m.d.comb += engine.silence.eq(readout.exited & (ahead == 0))
+                silent: Value = readout.exited & (ahead == 0)
+                if engine.plan.holds:
+                    waits, was_silent = Signal(name=f"waits{index}"), Signal(name=f"was_silent{index}")
+                    m.d.sync += [waits.eq(engine.o.valid & ~engine.o.ready), was_silent.eq(engine.silence)]
+                    silent = Mux(waits, was_silent, silent)
+                m.d.comb += engine.silence.eq(silent)
                 if loader:
                     with m.If(restart):
                         m.d.sync += ahead.eq(0)

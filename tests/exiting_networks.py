@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,15 @@ from random_networks import random_stimulus
 
 from codesign.contract import golden
 from codesign.contract.early_exit import EarlyExit
-from codesign.contract.network import FrozenNetwork, InputCoding, Leak, ReadoutKind, ResetKind
+from codesign.contract.network import (
+    FrozenNetwork,
+    InputCoding,
+    Leak,
+    Projection,
+    ReadoutKind,
+    ResetKind,
+    Synapses,
+)
 from codesign.contract.stimulus import Stimulus
 
 
@@ -22,8 +31,12 @@ def exiting_network(
     sizes: tuple[int, ...] = (8, 5, 4),
     timesteps: int = 7,
     samples: int = 6,
+    skips: bool = False,
 ) -> tuple[FrozenNetwork, Stimulus]:
-    """A network whose samples, by ``rule``, exit after at least three timesteps, two of them before the last."""
+    """A network whose samples, by ``rule``, exit after at least three timesteps, two of them before the last.
+
+    skips : the last layer reads the first one, too.
+    """
     rng = np.random.default_rng(seed)
     # With coding 'current' the first layer's sums are of values up to 15.
     scales = [8 if coding == "current" else 1, *[1] * (len(sizes) - 2)]
@@ -42,6 +55,10 @@ def exiting_network(
             leak=Leak("shift", 2),
             membrane_width=14,
         )
+        if skips:
+            *layers, last = network.layers
+            skip = Projection(0, Synapses.from_dense(rng.integers(-4, 12, (sizes[1], sizes[-1]))))
+            network = network.with_layers([*layers, replace(last, projections=(*last.projections, skip))])
         stimulus = random_stimulus(rng, network, samples)
         found = np.unique(golden.run(network, stimulus, early_exit=rule).exits)
         if found.size >= 3 and found[1] < timesteps - 1:

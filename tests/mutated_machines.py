@@ -319,6 +319,10 @@ def machine(name: str, folder: Path, samples: int = 6) -> tuple[FrozenNetwork, S
         spiking = len(network.layers) - (not readout_counts(network))
         lively, last = all(spikes.any() for spikes in trace.spikes[:spiking]), network.timesteps - 1
         varied = np.unique(trace.exits).size >= 3 and (trace.exits == last).any() if choices.exits else True
+        if lanes > 1 and readout_counts(network):
+            # More neurons than the last layer has slots: two lanes of a word have something to say.
+            together = trace.spikes[-1].sum(axis=2).max()
+            lively &= bool(together > -(-network.n_outputs // lanes))
         if options.get("skips"):
             # What is left of decided samples is withdrawn.
             left = stimulus.dense() & (np.arange(network.timesteps) > trace.exits[:, None])[:, :, None]

@@ -210,6 +210,7 @@ class EnginePlan:
     last_only : whether the last layer's values leave with the last timestep alone.
     value_width : of the values in words of the last layer's sweep; 0 for spikes.
     can_silence : whether it can be told to send nothing but ends, for early exit.
+    holds : whether a word that waits stays what it is then: without a FIFO one of its readers may have it already.
     state_style : what the state memories ask for. spram : whether synapses are in single-port RAM.
     block_rom_bits : memories with an image ask for blocks from so many bits on.
     collects : whether events are collected into masks of timesteps, which then are their values.
@@ -229,6 +230,7 @@ class EnginePlan:
     last_only: bool
     value_width: int
     can_silence: bool
+    holds: bool
     state_style: StateMemory
     spram: bool
     block_rom_bits: int
@@ -610,6 +612,12 @@ def _engine(network: FrozenNetwork, placement: EngineMap, choices: Choices) -> E
         fifo_depth = _power_of_two(last.n_slots)
     elif choices.spike_fifos:
         fifo_depth = _fifo_depth(last, clocks, timesteps, is_burst=last.schedule == "sample", is_last=is_last)
+    readers = is_last + sum(
+        projection.source == last.index and index != last.index
+        for index, layer in enumerate(network.layers)
+        for projection in layer.projections
+    )
+    parts_words = readers > 1 or (choices.event_streams > 1 and not is_last)
     return EnginePlan(
         placement=placement,
         frozen=tuple(frozen),
@@ -627,6 +635,7 @@ def _engine(network: FrozenNetwork, placement: EngineMap, choices: Choices) -> E
         # A count is not negative, the field is signed.
         value_width=1 + widths.count if counts else frozen[-1].membrane_width if sends_membranes else 0,
         can_silence=choices.exits,
+        holds=choices.exits and not fifo_depth and parts_words,
         state_style=choices.state_memory,
         spram=choices.starts_empty,
         block_rom_bits=choices.block_rom_bits,

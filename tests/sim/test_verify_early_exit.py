@@ -87,3 +87,16 @@ def test_many_networks_with_early_exit_equal_their_rtl(seed: int, tmp_path: Path
     mapping, network, stimulus, trace = bundle(tmp_path / "b", seed, folded, lean=seed % 4 == 0, **options)
     result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "w", stress_samples=2, workers=1)
     check(result, mapping, network, stimulus, trace)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("seed", [301, *(pytest.param(seed, marks=pytest.mark.deep) for seed in range(302, 320))])
+def test_readers_of_one_population_without_fifos_stay_together(seed: int, streams: int, tmp_path: Path) -> None:
+    """One of them has taken a word, and another has not, when the sample is decided."""
+    network, stimulus = exiting_network(seed, skips=True, sizes=(8, 9, 6, 4), samples=12)
+    choices = Choices(early_exit="certain", spike_fifos=False, event_streams=streams)
+    mapping = map_network(network, [streams] * 3, None, choices)
+    write_bundle(network, mapping, tmp_path / "b")
+    trace = golden.run(network, stimulus, early_exit="certain")
+    result = verify_bundle(tmp_path / "b", network, stimulus, tmp_path / "w", stress_samples=2, workers=1)
+    check(result, mapping, network, stimulus, trace)

@@ -392,6 +392,7 @@ class Drawing:
             self._table(lengths),
             self._table(taps) if lands else -1,
             engine.is_chain if engine.is_shared else True,
+            engine.holds,
             len(layers),
         ]
         for layer, base in zip(layers, bases, strict=False):

@@ -60,7 +60,7 @@ struct Engine : Part {
     const Samples &samples;
     const int32_t *lengths, *landing;
     int64_t lanes, walkers, streams, depth, fire, write, settling, room_level, sources;
-    bool is_short, is_grouped, is_decoded, is_shared, is_chain, keeps_sums, last_only, counts;
+    bool is_short, is_grouped, is_decoded, is_shared, is_chain, holds, keeps_sums, last_only, counts;
     const Fifo *fifo = nullptr;
     int64_t fifo_part;
     std::vector<Layer> layers;
@@ -81,6 +81,8 @@ struct Engine : Part {
     size_t layer = 0;
     int64_t slot = 0, timestep = 0, sample = 0, ahead = 0;
     bool clearing = true;
+    // Of the clock before: a word waits, as it was made.
+    bool waits = false, was_silent = false;
     // Of this clock.
     bool silence = false, frozen = false, go = false, resume = false, room = false, sample_end = false;
     bool is_drained = false, ends_sample = false;
@@ -109,6 +111,7 @@ struct Engine : Part {
         const int64_t taps = from.next();
         landing = taps < 0 ? nullptr : tables + taps;
         is_chain = from.flag();
+        holds = from.flag();
         for (int64_t left = from.next(); left > 0; left--) {
             Layer one;
             one.slots = from.next();

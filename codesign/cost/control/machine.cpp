@@ -121,7 +121,8 @@ struct Machine {
         for (int64_t now = 0; made < count && now < most; now++) {
             const bool decided = readout->decided();
             door->drop = door->can_drop && readout->exited && in_flight == 0;
-            for (Engine *engine : engines) engine->silence = readout->exited && engine->ahead == 0;
+            for (Engine *engine : engines)
+                engine->silence = engine->waits ? engine->was_silent : readout->exited && engine->ahead == 0;
             for (auto &part : parts) part->offer();
             for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
                 (*part)->answer();
@@ -136,7 +137,11 @@ struct Machine {
             if (admission) admission->follow(decided);
             for (auto &part : parts)
                 if (!is_frozen(*part)) part->clock();
-            for (Engine *engine : engines) engine->ahead += engine->sample_end - through;
+            for (Engine *engine : engines) {
+                engine->ahead += engine->sample_end - through;
+                engine->waits = engine->holds && engine->out().valid && !engine->out().ready;
+                engine->was_silent = engine->silence;
+            }
             in_flight += door->finished - through;
             if (decided) decisions[made++] = now;
         }
