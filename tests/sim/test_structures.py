@@ -17,7 +17,7 @@ from random_networks import random_lanes, random_stimulus
 from random_structures import picture_of_classes, random_covered, random_structure
 
 from codesign.contract import golden
-from codesign.contract.early_exit import early_exit_problem
+from codesign.contract.early_exit import EarlyExit, early_exit_problem
 from codesign.contract.network import INPUT, FrozenLayer, FrozenNetwork, InputCoding, Projection, Synapses
 from codesign.contract.sidecar import read_sidecar
 from codesign.contract.stimulus import Stimulus
@@ -44,12 +44,14 @@ def equal(
     collects: bool = False,
     exits: bool = False,
     folded: bool = False,
+    decides: bool = False,
     **sizes: int,
 ) -> None:
     """Golden == RTL == reference on one random network of any structure, on a random machine.
 
     collects : some of its layers, or all, walk all timesteps of a sample at once. folded : one engine serves all.
     exits : several projections read events of the input, and samples are decided while it still says something.
+    decides : some samples are decided early, mostly without FIFOs, with one or several events a clock.
     """
     rng = np.random.default_rng(seed)
     while True:
@@ -61,6 +63,15 @@ def equal(
         if exits:
             given = {"early_exit": int(rng.integers(1, 4)), "event_streams": 1}
             if not leaves_events(network, stimulus, given["early_exit"]):
+                continue
+        if decides:
+            rule: EarlyExit = "certain" if network.readout == "spike_count" else int(rng.integers(1, 4))
+            given = {"early_exit": rule, "spike_fifos": bool(rng.random() < 0.3)}
+            given["event_streams"] = int(rng.choice([1, 2, 4]))
+            if early_exit_problem(network.readout, rule) is not None or network.n_outputs == 1:
+                continue
+            exits_at = golden.run(network, stimulus, early_exit=rule).exits
+            if (exits_at < network.timesteps - 1).sum() < 2:
                 continue
         choices = random_choices(rng, network, **given)
         schedules = layer_schedules(choices.schedule, len(network.layers), is_current=network.coding.is_current)
@@ -124,6 +135,12 @@ def test_many_structures_in_one_engine_equal_their_rtl(block: int, tmp_path: Pat
 def test_many_structures_withdraw_from_several_readers(block: int, tmp_path: Path) -> None:
     """Seeds 0, 1 and 2 fail with a fork that does not forget what is withdrawn."""
     equal_for_all(range(15 * block, 15 * block + 15), tmp_path, side=(5, 9)[block % 2], channels=3, exits=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("block", range(4))
+def test_many_structures_that_decide_early_equal_their_rtl(block: int, tmp_path: Path) -> None:
+    equal_for_all(range(20 * block, 20 * block + 20), tmp_path, side=(5, 9)[block % 2], channels=3, decides=True)
 
 
 @pytest.mark.deep
