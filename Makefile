@@ -59,7 +59,7 @@ quick: $(STAMP) ## a selection of the tests, for in between
 
 # Beside the environment: torch would look for a GPU's compiler wherever it finds one.
 test-deep: $(STAMP) $(DEEP) ## the slow tests
-	PYTHONPATH=$(DEEP) $(BIN)/python -m pytest -n $(JOBS) -m deep --require triton $(REQUIRED)
+	PYTHONPATH="$(CURDIR)/$(DEEP)" $(BIN)/python -m pytest -n $(JOBS) -m deep --require triton $(REQUIRED)
 
 $(DEEP): requirements-deep.lock
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --upgrade --target $@ -r requirements-deep.lock
@@ -70,7 +70,7 @@ prove: $(STAMP) ## prove the components with SymbiYosys, about half an hour
 
 # Parts of both, those first that ran longest ago; tests/deep.json says on which sources each has run.
 deep: $(STAMP) $(DEEP) ## deep tests and proofs that have not run on the present sources; make deep MINUTES=30
-	PYTHONPATH=$(DEEP) $(BIN)/python -m tests.deep $(if $(MINUTES),--minutes $(MINUTES))
+	PYTHONPATH="$(CURDIR)/$(DEEP)" $(BIN)/python -m tests.deep $(if $(MINUTES),--minutes $(MINUTES))
 
 stale: $(STAMP) ## list them
 	$(BIN)/python -m tests.deep --stale
