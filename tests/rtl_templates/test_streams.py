@@ -2,6 +2,7 @@
 
 """Forks give every word to every reader; merges lose nothing and keep timesteps apart."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -9,8 +10,15 @@ import numpy as np
 import pytest
 from amaranth.hdl import Value
 from amaranth.lib import data
+from random_structures import random_covered
 from stream_benches import clocked, drive, record, watch_stability
 
+from codesign.contract.early_exit import EarlyExit, early_exit_problem
+from codesign.machine.choices import Choices
+from codesign.machine.mapping import map_network
+from codesign.machine.plan import plan_machine
+from rtl_templates.accelerator import Accelerator
+from rtl_templates.bundle import emit_verilog
 from rtl_templates.streams import EventMerge, StreamFork
 
 EVENT = data.StructLayout({"end": 1, "source": 6})
@@ -123,3 +131,22 @@ def test_one_sender_s_events_pass_a_merge_without_a_bubble() -> None:
     simulator.add_testbench(count, background=True)
     simulator.run()
     assert got == [event(k) for k in range(20)] and clocks[0] <= 24
+
+
+def test_words_are_held_exactly_where_a_fork_may_have_given_them_to_one_reader() -> None:
+    """The plan counts readers; the accelerator and the clock model lay out forks."""
+    held = set()
+    for seed in range(14):
+        rng = np.random.default_rng(seed)
+        network = random_covered(rng, side=5, channels=3)
+        rule: EarlyExit = "certain" if network.readout == "spike_count" else 1
+        if early_exit_problem(network.readout, rule) is not None or network.n_outputs == 1:
+            continue
+        choices = Choices(early_exit=rule, spike_fifos=bool(seed % 4 == 0), event_streams=1 + seed % 2)
+        plan = plan_machine(network, map_network(network, [2] * len(network.layers), None, choices))
+        verilog = emit_verilog(Accelerator(plan), "snn")
+        for index, engine in enumerate(plan.engines):
+            forks = re.search(rf"\b(fork_{index}(_\d)?|serializer{index}_fork)\b", verilog) is not None
+            assert engine.holds == (forks and not engine.fifo_depth), f"seed {seed}, engine {index}"
+            held.add((engine.holds, forks))
+    assert held == {(False, False), (False, True), (True, True)}

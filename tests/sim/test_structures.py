@@ -62,17 +62,11 @@ def equal(
         given: dict[str, Any] = {"shape": "folded", "schedule": "timestep"} if folded else {}
         if exits:
             given = {"early_exit": int(rng.integers(1, 4)), "event_streams": 1}
-            if not leaves_events(network, stimulus, given["early_exit"]):
-                continue
         if decides:
-            rule: EarlyExit = "certain" if network.readout == "spike_count" else int(rng.integers(1, 4))
-            given = {"early_exit": rule, "spike_fifos": bool(rng.random() < 0.3)}
-            given["event_streams"] = int(rng.choice([1, 2, 4]))
-            if early_exit_problem(network.readout, rule) is not None or network.n_outputs == 1:
-                continue
-            exits_at = golden.run(network, stimulus, early_exit=rule).exits
-            if (exits_at < network.timesteps - 1).sum() < 2:
-                continue
+            given = {"early_exit": "certain" if network.readout == "spike_count" else int(rng.integers(1, 4))}
+            given |= {"spike_fifos": bool(rng.random() < 0.3), "event_streams": int(rng.choice([1, 2, 4]))}
+        if given.get("early_exit") and not decides_early(network, stimulus, given["early_exit"], leaves=exits):
+            continue
         choices = random_choices(rng, network, **given)
         schedules = layer_schedules(choices.schedule, len(network.layers), is_current=network.coding.is_current)
         if not collects or any(masks(network, index, found) for index, found in enumerate(schedules)):
@@ -89,13 +83,19 @@ def equal(
     assert_equals_reference(network, stimulus, folder / "net.safetensors")
 
 
-def leaves_events(network: FrozenNetwork, stimulus: Stimulus, margin: int) -> bool:
-    """Whether several projections read the input's events, and samples that are decided leave some of them."""
-    readers = sum(part.source == INPUT for layer in network.layers for part in layer.projections)
-    decides = early_exit_problem(network.readout, margin) is None and network.n_outputs > 1
-    if readers < 2 or not decides or stimulus.is_current:
+def decides_early(network: FrozenNetwork, stimulus: Stimulus, rule: EarlyExit, *, leaves: bool) -> bool:
+    """Whether two samples or more are decided before their end.
+
+    leaves : while events of theirs are left, which several projections read.
+    """
+    if early_exit_problem(network.readout, rule) is not None or network.n_outputs == 1:
         return False
-    exits = golden.run(network, stimulus, early_exit=margin).exits
+    readers = sum(part.source == INPUT for layer in network.layers for part in layer.projections)
+    if leaves and (readers < 2 or stimulus.is_current):
+        return False
+    exits = golden.run(network, stimulus, early_exit=rule).exits
+    if not leaves:
+        return int((exits < network.timesteps - 1).sum()) >= 2
     left = stimulus.dense() & (np.arange(network.timesteps) > exits[:, None])[:, :, None]
     return int(left.any(axis=(1, 2)).sum()) >= 2
 
