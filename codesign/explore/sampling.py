@@ -81,8 +81,11 @@ class Trials:
                     raise
                 except Exception as error:
                     # Whatever a damaged journal leads the library to.
-                    text = " ".join(str(error).split())[:200]
-                    raise InputError(f"{self._path}: is no journal of this study ({text}); restore it") from None
+                    raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> InputError:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        return InputError(f"{self._path}: is no journal of this study ({text}); restore it")
 
     def _check(self) -> None:
         if self._study.directions != self._directions:
@@ -96,6 +99,11 @@ class Trials:
             if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in excess.values()):
                 raise ValueError(f"trial {trial.number} has no such constraints")
             self._space.config(self._choices(trial.params))
+        # Adding checks what reading the journal does not: that parameters are in their ranges and states have their
+        # values; to the batch that is under way and to one after it, which see different things of a trial.
+        trials = self._study.get_trials(deepcopy=False)
+        for begin in (0, len(trials)):
+            self._remembered(trials, begin)
 
     def all(self) -> list[Trial]:
         """Every trial so far, by number."""
@@ -168,17 +176,26 @@ class Trials:
             constraints=trial.user_attrs.get(EXCESS),
         )
 
+    def _remembered(self, earlier: Sequence[optuna.trial.FrozenTrial], begin: int) -> optuna.Study:
+        """A study without a journal, of ``earlier`` trials as those of the batch from ``begin`` on see them."""
+        study = self._optuna.create_study(directions=self._directions)
+        study.add_trials([self._as_seen(trial, begin) for trial in earlier])
+        return study
+
     def _sample(
         self, earlier: Sequence[optuna.trial.FrozenTrial], wanted: Callable[[dict[str, Any]], bool]
     ) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Parameters of the next trial and what its sampler notes of it; None if nothing is left."""
         number = len(earlier)
         begin = number // self._space.file.batch * self._space.file.batch
-        memory = self._optuna.create_study(directions=self._directions)
-        memory.add_trials([self._as_seen(trial, begin) for trial in earlier])
+        memory = self._remembered(earlier, begin)
         for attempt in range(ATTEMPTS):
             memory.sampler = self._sampler(number, attempt)
-            trial = memory.ask(self._distributions)
+            try:
+                trial = memory.ask(self._distributions)
+            except Exception as error:
+                # What a sampler noted of earlier trials has a form that it alone knows.
+                raise self._damaged(error) from None
             if wanted(self._choices(trial.params)):
                 found = memory.get_trials(deepcopy=False)[trial.number]
                 return dict(found.params), dict(found.system_attrs)

@@ -179,6 +179,40 @@ def test_a_journal_of_something_else_is_refused(tmp_path, fakes, text):
         explore(tmp_path / "study")
 
 
+@pytest.mark.parametrize(
+    ("sampler", "index", "change"),
+    [
+        ("tpe", 0, {"system_attrs": "x"}),
+        (
+            "tpe",
+            0,
+            {
+                "params": dict.fromkeys(
+                    ("train.rewiring.target_density", "train.learning_rate", "freeze.weight_bits"), 1
+                )
+            },
+        ),
+        ("tpe", -1, {"value": 0.5, "values": None}),
+        ("tpe", -1, {"state": 1}),
+        ("nsga2", 0, {"system_attrs": {"NSGAIISampler:generation": "x"}}),
+    ],
+)
+def test_a_trial_that_no_study_writes_is_refused(tmp_path, fakes, sampler, index, change):
+    """Of the first, which has its result, or of the last, which waits."""
+    fakes.stop = 3
+    with pytest.raises(Stopped):
+        explore(tmp_path / "study", sampler=sampler)
+    fakes.stop = None
+    journal = tmp_path / "study" / JOURNAL
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    trial = [line for line in lines if "params" in line][index]
+    assert change.keys() <= trial.keys() and change.get("params", {}).keys() in (set(), trial["params"].keys())
+    trial.update(change)
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(InputError, match="is no journal of this study"):
+        explore(tmp_path / "study", sampler=sampler)
+
+
 def test_a_killed_study_goes_on_to_the_same_points(tmp_path, fakes, whole):
     command = [sys.executable, str(PROGRAM), str(tmp_path / "killed"), "tpe", "11"]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -9

@@ -80,7 +80,11 @@ def test_a_case_is_made_again_from_its_seed() -> None:
     ],
 )
 def test_what_may_not_be_is_seen(change: dict[str, object], words: str) -> None:
-    answer: dict[str, object] = {"code": 2, "out": "", "err": "[1/1] verify\ncodesign: what, where\n"}
+    answer: dict[str, object] = {
+        "code": 2,
+        "out": "",
+        "err": "[1/1] verify\n  simulating, 94 %, 0 s left\ncodesign: what, where\n",
+    }
     answer |= {"seconds": 0.1, "undamaged": 0.1, "peak": 1 << 28}
     assert judge(answer) == []
     assert words in judge({**answer, **change})
