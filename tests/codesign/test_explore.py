@@ -21,6 +21,7 @@ from tests.fake_study import SPACE, Fakes, Stopped, essence, explore
 # What the fake space leads to: trained networks, and points of three machines each.
 NETWORKS = SPACE["budget"]["networks"]
 POINTS = 3 * NETWORKS
+TRAINED = [axis for axis in SPACE["axes"] if not axis.startswith("hardware.")]
 PROGRAM = Path(__file__).resolve().parents[1] / "fake_study.py"
 
 
@@ -183,15 +184,7 @@ def test_a_journal_of_something_else_is_refused(tmp_path, fakes, text):
     ("sampler", "index", "change"),
     [
         ("tpe", 0, {"system_attrs": "x"}),
-        (
-            "tpe",
-            0,
-            {
-                "params": dict.fromkeys(
-                    ("train.rewiring.target_density", "train.learning_rate", "freeze.weight_bits"), 1
-                )
-            },
-        ),
+        ("tpe", 0, {"params": dict.fromkeys(TRAINED, 1)}),
         ("tpe", -1, {"value": 0.5, "values": None}),
         ("tpe", -1, {"state": 1}),
         ("nsga2", 0, {"system_attrs": {"NSGAIISampler:generation": "x"}}),

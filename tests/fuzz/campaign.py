@@ -26,7 +26,7 @@ CODES = (2, 3, 4, 6, 7)
 ROOT = Path(__file__).resolve().parents[2]
 # A step that is announced is no error, whether or not it has a number.
 # Indented: how far a step is, every few seconds.
-STEP = re.compile(r"(\[\d+/\d+\] |  )?[a-z]+(,? .*)?( [\d.]+ s)?$")
+STEP = re.compile(r"(\[\d+/\d+\] |  )?[a-z]+(, \d+ %.*| .*)?( [\d.]+ s)?$")
 
 
 @dataclass
