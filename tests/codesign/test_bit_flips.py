@@ -153,7 +153,7 @@ class Whole:
             where = f"{command} with bit {bit} of {path} flipped: exit {code}, {err}"
             if code == 0:
                 left = self.left()
-                if (self.at / path).read_bytes() == untouched:
+                if path in answer[2] and (self.at / path).is_file() and (self.at / path).read_bytes() == untouched:
                     # The command neither reads nor makes it.
                     left[path] = answer[2][path]
                 before = answer[2] | {"stdout": answer[1].encode()}

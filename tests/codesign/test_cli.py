@@ -427,11 +427,17 @@ def test_predict_refuses_samples_of_another_form(call, trained, tmp_path, arrays
 
 
 def start(*arguments, **options):
-    """The command as a process of its own, Ctrl-C as in a terminal."""
+    """The command as a process of its own, with the signals of a terminal."""
+
+    def as_in_a_terminal() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Ignored, and so by the command, where these tests run under nohup.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     return subprocess.Popen(
         [sys.executable, "-m", "codesign", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **options,
+        preexec_fn=as_in_a_terminal, **options,
     )  # fmt: skip
 
 
