@@ -83,7 +83,7 @@ def trained(tmp_path_factory):
 
 def one_line(err: str) -> str:
     """The single error line on stderr, without the steps before it and how far they were, shown every few seconds."""
-    lines = [line for line in err.splitlines() if not re.match(r"\[|  [a-z]+, \d+ %", line)]
+    lines = [line for line in err.splitlines() if not re.match(r"\[|  .+, \d+ %(, .+ left)?$", line)]
     assert len(lines) == 1, err
     assert lines[0].startswith("codesign: ")
     assert "Traceback" not in err
