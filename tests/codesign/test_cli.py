@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from progress_lines import is_progress
 from requirements import needs
 
 from codesign.basics.errors import MismatchError
@@ -83,7 +83,7 @@ def trained(tmp_path_factory):
 
 def one_line(err: str) -> str:
     """The single error line on stderr, without the steps before it and how far they were, shown every few seconds."""
-    lines = [line for line in err.splitlines() if not re.match(r"\[|  .+, \d+ %(, .+ left)?$", line)]
+    lines = [line for line in err.splitlines() if not line.startswith("[") and not is_progress(line)]
     assert len(lines) == 1, err
     assert lines[0].startswith("codesign: ")
     assert "Traceback" not in err

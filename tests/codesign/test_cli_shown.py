@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from progress_lines import is_progress
 
 import codesign.cli
 from codesign.basics.errors import CodesignWarning
@@ -162,7 +163,10 @@ def test_nobody_prints_by_a_way_that_reads_markup() -> None:
 
 def lines(reports: list[tuple[float, float, float, str]], begun: float = 0.0) -> list[str | None]:
     pace = Pace(begun)
-    return [pace.line(*report) for report in reports]
+    found = [pace.line(*report) for report in reports]
+    # Tests of commands leave these lines out.
+    assert all(is_progress(line) for line in found if line)
+    return found
 
 
 def test_a_line_every_few_seconds_with_share_and_time_left() -> None:
@@ -187,6 +191,11 @@ def test_another_unit_is_timed_anew_and_an_unknown_end_has_no_share() -> None:
     assert found[2:] == ["  epoch 1, 10 %", "  epoch 2, 20 %, 80 s left"]
     assert lines([(9, 0, 0, "building")]) == ["  building"]
     assert lines([(9, 0, 0, "")]) == [None]
+
+
+def test_lines_that_are_no_progress() -> None:
+    for line in ("codesign: warning: 5 % of it", "[1/3] train  5.0 s", "  File 'a.py', line 3", "  x: not whole", ""):
+        assert not is_progress(line)
 
 
 def test_progress_is_lines_in_a_file_and_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ def test_a_case_is_made_again_from_its_seed() -> None:
         ({"code": 0, "err": "codesign: something\n"}, "1 lines for exit code 0"),
         ({"err": "codesign: a\ncodesign: b\n"}, "2 lines for exit code 2"),
         ({"err": "Traceback (most recent call last):\ncodesign: a\n"}, "more than one line"),
+        ({"err": "  simulating, 94 %, 0 s left of it all.\ncodesign: a\n"}, "more than one line"),
         ({"err": "codesign: a fault in codesign (KeyError)\n"}, "called a fault"),
         ({"seconds": 2.5}, "2.5 s"),
         ({"peak": 2 << 30}, "2048 MiB"),
@@ -83,7 +84,8 @@ def test_what_may_not_be_is_seen(change: dict[str, object], words: str) -> None:
     answer: dict[str, object] = {
         "code": 2,
         "out": "",
-        "err": "[1/1] verify\n  simulating, 94 %, 0 s left\ncodesign: what, where\n",
+        "err": "freeze\n  quantised, epoch 1 of 1, 77 %\n"
+        "[1/1] verify\n  simulating, 94 %, 0 s left\ncodesign: what, where\n",
     }
     answer |= {"seconds": 0.1, "undamaged": 0.1, "peak": 1 << 28}
     assert judge(answer) == []
