@@ -73,6 +73,13 @@ class DataConfig(Section):
     cutout_augmentation: int = Field(
         default=0, ge=0, description="side of a square of training images that is blanked at a random place, pixels"
     )
+    cutmix_augmentation: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability with which a rectangle of a training image is replaced by another image's, its label "
+        "in proportion",
+    )
     event_jitter: int = Field(
         default=0, ge=0, le=64, description="random shifts of a training sample's events in time, +- timesteps"
     )

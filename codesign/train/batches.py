@@ -39,6 +39,7 @@ class Augmentation:
     shift : at most so many pixels in each direction. flip : mirror left to right or not, with probability 1/2.
     cutout : side of a blanked square around a random pixel. jitter : at most so many timesteps earlier or later.
     drop : probability with which a source is silent throughout a sample.
+    mix : probability with which a rectangle of a sample is another one's (CutMix); classes : how many there are.
     """
 
     image: Shape | None = None
@@ -47,13 +48,15 @@ class Augmentation:
     cutout: int = 0
     jitter: int = 0
     drop: float = 0.0
+    mix: float = 0.0
+    classes: int = 0
 
     @classmethod
     def of(cls, dataset: Dataset, config: DataConfig) -> Augmentation | None:
         """The configured augmentation, None for none. InputError for one that does not suit the samples."""
         shape = input_shape(dataset, config)
         image = shape if len(shape) == 3 else None
-        for name in ("shift_augmentation", "flip_augmentation", "cutout_augmentation"):
+        for name in ("shift_augmentation", "flip_augmentation", "cutout_augmentation", "cutmix_augmentation"):
             if getattr(config, name) and image is None:
                 raise InputError(
                     f"data.{name} needs images (height, width) or (channels, height, width) and not coding "
@@ -80,8 +83,10 @@ class Augmentation:
             config.cutout_augmentation,
             config.event_jitter,
             config.event_drop,
+            config.cutmix_augmentation,
+            dataset.n_classes,
         )
-        return None if found == cls(image) else found
+        return None if found == cls(image, classes=dataset.n_classes) else found
 
     def apply(self, samples: Dense, random: np.random.Generator) -> Dense:
         """Changed copies of samples (n, n_in) or (n, T, n_in)."""
@@ -99,6 +104,31 @@ class Augmentation:
         if self.drop:
             samples = samples * (random.random((count, 1, samples.shape[-1])) >= self.drop)
         return samples
+
+    def mixed(
+        self, samples: Dense, labels: npt.NDArray[np.integer], random: np.random.Generator
+    ) -> tuple[Dense, npt.NDArray[np.float32]]:
+        """Samples, some with a rectangle of another one of the batch, and the classes' shares in each (n, classes).
+
+        CutMix (Yun et al., ICCV 2019): the rectangle has the image's proportions and a random centre, and covers a
+        share of the image drawn evenly from 0 to 1 before what reaches over the edge is cut off. The pixels that remain
+        are the label's share, the others the other one's. Here each sample has a rectangle of its own.
+        """
+        count, images = len(samples), self._images(samples)
+        others = random.permutation(count)
+        sides = np.sqrt(random.random((count, 1))) * (random.random((count, 1)) < self.mix)
+        inside = []
+        for size in images.shape[2:]:
+            centre, half = random.integers(0, size, (count, 1)), np.rint(sides * size / 2)
+            place = np.arange(size)
+            inside.append((place >= centre - half) & (place < centre + half))
+        pasted = inside[0][:, :, None] & inside[1][:, None, :]
+        share = pasted.mean((1, 2), dtype=np.float64).astype(np.float32)
+        shares = np.zeros((count, self.classes), np.float32)
+        rows = np.arange(count)
+        shares[rows, labels] = 1 - share
+        np.add.at(shares, (rows, labels[others]), share)
+        return np.where(pasted[:, None], images[others], images).reshape(samples.shape), shares
 
     def _images(self, samples: Dense) -> Dense:
         """(n, planes, height, width), a plane for each channel and timestep."""
@@ -165,19 +195,24 @@ class Batches:
     def __len__(self) -> int:
         return len(self.stimulus)
 
-    def take(self, indices: npt.NDArray[np.integer], random: np.random.Generator | None = None) -> Tensor:
-        """Inputs of the chosen samples: (batch, n_in) for coding 'current', else (T, batch, n_in).
+    def take(self, indices: npt.NDArray[np.integer]) -> Tensor:
+        """Inputs of the chosen samples as they are: (batch, n_in) for coding 'current', else (T, batch, n_in)."""
+        return self._inputs(self._dense(indices))
 
-        They are augmented with draws from ``random`` if that is given.
+    def draw(self, indices: npt.NDArray[np.integer], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs of the chosen samples, changed by draws from ``random``, and their targets.
+
+        Targets are labels, int64 (batch,), or the shares of the classes, float32 (batch, classes), where samples are
+        mixed.
         """
-        part = self.stimulus.take(indices)
-        dense = part.values if part.values is not None else part.dense()
-        if random is not None and self.augmentation is not None:
-            dense = self.augmentation.apply(dense, random)
-        tensor = torch.from_numpy(dense).to(self.device).float()
-        if part.is_current:
-            return tensor if self.input_scale == 1.0 else tensor * self.input_scale
-        return tensor.transpose(0, 1).contiguous()
+        dense, augmentation = self._dense(indices), self.augmentation
+        if augmentation is None:
+            return self._inputs(dense), self._labels(indices)
+        dense = augmentation.apply(dense, random)
+        if not augmentation.mix:
+            return self._inputs(dense), self._labels(indices)
+        dense, shares = augmentation.mixed(dense, self.stimulus.labels[indices], random)
+        return self._inputs(dense), torch.from_numpy(shares).to(self.device)
 
     def starts(self, size: int, least: int = 1) -> list[int]:
         """Where the batches of an epoch begin; the last may be smaller than ``size``.
@@ -188,17 +223,27 @@ class Batches:
         return found[:-1] if len(found) > 1 and len(self) - found[-1] < least else found
 
     def epoch(self, size: int, seed: int, epoch: int, least: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled batches (inputs, labels) of one epoch, as :meth:`starts` has them."""
+        """Shuffled batches (inputs, targets) of one epoch, as :meth:`draw` and :meth:`starts` have them."""
         random = np.random.default_rng([seed, 1, epoch])
         order = random.permutation(len(self))
         for indices in np.split(order, self.starts(size, least)[1:]):
-            yield self.take(indices, random), self._labels(indices)
+            yield self.draw(indices, random)
 
     def ordered(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples in order, as they are."""
         for start in range(0, len(self), size):
             indices = np.arange(start, min(start + size, len(self)))
             yield self.take(indices), self._labels(indices)
+
+    def _dense(self, indices: npt.NDArray[np.integer]) -> Dense:
+        part = self.stimulus.take(indices)
+        return part.values if part.values is not None else part.dense()
+
+    def _inputs(self, dense: Dense) -> Tensor:
+        tensor = torch.from_numpy(dense).to(self.device).float()
+        if self.stimulus.is_current:
+            return tensor if self.input_scale == 1.0 else tensor * self.input_scale
+        return tensor.transpose(0, 1).contiguous()
 
     def _labels(self, indices: npt.NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(self.stimulus.labels[indices].astype(np.int64)).to(self.device)

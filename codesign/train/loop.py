@@ -32,7 +32,7 @@ from codesign.data.samples import Dataset
 from codesign.train import checkpoint, parallel
 from codesign.train.architecture import least_samples
 from codesign.train.batches import Augmentation, Batches, input_shape
-from codesign.train.losses import total_loss
+from codesign.train.losses import greatest_class, total_loss
 from codesign.train.model import SpikingNetwork
 from codesign.train.rewiring import LayerChange, PQRewirer
 
@@ -456,7 +456,7 @@ class _Run:
             self.rewirer.advance()
             loss_sum += loss.detach().double() * factor * len(whole[1]) / self.group.size
             # A process without a sample of this batch repeats one, which does not count.
-            right += (output.scores.argmax(1) == target).sum() * (factor != 0)
+            right += (output.scores.argmax(1) == greatest_class(target)).sum() * (factor != 0)
         self.rates[epoch] = len(self.training) / max(time.monotonic() - start, 1e-9)
         return {
             "loss": float(self.group.sum(loss_sum)) / len(self.training),

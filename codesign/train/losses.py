@@ -11,6 +11,8 @@ membrane  cross-entropy of the last layer's greatest membrane potential, max ove
 tet       (1 - lambda) mean over t of the cross-entropy at t + lambda mean over t, samples and classes of
           (score at t - tet_mean)^2 (temporal efficient training: Deng et al., ICLR 2022).
 
+A sample of several classes (CutMix) has the mean of its classes' losses, by their shares and weights.
+
 With ``activity_target`` r each adds ``activity_weight`` times the mean over the hidden layers of
 (mean spikes per neuron and timestep - r)^2, and with ``operations_target`` N ``operations_weight`` times
 max(0, ln(synaptic operations per sample / N)), of the samples at hand: under torchrun those of each process.
@@ -30,7 +32,11 @@ from codesign.train.model import Output
 
 
 def total_loss(output: Output, target: Tensor, config: TrainConfig, class_weights: Tensor | None = None) -> Tensor:
-    """The configured loss, a scalar. ``target`` is int64 (B,), ``class_weights`` float (classes,)."""
+    """The configured loss, a scalar.
+
+    ``target`` is int64 (B,), or the classes' shares, float (B, classes), each row with sum 1; ``class_weights`` is
+    float (classes,).
+    """
     loss = _loss(output, target, config, class_weights)
     hidden = output.spikes[:-1]
     if config.activity_target is not None and hidden:
@@ -43,26 +49,46 @@ def total_loss(output: Output, target: Tensor, config: TrainConfig, class_weight
     return loss
 
 
+def greatest_class(target: Tensor) -> Tensor:
+    """Labels (B,): those of ``target``, or the class of which each sample has most."""
+    return target if target.dim() == 1 else target.argmax(1)
+
+
+def sample_weights(target: Tensor, class_weights: Tensor) -> Tensor:
+    """Weight of each sample (B,) by its class, or by the shares of its classes."""
+    return class_weights[target] if target.dim() == 1 else target @ class_weights
+
+
 def _loss(output: Output, target: Tensor, config: TrainConfig, class_weights: Tensor | None) -> Tensor:
     if config.loss == "count":
         counts = output.spikes[-1].float().mean(0)
-        wanted = torch.full_like(counts, config.count_incorrect)
-        wanted.scatter_(1, target[:, None], config.count_correct)
-        return _mean(((counts - wanted) ** 2).mean(1), target, class_weights)
-    smoothing = config.label_smoothing
+        shares = F.one_hot(target, counts.shape[1]) if target.dim() == 1 else target
+        if class_weights is not None:
+            shares = F.normalize(shares * class_weights, p=1)
+        right, wrong = ((counts - wanted) ** 2 for wanted in (config.count_correct, config.count_incorrect))
+        return _mean(torch.lerp(wrong, right, shares.to(right.dtype)).mean(1), target, class_weights)
     if config.loss == "tet":
         steps = output.step_scores.float()
-        repeated = target.repeat(len(steps))
-        entropy = F.cross_entropy(steps.flatten(0, 1), repeated, class_weights, label_smoothing=smoothing)
+        repeated = target.repeat(len(steps), *(1,) * (target.dim() - 1))
+        entropy = _cross_entropy(steps.flatten(0, 1), repeated, config, class_weights)
         distance = _mean(((steps - config.tet_mean) ** 2).mean((0, 2)), target, class_weights)
         return (1 - config.tet_lambda) * entropy + config.tet_lambda * distance
     scores = output.potentials.amax(0) if config.loss == "membrane" else output.scores
-    return F.cross_entropy(scores.float(), target, class_weights, label_smoothing=smoothing)
+    return _cross_entropy(scores.float(), target, config, class_weights)
+
+
+def _cross_entropy(scores: Tensor, target: Tensor, config: TrainConfig, class_weights: Tensor | None) -> Tensor:
+    smoothing = config.label_smoothing
+    if target.dim() == 1 or class_weights is None:
+        return F.cross_entropy(scores, target, class_weights, label_smoothing=smoothing)
+    # With shares torch divides by the number of samples, whatever they weigh.
+    whole = F.cross_entropy(scores, target, class_weights, label_smoothing=smoothing, reduction="sum")
+    return whole / sample_weights(target, class_weights).sum()
 
 
 def _mean(values: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
     """Mean of a value per sample (B,), by the weights of their classes if there are any."""
     if class_weights is None:
         return values.mean()
-    weight = class_weights[target]
+    weight = sample_weights(target, class_weights)
     return (values * weight).sum() / weight.sum()

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from codesign.basics.processes import process_count, process_rank
+from codesign.train.losses import sample_weights
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Group:
         mine = torch.arange(count, device=target.device)[self.rank :: self.size]
         factor: float | Tensor = len(mine) * self.size / count
         if class_weights is not None:
-            factor = class_weights[target[mine]].sum() * self.size / class_weights[target].sum()
+            weights = sample_weights(target, class_weights)
+            factor = weights[mine].sum() * self.size / weights.sum()
         if not len(mine):
             mine = torch.zeros(1, dtype=torch.int64, device=target.device)
         return inputs.index_select(inputs.dim() - 2, mine), target[mine], factor

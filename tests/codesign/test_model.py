@@ -243,6 +243,30 @@ def test_losses_are_their_formulas():
     assert torch.isclose(total_loss(output, target, options, weights), expected)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss", ["rate", "count", "membrane", "tet"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_sample_of_two_classes_costs_what_both_do(loss, smoothing, weighted):
+    """A share of 1 is the label; two halves are a sample of each class at half its weight."""
+    output, target, options = toy(loss=loss, readout="membrane_sum" if loss == "tet" else "spike_count")
+    if loss != "count":
+        options = options.model_copy(update={"label_smoothing": smoothing})
+    weights = torch.tensor([2.0, 0.5, 1.0, 1.5]) if weighted else None
+    whole = F.one_hot(target, 4).float()
+    assert torch.isclose(total_loss(output, whole, options, weights), total_loss(output, target, options, weights))
+    other = (target + 1) % 4
+    mixed = total_loss(output, (whole + F.one_hot(other, 4)) / 2, options, weights)
+    doubled = torch.arange(6).repeat(2)
+    both = replace(
+        output,
+        spikes=[spikes[:, doubled] for spikes in output.spikes],
+        potentials=output.potentials[:, doubled],
+        step_scores=output.step_scores[:, doubled],
+        scores=output.scores[doubled],
+    )
+    assert torch.isclose(mixed, total_loss(both, torch.cat([target, other]), options, weights))
+
+
 def test_class_weights_weigh_samples():
     output, target, options = toy(loss="count")
     weights = torch.tensor([1.0, 0.0, 0.0, 0.0])

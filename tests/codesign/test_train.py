@@ -42,11 +42,12 @@ def tiny(**train_options) -> Config:
     if rewiring.get("preset") == "dense":
         del rewiring["target_density"]
     network = {"timesteps": 4, "readout": "spike_count", **train_options.pop("network", {})}
+    data = {"train_limit": 256, "test_limit": 40, "validation": 100, **train_options.pop("data", {})}
     if "layers" not in network:
         network = {"hidden": [16], **network}
     return parse_config(
         {
-            "data": {"train_limit": 256, "test_limit": 40, "validation": 100},
+            "data": data,
             "network": network,
             "train": {
                 "threads": 1,
@@ -66,8 +67,9 @@ def digits():
     return load_dataset(tiny().data)
 
 
-def test_a_stopped_run_ends_with_the_same_weights(tmp_path, digits):
-    config = tiny()
+@pytest.mark.parametrize("mix", [0.0, 0.5])
+def test_a_stopped_run_ends_with_the_same_weights(tmp_path, digits, mix):
+    config = tiny(data={"cutmix_augmentation": mix})
     whole = train(config, digits, tmp_path / "whole")
 
     class Stop(KeyboardInterrupt):
@@ -94,16 +96,16 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path, digits):
 def test_a_run_stopped_inside_an_epoch_resumes_from_the_last_whole_one(tmp_path, digits, monkeypatch):
     config = tiny(epochs=4)
     whole = train(config, digits, tmp_path / "whole")
-    batches, original = [], Batches.take
+    batches, original = [], Batches.draw
 
-    def take(self, indices, random=None):
+    def draw(self, indices, random):
         batches.append(len(indices))
         if len(batches) == 20:
             raise KeyboardInterrupt
         return original(self, indices, random)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "take", take)
+        patch.setattr(Batches, "draw", draw)
         with pytest.raises(KeyboardInterrupt):
             train(config, digits, tmp_path / "cut")
     assert train(config, digits, tmp_path / "cut").history == whole.history
@@ -543,7 +545,7 @@ def image_batches(**options) -> Batches:
 def places(batches: Batches, draws: int = 200) -> set[int]:
     """Where the value of a single sample went, over many draws."""
     random = np.random.default_rng(0)
-    found = [torch.nonzero(batches.take(np.array([0]), random)) for _ in range(draws)]
+    found = [torch.nonzero(batches.draw(np.array([0]), random)[0]) for _ in range(draws)]
     return {int(places[0, -1]) if len(places) else -1 for places in found}
 
 
@@ -560,9 +562,45 @@ def test_cutout_blanks_a_square_that_may_reach_over_the_edge():
     full = Stimulus(12, 2, np.zeros(1, np.int32), values=np.ones((1, 12), np.uint8))
     batches = Batches(full, 1.0, Augmentation((1, 3, 4), cutout=2))
     random = np.random.default_rng(0)
-    sizes = {12 - int(batches.take(np.array([0]), random).sum()) for _ in range(200)}
+    sizes = {12 - int(batches.draw(np.array([0]), random)[0].sum()) for _ in range(200)}
     assert sizes == {1, 2, 4}
     assert float(batches.take(np.array([0])).sum()) == 12
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_cutmix_gives_labels_the_share_of_their_pixels(events):
+    """Each image is full of one value of its own, or of events in one timestep of its own."""
+    count, shape = 6, (2, 5, 8)
+    labels = np.arange(count, dtype=np.int32) % 3
+    if events:
+        dense = np.zeros((count, count, 80), bool)
+        dense[np.arange(count), np.arange(count)] = True
+        stimulus = Stimulus.from_dense(dense, labels=labels)
+    else:
+        values = np.repeat(np.arange(count, dtype=np.uint8)[:, None], 80, axis=1)
+        stimulus = Stimulus(80, 2, labels, values=values)
+    batches = Batches(stimulus, 1.0, Augmentation(shape, mix=0.7, classes=3))
+    random = np.random.default_rng(0)
+    remaining = []
+    for _ in range(200):
+        inputs, shares = batches.draw(np.arange(count), random)
+        of = inputs.argmax(0) if events else inputs.long()
+        assert shares.dtype == torch.float32 and torch.allclose(shares.sum(1), torch.ones(count))
+        for index, pixels in enumerate(of.unflatten(1, shape)):
+            foreign = (pixels != index).any(0)
+            rows, columns = foreign.any(1), foreign.any(0)
+            assert torch.equal(foreign, rows[:, None] & columns)
+            for side in (rows, columns):
+                at = torch.nonzero(side).flatten()
+                assert not len(at) or int(at[-1] - at[0]) + 1 == len(at)
+            expected = torch.bincount(torch.from_numpy(labels).long()[pixels[0].flatten()], minlength=3) / 40
+            assert torch.allclose(shares[index], expected)
+            remaining.append(1 - float(foreign.float().mean()))
+    # 30 % are left alone, and images that were given a part of themselves look so.
+    untouched = np.mean(np.array(remaining) == 1)
+    assert 0.3 < untouched < 0.6
+    assert np.min(remaining) < 0.2
+    assert batches.take(np.arange(count)).shape == inputs.shape
 
 
 def test_events_move_in_time_and_sources_fall_silent():
@@ -571,10 +609,10 @@ def test_events_move_in_time_and_sources_fall_silent():
     stimulus = Stimulus.from_dense(events)
     random = np.random.default_rng(0)
     jittered = Batches(stimulus, augmentation=Augmentation(jitter=2))
-    steps = [torch.nonzero(jittered.take(np.array([0]), random))[:, 0].tolist() for _ in range(100)]
+    steps = [torch.nonzero(jittered.draw(np.array([0]), random)[0])[:, 0].tolist() for _ in range(100)]
     assert {tuple(step) for step in steps} == {(), (0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)}
     dropped = Batches(stimulus, augmentation=Augmentation(drop=0.5))
-    totals = [float(dropped.take(np.array([0]), random).sum()) for _ in range(400)]
+    totals = [float(dropped.draw(np.array([0]), random)[0].sum()) for _ in range(400)]
     assert np.mean(totals) == pytest.approx(1.5, abs=0.2)
 
 
@@ -631,6 +669,7 @@ def test_where_nothing_compiles_one_line_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 8])
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     "options",
@@ -642,12 +681,15 @@ def test_where_nothing_compiles_one_line_says_so(tmp_path):
         {"loss": "tet", "tet_lambda": 0.5, "network": {"readout": "membrane_sum"}},
     ],
 )
-def test_the_parts_of_a_batch_have_the_gradient_of_the_whole(samples, weighted, options):
+def test_the_parts_of_a_batch_have_the_gradient_of_the_whole(samples, mixed, weighted, options):
     config = tiny(**options)
     network = SpikingNetwork(20, 4, config.network, config.train).double()
     random = torch.Generator().manual_seed(1)
     inputs = torch.rand(samples, 20, generator=random, dtype=torch.float64) * 3
     target = torch.randint(0, 4, (samples,), generator=random)
+    if mixed:
+        target = torch.rand(samples, 4, generator=random)
+        target /= target.sum(1, keepdim=True)
     weights = torch.tensor([0.2, 3.0, 0.5, 1.5]) if weighted else None
 
     def gradients(group):
