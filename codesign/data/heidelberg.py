@@ -8,6 +8,8 @@ of Spiking Neural Networks", IEEE TNNLS 2022.
 from __future__ import annotations
 
 import hashlib
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,26 +123,57 @@ def _check_lengths(path: Path, rows: Any, itemsize: int) -> None:
     """Raise InputError if a row states more values of ``itemsize`` bytes than the file has room for.
 
     The library asks for the memory of a whole row before it looks whether the values are there. What it keeps of a row
-    are 16 bytes, the first four its length; packed ones (filters) are left to it.
+    in the data set are 16 bytes, the first four its length; the values lie elsewhere in the file, never packed.
     """
-    if rows.id.get_create_plist().get_nfilters():
-        return
-    if rows.chunks is None:
-        spans = [(rows.id.get_offset(), rows.id.get_storage_size())]
-    else:
-        chunks = (rows.id.get_chunk_info(index) for index in range(rows.id.get_num_chunks()))
-        spans = [(chunk.byte_offset, chunk.size) for chunk in chunks]
     room = path.stat().st_size
+    for stored in _stored_rows(path, rows, room):
+        lengths = np.frombuffer(stored[: len(stored) // ROW_BYTES * ROW_BYTES], "<u4")[:: ROW_BYTES // 4]
+        if int(lengths.max(initial=0)) * itemsize > room:
+            raise InputError(
+                f"{path}: {rows.name[1:]} states a row of {lengths.max()} values, more than the file holds; damaged"
+            )
+
+
+def _stored_rows(path: Path, rows: Any, room: int) -> Iterator[bytes]:
+    """What a data set keeps of its rows, a part after the other; parts beyond the end of the file are left out.
+
+    InputError for chunks larger than a set may be, and for packing that is not undone here.
+    """
+    if rows.chunks is None:
+        spans = [(None, rows.id.get_offset(), rows.id.get_storage_size(), 0)]
+    else:
+        if rows.chunks[0] > MAX_SAMPLES:
+            raise InputError(f"{path}: {rows.name[1:]} has chunks of {rows.chunks[0]} rows, expected 1..{MAX_SAMPLES}")
+        chunks = (rows.id.get_chunk_info(index) for index in range(rows.id.get_num_chunks()))
+        spans = [(chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask) for chunk in chunks]
+    packing = rows.id.get_create_plist()
+    filters = [packing.get_filter(index)[0] for index in range(packing.get_nfilters())]
     with path.open("rb") as file:
-        for start, size in spans:
+        for chunk, start, size, left_out in spans:
             if start is None or start + size > room:
                 continue
-            file.seek(start)
-            lengths = np.frombuffer(file.read(size // ROW_BYTES * ROW_BYTES), "<u4")[:: ROW_BYTES // 4]
-            if int(lengths.max(initial=0)) * itemsize > room:
-                raise InputError(
-                    f"{path}: {rows.name[1:]} states a row of {lengths.max()} values, more than the file holds; damaged"
-                )
+            if filters:
+                stored = rows.id.read_direct_chunk(chunk)[1]
+            else:
+                file.seek(start)
+                stored = file.read(size)
+            # The last one was applied last. A chunk may go without some of them, as rows do without shuffling.
+            for index in reversed(range(len(filters))):
+                if not left_out >> index & 1:
+                    stored = _unpacked(path, rows.name[1:], filters[index], stored, rows.chunks[0] * ROW_BYTES)
+            yield stored
+
+
+def _unpacked(path: Path, name: str, kind: int, packed: bytes, size: int) -> bytes:
+    """A chunk of ``size`` bytes before HDF5's filter ``kind``. InputError for one that is not undone here."""
+    import h5py
+
+    if kind == h5py.h5z.FILTER_DEFLATE:
+        try:
+            return zlib.decompressobj().decompress(packed, size)
+        except zlib.error as error:
+            raise InputError(f"{path}: the rows of {name} are packed, and do not unpack ({error}); damaged") from None
+    raise InputError(f"{path}: the rows of {name} are packed by HDF5 filter {kind}; use `h5repack -f NONE` on it first")
 
 
 def _names(keys: Any, n_classes: int) -> list[str]:

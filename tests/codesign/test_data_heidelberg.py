@@ -141,6 +141,49 @@ def test_a_row_longer_than_its_file_is_refused_before_memory_is_asked_for(tmp_pa
         load_dataset(config(tmp_path, validation=40))
 
 
+@pytest.mark.parametrize("packing", [{"compression": "gzip"}, {"compression": "gzip", "shuffle": True}])
+def test_a_packed_row_longer_than_its_file_is_refused_too(tmp_path, packing):
+    """The rows' lengths are packed by the library, as bytes of another data set."""
+    shd(tmp_path)
+    path = tmp_path / "shd_test.h5"
+    with h5py.File(path, "a") as file:
+        found = file["spikes/times"]
+        values, kind = found[:], found.dtype
+        del file["spikes/times"]
+        file.create_dataset("spikes/times", data=values, dtype=kind, chunks=(16,), **packing)
+        plain = file.create_dataset("plain", data=values, dtype=kind, chunks=(16,))
+        lengths = bytearray(plain.id.read_direct_chunk((32,))[1])
+    assert len(load_dataset(config(tmp_path, validation=40)).test) == 60
+    lengths[16 * 4 : 16 * 4 + 4] = (1_000_000_000).to_bytes(4, "little")
+    with h5py.File(path, "a") as file:
+        same = file.create_dataset("same", data=np.frombuffer(lengths, "V16"), chunks=(16,), compression="gzip")
+        rows = file["spikes/times"].id
+        # Rows are never shuffled: chunks say that they go without the first filter.
+        without = rows.read_direct_chunk((32,))[0]
+        assert without == packing.get("shuffle", False)
+        rows.write_direct_chunk((32,), same.id.read_direct_chunk((0,))[1], without)
+    with pytest.raises(InputError, match="spikes/times states a row of 1000000000 values, more than the file holds"):
+        load_dataset(config(tmp_path, validation=40))
+
+
+def test_packing_of_other_kinds_and_chunks_of_any_size_are_refused(tmp_path):
+    for options, message in (
+        ({"compression": "lzf"}, "the rows of spikes/units are packed by HDF5 filter 32000; use `h5repack -f NONE`"),
+        (
+            {"chunks": (1 << 21,), "maxshape": (None,)},
+            r"spikes/units has chunks of 2097152 rows, expected 1\.\.1048576",
+        ),
+    ):
+        shd(tmp_path)
+        with h5py.File(tmp_path / "shd_test.h5", "a") as file:
+            found = file["spikes/units"]
+            values, kind = found[:], found.dtype
+            del file["spikes/units"]
+            file.create_dataset("spikes/units", data=values, dtype=kind, **options)
+        with pytest.raises(InputError, match=message):
+            load_dataset(config(tmp_path, validation=40))
+
+
 def test_packed_rows_and_rows_behind_a_block_of_somebody_elses_are_read(tmp_path):
     shd(tmp_path)
     expected = load_dataset(config(tmp_path, validation=40)).test.events
