@@ -139,11 +139,12 @@ def _stored_rows(path: Path, rows: Any, room: int) -> Iterator[bytes]:
 
     InputError for chunks larger than a set may be, and for packing that is not undone here.
     """
-    if rows.chunks is None:
+    chunk_rows = rows.chunks[0] if rows.chunks else 0
+    if not chunk_rows:
         spans = [(None, rows.id.get_offset(), rows.id.get_storage_size(), 0)]
     else:
-        if rows.chunks[0] > MAX_SAMPLES:
-            raise InputError(f"{path}: {rows.name[1:]} has chunks of {rows.chunks[0]} rows, expected 1..{MAX_SAMPLES}")
+        if chunk_rows > MAX_SAMPLES:
+            raise InputError(f"{path}: {rows.name[1:]} has chunks of {chunk_rows} rows, expected 1..{MAX_SAMPLES}")
         chunks = (rows.id.get_chunk_info(index) for index in range(rows.id.get_num_chunks()))
         spans = [(chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask) for chunk in chunks]
     packing = rows.id.get_create_plist()
@@ -160,7 +161,7 @@ def _stored_rows(path: Path, rows: Any, room: int) -> Iterator[bytes]:
             # The last one was applied last. A chunk may go without some of them, as rows do without shuffling.
             for index in reversed(range(len(filters))):
                 if not left_out >> index & 1:
-                    stored = _unpacked(path, rows.name[1:], filters[index], stored, rows.chunks[0] * ROW_BYTES)
+                    stored = _unpacked(path, rows.name[1:], filters[index], stored, chunk_rows * ROW_BYTES)
             yield stored
 
 
