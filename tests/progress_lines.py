@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
-# What codesign.cli.console writes every few seconds where no bar can be drawn: indented, the share done at its end, or
-# plain words where the end is not known.
-_PROGRESS = re.compile(r"  ((.+, )?\d+ %(, .+ left)?|[a-z ]+)$")
+# What codesign.cli.console writes every few seconds where no bar can be drawn: indented, the share done at its end.
+# Three steps of verification do not know theirs; they are named, as other words would hide a second line of an error.
+_PROGRESS = re.compile(
+    r"  ((.+, )?\d+ %(, .+ left)?"
+    r"|building the simulator|recording a waveform of the divergence|making [a-z]+ mutants)$"
+)
 
 
 def is_progress(line: str) -> bool:

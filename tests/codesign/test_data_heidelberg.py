@@ -164,6 +164,10 @@ def test_a_packed_row_longer_than_its_file_is_refused_too(tmp_path, packing):
         rows.write_direct_chunk((32,), same.id.read_direct_chunk((0,))[1], without)
     with pytest.raises(InputError, match="spikes/times states a row of 1000000000 values, more than the file holds"):
         load_dataset(config(tmp_path, validation=40))
+    with h5py.File(path, "a") as file:
+        file["spikes/times"].id.write_direct_chunk((32,), bytes(40), without)
+    with pytest.raises(InputError, match=r"the rows of spikes/times are packed, and do not unpack .*; damaged"):
+        load_dataset(config(tmp_path, validation=40))
 
 
 def test_packing_of_other_kinds_and_chunks_of_any_size_are_refused(tmp_path):
