@@ -263,7 +263,11 @@ class TrainConfig(Section):
         gt=0,
         description="the highest: it rises linearly over the first 5 % of the steps, then falls to 0 by a cosine",
     )
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        description="of every trained number, biases and factors of normalisation too, as torch has it",
+    )
     amp: bool | Literal["auto"] = Field(
         default=False,
         description="products in bfloat16: on a CUDA device, or on a processor with AMX or AVX-512 for it; 'auto': "
