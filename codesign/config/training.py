@@ -358,7 +358,9 @@ class FreezeConfig(Section):
 
     weight_bits: int = Field(default=6, ge=2, le=8)
     scale: Literal["layer", "neuron"] = Field(
-        default="layer", description="one weight scale per layer, or per neuron (per channel in a convolution)"
+        default="layer",
+        description="one weight scale per layer, or per neuron (per channel in a convolution); a last layer that only "
+        "integrates has one in any case",
     )
     fraction_bits: int | None = Field(
         default=None, ge=0, le=16, description="default: smallest with threshold >= 2^(k+3)"

@@ -147,7 +147,8 @@ class QuantisedLayer(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=layer.bias is not None or self.plan.norm)
         shift, multiplier = snapped_leak(layer)
         self.scale = layer_scale(
-            self._groups(config.scale),
+            # Membranes of classes are compared: one unit for all.
+            self._groups(config.scale if layer.neuron.spiking else "layer"),
             config.weight_bits,
             leak_bits(layer.neuron.leak_kind, shift, multiplier),
             config.fraction_bits,
