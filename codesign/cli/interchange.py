@@ -15,11 +15,11 @@ from codesign.cli.kinds import kind_of
 from codesign.cli.targets import artefact, overridden, refuse_training, working_in
 from codesign.contract.floating import FloatNetwork
 from codesign.contract.network import FrozenNetwork
+from codesign.contract.scaling import Scale
 from codesign.interchange.facts import Facts
 from codesign.interchange.importing import Import, import_file
 from codesign.interchange.measure import Measured
 from codesign.interchange.own import write_nir
-from codesign.quantise.integers import Scale
 from codesign.records.names import CALIBRATION, FLOAT_NETWORK, IMPORT_REPORT, NETWORK, STIMULUS
 from codesign.records.rundir import IMPORT, RunDirectory
 

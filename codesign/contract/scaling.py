@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,18 @@ from codesign.contract.network.terms import LeakKind
 MAX_FRACTION_BITS = 16
 CLIP_STEPS = 64
 
+Scale = Literal["layer", "neuron"]
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
+
+
+def scale_of(asked: Scale, *, silent: bool, reset_to_value: bool = False) -> Scale:
+    """What a layer's neurons have a scale for, where ``asked`` is what was asked of the network.
+
+    silent : the layer only integrates, and its membranes are read out: classes are compared, in one unit.
+    reset_to_value : a value to reset to is one for the layer.
+    """
+    return "layer" if silent or reset_to_value else asked
 
 
 def weight_scale(weights: np.ndarray, limit: int, least: float = 0.0) -> float:

@@ -13,6 +13,7 @@ from codesign.basics.progress import Progress, silent
 from codesign.contract.deadcode import remove_dead_code
 from codesign.contract.floating import FloatNetwork
 from codesign.contract.network import FrozenNetwork
+from codesign.contract.scaling import Scale
 from codesign.contract.stimulus import Stimulus
 from codesign.interchange import lava, own
 from codesign.interchange.facts import Asked, Facts, Findings
@@ -21,7 +22,7 @@ from codesign.interchange.nir_file import read_nir
 from codesign.interchange.preparing import NOTHING_PREPARED, Options, Tuner, prepare
 from codesign.interchange.samples import Roles, check_classes, check_tuning, read_samples, split
 from codesign.interchange.sources import NEURONS
-from codesign.quantise.integers import Change, Scale, quantise
+from codesign.quantise.integers import Change, quantise
 
 SOURCES = (*NEURONS, lava.NAME, own.NAME)
 NOTHING_MEASURED = "no samples: scales from the weights and widths from their bounds, nothing was measured"

@@ -12,11 +12,12 @@ from codesign.basics.progress import Progress
 from codesign.contract.deadcode import remove_dead_code
 from codesign.contract.floating import FloatNetwork
 from codesign.contract.network import FrozenNetwork
+from codesign.contract.scaling import Scale
 from codesign.contract.stimulus import Stimulus
 from codesign.interchange import choosing
 from codesign.interchange.pruning import at_densities, prune
 from codesign.interchange.samples import Roles
-from codesign.quantise.integers import Change, Scale, quantise
+from codesign.quantise.integers import Change, quantise
 
 WEIGHT_BITS = 8
 NOTHING_PREPARED: dict[str, Any] = dict.fromkeys(("weight_bits", "bits_chosen", "bit_costs", "fine_tuning", "pruning"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,17 @@ from codesign.contract.network import (
 )
 from codesign.contract.network.connections import is_whole
 from codesign.contract.network.terms import plain_number, rest_text
-from codesign.contract.scaling import LayerScale, layer_scale, leak_bits, nearest_multipliers, nearest_shifts
+from codesign.contract.scaling import (
+    LayerScale,
+    Scale,
+    layer_scale,
+    leak_bits,
+    nearest_multipliers,
+    nearest_shifts,
+    scale_of,
+)
 from codesign.contract.stimulus import Stimulus
 
-Scale = Literal["layer", "neuron"]
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
@@ -227,9 +234,7 @@ def _layer(
     layer = network.layers[index]
     where = _named(layer, index)
     silent = index == len(network.layers) - 1 and network.membrane_readout
-    if silent or layer.reset == "value":
-        # Membranes of classes are compared, and a value to reset to is one for the layer: one unit for all.
-        kind = "layer"
+    kind = scale_of(kind, silent=silent, reset_to_value=layer.reset == "value")
     leak, change = snapped_leak(layer.decay, tolerance, where, "decay")
     changes += [] if change is None else [change]
     terms, precision = _terms(layer, tolerance, where, changes)

@@ -29,7 +29,16 @@ from codesign.contract.network import (
     signed_width,
 )
 from codesign.contract.network import Projection as FrozenProjection
-from codesign.contract.scaling import LayerScale, layer_scale, leak_bits, nearest_multipliers, nearest_shifts, plain
+from codesign.contract.scaling import (
+    LayerScale,
+    Scale,
+    layer_scale,
+    leak_bits,
+    nearest_multipliers,
+    nearest_shifts,
+    plain,
+    scale_of,
+)
 from codesign.train.architecture import LayerPlan, ProjectionPlan
 from codesign.train.lif import Neuron, lif, recurrent_lif
 from codesign.train.model import (
@@ -147,8 +156,7 @@ class QuantisedLayer(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=layer.bias is not None or self.plan.norm)
         shift, multiplier = snapped_leak(layer)
         self.scale = layer_scale(
-            # Membranes of classes are compared: one unit for all.
-            self._groups(config.scale if layer.neuron.spiking else "layer"),
+            self._groups(scale_of(config.scale, silent=not layer.neuron.spiking)),
             config.weight_bits,
             leak_bits(layer.neuron.leak_kind, shift, multiplier),
             config.fraction_bits,
@@ -165,7 +173,7 @@ class QuantisedLayer(nn.Module):
             integer=True,
         )
 
-    def _groups(self, kind: str) -> list[np.ndarray]:
+    def _groups(self, kind: Scale) -> list[np.ndarray]:
         """Active weights that share a scale, in float current per unit of their source."""
         parts = []
         for projection in self.projections:
