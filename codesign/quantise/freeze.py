@@ -6,13 +6,15 @@ The test samples are used here, once, after every choice has been made by valida
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from codesign.basics.errors import InputError
+from codesign.basics.errors import CodesignWarning, InputError
 from codesign.basics.progress import Progress, silent
 from codesign.config import Config
 from codesign.contract import golden
@@ -101,7 +103,6 @@ def freeze(
         progress=progress,
         device=device,
     )
-    validation_trace = golden.run(found.network, validation, membranes=False, spikes=False)
 
     def in_float(samples: Stimulus) -> float:
         batches = Batches(samples, 1.0 / coding.largest, device=device).ordered(EVALUATION_BATCH)
@@ -109,7 +110,7 @@ def freeze(
 
     details = {
         "fine_tuning": found.history,
-        "accuracy_validation": _accuracy(validation_trace.decisions, validation.labels),
+        "accuracy_validation": _accuracy(found.decisions, validation.labels),
         "accuracy_validation_float": in_float(validation),
         "samples": {name: len(entry[0]) for name, entry in encoded.items()},
         "events": {name: counts.document() for name, (_, counts) in encoded.items()},
@@ -136,12 +137,14 @@ class FrozenModel:
         them ``neurons_without_path`` (no path of synapses leads from them to the next layers; the others never fire),
         and ``weights_rounded_to_zero``; ``removed_synapses`` in all.
     thresholds : least and greatest threshold of each layer, in the membrane's units.
+    decisions : int32 (N,); of the frozen network on the validation samples, by the golden model.
     """
 
     network: FrozenNetwork
     history: list[dict[str, Any]]
     removed: dict[str, Any]
     thresholds: list[list[int]]
+    decisions: np.ndarray
 
 
 @keeping_threads()
@@ -168,7 +171,8 @@ def freeze_model(
     augmentation : random changes of training samples. earlier_epochs : of the training before, so that the samples get
         another order.
 
-    Deterministic for a given seed. torch's number of threads is afterwards what it was before. Raises InputError for
+    Deterministic for a given seed. torch's number of threads is afterwards what it was before. Warns if the frozen
+    network decides validation samples otherwise than the network in torch that it was made of. Raises InputError for
     samples that are not the network's, for epochs or a batch size that are still 'auto', and for weights that no
     integers of these widths can stand for.
 
@@ -206,6 +210,15 @@ def freeze_model(
     frozen = remove_dead_code(whole)
     removed = _removed(whole, frozen)
     without_path = _removed(whole, remove_dead_code(whole, silent=False))
+    decisions = golden.run(frozen, validation, membranes=False, spikes=False).decisions
+    if otherwise := decided_otherwise(quantised, Batches(validation, device=device), decisions):
+        warnings.warn(
+            f"the frozen network decides {otherwise:,} of {len(validation):,} validation samples otherwise than the "
+            "network in torch that it was made of, by whose accuracy it was chosen. This is a fault of codesign: do "
+            "not rely on the network, and please report it with its configuration",
+            CodesignWarning,
+            stacklevel=2,
+        )
     return FrozenModel(
         frozen,
         history,
@@ -219,7 +232,28 @@ def freeze_model(
             "weights_rounded_to_zero": quantised.rounded_to_zero(),
         },
         [[int(scale.threshold.min()), int(scale.threshold.max())] for scale in quantised.scales],
+        decisions,
     )
+
+
+@torch.no_grad()
+def decided_otherwise(quantised: QuantisedNetwork, samples: Batches, decisions: np.ndarray) -> int:
+    """Samples for which the scores of ``quantised`` put another class before the one of ``decisions``, int (N,).
+
+    The integers are the same; a score is a mean over T float values, so classes within 2 (T + 2) times its rounding of
+    the largest of them count as level (https://en.wikipedia.org/wiki/Pairwise_summation#Accuracy, the naive sum).
+    """
+    quantised.eval()
+    different = place = 0
+    for inputs, labels in samples.ordered(EVALUATION_BATCH):
+        output = quantised(inputs)
+        scores, steps = output.scores.double(), output.step_scores
+        level = (len(steps) + 2) * torch.finfo(steps.dtype).eps * steps.abs().amax().double()
+        decided = torch.from_numpy(decisions[place : place + len(labels)].astype(np.int64)).to(scores.device)
+        found = scores.gather(1, decided[:, None])[:, 0]
+        different += int((scores.amax(1) > found + level).sum())
+        place += len(labels)
+    return different
 
 
 def _removed(whole: FrozenNetwork, rest: FrozenNetwork) -> list[int]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from codesign.basics.errors import InputError
+from codesign.basics.errors import CodesignWarning, InputError
 from codesign.config import parse_config
 from codesign.contract import golden
 from codesign.contract.network import FrozenNetwork
@@ -13,7 +13,7 @@ from codesign.contract.stimulus import Stimulus
 from codesign.data import load_dataset
 from codesign.data.encoders import encode, input_coding
 from codesign.quantise import freeze as freezing
-from codesign.quantise.freeze import freeze, freeze_model, load_trained
+from codesign.quantise.freeze import decided_otherwise, freeze, freeze_model, load_trained
 from codesign.train import train
 from codesign.train.batches import Batches, input_shape
 from codesign.train.loop import keeping_threads
@@ -141,6 +141,11 @@ def test_quantised_forward_equals_the_golden_model(name):
     assert np.array_equal(values[:, -1], trace.values)
     # What the fine-tuning judges by is what the frozen network decides; of classes that are equal it may take another.
     assert np.array_equal(trace.values[np.arange(len(decided)), decided], trace.values.max(axis=1))
+    assert decided_otherwise(model, batches, trace.decisions) == 0
+    unlike = trace.decisions.copy()
+    widest = np.ptp(trace.values, axis=1).argmax()
+    unlike[widest] = trace.values[widest].argmin()
+    assert decided_otherwise(model, batches, unlike) == 1
     for plan, layer in zip(model.plans, frozen.layers, strict=True):
         assert [p.source for p in layer.projections] == [p.source for p in plan.projections]
     if name == "saturating":
@@ -303,6 +308,21 @@ def test_neurons_that_go_are_counted_by_the_reason():
     )
     removed = freeze_model(model, config, samples, samples).removed
     assert removed["removed_neurons"] == [3, 0] and removed["neurons_without_path"] == [2, 0]
+
+
+def test_a_frozen_network_that_decides_otherwise_than_the_one_it_was_made_of_is_said(monkeypatch):
+    config = configured(network={"readout": "membrane_sum"}, freeze_options={"scale": "neuron", "epochs": 0})
+    model = SpikingNetwork(6, 3, config.network, config.train)
+    with torch.no_grad():
+        # Class 1 has weights twenty times as large, and in units of its own it looks like the others.
+        model.layers[-1].projections[0].weight[1] *= 20
+    samples = Stimulus.from_dense(
+        np.random.default_rng(0).random((40, config.network.timesteps, 6)) < 0.5, np.arange(40) % 3
+    )
+    freeze_model(model, config, samples, samples)
+    monkeypatch.setattr("codesign.train.quantised.scale_of", lambda scale, *, silent: scale)
+    with pytest.warns(CodesignWarning, match=r"decides \d+ of 40 validation samples otherwise than"):
+        freeze_model(model, config, samples, samples)
 
 
 @pytest.mark.deep
