@@ -67,6 +67,7 @@ class Driver:
         self.network, self.sidecar = network, sidecar
         self.segment = -1
         self.images = 0
+        self.share = (0.0, 1.0)
 
     async def start(self) -> None:
         """Reset the accelerator, which stays in reset; the clock runs already (``tb/main.cpp``).
@@ -149,9 +150,20 @@ class Driver:
             await self.clocks(reset_clocks)
         dut.reset.value = 0
 
+    def part(self, number: int, count: int) -> None:
+        """The next segment is part ``number`` of ``count`` of the phase; for the progress."""
+        self.share = (number / count, 1 / count)
+
+    def _tell(self, done: float) -> None:
+        # In one step: whoever reads it meanwhile would find nothing.
+        new = self.progress.with_suffix(".new")
+        new.write_text(f"{done:.6f}")
+        new.replace(self.progress)
+
     async def run(self, decisions: int) -> bool:
         """Let the words flow until ``decisions`` decisions came. True if the accelerator hung instead."""
         dut = self.dut
+        done, share = self.share
         dut.word_limit.value = FOREVER
         step = max(1, -(-decisions // WAKE_UPS))
         for target in [*range(step, decisions, step), decisions]:
@@ -163,7 +175,7 @@ class Driver:
             hung = bool(int(dut.hung.value)) and int(dut.decisions.value) < target
             dut.armed.value = 0
             await self.clocks(2)
-            self.progress.write_text(str(target))
+            self._tell(done + share * target / max(decisions, 1))
             if hung:
                 return True
         return False
@@ -338,7 +350,9 @@ async def backpressure(dut: Any) -> None:
     phase = Phase("backpressure")
     driver = phase.driver(dut)
     await driver.start()
-    for gap, stall in ((0, 240), (200, 0), (128, 128), (30, 60)):
+    intensities = ((0, 240), (200, 0), (128, 128), (30, 60))
+    for number, (gap, stall) in enumerate(intensities):
+        driver.part(number, len(intensities))
         stimulus = phase.request.stimulus.take(phase.samples)
         words = phase.request.encoder.samples(stimulus, phase.rng)
         await driver.open(words, gap=gap, stall=stall, seed=int(phase.rng.integers(1, 1 << 31)))
@@ -356,7 +370,8 @@ async def reset_mid_sample(dut: Any) -> None:
     driver = phase.driver(dut)
     await driver.start()
     request = phase.request
-    for sample in phase.samples:
+    for number, sample in enumerate(phase.samples):
+        driver.part(number, len(phase.samples))
         stimulus = request.stimulus.take([int(sample)])
         words = request.encoder.sample(stimulus, 0)
         await driver.open([words, words, words])
@@ -380,10 +395,12 @@ async def protocol_errors(dut: Any) -> None:
     request = phase.request
     kinds: list[str] = []
     understood_samples = understood_timesteps = 0
-    for sample in phase.samples:
+    for number, sample in enumerate(phase.samples):
         stimulus = request.stimulus.take([int(sample)])
         good = request.encoder.sample(stimulus, 0)
-        for kind, bad in violations(request.encoder, stimulus, request.network.n_inputs, phase.rng):
+        variants = violations(request.encoder, stimulus, request.network.n_inputs, phase.rng)
+        for place, (kind, bad) in enumerate(variants):
+            driver.part(number * len(variants) + place, len(phase.samples) * len(variants))
             understood, errors = interpret(request.encoder, request.network, [bad, good, good])
             understood_samples += len(understood)
             await driver.open([bad, good, good])

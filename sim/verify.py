@@ -41,6 +41,8 @@ from sim.simulator import Build, build, library_path
 STRAIGHT: tuple[str, ...] = ("back_to_back", "one_at_a_time")
 STRESS: tuple[str, ...] = ("backpressure", "reset_mid_sample", "protocol_errors")
 BACKPRESSURE_ROUNDS = 4
+# About how many times a phase sends each of its samples, where not once; for the progress alone.
+SENDS = {"backpressure": BACKPRESSURE_ROUNDS, "reset_mid_sample": 2, "protocol_errors": 8}
 CHUNK_VALUES = 30_000_000
 SMALL_RUN = 64
 # Samples that are sent one at a time, at most: their clocks are a mean, and every sample is compared back to back.
@@ -139,9 +141,8 @@ class Job:
     phases: dict[str, list[int]]
     process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def steps(self) -> int:
-        return sum(map(len, self.phases.values()))
+    def sends(self, phase: str) -> int:
+        return len(self.phases[phase]) * SENDS.get(phase, 1)
 
 
 def verify_bundle(
@@ -412,7 +413,7 @@ class _Runner:
     def run(self, jobs: Sequence[Job], workers: int, progress: Progress, *, waves: bool = False) -> None:
         """Run all jobs, at most ``workers`` at a time."""
         waiting, running = list(jobs), []
-        total = sum(job.steps for job in jobs)
+        total = sum(job.sends(phase) for job in jobs for phase in job.phases)
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -421,7 +422,7 @@ class _Runner:
                     running.append(job)
                 time.sleep(POLL_SECONDS)
                 running = [job for job in running if job.process is not None and job.process.poll() is None]
-                progress(sum(map(_samples_done, jobs)), total, "simulating")
+                progress(sum(map(_sent, jobs)), total, "simulating")
         except BaseException:
             for job in running:
                 _kill(job)
@@ -460,12 +461,13 @@ def start_simulation(
         )
 
 
-def _samples_done(job: Job) -> int:
-    done = 0
-    for path in job.folder.glob("progress_*.txt") if job.folder.is_dir() else ():
+def _sent(job: Job) -> float:
+    """Samples that a job has sent, of :meth:`Job.sends`; each phase writes the share that is done."""
+    done = 0.0
+    for phase in job.phases:
         with suppress(OSError, ValueError):
-            done += min(int(path.read_text()), job.steps)
-    return min(done, job.steps)
+            done += float((job.folder / f"progress_{phase}.txt").read_text()) * job.sends(phase)
+    return done
 
 
 def _kill(job: Job) -> None:

@@ -150,6 +150,22 @@ def test_every_phase_passes_and_is_measured(small, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("small", ["events"], indirect=True)
+def test_progress_goes_on_through_every_phase(small, tmp_path: Path, monkeypatch) -> None:
+    bundle, network, stimulus = small
+    shares: list[float] = []
+
+    def progress(done: float, total: float, text: str = "") -> None:
+        if text == "simulating":
+            shares.append(done / total)
+
+    monkeypatch.setattr("sim.verify.POLL_SECONDS", 0.001)
+    verify_bundle(bundle, network, stimulus, tmp_path / "work", stress_samples=3, progress=progress)
+    assert shares == sorted(shares) and shares[-1] == 1
+    # Backpressure, resets and violations are most of the work.
+    assert len({share for share in shares if share > 0.6}) > 10
+
+
+@pytest.mark.parametrize("small", ["events"], indirect=True)
 def test_the_sample_that_is_kept_is_one_in_which_layers_fire(small, tmp_path: Path) -> None:
     bundle, network, stimulus = small
     events = stimulus.take(slice(3)).dense().astype(bool)
