@@ -347,6 +347,7 @@ EXAMPLES = {
     "mnist-conv": (1, 28, 28),
     "fsdd-recurrent": (64,),
     "cifar10": (3, 32, 32),
+    "cifar10-deep-start": (3, 32, 32),
     "cifar10-deep": (3, 32, 32),
     "cifar10-vggsnn": (3, 32, 32),
     "cifar10-6conv2fc": (3, 32, 32),
