@@ -157,6 +157,7 @@ WAYS = (
     Way(r"python -m benchmarks\.method --presets stop .*", "{} --summary", "of the runs that are kept"),
     Way(r"python -m benchmarks\.method --sets mnist --presets shares .* --hardware .*", "{} --summary",
         "of the runs that are kept"),
+    Way(r"python -m benchmarks\.method --sets cifar10 --presets .*", "{} --summary", "of the runs that are kept"),
     Way(r"python -m boards\.calibrate table", "{} --numbers 0:1", SHORTER),
     Way(r"python -m tests\.proofs NAME \.\.\.", "python -m tests.proofs progress-fifo", FILLED),
     Way(r"python -m tests\.fuzz --files N --seed S", "python -m tests.fuzz --files 5 --seed 0", FILLED),

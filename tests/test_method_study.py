@@ -109,6 +109,12 @@ def test_too_few_runs_give_no_effect():
     assert "| pq, momentum, steady | 81.00 ± 1.00 (3) |" in text and " against " not in text
 
 
+def test_a_set_of_one_cell_makes_no_column_of_the_factors():
+    alone = {**cells()[0], "set": "cifar10"}
+    assert "cifar10" not in factors_text([*cells(), alone], "images")
+    assert "cifar10" in factors_text([*cells(), alone, {**cells()[3], "set": "cifar10"}], "images")
+
+
 def test_difference_of_two_recipes():
     with pytest.raises(ValueError, match="do not tell"):
         Model.of_recipes([{"preset": "a", "seed": 0, "accuracy_test": 0.5}])

@@ -144,7 +144,8 @@ def factors_text(documents: Documents, images: str) -> str:
     """Tables of the factors: the effect of each level, then every cell."""
     documents = [item for item in _crossed(documents) if item["preset"] in FACTORS]
     found = models(documents)
-    counts = {key: len(runs) for key, runs in blocks(documents).items()}
+    # A cell alone compares nothing; it is of a set in which shares were compared with it.
+    counts = {key: len(runs) for key, runs in blocks(documents).items() if len({item["preset"] for item in runs}) > 1}
     parts = _table_of_effects(found, images) if found else []
     parts += _cells(documents, counts, list(FACTORS), "ratio, growth, density")
     return "\n".join(parts).rstrip() + "\n"
