@@ -50,17 +50,9 @@ def machines(config: Config, result: TrainResult, dataset: Dataset) -> dict[str,
 
 def operations_text(documents: Documents) -> str:
     """Operations of each recipe, over those at which the ladder without the index has the same test accuracy."""
-    ladder: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for item in documents:
-        if item["preset"] == LADDER[1]:
-            ladder.setdefault((item["set"], item["seed"]), []).append(item)
-    grouped = blocks([item for item in documents if item["preset"] in COMPARED])
-    # Where there is no ladder, or nothing beside it, there is nothing to compare with.
-    keys = [
-        key
-        for key, runs in grouped.items()
-        if any(len(ladder.get(_run(item), ())) > 2 and item["preset"] not in LADDER for item in runs)
-    ]
+    ladder = _ladder(documents)
+    grouped = _held_against(ladder, documents)
+    keys = list(grouped)
     if not keys:
         return ""
     parts = [
@@ -75,7 +67,7 @@ def operations_text(documents: Documents) -> str:
     for recipe in COMPARED:
         cells = []
         for key in keys:
-            runs = [item for item in grouped[key] if item["preset"] == recipe and len(ladder.get(_run(item), ())) > 2]
+            runs = [item for item in grouped[key] if item["preset"] == recipe and _run(item) in ladder]
             cells.append(_cell([(item, ladder[_run(item)]) for item in runs]) if recipe != LADDER[1] else "1")
         parts.append(f"| {recipe.replace('+', ', ')} | {' | '.join(cells)} |")
     return "\n".join(parts) + "\n"
@@ -96,6 +88,27 @@ def _cell(compared: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]) -> 
 
 def _run(item: Mapping[str, Any]) -> tuple[str, int]:
     return item["set"], item["seed"]
+
+
+def _ladder(documents: Documents) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
+    """Runs to falling targets without the index, by set and seed, where there are more than two."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for item in documents:
+        if item["preset"] == LADDER[1]:
+            found.setdefault(_run(item), []).append(item)
+    return {run: steps for run, steps in found.items() if len(steps) > 2}
+
+
+def _held_against(
+    ladder: Mapping[tuple[str, int], object], documents: Documents
+) -> dict[tuple[str, float], list[Mapping[str, Any]]]:
+    """Runs by set and density; without a ladder, or with nothing beside it, there is nothing to compare with."""
+    grouped = blocks([item for item in documents if item["preset"] in COMPARED])
+    return {
+        key: runs
+        for key, runs in grouped.items()
+        if any(_run(item) in ladder and item["preset"] not in LADDER for item in runs)
+    }
 
 
 def machines_text(documents: Documents) -> str:
@@ -135,7 +148,8 @@ def operations_plot(documents: Documents, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    chosen = [item for item in documents if item["preset"] in COMPARED]
+    sets = {name for name, _ in _held_against(_ladder(documents), documents)}
+    chosen = [item for item in documents if item["preset"] in COMPARED and item["set"] in sets]
     names = list(dict.fromkeys(item["set"] for item in chosen))
     figure = Figure(figsize=(5 * len(names), 4.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
