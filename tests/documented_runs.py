@@ -110,8 +110,8 @@ WAYS = (
     Way(r"codesign import net\.nir \.\.\. (.*) --fine-tune 20 (.*)",
         f"codesign import net.nir {IMPORT} \\1 --fine-tune 2 \\2 -o runs/tuned", FILLED),
     # A name and an option within a sentence are no whole command.
-    Way(r"codesign (estimate --device artix7-100t|predict --allow-dropped|verify --mutants)", "{} --help",
-        "no whole command"),
+    Way(r"codesign (estimate --device (?:artix7-100t|kintex7-325t)|predict --allow-dropped|verify --mutants)",
+        "{} --help", "no whole command"),
     Way(r"fusesoc (.*)", "PATH=$PWD/programs:$PATH python -c 'from fusesoc.main import main; main()' \\1",
         "a package of the deep tests, without its program, and verilator as it is called elsewhere", needs="fusesoc"),
     Way(r"iverilog -g2005 .*", "{}", "", "runs/mine/bundle", "iverilog"),
